@@ -1,0 +1,13 @@
+//! Anchorite: a language model that boots on bare aarch64.
+//!
+//! The engine ([`llm`]) and the event types ([`report`]) are portable and are tested on any host.
+//! The runtime ([`runtime`]) is a Hermit-style library OS; what touches the machine in it is only
+//! built for the bare target. The application ([`app`]) sits on the two through the Hermit ABI.
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+pub mod app;
+pub mod llm;
+pub mod report;
+pub mod runtime;

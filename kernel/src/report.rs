@@ -1,0 +1,396 @@
+//! The machine-readable events on the serial line, one type each.
+//!
+//! Each event is one JSON object in a JSON text sequence ([RFC 7464]): the byte 0x1E at the start
+//! of a line, the object, a newline. The object's `event` field names its type. Text that people
+//! read stands on the lines between; no such text may hold the byte 0x1E, see [`printable`].
+//!
+//! The unikernel writes these types and the harness reads them, so neither can drift.
+//!
+//! [RFC 7464]: https://www.rfc-editor.org/rfc/rfc7464
+
+#![forbid(unsafe_code)]
+
+use alloc::borrow::Cow;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::{self, Write};
+
+use serde::{Deserialize, Serialize};
+
+/// The byte that starts each event: ASCII "record separator".
+pub const RECORD_SEPARATOR: char = '\x1e';
+
+/// One event on the serial line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The runtime is up. Always the first event.
+    Hello(Hello),
+    /// The model disk is mounted.
+    Disk(Disk),
+    /// The model is loaded and ready.
+    Model(Model),
+    /// One prompt was answered.
+    Result(Outcome),
+    /// One self-test ended.
+    Test(Test),
+    /// Something went wrong.
+    Error(Fault),
+    /// The machine powers off. Always the last event.
+    Exit(Exit),
+}
+
+/// The runtime is up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Version of the image.
+    pub version: String,
+    /// The machine, as the device tree's `model` or first `compatible` names it.
+    pub machine: String,
+    /// The processor, by its `MIDR_EL1` ("Cortex-A72").
+    pub cpu: String,
+    /// Features of the processor that the kernels can use ("neon", "dotprod", "i8mm", "sha2", …).
+    pub cpu_features: Vec<String>,
+    /// Cores that are up.
+    pub cores: usize,
+    /// Exception level at entry: 1 or 2.
+    pub exception_level: u8,
+    /// RAM that the device tree lists, in bytes.
+    pub memory_bytes: u64,
+    /// RAM free for the model, in bytes.
+    pub memory_free_bytes: u64,
+    /// Time from the image's first instruction to this event, by the guest's counter, in µs.
+    pub boot_us: u64,
+}
+
+/// The model disk is mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// The device: "virtio-blk (mmio)", "virtio-blk (pci)", "initrd", …
+    pub device: String,
+    /// Size of the device in bytes.
+    pub bytes: u64,
+    /// "FAT12", "FAT16" or "FAT32".
+    pub filesystem: String,
+    /// Label of the volume, empty if it has none.
+    pub label: String,
+    /// Bytes in a cluster.
+    pub cluster_bytes: u32,
+}
+
+/// What became of the model's checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Checksum {
+    /// It matched the `.sha256` file.
+    Verified,
+    /// There is no `.sha256` file.
+    Missing,
+    /// The configuration said `verify = false`.
+    Skipped,
+}
+
+/// The model is loaded and ready.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    /// File name on the disk.
+    pub file: String,
+    /// `general.name`, or the file name.
+    pub name: String,
+    /// `general.architecture`.
+    pub architecture: String,
+    /// Quantisation of most weights ("Q4_0").
+    pub quantization: String,
+    /// Number of weights.
+    pub parameters: u64,
+    /// Number of layers.
+    pub n_layer: usize,
+    /// Width of the embedding.
+    pub n_embd: usize,
+    /// Attention heads.
+    pub n_head: usize,
+    /// Key and value heads.
+    pub n_head_kv: usize,
+    /// Width of the feed-forward network.
+    pub n_ff: usize,
+    /// Tokens in the vocabulary.
+    pub n_vocab: usize,
+    /// Positions in the KV cache of this run.
+    pub n_ctx: usize,
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the file in hexadecimal; `None` if it was not computed.
+    pub sha256: Option<String>,
+    /// What became of the checksum.
+    pub checksum: Checksum,
+    /// Time to read and hash the file, in µs.
+    pub load_us: u64,
+    /// Time that the reads of the file took, in µs.
+    pub read_us: u64,
+    /// Time that the hashing alone took, in µs.
+    pub hash_us: u64,
+    /// `bytes` over `load_us`, in 10^6 bytes a second.
+    pub load_mb_per_s: f64,
+    /// Size of the KV cache in bytes.
+    pub kv_cache_bytes: u64,
+}
+
+/// Why the generation stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// The model gave an end-of-sequence token.
+    EndOfSequence,
+    /// The number of tokens asked for is reached.
+    MaxTokens,
+    /// The context is full.
+    ContextFull,
+    /// The reader of the text asked to stop.
+    Cancelled,
+}
+
+/// One prompt was answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Tokens in the prompt, those that start a sequence included.
+    pub prompt_tokens: usize,
+    /// Tokens generated, an end-of-sequence token not counted.
+    pub tokens_emitted: usize,
+    /// The text generated.
+    pub output: String,
+    /// The ids of the tokens generated.
+    pub tokens: Vec<u32>,
+    /// Why the generation stopped.
+    pub stop: StopReason,
+    /// From the start of the prompt's processing to the last token, in µs.
+    pub latency_us: u64,
+    /// From the start of the prompt's processing to the first token, in µs.
+    pub first_token_us: u64,
+    /// From the image's first instruction to the first token, in µs.
+    pub since_boot_us: u64,
+    /// Prompt tokens a second.
+    pub prompt_tokens_per_s: f64,
+    /// Generated tokens a second, the first one not counted.
+    pub tokens_per_s: f64,
+    /// Scratch memory in use, in bytes.
+    pub arena_bytes: u64,
+    /// The most scratch memory ever in use, in bytes.
+    pub arena_peak_bytes: u64,
+}
+
+/// One self-test or measurement ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Test {
+    /// Its name.
+    pub name: String,
+    /// Whether it passed.
+    pub pass: bool,
+    /// What it measured, or why it failed.
+    pub detail: String,
+    /// The figure it measured, if it is one that measures, in the unit that `detail` gives.
+    pub figure: Option<f64>,
+}
+
+/// Which promise was broken. The name on the serial line is the variant's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Code {
+    /// The model's file is not on the disk, or there is no disk.
+    ModelNotFound,
+    /// The model's file is damaged or no GGUF.
+    ParseError,
+    /// The model's bytes are not those that were hashed.
+    ChecksumMismatch,
+    /// The model needs something that this image does not have.
+    Unsupported,
+    /// There is not enough memory.
+    OutOfMemory,
+    /// The disk failed, or its file system is damaged.
+    DiskError,
+    /// The prompt does not fit in the context.
+    ContextFull,
+    /// A setting is unknown or has no sensible value.
+    InvalidConfig,
+    /// A self-test failed.
+    TestFailed,
+    /// The image panicked: a fault in Anchorite itself.
+    Panic,
+    /// The processor took an exception: a fault in Anchorite itself.
+    Exception,
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Something went wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// Which promise was broken.
+    pub code: Code,
+    /// What happened.
+    pub message: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+/// The machine powers off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// 0 if all went well.
+    pub status: i32,
+}
+
+impl Event {
+    /// The event as it goes over the serial line: separator, object, newline.
+    pub fn to_record(&self) -> String {
+        // Every type above serialises; serde_json fails only on maps with keys that are no text.
+        let json = serde_json::to_string(self).unwrap_or_default();
+        alloc::format!("{RECORD_SEPARATOR}{json}\n")
+    }
+
+    /// Reads the event in a line of the serial log; `None` if the line holds none.
+    ///
+    /// # Errors
+    /// The line starts as an event does but holds none that this version knows.
+    pub fn from_line(line: &str) -> Option<Result<Event, serde_json::Error>> {
+        let json = line.strip_prefix(RECORD_SEPARATOR)?;
+        Some(serde_json::from_str(json.trim_end()))
+    }
+}
+
+/// Writes an `error` event without allocating, for the paths on which the heap may be gone.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_fault(
+    out: &mut dyn Write,
+    code: Code,
+    message: fmt::Arguments<'_>,
+    hint: &str,
+) -> fmt::Result {
+    write!(out, "{RECORD_SEPARATOR}{{\"event\":\"error\",\"code\":\"{code}\",\"message\":\"")?;
+    JsonText(out).write_fmt(message)?;
+    out.write_str("\",\"hint\":\"")?;
+    JsonText(out).write_str(hint)?;
+    out.write_str("\"}\n")
+}
+
+/// Writes an `exit` event without allocating.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_exit(out: &mut dyn Write, status: i32) -> fmt::Result {
+    writeln!(out, "{RECORD_SEPARATOR}{{\"event\":\"exit\",\"status\":{status}}}")
+}
+
+/// Escapes what is written to it as the inside of a JSON string.
+struct JsonText<'a>(&'a mut dyn Write);
+
+impl Write for JsonText<'_> {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        for c in s.chars() {
+            match c {
+                '"' => self.0.write_str("\\\"")?,
+                '\\' => self.0.write_str("\\\\")?,
+                '\n' => self.0.write_str("\\n")?,
+                c if c < ' ' => write!(self.0, "\\u{:04x}", u32::from(c))?,
+                c => self.0.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Text from a model or a prompt as it may be shown on the serial line: control characters other
+/// than newline and tab become the escapes that Rust writes for them, so that such text can
+/// neither start an event nor drive the terminal.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let harmless = |c: char| !c.is_control() || c == '\n' || c == '\t';
+    if text.chars().all(harmless) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if harmless(c) {
+            escaped.push(c);
+        } else {
+            escaped.extend(c.escape_default());
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+    use alloc::vec;
+
+    fn outcome(output: &str) -> Event {
+        Event::Result(Outcome {
+            prompt_tokens: 3,
+            tokens_emitted: 2,
+            output: output.to_string(),
+            tokens: vec![5, 7],
+            stop: StopReason::MaxTokens,
+            latency_us: 11,
+            first_token_us: 7,
+            since_boot_us: 13,
+            prompt_tokens_per_s: 0.5,
+            tokens_per_s: 2.5,
+            arena_bytes: 17,
+            arena_peak_bytes: 19,
+        })
+    }
+
+    #[test]
+    fn an_event_survives_the_line() {
+        let event = outcome("a \"quoted\" \\ line\nand \x1e{\"event\":\"exit\",\"status\":0}\n");
+        let record = event.to_record();
+        assert_eq!(record.matches(RECORD_SEPARATOR).count(), 1);
+        assert_eq!(record.matches('\n').count(), 1);
+        assert_eq!(Event::from_line(&record).unwrap().unwrap(), event);
+    }
+
+    #[test]
+    fn the_event_field_names_the_type() {
+        let record = Event::Exit(Exit { status: 1 }).to_record();
+        assert_eq!(record, "\x1e{\"event\":\"exit\",\"status\":1}\n");
+        assert!(
+            outcome("").to_record().starts_with("\x1e{\"event\":\"result\",\"prompt_tokens\":3,")
+        );
+    }
+
+    #[test]
+    fn text_is_no_event_and_an_unknown_event_is_an_error() {
+        assert!(Event::from_line("{\"event\":\"exit\",\"status\":1}").is_none());
+        assert!(Event::from_line("\x1e{\"event\":\"exit\"").unwrap().is_err());
+        assert!(Event::from_line("\x1e{\"event\":\"dance\"}").unwrap().is_err());
+    }
+
+    #[test]
+    fn faults_written_without_a_heap_read_like_the_others() {
+        let mut line = String::new();
+        write_fault(&mut line, Code::Panic, format_args!("a \"b\"\n\\ {}\x1e\x07", 3), "try\tit")
+            .unwrap();
+        let expected = Event::Error(Fault {
+            code: Code::Panic,
+            message: "a \"b\"\n\\ 3\x1e\x07".to_string(),
+            hint: "try\tit".to_string(),
+        });
+        assert_eq!(line.matches(RECORD_SEPARATOR).count(), 1);
+        assert_eq!(Event::from_line(&line).unwrap().unwrap(), expected);
+
+        line.clear();
+        write_exit(&mut line, -3).unwrap();
+        assert_eq!(Event::from_line(&line).unwrap().unwrap(), Event::Exit(Exit { status: -3 }));
+    }
+
+    #[test]
+    fn text_shown_to_people_holds_no_control_characters() {
+        assert!(matches!(printable("Grüße,\n\t🙂"), Cow::Borrowed(_)));
+        assert_eq!(printable("a\x1e{\x1b[2J\r\u{9b}b"), "a\\u{1e}{\\u{1b}[2J\\r\\u{9b}b");
+    }
+}
