@@ -1,0 +1,574 @@
+//! The configuration: `anchorite.toml` on the model disk, overridden by the boot arguments.
+//!
+//! Both use the same keys, listed in [`KEYS`]. The file is TOML; a boot argument is one word,
+//! `key=value`. A key that is unknown, given twice in one place, or has no sensible value is an
+//! error that names the key and the place: nothing is silently ignored.
+
+#![forbid(unsafe_code)]
+
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::RangeInclusive;
+
+use log::LevelFilter;
+use toml::de::{DeTable, DeValue};
+
+/// What the unikernel does with the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Answers one prompt.
+    #[default]
+    Generate,
+    /// Answers prompts from the console until `/quit`.
+    Chat,
+    /// Measures the disk, the hash and the engine.
+    Bench,
+    /// Tests itself.
+    Test,
+}
+
+/// Where the prompt comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prompt {
+    /// The text itself.
+    Text(String),
+    /// A file on the model disk.
+    File(String),
+}
+
+/// Everything that can be set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// What to do.
+    pub mode: Mode,
+    /// Name of a file in `models/`; `None`: the only one there.
+    pub model: Option<String>,
+    /// The prompt.
+    pub prompt: Prompt,
+    /// Tokens to generate at most.
+    pub max_tokens: usize,
+    /// Positions in the KV cache; `None`: 256, or fewer if the model has fewer.
+    pub context: Option<usize>,
+    /// Seed of the sampler; `None`: another one at each start.
+    pub seed: Option<u64>,
+    /// Temperature of the sampler; 0 always takes the likeliest token.
+    pub temperature: f32,
+    /// Tokens that the sampler chooses from; 0: all.
+    pub top_k: usize,
+    /// Share of the probability that the sampler chooses from; 1: all.
+    pub top_p: f32,
+    /// Cores to use; `None`: all.
+    pub threads: Option<usize>,
+    /// What the log shows.
+    pub log: LevelFilter,
+    /// Whether the model's checksum is checked.
+    pub verify: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            mode: Mode::Generate,
+            model: None,
+            prompt: Prompt::Text("Once upon a time".to_owned()),
+            max_tokens: 128,
+            context: None,
+            seed: None,
+            temperature: 0.0,
+            top_k: 40,
+            top_p: 0.95,
+            threads: None,
+            log: LevelFilter::Warn,
+            verify: true,
+        }
+    }
+}
+
+/// One key of the configuration.
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// What may be given.
+    pub expects: &'static str,
+    /// What it does.
+    pub help: &'static str,
+    set: fn(&mut Config, &Value<'_>) -> Option<()>,
+}
+
+/// Every key there is.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "mode",
+        expects: "generate, chat, bench or test",
+        help: "what to do with the model (generate)",
+        set: |config, value| {
+            config.mode = match value.text()? {
+                "generate" => Mode::Generate,
+                "chat" => Mode::Chat,
+                "bench" => Mode::Bench,
+                "test" => Mode::Test,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Key {
+        name: "model",
+        expects: "the name of a file in models/",
+        help: "the model to load (the only one on the disk)",
+        set: |config, value| {
+            let name = value.text()?;
+            let is_name = !name.is_empty() && !name.contains(['/', '\\', '\0']);
+            is_name.then(|| config.model = Some(name.to_owned()))
+        },
+    },
+    Key {
+        name: "prompt",
+        expects: "text",
+        help: "the text to go on from (Once upon a time)",
+        set: |config, value| {
+            config.prompt = Prompt::Text(value.text()?.to_owned());
+            Some(())
+        },
+    },
+    Key {
+        name: "prompt_file",
+        expects: "the path of a file on the model disk",
+        help: "a file that holds the prompt",
+        set: |config, value| {
+            let path = value.text()?;
+            let is_path = !path.is_empty() && !path.contains('\0');
+            is_path.then(|| config.prompt = Prompt::File(path.to_owned()))
+        },
+    },
+    Key {
+        name: "max_tokens",
+        expects: "a whole number from 1 on",
+        help: "tokens to generate at most (128)",
+        set: |config, value| {
+            config.max_tokens = value.integer(1..=u64::from(u32::MAX))? as usize;
+            Some(())
+        },
+    },
+    Key {
+        name: "context",
+        expects: "a whole number from 1 on",
+        help: "positions in the KV cache (256, or the model's own if that is less)",
+        set: |config, value| {
+            config.context = Some(value.integer(1..=u64::from(u32::MAX))? as usize);
+            Some(())
+        },
+    },
+    Key {
+        name: "seed",
+        expects: "a whole number from 0 on",
+        help: "seed of the sampler (another one at each start)",
+        set: |config, value| {
+            config.seed = Some(value.integer(0..=u64::MAX)?);
+            Some(())
+        },
+    },
+    Key {
+        name: "temperature",
+        expects: "a number from 0 to 100",
+        help: "0 always takes the likeliest token, more gives more surprises (0)",
+        set: |config, value| {
+            config.temperature = value.number(0.0..=100.0)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "top_k",
+        expects: "a whole number from 0 on",
+        help: "choose from this many of the likeliest tokens, 0: from all (40)",
+        set: |config, value| {
+            config.top_k = value.integer(0..=u64::from(u32::MAX))? as usize;
+            Some(())
+        },
+    },
+    Key {
+        name: "top_p",
+        expects: "a number from 0 to 1",
+        help: "choose from the likeliest tokens that share this much of the probability (0.95)",
+        set: |config, value| {
+            config.top_p = value.number(0.0..=1.0)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "threads",
+        expects: "a whole number from 1 on",
+        help: "cores to use (all)",
+        set: |config, value| {
+            config.threads = Some(value.integer(1..=u64::from(u32::MAX))? as usize);
+            Some(())
+        },
+    },
+    Key {
+        name: "log",
+        expects: "off, error, warn, info, debug or trace",
+        help: "what the log shows (warn)",
+        set: |config, value| {
+            config.log = value.text()?.parse().ok()?;
+            Some(())
+        },
+    },
+    Key {
+        name: "verify",
+        expects: "true or false",
+        help: "whether the model's checksum is checked (true)",
+        set: |config, value| {
+            config.verify = value.boolean()?;
+            Some(())
+        },
+    },
+];
+
+/// A value as it was given: with its type in TOML, as a word among the boot arguments.
+enum Value<'a> {
+    Toml(&'a DeValue<'a>),
+    Word(&'a str),
+}
+
+impl Value<'_> {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Value::Toml(value) => value.as_str(),
+            Value::Word(word) => Some(word),
+        }
+    }
+
+    fn integer(&self, range: RangeInclusive<u64>) -> Option<u64> {
+        let n = match self {
+            Value::Toml(value) => {
+                let integer = value.as_integer()?;
+                u64::from_str_radix(integer.as_str(), integer.radix()).ok()?
+            }
+            Value::Word(word) => word.parse().ok()?,
+        };
+        range.contains(&n).then_some(n)
+    }
+
+    fn number(&self, range: RangeInclusive<f32>) -> Option<f32> {
+        let n: f32 = match self {
+            Value::Toml(value) => match value.as_float() {
+                Some(float) => float.as_str().parse().ok()?,
+                None => {
+                    return self
+                        .integer(0..=u64::from(u32::MAX))
+                        .map(|n| n as f32)
+                        .filter(|n| range.contains(n));
+                }
+            },
+            Value::Word(word) => word.parse().ok()?,
+        };
+        range.contains(&n).then_some(n)
+    }
+
+    fn boolean(&self) -> Option<bool> {
+        match self {
+            Value::Toml(value) => value.as_bool(),
+            Value::Word("true") => Some(true),
+            Value::Word("false") => Some(false),
+            Value::Word(_) => None,
+        }
+    }
+}
+
+/// Where a setting stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Line in `anchorite.toml`, counted from 1.
+    Line(usize),
+    /// The boot argument itself.
+    BootArgument(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Line(line) => write!(f, "anchorite.toml, line {line}"),
+            Place::BootArgument(word) => write!(f, "boot argument `{word}`"),
+        }
+    }
+}
+
+/// What is wrong with a setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// The file is no TOML, or the argument is not of the form `key=value`.
+    Syntax(String),
+    /// There is no such key.
+    UnknownKey(String),
+    /// The key's value is not one of those it takes.
+    BadValue {
+        /// The key.
+        key: &'static str,
+        /// What it takes.
+        expects: &'static str,
+    },
+    /// Two settings of one place exclude each other.
+    Conflict(&'static str, &'static str),
+}
+
+/// A configuration that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Where.
+    pub place: Place,
+    /// What.
+    pub problem: Problem,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.place)?;
+        match &self.problem {
+            Problem::Syntax(message) => f.write_str(message),
+            Problem::UnknownKey(key) => write!(f, "there is no setting `{key}`"),
+            Problem::BadValue { key, expects } => write!(f, "`{key}` takes {expects}"),
+            Problem::Conflict(a, b) if a == b => write!(f, "`{a}` is given twice"),
+            Problem::Conflict(a, b) => write!(f, "`{a}` and `{b}` exclude each other"),
+        }
+    }
+}
+
+impl core::error::Error for ConfigError {}
+
+impl ConfigError {
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        match &self.problem {
+            Problem::UnknownKey(_) => {
+                let names: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
+                format!("the settings are {}", names.join(", "))
+            }
+            _ => "mend the setting there, or take it out to get the default".to_string(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the settings of `anchorite.toml`; those not given have their defaults.
+    ///
+    /// # Errors
+    /// The text is no TOML, or a setting is unknown or malformed.
+    pub fn from_toml(text: &str) -> Result<Config, ConfigError> {
+        let place = |offset: usize| {
+            let before = &text.as_bytes()[..offset.min(text.len())];
+            Place::Line(1 + before.iter().filter(|&&byte| byte == b'\n').count())
+        };
+        let table = DeTable::parse(text).map_err(|error| ConfigError {
+            place: place(error.span().map_or(0, |span| span.start)),
+            problem: Problem::Syntax(error.message().to_owned()),
+        })?;
+        let mut config = Config::default();
+        let mut seen = Vec::new();
+        for (key, value) in table.get_ref() {
+            config
+                .set(key.get_ref(), &Value::Toml(value.get_ref()), &mut seen)
+                .map_err(|problem| ConfigError { place: place(key.span().start), problem })?;
+        }
+        Ok(config)
+    }
+
+    /// Overrides settings by boot arguments, each of the form `key=value`.
+    ///
+    /// # Errors
+    /// An argument is not of that form, or its setting is unknown, malformed or given twice.
+    pub fn apply_arguments<'a>(
+        &mut self,
+        arguments: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), ConfigError> {
+        let mut seen = Vec::new();
+        for word in arguments {
+            let error =
+                |problem| ConfigError { place: Place::BootArgument(word.to_owned()), problem };
+            let (key, value) = word.split_once('=').ok_or_else(|| {
+                error(Problem::Syntax("a boot argument has the form key=value".to_owned()))
+            })?;
+            self.set(key, &Value::Word(value), &mut seen).map_err(error)?;
+        }
+        Ok(())
+    }
+
+    /// Sets one key. `seen` holds the keys that this place has set already.
+    fn set(
+        &mut self,
+        name: &str,
+        value: &Value<'_>,
+        seen: &mut Vec<&'static str>,
+    ) -> Result<(), Problem> {
+        let key = KEYS
+            .iter()
+            .find(|key| key.name == name)
+            .ok_or_else(|| Problem::UnknownKey(name.to_owned()))?;
+        let excluded = match key.name {
+            "prompt" => "prompt_file",
+            "prompt_file" => "prompt",
+            same => same,
+        };
+        if let Some(other) = seen.iter().find(|&&other| other == key.name || other == excluded) {
+            return Err(Problem::Conflict(other, key.name));
+        }
+        seen.push(key.name);
+        (key.set)(self, value).ok_or(Problem::BadValue { key: key.name, expects: key.expects })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_can_be_set_in_the_file() {
+        let config = Config::from_toml(
+            r#"
+            mode = "chat"
+            model = "a b.gguf"
+            prompt = "It was a \"dark\" night,\nand"
+            max_tokens = 7
+            context = 1_024
+            seed = 0xff
+            temperature = 1
+            top_k = 0
+            top_p = 0.5
+            threads = 3
+            log = "debug"
+            verify = false
+            "#,
+        )
+        .unwrap();
+        let expected = Config {
+            mode: Mode::Chat,
+            model: Some("a b.gguf".into()),
+            prompt: Prompt::Text("It was a \"dark\" night,\nand".into()),
+            max_tokens: 7,
+            context: Some(1024),
+            seed: Some(255),
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 0.5,
+            threads: Some(3),
+            log: LevelFilter::Debug,
+            verify: false,
+        };
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn an_empty_file_gives_the_defaults() {
+        assert_eq!(Config::from_toml("# nothing\n").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn arguments_override_the_file() {
+        let mut config =
+            Config::from_toml("mode = \"chat\"\nprompt_file = \"a.txt\"\nseed = 3\n").unwrap();
+        config
+            .apply_arguments(["mode=generate", "prompt=a = b", "temperature=0.25", "verify=false"])
+            .unwrap();
+        assert_eq!(config.mode, Mode::Generate);
+        assert_eq!(config.prompt, Prompt::Text("a = b".into()));
+        assert_eq!(config.temperature, 0.25);
+        assert_eq!(config.seed, Some(3));
+        assert!(!config.verify);
+    }
+
+    #[track_caller]
+    fn check_toml_error(text: &str, expected: &str) {
+        assert_eq!(Config::from_toml(text).unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn an_error_names_the_key_and_the_line() {
+        check_toml_error(
+            "seed = 1\ntemprature = 1\n",
+            "anchorite.toml, line 2: there is no setting `temprature`",
+        );
+        check_toml_error(
+            "\n\n[sampler]\nseed = 1\n",
+            "anchorite.toml, line 3: there is no setting `sampler`",
+        );
+        check_toml_error(
+            "mode = \"dance\"",
+            "anchorite.toml, line 1: `mode` takes generate, chat, bench or test",
+        );
+        check_toml_error(
+            "verify = \"true\"",
+            "anchorite.toml, line 1: `verify` takes true or false",
+        );
+        check_toml_error(
+            "max_tokens = 0",
+            "anchorite.toml, line 1: `max_tokens` takes a whole number from 1 on",
+        );
+        check_toml_error(
+            "seed = -1",
+            "anchorite.toml, line 1: `seed` takes a whole number from 0 on",
+        );
+        check_toml_error(
+            "top_p = 1.5",
+            "anchorite.toml, line 1: `top_p` takes a number from 0 to 1",
+        );
+        check_toml_error("top_p = 2", "anchorite.toml, line 1: `top_p` takes a number from 0 to 1");
+        check_toml_error(
+            "temperature = nan",
+            "anchorite.toml, line 1: `temperature` takes a number from 0 to 100",
+        );
+        check_toml_error(
+            "model = \"../x\"",
+            "anchorite.toml, line 1: `model` takes the name of a file in models/",
+        );
+        check_toml_error(
+            "prompt = \"a\"\nprompt_file = \"b\"\n",
+            "anchorite.toml, line 2: `prompt` and `prompt_file` exclude each other",
+        );
+        let error = Config::from_toml("seed = 1\nmode = \n").unwrap_err();
+        assert_eq!(error.place, Place::Line(2));
+        assert!(matches!(error.problem, Problem::Syntax(_)));
+        assert!(matches!(
+            Config::from_toml("seed = 1\nseed = 2").unwrap_err().place,
+            Place::Line(2)
+        ));
+    }
+
+    #[track_caller]
+    fn check_argument_error(arguments: &[&str], expected: &str) {
+        let error = Config::default().apply_arguments(arguments.iter().copied()).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn an_error_names_the_argument() {
+        check_argument_error(
+            &["seed=1", "quiet"],
+            "boot argument `quiet`: a boot argument has the form key=value",
+        );
+        check_argument_error(&["sede=1"], "boot argument `sede=1`: there is no setting `sede`");
+        check_argument_error(
+            &["top_k=many"],
+            "boot argument `top_k=many`: `top_k` takes a whole number from 0 on",
+        );
+        check_argument_error(
+            &["verify=no"],
+            "boot argument `verify=no`: `verify` takes true or false",
+        );
+        check_argument_error(
+            &["temperature=inf"],
+            "boot argument `temperature=inf`: `temperature` takes a number from 0 to 100",
+        );
+        check_argument_error(
+            &["seed=1", "seed=2"],
+            "boot argument `seed=2`: `seed` is given twice",
+        );
+    }
+
+    #[test]
+    fn the_hint_for_an_unknown_key_lists_the_keys() {
+        let hint = Config::from_toml("sede = 1").unwrap_err().hint();
+        assert!(KEYS.iter().all(|key| hint.contains(key.name)));
+    }
+}
