@@ -166,8 +166,6 @@ pub struct Outcome {
     pub latency_us: u64,
     /// From the start of the prompt's processing to the first token, in µs.
     pub first_token_us: u64,
-    /// From the image's first instruction to the first token, in µs.
-    pub since_boot_us: u64,
     /// Prompt tokens a second.
     pub prompt_tokens_per_s: f64,
     /// Generated tokens a second, the first one not counted.
@@ -337,7 +335,6 @@ mod tests {
             stop: StopReason::MaxTokens,
             latency_us: 11,
             first_token_us: 7,
-            since_boot_us: 13,
             prompt_tokens_per_s: 0.5,
             tokens_per_s: 2.5,
             arena_bytes: 17,
