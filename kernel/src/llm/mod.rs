@@ -1,1 +1,61 @@
-//! The engine.
+//! The engine: reads a GGUF model from memory and generates text with it.
+//!
+//! Portable, without devices or system calls. The way of a token: [`gguf`] finds the parts of the
+//! file, [`tokenizer`] turns text into tokens.
+
+pub mod gguf;
+
+use alloc::string::String;
+use core::fmt;
+
+/// What can go wrong in the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The model's file is damaged or no GGUF.
+    ParseError {
+        /// What is wrong, with the offending value.
+        what: String,
+        /// Byte of the file at which it is wrong.
+        at: u64,
+    },
+    /// The model needs something that this engine does not have.
+    Unsupported {
+        /// What it needs.
+        what: String,
+    },
+    /// There is not enough memory.
+    OutOfMemory {
+        /// Bytes asked for.
+        asked: u64,
+    },
+    /// The prompt does not fit in the context.
+    ContextFull {
+        /// Positions that the prompt needs, those in use already included.
+        prompt: usize,
+        /// Positions there are.
+        n_ctx: usize,
+    },
+    /// A setting has no sensible value.
+    InvalidConfig {
+        /// Which setting, with its value.
+        what: String,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::ParseError { what, at } => write!(f, "{what} (at byte {at} of the model)"),
+            Error::Unsupported { what } => write!(f, "the model needs {what}"),
+            Error::OutOfMemory { asked } => {
+                write!(f, "not enough memory for an allocation of {asked} bytes")
+            }
+            Error::ContextFull { prompt, n_ctx } => {
+                write!(f, "the prompt needs {prompt} positions, the context has {n_ctx}")
+            }
+            Error::InvalidConfig { what } => f.write_str(what),
+        }
+    }
+}
+
+impl core::error::Error for Error {}

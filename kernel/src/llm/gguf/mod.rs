@@ -1,0 +1,367 @@
+//! Reads GGUF files, versions 2 and 3, from memory without copying.
+//!
+//! [`Gguf::parse`] checks the whole header once: every length against the bytes that are left,
+//! every sum for overflow, every offset against the file. Accessors after it cannot panic on any
+//! input. Time is linear in the header (times the logarithm of the number of names), and no
+//! allocation is larger than a small multiple of the header.
+//!
+//! The format is specified in ggml's `docs/gguf.md`; where that is silent, this reader accepts
+//! what llama.cpp's `gguf.cpp` accepts.
+
+#![forbid(unsafe_code)]
+
+pub mod build;
+mod read;
+mod types;
+
+#[cfg(test)]
+mod tests;
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::ops::Range;
+
+pub use types::{TensorType, ValueType};
+
+use crate::llm::Error;
+
+/// The first four bytes of each file.
+pub const MAGIC: [u8; 4] = *b"GGUF";
+/// Alignment of tensor data if the file names none, in bytes.
+pub const DEFAULT_ALIGNMENT: u32 = 32;
+/// The key that names the alignment.
+pub const ALIGNMENT_KEY: &str = "general.alignment";
+/// Dimensions a tensor may have.
+pub const MAX_DIMS: usize = 4;
+/// Tensor names are shorter than this, in bytes.
+pub const MAX_NAME: usize = 64;
+
+/// The header of a GGUF file.
+#[derive(Clone, Debug)]
+pub struct Gguf<'a> {
+    bytes: &'a [u8],
+    version: u32,
+    alignment: u32,
+    metadata_end: u64,
+    data_offset: u64,
+    metadata: Vec<Entry<'a>>,
+    keys: BTreeMap<&'a str, usize>,
+    tensors: Vec<TensorInfo<'a>>,
+    names: BTreeMap<&'a str, usize>,
+}
+
+/// One pair of key and value.
+#[derive(Clone, Debug)]
+pub struct Entry<'a> {
+    /// The key; never empty.
+    pub key: &'a str,
+    /// Its value.
+    pub value: Value<'a>,
+    /// Byte of the file at which the value starts.
+    pub at: u64,
+}
+
+/// A value of the metadata.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the variants are the format's types")]
+pub enum Value<'a> {
+    U8(u8),
+    I8(i8),
+    U16(u16),
+    I16(i16),
+    U32(u32),
+    I32(i32),
+    F32(f32),
+    Bool(bool),
+    /// Text, by convention UTF-8; not checked.
+    String(&'a [u8]),
+    Array(Array<'a>),
+    U64(u64),
+    I64(i64),
+    F64(f64),
+}
+
+/// An array of the metadata: elements of one type that is no array.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Array<'a> {
+    kind: ValueType,
+    len: usize,
+    /// The elements as they lie in the file.
+    bytes: &'a [u8],
+    /// Byte of the file at which the elements start.
+    at: u64,
+}
+
+/// What the header says about one tensor.
+#[derive(Clone, Debug)]
+pub struct TensorInfo<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Weights in each dimension; the first is the length of a row. Unused ones are 1.
+    pub dims: [u64; MAX_DIMS],
+    /// Dimensions that the file names.
+    pub n_dims: usize,
+    /// Type of its weights.
+    pub kind: TensorType,
+    /// Where its data starts, in bytes from [`Gguf::data_offset`].
+    pub offset: u64,
+    /// Size of its data in bytes.
+    pub size: u64,
+    /// Byte of the file at which this description starts.
+    pub at: u64,
+}
+
+impl TensorInfo<'_> {
+    /// Number of weights.
+    pub fn elements(&self) -> u64 {
+        // The reader made sure that this product does not overflow.
+        self.dims.iter().product()
+    }
+}
+
+impl<'a> Gguf<'a> {
+    /// Reads the header of a whole file.
+    ///
+    /// # Errors
+    /// [`Error::ParseError`] if the file is malformed or ends too early.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
+        read::header(bytes, bytes.len() as u64)
+    }
+
+    /// Reads the header from the first bytes of a file of `file_bytes` bytes, so that a model can
+    /// be judged before it is loaded. [`Gguf::data`] gives `None` for what lies behind them.
+    ///
+    /// # Errors
+    /// [`Error::ParseError`] if the file is malformed or `prefix` does not hold the whole header.
+    pub fn parse_header(prefix: &'a [u8], file_bytes: u64) -> Result<Self, Error> {
+        read::header(prefix, file_bytes.max(prefix.len() as u64))
+    }
+
+    /// Version of the format: 2 or 3.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Alignment of tensor data in bytes: a power of two.
+    pub fn alignment(&self) -> u32 {
+        self.alignment
+    }
+
+    /// Byte of the file at which the data of the first tensor starts.
+    pub fn data_offset(&self) -> u64 {
+        self.data_offset
+    }
+
+    /// All metadata in the file's order.
+    pub fn metadata(&self) -> &[Entry<'a>] {
+        &self.metadata
+    }
+
+    /// All tensors in the file's order.
+    pub fn tensors(&self) -> &[TensorInfo<'a>] {
+        &self.tensors
+    }
+
+    /// The tensor of this name.
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo<'a>> {
+        self.names.get(name).and_then(|&i| self.tensors.get(i))
+    }
+
+    /// Where in the file the data of a tensor lies; `None` if those bytes are not in memory.
+    pub fn range(&self, tensor: &TensorInfo<'_>) -> Option<Range<usize>> {
+        let start = self.data_offset.checked_add(tensor.offset)?;
+        let end = start.checked_add(tensor.size)?;
+        let range = usize::try_from(start).ok()?..usize::try_from(end).ok()?;
+        (range.end <= self.bytes.len()).then_some(range)
+    }
+
+    /// The data of a tensor; `None` if it is not in memory (see [`Gguf::parse_header`]).
+    pub fn data(&self, tensor: &TensorInfo<'_>) -> Option<&'a [u8]> {
+        self.bytes.get(self.range(tensor)?)
+    }
+
+    /// The entry of this key.
+    pub fn entry(&self, key: &str) -> Option<&Entry<'a>> {
+        self.keys.get(key).and_then(|&i| self.metadata.get(i))
+    }
+
+    /// The value of this key.
+    pub fn get(&self, key: &str) -> Option<&Value<'a>> {
+        self.entry(key).map(|entry| &entry.value)
+    }
+
+    /// The text of this key; `None` if there is no such key.
+    ///
+    /// # Errors
+    /// [`Error::ParseError`] if the value is no string or no UTF-8.
+    pub fn string(&self, key: &str) -> Result<Option<&'a str>, Error> {
+        self.typed(key, "UTF-8 text", |value| match value {
+            Value::String(text) => core::str::from_utf8(text).ok(),
+            _ => None,
+        })
+    }
+
+    /// The whole number of this key; `None` if there is no such key.
+    ///
+    /// # Errors
+    /// [`Error::ParseError`] if the value is no integer or is negative.
+    pub fn unsigned(&self, key: &str) -> Result<Option<u64>, Error> {
+        self.typed(key, "a whole number", |value| match *value {
+            Value::U8(n) => Some(n.into()),
+            Value::U16(n) => Some(n.into()),
+            Value::U32(n) => Some(n.into()),
+            Value::U64(n) => Some(n),
+            Value::I8(n) => n.try_into().ok(),
+            Value::I16(n) => n.try_into().ok(),
+            Value::I32(n) => n.try_into().ok(),
+            Value::I64(n) => n.try_into().ok(),
+            _ => None,
+        })
+    }
+
+    /// The number of this key; `None` if there is no such key.
+    ///
+    /// # Errors
+    /// [`Error::ParseError`] if the value is no finite floating-point number.
+    pub fn float(&self, key: &str) -> Result<Option<f32>, Error> {
+        self.typed(key, "a finite number", |value| match *value {
+            Value::F32(x) if x.is_finite() => Some(x),
+            Value::F64(x) if (x as f32).is_finite() => Some(x as f32),
+            _ => None,
+        })
+    }
+
+    /// The truth value of this key; `None` if there is no such key.
+    ///
+    /// # Errors
+    /// [`Error::ParseError`] if the value is no truth value.
+    pub fn boolean(&self, key: &str) -> Result<Option<bool>, Error> {
+        self.typed(key, "true or false", |value| match *value {
+            Value::Bool(b) => Some(b),
+            _ => None,
+        })
+    }
+
+    /// The array of this key, of elements of this type; `None` if there is no such key.
+    ///
+    /// # Errors
+    /// [`Error::ParseError`] if the value is no such array.
+    pub fn array(&self, key: &str, kind: ValueType) -> Result<Option<&Array<'a>>, Error> {
+        let Some(entry) = self.entry(key) else { return Ok(None) };
+        match &entry.value {
+            Value::Array(array) if array.kind == kind => Ok(Some(array)),
+            other => Err(Error::ParseError {
+                what: format!("`{key}` must be an array of {kind} but is {}", other.describe()),
+                at: entry.at,
+            }),
+        }
+    }
+
+    /// The error for a key that must be there and is not.
+    pub fn missing(&self, key: &str) -> Error {
+        Error::ParseError { what: format!("the key `{key}` is missing"), at: self.metadata_end }
+    }
+
+    /// The error for a key whose value makes no sense.
+    pub fn invalid(&self, key: &str, why: &str) -> Error {
+        let at = self.entry(key).map_or(self.metadata_end, |entry| entry.at);
+        Error::ParseError { what: format!("`{key}` {why}"), at }
+    }
+
+    fn typed<T>(
+        &self,
+        key: &str,
+        wanted: &str,
+        convert: impl FnOnce(&Value<'a>) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        let Some(entry) = self.entry(key) else { return Ok(None) };
+        match convert(&entry.value) {
+            Some(value) => Ok(Some(value)),
+            None => Err(Error::ParseError {
+                what: format!("`{key}` must be {wanted} but is {}", entry.value.describe()),
+                at: entry.at,
+            }),
+        }
+    }
+}
+
+impl<'a> Value<'a> {
+    /// The value as people read it; arrays by their type and length, long text cut.
+    pub fn describe(&self) -> String {
+        match self {
+            Value::U8(n) => n.to_string(),
+            Value::I8(n) => n.to_string(),
+            Value::U16(n) => n.to_string(),
+            Value::I16(n) => n.to_string(),
+            Value::U32(n) => n.to_string(),
+            Value::I32(n) => n.to_string(),
+            Value::U64(n) => n.to_string(),
+            Value::I64(n) => n.to_string(),
+            Value::F32(x) => x.to_string(),
+            Value::F64(x) => x.to_string(),
+            Value::Bool(b) => b.to_string(),
+            Value::String(text) => {
+                let shown: String = String::from_utf8_lossy(text).chars().take(80).collect();
+                format!("{shown:?}")
+            }
+            Value::Array(array) => format!("an array of {} {}", array.len, array.kind),
+        }
+    }
+
+    /// The text, if this is a string.
+    pub fn as_bytes(&self) -> Option<&'a [u8]> {
+        match self {
+            Value::String(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+impl<'a> Array<'a> {
+    /// Type of the elements.
+    pub fn kind(&self) -> ValueType {
+        self.kind
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The elements of an array of strings, each with the byte of the file at which it starts;
+    /// nothing for another type.
+    pub fn strings(&self) -> impl Iterator<Item = (&'a [u8], u64)> + use<'a> {
+        let mut rest = if self.kind == ValueType::String { self.bytes } else { &[] };
+        let end = self.at + self.bytes.len() as u64;
+        core::iter::from_fn(move || {
+            let at = end - rest.len() as u64;
+            let (len, tail) = rest.split_first_chunk::<8>()?;
+            let len = usize::try_from(u64::from_le_bytes(*len)).ok()?;
+            let (text, tail) = tail.split_at_checked(len)?;
+            rest = tail;
+            Some((text, at))
+        })
+    }
+
+    /// The elements of an array of F32; nothing for another type.
+    pub fn f32s(&self) -> impl Iterator<Item = f32> + use<'a> {
+        self.words(ValueType::F32).map(f32::from_le_bytes)
+    }
+
+    /// The elements of an array of I32; nothing for another type.
+    pub fn i32s(&self) -> impl Iterator<Item = i32> + use<'a> {
+        self.words(ValueType::I32).map(i32::from_le_bytes)
+    }
+
+    fn words(&self, kind: ValueType) -> impl Iterator<Item = [u8; 4]> + use<'a> {
+        let bytes = if self.kind == kind { self.bytes } else { &[] };
+        bytes.as_chunks::<4>().0.iter().copied()
+    }
+}
