@@ -1,0 +1,102 @@
+//! The kernel's ELF file, flattened to the arm64 `Image` that boot loaders start.
+//!
+//! Header: Linux, Documentation/arch/arm64/booting.rst. The load segments are laid out as they
+//! stand in memory; a symbol table comes behind them (see [`symbols`]).
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
+use object::{Endianness, elf};
+
+use crate::{output, symbols};
+
+/// Where the header has its magic number, and what that is.
+const MAGIC: (usize, &[u8; 4]) = (0x38, b"ARM\x64");
+/// Where the header has the number of bytes that the image needs in memory, 64-bit.
+const IMAGE_SIZE: usize = 0x10;
+const HEADER_BYTES: usize = 0x40;
+/// The image's end is rounded up to this, as the kernel maps whole pages.
+const PAGE: usize = 4096;
+
+/// Writes the image of the ELF file `elf` to `out` and says its size.
+pub fn build(elf: &Path, out: &Path) -> Result<()> {
+    let bytes = fs::read(elf).with_context(|| {
+        format!("cannot read {} (build the kernel first: make build)", elf.display())
+    })?;
+    let image = flatten(&bytes).with_context(|| format!("{} cannot be booted", elf.display()))?;
+    output::write_whole(out, |file| Ok(file.write_all(&image.bytes)?))?;
+    println!(
+        "{}: {} bytes ({} loaded, {} cleared at boot, {} symbols)",
+        out.display(),
+        image.bytes.len(),
+        image.loaded,
+        image.cleared,
+        image.symbols
+    );
+    Ok(())
+}
+
+/// A flat image and what it is made of, in bytes.
+struct Image {
+    bytes: Vec<u8>,
+    loaded: usize,
+    cleared: usize,
+    symbols: usize,
+}
+
+fn flatten(bytes: &[u8]) -> Result<Image> {
+    let file = ElfFile64::<Endianness>::parse(bytes).context("not a 64-bit ELF file")?;
+    let endian = file.endian();
+    let header = file.elf_header();
+    ensure!(
+        header.e_machine(endian) == elf::EM_AARCH64 && endian == Endianness::Little,
+        "not for little-endian aarch64: build it with --target aarch64-unknown-none"
+    );
+
+    let segments: Vec<_> = file
+        .elf_program_headers()
+        .iter()
+        .filter(|s| s.p_type(endian) == elf::PT_LOAD && s.p_memsz(endian) > 0)
+        .collect();
+    let Some(base) = segments.iter().map(|s| s.p_vaddr(endian)).min() else {
+        bail!("nothing in it is to be loaded");
+    };
+    let mut image = Vec::new();
+    let mut memory = 0;
+    for segment in segments {
+        let data = segment.data(endian, bytes).ok().context("a segment lies outside the file")?;
+        let start = usize::try_from(segment.p_vaddr(endian) - base)?;
+        let end = start.checked_add(usize::try_from(segment.p_memsz(endian))?);
+        let end = end.filter(|end| *end < u32::MAX as usize && start + data.len() <= *end);
+        memory = memory.max(end.context("a segment has no sensible size")?);
+        image.resize(image.len().max(start + data.len()), 0);
+        image[start..][..data.len()].copy_from_slice(data);
+    }
+
+    ensure!(
+        image.len() >= HEADER_BYTES && image[MAGIC.0..][..4] == *MAGIC.1,
+        "it does not start with an arm64 Image header (\"ARM\\x64\" at 0x38)"
+    );
+    let image_size = u64::from_le_bytes(image[IMAGE_SIZE..][..8].try_into()?);
+    let image_size = usize::try_from(image_size)?;
+    ensure!(
+        image_size >= memory && image_size < u32::MAX as usize,
+        "its header asks for {image_size} bytes of memory (image_size), but it needs {memory}"
+    );
+
+    let loaded = image.len();
+    let cleared = image_size - loaded;
+    let mut symbols = 0;
+    if let Some(table) = symbols::table(&file, base) {
+        symbols = table.len();
+        image.resize(image_size, 0);
+        image.extend(table);
+        image.resize(image.len().next_multiple_of(PAGE), 0);
+        let image_size = (image.len() as u64).to_le_bytes();
+        image[IMAGE_SIZE..][..8].copy_from_slice(&image_size);
+    }
+    Ok(Image { bytes: image, loaded, cleared, symbols })
+}

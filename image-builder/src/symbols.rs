@@ -1,0 +1,64 @@
+//! The symbol table behind the kernel's image, from which fault reports name functions.
+//!
+//! The kernel finds it between the end of its own memory (the linker's `__image_end`) and
+//! `image_size` bytes from the image's first byte, as the header has it: an image without the
+//! table ends at `__image_end`. All numbers are little endian:
+//!
+//! | bytes | |
+//! |---|---|
+//! | 4 | `n`, the number of functions |
+//! | (`n` + 1) × 8 | 4 bytes: the function's first byte, counted from the image's; 4 bytes: where in the names its name starts. Sorted by address. The last entry is the end of the code and of the names |
+//! | the rest | the names, UTF-8, one behind the other |
+//!
+//! So function `i` covers the addresses from entry `i` up to entry `i + 1`, and its name likewise.
+
+use std::collections::BTreeMap;
+
+use object::read::elf::ElfFile64;
+use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind};
+
+/// The table of the functions in `elf`, whose first loaded byte is at `base`; `None` if it names
+/// none, because it was stripped.
+pub fn table<E: object::Endian>(elf: &ElfFile64<'_, E>, base: u64) -> Option<Vec<u8>> {
+    let code = elf.sections().filter(|s| s.kind() == SectionKind::Text);
+    let code_end = code.map(|s| s.address() + s.size() - base).max()?;
+    let mut functions = BTreeMap::new();
+    for symbol in elf.symbols() {
+        let in_code = symbol
+            .section_index()
+            .and_then(|index| elf.section_by_index(index).ok())
+            .is_some_and(|section| section.kind() == SectionKind::Text);
+        // Labels of assembly files count as functions; `$x` and `.L…` are marks of the assembler.
+        let (Ok(name), true) = (symbol.name(), in_code) else { continue };
+        let is_function = symbol.kind() == SymbolKind::Text;
+        if name.is_empty() || (!is_function && name.starts_with(['$', '.'])) {
+            continue;
+        }
+        let name = format!("{:#}", rustc_demangle::demangle(name));
+        let place = functions.entry(symbol.address() - base).or_insert((is_function, name.clone()));
+        // Identical functions are merged by the linker and keep all their names. Which one is
+        // taken must not depend on the order of the symbols.
+        if (!is_function, &name) < (!place.0, &place.1) {
+            *place = (is_function, name);
+        }
+    }
+    if functions.is_empty() {
+        return None;
+    }
+    let mut entries = Vec::new();
+    let mut names = String::new();
+    for (address, (_, name)) in &functions {
+        entries.push((*address, names.len()));
+        names.push_str(name);
+    }
+    entries.push((code_end, names.len()));
+
+    let word = |n: usize| u32::try_from(n).expect("an image of under 4 GiB").to_le_bytes();
+    let mut table = Vec::from(word(functions.len()));
+    for (address, name) in entries {
+        table.extend(word(address as usize));
+        table.extend(word(name));
+    }
+    table.extend(names.as_bytes());
+    Some(table)
+}
