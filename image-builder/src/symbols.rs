@@ -28,10 +28,12 @@ pub fn table<E: object::Endian>(elf: &ElfFile64<'_, E>, base: u64) -> Option<Vec
             .section_index()
             .and_then(|index| elf.section_by_index(index).ok())
             .is_some_and(|section| section.kind() == SectionKind::Text);
-        // Labels of assembly files count as functions; `$x` and `.L…` are marks of the assembler.
         let (Ok(name), true) = (symbol.name(), in_code) else { continue };
+        // Labels of assembly files count as functions, but not the marks of the assembler (`$x`,
+        // `.L1`) and of the linker script (`__text_end`).
         let is_function = symbol.kind() == SymbolKind::Text;
-        if name.is_empty() || (!is_function && name.starts_with(['$', '.'])) {
+        let is_mark = name.starts_with(['$', '.']) || name.starts_with("__");
+        if name.is_empty() || (is_mark && !is_function) {
             continue;
         }
         let name = format!("{:#}", rustc_demangle::demangle(name));
