@@ -1,0 +1,348 @@
+//! What the device tree says about the machine; no address of a machine is a constant.
+//!
+//! [`Machine::from_fdt`] runs before there is a heap, so its lists have a fixed capacity and its
+//! texts borrow from the tree. What the machine cannot do without (memory, and what of it is taken)
+//! is an error if the tree is wrong about it. Anything else that is malformed or does not fit is left
+//! out and told in [`Machine::left_out`], because at that time there is no console to complain on.
+//!
+//! Sources: Devicetree Specification 0.4 (structure, `ranges`, `/chosen`, `/reserved-memory`); the
+//! Linux kernel's bindings for `arm,gic`, `arm,gic-v3`, `arm,armv8-timer`, `arm,psci`, `arm,cpus`,
+//! `arm,pl011`, `8250`, `virtio,mmio`, `pci-host-ecam-generic`.
+
+#![forbid(unsafe_code)]
+
+use core::fmt;
+use core::ops::Range;
+
+use arrayvec::{ArrayString, ArrayVec};
+use dtoolkit::error::FdtParseError;
+
+mod read;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+/// Most memory regions that are used.
+pub const MAX_MEMORY: usize = 16;
+/// Most reserved regions.
+pub const MAX_RESERVED: usize = 32;
+/// Most cores that are used.
+pub const MAX_CPUS: usize = 64;
+/// Most virtio-mmio transports that are looked at. QEMU's `virt` machine has 32.
+pub const MAX_VIRTIO_MMIO: usize = 64;
+/// Most address windows of a PCI host bridge.
+pub const MAX_PCI_WINDOWS: usize = 8;
+/// Most redistributor regions of a GICv3.
+pub const MAX_REDISTRIBUTORS: usize = 8;
+/// Most entries in [`Machine::left_out`].
+pub const MAX_LEFT_OUT: usize = 8;
+
+/// A range of physical addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// First address.
+    pub base: u64,
+    /// Length in bytes.
+    pub size: u64,
+}
+
+impl Region {
+    /// The addresses from the first to one past the last.
+    pub const fn range(self) -> Range<u64> {
+        self.base..self.base + self.size
+    }
+
+    /// A region whose end is an address too, and which is not empty.
+    const fn checked(base: u64, size: u64) -> Option<Region> {
+        if size > 0 && base.checked_add(size).is_some() {
+            Some(Region { base, size })
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}..{:#x}", self.base, self.base + self.size)
+    }
+}
+
+/// Memory that is not free for use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reserved {
+    /// Where it lies.
+    pub region: Region,
+    /// It must not even be mapped, so that the processor does not touch it speculatively.
+    pub no_map: bool,
+}
+
+/// An interrupt, as the interrupt controller numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interrupt {
+    /// The GIC's number: 16 to 31 for the private ones of a core (PPI), from 32 the shared (SPI).
+    pub intid: u32,
+    /// It is signalled by an edge, not by a level.
+    pub edge: bool,
+}
+
+/// How a core that is off is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EnableMethod {
+    /// By a call to the firmware, see [`Machine::psci`].
+    Psci,
+    /// It waits for an address to appear in a word of memory.
+    SpinTable {
+        /// Where that 64-bit word lies.
+        release_addr: u64,
+    },
+    /// The tree names no way, or one that we do not know. The boot core needs none.
+    Unknown,
+}
+
+/// A core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cpu {
+    /// The affinity fields of its `MPIDR_EL1`.
+    pub mpidr: u64,
+    /// How it is started.
+    pub enable_method: EnableMethod,
+}
+
+/// The instruction that calls the firmware.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conduit {
+    /// `hvc`, to the hypervisor.
+    Hvc,
+    /// `smc`, to the secure monitor.
+    Smc,
+}
+
+/// The firmware's power interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Psci {
+    /// How it is called.
+    pub conduit: Conduit,
+    /// Number of its `CPU_ON` if it is PSCI 0.1, which fixed none and cannot power the machine off.
+    pub legacy_cpu_on: Option<u32>,
+}
+
+/// The kind of a serial port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UartKind {
+    /// `arm,pl011`.
+    Pl011,
+    /// `ns16550a` and its like.
+    Ns16550,
+}
+
+/// A serial port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uart {
+    /// Which driver it needs.
+    pub kind: UartKind,
+    /// Its registers.
+    pub region: Region,
+    /// The interrupt that it raises.
+    pub interrupt: Option<Interrupt>,
+    /// The clock that its baud rate is divided from, in Hz.
+    pub clock_hz: Option<u32>,
+    /// The registers lie `1 << reg_shift` bytes apart.
+    pub reg_shift: u32,
+    /// Width of an access to a register in bytes: 1 or 4.
+    pub reg_io_width: u32,
+    /// Baud rate that `stdout-path` asks for.
+    pub baud: Option<u32>,
+}
+
+/// The interrupt controller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gic {
+    /// Version 2.
+    V2 {
+        /// Registers of the distributor.
+        distributor: Region,
+        /// Registers of the CPU interface, the same address on each core.
+        cpu_interface: Region,
+    },
+    /// Version 3 or 4.
+    V3 {
+        /// Registers of the distributor.
+        distributor: Region,
+        /// Redistributors, one after another in each region.
+        redistributors: ArrayVec<Region, MAX_REDISTRIBUTORS>,
+        /// Bytes from one redistributor to the next, if it is not what the architecture says.
+        stride: Option<u64>,
+    },
+}
+
+/// The private interrupts of the generic timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timer {
+    /// Of the virtual timer, `CNTV`.
+    pub virtual_timer: Interrupt,
+    /// Of the non-secure physical timer of EL1, `CNTP`.
+    pub physical_timer: Option<Interrupt>,
+    /// Frequency in Hz, only given where the firmware has left `CNTFRQ_EL0` wrong.
+    pub frequency_hz: Option<u32>,
+}
+
+/// A virtio-mmio transport. It may be empty: its registers tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VirtioMmio {
+    /// Its registers.
+    pub region: Region,
+    /// The interrupt that it raises.
+    pub interrupt: Option<Interrupt>,
+}
+
+/// What a window of a PCI host bridge leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PciSpace {
+    /// I/O ports.
+    Io,
+    /// Memory for 32-bit BARs.
+    Memory32,
+    /// Memory for 64-bit BARs.
+    Memory64,
+}
+
+/// A range of the processor's addresses that leads to the PCI bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PciWindow {
+    /// Which space it leads to.
+    pub space: PciSpace,
+    /// Reads have no side effects there.
+    pub prefetchable: bool,
+    /// First address on the bus.
+    pub bus_address: u64,
+    /// Where the processor sees it.
+    pub region: Region,
+}
+
+/// A PCI host bridge with a memory-mapped configuration space (ECAM).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PciHost {
+    /// The configuration space.
+    pub ecam: Region,
+    /// First bus.
+    pub first_bus: u8,
+    /// Last bus.
+    pub last_bus: u8,
+    /// What leads to the devices' memory and ports.
+    pub windows: ArrayVec<PciWindow, MAX_PCI_WINDOWS>,
+}
+
+/// The machine. Texts borrow from the tree.
+#[derive(Clone, Debug)]
+pub struct Machine<'t> {
+    /// Its name: `model`, or else the first of `compatible`.
+    pub model: &'t str,
+    /// RAM, what is reserved of it included.
+    pub memory: ArrayVec<Region, MAX_MEMORY>,
+    /// What must not be used of the RAM: firmware's, the device tree itself, the initrd.
+    pub reserved: ArrayVec<Reserved, MAX_RESERVED>,
+    /// The boot arguments; empty if there are none.
+    pub bootargs: &'t str,
+    /// The initial RAM disk that the boot loader left.
+    pub initrd: Option<Region>,
+    /// The cores in the order of the tree, the boot core included.
+    pub cpus: ArrayVec<Cpu, MAX_CPUS>,
+    /// The firmware's power interface.
+    pub psci: Option<Psci>,
+    /// The serial port of `/chosen/stdout-path`; if that is none we know, the first one we do.
+    pub console: Option<Uart>,
+    /// The interrupt controller.
+    pub gic: Option<Gic>,
+    /// The generic timer's interrupts.
+    pub timer: Option<Timer>,
+    /// The virtio-mmio transports, by rising address.
+    pub virtio_mmio: ArrayVec<VirtioMmio, MAX_VIRTIO_MMIO>,
+    /// The first PCI host bridge.
+    pub pci: Option<PciHost>,
+    /// What the tree lists and this does not, for the log.
+    pub left_out: ArrayVec<MachineError, MAX_LEFT_OUT>,
+}
+
+/// The lists of a [`Machine`] that can overflow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum List {
+    /// [`Machine::memory`].
+    Memory,
+    /// [`Machine::reserved`].
+    Reserved,
+    /// [`Machine::cpus`].
+    Cpus,
+    /// [`Machine::virtio_mmio`].
+    VirtioMmio,
+    /// [`PciHost::windows`].
+    PciWindows,
+    /// The redistributors of [`Gic::V3`].
+    Redistributors,
+}
+
+/// A node's name, cut after 40 bytes. Valid names have up to 31 before the address.
+pub type NodeName = ArrayString<40>;
+
+/// What is wrong with a device tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MachineError {
+    /// It is no flattened device tree, or a damaged one.
+    Tree(FdtParseError),
+    /// It lists no memory.
+    NoMemory,
+    /// A property that is needed is missing or makes no sense.
+    Property {
+        /// The node.
+        node: NodeName,
+        /// Name of the property.
+        property: &'static str,
+    },
+    /// The registers of a device lie where the processor cannot reach them.
+    Unreachable {
+        /// The node.
+        node: NodeName,
+    },
+    /// There are more than we have room for.
+    TooMany {
+        /// Of what.
+        list: List,
+        /// How many there is room for.
+        max: usize,
+    },
+    /// Nodes are nested deeper than any machine's.
+    TooDeep {
+        /// The node that is too deep.
+        node: NodeName,
+    },
+}
+
+impl From<FdtParseError> for MachineError {
+    fn from(e: FdtParseError) -> Self {
+        MachineError::Tree(e)
+    }
+}
+
+impl fmt::Display for MachineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MachineError::Tree(e) => write!(f, "the device tree is damaged: {e}"),
+            MachineError::NoMemory => f.write_str("the device tree lists no memory"),
+            MachineError::Property { node, property } => {
+                write!(f, "device tree: `{property}` of node `{node}` is missing or malformed")
+            }
+            MachineError::Unreachable { node } => {
+                write!(f, "device tree: node `{node}` has no address that the processor can reach")
+            }
+            MachineError::TooMany { list, max } => {
+                write!(f, "device tree: more than {max} entries for {list:?}")
+            }
+            MachineError::TooDeep { node } => {
+                write!(f, "device tree: node `{node}` is nested too deep")
+            }
+        }
+    }
+}
+
+impl core::error::Error for MachineError {}

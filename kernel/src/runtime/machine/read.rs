@@ -1,0 +1,345 @@
+//! Fills a [`Machine`] from the tree, one function a kind of node.
+
+use core::ops::ControlFlow;
+
+use arrayvec::ArrayVec;
+use dtoolkit::fdt::Fdt;
+
+use super::tree::{At, GicNode, number, text, value, walk};
+use super::{
+    Conduit, Cpu, EnableMethod, Gic, List, Machine, MachineError, PciHost, PciSpace, PciWindow,
+    Psci, Region, Reserved, Timer, Uart, UartKind, VirtioMmio,
+};
+
+const GIC_V2: &[&str] =
+    &["arm,gic-400", "arm,cortex-a15-gic", "arm,cortex-a9-gic", "arm,cortex-a7-gic"];
+const GIC_V3: &[&str] = &["arm,gic-v3"];
+const PL011: &[&str] = &["arm,pl011"];
+const NS16550: &[&str] = &["ns16550a", "ns16550"];
+
+impl<'t> Machine<'t> {
+    /// Reads the machine from a flattened device tree, which may be followed by other bytes.
+    ///
+    /// The address of `bytes` is taken as the physical one and reserved: call this where memory is
+    /// mapped one to one, or not at all.
+    ///
+    /// # Errors
+    /// The tree is damaged, or wrong about the memory or what of it is reserved.
+    pub fn from_fdt(bytes: &'t [u8]) -> Result<Machine<'t>, MachineError> {
+        // The length that the header gives; if that is nonsense, the parser says what is wrong.
+        let total = bytes.get(4..8).and_then(|size| size.try_into().ok()).map(u32::from_be_bytes);
+        let bytes = total.and_then(|total| bytes.get(..total as usize)).unwrap_or(bytes);
+        let fdt = Fdt::new(bytes)?;
+
+        let mut machine = Machine {
+            model: "",
+            memory: ArrayVec::new(),
+            reserved: ArrayVec::new(),
+            bootargs: "",
+            initrd: None,
+            cpus: ArrayVec::new(),
+            psci: None,
+            console: None,
+            gic: None,
+            timer: None,
+            virtio_mmio: ArrayVec::new(),
+            pci: None,
+            left_out: ArrayVec::new(),
+        };
+        let tree = Region { base: bytes.as_ptr().addr() as u64, size: bytes.len() as u64 };
+        machine.reserve(tree, false)?;
+        for entry in fdt.memory_reservations() {
+            if let Some(region) = Region::checked(entry.address(), entry.size()) {
+                machine.reserve(region, false)?;
+            }
+        }
+
+        // The interrupt controller first: the meaning of the others' interrupts depends on it.
+        let mut gic = None;
+        walk(fdt, &mut |at| {
+            if machine.gic.is_none() && (at.is_compatible(GIC_V2) || at.is_compatible(GIC_V3)) {
+                let found = read_gic(at).and_then(|found| Ok((found, GicNode::new(at)?)));
+                if let Some((found, node)) = machine.keep(found) {
+                    (machine.gic, gic) = (Some(found), Some(node));
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+
+        let stdout = Stdout::new(fdt);
+        walk(fdt, &mut |at| machine.visit(at, fdt, gic.as_ref(), &stdout))?;
+
+        if machine.memory.is_empty() {
+            return Err(MachineError::NoMemory);
+        }
+        machine.virtio_mmio.sort_unstable_by_key(|device| device.region.base);
+        Ok(machine)
+    }
+
+    /// Reads one node, if it is of a kind that we know.
+    fn visit(
+        &mut self,
+        at: &At<'_, 't>,
+        fdt: Fdt<'t>,
+        gic: Option<&GicNode>,
+        stdout: &Stdout<'t>,
+    ) -> Result<ControlFlow<()>, MachineError> {
+        if at.is_at("/") {
+            self.model = at.text("model").or(at.text("compatible")).unwrap_or("");
+        } else if at.is_top("memory") || at.text("device_type") == Some("memory") {
+            for region in at.bus_regions()? {
+                let fits = self.memory.try_push(region?).is_ok();
+                self.keep(room(fits, List::Memory, super::MAX_MEMORY));
+            }
+        } else if at.is_top("chosen") {
+            self.read_chosen(at)?;
+        } else if at.is_under("reserved-memory") {
+            // Without `reg` it only asks for some memory to be set aside, wherever there is some.
+            if at.value("reg").is_some() {
+                for region in at.bus_regions()? {
+                    self.reserve(region?, at.value("no-map").is_some())?;
+                }
+            }
+        } else if at.is_cpu() {
+            if let Some(cpu) = self.keep(read_cpu(at)) {
+                let fits = self.cpus.try_push(cpu).is_ok();
+                self.keep(room(fits, List::Cpus, super::MAX_CPUS));
+            }
+            // Below a core stand its caches.
+            return Ok(ControlFlow::Break(()));
+        } else if at.is_compatible(&["arm,psci", "arm,psci-0.2", "arm,psci-1.0"]) {
+            self.psci = self.keep(read_psci(at));
+        } else if at.is_compatible(&["arm,armv8-timer"]) {
+            self.timer = self.keep(read_timer(at, gic));
+        } else if at.is_compatible(PL011) || at.is_compatible(NS16550) {
+            let chosen = stdout.path.is_some_and(|path| at.is_at(path));
+            if (chosen || self.console.is_none())
+                && let Some(mut uart) = self.keep(read_uart(at, fdt, gic))
+            {
+                uart.baud = stdout.baud.filter(|_| chosen);
+                self.console = Some(uart);
+            }
+        } else if at.is_compatible(&["virtio,mmio"]) {
+            if let Some(region) = self.keep(at.region(0)) {
+                let device = VirtioMmio { region, interrupt: at.interrupt(gic, 0) };
+                let fits = self.virtio_mmio.try_push(device).is_ok();
+                self.keep(room(fits, List::VirtioMmio, super::MAX_VIRTIO_MMIO));
+            }
+        } else if at.is_compatible(&["pci-host-ecam-generic"]) {
+            if self.pci.is_none() {
+                let pci = self.read_pci(at);
+                self.pci = self.keep(pci);
+            }
+            // Devices below it are found by asking the bus.
+            return Ok(ControlFlow::Break(()));
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn reserve(&mut self, region: Region, no_map: bool) -> Result<(), MachineError> {
+        let fits = self.reserved.try_push(Reserved { region, no_map }).is_ok();
+        room(fits, List::Reserved, super::MAX_RESERVED)
+    }
+
+    /// Notes what went wrong with something that the machine can do without.
+    fn keep<T>(&mut self, found: Result<T, MachineError>) -> Option<T> {
+        found
+            .map_err(|e| {
+                // The list says itself how many it holds; the first few tell enough.
+                let _ = self.left_out.try_push(e);
+            })
+            .ok()
+    }
+
+    fn read_chosen(&mut self, at: &At<'_, 't>) -> Result<(), MachineError> {
+        if at.value("bootargs").is_some() {
+            let bootargs = at.text("bootargs").ok_or_else(|| at.wrong("bootargs"));
+            self.bootargs = self.keep(bootargs).unwrap_or("");
+        }
+        // Whoever left an initrd there and tells us half of where would find it overwritten.
+        if let Some(start) = at.number("linux,initrd-start")? {
+            let end = at.number("linux,initrd-end")?;
+            let end =
+                end.filter(|&end| end >= start).ok_or_else(|| at.wrong("linux,initrd-end"))?;
+            if let Some(initrd) = Region::checked(start, end - start) {
+                self.initrd = Some(initrd);
+                self.reserve(initrd, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_pci(&mut self, at: &At<'_, 't>) -> Result<PciHost, MachineError> {
+        let ecam = at.region(0)?;
+        // 1 MiB of configuration space a bus.
+        let last_in_ecam = (ecam.size >> 20).clamp(1, 256) - 1;
+        let (first_bus, last_bus) = match at.value("bus-range") {
+            None => (0, last_in_ecam as u8),
+            Some(&[0, 0, 0, first, 0, 0, 0, last]) if first <= last => (first, last),
+            Some(_) => return Err(at.wrong("bus-range")),
+        };
+        if u64::from(last_bus - first_bus) > last_in_ecam {
+            return Err(at.wrong("bus-range"));
+        }
+
+        let mut windows = ArrayVec::new();
+        for range in at.node.ranges().ok().flatten().ok_or_else(|| at.wrong("ranges"))? {
+            // IEEE 1275 PCI binding 2.2.1: the first of three cells says which space it is.
+            let [flags, high, low] = range.child_bus_address.as_ref() else {
+                return Err(at.wrong("#address-cells"));
+            };
+            let (space, prefetchable) = match flags.get() >> 24 & 0b11 {
+                1 => (PciSpace::Io, false),
+                2 => (PciSpace::Memory32, flags.get() >> 30 & 1 != 0),
+                3 => (PciSpace::Memory64, flags.get() >> 30 & 1 != 0),
+                _ => return Err(at.wrong("ranges")),
+            };
+            let bus_address = u64::from(high.get()) << 32 | u64::from(low.get());
+            let region = number(range.parent_bus_address)
+                .zip(number(range.length))
+                .and_then(|(base, size)| Region::checked(base, size))
+                .ok_or_else(|| at.wrong("ranges"))?;
+            let region = at
+                .translate(region)
+                .ok_or_else(|| MachineError::Unreachable { node: at.name() })?;
+            let window = PciWindow { space, prefetchable, bus_address, region };
+            let fits = windows.try_push(window).is_ok();
+            self.keep(room(fits, List::PciWindows, super::MAX_PCI_WINDOWS));
+        }
+        Ok(PciHost { ecam, first_bus, last_bus, windows })
+    }
+}
+
+/// The error for a list that is full.
+fn room(fits: bool, list: List, max: usize) -> Result<(), MachineError> {
+    if fits { Ok(()) } else { Err(MachineError::TooMany { list, max }) }
+}
+
+/// Where the boot loader wants the console.
+struct Stdout<'t> {
+    path: Option<&'t str>,
+    baud: Option<u32>,
+}
+
+impl<'t> Stdout<'t> {
+    /// `/chosen/stdout-path`: a path, an alias, or (in trees that carry them) a label, and behind a
+    /// colon the options, as in `serial0:115200n8`.
+    fn new(fdt: Fdt<'t>) -> Self {
+        let lookup = |node: &str, name: &str| text(value(fdt.find_node(node)?, name)?);
+        let setting = lookup("/chosen", "stdout-path").unwrap_or("");
+        let (name, options) = setting.split_once(':').unwrap_or((setting, ""));
+        let path = if name.starts_with('/') {
+            Some(name)
+        } else {
+            lookup("/aliases", name).or_else(|| lookup("/__symbols__", name))
+        };
+        let digits = options.bytes().take_while(u8::is_ascii_digit).count();
+        Stdout { path, baud: options[..digits].parse().ok() }
+    }
+}
+
+fn read_gic(at: &At<'_, '_>) -> Result<Gic, MachineError> {
+    let distributor = at.region(0)?;
+    if at.is_compatible(GIC_V2) {
+        return Ok(Gic::V2 { distributor, cpu_interface: at.region(1)? });
+    }
+    let n_regions = at.cell("#redistributor-regions")?.unwrap_or(1) as usize;
+    let mut redistributors = ArrayVec::new();
+    for region in at.regions()?.skip(1).take(n_regions) {
+        let fits = redistributors.try_push(region?).is_ok();
+        // Without its redistributor a core could not be woken.
+        room(fits, List::Redistributors, super::MAX_REDISTRIBUTORS)?;
+    }
+    if redistributors.is_empty() || redistributors.len() < n_regions {
+        return Err(at.wrong("reg"));
+    }
+    let stride = at.number("redistributor-stride")?.filter(|&stride| stride != 0);
+    Ok(Gic::V3 { distributor, redistributors, stride })
+}
+
+fn read_cpu(at: &At<'_, '_>) -> Result<Cpu, MachineError> {
+    // The size cells of `/cpus` are 0, so that `reg` has only addresses: the affinity fields.
+    let reg = at.node.reg().ok().flatten().and_then(|mut all| number(all.next()?.address));
+    let mpidr = reg.ok_or_else(|| at.wrong("reg"))?;
+    let enable_method = match at.text("enable-method") {
+        Some("psci") => EnableMethod::Psci,
+        Some("spin-table") => {
+            let release_addr = at.number("cpu-release-addr")?;
+            let release_addr = release_addr.ok_or_else(|| at.wrong("cpu-release-addr"))?;
+            EnableMethod::SpinTable { release_addr }
+        }
+        _ => EnableMethod::Unknown,
+    };
+    Ok(Cpu { mpidr, enable_method })
+}
+
+fn read_psci(at: &At<'_, '_>) -> Result<Psci, MachineError> {
+    let conduit = match at.text("method") {
+        Some("hvc") => Conduit::Hvc,
+        Some("smc") => Conduit::Smc,
+        _ => return Err(at.wrong("method")),
+    };
+    let legacy_cpu_on = if at.is_compatible(&["arm,psci-0.2", "arm,psci-1.0"]) {
+        None
+    } else {
+        Some(at.cell("cpu_on")?.ok_or_else(|| at.wrong("cpu_on"))?)
+    };
+    Ok(Psci { conduit, legacy_cpu_on })
+}
+
+fn read_timer(at: &At<'_, '_>, gic: Option<&GicNode>) -> Result<Timer, MachineError> {
+    // The binding's order, unless the names say otherwise.
+    let names = at.value("interrupt-names");
+    let index = |name: &str, default: usize| match names {
+        None => Some(default),
+        Some(names) => names.split(|&b| b == 0).position(|n| n == name.as_bytes()),
+    };
+    let interrupt = |index: Option<usize>| at.interrupt(gic, index?);
+    Ok(Timer {
+        virtual_timer: interrupt(index("virt", 2)).ok_or_else(|| at.wrong("interrupts"))?,
+        physical_timer: interrupt(index("phys", 1)),
+        frequency_hz: at.cell("clock-frequency")?,
+    })
+}
+
+fn read_uart(at: &At<'_, '_>, fdt: Fdt<'_>, gic: Option<&GicNode>) -> Result<Uart, MachineError> {
+    let kind = if at.is_compatible(PL011) { UartKind::Pl011 } else { UartKind::Ns16550 };
+    let reg_shift = at.cell("reg-shift")?.unwrap_or(0);
+    if reg_shift > 4 {
+        return Err(at.wrong("reg-shift"));
+    }
+    // A PL011's registers are words (DDI 0183, table 3-1).
+    let width = if kind == UartKind::Pl011 { 4 } else { 1 };
+    let reg_io_width = at.cell("reg-io-width")?.unwrap_or(width);
+    if reg_io_width != 1 && reg_io_width != 4 {
+        return Err(at.wrong("reg-io-width"));
+    }
+    let clock_hz = match at.cell("clock-frequency")? {
+        Some(hz) => Some(hz),
+        None => fixed_clock(at, fdt)?,
+    };
+    Ok(Uart {
+        kind,
+        region: at.region(0)?,
+        interrupt: at.interrupt(gic, 0),
+        clock_hz,
+        reg_shift,
+        reg_io_width,
+        baud: None,
+    })
+}
+
+/// Frequency in Hz of the first of a device's `clocks`, if that is one of a fixed frequency.
+fn fixed_clock(at: &At<'_, '_>, fdt: Fdt<'_>) -> Result<Option<u32>, MachineError> {
+    let Some(phandle) = at.value("clocks").and_then(|clocks| clocks.get(..4)) else {
+        return Ok(None);
+    };
+    let mut hz = None;
+    walk(fdt, &mut |clock| {
+        if clock.is_compatible(&["fixed-clock"]) && clock.value("phandle") == Some(phandle) {
+            hz = clock.cell("clock-frequency")?;
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(hz)
+}

@@ -1,0 +1,293 @@
+use super::*;
+
+const GICV2: &[u8] = include_bytes!("testdata/virt-gicv2.dtb");
+const GICV3: &[u8] = include_bytes!("testdata/virt-gicv3-el2.dtb");
+const BOARD: &[u8] = include_bytes!("testdata/board.dtb");
+
+fn region(base: u64, size: u64) -> Region {
+    Region { base, size }
+}
+
+fn level(intid: u32) -> Interrupt {
+    Interrupt { intid, edge: false }
+}
+
+#[test]
+fn reads_virt_with_gicv2() {
+    let m = Machine::from_fdt(GICV2).unwrap();
+    assert_eq!(m.left_out[..], []);
+    assert_eq!(m.model, "linux,dummy-virt");
+    assert_eq!(m.memory[..], [region(0x4000_0000, 64 << 20)]);
+    assert_eq!(m.bootargs, "mode=chat  prompt='a b'");
+    let initrd = m.initrd.unwrap();
+    assert_eq!(initrd.size, 10007);
+    let tree = region(GICV2.as_ptr() as u64, GICV2.len() as u64);
+    let reserved = |region| Reserved { region, no_map: false };
+    assert_eq!(m.reserved[..], [reserved(tree), reserved(initrd)]);
+    assert_eq!(m.cpus[..], [Cpu { mpidr: 0, enable_method: EnableMethod::Unknown }]);
+    assert_eq!(m.psci, Some(Psci { conduit: Conduit::Hvc, legacy_cpu_on: None }));
+    assert_eq!(
+        m.console,
+        Some(Uart {
+            kind: UartKind::Pl011,
+            region: region(0x900_0000, 0x1000),
+            interrupt: Some(level(33)),
+            clock_hz: Some(24_000_000),
+            reg_shift: 0,
+            reg_io_width: 4,
+            baud: None,
+        })
+    );
+    assert_eq!(
+        m.gic,
+        Some(Gic::V2 {
+            distributor: region(0x800_0000, 0x1_0000),
+            cpu_interface: region(0x801_0000, 0x1_0000),
+        })
+    );
+    assert_eq!(
+        m.timer,
+        Some(Timer {
+            virtual_timer: level(27),
+            physical_timer: Some(level(30)),
+            frequency_hz: None
+        })
+    );
+    assert_eq!(m.virtio_mmio.len(), 32);
+    assert!(m.virtio_mmio.is_sorted_by_key(|device| device.region.base));
+    let interrupt = Some(Interrupt { intid: 32 + 16 + 31, edge: true });
+    assert_eq!(m.virtio_mmio[31], VirtioMmio { region: region(0xa00_3e00, 0x200), interrupt });
+}
+
+#[test]
+fn reads_virt_with_gicv3_at_el2() {
+    let m = Machine::from_fdt(GICV3).unwrap();
+    assert_eq!(m.left_out[..], []);
+    assert_eq!(m.memory[..], [region(0x4000_0000, 3 << 30)]);
+    assert_eq!((m.bootargs, m.initrd), ("", None));
+    let mpidrs: Vec<u64> = m.cpus.iter().map(|cpu| cpu.mpidr).collect();
+    assert_eq!(mpidrs, [0, 1, 2, 3]);
+    assert!(m.cpus.iter().all(|cpu| cpu.enable_method == EnableMethod::Psci));
+    assert_eq!(m.psci, Some(Psci { conduit: Conduit::Smc, legacy_cpu_on: None }));
+    let redistributors = ArrayVec::from_iter([region(0x80a_0000, 0xf6_0000)]);
+    let distributor = region(0x800_0000, 0x1_0000);
+    assert_eq!(m.gic, Some(Gic::V3 { distributor, redistributors, stride: None }));
+    let window = |space, bus_address, base, size| PciWindow {
+        space,
+        prefetchable: false,
+        bus_address,
+        region: region(base, size),
+    };
+    assert_eq!(
+        m.pci,
+        Some(PciHost {
+            ecam: region(0x40_1000_0000, 256 << 20),
+            first_bus: 0,
+            last_bus: 255,
+            windows: ArrayVec::from_iter([
+                window(PciSpace::Io, 0, 0x3eff_0000, 0x1_0000),
+                window(PciSpace::Memory32, 0x1000_0000, 0x1000_0000, 0x2eff_0000),
+                window(PciSpace::Memory64, 0x80_0000_0000, 0x80_0000_0000, 0x80_0000_0000),
+            ]),
+        })
+    );
+}
+
+#[test]
+fn translates_addresses_and_honours_status() {
+    let m = Machine::from_fdt(BOARD).unwrap();
+    assert_eq!(m.model, "anchorite,test-board");
+    assert_eq!(
+        m.memory[..],
+        [
+            region(0, 0x3b40_0000),
+            region(0x4000_0000, 0xbc00_0000),
+            region(0x1_0000_0000, 0x8000_0000)
+        ]
+    );
+    assert_eq!(m.initrd, Some(region(0x800_0000, 0x12_3456)));
+    let reserved = |base, size, no_map| Reserved { region: region(base, size), no_map };
+    assert_eq!(
+        m.reserved[1..],
+        [
+            reserved(0, 0x1000, false),
+            reserved(0x800_0000, 0x12_3456, false),
+            reserved(0x3b00_0000, 0x8_0000, true),
+            reserved(0x3b30_0000, 0x1_0000, false),
+            reserved(0x3b38_0000, 0x8000, false),
+        ]
+    );
+    // `fail` takes a core out, `disabled` does not.
+    let spin = |release_addr| EnableMethod::SpinTable { release_addr };
+    assert_eq!(
+        m.cpus[..],
+        [
+            Cpu { mpidr: 0, enable_method: spin(0xd8) },
+            Cpu { mpidr: 1, enable_method: spin(0x1_0000_00e0) },
+            Cpu { mpidr: 0x100, enable_method: EnableMethod::Psci },
+        ]
+    );
+    assert_eq!(m.psci, Some(Psci { conduit: Conduit::Smc, legacy_cpu_on: Some(0x95c1_ba60) }));
+    // 0x5_0000_0040 on the bridge, 0x7e30_0040 on the soc.
+    assert_eq!(
+        m.console,
+        Some(Uart {
+            kind: UartKind::Ns16550,
+            region: region(0xfe30_0040, 0x40),
+            interrupt: Some(Interrupt { intid: 125, edge: true }),
+            clock_hz: Some(500_000_000),
+            reg_shift: 2,
+            reg_io_width: 4,
+            baud: Some(115_200),
+        })
+    );
+    assert_eq!(
+        m.gic,
+        Some(Gic::V2 {
+            distributor: region(0xff84_1000, 0x1000),
+            cpu_interface: region(0xff84_2000, 0x2000),
+        })
+    );
+    assert_eq!(
+        m.timer,
+        Some(Timer {
+            virtual_timer: level(27),
+            physical_timer: Some(level(30)),
+            frequency_hz: Some(54_000_000),
+        })
+    );
+    // One outside its bridge's window, one on a bus without a way to the processor.
+    let unreachable = |name| MachineError::Unreachable { node: NodeName::from(name).unwrap() };
+    assert_eq!(m.left_out[..], [unreachable("virtio@600000000"), unreachable("virtio@0")]);
+    assert!(m.virtio_mmio.is_empty());
+}
+
+/// The tree with the first `from` replaced by `to`, of the same length.
+fn patched(tree: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let at = tree.windows(from.len()).position(|w| w == from).expect("the bytes are there");
+    let mut tree = tree.to_vec();
+    tree[at..at + to.len()].copy_from_slice(to);
+    tree
+}
+
+#[test]
+fn finds_the_console_by_path_or_alias() {
+    let console = |stdout: &str| {
+        let mut padded = [0; 17];
+        padded[..stdout.len()].copy_from_slice(stdout.as_bytes());
+        let tree = patched(BOARD, b"serial1:115200n8\0", &padded);
+        let console = Machine::from_fdt(&tree).unwrap().console.unwrap();
+        (console.kind, console.baud)
+    };
+    assert_eq!(console("serial0"), (UartKind::Pl011, None));
+    assert_eq!(console("serial0:9600n8"), (UartKind::Pl011, Some(9600)));
+    assert_eq!(console("serial1"), (UartKind::Ns16550, None));
+    assert_eq!(console("/soc/bus/serial"), (UartKind::Ns16550, None));
+    assert_eq!(console("/soc/serial:9600"), (UartKind::Pl011, Some(9600)));
+    // None of these is one, so the first that works is taken and the options are not for it.
+    assert_eq!(console("serial2:9600"), (UartKind::Pl011, None));
+    assert_eq!(console("/bus/serial:9600"), (UartKind::Pl011, None));
+    assert_eq!(console("/soc/bus:9600"), (UartKind::Pl011, None));
+    assert_eq!(console("/:9600"), (UartKind::Pl011, None));
+    assert_eq!(console(""), (UartKind::Pl011, None));
+    // No zero at its end: not a text.
+    assert_eq!(console("serial1:115200n80"), (UartKind::Pl011, None));
+    let tree = patched(BOARD, b"stdout-path", b"stdout_path");
+    assert_eq!(Machine::from_fdt(&tree).unwrap().console.unwrap().kind, UartKind::Pl011);
+}
+
+#[test]
+fn accepts_bytes_after_the_tree() {
+    let mut longer = GICV2.to_vec();
+    longer.extend([0xa5; 101]);
+    let m = Machine::from_fdt(&longer).unwrap();
+    assert_eq!(m.reserved[0].region.size, GICV2.len() as u64);
+}
+
+#[test]
+fn what_memory_rests_on_must_be_right() {
+    let word = |word: &[u32]| word.iter().flat_map(|w| w.to_be_bytes()).collect::<Vec<u8>>();
+    // The third region of memory ends past the last address.
+    let from = word(&[1, 0, 0x8000_0000]);
+    let tree = patched(BOARD, &from, &word(&[0xffff_ffff, 0xffff_0000, 0x8000_0000]));
+    let property =
+        |node, property| MachineError::Property { node: NodeName::from(node).unwrap(), property };
+    assert_eq!(Machine::from_fdt(&tree).unwrap_err(), property("memory@0", "reg"));
+
+    let tree = patched(BOARD, &word(&[0x812_3456]), &word(&[0x7ff_ffff]));
+    assert_eq!(Machine::from_fdt(&tree).unwrap_err(), property("chosen", "linux,initrd-end"));
+
+    let tree = patched(GICV2, b"memory@4", b"memorx@4");
+    let tree = patched(&tree, b"memory\0", b"memorx\0");
+    assert_eq!(Machine::from_fdt(&tree).unwrap_err(), MachineError::NoMemory);
+}
+
+#[test]
+fn a_broken_device_is_left_out_and_told() {
+    let tree = patched(GICV2, b"hvc\0", b"hvx\0");
+    let m = Machine::from_fdt(&tree).unwrap();
+    assert_eq!(m.psci, None);
+    let node = NodeName::from("psci").unwrap();
+    assert_eq!(m.left_out[..], [MachineError::Property { node, property: "method" }]);
+    assert_eq!(
+        m.left_out[0].to_string(),
+        "device tree: `method` of node `psci` is missing or malformed"
+    );
+    assert!(m.console.is_some() && m.gic.is_some());
+}
+
+#[test]
+fn every_truncation_is_an_error() {
+    for tree in [GICV2, GICV3, BOARD] {
+        for length in 0..tree.len() {
+            assert!(Machine::from_fdt(&tree[..length]).is_err(), "{length} bytes were accepted");
+            // The same with a header that fits, so that more than the header is looked at.
+            let mut short = tree[..length].to_vec();
+            if let Some(total) = short.get_mut(4..8) {
+                total.copy_from_slice(&(length as u32).to_be_bytes());
+            }
+            assert!(Machine::from_fdt(&short).is_err(), "{length} bytes were accepted");
+        }
+    }
+}
+
+/// Any tree gives a machine or an error, never a panic, and what it gives keeps its promises.
+#[test]
+fn damaged_trees_never_panic() {
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % below as u64) as usize
+    };
+    let (mut accepted, mut refused) = (0, 0);
+    for tree in [GICV2, GICV3, BOARD] {
+        for _ in 0..3001 {
+            let mut damaged = tree.to_vec();
+            for _ in 0..1 + random(7) {
+                let at = random(damaged.len());
+                damaged[at] = match random(3) {
+                    0 => random(256) as u8,
+                    1 => damaged[at] ^ 1 << random(8),
+                    _ => [0x00, 0xff, 0x80, 0x7f][random(4)],
+                };
+            }
+            match Machine::from_fdt(&damaged) {
+                Ok(m) => {
+                    accepted += 1;
+                    assert!(!m.memory.is_empty());
+                    for region in m.memory.iter().chain(m.reserved.iter().map(|r| &r.region)) {
+                        assert!(region.size > 0 && region.base.checked_add(region.size).is_some());
+                    }
+                }
+                Err(e) => {
+                    refused += 1;
+                    assert!(!e.to_string().is_empty());
+                }
+            }
+        }
+    }
+    assert!(accepted > 500 && refused > 500, "{accepted} accepted, {refused} refused");
+}

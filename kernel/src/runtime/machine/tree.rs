@@ -1,0 +1,245 @@
+//! Walks the device tree and reads the properties whose meaning depends on where a node stands:
+//! addresses (translated through each bus above it) and interrupts (by the controller they go to).
+
+use core::ffi::CStr;
+use core::ops::ControlFlow;
+
+use dtoolkit::fdt::{Fdt, FdtNode};
+use dtoolkit::{Cells, Node, Property, ToCellInt};
+
+use super::{Interrupt, MachineError, NodeName, Region};
+
+/// The deepest nesting that is followed; real trees have six or so.
+const MAX_DEPTH: usize = 16;
+
+/// A node and the nodes above it.
+pub struct At<'a, 't> {
+    pub node: FdtNode<'t>,
+    parent: Option<&'a At<'a, 't>>,
+}
+
+/// What is called on each node of a walk. `Break` leaves the node's children out.
+pub type Visit<'v, 't> = &'v mut dyn FnMut(&At<'_, 't>) -> Result<ControlFlow<()>, MachineError>;
+
+/// Visits the nodes in the order of the tree, those that are disabled and all below them left out.
+pub fn walk<'t>(fdt: Fdt<'t>, visit: Visit<'_, 't>) -> Result<(), MachineError> {
+    At { node: fdt.root(), parent: None }.walk(0, visit)
+}
+
+impl<'t> At<'_, 't> {
+    fn walk(&self, depth: usize, visit: Visit<'_, 't>) -> Result<(), MachineError> {
+        if depth > MAX_DEPTH {
+            return Err(MachineError::TooDeep { node: self.name() });
+        }
+        if !self.is_available() || visit(self)?.is_break() {
+            return Ok(());
+        }
+        for node in self.node.children() {
+            At { node, parent: Some(self) }.walk(depth + 1, visit)?;
+        }
+        Ok(())
+    }
+
+    /// `status` is absent or says that the device works.
+    ///
+    /// A core may be "disabled" and still be there to be started (Devicetree Specification 3.8.1),
+    /// so only a failure takes it out.
+    fn is_available(&self) -> bool {
+        match self.text("status") {
+            None | Some("okay" | "ok") => true,
+            Some("disabled") => self.is_cpu(),
+            Some(_) => false,
+        }
+    }
+
+    /// It is a core: a child of `/cpus` of that type or name.
+    pub fn is_cpu(&self) -> bool {
+        self.parent.is_some_and(|p| p.is_top("cpus"))
+            && (self.text("device_type") == Some("cpu")
+                || self.node.name_without_address() == "cpu")
+    }
+
+    /// It is a child of the root, of this name (without its address).
+    pub fn is_top(&self, name: &str) -> bool {
+        self.parent.is_some_and(|p| p.parent.is_none()) && self.node.name_without_address() == name
+    }
+
+    /// Its parent is a child of the root of this name.
+    pub fn is_under(&self, name: &str) -> bool {
+        self.parent.is_some_and(|p| p.is_top(name))
+    }
+
+    /// It is the node at `path`, whose components may leave out the unit address.
+    pub fn is_at(&self, path: &str) -> bool {
+        let mut at = self;
+        for part in path.split('/').filter(|part| !part.is_empty()).rev() {
+            let Some(parent) = at.parent else { return false };
+            if at.node.name() != part && at.node.name_without_address() != part {
+                return false;
+            }
+            at = parent;
+        }
+        at.parent.is_none()
+    }
+
+    pub fn name(&self) -> NodeName {
+        let mut name = NodeName::new();
+        for c in self.node.name().chars() {
+            if name.try_push(c).is_err() {
+                break;
+            }
+        }
+        name
+    }
+
+    /// The error for a property of this node.
+    pub fn wrong(&self, property: &'static str) -> MachineError {
+        MachineError::Property { node: self.name(), property }
+    }
+
+    pub fn is_compatible(&self, with: &[&str]) -> bool {
+        self.node.compatible().is_some_and(|mut all| all.any(|c| with.contains(&c)))
+    }
+
+    pub fn value(&self, name: &str) -> Option<&'t [u8]> {
+        value(self.node, name)
+    }
+
+    pub fn text(&self, name: &str) -> Option<&'t str> {
+        text(self.value(name)?)
+    }
+
+    /// A property of one cell; `None` if it is absent.
+    pub fn cell(&self, name: &'static str) -> Result<Option<u32>, MachineError> {
+        let Some(value) = self.value(name) else { return Ok(None) };
+        let bytes = value.try_into().map_err(|_| self.wrong(name))?;
+        Ok(Some(u32::from_be_bytes(bytes)))
+    }
+
+    /// A property that holds one number of one or two cells; `None` if it is absent.
+    pub fn number(&self, name: &'static str) -> Result<Option<u64>, MachineError> {
+        let Some(value) = self.value(name) else { return Ok(None) };
+        if let Ok(bytes) = value.try_into() {
+            return Ok(Some(u64::from_be_bytes(bytes)));
+        }
+        Ok(self.cell(name)?.map(u64::from))
+    }
+
+    /// The entries of `reg` as the node's bus counts, not translated. Empty ones are left out.
+    pub fn bus_regions(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<Region, MachineError>>, MachineError> {
+        let entries = self.node.reg().ok().flatten().ok_or_else(|| self.wrong("reg"))?;
+        Ok(entries.filter_map(|reg| match (number(reg.address), number(reg.size)) {
+            (Some(_), Some(0)) => None,
+            (Some(base), Some(size)) => {
+                Some(Region::checked(base, size).ok_or_else(|| self.wrong("reg")))
+            }
+            _ => Some(Err(self.wrong("reg"))),
+        }))
+    }
+
+    /// The entries of `reg`, translated to the processor's addresses. Empty ones are left out.
+    pub fn regions(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<Region, MachineError>>, MachineError> {
+        Ok(self.bus_regions()?.map(|region| {
+            self.translate(region?).ok_or_else(|| MachineError::Unreachable { node: self.name() })
+        }))
+    }
+
+    /// The entry of `reg` with this index.
+    pub fn region(&self, index: usize) -> Result<Region, MachineError> {
+        self.regions()?.nth(index).ok_or_else(|| self.wrong("reg"))?
+    }
+
+    /// A region of the bus that this node stands on, as the processor sees it.
+    ///
+    /// Each bus on the way up maps its own addresses to its parent's with `ranges`; an empty one
+    /// means that they are the same, a missing one that there is no way.
+    pub fn translate(&self, mut region: Region) -> Option<Region> {
+        let mut bus = self.parent;
+        while let Some(at) = bus.filter(|at| at.parent.is_some()) {
+            if !at.value("ranges")?.is_empty() {
+                region = at.node.ranges().ok()??.find_map(|range| {
+                    let from = number(range.child_bus_address)?;
+                    let length = number(range.length)?;
+                    let offset = region.base.checked_sub(from)?;
+                    // Both ends inside, written so that nothing can overflow.
+                    if region.size > length || offset > length - region.size {
+                        return None;
+                    }
+                    let base = number(range.parent_bus_address)?.checked_add(offset)?;
+                    Region::checked(base, region.size)
+                })?;
+            }
+            bus = at.parent;
+        }
+        Some(region)
+    }
+
+    /// `phandle` of the controller that the node's interrupts go to: its own or, if it names none,
+    /// that of the next node above that does.
+    fn interrupt_parent(&self) -> Option<u32> {
+        let mut at = Some(self);
+        while let Some(node) = at {
+            if let Ok(Some(phandle)) = node.cell("interrupt-parent") {
+                return Some(phandle);
+            }
+            at = node.parent;
+        }
+        None
+    }
+
+    /// The interrupt with this index, if it goes to the GIC.
+    ///
+    /// A GIC's specifier is: type (0 shared, 1 private), number within the type, flags (1 and 2 are
+    /// edges), and up to two cells more that do not matter here.
+    pub fn interrupt(&self, gic: Option<&GicNode>, index: usize) -> Option<Interrupt> {
+        let gic = gic.filter(|gic| self.interrupt_parent() == Some(gic.phandle))?;
+        let specifier =
+            self.value("interrupts")?.chunks_exact(gic.interrupt_cells * 4).nth(index)?;
+        let cell = |i: usize| {
+            let bytes = specifier.get(i * 4..i * 4 + 4)?;
+            Some(u32::from_be_bytes(bytes.try_into().ok()?))
+        };
+        let intid = match (cell(0)?, cell(1)?) {
+            (0, spi @ 0..988) => 32 + spi,
+            (1, ppi @ 0..16) => 16 + ppi,
+            _ => return None,
+        };
+        Some(Interrupt { intid, edge: cell(2)? & 0b11 != 0 })
+    }
+}
+
+/// What the nodes of other devices need to know of the GIC's.
+pub struct GicNode {
+    phandle: u32,
+    interrupt_cells: usize,
+}
+
+impl GicNode {
+    /// Reads it from the GIC's own node.
+    pub fn new(at: &At<'_, '_>) -> Result<GicNode, MachineError> {
+        let phandle = at.cell("phandle")?.ok_or_else(|| at.wrong("phandle"))?;
+        match at.cell("#interrupt-cells")? {
+            Some(cells @ 3..=5) => Ok(GicNode { phandle, interrupt_cells: cells as usize }),
+            _ => Err(at.wrong("#interrupt-cells")),
+        }
+    }
+}
+
+/// The bytes of a property.
+pub fn value<'t>(node: FdtNode<'t>, name: &str) -> Option<&'t [u8]> {
+    node.property(name)?.value_as().ok()
+}
+
+/// The first text of a property: UTF-8 up to a zero byte.
+pub fn text(value: &[u8]) -> Option<&str> {
+    CStr::from_bytes_until_nul(value).ok()?.to_str().ok()
+}
+
+/// A number of up to two cells; no cell at all is 0.
+pub fn number(cells: Cells<'_>) -> Option<u64> {
+    cells.to_int().ok()
+}
