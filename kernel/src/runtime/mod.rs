@@ -1,3 +1,4 @@
 //! The runtime.
 
 pub mod machine;
+pub mod mmio;

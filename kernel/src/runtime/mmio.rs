@@ -1,0 +1,197 @@
+//! Access to the registers of devices.
+//!
+//! Drivers are generic over [`Registers`]: on the machine it is [`Mmio`], in tests on the host a
+//! `FakeRegisters` that plays the device and records what the driver did.
+
+/// The registers of a device. Offsets are in bytes from its first one.
+///
+/// Reads and writes happen as often and in the order that the program says; between them and
+/// ordinary memory there is no order.
+///
+/// # Panics
+/// All methods do if the access is not aligned or does not lie within the device's registers, which
+/// is a fault of the driver.
+pub trait Registers {
+    /// Reads 8 bits.
+    fn read8(&self, offset: usize) -> u8;
+    /// Reads 32 bits.
+    fn read32(&self, offset: usize) -> u32;
+    /// Reads 64 bits.
+    fn read64(&self, offset: usize) -> u64;
+    /// Writes 8 bits.
+    fn write8(&self, offset: usize, value: u8);
+    /// Writes 32 bits.
+    fn write32(&self, offset: usize, value: u32);
+    /// Writes 64 bits.
+    fn write64(&self, offset: usize, value: u64);
+}
+
+#[cfg(test)]
+pub use fake::{Access, FakeRegisters};
+#[cfg(target_arch = "aarch64")]
+pub use machine::Mmio;
+
+#[cfg(target_arch = "aarch64")]
+mod machine {
+    use core::arch::asm;
+
+    use super::Registers;
+    use crate::runtime::machine::Region;
+
+    /// Registers in memory.
+    #[derive(Debug)]
+    pub struct Mmio {
+        base: usize,
+        size: usize,
+    }
+
+    impl Mmio {
+        /// The registers at `region`.
+        ///
+        /// # Safety
+        /// As long as the value lives, the whole region is mapped one to one as device memory, or
+        /// the MMU is off. What the device does in answer to the accesses of the driver that gets
+        /// this value (DMA above all) must be sound; that driver answers for it.
+        pub const unsafe fn new(region: Region) -> Mmio {
+            Mmio { base: region.base as usize, size: region.size as usize }
+        }
+
+        fn address(&self, offset: usize, width: usize) -> usize {
+            assert!(
+                offset.is_multiple_of(width) && offset < self.size && width <= self.size - offset,
+                "register {offset:#x} of the device at {:#x}",
+                self.base
+            );
+            self.base + offset
+        }
+    }
+
+    // Plain loads and stores by hand: `read_volatile` may become one that also moves its base
+    // register, and such an access to a device cannot be emulated by a hypervisor (Arm ARM DDI 0487,
+    // ESR_ELx.ISV).
+    macro_rules! access {
+        ($read:ident, $write:ident, $type:ty, $load:literal, $store:literal) => {
+            fn $read(&self, offset: usize) -> $type {
+                let address = self.address(offset, size_of::<$type>());
+                let value;
+                // SAFETY: the address lies in the region that `new`'s caller vouches for, and is
+                // aligned; `address` has checked both.
+                unsafe {
+                    asm!($load, value = out(reg) value, address = in(reg) address,
+                        options(nostack, preserves_flags));
+                }
+                value
+            }
+
+            fn $write(&self, offset: usize, value: $type) {
+                let address = self.address(offset, size_of::<$type>());
+                // SAFETY: as above.
+                unsafe {
+                    asm!($store, value = in(reg) value, address = in(reg) address,
+                        options(nostack, preserves_flags));
+                }
+            }
+        };
+    }
+
+    impl Registers for Mmio {
+        access!(read8, write8, u8, "ldrb {value:w}, [{address}]", "strb {value:w}, [{address}]");
+        access!(read32, write32, u32, "ldr {value:w}, [{address}]", "str {value:w}, [{address}]");
+        access!(read64, write64, u64, "ldr {value:x}, [{address}]", "str {value:x}, [{address}]");
+    }
+}
+
+#[cfg(test)]
+mod fake {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+
+    use super::Registers;
+
+    /// What a driver did to a register.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Access {
+        /// It read `width` bytes.
+        Read {
+            /// Where.
+            offset: usize,
+            /// How many.
+            width: usize,
+        },
+        /// It wrote `width` bytes.
+        Write {
+            /// Where.
+            offset: usize,
+            /// How many.
+            width: usize,
+            /// What.
+            value: u64,
+        },
+    }
+
+    type Model = Box<dyn FnMut(Access) -> u64 + Send>;
+
+    /// A device that a closure plays: it is called with each access and gives what is read.
+    pub struct FakeRegisters {
+        state: RefCell<(Model, Vec<Access>)>,
+    }
+
+    impl FakeRegisters {
+        /// The device that `model` plays.
+        pub fn new(model: impl FnMut(Access) -> u64 + Send + 'static) -> Self {
+            FakeRegisters { state: RefCell::new((Box::new(model), Vec::new())) }
+        }
+
+        /// A device whose registers give back what was written last, at first 0 or what `initial`
+        /// says.
+        pub fn memory(initial: &[(usize, u64)]) -> Self {
+            let mut memory: BTreeMap<usize, u64> = initial.iter().copied().collect();
+            FakeRegisters::new(move |access| match access {
+                Access::Read { offset, .. } => memory.get(&offset).copied().unwrap_or(0),
+                Access::Write { offset, value, .. } => memory.insert(offset, value).unwrap_or(0),
+            })
+        }
+
+        /// All accesses so far.
+        pub fn accesses(&self) -> Vec<Access> {
+            self.state.borrow().1.clone()
+        }
+
+        /// Offsets and values of all writes so far.
+        pub fn writes(&self) -> Vec<(usize, u64)> {
+            let write = |access| match access {
+                Access::Write { offset, value, .. } => Some((offset, value)),
+                Access::Read { .. } => None,
+            };
+            self.accesses().into_iter().filter_map(write).collect()
+        }
+
+        fn access(&self, access: Access) -> u64 {
+            let (Access::Read { offset, width } | Access::Write { offset, width, .. }) = access;
+            assert!(offset.is_multiple_of(width), "unaligned: {access:?}");
+            let (model, log) = &mut *self.state.borrow_mut();
+            log.push(access);
+            model(access)
+        }
+    }
+
+    macro_rules! access {
+        ($read:ident, $write:ident, $type:ty) => {
+            fn $read(&self, offset: usize) -> $type {
+                let value = self.access(Access::Read { offset, width: size_of::<$type>() });
+                <$type>::try_from(value).expect("the model gives more bits than were read")
+            }
+
+            fn $write(&self, offset: usize, value: $type) {
+                let width = size_of::<$type>();
+                self.access(Access::Write { offset, width, value: value.into() });
+            }
+        };
+    }
+
+    impl Registers for FakeRegisters {
+        access!(read8, write8, u8);
+        access!(read32, write32, u32);
+        access!(read64, write64, u64);
+    }
+}
