@@ -1,0 +1,54 @@
+#: Anchorite: a language model that boots on bare aarch64.
+#:
+#:   make run      boot a model in QEMU and show what it generates
+#:   make chat     the same, as a conversation; /quit ends it
+#:   make test     every check and test, the boots in QEMU included
+#:   make build    the kernel's image and the commands for the host
+#:   make debug    boot with gdb attached and symbols loaded (gdb's arguments: GDB_ARGS)
+#:   make setup    install what the above need; each of them does so itself
+#:   make clean    remove what was built
+#:
+#: Settings, with what they are if not given (make run PROMPT="It was late" TOKENS=40 SMP=2):
+#:
+#:   MODEL        a file in test_models/, or any path to a GGUF file      tiny.gguf
+#:   PROMPT       the text to go on from                                  Once upon a time
+#:   TOKENS       tokens to generate at most                              128
+#:   CTX          positions of the context                                256
+#:   TEMPERATURE  0 takes the likeliest token, 1 samples as trained       0
+#:   TOP_K TOP_P  which tokens are sampled from                           40 0.95
+#:   SEED         seed of the sampler                                     another each time
+#:   MODE         generate, chat, bench or test                           generate
+#:   VERIFY       0: do not check the model's checksum                    1
+#:   CONFIG       an anchorite.toml for the disk                          none
+#:   SMP MEM CPU  cores, memory and processor of the machine              the host's, 1G
+#:   GIC EL2      interrupt controller 2 or 3; EL2=1 boots at EL2         QEMU's choice
+#:   BUS          mmio, mmio-legacy, pci or initrd                        mmio
+#:   ARGS         more arguments for the harness (target/debug/anchorite-qemu --help)
+#:   TOOLCHAIN    rustup or debian, see ci/toolchain.sh                   what there is
+
+settings := MODEL PROMPT TOKENS CTX TEMPERATURE TOP_K TOP_P SEED MODE VERIFY CONFIG SMP MEM CPU \
+            GIC EL2 BUS ARGS TOOLCHAIN GDB_ARGS
+# Handed on in the environment, letter by letter: make must not expand the `$` of a prompt.
+$(foreach s,$(settings),$(if $(filter-out undefined,$(origin $s)), \
+    $(eval override $s := $$(value $s))$(eval export $s)))
+
+.PHONY: help setup build run chat debug test clean
+help:
+	@sed -n 's/^#: \{0,1\}//p' Makefile
+
+setup:
+	@ci/setup.sh test
+
+build:
+	@ci/setup.sh build
+	@ci/build.sh
+
+run chat debug:
+	@ci/run.sh $@
+
+test:
+	@ci/setup.sh test
+	@ci/test.sh
+
+clean:
+	rm -rf target

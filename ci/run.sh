@@ -1,0 +1,61 @@
+#!/bin/sh
+# Boots a model in QEMU, and sets up, builds and makes before that what is missing.
+#
+#   ci/run.sh run|chat|debug
+#
+# The settings come in the environment: `make help` lists them.
+set -eu
+cd "$(dirname "$0")/.."
+action=$1
+
+model=${MODEL:-tiny.gguf}
+if [ ! -f "$model" ]; then
+    if [ ! -f "test_models/$model" ]; then
+        echo "There is no model $model, neither at that path nor in test_models/." >&2
+        echo "In test_models/ there are: $(cd test_models && echo *.gguf)" >&2
+        exit 2
+    fi
+    model=test_models/$model
+fi
+if [ -n "${CONFIG:-}" ] && [ ! -f "$CONFIG" ]; then
+    echo "There is no configuration file $CONFIG." >&2
+    exit 2
+fi
+
+if [ "$action" = debug ]; then ci/setup.sh debug; else ci/setup.sh run; fi
+ci/build.sh
+disk=$(ci/disk.sh "$model" "${CONFIG:-}")
+
+# PROMPT the harness takes from the environment itself.
+set -- --kernel target/anchorite.img --disk "$disk"
+[ -z "${TOKENS:-}" ] || set -- "$@" --tokens "$TOKENS"
+[ -z "${CTX:-}" ] || set -- "$@" --ctx "$CTX"
+[ -z "${TEMPERATURE:-}" ] || set -- "$@" --temperature "$TEMPERATURE"
+[ -z "${TOP_K:-}" ] || set -- "$@" --top-k "$TOP_K"
+[ -z "${TOP_P:-}" ] || set -- "$@" --top-p "$TOP_P"
+[ -z "${SEED:-}" ] || set -- "$@" --seed "$SEED"
+[ -z "${MODE:-}" ] || set -- "$@" --mode "$MODE"
+case ${VERIFY:-1} in
+1 | true | yes) ;;
+0 | false | no) set -- "$@" --no-verify ;;
+*)
+    echo "VERIFY=$VERIFY: expected 0 or 1" >&2
+    exit 2
+    ;;
+esac
+[ -z "${SMP:-}" ] || set -- "$@" --smp "$SMP"
+[ -z "${MEM:-}" ] || set -- "$@" --mem "$MEM"
+[ -z "${CPU:-}" ] || set -- "$@" --cpu "$CPU"
+[ -z "${GIC:-}" ] || set -- "$@" --gic "$GIC"
+[ "${EL2:-0}" = 0 ] || set -- "$@" --el2
+[ -z "${BUS:-}" ] || set -- "$@" --bus "$BUS"
+
+case $action in
+run | chat)
+    # shellcheck disable=SC2086 # ARGS is a list
+    exec target/debug/anchorite-qemu "$action" "$@" ${ARGS:-}
+    ;;
+debug)
+    exec ci/debug.sh "$@"
+    ;;
+esac

@@ -1,0 +1,147 @@
+#!/bin/sh
+# Installs what is missing for a purpose, after saying what it is about to install.
+#
+#   ci/setup.sh build    Rust for the host and for the bare target
+#   ci/setup.sh run      and QEMU
+#   ci/setup.sh test     and what the tests look at disk images and code with
+#   ci/setup.sh debug    what `run` needs, and gdb
+#
+# Packages are installed with apt-get, where there is one; elsewhere the script says what it would
+# need and stops. SETUP=check in the environment only says what is missing, as a failure.
+set -eu
+cd "$(dirname "$0")/.."
+
+purpose=${1:-test}
+case $purpose in build | run | test | debug) ;; *)
+    sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+esac
+# Some of the tools are the administrator's, and not on everyone's PATH.
+PATH=$PATH:${HOME:-/}/.cargo/bin:/usr/sbin:/sbin
+export PATH
+
+say() { echo "setup: $*" >&2; }
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+packages=
+# need COMMAND PACKAGE: the package is wanted if there is no such command.
+need() {
+    has "$1" || packages="$packages $2"
+}
+
+check() {
+    [ "${SETUP:-}" != check ] || {
+        say "missing: $*"
+        exit 1
+    }
+}
+
+# What is missing of the system's packages.
+need cc 'gcc libc6-dev'
+[ "$purpose" = build ] || need qemu-system-aarch64 qemu-system-arm
+case $purpose in
+test)
+    need fsck.fat dosfstools
+    need mcopy mtools
+    ;;
+debug)
+    need gdb-multiarch gdb-multiarch
+    ;;
+esac
+
+# What is missing of Rust: first as rustup has it, then as Debian has it.
+rust_is_there() {
+    ci/toolchain.sh which host >/dev/null 2>&1 && ci/toolchain.sh which bare >/dev/null 2>&1
+}
+tools_are_there() {
+    case $(ci/toolchain.sh which host) in
+    rustup) cargo fmt --version && cargo clippy --version ;;
+    debian) [ -x /usr/bin/cargo-fmt ] && [ -x /usr/bin/cargo-clippy ] ;;
+    esac >/dev/null 2>&1
+}
+if ! rust_is_there && [ "${TOOLCHAIN:-rustup}" = rustup ] && has rustup; then
+    check 'Rust for aarch64-unknown-none (rustup target add aarch64-unknown-none)'
+    TOOLCHAIN=rustup ci/toolchain.sh which host >/dev/null 2>&1 || {
+        say 'updating Rust: rustup update stable'
+        rustup update stable </dev/null || say 'rustup cannot fetch it'
+    }
+    say 'adding a target to Rust: rustup target add aarch64-unknown-none'
+    rustup target add aarch64-unknown-none </dev/null || say 'rustup cannot fetch it'
+fi
+if ! rust_is_there; then
+    if [ "${TOOLCHAIN:-debian}" != debian ]; then
+        say "there is no $TOOLCHAIN toolchain for aarch64-unknown-none: see https://rustup.rs, then"
+        say '    rustup target add aarch64-unknown-none'
+        exit 1
+    fi
+    packages="$packages rustc-web cargo-web rust-web-src lld"
+    [ "$purpose" != test ] || packages="$packages rustfmt-web rust-web-clippy"
+elif [ "$purpose" = test ] && ! tools_are_there; then
+    if [ "$(ci/toolchain.sh which host)" = rustup ] && has rustup; then
+        check 'rustfmt and clippy (rustup component add rustfmt clippy)'
+        say 'adding components to Rust: rustup component add rustfmt clippy'
+        rustup component add rustfmt clippy </dev/null
+    else
+        packages="$packages rustfmt-web rust-web-clippy"
+    fi
+fi
+
+[ -n "$packages" ] || exit 0
+check "$packages"
+
+if ! has apt-get; then
+    say 'this system has no apt-get; please install what these Debian packages hold, and try again:'
+    say "   $packages"
+    say 'By another name, that is:'
+    case $packages in *gcc*)
+        say '    a C compiler, which Rust links with            Fedora, Arch: gcc   macOS: xcode-select --install'
+        ;;
+    esac
+    case $packages in *qemu*)
+        say '    qemu-system-aarch64   Fedora: qemu-system-aarch64   Arch: qemu-system-aarch64   Homebrew: qemu'
+        ;;
+    esac
+    case $packages in *dosfstools* | *mtools*)
+        say '    fsck.fat and mtools   Fedora, Arch, Homebrew: dosfstools mtools'
+        ;;
+    esac
+    case $packages in *gdb*)
+        say '    gdb-multiarch         Fedora: gdb   Arch: aarch64-linux-gnu-gdb   Homebrew: aarch64-elf-gdb'
+        ;;
+    esac
+    case $packages in *rustc-web*)
+        say '    Rust                  https://rustup.rs, then: rustup target add aarch64-unknown-none'
+        ;;
+    esac
+    exit 1
+fi
+
+as_root=
+if [ "$(id -u)" != 0 ]; then
+    has sudo || {
+        say 'please run as root, then try again:'
+        say "    apt-get update && apt-get install --no-install-recommends$packages"
+        exit 1
+    }
+    as_root=sudo
+fi
+say "installing with apt-get:$packages"
+export DEBIAN_FRONTEND=noninteractive
+# The lists may be older than the packages, or not there at all.
+# shellcheck disable=SC2086 # packages is a list
+$as_root apt-get update -qq </dev/null >&2
+# shellcheck disable=SC2086
+$as_root apt-get install -y -qq --no-install-recommends $packages </dev/null >&2 || {
+    say 'apt-get failed, see above.'
+    case $packages in *rustc-web*)
+        say 'Where there are no such packages, get Rust from https://rustup.rs and try again.'
+        ;;
+    esac
+    exit 1
+}
+rust_is_there || {
+    say "the Rust of this system is older than Cargo.toml asks for: see https://rustup.rs"
+    exit 1
+}
