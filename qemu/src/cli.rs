@@ -1,0 +1,404 @@
+//! The command line.
+
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use kernel::report::Code;
+
+use crate::command::{Accelerator, Bus, Device, Host, Machine};
+use crate::judge::Expectations;
+
+/// The most cores that a GICv2 serves.
+const GICV2_CORES: u32 = 8;
+
+/// Boots Anchorite in QEMU, shows what it says and judges it.
+///
+/// The generated text goes to standard output as it comes; what this program itself has to say
+/// goes to standard error.
+#[derive(Debug, Parser)]
+#[command(
+    name = "anchorite-qemu",
+    version,
+    after_help = "Exit status: 0 all well, 1 the run failed, 2 usage, 3 QEMU missing or died, \
+                  4 timeout, 128+N stopped by signal N.\n\
+                  Environment: PROMPT stands in for --prompt, ANCHORITE_QEMU for --qemu."
+)]
+pub struct Cli {
+    /// What to do: `run` judges one run, `chat` connects the terminal to the guest
+    #[arg(value_enum, default_value_t = Action::Run)]
+    action: Action,
+
+    /// The kernel image (an arm64 `Image`)
+    #[arg(long, value_name = "IMAGE", help_heading = MACHINE)]
+    kernel: PathBuf,
+    /// The model disk
+    #[arg(long, value_name = "FILE", help_heading = MACHINE)]
+    disk: Option<PathBuf>,
+    /// How the disk is attached
+    #[arg(long, value_enum, default_value_t = Bus::Mmio, help_heading = MACHINE)]
+    bus: Bus,
+    /// Processor, as QEMU's -cpu takes it [default: the host's, or all that QEMU can do]
+    #[arg(long, help_heading = MACHINE)]
+    cpu: Option<String>,
+    /// Cores [default: as many as the host has, at most 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512), help_heading = MACHINE)]
+    smp: Option<u32>,
+    /// Memory, with the suffix M or G; MiB without
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = memory_mib, help_heading = MACHINE)]
+    mem: u64,
+    /// Version of the interrupt controller [default: QEMU's choice; 3 for more than 8 cores]
+    #[arg(long, value_name = "2|3", value_parser = clap::value_parser!(u8).range(2..=3), help_heading = MACHINE)]
+    gic: Option<u8>,
+    /// Start the guest at EL2
+    #[arg(long, help_heading = MACHINE)]
+    el2: bool,
+    /// What runs the guest's instructions [default: the host's cores if they can, else tcg]
+    #[arg(long, value_enum, help_heading = MACHINE)]
+    accel: Option<Accelerator>,
+    /// Wait for gdb on this port; no time limits
+    #[arg(long, value_name = "PORT", num_args = 0..=1, default_missing_value = "1234", help_heading = MACHINE)]
+    gdb: Option<u16>,
+    /// The QEMU to start [default: qemu-system-aarch64]
+    #[arg(long, value_name = "PATH", help_heading = MACHINE)]
+    qemu: Option<PathBuf>,
+    /// Further arguments for QEMU
+    #[arg(last = true, value_name = "QEMU ARGUMENTS")]
+    extra: Vec<OsString>,
+
+    /// What the guest does [default: as its disk says]
+    #[arg(long, value_enum, help_heading = GUEST)]
+    mode: Option<Mode>,
+    /// Name of the model on the disk
+    #[arg(long, value_name = "NAME", help_heading = GUEST)]
+    model: Option<String>,
+    /// The prompt
+    #[arg(long, value_name = "TEXT", help_heading = GUEST)]
+    prompt: Option<String>,
+    /// A file on the model disk that holds the prompt
+    #[arg(long, value_name = "PATH", help_heading = GUEST, conflicts_with = "prompt")]
+    prompt_file: Option<String>,
+    /// Tokens to generate at most
+    #[arg(long, value_name = "N", help_heading = GUEST)]
+    tokens: Option<u32>,
+    /// Positions of the context
+    #[arg(long, value_name = "N", help_heading = GUEST)]
+    ctx: Option<u32>,
+    /// Seed of the sampler
+    #[arg(long, value_name = "N", help_heading = GUEST)]
+    seed: Option<u64>,
+    /// Temperature of the sampler; 0 always takes the likeliest token
+    #[arg(long, value_name = "T", help_heading = GUEST)]
+    temperature: Option<f32>,
+    /// Sample among the K likeliest tokens
+    #[arg(long, value_name = "K", help_heading = GUEST)]
+    top_k: Option<u32>,
+    /// Sample among the likeliest tokens that share this much of the probability
+    #[arg(long, value_name = "P", help_heading = GUEST)]
+    top_p: Option<f32>,
+    /// Cores that work on the model
+    #[arg(long, value_name = "N", help_heading = GUEST)]
+    threads: Option<u32>,
+    /// What the guest logs: off, error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", help_heading = GUEST)]
+    log: Option<String>,
+    /// Do not check the model's checksum
+    #[arg(long, help_heading = GUEST)]
+    no_verify: bool,
+    /// Any other setting of the guest; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting, help_heading = GUEST)]
+    set: Vec<(String, String)>,
+
+    /// Seconds from QEMU's start to the guest's `hello`; 0: no limit
+    #[arg(long, value_name = "S", default_value = "30", value_parser = seconds, help_heading = LIMITS)]
+    boot_timeout: Limit,
+    /// Seconds between two signs of life; 0: no limit. None while a chat waits for a person
+    #[arg(long, value_name = "S", default_value = "300", value_parser = seconds, help_heading = LIMITS)]
+    idle_timeout: Limit,
+    /// Seconds in all; 0: no limit [default: 3600, none in a chat]
+    #[arg(long, value_name = "S", value_parser = seconds, help_heading = LIMITS)]
+    timeout: Option<Limit>,
+
+    /// Fail unless the output holds this text; may be repeated
+    #[arg(long, value_name = "TEXT", help_heading = VERDICT)]
+    expect: Vec<String>,
+    /// Fail unless exactly this many tokens are generated
+    #[arg(long, value_name = "N", help_heading = VERDICT)]
+    expect_tokens: Option<usize>,
+    /// Fail unless the run ends with this error ("OutOfMemory") and exit status 1
+    #[arg(long, value_name = "CODE", value_parser = code, help_heading = VERDICT)]
+    expect_error: Option<Code>,
+    /// Write what was seen, when, and the verdict to this file, as JSON
+    #[arg(long, value_name = "FILE", help_heading = VERDICT)]
+    pub report: Option<PathBuf>,
+    /// Write every byte of the serial line to this file
+    #[arg(long, value_name = "FILE", help_heading = VERDICT)]
+    pub keep_log: Option<PathBuf>,
+    /// Show the serial line as it is, events included
+    #[arg(long, help_heading = VERDICT)]
+    raw: bool,
+    /// Print QEMU's command line and start nothing
+    #[arg(long, help_heading = VERDICT)]
+    pub print: bool,
+}
+
+const MACHINE: &str = "The machine";
+const GUEST: &str = "What the guest does";
+const LIMITS: &str = "Limits";
+const VERDICT: &str = "Verdict and output";
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Action {
+    /// One run without input.
+    Run,
+    /// The terminal talks to the guest.
+    Chat,
+}
+
+/// What the guest does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Answer one prompt.
+    Generate,
+    /// Answer prompts from the serial line.
+    Chat,
+    /// Measure.
+    Bench,
+    /// Run the self-tests.
+    Test,
+}
+
+/// A time limit that can be off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Limit(Option<Duration>);
+
+/// The time limits of a run; `None`: no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From QEMU's start to `hello`.
+    pub boot: Option<Duration>,
+    /// Between two signs of life.
+    pub idle: Option<Duration>,
+    /// For the whole run.
+    pub total: Option<Duration>,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub struct Plan {
+    /// The QEMU to start.
+    pub qemu: PathBuf,
+    /// What it is to be.
+    pub machine: Machine,
+    /// Whether standard input goes to the guest.
+    pub chat: bool,
+    /// How long it may take.
+    pub limits: Limits,
+    /// What it must show.
+    pub expected: Expectations,
+    /// Whether the serial line is shown as it is.
+    pub raw: bool,
+}
+
+/// The variables of the environment that count.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    /// `PROMPT`.
+    pub prompt: Option<String>,
+    /// `ANCHORITE_QEMU`.
+    pub qemu: Option<PathBuf>,
+    /// Cores of the host.
+    pub cores: u32,
+}
+
+impl Environment {
+    /// The environment that this runs in; an empty variable counts as none.
+    pub fn detect() -> Environment {
+        let qemu = std::env::var_os("ANCHORITE_QEMU").filter(|path| !path.is_empty());
+        Environment {
+            prompt: std::env::var("PROMPT").ok().filter(|prompt| !prompt.is_empty()),
+            qemu: qemu.map(PathBuf::from),
+            cores: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+        }
+    }
+}
+
+impl Cli {
+    /// Checks that it all fits together, and that the files are there.
+    ///
+    /// # Errors
+    /// A sentence for the user: what is wrong and what to do.
+    pub fn plan(&self, environment: &Environment, host: Host) -> Result<Plan, String> {
+        let mode = match (self.action, self.mode) {
+            (Action::Chat, None) => Some(Mode::Chat),
+            (Action::Chat, Some(mode)) if mode != Mode::Chat => {
+                return Err("`chat` and another --mode exclude each other".into());
+            }
+            (_, mode) => mode,
+        };
+        let chat = mode == Some(Mode::Chat);
+
+        let limits = if self.gdb.is_some() {
+            Limits { boot: None, idle: None, total: None }
+        } else {
+            let default = Limit((!chat).then_some(Duration::from_secs(3600)));
+            Limits {
+                boot: self.boot_timeout.0,
+                idle: self.idle_timeout.0,
+                total: self.timeout.unwrap_or(default).0,
+            }
+        };
+        let qemu = self.qemu.clone().or_else(|| environment.qemu.clone());
+        Ok(Plan {
+            qemu: qemu.unwrap_or_else(|| "qemu-system-aarch64".into()),
+            machine: self.machine(mode, environment, host)?,
+            chat,
+            limits,
+            expected: Expectations {
+                mode,
+                texts: self.expect.clone(),
+                tokens: self.expect_tokens,
+                error: self.expect_error,
+            },
+            raw: self.raw,
+        })
+    }
+
+    fn machine(
+        &self,
+        mode: Option<Mode>,
+        environment: &Environment,
+        host: Host,
+    ) -> Result<Machine, String> {
+        is_file("kernel image", &self.kernel, "build it: make build")?;
+        let mut devices = Vec::new();
+        if let Some(file) = &self.disk {
+            is_file("model disk", file, "make one: image-builder disk --out FILE MODEL.gguf")?;
+            devices.push(Device::Disk { file: file.clone(), bus: self.bus });
+        }
+        devices.extend(self.gdb.map(|port| Device::Gdb { port }));
+
+        let cores = self.smp.unwrap_or(environment.cores.clamp(1, GICV2_CORES));
+        if self.gic == Some(2) && cores > GICV2_CORES {
+            return Err(format!("--gic 2 serves at most {GICV2_CORES} cores: use --gic 3"));
+        }
+        let accelerator = match self.accel {
+            Some(accelerator) => accelerator,
+            None => Accelerator::pick(host, self.cpu.as_deref(), self.el2),
+        };
+        let cpu = self.cpu.clone().unwrap_or_else(|| accelerator.default_cpu().into());
+        Ok(Machine {
+            accelerator,
+            cpu,
+            cores,
+            memory_mib: self.mem,
+            gic: self.gic.or((cores > GICV2_CORES).then_some(3)),
+            el2: self.el2,
+            kernel: self.kernel.clone(),
+            boot_arguments: self.boot_arguments(mode, environment)?,
+            devices,
+            extra: self.extra.clone(),
+        })
+    }
+
+    fn boot_arguments(
+        &self,
+        mode: Option<Mode>,
+        environment: &Environment,
+    ) -> Result<Vec<(String, String)>, String> {
+        let mode_takes_prompt = mode != Some(Mode::Chat);
+        let mode = mode.and_then(|mode| Some(mode.to_possible_value()?.get_name().to_string()));
+        let named: [(&str, Option<String>); 12] = [
+            ("mode", mode),
+            ("model", self.model.clone()),
+            ("prompt", self.prompt.clone()),
+            ("prompt_file", self.prompt_file.clone()),
+            ("max_tokens", self.tokens.map(|n| n.to_string())),
+            ("context", self.ctx.map(|n| n.to_string())),
+            ("seed", self.seed.map(|n| n.to_string())),
+            ("temperature", self.temperature.map(|t| t.to_string())),
+            ("top_k", self.top_k.map(|k| k.to_string())),
+            ("top_p", self.top_p.map(|p| p.to_string())),
+            ("threads", self.threads.map(|n| n.to_string())),
+            ("log", self.log.clone()),
+        ];
+        let mut settings: Vec<(String, String)> =
+            named.into_iter().filter_map(|(key, value)| Some((key.to_string(), value?))).collect();
+        if self.no_verify {
+            settings.push(("verify".into(), "false".into()));
+        }
+        for (key, value) in &self.set {
+            if settings.iter().any(|(given, _)| given == key) {
+                return Err(format!("the guest's setting `{key}` is given twice"));
+            }
+            settings.push((key.clone(), value.clone()));
+        }
+        let has_prompt = settings.iter().any(|(key, _)| key == "prompt" || key == "prompt_file");
+        if let Some(prompt) = &environment.prompt
+            && mode_takes_prompt
+            && !has_prompt
+        {
+            settings.push(("prompt".into(), prompt.clone()));
+        }
+        Ok(settings)
+    }
+}
+
+fn is_file(what: &str, path: &Path, hint: &str) -> Result<(), String> {
+    let shown = path.display();
+    match std::fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => Err(format!("the {what} {shown} is no file")),
+        Ok(metadata) if metadata.len() == 0 => Err(format!("the {what} {shown} is empty; {hint}")),
+        // Opened as well, because QEMU will have to.
+        Ok(_) => match std::fs::File::open(path) {
+            Ok(_) => Ok(()),
+            Err(e) => Err(format!("the {what} {shown} cannot be read: {e}")),
+        },
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err(format!("there is no {what} {shown}; {hint}"))
+        }
+        Err(e) => Err(format!("the {what} {shown} cannot be read: {e}")),
+    }
+}
+
+fn memory_mib(text: &str) -> Result<u64, String> {
+    let (digits, unit_mib) = match text.strip_suffix(['G', 'g']) {
+        Some(digits) => (digits, 1024),
+        None => (text.strip_suffix(['M', 'm']).unwrap_or(text), 1),
+    };
+    let size: Option<u64> = digits.parse().ok();
+    match size.and_then(|size| size.checked_mul(unit_mib)) {
+        Some(mib @ 1..) => Ok(mib),
+        _ => Err("expected a size such as 512M or 2G".into()),
+    }
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let is_key = |key: &str| {
+        !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c))
+    };
+    match text.split_once('=') {
+        Some((key, value)) if is_key(key) => Ok((key.into(), value.into())),
+        _ => Err("expected KEY=VALUE".into()),
+    }
+}
+
+fn seconds(text: &str) -> Result<Limit, String> {
+    let seconds: Option<f64> = text.parse().ok();
+    match seconds.map(Duration::try_from_secs_f64) {
+        Some(Ok(Duration::ZERO)) => Ok(Limit(None)),
+        Some(Ok(limit)) => Ok(Limit(Some(limit))),
+        _ => Err("expected a number of seconds".into()),
+    }
+}
+
+fn code(text: &str) -> Result<Code, String> {
+    serde_json::from_value(text.into()).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+use super::*;
+
+const HOST: Host = Host { aarch64: false, kvm: false, macos: false };
+
+fn environment() -> Environment {
+    Environment { prompt: None, qemu: None, cores: 3 }
+}
+
+/// The plan for these words, with a kernel image that is there.
+fn plan_in(environment: &Environment, words: &str) -> Result<Plan, String> {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(image.path(), "image").unwrap();
+    let words = words.split_whitespace();
+    let line = ["anchorite-qemu", "--kernel", image.path().to_str().unwrap()].into_iter();
+    let cli = Cli::try_parse_from(line.chain(words)).map_err(|e| e.to_string())?;
+    cli.plan(environment, HOST)
+}
+
+fn plan(words: &str) -> Result<Plan, String> {
+    plan_in(&environment(), words)
+}
+
+fn boot_arguments(plan: &Plan) -> Vec<(&str, &str)> {
+    let arguments = plan.machine.boot_arguments.iter();
+    arguments.map(|(key, value)| (key.as_str(), value.as_str())).collect()
+}
+
+#[test]
+fn clap_finds_no_fault_with_the_definition() {
+    use clap::CommandFactory;
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn without_options_the_disk_decides() {
+    let plan = plan("").unwrap();
+    assert_eq!(boot_arguments(&plan), []);
+    assert_eq!(plan.expected, Expectations::default());
+    assert_eq!(plan.qemu, PathBuf::from("qemu-system-aarch64"));
+    assert_eq!((plan.machine.cores, plan.machine.memory_mib), (3, 1024));
+    assert_eq!(plan.machine.gic, None);
+    assert_eq!(plan.limits.total, Some(Duration::from_secs(3600)));
+}
+
+#[test]
+fn options_become_boot_arguments_under_the_kernels_names() {
+    let plan = plan(
+        "--mode bench --model m.gguf --prompt Once --tokens 5 --ctx 7 --seed 11 \
+         --temperature 0.7 --top-k 13 --top-p 0.9 --threads 2 --log debug --no-verify --set a=b=c",
+    );
+    let plan = plan.unwrap();
+    let given = boot_arguments(&plan);
+    assert_eq!(
+        given,
+        [
+            ("mode", "bench"),
+            ("model", "m.gguf"),
+            ("prompt", "Once"),
+            ("max_tokens", "5"),
+            ("context", "7"),
+            ("seed", "11"),
+            ("temperature", "0.7"),
+            ("top_k", "13"),
+            ("top_p", "0.9"),
+            ("threads", "2"),
+            ("log", "debug"),
+            ("verify", "false"),
+            ("a", "b=c"),
+        ]
+    );
+    for (key, _) in given.iter().filter(|(key, _)| *key != "a") {
+        let known = kernel::app::config::KEYS.iter().any(|known| known.name == *key);
+        assert!(known, "the kernel knows no {key}");
+    }
+}
+
+#[test]
+fn a_setting_given_twice_is_refused() {
+    assert!(plan("--tokens 5 --set max_tokens=7").unwrap_err().contains("max_tokens"));
+    assert!(plan("--set a=1 --set a=2").unwrap_err().contains("`a`"));
+}
+
+#[test]
+fn the_prompt_of_the_environment_stands_in() {
+    let environment = Environment { prompt: Some("Hello, you".into()), ..environment() };
+    let prompt = |words| {
+        let plan = plan_in(&environment, words).unwrap();
+        let arguments = plan.machine.boot_arguments.into_iter();
+        arguments.filter(|(key, _)| key.starts_with("prompt")).collect::<Vec<_>>()
+    };
+    assert_eq!(prompt(""), [("prompt".into(), "Hello, you".into())]);
+    assert_eq!(prompt("--prompt a"), [("prompt".into(), "a".into())]);
+    assert_eq!(prompt("--prompt="), [("prompt".into(), String::new())]);
+    assert_eq!(prompt("--prompt-file p.txt"), [("prompt_file".into(), "p.txt".into())]);
+    assert_eq!(prompt("--set prompt=b"), [("prompt".into(), "b".into())]);
+    assert_eq!(prompt("chat"), []);
+}
+
+#[test]
+fn a_chat_connects_the_input_and_has_no_end_of_time() {
+    for words in ["chat", "--mode chat", "chat --mode chat"] {
+        let plan = plan(words).unwrap();
+        assert!(plan.chat, "{words}");
+        assert_eq!(boot_arguments(&plan), [("mode", "chat")]);
+        assert_eq!(plan.limits.total, None);
+    }
+    assert!(!plan("run").unwrap().chat);
+    assert!(plan("chat --mode test").unwrap_err().contains("exclude"));
+}
+
+#[test]
+fn limits_are_seconds_and_0_is_none() {
+    let limits = plan("--boot-timeout 0.5 --idle-timeout 0 --timeout 7").unwrap().limits;
+    let seconds = Duration::from_secs_f64;
+    assert_eq!(limits, Limits { boot: Some(seconds(0.5)), idle: None, total: Some(seconds(7.0)) });
+    assert!(plan("--timeout soon").is_err());
+    assert!(plan("--timeout=-1").is_err());
+    let debugged = plan("--gdb --timeout 7").unwrap();
+    assert_eq!(debugged.limits, Limits { boot: None, idle: None, total: None });
+    assert_eq!(debugged.machine.devices, [Device::Gdb { port: 1234 }]);
+}
+
+#[test]
+fn sizes_are_mib_or_have_a_suffix() {
+    let mem = |words: &str| plan(words).map(|plan| plan.machine.memory_mib);
+    assert_eq!(mem("--mem 64"), Ok(64));
+    assert_eq!(mem("--mem 64M"), Ok(64));
+    assert_eq!(mem("--mem 3g"), Ok(3072));
+    for wrong in ["0", "G", "1.5G", "-1", "64K", "99999999999999999999G", "18446744073709551615G"] {
+        assert!(mem(&format!("--mem={wrong}")).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn many_cores_need_the_newer_interrupt_controller() {
+    assert_eq!(plan("--smp 8").unwrap().machine.gic, None);
+    assert_eq!(plan("--smp 9").unwrap().machine.gic, Some(3));
+    assert!(plan("--smp 9 --gic 2").unwrap_err().contains("--gic 3"));
+    assert!(plan("--gic 4").is_err());
+    assert!(plan("--smp 0").is_err());
+}
+
+#[test]
+fn what_is_expected_is_checked_where_it_is_given() {
+    let expected = plan("--expect Paris --expect-tokens 5 --expect-error OutOfMemory").unwrap();
+    assert_eq!(
+        expected.expected,
+        Expectations {
+            mode: None,
+            texts: vec!["Paris".into()],
+            tokens: Some(5),
+            error: Some(Code::OutOfMemory),
+        }
+    );
+    let error = plan("--expect-error Nonsense").unwrap_err();
+    assert!(error.contains("ChecksumMismatch"), "the codes there are: {error}");
+}
+
+#[test]
+fn missing_files_are_told_before_anything_starts() {
+    let cli = |words: &[&str]| {
+        let line = ["anchorite-qemu", "--kernel"].iter().chain(words);
+        Cli::try_parse_from(line).unwrap().plan(&environment(), HOST).unwrap_err()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    std::fs::write(path("image"), "image").unwrap();
+    std::fs::write(path("empty"), "").unwrap();
+    assert!(cli(&[&path("none")]).starts_with("there is no kernel image"));
+    assert!(cli(&[&path("empty")]).contains("is empty"));
+    assert!(cli(&[&path("")]).contains("is no file"));
+    assert!(cli(&[&path("image"), "--disk", &path("none")]).starts_with("there is no model disk"));
+}
+
+#[test]
+fn what_follows_the_dashes_is_qemus() {
+    let plan = plan("--disk /etc/passwd --bus pci -- -icount shift=0").unwrap();
+    assert_eq!(plan.machine.extra, ["-icount", "shift=0"]);
+    assert_eq!(plan.machine.devices, [Device::Disk { file: "/etc/passwd".into(), bus: Bus::Pci }]);
+}

@@ -1,0 +1,362 @@
+//! The machine that QEMU is to be, and the command line that says so.
+//!
+//! QEMU's own option syntax separates by commas, so a comma in a value is doubled; options that
+//! take a bare string (`-kernel`, `-initrd`, `-append`) know no such escape and get it as it is.
+
+#![forbid(unsafe_code)]
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// What runs the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Accelerator {
+    /// The host's cores, through Linux.
+    Kvm,
+    /// The host's cores, through macOS.
+    Hvf,
+    /// QEMU's translator, one thread a core.
+    Tcg,
+}
+
+impl Accelerator {
+    /// The fastest one that this host and machine allow.
+    ///
+    /// The host's cores can only be themselves (`cpu` names another) and, before Armv8.4's nested
+    /// virtualisation, not run a guest at EL2.
+    pub fn pick(host: Host, cpu: Option<&str>, el2: bool) -> Accelerator {
+        let as_host = !el2 && matches!(cpu, None | Some("host"));
+        match host {
+            Host { aarch64: true, kvm: true, .. } if as_host => Accelerator::Kvm,
+            Host { aarch64: true, macos: true, .. } if as_host => Accelerator::Hvf,
+            _ => Accelerator::Tcg,
+        }
+    }
+
+    /// The processor to be where nothing else is asked for.
+    ///
+    /// For TCG that is all it can do, less what costs time: pointer signatures by the architected
+    /// cipher make signed code several times slower, and SVE is used by no kernel of ours.
+    pub fn default_cpu(self) -> &'static str {
+        match self {
+            Accelerator::Kvm | Accelerator::Hvf => "host",
+            Accelerator::Tcg => "max,sve=off,pauth-impdef=on",
+        }
+    }
+
+    fn argument(self) -> &'static str {
+        match self {
+            Accelerator::Kvm => "kvm",
+            Accelerator::Hvf => "hvf",
+            Accelerator::Tcg => "tcg,thread=multi",
+        }
+    }
+}
+
+/// What of the host matters for the accelerator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Its cores run the guest's instructions.
+    pub aarch64: bool,
+    /// `/dev/kvm` can be used.
+    pub kvm: bool,
+    /// It is a Mac.
+    pub macos: bool,
+}
+
+impl Host {
+    /// The host that this runs on.
+    pub fn detect() -> Host {
+        let kvm = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
+        Host {
+            aarch64: cfg!(target_arch = "aarch64"),
+            kvm: cfg!(target_os = "linux") && kvm.is_ok(),
+            macos: cfg!(target_os = "macos"),
+        }
+    }
+}
+
+/// How the model disk is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Bus {
+    /// virtio-blk over MMIO, virtio 1.x.
+    Mmio,
+    /// virtio-blk over MMIO, the legacy interface that QEMU still defaults to.
+    MmioLegacy,
+    /// virtio-blk over PCI.
+    Pci,
+    /// In memory, as an initial RAM disk.
+    Initrd,
+}
+
+/// A device of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// A disk that the guest can't write to.
+    Disk {
+        /// The raw image.
+        file: PathBuf,
+        /// How it is attached.
+        bus: Bus,
+    },
+    /// A debugger's port; the machine waits for one before its first instruction.
+    Gdb {
+        /// TCP port on this host.
+        port: u16,
+    },
+}
+
+/// A machine of QEMU's `virt` kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// What runs the instructions.
+    pub accelerator: Accelerator,
+    /// The processor, as `-cpu` takes it.
+    pub cpu: String,
+    /// Cores.
+    pub cores: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Version of the interrupt controller; `None`: QEMU's choice.
+    pub gic: Option<u8>,
+    /// Whether the guest starts at EL2.
+    pub el2: bool,
+    /// The arm64 `Image`.
+    pub kernel: PathBuf,
+    /// Boot arguments, in order.
+    pub boot_arguments: Vec<(String, String)>,
+    /// Devices beside the serial line, which is QEMU's standard input and output.
+    pub devices: Vec<Device>,
+    /// Arguments of the user's own, passed on at the end.
+    pub extra: Vec<OsString>,
+}
+
+impl Machine {
+    /// The arguments for `qemu-system-aarch64`.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let mut arguments = Arguments::default();
+
+        let mut machine = "virt".to_string();
+        if let Some(version) = self.gic {
+            machine += &format!(",gic-version={version}");
+        }
+        if self.el2 {
+            machine += ",virtualization=on";
+        }
+        arguments.option("-machine", machine);
+        arguments.option("-accel", self.accelerator.argument());
+        arguments.option("-cpu", &self.cpu);
+        arguments.option("-smp", self.cores.to_string());
+        arguments.option("-m", format!("{}M", self.memory_mib));
+        // QEMU's default devices include a network card; a reboot would hide a fault.
+        arguments.flags(&["-nodefaults", "-no-reboot"]);
+        arguments.option("-display", "none");
+        arguments.option("-serial", "stdio");
+        arguments.option("-kernel", &self.kernel);
+        if !self.boot_arguments.is_empty() {
+            arguments.option("-append", boot_argument_line(&self.boot_arguments));
+        }
+        for (index, device) in self.devices.iter().enumerate() {
+            device.add_to(&mut arguments, index);
+        }
+        arguments.0.extend(self.extra.iter().cloned());
+        arguments.0
+    }
+}
+
+impl Device {
+    fn add_to(&self, arguments: &mut Arguments, index: usize) {
+        let (file, device) = match self {
+            Device::Gdb { port } => {
+                arguments.flags(&["-S"]);
+                arguments.option("-gdb", format!("tcp:127.0.0.1:{port}"));
+                return;
+            }
+            Device::Disk { file, bus: Bus::Initrd } => {
+                arguments.option("-initrd", file);
+                return;
+            }
+            Device::Disk { file, bus: Bus::Pci } => (file, "virtio-blk-pci"),
+            Device::Disk { file, bus: bus @ (Bus::Mmio | Bus::MmioLegacy) } => {
+                let legacy = *bus == Bus::MmioLegacy;
+                arguments.option("-global", format!("virtio-mmio.force-legacy={legacy}"));
+                (file, "virtio-blk-device")
+            }
+        };
+        // With the driver named, nothing in the file name is taken for a protocol.
+        let mut backend = OsString::from(format!(
+            "driver=raw,node-name=disk{index},read-only=on,file.driver=file,file.filename="
+        ));
+        backend.push(double_commas(file));
+        arguments.option("-blockdev", backend);
+        arguments.option("-device", format!("{device},drive=disk{index}"));
+    }
+}
+
+#[derive(Default)]
+struct Arguments(Vec<OsString>);
+
+impl Arguments {
+    fn option(&mut self, name: &str, value: impl AsRef<OsStr>) {
+        self.0.push(name.into());
+        self.0.push(value.as_ref().into());
+    }
+
+    fn flags(&mut self, names: &[&str]) {
+        self.0.extend(names.iter().map(OsString::from));
+    }
+}
+
+/// A file name as a value in QEMU's option syntax.
+fn double_commas(path: &Path) -> OsString {
+    let mut value = Vec::new();
+    for &byte in path.as_os_str().as_bytes() {
+        value.push(byte);
+        if byte == b',' {
+            value.push(byte);
+        }
+    }
+    OsString::from_vec(value)
+}
+
+/// Settings as the kernel's splitter takes them apart again: words between spaces; a value that
+/// is more than a plain word in double quotes, in which `\` escapes `"` and `\`.
+fn boot_argument_line(settings: &[(String, String)]) -> String {
+    let words: Vec<String> =
+        settings.iter().map(|(key, value)| format!("{key}={}", quote(value))).collect();
+    words.join(" ")
+}
+
+fn quote(value: &str) -> String {
+    let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '"' && c != '\\';
+    if !value.is_empty() && value.chars().all(plain) {
+        return value.into();
+    }
+    format!("\"{}\"", value.replace('\\', r"\\").replace('"', r#"\""#))
+}
+
+/// A command as one could type it in a shell.
+pub fn shell_line<'a>(words: impl IntoIterator<Item = &'a OsStr>) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,:=+@%".contains(c);
+    let quoted = words.into_iter().map(|word| {
+        let word = word.to_string_lossy();
+        if !word.is_empty() && word.chars().all(plain) {
+            word.into_owned()
+        } else {
+            format!("'{}'", word.replace('\'', r"'\''"))
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> Machine {
+        Machine {
+            accelerator: Accelerator::Tcg,
+            cpu: "cortex-a72".into(),
+            cores: 3,
+            memory_mib: 64,
+            gic: None,
+            el2: false,
+            kernel: "anchorite.img".into(),
+            boot_arguments: vec![],
+            devices: vec![],
+            extra: vec![],
+        }
+    }
+
+    fn line(machine: &Machine) -> String {
+        shell_line(machine.arguments().iter().map(OsString::as_os_str))
+    }
+
+    #[test]
+    fn the_plainest_machine() {
+        assert_eq!(
+            line(&machine()),
+            "-machine virt -accel tcg,thread=multi -cpu cortex-a72 -smp 3 -m 64M -nodefaults \
+             -no-reboot -display none -serial stdio -kernel anchorite.img"
+        );
+    }
+
+    #[test]
+    fn each_part_of_the_machine_has_its_arguments() {
+        let mut machine = machine();
+        machine.gic = Some(3);
+        machine.el2 = true;
+        machine.devices =
+            vec![Device::Disk { file: "a.img".into(), bus: Bus::Pci }, Device::Gdb { port: 1237 }];
+        machine.extra = vec!["-icount".into(), "shift=0".into()];
+        machine.boot_arguments = vec![("mode".into(), "test".into())];
+        let line = line(&machine);
+        for part in [
+            "-machine virt,gic-version=3,virtualization=on",
+            "-append mode=test",
+            "file.filename=a.img -device virtio-blk-pci,drive=disk0",
+            "-S -gdb tcp:127.0.0.1:1237",
+        ] {
+            assert!(line.contains(part), "{part} in {line}");
+        }
+        assert!(line.ends_with("-icount shift=0"), "{line}");
+    }
+
+    #[test]
+    fn the_disk_is_attached_as_asked() {
+        let on = |bus| {
+            let file = "m,odel.img".into();
+            line(&Machine { devices: vec![Device::Disk { file, bus }], ..machine() })
+        };
+        assert!(on(Bus::Initrd).ends_with("-initrd m,odel.img"), "a bare string has no escapes");
+        let backend = "driver=raw,node-name=disk0,read-only=on,file.driver=file,\
+                       file.filename=m,,odel.img";
+        for (bus, start, device) in [
+            (Bus::Mmio, "-global virtio-mmio.force-legacy=false ", "virtio-blk-device"),
+            (Bus::MmioLegacy, "-global virtio-mmio.force-legacy=true ", "virtio-blk-device"),
+            (Bus::Pci, "", "virtio-blk-pci"),
+        ] {
+            let end = format!("{start}-blockdev {backend} -device {device},drive=disk0");
+            assert!(on(bus).ends_with(&end), "{bus:?}: {}", on(bus));
+        }
+    }
+
+    #[test]
+    fn values_are_quoted_where_they_must_be() {
+        let line = |value: &str| boot_argument_line(&[("prompt".into(), value.into())]);
+        assert_eq!(line("Once"), "prompt=Once");
+        assert_eq!(line("Grüße,"), "prompt=Grüße,");
+        assert_eq!(line(""), r#"prompt="""#);
+        assert_eq!(line("a b"), r#"prompt="a b""#);
+        assert_eq!(line("a\n\tb"), "prompt=\"a\n\tb\"");
+        assert_eq!(line(r#"say"\n""#), r#"prompt="say\"\\n\"""#);
+        let two = [("mode".into(), "chat".into()), ("prompt".into(), "a = b".into())];
+        assert_eq!(boot_argument_line(&two), r#"mode=chat prompt="a = b""#);
+    }
+
+    #[test]
+    fn the_hosts_cores_are_used_where_they_can_be() {
+        let host = |aarch64, kvm, macos| Host { aarch64, kvm, macos };
+        let pick = Accelerator::pick;
+        assert_eq!(pick(host(true, true, false), None, false), Accelerator::Kvm);
+        assert_eq!(pick(host(true, true, false), Some("host"), false), Accelerator::Kvm);
+        assert_eq!(pick(host(true, false, true), None, false), Accelerator::Hvf);
+        assert_eq!(pick(host(true, false, false), None, false), Accelerator::Tcg);
+        assert_eq!(pick(host(false, true, false), None, false), Accelerator::Tcg);
+        assert_eq!(pick(host(true, true, false), Some("cortex-a72"), false), Accelerator::Tcg);
+        assert_eq!(pick(host(true, true, false), None, true), Accelerator::Tcg);
+    }
+
+    #[test]
+    fn a_shell_reads_the_line_back() {
+        let words = ["a", "", "it's", "$HOME `x`", "\"q\"", "ü"].map(OsString::from);
+        let script = format!("printf '%s\\n' {}", shell_line(words.iter().map(|w| w.as_os_str())));
+        let shell = std::process::Command::new("sh").arg("-c").arg(script).output().unwrap();
+        assert_eq!(String::from_utf8(shell.stdout).unwrap(), "a\n\nit's\n$HOME `x`\n\"q\"\nü\n");
+    }
+}

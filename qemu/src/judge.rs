@@ -1,0 +1,380 @@
+//! The verdict: what the guest said and how QEMU ended, against what was expected.
+
+#![forbid(unsafe_code)]
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use kernel::report::{Code, Event, Fault, Outcome};
+use serde::Serialize;
+
+use crate::cli::Mode;
+
+/// How the run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum End {
+    /// QEMU could not be started, for this reason.
+    NotStarted(String),
+    /// QEMU ended by itself.
+    Qemu(ExitStatus),
+    /// The guest said `exit`, but QEMU ran on and was ended.
+    StillOn(Duration),
+    /// A time limit passed, and QEMU was ended.
+    Timeout(Timeout, Duration),
+    /// The guest sent more events than are kept, and QEMU was ended.
+    Flood,
+    /// This signal asked us to stop, and QEMU was ended.
+    Signal(i32),
+    /// The person at the chat pressed Ctrl-C, and QEMU was ended.
+    Left,
+}
+
+/// A time limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timeout {
+    /// From QEMU's start to `hello`.
+    Boot,
+    /// Between two signs of life.
+    Idle,
+    /// For the whole run.
+    Total,
+}
+
+/// A line that starts as an event does but holds none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Garbled {
+    /// Its start.
+    pub line: String,
+    /// What is wrong with it.
+    pub error: String,
+}
+
+/// What is known of a run when it is over.
+#[derive(Clone, Copy, Debug)]
+pub struct Evidence<'a> {
+    /// The events in order.
+    pub events: &'a [&'a Event],
+    /// The first event that could not be read.
+    pub garbled: Option<&'a Garbled>,
+    /// How the run ended.
+    pub end: &'a End,
+    /// The last that QEMU wrote to its standard error.
+    pub stderr: &'a str,
+}
+
+/// What a run must show.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Expectations {
+    /// What the guest was told to do; `None` if its disk decides.
+    pub mode: Option<Mode>,
+    /// Texts that must stand in the output.
+    pub texts: Vec<String>,
+    /// Tokens that all answers together must have.
+    pub tokens: Option<usize>,
+    /// The error that must end the run.
+    pub error: Option<Code>,
+}
+
+/// What kind of end it was; decides the exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// All well.
+    Passed,
+    /// The guest failed, or did not do what was expected.
+    Failed,
+    /// QEMU is missing or died.
+    Qemu,
+    /// A time limit passed.
+    Timeout,
+    /// A person or another program stopped the run.
+    Interrupted,
+}
+
+/// What to say about the run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// What kind of end it was.
+    pub kind: Kind,
+    /// Exit status of the harness.
+    pub exit_status: u8,
+    /// What happened.
+    pub message: String,
+    /// What to do about it; may be empty.
+    pub hint: String,
+}
+
+impl Verdict {
+    fn passed(message: impl Into<String>) -> Verdict {
+        Verdict { kind: Kind::Passed, exit_status: 0, message: message.into(), hint: String::new() }
+    }
+
+    fn failed(message: impl Into<String>, hint: impl Into<String>) -> Verdict {
+        Verdict { kind: Kind::Failed, exit_status: 1, message: message.into(), hint: hint.into() }
+    }
+}
+
+/// Judges a run.
+pub fn judge(evidence: Evidence<'_>, expected: &Expectations) -> Verdict {
+    let run = Run { evidence, expected };
+    run.stopped()
+        .or_else(|| run.broken_line())
+        .or_else(|| run.fault())
+        .or_else(|| run.power_off())
+        .or_else(|| run.work())
+        .or_else(|| run.output())
+        .unwrap_or_else(|| run.all_well())
+}
+
+/// Each step answers `None` if it finds nothing wrong.
+struct Run<'a> {
+    evidence: Evidence<'a>,
+    expected: &'a Expectations,
+}
+
+impl Run<'_> {
+    /// The run did not come to its own end.
+    fn stopped(&self) -> Option<Verdict> {
+        match self.evidence.end {
+            End::NotStarted(reason) => Some(Verdict {
+                kind: Kind::Qemu,
+                exit_status: 3,
+                message: reason.clone(),
+                hint: "install it: apt install qemu-system-arm (macOS: brew install qemu), or \
+                       name it: --qemu PATH"
+                    .into(),
+            }),
+            &End::Signal(signal) => Some(Verdict {
+                kind: Kind::Interrupted,
+                exit_status: 128 + signal as u8,
+                message: format!("stopped by signal {signal}"),
+                hint: String::new(),
+            }),
+            End::Left => Some(Verdict::passed("ended by Ctrl-C")),
+            End::Flood => Some(Verdict::failed(
+                "the guest sends events without end",
+                "look at the serial log (--keep-log FILE)",
+            )),
+            &End::Timeout(which, limit) => {
+                let seconds = limit.as_secs_f64();
+                let (message, hint) = match which {
+                    Timeout::Boot => (
+                        format!("no `hello` event within {seconds} s of QEMU's start"),
+                        "is --kernel an arm64 Image? On a busy host allow more: --boot-timeout",
+                    ),
+                    Timeout::Idle => (
+                        format!("no sign of life for {seconds} s {}", self.last_words()),
+                        "a large model on a slow host may need more: --idle-timeout",
+                    ),
+                    Timeout::Total => (
+                        format!("not finished after {seconds} s; stopped {}", self.last_words()),
+                        "ask for fewer tokens, or allow more time: --timeout",
+                    ),
+                };
+                Some(Verdict {
+                    kind: Kind::Timeout,
+                    exit_status: 4,
+                    message: message + &self.guest_error(),
+                    hint: hint.into(),
+                })
+            }
+            &End::Qemu(status) => self.died(status),
+            End::StillOn(_) => None,
+        }
+    }
+
+    /// QEMU ended by itself, and not because the guest was done.
+    fn died(&self, status: ExitStatus) -> Option<Verdict> {
+        let said_exit = self.exit_status().is_some();
+        // QEMU ends with 0 on SIGTERM and the like, and says so.
+        let told_to = self.evidence.stderr.contains("terminating on signal");
+        let how = match (status.code(), status.signal()) {
+            (Some(0), _) if said_exit => return None,
+            (Some(0), _) if !told_to => {
+                return Some(Verdict::failed(
+                    format!(
+                        "the guest powered off or reset without an `exit` event, {}{}",
+                        self.last_words(),
+                        self.guest_error()
+                    ),
+                    "look at the serial log (--keep-log FILE)",
+                ));
+            }
+            (Some(code), _) => format!("with status {code}"),
+            (None, Some(signal)) => format!("by signal {signal}"),
+            (None, None) => "for an unknown reason".into(),
+        };
+        let reason = match self.evidence.stderr.trim().lines().last() {
+            Some(line) => format!(": {line}"),
+            None => String::new(),
+        };
+        Some(Verdict {
+            kind: Kind::Qemu,
+            exit_status: 3,
+            message: format!(
+                "QEMU ended {how} {}{reason}{}",
+                self.last_words(),
+                self.guest_error()
+            ),
+            hint: "run its command line by hand (it is in --report FILE, or see --print)".into(),
+        })
+    }
+
+    /// The serial line carried something that is no event.
+    fn broken_line(&self) -> Option<Verdict> {
+        let Garbled { line, error } = self.evidence.garbled?;
+        Some(Verdict::failed(
+            format!("the guest sent an event that cannot be read ({error}): {line}"),
+            "are the image and this program of one version?",
+        ))
+    }
+
+    /// The guest reported an error, or not the one expected.
+    fn fault(&self) -> Option<Verdict> {
+        match (self.last_fault(), self.expected.error) {
+            (None, None) => None,
+            (Some(Fault { code, message, hint }), None) => {
+                Some(Verdict::failed(format!("{code}: {message}"), hint))
+            }
+            (None, Some(expected)) => {
+                Some(Verdict::failed(format!("expected {expected}, but no error came"), ""))
+            }
+            (Some(fault), Some(expected)) if fault.code == expected => None,
+            (Some(Fault { code, message, hint }), Some(expected)) => Some(Verdict::failed(
+                format!("expected {expected}, but the run ended with {code}: {message}"),
+                hint,
+            )),
+        }
+    }
+
+    /// The guest did not end as a guest ends.
+    fn power_off(&self) -> Option<Verdict> {
+        let expected = i32::from(self.expected.error.is_some());
+        let exits = self.evidence.events.iter().filter(|e| matches!(e, Event::Exit(_))).count();
+        let message = match (self.exit_status(), self.evidence.end) {
+            (Some(status), _) if status != expected => {
+                format!("the guest exited with status {status} instead of {expected}")
+            }
+            (_, End::StillOn(wait)) => format!(
+                "the guest said `exit` but did not power off within {} s",
+                wait.as_secs_f64()
+            ),
+            _ if exits > 1 => format!("the guest sent {exits} `exit` events"),
+            _ if !matches!(self.evidence.events.last(), Some(Event::Exit(_))) => {
+                "the guest's last event is not `exit`".into()
+            }
+            _ => return None,
+        };
+        Some(Verdict::failed(message, "look at the serial log (--keep-log FILE)"))
+    }
+
+    /// The guest did not do its work.
+    fn work(&self) -> Option<Verdict> {
+        let events = self.evidence.events;
+        let failed: Vec<&str> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Test(test) if !test.pass => Some(test.name.as_str()),
+                _ => None,
+            })
+            .collect();
+        if !failed.is_empty() {
+            return Some(Verdict::failed(format!("tests failed: {}", failed.join(", ")), ""));
+        }
+        if self.expected.error.is_some() {
+            return None;
+        }
+        if !matches!(events.first(), Some(Event::Hello(_))) {
+            return Some(Verdict::failed("the guest's first event is not `hello`", ""));
+        }
+        let results = self.results().count();
+        let tests = events.iter().filter(|event| matches!(event, Event::Test(_))).count();
+        let missing = match self.expected.mode {
+            Some(Mode::Generate) if results == 0 => "a `result`",
+            Some(Mode::Test | Mode::Bench) if tests == 0 => "a `test`",
+            // Nobody need ask anything in a chat.
+            None if results + tests == 0 && !self.ready() => "a `model`",
+            _ => return None,
+        };
+        Some(Verdict::failed(format!("the guest exited with status 0 without {missing} event"), ""))
+    }
+
+    /// The output is not the one expected.
+    fn output(&self) -> Option<Verdict> {
+        for text in &self.expected.texts {
+            if !self.results().any(|result| result.output.contains(text.as_str())) {
+                return Some(Verdict::failed(format!("the output does not hold {text:?}"), ""));
+            }
+        }
+        let tokens: usize = self.results().map(|result| result.tokens_emitted).sum();
+        match self.expected.tokens {
+            Some(expected) if expected != tokens => Some(Verdict::failed(
+                format!("{tokens} tokens were generated instead of {expected}"),
+                "",
+            )),
+            _ => None,
+        }
+    }
+
+    fn all_well(&self) -> Verdict {
+        match self.last_fault() {
+            Some(Fault { code, message, .. }) => {
+                Verdict::passed(format!("ended with {code} as expected: {message}"))
+            }
+            None => Verdict::passed("all well"),
+        }
+    }
+
+    fn results(&self) -> impl Iterator<Item = &Outcome> {
+        self.evidence.events.iter().filter_map(|event| match event {
+            Event::Result(outcome) => Some(outcome),
+            _ => None,
+        })
+    }
+
+    fn ready(&self) -> bool {
+        self.evidence.events.iter().any(|event| matches!(event, Event::Model(_)))
+    }
+
+    fn last_fault(&self) -> Option<&Fault> {
+        self.evidence.events.iter().rev().find_map(|event| match event {
+            Event::Error(fault) => Some(fault),
+            _ => None,
+        })
+    }
+
+    /// The status of the first `exit`.
+    fn exit_status(&self) -> Option<i32> {
+        self.evidence.events.iter().find_map(|event| match event {
+            Event::Exit(exit) => Some(exit.status),
+            _ => None,
+        })
+    }
+
+    /// The error that the guest had reported by the time it was cut short.
+    fn guest_error(&self) -> String {
+        match self.last_fault() {
+            Some(Fault { code, message, .. }) => {
+                format!("; the guest had reported {code}: {message}")
+            }
+            None => String::new(),
+        }
+    }
+
+    fn last_words(&self) -> &'static str {
+        match self.evidence.events.last() {
+            None => "before the `hello` event",
+            Some(Event::Hello(_)) => "after the `hello` event",
+            Some(Event::Disk(_)) => "after the `disk` event",
+            Some(Event::Model(_)) => "after the `model` event",
+            Some(Event::Result(_)) => "after a `result` event",
+            Some(Event::Test(_)) => "after a `test` event",
+            Some(Event::Error(_)) => "after an `error` event",
+            Some(Event::Exit(_)) => "after the `exit` event",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,429 @@
+//! One run: starts QEMU, moves bytes and watches the clock until it is over.
+//!
+//! Threads read the streams and the signals and send what comes to one loop, which alone holds the
+//! state. QEMU's output is read against credits, so that a guest that floods the line is slowed
+//! down to what the terminal takes, and never fills our memory.
+
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use kernel::report::Event;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::child::{Pipes, Qemu};
+use crate::cli::Limits;
+use crate::input::{self, Conversation, Input};
+use crate::judge::{End, Garbled, Timeout};
+use crate::serial::{Decoder, Piece};
+use crate::terminal::{CTRL_C, KeyByKey};
+
+/// How long QEMU may take to end after the guest's `exit`.
+const POWER_OFF_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The most events that are kept of one run.
+const MAX_EVENTS: usize = 100_000;
+
+/// Chunks of the serial line that may wait for the loop, and their size in bytes.
+const CHUNKS: usize = 16;
+const CHUNK_BYTES: usize = 16 << 10;
+
+/// How much of QEMU's standard error is kept, in bytes.
+const STDERR_BYTES: usize = 16 << 10;
+
+/// How a run is done.
+pub struct Options<'a> {
+    /// QEMU.
+    pub program: &'a Path,
+    /// Its arguments.
+    pub arguments: &'a [OsString],
+    /// Whether standard input goes to the guest.
+    pub chat: bool,
+    /// How long it may take.
+    pub limits: Limits,
+    /// Whether the serial line is shown as it is.
+    pub raw: bool,
+    /// Where every byte of the serial line is written.
+    pub log: Option<File>,
+}
+
+/// An event and when it came.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Time since QEMU's start.
+    pub at: Duration,
+    /// The event.
+    pub event: Event,
+}
+
+/// What a run has shown.
+#[derive(Debug)]
+pub struct Record {
+    /// The events in order.
+    pub events: Vec<Seen>,
+    /// The first event that could not be read.
+    pub garbled: Option<Garbled>,
+    /// How it ended.
+    pub end: End,
+    /// Time from QEMU's start to the first text after the `model` event.
+    pub first_text: Option<Duration>,
+    /// Time from QEMU's start to its end.
+    pub total: Duration,
+    /// Bytes that came over the serial line.
+    pub serial_bytes: u64,
+    /// The last that QEMU wrote to its standard error.
+    pub stderr: String,
+}
+
+impl Record {
+    fn not_started(reason: String) -> Record {
+        Record {
+            events: Vec::new(),
+            garbled: None,
+            end: End::NotStarted(reason),
+            first_text: None,
+            total: Duration::ZERO,
+            serial_bytes: 0,
+            stderr: String::new(),
+        }
+    }
+}
+
+/// What the threads tell the loop.
+enum Message {
+    /// Bytes of the serial line.
+    Serial(Instant, Vec<u8>),
+    /// The serial line went dead.
+    SerialEnd,
+    /// Standard input.
+    Input(Input),
+    /// A signal that asks us to stop.
+    Signal(i32),
+}
+
+/// Starts QEMU and sees the run to its end.
+///
+/// # Errors
+/// A file, the terminal or the operating system fails; QEMU is ended then.
+pub fn run(options: Options<'_>) -> anyhow::Result<Record> {
+    let (sender, messages) = channel();
+    watch_signals(sender.clone())?;
+
+    let start = Instant::now();
+    let started = Qemu::start(options.program, options.arguments, options.chat);
+    let (mut qemu, Pipes { input, serial, stderr }) = match started {
+        Ok(started) => started,
+        Err(e) => {
+            let reason = format!("cannot start {}: {e}", options.program.display());
+            return Ok(Record::not_started(reason));
+        }
+    };
+
+    let credits = read_serial(serial, sender.clone());
+    let stderr = Stderr::read(stderr);
+
+    // Declared after `qemu`, so given back before QEMU is ended on the way out.
+    let mut terminal = None;
+    let mut conversation = None;
+    if let Some(input) = input {
+        terminal = KeyByKey::enter().context("cannot switch the terminal")?;
+        let scripted = terminal.is_none();
+        let (talk, turns) = Conversation::new(scripted, write_to(input));
+        input::read(scripted, turns, move |input| {
+            let _ = sender.send(Message::Input(input));
+        });
+        conversation = Some(talk);
+    }
+
+    let mut watch = Watch {
+        start,
+        limits: options.limits,
+        last_sign: start,
+        exit_said: None,
+        conversation,
+        log: options.log,
+        raw: options.raw,
+        screen: Some(io::stdout()),
+        in_line: false,
+        decoder: Decoder::default(),
+        events: Vec::new(),
+        garbled: None,
+        ready: false,
+        first_text: None,
+        serial_bytes: 0,
+    };
+    let end = watch.until_the_end(&messages, &credits)?;
+    drop(terminal);
+    let end = match end {
+        Some(end) => end,
+        // The line is dead, so QEMU should be gone in no time.
+        None => match qemu.wait(POWER_OFF_PATIENCE).context("cannot wait for QEMU")? {
+            Some(status) => End::Qemu(status),
+            None => End::StillOn(POWER_OFF_PATIENCE),
+        },
+    };
+    qemu.end();
+    let total = start.elapsed();
+    watch.finish();
+
+    Ok(Record {
+        events: watch.events,
+        garbled: watch.garbled,
+        end,
+        first_text: watch.first_text,
+        total,
+        serial_bytes: watch.serial_bytes,
+        stderr: stderr.tail(),
+    })
+}
+
+/// The loop's state.
+struct Watch {
+    start: Instant,
+    limits: Limits,
+    /// The last time that anything came from the guest or went to it.
+    last_sign: Instant,
+    /// When the guest said `exit`.
+    exit_said: Option<Instant>,
+    conversation: Option<Conversation>,
+    log: Option<File>,
+    raw: bool,
+    /// `None` once it is gone (`| head`); the run goes on to its verdict.
+    screen: Option<io::Stdout>,
+    /// Whether the screen's cursor stands inside a line.
+    in_line: bool,
+    decoder: Decoder,
+    events: Vec<Seen>,
+    garbled: Option<Garbled>,
+    ready: bool,
+    first_text: Option<Duration>,
+    serial_bytes: u64,
+}
+
+impl Watch {
+    /// Runs until the serial line is dead (`None`) or there is a reason to end QEMU.
+    fn until_the_end(
+        &mut self,
+        messages: &Receiver<Message>,
+        credits: &Sender<()>,
+    ) -> anyhow::Result<Option<End>> {
+        loop {
+            let message = match self.deadline() {
+                None => messages.recv().ok(),
+                Some((deadline, end)) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    match messages.recv_timeout(left) {
+                        Ok(message) => Some(message),
+                        Err(RecvTimeoutError::Timeout) => return Ok(Some(end)),
+                        Err(RecvTimeoutError::Disconnected) => None,
+                    }
+                }
+            };
+            match message {
+                Some(Message::Serial(at, bytes)) => {
+                    self.serial(at, &bytes)?;
+                    if self.events.len() >= MAX_EVENTS {
+                        return Ok(Some(End::Flood));
+                    }
+                    let _ = credits.send(());
+                }
+                Some(Message::SerialEnd) | None => return Ok(None),
+                Some(Message::Signal(signal)) => return Ok(Some(End::Signal(signal))),
+                Some(Message::Input(Input::Keys(keys))) if keys.contains(&CTRL_C) => {
+                    return Ok(Some(End::Left));
+                }
+                Some(Message::Input(input)) => {
+                    self.last_sign = Instant::now();
+                    if let Some(conversation) = &mut self.conversation {
+                        conversation.input(input);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next moment at which patience ends, and what to call that.
+    fn deadline(&self) -> Option<(Instant, End)> {
+        if let Some(exit_said) = self.exit_said {
+            return Some((exit_said + POWER_OFF_PATIENCE, End::StillOn(POWER_OFF_PATIENCE)));
+        }
+        let waits = self.conversation.as_ref().is_some_and(Conversation::waits_for_input);
+        let boot = if self.events.is_empty() { self.limits.boot } else { None };
+        let idle = if waits { None } else { self.limits.idle };
+        [
+            (self.start, boot, Timeout::Boot),
+            (self.last_sign, idle, Timeout::Idle),
+            (self.start, self.limits.total, Timeout::Total),
+        ]
+        .into_iter()
+        .filter_map(|(since, limit, which)| Some((since + limit?, End::Timeout(which, limit?))))
+        .min_by_key(|(deadline, _)| *deadline)
+    }
+
+    fn serial(&mut self, at: Instant, bytes: &[u8]) -> anyhow::Result<()> {
+        self.last_sign = at;
+        self.serial_bytes += bytes.len() as u64;
+        if let Some(log) = &mut self.log {
+            log.write_all(bytes).context("cannot write the serial log")?;
+        }
+        let mut decoder = std::mem::take(&mut self.decoder);
+        decoder.push(bytes, &mut |piece| self.piece(at, piece));
+        self.decoder = decoder;
+        if self.raw {
+            self.show(bytes);
+        }
+        self.flush();
+        Ok(())
+    }
+
+    fn piece(&mut self, at: Instant, piece: Piece) {
+        let at_host = at.duration_since(self.start);
+        match piece {
+            Piece::Text(text) => {
+                if self.ready && !text.trim().is_empty() {
+                    self.first_text.get_or_insert(at_host);
+                }
+                if !self.raw {
+                    self.show(text.as_bytes());
+                }
+            }
+            Piece::Event(event) => {
+                match *event {
+                    Event::Model(_) => self.ready = true,
+                    Event::Exit(_) => self.exit_said = Some(at),
+                    _ => {}
+                }
+                if let Some(conversation) = &mut self.conversation {
+                    conversation.event(&event);
+                }
+                self.events.push(Seen { at: at_host, event: *event });
+            }
+            Piece::Garbled { line, error } => {
+                self.garbled.get_or_insert(Garbled { line, error });
+            }
+        }
+    }
+
+    /// Takes what the decoder still holds, and leaves the screen at the start of a line.
+    fn finish(&mut self) {
+        let now = Instant::now();
+        let mut decoder = std::mem::take(&mut self.decoder);
+        decoder.finish(&mut |piece| self.piece(now, piece));
+        if self.in_line {
+            self.show(b"\n");
+        }
+        self.flush();
+    }
+
+    fn show(&mut self, bytes: &[u8]) {
+        if let (Some(screen), Some(last)) = (&mut self.screen, bytes.last()) {
+            self.in_line = *last != b'\n';
+            if screen.write_all(bytes).is_err() {
+                self.screen = None;
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.screen.as_mut().is_some_and(|screen| screen.flush().is_err()) {
+            self.screen = None;
+        }
+    }
+}
+
+/// Sends the signals that ask us to stop; a second one means now.
+fn watch_signals(sender: Sender<Message>) -> anyhow::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot watch signals")?;
+    thread::spawn(move || {
+        for (count, signal) in signals.forever().enumerate() {
+            if count > 0 || sender.send(Message::Signal(signal)).is_err() {
+                std::process::exit(128 + signal);
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Reads the serial line; for each unit that is sent to what this returns, one more chunk.
+fn read_serial(mut serial: impl Read + Send + 'static, sender: Sender<Message>) -> Sender<()> {
+    let (credits, granted) = channel();
+    for _ in 0..CHUNKS {
+        let _ = credits.send(());
+    }
+    thread::spawn(move || {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        while granted.recv().is_ok() {
+            match serial.read(&mut chunk) {
+                Ok(n @ 1..) => {
+                    let message = Message::Serial(Instant::now(), chunk[..n].to_vec());
+                    if sender.send(message).is_err() {
+                        return;
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) | Err(_) => break,
+            }
+        }
+        let _ = sender.send(Message::SerialEnd);
+    });
+    credits
+}
+
+/// Writes to the guest in a thread of its own, because a guest that does not read must not hold
+/// up the loop.
+fn write_to(mut guest: impl Write + Send + 'static) -> Sender<Vec<u8>> {
+    let (sender, bytes) = channel::<Vec<u8>>();
+    thread::spawn(move || {
+        for bytes in bytes {
+            if guest.write_all(&bytes).and_then(|()| guest.flush()).is_err() {
+                return;
+            }
+        }
+    });
+    sender
+}
+
+/// QEMU's standard error: shown as it comes, its end kept.
+struct Stderr {
+    kept: Arc<Mutex<Vec<u8>>>,
+    done: Receiver<()>,
+}
+
+impl Stderr {
+    fn read(mut stderr: impl Read + Send + 'static) -> Stderr {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let (done_sender, done) = channel();
+        let tail = Arc::clone(&kept);
+        thread::spawn(move || {
+            let mut chunk = [0; 4096];
+            while let Ok(n @ 1..) = stderr.read(&mut chunk) {
+                let _ = io::stderr().write_all(&chunk[..n]);
+                if let Ok(mut tail) = tail.lock() {
+                    tail.extend_from_slice(&chunk[..n]);
+                    let excess = tail.len().saturating_sub(STDERR_BYTES);
+                    tail.drain(..excess);
+                }
+            }
+            drop(done_sender);
+        });
+        Stderr { kept, done }
+    }
+
+    /// The end of it; to be called when QEMU has ended.
+    fn tail(self) -> String {
+        // A child of QEMU that lives on could hold the stream open.
+        let _ = self.done.recv_timeout(Duration::from_millis(500));
+        self.kept
+            .lock()
+            .map_or_else(|_| String::new(), |kept| String::from_utf8_lossy(&kept).into_owned())
+    }
+}
