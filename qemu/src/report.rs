@@ -5,7 +5,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use kernel::report::{Event, Hello, Model, Outcome};
+use kernel::report::{Event, Model, Outcome};
 use serde::Serialize;
 
 use crate::command::Accelerator;
@@ -42,8 +42,8 @@ pub struct Timings {
     pub model: Option<u64>,
     /// To the first text after the `model` event.
     pub first_text: Option<u64>,
-    /// To the first token. The guest's own time since its first instruction, placed on the host's
-    /// clock by the `hello` event.
+    /// To the first token: the guest's own time from it to the last one, taken from the time of the
+    /// first `result` event.
     pub first_token: Option<u64>,
     /// To the first `result` event.
     pub first_result: Option<u64>,
@@ -67,25 +67,24 @@ impl Timings {
         let first = |wanted: fn(&Event) -> bool| {
             record.events.iter().find(|seen| wanted(&seen.event)).map(|seen| us(seen.at))
         };
-        let hello = first(|event| matches!(event, Event::Hello(_)));
         Timings {
-            hello,
+            hello: first(|event| matches!(event, Event::Hello(_))),
             model: first(|event| matches!(event, Event::Model(_))),
             first_text: record.first_text.map(us),
-            first_token: hello.and_then(|hello_us| first_token(hello_us, &record.events)),
+            first_token: first_token(&record.events),
             first_result: first(|event| matches!(event, Event::Result(_))),
             end: us(record.total),
         }
     }
 }
 
-fn first_token(hello_us: u64, events: &[Seen]) -> Option<u64> {
-    let boot_us = events.iter().find_map(|seen| match &seen.event {
-        Event::Hello(Hello { boot_us, .. }) => Some(*boot_us),
+/// The first token came as long before the `result` event as the guest took for the others.
+fn first_token(events: &[Seen]) -> Option<u64> {
+    let (at, outcome) = events.iter().find_map(|seen| match &seen.event {
+        Event::Result(outcome) => Some((seen.at, outcome)),
         _ => None,
     })?;
-    let since_boot_us = results(events).next()?.since_boot_us;
-    (hello_us + since_boot_us).checked_sub(boot_us)
+    us(at).checked_sub(outcome.latency_us.checked_sub(outcome.first_token_us)?)
 }
 
 fn results(events: &[Seen]) -> impl Iterator<Item = &Outcome> {

@@ -24,7 +24,6 @@ fn result(output: &str, tokens_emitted: usize) -> Event {
         stop: StopReason::MaxTokens,
         latency_us: 11,
         first_token_us: 7,
-        since_boot_us: 13,
         prompt_tokens_per_s: 0.5,
         tokens_per_s: 2.5,
         arena_bytes: 17,
