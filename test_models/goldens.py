@@ -1,0 +1,137 @@
+"""Writes what llama.cpp makes of the model: goldens/tiny.json and goldens/tokenizer.json.
+
+Generation never stops at eos: a golden is 128 tokens whatever comes, and says
+where the first eos is. Every step's gap between the best and the second-best
+logit is kept, so that a near-tie can be told from a fault.
+"""
+
+import argparse
+import hashlib
+import importlib.metadata
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+
+from reference import N_CTX, SETTINGS, Reference
+
+N_GENERATED = 128
+
+PROMPTS = [
+    "Once upon a time",
+    "The capital of France is",
+    "Lily and Ben went to the park.",
+    "naïve café 🙂",
+    "Hello",
+    "Question: What is the capital of Italy?\nAnswer:",
+    "Once upon a time, there was a brave little fox named Rusty. He lived in a small house near "
+    "the forest.",
+    "One sunny morning, Tom found a small key under a stone. \"What is this?\" he asked. He showed "
+    "it to Anna. \"It is a secret! Let us find out,\" said Anna. Her eyes were big. They took a "
+    "lantern and went to the hill. First they walked to an old tree. Then they took ten steps to "
+    "the left. They had to go through a dark tunnel. Anna was afraid, but Tom held her hand.",
+    "Emma could not sleep. She looked out of the window",
+    "A big dragon lived on the hill above the village.",
+]
+
+STRINGS = [
+    "", " ", "  ", "   ", "        ", "\n", "\n\n", "\t", " \t \n ", "a", " a", "  a", "a ",
+    "Hello", "Hello world", " Hello world", "  Hello  world  ", "Once upon a time",
+    "Once upon a time, there was a little girl named Lily.", "The capital of France is Paris.",
+    "the", "The", "THE", "tHe", "unhappinesses", "antidisestablishmentarianism",
+    "naïve café", "Zürich, Åland, Łódź", "e\u0301 (combining)", "\u00a0no-break\u00a0space",
+    "日本語のテキスト", "中文", "한국어", "Привет, мир", "שלום", "مرحبا", "🙂", "👩‍👩‍👧‍👦 🇫🇷 👍🏽", "𝔘𝔫𝔦𝔠𝔬𝔡𝔢",
+    "0", "1234567890", "3.14159", "1,000,000", "a1b2c3", "...", "?!", "\"quoted\" 'text'",
+    "--- *** ###", "<s>", "</s>", "<unk>", "<0x41>", "<s>Hello</s>", "▁", "▁▁a▁b",
+    "fn main() {\n    println!(\"{}\", 1 + 2);\n}\n", "if (a<b && c>=d) return x[0];",
+    "line one\nline two\r\nline three", "tab\tseparated\tvalues", "\u0001\u001b[0m\u007f",
+    "\ufeffbyte order mark", "zero\u200bwidth", "Question: What is ice made of?\nAnswer:",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "....................", "it's don't we'll",
+]
+
+
+def generate(model: Reference, prompt: str) -> dict:
+    """Greedy generation with everything that a test wants to see of it."""
+    ids = model.tokenize(prompt)
+    if len(ids) + N_GENERATED > N_CTX:
+        raise SystemExit(f"{len(ids)} prompt tokens leave no room: {prompt[:40]}")
+    model.clear()
+    logits = model.decode(ids, 0)[0]
+    first, tokens, gaps = logits, [], []
+    while True:
+        best, second = np.argsort(-logits, kind="stable")[:2]
+        tokens.append(int(best))
+        gaps.append(round(float(logits[best]) - float(logits[second]), 6))
+        if len(tokens) == N_GENERATED:
+            break
+        logits = model.decode([tokens[-1]], len(ids) + len(tokens) - 1)[0]
+    eos_at = tokens.index(model.eos) if model.eos in tokens else None
+    top = np.argsort(-first, kind="stable")[:10]
+    raw = model.detokenize(tokens)
+    return {
+        "prompt": prompt, "prompt_tokens": ids, "tokens": tokens,
+        "text": raw.decode("utf-8", "replace"), "text_utf8_hex": raw.hex(),
+        "eos_at": eos_at, "stop": "eos" if eos_at is not None else "length",
+        "first_top10": [[int(t), round(float(first[t]), 6)] for t in top],
+        "first_logits": {"min": float(first.min()), "max": float(first.max()),
+                         "mean": float(first.mean(dtype=np.float64)),
+                         "std": float(first.std(dtype=np.float64)),
+                         "sum_squares": float((first.astype(np.float64) ** 2).sum())},
+        "gaps": gaps, "min_gap": min(gaps), "min_gap_at": int(np.argmin(gaps)),
+    }
+
+
+def compact(text: str) -> str:
+    """Indented JSON with its innermost lists of numbers on one line each."""
+    return re.sub(r"\[[\s\d.,eE+-]*\]", lambda m: re.sub(r"\s+", " ", m[0]), text)
+
+
+def same_tokens(path: Path, made: dict) -> bool:
+    """Whether a committed file has the tokens that were made now."""
+    old = json.loads(path.read_text(encoding="utf-8"))
+    key = "runs" if "runs" in made else "strings"
+    pick = [[entry.get("prompt_tokens"), entry["tokens"]] for entry in made[key]]
+    return pick == [[entry.get("prompt_tokens"), entry["tokens"]] for entry in old[key]]
+
+
+def main() -> None:
+    """Writes or checks both files and prints the smallest gaps."""
+    here = Path(__file__).parent
+    arg = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arg.add_argument("--model", type=Path, default=here / "tiny.gguf")
+    arg.add_argument("--out", type=Path, default=here / "goldens")
+    arg.add_argument("--check", action="store_true", help="compare with --out, write nothing")
+    args = arg.parse_args()
+
+    head = {"made_by": "test_models/goldens.py",
+            "llama_cpp_python": importlib.metadata.version("llama-cpp-python"),
+            "model": args.model.name,
+            "model_sha256": hashlib.sha256(args.model.read_bytes()).hexdigest()}
+    model, plain = Reference(args.model), Reference(args.model, repack=False)
+    runs = [generate(model, p) for p in PROMPTS]
+    for run in runs:
+        # The same weights in llama.cpp's two layouts add up in two orders: a
+        # golden that depends on which one is no golden.
+        other = generate(plain, run["prompt"])
+        run["same_without_repacking"] = other["tokens"] == run["tokens"]
+        print(f"gap {run['min_gap']:.4f} at {run['min_gap_at']:3}, eos at {run['eos_at']}, "
+              f"same without repacking: {run['same_without_repacking']}, {run['prompt'][:40]!r}")
+        print(f"    {run['text']!r}")
+    files = {
+        "tiny.json": {**head, "settings": SETTINGS, "n_generated": N_GENERATED, "runs": runs},
+        "tokenizer.json": {
+            **head, "settings": {"add_special": True, "parse_special": False},
+            "strings": [{"text": s, "tokens": model.tokenize(s)} for s in STRINGS]},
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name, made in files.items():
+        if not args.check:
+            text = json.dumps(made, ensure_ascii=False, indent=1)
+            (args.out / name).write_text(compact(text) + "\n", encoding="utf-8")
+        elif not same_tokens(args.out / name, made):
+            raise SystemExit(f"{name} differs from what llama.cpp gives here")
+
+
+if __name__ == "__main__":
+    main()

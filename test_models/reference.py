@@ -1,0 +1,85 @@
+"""llama.cpp, through llama-cpp-python's C bindings, with all settings fixed.
+
+One thread, a context of 256, an F16 KV cache, no flash attention, no device
+but the CPU: the settings that the project's own engine is compared under.
+"""
+
+import ctypes
+import os
+from pathlib import Path
+
+import llama_cpp as ll
+import numpy as np
+
+N_CTX = 256
+SETTINGS = {"n_ctx": N_CTX, "n_batch": N_CTX, "n_ubatch": N_CTX, "n_threads": 1,
+            "type_k": "F16", "type_v": "F16", "flash_attn": False, "n_gpu_layers": 0,
+            "prompt": "one batch", "generated": "one token a batch",
+            "parse_special": False, "sampling": "greedy"}
+
+
+@ll.llama_log_callback
+def _quiet(level, text, _data):
+    if level == 4:  # GGML_LOG_LEVEL_ERROR
+        print(text.decode("utf-8", "replace"), end="", flush=True)
+
+
+class Reference:
+    """One model in one context. `repack` lets llama.cpp rearrange weights for the CPU."""
+
+    def __init__(self, path: Path, repack: bool = True):
+        ll.llama_log_set(_quiet, ctypes.c_void_p(0))
+        ll.llama_backend_init()
+        mp = ll.llama_model_default_params()
+        mp.n_gpu_layers = 0
+        mp.use_extra_bufts = repack
+        self.model = ll.llama_model_load_from_file(os.fsencode(path), mp)
+        if not self.model:
+            raise SystemExit(f"llama.cpp does not load {path}")
+        cp = ll.llama_context_default_params()
+        cp.n_ctx = cp.n_batch = cp.n_ubatch = N_CTX
+        cp.n_threads = cp.n_threads_batch = 1
+        cp.type_k = cp.type_v = ll.GGML_TYPE_F16
+        cp.flash_attn_type = ll.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        self.ctx = ll.llama_init_from_model(self.model, cp)
+        self.vocab = ll.llama_model_get_vocab(self.model)
+        self.n_vocab = ll.llama_vocab_n_tokens(self.vocab)
+        self.eos = ll.llama_vocab_eos(self.vocab)
+
+    def tokenize(self, text: str, add_special: bool = True) -> list[int]:
+        """Token ids; special tokens in the text are text."""
+        raw = text.encode("utf-8")
+        ids = (ll.llama_token * (len(raw) + 8))()
+        n = ll.llama_tokenize(self.vocab, raw, len(raw), ids, len(ids), add_special, False)
+        return list(ids[:n])
+
+    def detokenize(self, ids: list[int]) -> bytes:
+        """The bytes of the tokens, joined piece by piece; control tokens give nothing."""
+        text = b""
+        for token in ids:
+            piece = ctypes.create_string_buffer(256)
+            n = ll.llama_token_to_piece(self.vocab, token, piece, len(piece), 0, False)
+            text += piece.raw[:n]
+        return text
+
+    def clear(self) -> None:
+        """Empties the KV cache."""
+        ll.llama_memory_clear(ll.llama_get_memory(self.ctx), True)
+
+    def decode(self, ids: list[int], position: int, all_logits: bool = False) -> np.ndarray:
+        """Runs one batch; logits of its last token, or of each: [n, n_vocab]."""
+        batch = ll.llama_batch_init(len(ids), 0, 1)
+        batch.n_tokens = len(ids)
+        for i, token in enumerate(ids):
+            batch.token[i] = token
+            batch.pos[i] = position + i
+            batch.n_seq_id[i] = 1
+            batch.seq_id[i][0] = 0
+            batch.logits[i] = all_logits or i == len(ids) - 1
+        code = ll.llama_decode(self.ctx, batch)
+        ll.llama_batch_free(batch)
+        if code != 0:
+            raise SystemExit(f"llama_decode: {code}")
+        rows = range(len(ids)) if all_logits else [len(ids) - 1]
+        return np.stack([np.ctypeslib.as_array(ll.llama_get_logits_ith(self.ctx, i),
+                                               (self.n_vocab,)).copy() for i in rows])
