@@ -3,7 +3,11 @@
 //! Portable, without devices or system calls. The way of a token: [`gguf`] finds the parts of the
 //! file, [`tokenizer`] turns text into tokens.
 
+pub mod arena;
 pub mod gguf;
+pub mod kernels;
+pub mod quantize;
+pub mod workers;
 
 use alloc::string::String;
 use core::fmt;

@@ -1,0 +1,214 @@
+//! Memory that the engine takes once: the model's bytes and the scratch arena.
+
+use alloc::alloc::{alloc_zeroed, dealloc};
+use core::alloc::Layout;
+use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
+
+use crate::llm::Error;
+
+/// Alignment of the buffers here: a page, so that a disk's DMA can fill them and no cache line is
+/// shared with anything else.
+const ALIGNMENT: usize = 4096;
+
+/// The bytes of a model, aligned to a page.
+#[derive(Debug)]
+pub struct ModelBuffer {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the buffer is owned memory without interior mutability, as a `Box<[u8]>`.
+unsafe impl Send for ModelBuffer {}
+// SAFETY: as above.
+unsafe impl Sync for ModelBuffer {}
+
+impl ModelBuffer {
+    fn layout(len: usize) -> Result<Layout, Error> {
+        // An allocation of no bytes is undefined, so that one takes a byte.
+        Layout::from_size_align(len.max(1), ALIGNMENT)
+            .map_err(|_| Error::OutOfMemory { asked: len as u64 })
+    }
+
+    /// A buffer of `len` zeros. To clear them costs little against reading and hashing a model,
+    /// and keeps every step of the load safe code.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn try_new(len: usize) -> Result<Self, Error> {
+        // SAFETY: the layout's size is not 0.
+        let start = unsafe { alloc_zeroed(Self::layout(len)?) };
+        let start = NonNull::new(start).ok_or(Error::OutOfMemory { asked: len as u64 })?;
+        Ok(ModelBuffer { start, len })
+    }
+
+    /// All bytes, for the disk to fill.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+impl From<&[u8]> for ModelBuffer {
+    /// Copies the bytes.
+    ///
+    /// # Panics
+    /// There is not enough memory, as with `Vec`.
+    fn from(bytes: &[u8]) -> Self {
+        let Ok(mut buffer) = ModelBuffer::try_new(bytes.len()) else {
+            panic!("no memory for a copy of {} bytes", bytes.len());
+        };
+        buffer.copy_from_slice(bytes);
+        buffer
+    }
+}
+
+impl Deref for ModelBuffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the constructors made `len` initialised bytes there, which `self` owns.
+        unsafe { core::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for ModelBuffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`; `self` is borrowed mutably.
+        unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for ModelBuffer {
+    fn drop(&mut self) {
+        if let Ok(layout) = Self::layout(self.len) {
+            // SAFETY: a constructor allocated it with this layout, and nothing uses it any more.
+            unsafe { dealloc(self.start.as_ptr(), layout) };
+        }
+    }
+}
+
+/// Types that every pattern of bits is a value of.
+///
+/// # Safety
+/// The type has no padding, no invalid pattern of bits, no interior mutability and no `Drop`.
+pub unsafe trait Plain: Copy {}
+
+// SAFETY: numbers are.
+unsafe impl Plain for f32 {}
+// SAFETY: numbers are.
+unsafe impl Plain for u32 {}
+
+/// Scratch memory, allocated once and given out in frames.
+#[derive(Debug)]
+pub struct Arena {
+    memory: ModelBuffer,
+    peak: usize,
+}
+
+/// Alignment of each slice that a frame gives out: a cache line.
+const LINE: usize = 64;
+
+/// Bytes that a slice of `n` values takes in an arena.
+pub const fn slice_bytes<T: Plain>(n: usize) -> usize {
+    n.saturating_mul(size_of::<T>()).saturating_add(LINE - 1) & !(LINE - 1)
+}
+
+impl Arena {
+    /// An arena of `bytes` bytes.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn try_new(bytes: usize) -> Result<Self, Error> {
+        Ok(Arena { memory: ModelBuffer::try_new(bytes)?, peak: 0 })
+    }
+
+    /// Size in bytes.
+    pub fn bytes(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// The most bytes ever in use.
+    pub fn peak_bytes(&self) -> usize {
+        self.peak
+    }
+
+    /// A frame over the whole arena: what it gives out lives until the frame's borrow ends.
+    pub fn frame(&mut self) -> Frame<'_> {
+        let total = self.memory.len();
+        Frame { rest: &mut self.memory, total, peak: &mut self.peak }
+    }
+}
+
+/// One round of use of an [`Arena`].
+#[derive(Debug)]
+pub struct Frame<'a> {
+    rest: &'a mut [u8],
+    total: usize,
+    peak: &'a mut usize,
+}
+
+impl<'a> Frame<'a> {
+    /// A slice of `n` values. What they are is left from earlier frames.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if the arena has no room left.
+    pub fn take<T: Plain>(&mut self, n: usize) -> Result<&'a mut [T], Error> {
+        const { assert!(align_of::<T>() <= LINE && !core::mem::needs_drop::<T>()) };
+        let bytes = slice_bytes::<T>(n);
+        let rest = core::mem::take(&mut self.rest);
+        if bytes > rest.len() {
+            self.rest = rest;
+            return Err(Error::OutOfMemory { asked: bytes as u64 });
+        }
+        let (taken, rest) = rest.split_at_mut(bytes);
+        self.rest = rest;
+        *self.peak = (*self.peak).max(self.total - self.rest.len());
+        // SAFETY: `taken` is borrowed for 'a and holds `n` values. It starts a multiple of LINE
+        // bytes behind the start of the memory, which is aligned to a page, and T's alignment
+        // divides LINE. Every pattern of bits is a T, and writing T leaves no padding, by `Plain`.
+        Ok(unsafe { core::slice::from_raw_parts_mut(taken.as_mut_ptr().cast::<T>(), n) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned_and_hold_what_was_written() {
+        for len in [0, 1, 4097] {
+            let mut buffer = ModelBuffer::try_new(len).unwrap();
+            assert_eq!(buffer.as_ptr() as usize % ALIGNMENT, 0);
+            assert!(buffer.iter().all(|&b| b == 0) && buffer.len() == len);
+            buffer.fill(7);
+            assert!(ModelBuffer::from(&buffer[..]).iter().all(|&b| b == 7));
+        }
+    }
+
+    #[test]
+    fn a_buffer_larger_than_the_memory_is_an_error() {
+        for asked in [usize::MAX, usize::MAX / 2, 1 << 60] {
+            let error = ModelBuffer::try_new(asked).unwrap_err();
+            assert_eq!(error, Error::OutOfMemory { asked: asked as u64 });
+        }
+    }
+
+    #[test]
+    fn frames_give_out_disjoint_slices_and_count_the_peak() {
+        let mut arena = Arena::try_new(4 * LINE).unwrap();
+        assert_eq!((arena.bytes(), arena.peak_bytes()), (256, 0));
+        let mut frame = arena.frame();
+        let a = frame.take::<f32>(17).unwrap();
+        let b = frame.take::<u32>(3).unwrap();
+        a.fill(1.5);
+        b.fill(7);
+        assert!(a.iter().all(|&x| x == 1.5) && a.len() == 17);
+        assert_eq!(b.as_ptr() as usize % LINE, 0);
+        assert_eq!(frame.take::<f32>(17), Err(Error::OutOfMemory { asked: 128 }));
+        frame.take::<f32>(16).unwrap();
+        assert!(frame.take::<f32>(usize::MAX).is_err());
+        assert_eq!(arena.peak_bytes(), 256);
+        arena.frame().take::<f32>(1).unwrap();
+        assert_eq!(arena.peak_bytes(), 256);
+    }
+}

@@ -1,0 +1,144 @@
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::*;
+
+#[test]
+fn every_f16_survives_and_f32_rounds_to_the_nearest() {
+    for bits in 0..=u16::MAX {
+        let value = f16_to_f32(bits);
+        let expected = half::f16::from_bits(bits).to_f32_const();
+        assert!(value.to_bits() == expected.to_bits() || (value.is_nan() && expected.is_nan()));
+        if !value.is_nan() {
+            assert_eq!(f32_to_f16(value), bits);
+        }
+    }
+    // Every exponent with fractions at, below and above a half of the last place.
+    for high in 0..=0xffff_u32 {
+        for low in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
+            let x = f32::from_bits(high << 16 | low);
+            if !x.is_nan() {
+                assert_eq!(f32_to_f16(x), half::f16::from_f32_const(x).to_bits(), "{x:e}");
+            }
+        }
+    }
+    assert!(f16_to_f32(f32_to_f16(f32::NAN)).is_nan());
+}
+
+#[test]
+fn rounding_is_that_of_c() {
+    for (x, away, even) in [
+        (0.0, 0, 0),
+        (0.5, 1, 0),
+        (1.5, 2, 2),
+        (2.5, 3, 2),
+        (-0.5, -1, 0),
+        (-1.5, -2, -2),
+        (-2.5, -3, -2),
+        (0.499_999_97, 0, 0),
+        (126.5, 127, 126),
+        (-126.5, -127, -126),
+        (127.499, 127, 127),
+        (-127.0, -127, -127),
+    ] {
+        assert_eq!((round_half_away(x), round_half_even(x)), (away, even), "{x}");
+    }
+}
+
+/// The activations 0.25 * (i - 16) except for one of 127/8 and one of half a step.
+#[test]
+fn q8_0_is_quantised_as_ggml_does() {
+    let mut x: Vec<f32> = (0..32).map(|i| 0.25 * (i as f32 - 16.0)).collect();
+    x[31] = 15.875;
+    x[16] = 0.0625;
+    x[17] = -0.0625;
+    let mut out = [BlockQ8_0 { d: 9.0, qs: [9; 32] }; 2];
+    quantize_q8_0(&[&x[..], &[0.0; 32]].concat(), &mut out);
+    // d = 15.875 / 127 = 1/8, so 0.25 becomes 2 and half a step rounds away from zero.
+    assert_eq!(out[0].d, 0.125);
+    let mut expected: [i8; 32] = core::array::from_fn(|i| 2 * (i as i8 - 16));
+    (expected[31], expected[16], expected[17]) = (127, 1, -1);
+    assert_eq!(out[0].qs, expected);
+    assert_eq!(out[1], BlockQ8_0 { d: 0.0, qs: [0; 32] });
+}
+
+#[test]
+fn the_scale_of_q8_0_is_rounded_but_the_activations_are_not() {
+    let mut out = [BlockQ8_0 { d: 0.0, qs: [0; 32] }];
+    let mut x = [0.0; 32];
+    x[..2].copy_from_slice(&[1.0, -0.3]);
+    quantize_q8_0(&x, &mut out);
+    assert_eq!(out[0].d, half::f16::from_f32(1.0 / 127.0).to_f32());
+    assert_ne!(out[0].d, 1.0 / 127.0);
+    assert_eq!(out[0].qs[..3], [127, -38, 0]);
+}
+
+#[test]
+fn q8_k_is_quantised_as_ggml_does() {
+    // The largest magnitude becomes -127, whatever its sign; the first of two counts.
+    for sign in [1.0, -1.0] {
+        let mut x = vec![0.0; 256];
+        (x[3], x[5], x[7], x[250]) = (sign * 63.5, sign * -63.5, sign * 0.25, sign * 0.75);
+        let mut out = [BlockQ8K { d: 0.0, qs: [9; 256], sums: [9; 16] }];
+        quantize_q8_k(&x, &mut out);
+        assert_eq!(out[0].d, -0.5 * sign);
+        // Halves round to the even number: -0.5 to 0, -1.5 to -2.
+        assert_eq!((out[0].qs[3], out[0].qs[5], out[0].qs[7], out[0].qs[250]), (-127, 127, 0, -2));
+        assert_eq!((out[0].sums[0], out[0].sums[1], out[0].sums[15]), (0, 0, -2));
+    }
+    let mut out = [BlockQ8K { d: 1.0, qs: [9; 256], sums: [9; 16] }];
+    quantize_q8_k(&[0.0; 256], &mut out);
+    assert_eq!(out[0], BlockQ8K { d: 0.0, qs: [0; 256], sums: [0; 16] });
+}
+
+#[test]
+fn odd_activations_are_no_panic() {
+    for x in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE / 4.0, f32::MAX] {
+        let mut x = vec![x; 256];
+        x[13] = 1e-40;
+        quantize_q8_0(&x, &mut [BlockQ8_0 { d: 0.0, qs: [0; 32] }; 8]);
+        quantize_q8_k(&x, &mut [BlockQ8K { d: 0.0, qs: [0; 256], sums: [0; 16] }]);
+    }
+}
+
+#[test]
+fn rows_of_plain_numbers_dequantise() {
+    let mut out = [0.0; 3];
+    let bytes: Vec<u8> = [1.5_f32, -2.0, 0.1].iter().flat_map(|x| x.to_le_bytes()).collect();
+    dequantize_row(WeightType::F32, &bytes, &mut out);
+    assert_eq!(out, [1.5, -2.0, 0.1]);
+    dequantize_row(WeightType::F16, &[0x00, 0x3e, 0x00, 0xc0, 0x66, 0x2e], &mut out);
+    assert_eq!(out, [1.5, -2.0, half::f16::from_f32(0.1).to_f32()]);
+}
+
+#[test]
+fn a_block_of_q4_0_dequantises() {
+    // Scale 0.5; byte i holds weight i below and weight i + 16 above.
+    let mut block = vec![0x00, 0x38];
+    block.extend((0..16).map(|i| i | (15 - i) << 4));
+    let mut out = [0.0; 32];
+    dequantize_row(WeightType::Q4_0, &block, &mut out);
+    for i in 0..16 {
+        assert_eq!(out[i], 0.5 * (i as f32 - 8.0));
+        assert_eq!(out[i + 16], 0.5 * (7.0 - i as f32));
+    }
+}
+
+#[test]
+fn a_block_of_q8_0_dequantises() {
+    let mut block = vec![0x00, 0xc0];
+    block.extend((0..32).map(|i| (i * 8 - 128) as u8));
+    let mut out = [0.0; 32];
+    dequantize_row(WeightType::Q8_0, &block, &mut out);
+    assert!((0..32).all(|i| out[i] == -2.0 * (i as f32 * 8.0 - 128.0)));
+}
+
+#[test]
+fn blocks_of_the_gguf_package_dequantise_to_its_values() {
+    for (kind, bytes, expected) in super::vectors::VECTORS {
+        let mut out = vec![0.0; expected.len()];
+        dequantize_row(*kind, bytes, &mut out);
+        let bits: Vec<u32> = out.iter().map(|x| x.to_bits()).collect();
+        assert_eq!(bits, *expected, "{kind:?}");
+    }
+}
