@@ -1,4 +1,76 @@
-//! The runtime.
+//! The runtime: a library OS in Hermit's manner, from the first instruction to power off.
+//!
+//! # Boot order
+//!
+//! 1. `boot.s`: drop to EL1 where that is possible, an early identity map in blocks of 1 GiB, MMU
+//!    and caches on, relocate the image, clear `.bss`. The same for every other core, less what is
+//!    done once.
+//! 2. [`start`]: read the device tree ([`machine`]), then the console speaks.
+//! 3. Plan the memory: what the tree lists, less the image, the tree, the initrd and what is
+//!    reserved; of the rest, the cores' stacks ([`stacks`]) and then the heap.
+//! 4. Build the final page tables ([`mmu`]), switch to them, move to the boot core's stack.
+//! 5. Heap, interrupt controller, timer, the other cores ([`cores`]), the disk.
+//! 6. The banner and the `hello` event, then the application: `runtime_entry`.
+//!
+//! # Memory
+//!
+//! Everything is mapped where it lies physically. Nothing is both writable and executable.
+//!
+//! | what | where | mapped |
+//! |---|---|---|
+//! | page 0 | 0 | not |
+//! | image: text | where the loader put it, on 2 MiB | read, execute |
+//! | image: constants | behind it | read |
+//! | image: variables, page tables | behind it | read, write |
+//! | image: names of functions | behind it, where the header's `image_size` ends | read |
+//! | device tree, initrd | where the loader put them | read |
+//! | stacks | start of the first free range with room | read, write; guard pages not |
+//! | heap | all the rest of the RAM | read, write |
+//! | reserved memory | as the tree says | not |
+//! | devices that the tree lists and a driver uses | | read, write, device memory |
 
+pub mod args;
+pub mod esr;
+pub mod futex;
+pub mod line;
 pub mod machine;
+pub mod memory;
 pub mod mmio;
+pub mod mmu;
+pub mod stacks;
+pub mod symbols;
+
+#[cfg(target_os = "none")]
+mod abi;
+#[cfg(target_os = "none")]
+mod backtrace;
+#[cfg(target_os = "none")]
+mod boot;
+#[cfg(target_os = "none")]
+mod cores;
+#[cfg(target_os = "none")]
+mod exceptions;
+#[cfg(target_os = "none")]
+mod fault;
+#[cfg(target_os = "none")]
+mod heap;
+#[cfg(target_os = "none")]
+mod idle;
+#[cfg(target_os = "none")]
+mod image;
+#[cfg(target_os = "none")]
+mod logger;
+#[cfg(target_os = "none")]
+mod output;
+#[cfg(target_os = "none")]
+mod power;
+#[cfg(target_os = "none")]
+#[allow(missing_docs)]
+mod provisional;
+#[cfg(target_os = "none")]
+mod start;
+#[cfg(target_os = "none")]
+mod threads;
+
+#[cfg(target_os = "none")]
+use provisional::{devices, fs, input, psci, time};

@@ -1,0 +1,363 @@
+//! The Hermit ABI: the functions of `hermit-abi` 0.5 that the application calls.
+//!
+//! Signatures, flags and error numbers are those of that crate; where it leaves something open, what
+//! Hermit's kernel does. A call that fails returns a negative error number, which `sys_errno` gives
+//! again. There is one thread a core, so priorities mean nothing, and each thread has
+//! [`stacks::STACK_SIZE`] bytes of stack.
+
+use core::ffi::{CStr, c_char};
+use core::ptr;
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+
+use alloc::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
+use hermit_abi::{
+    CLOCK_MONOTONIC, CLOCK_REALTIME, EAGAIN, EBADF, EFAULT, EINVAL, ETIMEDOUT,
+    FUTEX_RELATIVE_TIMEOUT, STDERR_FILENO, STDIN_FILENO, STDOUT_FILENO, Tid, clockid_t, dirent64,
+    pid_t, stat, timespec,
+};
+
+use super::cores::{self, MAX_CORES};
+use super::futex::NotWoken;
+use super::{fs, idle, input, output, power, stacks, threads, time};
+
+/// The last error number of each core's thread.
+static ERRNO: [AtomicI32; MAX_CORES] = [const { AtomicI32::new(0) }; MAX_CORES];
+
+/// What a call returns: a result of 0 or more, or a negative error number, which is kept.
+fn returned<T: Copy + TryInto<i64>>(result: T) -> T {
+    if let Ok(number @ i64::MIN..0) = result.try_into() {
+        ERRNO[cores::current()].store(-(number as i32), Ordering::Relaxed);
+    }
+    result
+}
+
+/// The error number of the calling thread's last call that failed.
+#[unsafe(no_mangle)]
+extern "C" fn sys_errno() -> i32 {
+    ERRNO[cores::current()].load(Ordering::Relaxed)
+}
+
+/// Same as [`sys_errno`].
+#[unsafe(no_mangle)]
+extern "C" fn sys_get_errno() -> i32 {
+    sys_errno()
+}
+
+// Memory.
+
+/// A block of `size` bytes on a multiple of `align`; null if there is none or these make no sense.
+#[unsafe(no_mangle)]
+extern "C" fn sys_alloc(size: usize, align: usize) -> *mut u8 {
+    match Layout::from_size_align(size, align) {
+        // SAFETY: the size is not zero.
+        Ok(layout) if size > 0 => unsafe { alloc(layout) },
+        _ => ptr::null_mut(),
+    }
+}
+
+/// As [`sys_alloc`], filled with zeros.
+#[unsafe(no_mangle)]
+extern "C" fn sys_alloc_zeroed(size: usize, align: usize) -> *mut u8 {
+    match Layout::from_size_align(size, align) {
+        // SAFETY: the size is not zero.
+        Ok(layout) if size > 0 => unsafe { alloc_zeroed(layout) },
+        _ => ptr::null_mut(),
+    }
+}
+
+/// Makes a block larger or smaller; it may move. Null, and the block as it was, if that fails.
+///
+/// # Safety
+/// The block is one of [`sys_alloc`] and its siblings, with that size and alignment.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sys_realloc(
+    ptr: *mut u8,
+    size: usize,
+    align: usize,
+    new_size: usize,
+) -> *mut u8 {
+    match Layout::from_size_align(size, align) {
+        Ok(layout) if !ptr.is_null() && size > 0 && new_size > 0 => {
+            // SAFETY: the caller vouches for the block; the new size is not zero.
+            unsafe { realloc(ptr, layout, new_size) }
+        }
+        _ => ptr::null_mut(),
+    }
+}
+
+/// Gives a block back.
+///
+/// # Safety
+/// As for [`sys_realloc`]; the block is not used afterwards.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sys_dealloc(ptr: *mut u8, size: usize, align: usize) {
+    if let Ok(layout) = Layout::from_size_align(size, align)
+        && !ptr.is_null()
+        && size > 0
+    {
+        // SAFETY: the caller vouches for the block.
+        unsafe { dealloc(ptr, layout) };
+    }
+}
+
+/// Same as [`sys_alloc`].
+#[unsafe(no_mangle)]
+extern "C" fn sys_malloc(size: usize, align: usize) -> *mut u8 {
+    sys_alloc(size, align)
+}
+
+/// Same as [`sys_dealloc`].
+///
+/// # Safety
+/// As for [`sys_dealloc`].
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sys_free(ptr: *mut u8, size: usize, align: usize) {
+    // SAFETY: upheld by the caller.
+    unsafe { sys_dealloc(ptr, size, align) }
+}
+
+// Time.
+
+/// Nanoseconds in `time`; `None` for one that is negative or malformed.
+fn nanoseconds(time: timespec) -> Option<u64> {
+    let seconds = u64::try_from(time.tv_sec).ok()?;
+    let rest = u64::try_from(time.tv_nsec).ok().filter(|ns| *ns < 1_000_000_000)?;
+    Some(seconds.saturating_mul(1_000_000_000).saturating_add(rest))
+}
+
+/// The time. There is no clock that knows the date: both clocks count from power on.
+///
+/// # Safety
+/// `tp` is null or valid for a write.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sys_clock_gettime(clock: clockid_t, tp: *mut timespec) -> i32 {
+    if tp.is_null() || !matches!(clock, CLOCK_MONOTONIC | CLOCK_REALTIME) {
+        return returned(-EINVAL);
+    }
+    let now = time::now_ns();
+    let now =
+        timespec { tv_sec: (now / 1_000_000_000) as i64, tv_nsec: (now % 1_000_000_000) as i32 };
+    // SAFETY: valid for a write, says the caller.
+    unsafe { tp.write(now) };
+    0
+}
+
+fn sleep_us(us: u64) {
+    idle::wait_until(&|| false, Some(time::now_us().saturating_add(us)));
+}
+
+/// Sleeps for at least `us` microseconds.
+#[unsafe(no_mangle)]
+extern "C" fn sys_usleep(us: u64) {
+    sleep_us(us);
+}
+
+/// Sleeps for at least this time.
+///
+/// # Safety
+/// `time` is null or valid for a read.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sys_nanosleep(time: *const timespec) -> i32 {
+    // SAFETY: null or valid for a read, says the caller.
+    match unsafe { time.as_ref() }.copied().and_then(nanoseconds) {
+        Some(ns) => {
+            sleep_us(ns.div_ceil(1000));
+            0
+        }
+        None => returned(-EINVAL),
+    }
+}
+
+// Threads.
+
+fn core_of(core_id: isize) -> Option<usize> {
+    usize::try_from(core_id).ok()
+}
+
+/// Starts a thread on the core `core_id`, or on any if that is negative; its number goes to `id`.
+/// `EAGAIN` if there is no such core or it is busy.
+///
+/// # Safety
+/// `id` is null or valid for a write.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sys_spawn(
+    id: *mut Tid,
+    function: extern "C" fn(usize),
+    argument: usize,
+    _priority: u8,
+    core_id: isize,
+) -> i32 {
+    let Some(tid) = threads::spawn(function, argument, core_of(core_id)) else {
+        return returned(-EAGAIN);
+    };
+    if !id.is_null() {
+        // SAFETY: valid for a write, says the caller.
+        unsafe { id.write(tid) };
+    }
+    0
+}
+
+/// As [`sys_spawn`], with at least `stack_size` bytes of stack. Returns the thread's number, or 0,
+/// which is none's, if it does not start.
+#[unsafe(no_mangle)]
+extern "C" fn sys_spawn2(
+    function: extern "C" fn(usize),
+    argument: usize,
+    _priority: u8,
+    stack_size: usize,
+    core_id: isize,
+) -> Tid {
+    if stack_size as u64 > stacks::STACK_SIZE {
+        returned(-EINVAL);
+        return 0;
+    }
+    threads::spawn(function, argument, core_of(core_id)).unwrap_or_else(|| {
+        returned(-EAGAIN);
+        0
+    })
+}
+
+/// Waits until the thread has ended.
+#[unsafe(no_mangle)]
+extern "C" fn sys_join(id: Tid) -> i32 {
+    if threads::join(id) { 0 } else { returned(-EINVAL) }
+}
+
+/// Lets others run: each thread has a core of its own, so this is only a hint to the processor.
+#[unsafe(no_mangle)]
+extern "C" fn sys_yield() {
+    core::hint::spin_loop();
+}
+
+/// The calling thread's number.
+#[unsafe(no_mangle)]
+extern "C" fn sys_getpid() -> pid_t {
+    threads::current() as pid_t
+}
+
+/// Cores that are up, which is how many threads can run.
+#[unsafe(no_mangle)]
+extern "C" fn sys_available_parallelism() -> usize {
+    cores::count()
+}
+
+/// Sleeps until it is woken through `address`, if that holds `expected`: see `hermit-abi`.
+///
+/// # Safety
+/// `address` is null or valid for atomic reads, `timeout` is null or valid for a read.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sys_futex_wait(
+    address: *mut u32,
+    expected: u32,
+    timeout: *const timespec,
+    flags: u32,
+) -> i32 {
+    if address.is_null() || flags & !FUTEX_RELATIVE_TIMEOUT != 0 {
+        return returned(-EINVAL);
+    }
+    // SAFETY: null or valid for a read, says the caller.
+    let deadline = match unsafe { timeout.as_ref() }.map(|timeout| nanoseconds(*timeout)) {
+        None => None,
+        Some(None) => return returned(-EINVAL),
+        Some(Some(ns)) => {
+            let us = ns.div_ceil(1000);
+            let start = if flags & FUTEX_RELATIVE_TIMEOUT != 0 { time::now_us() } else { 0 };
+            Some(start.saturating_add(us))
+        }
+    };
+    // SAFETY: valid for atomic reads, says the caller.
+    let word = unsafe { AtomicU32::from_ptr(address) };
+    match threads::wait(word, expected, deadline) {
+        Ok(()) => 0,
+        Err(NotWoken::Changed) => returned(-EAGAIN),
+        Err(NotWoken::TimedOut) => returned(-ETIMEDOUT),
+    }
+}
+
+/// Wakes up to `count` threads that sleep on `address`; returns how many.
+///
+/// # Safety
+/// `address` is null or valid for atomic reads.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sys_futex_wake(address: *mut u32, count: i32) -> i32 {
+    let Ok(count) = usize::try_from(count) else { return returned(-EINVAL) };
+    if address.is_null() {
+        return returned(-EINVAL);
+    }
+    let count = if count == i32::MAX as usize { usize::MAX } else { count };
+    // SAFETY: valid for atomic reads, says the caller.
+    threads::wake(unsafe { AtomicU32::from_ptr(address) }, count) as i32
+}
+
+// The end.
+
+/// Ends the program: `status` is reported and the machine powers off.
+#[unsafe(no_mangle)]
+extern "C" fn sys_exit(status: i32) -> ! {
+    power::exit(status)
+}
+
+/// Ends the program as failed.
+#[unsafe(no_mangle)]
+extern "C" fn sys_abort() -> ! {
+    power::exit(1)
+}
+
+// Files and the console.
+
+/// Fills `buf` from the counter: enough to seed a sampler, and no secret.
+///
+/// # Safety
+/// `buf` is null or valid for writes of `len` bytes.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sys_read_entropy(buf: *mut u8, len: usize, flags: u32) -> isize {
+    static STATE: AtomicU64 = AtomicU64::new(0);
+    if buf.is_null() || flags != 0 {
+        return returned(-(EINVAL as isize));
+    }
+    for i in 0..len {
+        // SplitMix64's output function over a state that the counter stirs.
+        let step = time::counter() << 8 | 0x9e37_79b9_7f4a_7c15;
+        let mut z = STATE.fetch_add(step, Ordering::Relaxed).wrapping_add(step);
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        // SAFETY: valid for writes of `len` bytes, says the caller.
+        unsafe { buf.add(i).write((z >> 56) as u8) };
+    }
+    len as isize
+}
+
+/// Reads from an open file, or from the console as soon as it has at least one byte.
+///
+/// # Safety
+/// `buf` is null or valid for writes of `len` bytes.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sys_read(fd: i32, buf: *mut u8, len: usize) -> isize {
+    if buf.is_null() {
+        return returned(-(EFAULT as isize));
+    }
+    // SAFETY: valid for writes of `len` bytes, says the caller; no one else has it meanwhile.
+    let buf = unsafe { core::slice::from_raw_parts_mut(buf, len) };
+    returned(match fd {
+        STDIN_FILENO => input::read(buf) as isize,
+        STDOUT_FILENO | STDERR_FILENO => -(EBADF as isize),
+        fd => fs::read(fd, buf),
+    })
+}
+
+/// Writes to the console, in one piece.
+///
+/// # Safety
+/// `buf` is null or valid for reads of `len` bytes.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sys_write(fd: i32, buf: *const u8, len: usize) -> isize {
+    if buf.is_null() {
+        return returned(-(EFAULT as isize));
+    }
+    if !matches!(fd, STDOUT_FILENO | STDERR_FILENO) {
+        return returned(-(EBADF as isize));
+    }
+    // SAFETY: valid for reads of `len` bytes, says the caller.
+    output::write(unsafe { core::slice::from_raw_parts(buf, len) });
+    len as isize
+}

@@ -1,0 +1,78 @@
+//! The way to here: the chain of frame records that `-C force-frame-pointers` keeps.
+
+use core::arch::asm;
+use core::fmt::{self, Write};
+
+use super::symbols::Symbols;
+use super::{cores, image};
+
+/// The most frames that are shown.
+const MAX_FRAMES: usize = 32;
+
+/// An address in the image, shown with the function it is in.
+#[derive(Clone, Copy, Debug)]
+pub struct Place(pub u64);
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let offset = self.0.wrapping_sub(image::start());
+        if !image::text().contains(&self.0) {
+            return write!(f, "{:#x}", self.0);
+        }
+        match symbols().and_then(|symbols| symbols.find(offset as u32)) {
+            Some((name, into)) => write!(f, "{name}+{into:#x}"),
+            // To be looked up in the ELF, which is linked at 0.
+            None => write!(f, "image+{offset:#x}"),
+        }
+    }
+}
+
+fn symbols() -> Option<Symbols<'static>> {
+    let range = image::symbols();
+    let len = (range.end - range.start) as usize;
+    // SAFETY: the builder put the table there, the memory is the image's, and nothing writes it.
+    let bytes = unsafe { core::slice::from_raw_parts(range.start as *const u8, len) };
+    Symbols::parse(bytes)
+}
+
+/// Writes the frames from `pc`, whose frame record is at `fp`.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write(out: &mut dyn Write, pc: u64, fp: u64) -> fmt::Result {
+    writeln!(out, "backtrace:")?;
+    writeln!(out, "  {}", Place(pc))?;
+    let mut fp = fp;
+    for _ in 0..MAX_FRAMES {
+        // A record lies on this core's stack, so that no damaged chain can lead elsewhere.
+        if fp % 16 != 0 || !cores::is_on_my_stack(fp..fp.saturating_add(16)) {
+            break;
+        }
+        // SAFETY: aligned and within the stack, which is mapped.
+        let [next, lr] = unsafe { (fp as *const [u64; 2]).read() };
+        if lr == 0 {
+            break;
+        }
+        // The call is the instruction before the one that it returns to.
+        writeln!(out, "  {}", Place(lr - 4))?;
+        if next <= fp {
+            break;
+        }
+        fp = next;
+    }
+    Ok(())
+}
+
+/// Writes the frames of the caller.
+///
+/// # Errors
+/// Those of `out`.
+#[inline(never)]
+pub fn write_here(out: &mut dyn Write) -> fmt::Result {
+    let (pc, fp): (u64, u64);
+    // SAFETY: reads two registers.
+    unsafe {
+        asm!("adr {}, .", "mov {}, x29", out(reg) pc, out(reg) fp, options(nomem, nostack));
+    }
+    write(out, pc, fp)
+}

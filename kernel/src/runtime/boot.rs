@@ -1,0 +1,131 @@
+//! The way from the firmware to Rust: `boot.s`, and the stacks and constants that it uses.
+//!
+//! The boot protocol is Linux's (Documentation/arch/arm64/booting.rst): x0 holds the device
+//! tree, MMU off, EL2 or EL1, the image on any 2 MiB boundary. Each core then runs at EL1, or
+//! at EL2 where the host extensions cannot be turned off, as on Apple's cores: there the same
+//! register names reach the EL2 registers and the same code serves both.
+//!
+//! What `boot.s` promises to Rust: MMU and caches on, relocated, `.bss` clear, interrupts masked
+//! for good, a stack on SP_EL0 and an exception stack on SP_ELx, the number of the core in
+//! `TPIDR_EL1`, the vectors in place.
+
+use core::arch::global_asm;
+use core::cell::UnsafeCell;
+use core::ops::Range;
+
+use super::mmu::{self, Table};
+use super::stacks;
+
+const EXCEPTION_STACK_SIZE: usize = stacks::EXCEPTION_STACK_SIZE as usize;
+/// Bytes of the stack on which the boot core runs until it has one with a guard page.
+const EARLY_STACK_SIZE: usize = 64 << 10;
+
+/// Memory that only `boot.s` or the processor touch.
+#[repr(C, align(4096))]
+pub struct Raw<T>(UnsafeCell<T>);
+
+impl<T> Raw<T> {
+    /// Holds `value`.
+    pub const fn new(value: T) -> Self {
+        Raw(UnsafeCell::new(value))
+    }
+}
+
+// SAFETY: Rust never makes a reference to what is inside but in `tables`, whose caller promises
+// to be alone.
+unsafe impl<T> Sync for Raw<T> {}
+
+static EARLY_STACKS: Raw<[u8; EXCEPTION_STACK_SIZE + EARLY_STACK_SIZE]> =
+    Raw::new([0; EXCEPTION_STACK_SIZE + EARLY_STACK_SIZE]);
+
+/// Tables of the final map. 32 are plenty: QEMU's `virt` uses about ten.
+static TABLES: Raw<[Table; 32]> = Raw::new([Table::EMPTY; 32]);
+
+/// What a core finds when it is started: `boot.s` reads it at these offsets.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Handover {
+    /// Top of the stack for exceptions.
+    pub exception_stack_top: u64,
+    /// Top of the stack.
+    pub stack_top: u64,
+    /// Number of the core.
+    pub core: u64,
+}
+
+global_asm!(
+    include_str!("boot.s"),
+    DEVICE_BLOCK_HIGH = const mmu::DEVICE_BLOCK >> 48,
+    DEVICE_BLOCK_LOW = const mmu::DEVICE_BLOCK & 0xffff,
+    NORMAL_BLOCK_LOW = const mmu::EARLY_NORMAL_BLOCK,
+    MAIR = const mmu::MAIR,
+    TCR_LOW = const mmu::TCR & 0xffff,
+    TCR_HIGH = const mmu::TCR >> 16,
+    SCTLR_OFF_LOW = const mmu::SCTLR_OFF & 0xffff,
+    SCTLR_OFF_HIGH = const mmu::SCTLR_OFF >> 16,
+    SCTLR_EARLY_LOW = const mmu::SCTLR_EARLY & 0xffff,
+    SCTLR_EARLY_HIGH = const mmu::SCTLR_EARLY >> 16,
+    SCTLR_LOW = const mmu::SCTLR & 0xffff,
+    SCTLR_HIGH = const mmu::SCTLR >> 16,
+    EARLY_STACKS = sym EARLY_STACKS,
+    EXCEPTION_STACK_SIZE = const EXCEPTION_STACK_SIZE,
+    EARLY_STACK_SIZE = const EARLY_STACK_SIZE,
+    TABLES = sym TABLES,
+    boot_core_main = sym boot_core_main,
+    secondary_core_main = sym secondary_core_main,
+);
+
+unsafe extern "C" {
+    /// Where a core that firmware starts enters; x0 is the address of its [`Handover`].
+    pub fn secondary_core() -> !;
+    fn set_root_table(root: u64, sctlr: u64);
+    fn move_to_stacks(handover: &Handover, run: extern "C" fn() -> !) -> !;
+}
+
+const _: () = {
+    // `boot.s` builds these with two 16-bit moves.
+    assert!(mmu::TCR >> 32 == 0 && mmu::SCTLR >> 32 == 0);
+    assert!(mmu::DEVICE_BLOCK & 0x0000_ffff_ffff_0000 == 0);
+};
+
+/// The tables of the final map and their physical address.
+///
+/// # Safety
+/// Called once, by the boot core, before it is the processor's map.
+pub unsafe fn tables() -> (&'static mut [Table], u64) {
+    let pool = TABLES.0.get();
+    // SAFETY: the caller is the only one to use them, and the processor does not walk them yet.
+    (unsafe { &mut *pool }, pool as u64)
+}
+
+/// Makes the tables at `root` this core's map.
+///
+/// # Safety
+/// They map the image and everything in use as the early map does, and are never changed again.
+pub unsafe fn use_tables(root: u64) {
+    // SAFETY: upheld by the caller. Both maps are identity maps, so that nothing moves.
+    unsafe { set_root_table(root, mmu::SCTLR) }
+}
+
+/// The stack on which the boot core starts.
+pub fn early_stacks() -> Range<u64> {
+    let start = EARLY_STACKS.0.get() as u64;
+    start..start + (EXCEPTION_STACK_SIZE + EARLY_STACK_SIZE) as u64
+}
+
+/// Leaves the early stacks for those in `handover` and calls `run` there.
+///
+/// # Safety
+/// The stacks are mapped, and no one else uses them.
+pub unsafe fn move_to(handover: &Handover, run: extern "C" fn() -> !) -> ! {
+    // SAFETY: upheld by the caller. Nothing on the stack that is left is used again.
+    unsafe { move_to_stacks(handover, run) }
+}
+
+extern "C" fn boot_core_main(device_tree: *const u8, exception_level: u64, counter: u64) -> ! {
+    super::start::start(device_tree, exception_level as u8, counter)
+}
+
+extern "C" fn secondary_core_main(core: u64) -> ! {
+    super::cores::run(core as usize)
+}

@@ -1,0 +1,270 @@
+// From the firmware to Rust. See `boot.rs` for what is promised on either side.
+//
+// Registers that live through it, on each core:
+//     x20  boot core: device tree; other cores: their `Handover`
+//     x21  exception level at entry, 1 or 2
+//     x22  virtual counter near the first instruction
+
+// The Image header: Linux, Documentation/arch/arm64/booting.rst.
+.section .head.text, "ax"
+.global _start
+_start:
+    b       boot_core
+    .long   0
+    .quad   0                           // text_offset: any 2 MiB boundary will do
+    .quad   __image_size                // more than the file: the part that is cleared too
+    .quad   (1 << 3) | (1 << 1)         // anywhere in memory; pages of 4 KiB; little endian
+    .quad   0, 0, 0
+    .ascii  "ARM\x64"
+    .long   0
+
+.section .text.boot, "ax"
+
+// Entry of the boot core: x0 is the physical address of the device tree.
+boot_core:
+    msr     daifset, #0xf
+    mov     x20, x0
+    bl      leave_el2
+    isb
+    mrs     x22, cntvct_el0
+
+    // The early map: identity, in blocks of 1 GiB. All is device memory but the GiB with the
+    // image and the device tree. The tables are written around the cache, so lines of it that
+    // may still hold something older are thrown away before and after.
+    adrp    x0, early_l0
+    adrp    x1, early_l1
+    bl      invalidate_early_tables
+    orr     x2, x1, #3
+    str     x2, [x0]
+    add     x3, x0, #8
+    mov     x4, #511
+1:  str     xzr, [x3], #8
+    subs    x4, x4, #1
+    b.ne    1b
+    movz    x2, #{DEVICE_BLOCK_HIGH}, lsl #48
+    movk    x2, #{DEVICE_BLOCK_LOW}
+    mov     x3, x1
+    mov     x4, #512
+    mov     x5, #(1 << 30)
+2:  str     x2, [x3], #8
+    add     x2, x2, x5
+    subs    x4, x4, #1
+    b.ne    2b
+    adrp    x2, __image_start
+    bl      early_normal
+    adrp    x2, __image_end
+    bl      early_normal
+    mov     x2, x20
+    bl      early_normal
+    add     x2, x20, #(2 << 20)         // the largest device tree that the protocol allows
+    bl      early_normal
+    dsb     sy
+    bl      invalidate_early_tables
+    mov     x1, #{SCTLR_EARLY_LOW}
+    movk    x1, #{SCTLR_EARLY_HIGH}, lsl #16
+    bl      enable_mmu
+
+    // Relocate: the format of SHT_RELR. An even word is the address of a pointer; the bits of an
+    // odd word, from bit 1, say which of the 63 words that follow are pointers too.
+    adrp    x0, __image_start
+    adrp    x1, __relr_start
+    add     x1, x1, :lo12:__relr_start
+    adrp    x2, __relr_end
+    add     x2, x2, :lo12:__relr_end
+3:  cmp     x1, x2
+    b.hs    7f
+    ldr     x3, [x1], #8
+    tbnz    x3, #0, 4f
+    add     x4, x0, x3
+    ldr     x5, [x4]
+    add     x5, x5, x0
+    str     x5, [x4], #8
+    b       3b
+4:  mov     x6, x4
+5:  lsr     x3, x3, #1
+    cbz     x3, 6f
+    tbz     x3, #0, 8f
+    ldr     x5, [x6]
+    add     x5, x5, x0
+    str     x5, [x6]
+8:  add     x6, x6, #8
+    b       5b
+6:  add     x4, x4, #(63 * 8)
+    b       3b
+
+7:  adrp    x1, __bss_start
+    add     x1, x1, :lo12:__bss_start
+    adrp    x2, __bss_end
+    add     x2, x2, :lo12:__bss_end
+9:  cmp     x1, x2
+    b.hs    10f
+    stp     xzr, xzr, [x1], #16
+    b       9b
+
+10: adrp    x1, {EARLY_STACKS}
+    add     x1, x1, :lo12:{EARLY_STACKS}
+    add     x1, x1, #{EXCEPTION_STACK_SIZE}
+    add     x2, x1, #{EARLY_STACK_SIZE}
+    mov     x3, #0
+    bl      set_up_core
+    mov     x0, x20
+    mov     x1, x21
+    mov     x2, x22
+    bl      {boot_core_main}
+
+// Entry of every other core: x0 is the physical address of its `Handover`.
+.global secondary_core
+secondary_core:
+    msr     daifset, #0xf
+    mov     x20, x0
+    bl      leave_el2
+    adrp    x0, {TABLES}
+    add     x0, x0, :lo12:{TABLES}
+    mov     x1, #{SCTLR_LOW}
+    movk    x1, #{SCTLR_HIGH}, lsl #16
+    bl      enable_mmu
+    ldp     x1, x2, [x20]
+    ldr     x3, [x20, #16]
+    bl      set_up_core
+    mov     x0, x3
+    bl      {secondary_core_main}
+
+// Drops from EL2 to EL1, or stays at EL2 where the host extensions cannot be turned off (Apple):
+// there the registers named _EL1 are those of EL2. Sets x21; uses x0, x1.
+leave_el2:
+    mrs     x21, CurrentEL
+    lsr     x21, x21, #2
+    cmp     x21, #2
+    b.lo    2f
+    b.hi    3f
+    mov     x0, #(1 << 31)              // HCR_EL2.RW: EL1 is AArch64
+    orr     x0, x0, #(3 << 40)          // API, APK: pointer authentication does not trap
+    msr     hcr_el2, x0
+    isb
+    msr     cntvoff_el2, xzr
+    mrs     x0, id_aa64pfr0_el1         // a GIC with system registers: open them
+    ubfx    x0, x0, #24, #4
+    cbz     x0, 1f
+    mrs     x0, s3_4_c12_c9_5           // ICC_SRE_EL2
+    mov     x1, #9                      // Enable, SRE
+    orr     x0, x0, x1
+    msr     s3_4_c12_c9_5, x0
+    isb
+1:  mrs     x0, hcr_el2
+    tbnz    x0, #34, 4f                 // E2H reads as one though zero was written
+    mrs     x0, cnthctl_el2
+    orr     x0, x0, #3                  // EL1 may use the physical counter and timer
+    msr     cnthctl_el2, x0
+    mov     x0, #0x33ff                 // RES1, and no trap of floating point
+    msr     cptr_el2, x0
+    msr     hstr_el2, xzr
+    mrs     x0, midr_el1
+    msr     vpidr_el2, x0
+    mrs     x0, mpidr_el1
+    msr     vmpidr_el2, x0
+    mov     x0, #{SCTLR_OFF_LOW}
+    movk    x0, #{SCTLR_OFF_HIGH}, lsl #16
+    msr     sctlr_el1, x0
+    mov     x0, #0x3c5                  // EL1h, everything masked
+    msr     spsr_el2, x0
+    msr     elr_el2, x30
+    eret
+4:  orr     x0, x0, #(1 << 27)          // TGE: with E2H, the EL2&0 translation regime
+    msr     hcr_el2, x0
+    isb
+2:  ret
+3:  wfi                                 // EL3: the protocol forbids it, and there is no console
+    b       3b
+
+// Turns MMU and caches on. x0: root table, x1: SCTLR_EL1. Uses x2, x3.
+enable_mmu:
+    mov     x2, #(3 << 20)              // CPACR_EL1.FPEN: floating point does not trap
+    msr     cpacr_el1, x2
+    mov     x2, #{MAIR}
+    msr     mair_el1, x2
+    movz    x2, #{TCR_LOW}
+    movk    x2, #{TCR_HIGH}, lsl #16
+    mrs     x3, id_aa64mmfr0_el1        // PARange, but not more than 48 bits
+    and     x3, x3, #0xf
+    cmp     x3, #5
+    b.ls    1f
+    mov     x3, #5
+1:  bfi     x2, x3, #32, #3             // TCR_EL1.IPS
+    msr     tcr_el1, x2
+    // Falls through.
+
+// Gives the core another root table, from where both map this code at one address. The MMU is
+// off in between: no core may see two sizes of block for one address (Arm ARM, D8.16,
+// break-before-make). Touches no memory. x0: root table, x1: SCTLR_EL1. Uses x2.
+.global set_root_table
+set_root_table:
+    mrs     x2, sctlr_el1
+    bic     x2, x2, #1
+    msr     sctlr_el1, x2
+    isb
+    msr     ttbr0_el1, x0
+    isb
+    tlbi    vmalle1
+    ic      iallu
+    dsb     nsh
+    isb
+    msr     sctlr_el1, x1
+    isb
+    ret
+
+// x0: a `Handover`, x1: what to run on its stacks; it does not return.
+.global move_to_stacks
+move_to_stacks:
+    mov     x19, x1
+    ldp     x1, x2, [x0]
+    ldr     x3, [x0, #16]
+    bl      set_up_core
+    blr     x19
+
+// x1: top of the exception stack, x2: top of the stack, x3: number of the core. Uses x4.
+// Rust runs on SP_EL0, so that an exception always finds a good stack in SP_ELx.
+set_up_core:
+    msr     spsel, #1
+    mov     sp, x1
+    msr     spsel, #0
+    mov     sp, x2
+    msr     tpidr_el1, x3
+    adrp    x4, exception_vectors
+    add     x4, x4, :lo12:exception_vectors
+    msr     vbar_el1, x4
+    isb
+    mov     x4, x30
+    mov     x29, #0                     // ends the chain of frames
+    mov     x30, #0
+    ret     x4
+
+// x1: early_l1, x2: an address. Makes its GiB normal memory. Uses x3, x4, x5.
+early_normal:
+    ubfx    x3, x2, #30, #9
+    lsl     x4, x3, #30
+    mov     x5, #{NORMAL_BLOCK_LOW}
+    orr     x4, x4, x5
+    str     x4, [x1, x3, lsl #3]
+    ret
+
+// Uses x2, x3, x4, x5.
+invalidate_early_tables:
+    mrs     x2, ctr_el0
+    ubfx    x2, x2, #16, #4             // DminLine: log2 of words
+    mov     x3, #4
+    lsl     x3, x3, x2
+    adrp    x4, early_l0
+    add     x5, x4, #8192
+1:  dc      ivac, x4
+    add     x4, x4, x3
+    cmp     x4, x5
+    b.lo    1b
+    dsb     sy
+    ret
+
+.section .boot_tables, "aw", @nobits
+.balign 4096
+early_l0:
+    .skip   4096
+early_l1:
+    .skip   4096

@@ -1,0 +1,36 @@
+//! The `log` façade's way to the console: a line with its level.
+
+use log::{LevelFilter, Log, Metadata, Record};
+
+use super::{output, time};
+
+struct Logger;
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let now = time::now_us();
+            output::print(format_args!(
+                "[{:3}.{:06}] {:5} {}\n",
+                now / 1_000_000,
+                now % 1_000_000,
+                record.level(),
+                record.args()
+            ));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Starts logging, at level Info.
+pub fn init() {
+    // Fails only when a logger is set already.
+    if log::set_logger(&Logger).is_ok() {
+        log::set_max_level(LevelFilter::Info);
+    }
+}

@@ -1,0 +1,217 @@
+//! From the device tree to the application: the boot core's way through the runtime.
+
+use alloc::borrow::ToOwned;
+use alloc::ffi::CString;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ffi::c_char;
+use core::fmt::Display;
+use core::ptr;
+
+use log::warn;
+use spin::Once;
+
+use super::machine::{Machine, Region};
+use super::memory::Ranges;
+use super::mmu::{Access, MapError, PAGE_SIZE, Tables};
+use super::stacks::Stacks;
+use super::{args, boot, cores, devices, fault, heap, image, logger, output, power, time};
+use crate::report::{Code, Event, Hello};
+
+/// The machine, for all that comes after the device tree is read.
+static MACHINE: Once<Boot> = Once::new();
+
+/// What the boot core knows of its start.
+struct Boot {
+    machine: Machine<'static>,
+    exception_level: u8,
+    counter: u64,
+    /// What the heap gets.
+    free: Ranges,
+}
+
+unsafe extern "C" {
+    /// The application. Hermit's convention: arguments and environment as C has them.
+    safe fn runtime_entry(argc: i32, argv: *const *const c_char, env: *const *const c_char) -> !;
+}
+
+/// Goes from the device tree to the first stack with a guard page.
+///
+/// `counter` is the virtual counter near the first instruction.
+pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
+    // Before the tree is read there is no console to complain on, and no way to power off.
+    let Some(tree) = device_tree_bytes(device_tree) else { power::stop_core() };
+    let Ok(machine) = Machine::from_fdt(tree) else { power::stop_core() };
+    devices::init_console(&machine);
+
+    let tree = device_tree as u64..device_tree as u64 + tree.len() as u64;
+    let mut free = free_memory(&machine, tree.clone());
+    let cores = machine.cpus.len().clamp(1, cores::MAX_CORES);
+    let Some(stacks) = free.take(Stacks::size(cores)) else {
+        stop(
+            Code::OutOfMemory,
+            &"there is no room for the cores' stacks",
+            "give the machine more memory",
+        )
+    };
+    let stacks = Stacks::new(stacks.start, cores);
+    if let Err(error) = map(&machine, tree, &free, stacks) {
+        stop(Code::Unsupported, &error, fault::HINT);
+    }
+    cores::set_stacks(stacks);
+    MACHINE.call_once(|| Boot { machine, exception_level, counter, free });
+    match cores::handover(0) {
+        // SAFETY: the stacks are mapped, and they are the boot core's own.
+        Some(handover) => unsafe { boot::move_to(&handover, go_on) },
+        None => power::stop_core(),
+    }
+}
+
+/// On the boot core's own stack: everything else, and then the application.
+extern "C" fn go_on() -> ! {
+    let Some(boot) = MACHINE.get() else { power::stop_core() };
+    let machine = &boot.machine;
+    for range in boot.free.iter() {
+        // SAFETY: mapped, free by the device tree, and given to nobody else.
+        unsafe { heap::add(range) };
+    }
+    heap::set_total(machine.memory.iter().map(|region| region.size).sum());
+    logger::init();
+    for what in &machine.left_out {
+        warn!("{what}");
+    }
+    cores::start_all(machine);
+    greet(boot);
+    enter_application(machine.bootargs)
+}
+
+/// Prints the banner and the `hello` event.
+fn greet(boot: &Boot) {
+    let version = env!("CARGO_PKG_VERSION");
+    let memory = heap::stats();
+    let hello = Hello {
+        version: version.to_owned(),
+        machine: boot.machine.model.to_owned(),
+        cpu: "?".to_owned(),
+        cpu_features: vec!["neon".to_owned()],
+        cores: cores::count(),
+        exception_level: boot.exception_level,
+        memory_bytes: memory.total_bytes,
+        memory_free_bytes: memory.free_bytes,
+        boot_us: time::ticks_to_us(time::counter() - boot.counter),
+    };
+    output::print(format_args!(
+        "Anchorite {version} on {}: {} × {}, {} MiB\n",
+        hello.machine,
+        hello.cores,
+        hello.cpu,
+        memory.total_bytes >> 20
+    ));
+    output::write(Event::Hello(hello).to_record().as_bytes());
+}
+
+/// Calls the application with the words of the boot arguments.
+fn enter_application(bootargs: &str) -> ! {
+    let words = match args::split(bootargs) {
+        Ok(words) => words,
+        Err(error) => stop(Code::InvalidConfig, &error, "close the quote, or write it as \\\""),
+    };
+    let words = core::iter::once("anchorite".to_owned()).chain(words);
+    // A device tree's text ends at its first NUL, so that none is lost here.
+    let words = words.filter_map(|word| CString::new(word).ok());
+    let mut argv: Vec<*const c_char> = words.map(|word| word.into_raw().cast_const()).collect();
+    let argc = argv.len() as i32;
+    argv.push(ptr::null());
+    static ENVIRONMENT: Environment = Environment([ptr::null()]);
+    runtime_entry(argc, argv.leak().as_ptr(), ENVIRONMENT.0.as_ptr())
+}
+
+/// No variables.
+struct Environment([*const c_char; 1]);
+
+// SAFETY: it holds no pointer but null.
+unsafe impl Sync for Environment {}
+
+fn stop(code: Code, message: &dyn Display, hint: &str) -> ! {
+    fault::end(code, format_args!("{message}"), hint, &|_| Ok(()))
+}
+
+/// The bytes of the device tree at `start`; `None` if there is none.
+fn device_tree_bytes(start: *const u8) -> Option<&'static [u8]> {
+    /// The first four bytes, and the most that a tree may have by the boot protocol.
+    const MAGIC: u32 = 0xd00d_feed;
+    const MAX_SIZE: u32 = 2 << 20;
+    let header = start.cast::<[u32; 2]>();
+    if header.is_null() || !header.is_aligned() {
+        return None;
+    }
+    // SAFETY: by the boot protocol x0 holds the address of the tree; the early map reaches it.
+    let [magic, size] = unsafe { header.read() }.map(u32::from_be);
+    if magic != MAGIC || size > MAX_SIZE {
+        return None;
+    }
+    // SAFETY: the tree is that long, within the 2 MiB that the early map reaches, and nobody
+    // writes it: it is taken out of the free memory.
+    Some(unsafe { core::slice::from_raw_parts(start, size as usize) })
+}
+
+fn free_memory(machine: &Machine<'_>, tree: core::ops::Range<u64>) -> Ranges {
+    let mut free = Ranges::new();
+    for region in &machine.memory {
+        free.add(region.range(), PAGE_SIZE);
+    }
+    for reserved in &machine.reserved {
+        free.remove(reserved.region.range(), PAGE_SIZE);
+    }
+    if let Some(initrd) = machine.initrd {
+        free.remove(initrd.range(), PAGE_SIZE);
+    }
+    free.remove(tree, PAGE_SIZE);
+    free.remove(image::whole(), PAGE_SIZE);
+    free.remove(0..PAGE_SIZE, PAGE_SIZE);
+    free
+}
+
+fn pages(range: core::ops::Range<u64>) -> core::ops::Range<u64> {
+    range.start - range.start % PAGE_SIZE..range.end.next_multiple_of(PAGE_SIZE)
+}
+
+/// Builds the final map and switches to it.
+fn map(
+    machine: &Machine<'_>,
+    tree: core::ops::Range<u64>,
+    free: &Ranges,
+    stacks: Stacks,
+) -> Result<(), MapError> {
+    // SAFETY: called once, by the boot core, on the early map.
+    let (pool, address) = unsafe { boot::tables() };
+    let mut tables = Tables::new(pool, address)?;
+    for region in devices(machine) {
+        tables.map(pages(region.range()), Access::Device)?;
+    }
+    for range in free.iter() {
+        tables.map(range, Access::Data)?;
+    }
+    tables.map(stacks.whole(), Access::Data)?;
+    for guard in stacks.guard_pages() {
+        tables.unmap(guard)?;
+    }
+    tables.map(pages(tree), Access::ReadOnly)?;
+    if let Some(initrd) = machine.initrd {
+        tables.map(pages(initrd.range()), Access::ReadOnly)?;
+    }
+    tables.map(image::text(), Access::Code)?;
+    tables.map(image::rodata(), Access::ReadOnly)?;
+    tables.map(image::data(), Access::Data)?;
+    tables.map(pages(image::symbols()), Access::ReadOnly)?;
+    tables.unmap(0..PAGE_SIZE)?;
+    // SAFETY: everything that the runtime uses is mapped as on the early map, and the tables are
+    // not changed any more.
+    unsafe { boot::use_tables(tables.root()) };
+    Ok(())
+}
+
+/// Registers and windows of the devices that drivers may use.
+fn devices<'m>(machine: &'m Machine<'_>) -> impl Iterator<Item = Region> + 'm {
+    machine.console.iter().map(|c| c.region)
+}

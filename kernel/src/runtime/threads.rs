@@ -1,0 +1,115 @@
+//! Threads: one a core.
+//!
+//! A thread is started on an idle core, runs there to its end, and nothing ever interrupts it. The
+//! boot core runs the application's first thread.
+
+use core::mem::transmute;
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use hermit_abi::Tid;
+
+use super::cores::{self, MAX_CORES};
+use super::futex::{Futexes, NotWoken};
+use super::idle;
+
+/// The application's first thread.
+const FIRST: Tid = 1;
+
+/// Who waits for what.
+static FUTEXES: Futexes<MAX_CORES> = Futexes::new();
+
+static SLOTS: [Slot; MAX_CORES] = [const { Slot::new() }; MAX_CORES];
+
+/// The next thread's number.
+static NEXT: AtomicU32 = AtomicU32::new(FIRST + 1);
+
+/// What runs on a core.
+struct Slot {
+    /// The thread's number, [`NONE`] or [`TAKEN`]; a futex.
+    tid: AtomicU32,
+    function: AtomicUsize,
+    argument: AtomicUsize,
+}
+
+/// No thread runs.
+const NONE: Tid = 0;
+/// One is about to run.
+const TAKEN: Tid = Tid::MAX;
+
+impl Slot {
+    const fn new() -> Self {
+        let (function, argument) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Slot { tid: AtomicU32::new(NONE), function, argument }
+    }
+}
+
+/// Starts a thread that runs `function(argument)`, on the core that is number `core` of those that
+/// are up, or on any idle one. Returns its number; `None` if there is no such core or it is busy.
+pub fn spawn(function: extern "C" fn(usize), argument: usize, core: Option<usize>) -> Option<Tid> {
+    let take = |core: &usize| {
+        let tid = &SLOTS[*core].tid;
+        *core != 0 && tid.compare_exchange(NONE, TAKEN, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    };
+    let mut up = (0..MAX_CORES).filter(|&core| cores::is_up(core));
+    let core = match core {
+        Some(n) => up.nth(n).filter(take)?,
+        None => up.find(take)?,
+    };
+    let tid = NEXT.fetch_add(1, Ordering::Relaxed);
+    let slot = &SLOTS[core];
+    slot.function.store(function as usize, Ordering::Relaxed);
+    slot.argument.store(argument, Ordering::Relaxed);
+    slot.tid.store(tid, Ordering::SeqCst);
+    idle::wake(core);
+    Some(tid)
+}
+
+/// Waits until thread `tid` has ended. False if there never was such a thread, or it is the
+/// caller's.
+pub fn join(tid: Tid) -> bool {
+    if tid <= FIRST || tid >= NEXT.load(Ordering::Relaxed) || tid == current() {
+        return false;
+    }
+    while let Some(slot) = SLOTS.iter().find(|slot| slot.tid.load(Ordering::SeqCst) == tid) {
+        // Woken or changed, the loop looks again.
+        let _ = wait(&slot.tid, tid, None);
+    }
+    true
+}
+
+/// The number of the calling thread.
+pub fn current() -> Tid {
+    match cores::current() {
+        0 => FIRST,
+        core => SLOTS[core].tid.load(Ordering::Relaxed),
+    }
+}
+
+/// Waits until it is woken through `word`, if that holds `expected`, or until the clock reads
+/// `deadline_us`.
+///
+/// # Errors
+/// See [`NotWoken`].
+pub fn wait(word: &AtomicU32, expected: u32, deadline_us: Option<u64>) -> Result<(), NotWoken> {
+    FUTEXES.wait(cores::current(), word, expected, |woken| idle::wait_until(woken, deadline_us))
+}
+
+/// Wakes up to `count` threads that wait for `word`; returns how many.
+pub fn wake(word: &AtomicU32, count: usize) -> usize {
+    FUTEXES.wake(word, count, idle::wake)
+}
+
+/// Runs the threads that are started on `core`, one after the other.
+pub fn run(core: usize) -> ! {
+    let slot = &SLOTS[core];
+    let tid = || slot.tid.load(Ordering::SeqCst);
+    loop {
+        idle::wait_until(&|| !matches!(tid(), NONE | TAKEN), None);
+        let function = slot.function.load(Ordering::Relaxed);
+        // SAFETY: `spawn` stored a function of this type there before it stored the number.
+        let function: extern "C" fn(usize) = unsafe { transmute(function) };
+        function(slot.argument.load(Ordering::Relaxed));
+        slot.tid.store(NONE, Ordering::SeqCst);
+        wake(&slot.tid, usize::MAX);
+    }
+}
