@@ -34,6 +34,7 @@ pub struct Futexes<const N: usize> {
 
 impl<const N: usize> Futexes<N> {
     /// No core waits.
+    #[expect(clippy::new_without_default, reason = "it lives in statics")]
     pub const fn new() -> Self {
         let woken = [const { AtomicBool::new(false) }; N];
         Futexes { waiters: Mutex::new(ArrayVec::new_const()), woken }
