@@ -30,6 +30,7 @@
 //! | devices that the tree lists and a driver uses | | read, write, device memory |
 
 pub mod args;
+pub mod console;
 pub mod esr;
 pub mod futex;
 pub mod line;
