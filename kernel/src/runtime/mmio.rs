@@ -26,6 +26,18 @@ pub trait Registers {
     fn write64(&self, offset: usize, value: u64);
 }
 
+/// Makes what this core wrote to memory before visible to all cores before anything that comes
+/// after, such as the write to a device that makes another core look.
+pub fn publish() {
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a barrier; it changes nothing.
+    unsafe {
+        core::arch::asm!("dsb ishst", options(nostack, preserves_flags));
+    }
+    #[cfg(not(target_arch = "aarch64"))]
+    core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+}
+
 #[cfg(test)]
 pub use fake::{Access, FakeRegisters};
 #[cfg(target_arch = "aarch64")]

@@ -33,6 +33,7 @@ pub mod args;
 pub mod console;
 pub mod esr;
 pub mod futex;
+pub mod irq;
 pub mod line;
 pub mod machine;
 pub mod memory;
