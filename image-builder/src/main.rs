@@ -4,9 +4,16 @@
 
 #![forbid(unsafe_code)]
 
+mod checksum;
+mod disk;
+mod fat;
 mod kernel_image;
+mod model;
 mod output;
+mod progress;
+mod size;
 mod symbols;
+mod volume;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,11 +38,14 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Makes a disk with models, their checksums and the configuration
+    Disk(disk::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Kernel { elf, out } => kernel_image::build(&elf, &out),
+        Command::Disk(options) => disk::build(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

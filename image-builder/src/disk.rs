@@ -1,0 +1,283 @@
+//! `image-builder disk`: a FAT volume with models, their sums, and the configuration.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use kernel::app::config::Config;
+use sha2::{Digest, Sha256};
+
+use crate::checksum::{self, Sum};
+use crate::fat::{self, FileSpec, Identity, Layout, Misfit};
+use crate::model::ModelFile;
+use crate::progress::Progress;
+use crate::volume::{Content, Extent, Notes, Volume};
+use crate::{output, size};
+
+/// Where the kernel looks for its configuration.
+const CONFIG: &str = "anchorite.toml";
+/// Where the kernel looks for models.
+const MODELS: &str = "models";
+/// Bytes that are copied at a time.
+const CHUNK: usize = 1 << 20;
+
+/// What is asked for.
+#[derive(clap::Args)]
+pub struct Options {
+    /// The disk image to write
+    #[arg(long)]
+    out: PathBuf,
+    /// Size of the volume, such as 64M or 4G; `auto`: as large as it must be
+    #[arg(long, default_value = "auto", value_parser = volume_size)]
+    size: VolumeSize,
+    /// Label of the volume
+    #[arg(long, default_value = "ANCHORITE", value_parser = volume_label)]
+    label: Label,
+    /// Configuration for the kernel; if none is given, one that names the first model
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Read the image back and compare
+    #[arg(long)]
+    verify: bool,
+    /// The models
+    #[arg(required = true, value_name = "MODEL.gguf")]
+    models: Vec<PathBuf>,
+}
+
+#[derive(Clone, Copy)]
+enum VolumeSize {
+    Auto,
+    Bytes(u64),
+}
+
+fn volume_size(text: &str) -> Result<VolumeSize, String> {
+    if text == "auto" {
+        return Ok(VolumeSize::Auto);
+    }
+    let bytes = size::parse(text)?;
+    if !(fat::SMALLEST..=fat::LARGEST).contains(&bytes) || !bytes.is_multiple_of(512) {
+        return Err("expected whole sectors of 512 bytes, and from 8M to 2T".to_owned());
+    }
+    Ok(VolumeSize::Bytes(bytes))
+}
+
+/// A label, padded as FAT stores it.
+type Label = [u8; 11];
+
+fn volume_label(text: &str) -> Result<Label, String> {
+    let allowed = |c: u8| c.is_ascii_alphanumeric() || b" _-$%'@~!(){}^#&".contains(&c);
+    if text.trim().is_empty() || text.len() > 11 || !text.bytes().all(allowed) {
+        return Err("expected 1 to 11 letters, digits, or _ and -".to_owned());
+    }
+    let mut label = [b' '; 11];
+    label[..text.len()].copy_from_slice(text.to_ascii_uppercase().as_bytes());
+    Ok(label)
+}
+
+/// Writes the disk image, and says what is on it.
+pub fn build(options: &Options) -> Result<()> {
+    let models = open_models(&options.models)?;
+    let config = read_config(options.config.as_deref(), &models)?;
+    let contents = Contents { config, models };
+    let layout = contents.lay_out(options.size, options.label)?;
+    output::write_whole(&options.out, |file| {
+        let written = contents.write(file, &layout)?;
+        if options.verify {
+            verify(file.try_clone()?, &written)?;
+        }
+        Ok(())
+    })?;
+    println!(
+        "{}: {}, {}, clusters of {}{}",
+        options.out.display(),
+        layout.geometry.kind,
+        size::human(layout.geometry.bytes),
+        size::human(layout.geometry.cluster.into()),
+        if options.verify { ", read back and equal" } else { "" }
+    );
+    for (name, model) in &contents.models {
+        println!("    {MODELS}/{name}: {}", size::human(model.bytes));
+    }
+    Ok(())
+}
+
+type Models = Vec<(String, ModelFile)>;
+
+fn models_names(models: &Models) -> Vec<&str> {
+    models.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+fn open_models(paths: &[PathBuf]) -> Result<Models> {
+    let mut models = Models::new();
+    // FAT does not tell upper and lower case apart.
+    let mut taken = BTreeMap::new();
+    for path in paths {
+        let model = ModelFile::open(path)?;
+        let name = model.fat_name()?.to_owned();
+        if let Some(other) = taken.insert(name.to_lowercase(), path) {
+            bail!(
+                "{} and {} would have one name on the disk: rename one",
+                other.display(),
+                path.display()
+            );
+        }
+        models.push((name, model));
+    }
+    Ok(models)
+}
+
+/// The configuration: the one at `path`, checked, or one that names the first model.
+fn read_config(path: Option<&Path>, models: &Models) -> Result<String> {
+    let Some(path) = path else {
+        // Names for FAT hold no quote, no backslash and no control character.
+        return Ok(format!(
+            "# Settings of Anchorite; boot arguments of the same names override them.\n\
+             model = \"{}\"\n",
+            models[0].0
+        ));
+    };
+    let shown = path.display();
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
+    let config = Config::from_toml(&text)
+        .map_err(|e| anyhow::anyhow!("{shown} is no configuration: {e} ({})", e.hint()))?;
+    match &config.model {
+        Some(name) => ensure!(
+            models.iter().any(|(there, _)| there == name),
+            "{shown} asks for the model {name}, but the models are {}",
+            models_names(models).join(", ")
+        ),
+        None if models.len() > 1 => eprintln!(
+            "image-builder: warning: {shown} names none of the models, so boot with model=NAME"
+        ),
+        None => {}
+    }
+    Ok(text)
+}
+
+/// What goes on the disk.
+struct Contents {
+    config: String,
+    models: Models,
+}
+
+impl Contents {
+    /// The files of the disk: the configuration, then each model and its sum.
+    fn files(&self) -> Vec<FileSpec> {
+        let mut files = vec![FileSpec { path: CONFIG.into(), bytes: self.config.len() as u32 }];
+        for (name, model) in &self.models {
+            let line = Sum::of(b"").line(name).len() as u32;
+            // The model's size was checked against FAT's limit.
+            files.push(FileSpec { path: format!("{MODELS}/{name}"), bytes: model.bytes as u32 });
+            files.push(FileSpec { path: format!("{MODELS}/{name}.sha256"), bytes: line });
+        }
+        files
+    }
+
+    fn lay_out(&self, size: VolumeSize, label: Label) -> Result<Layout> {
+        let files = self.files();
+        // A serial number that is the same for the same content.
+        let id = Sum::of(format!("{files:?} {label:?} {}", self.config).as_bytes()).prefix();
+        let bytes = match size {
+            VolumeSize::Auto => None,
+            VolumeSize::Bytes(bytes) => Some(bytes),
+        };
+        match fat::lay_out(&files, bytes, Identity { label, id }) {
+            Ok(layout) => Ok(layout),
+            Err(Misfit::TooSmall { needed }) => bail!(
+                "the volume is too small for this: it takes at least --size {}M",
+                needed.div_ceil(1 << 20)
+            ),
+            Err(Misfit::TooMuch) => bail!("no FAT volume holds that much: take fewer models"),
+        }
+    }
+
+    /// Writes the volume to an empty file; gives what each file is to read back as.
+    fn write(&self, disk: &mut File, layout: &Layout) -> Result<Vec<(String, Content)>> {
+        disk.set_len(layout.geometry.bytes)?;
+        let mut written = Vec::new();
+        let mut files = self.files().into_iter().zip(&layout.starts);
+        let mut put = |from: &mut dyn Read| -> Result<Sum> {
+            let (file, &start) = files.next().expect("as many as `files` gives");
+            let sum = copy(from, disk, start, &file)?;
+            let bytes = u64::from(file.bytes);
+            let extents = if bytes > 0 { vec![Extent { start, bytes }] } else { Vec::new() };
+            written.push((file.path, Content { bytes, sum, extents }));
+            Ok(sum)
+        };
+        put(&mut self.config.as_bytes())?;
+        for (name, model) in &self.models {
+            let sum = put(&mut &model.file).with_context(|| model.path.display().to_string())?;
+            compare_with_sum_beside(&model.path, sum)?;
+            put(&mut sum.line(name).as_bytes())?;
+        }
+        for (start, bytes) in &layout.metadata {
+            disk.seek(SeekFrom::Start(*start))?;
+            disk.write_all(bytes)?;
+        }
+        Ok(written)
+    }
+}
+
+/// Copies one file to its place on the disk, which holds zeros there, and sums it.
+fn copy(from: &mut dyn Read, disk: &mut File, start: u64, file: &FileSpec) -> Result<Sum> {
+    let bytes = u64::from(file.bytes);
+    let mut progress = Progress::new(format!("writing {}", file.path), bytes);
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; CHUNK];
+    let mut done = 0;
+    loop {
+        let n = from.read(&mut buffer)?;
+        if n == 0 {
+            break;
+        }
+        ensure!(done + n as u64 <= bytes, "it grew while it was read; try again");
+        hasher.update(&buffer[..n]);
+        // A hole in a sparse file stays one.
+        if buffer[..n].iter().any(|&byte| byte != 0) {
+            disk.seek(SeekFrom::Start(start + done))?;
+            disk.write_all(&buffer[..n])?;
+        }
+        done += n as u64;
+        progress.add(n);
+    }
+    ensure!(done == bytes, "it shrank while it was read; try again");
+    Ok(Sum::finish(hasher))
+}
+
+fn compare_with_sum_beside(model: &Path, sum: Sum) -> Result<()> {
+    if let Some(expected) = checksum::read_beside(model)? {
+        ensure!(
+            expected == sum,
+            "ChecksumMismatch: {} has the SHA-256 sum\n    {sum}, but {} says\n    {expected}; \
+             fetch the model again",
+            model.display(),
+            checksum::beside(model).display()
+        );
+    }
+    Ok(())
+}
+
+/// Reads the volume in `file` through `fatfs`, and compares it with what was written.
+fn verify(file: File, written: &[(String, Content)]) -> Result<()> {
+    let notes = Notes::default();
+    let volume = Volume::mount(file, &notes)?;
+    let paths: Vec<_> = volume.files()?.into_iter().map(|(path, _)| path).collect();
+    for (path, expected) in written {
+        ensure!(paths.contains(path), "{path} is not on the disk; there are only {paths:?}");
+        let mut progress = Progress::new(format!("reading {path}"), expected.bytes);
+        let seen = volume
+            .read_file(path, |part| progress.add(part.len()))
+            .with_context(|| format!("cannot read back {path}"))?;
+        ensure!(
+            seen == *expected,
+            "{path} does not read back as it was written: {seen:?}, not {expected:?}"
+        );
+    }
+    ensure!(paths.len() == written.len(), "there are more files than were written: {paths:?}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! A model's file as the builder sees it: its name, its size, and its checked GGUF header.
+
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use kernel::llm::gguf::{Gguf, MAGIC};
+
+use crate::size;
+
+/// The largest file that FAT can hold.
+const FAT_LIMIT: u64 = u32::MAX as u64;
+/// How much of a file is read to find the whole header, in steps. Tokenizers take a few MiB.
+const HEADER_STEPS: [u64; 3] = [1 << 20, 32 << 20, 512 << 20];
+
+/// A file that holds a whole GGUF model, open for reading from its start.
+pub struct ModelFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// Its first bytes, with the whole header.
+    pub header: Vec<u8>,
+    /// The file, open at its start.
+    pub file: File,
+}
+
+impl ModelFile {
+    /// Opens and checks the model at `path`.
+    ///
+    /// # Errors
+    /// It cannot be read, is no GGUF file, or ends before its last tensor.
+    pub fn open(path: &Path) -> Result<ModelFile> {
+        let shown = path.display();
+        let cannot_read = || format!("cannot read {shown}");
+        let mut file = File::open(path).with_context(cannot_read)?;
+        let metadata = file.metadata().with_context(cannot_read)?;
+        ensure!(metadata.is_file(), "{shown} is no file");
+        let bytes = metadata.len();
+
+        let mut header = Vec::new();
+        for step in HEADER_STEPS {
+            let missing = step - header.len() as u64;
+            (&file).take(missing).read_to_end(&mut header).with_context(cannot_read)?;
+            let whole_file = header.len() as u64 >= bytes;
+            let error = match Gguf::parse_header(&header, bytes) {
+                Ok(_) => {
+                    file.rewind().with_context(cannot_read)?;
+                    return Ok(ModelFile { path: path.into(), bytes, header, file });
+                }
+                Err(error) => error,
+            };
+            if !header.starts_with(&MAGIC) {
+                bail!("{shown} is no GGUF file: it does not start with \"GGUF\"");
+            }
+            if whole_file || step == HEADER_STEPS[HEADER_STEPS.len() - 1] {
+                return Err(error).with_context(|| {
+                    format!("{shown} is damaged or not all there; fetch it again and compare its checksum")
+                });
+            }
+        }
+        unreachable!("the last step returns")
+    }
+
+    /// The header, which [`ModelFile::open`] has checked.
+    pub fn gguf(&self) -> Gguf<'_> {
+        Gguf::parse_header(&self.header, self.bytes).expect("checked when it was opened")
+    }
+
+    /// The name under which a FAT volume can hold it.
+    ///
+    /// # Errors
+    /// FAT cannot hold that name, or that much.
+    pub fn fat_name(&self) -> Result<&str> {
+        let shown = self.path.display();
+        if self.bytes > FAT_LIMIT {
+            bail!(
+                "{shown} has {}, but a file on a FAT volume has at most 4 GiB less one byte: take \
+                 a smaller quantisation of the model (Q4_0)",
+                size::human(self.bytes)
+            );
+        }
+        let Some(name) = self.path.file_name().and_then(|name| name.to_str()) else {
+            bail!("the name of {shown} is no UTF-8 text: rename it");
+        };
+        ensure!(name.ends_with(".gguf"), "the name of {shown} must end in .gguf: rename it");
+        if let Some(c) = name.chars().find(|&c| !fat_can_hold(c)) {
+            bail!("the name of {shown} has the character {c:?}, which FAT cannot hold: rename it");
+        }
+        // The sum's file has the longer name; FAT counts UTF-16 units, fatfs bytes.
+        let limit = 255 - ".sha256".len();
+        ensure!(name.len() <= limit, "the name of {shown} is longer than {limit} bytes: rename it");
+        Ok(name)
+    }
+}
+
+/// Microsoft's FAT specification, section 7: what a long name may consist of.
+fn fat_can_hold(c: char) -> bool {
+    c.is_ascii_alphanumeric()
+        || "$%'-_@~`!(){}^#&+,;=[]. ".contains(c)
+        || ('\u{80}'..='\u{ffff}').contains(&c)
+}

@@ -1,0 +1,59 @@
+//! What the user sees of work that takes longer than a second.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use crate::size;
+
+/// Shows how far some bytes have got, on standard error.
+pub struct Progress {
+    what: String,
+    total: u64,
+    done: u64,
+    started: Instant,
+    shown: Option<Instant>,
+    terminal: bool,
+}
+
+impl Progress {
+    /// Of `total` bytes that `what` is done to ("hashing tiny.gguf").
+    pub fn new(what: String, total: u64) -> Progress {
+        let terminal = std::io::stderr().is_terminal();
+        Progress { what, total, done: 0, started: Instant::now(), shown: None, terminal }
+    }
+
+    /// `bytes` more are done.
+    pub fn add(&mut self, bytes: usize) {
+        self.done += bytes as u64;
+        // A terminal's line is written over; in a log each line stays.
+        let pause = Duration::from_millis(if self.terminal { 250 } else { 5000 });
+        let due = match self.shown {
+            Some(shown) => shown.elapsed() >= pause,
+            None => self.started.elapsed() >= Duration::from_secs(1),
+        };
+        if due {
+            self.shown = Some(Instant::now());
+            self.show();
+        }
+    }
+
+    fn show(&self) {
+        let percent = (self.done * 100).checked_div(self.total).unwrap_or(100);
+        let per_second = self.done as f64 / self.started.elapsed().as_secs_f64();
+        let line = format!("{}: {percent} %, {}/s", self.what, size::human(per_second as u64));
+        let mut err = std::io::stderr();
+        // A closed standard error is no reason to stop.
+        let _ = match self.terminal {
+            true => write!(err, "\r\x1b[K{line}").and_then(|()| err.flush()),
+            false => writeln!(err, "{line}"),
+        };
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.terminal && self.shown.is_some() {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
