@@ -175,7 +175,7 @@ impl Run<'_> {
                 Some(Verdict {
                     kind: Kind::Timeout,
                     exit_status: 4,
-                    message: message + &self.guest_error(),
+                    message: message + &self.before_that(),
                     hint: hint.into(),
                 })
             }
@@ -196,7 +196,7 @@ impl Run<'_> {
                     format!(
                         "the guest powered off or reset without an `exit` event, {}{}",
                         self.last_words(),
-                        self.guest_error()
+                        self.before_that()
                     ),
                     "look at the serial log (--keep-log FILE)",
                 ));
@@ -215,7 +215,7 @@ impl Run<'_> {
             message: format!(
                 "QEMU ended {how} {}{reason}{}",
                 self.last_words(),
-                self.guest_error()
+                self.before_that()
             ),
             hint: "run its command line by hand (it is in --report FILE, or see --print)".into(),
         })
@@ -352,14 +352,16 @@ impl Run<'_> {
         })
     }
 
-    /// The error that the guest had reported by the time it was cut short.
-    fn guest_error(&self) -> String {
-        match self.last_fault() {
-            Some(Fault { code, message, .. }) => {
-                format!("; the guest had reported {code}: {message}")
-            }
-            None => String::new(),
+    /// What else had gone wrong by the time that the guest was cut short.
+    fn before_that(&self) -> String {
+        let mut text = String::new();
+        if let Some(Fault { code, message, .. }) = self.last_fault() {
+            text += &format!("; the guest had reported {code}: {message}");
         }
+        if let Some(Garbled { line, error }) = self.evidence.garbled {
+            text += &format!("; it had sent an event that cannot be read ({error}): {line}");
+        }
+        text
     }
 
     fn last_words(&self) -> &'static str {

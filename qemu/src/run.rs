@@ -221,6 +221,12 @@ impl Watch {
                 None => messages.recv().ok(),
                 Some((deadline, end)) => {
                     let left = deadline.saturating_duration_since(Instant::now());
+                    // A guest that never stops talking must not put off its end; but while there
+                    // is something to read, it is not silent.
+                    let silence = matches!(end, End::Timeout(Timeout::Idle, _));
+                    if left.is_zero() && !silence {
+                        return Ok(Some(end));
+                    }
                     match messages.recv_timeout(left) {
                         Ok(message) => Some(message),
                         Err(RecvTimeoutError::Timeout) => return Ok(Some(end)),

@@ -1,0 +1,330 @@
+//! Runs of the harness against a QEMU that plays canned serial logs: what it shows, how it exits,
+//! and that no process stays behind.
+
+mod support;
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kernel::report::Code;
+use rustix::process::{Signal, kill_process};
+use serde_json::Value;
+use support::{Shown, Stage, error, exit, hello, log, model, result, word};
+
+/// A run that goes well: the text it shows, and all that is on the line.
+const TEXT: &str = "Anchorite\n\rtiny [#.]\rtiny [##]\nOnce upon\n";
+
+fn good_log() -> Vec<u8> {
+    log([
+        &"Anchorite\n" as _,
+        &hello() as _,
+        &"\rtiny [#.]\rtiny [##]\n" as _,
+        &model() as _,
+        &"Once upon\n" as _,
+        &result("Once upon", &[5, 7]) as _,
+        &exit(0) as _,
+    ])
+}
+
+#[test]
+fn the_text_is_shown_and_the_figures_summed_up() {
+    let stage = Stage::new("cat log", &good_log());
+    let shown = stage.run(&["--expect", "upon", "--expect-tokens", "2"]);
+    shown.assert(0, "2 tokens at 43.0/s");
+    shown.assert(0, "tiny.gguf: 23.0 MB loaded in 0.500 s at 46.0 MB/s");
+    assert_eq!(shown.stdout, TEXT);
+    stage.assert_no_qemu_left();
+}
+
+#[test]
+fn the_text_is_shown_as_it_comes() {
+    let stage = Stage::new("printf 'Once '; read -r line <gate; cat log", &good_log());
+    assert!(Command::new("mkfifo").arg(stage.path("gate")).status().unwrap().success());
+    let mut harness = stage.harness(&[]).spawn().unwrap();
+    let mut first = [0; 5];
+    harness.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"Once ");
+    // Only now may QEMU go on.
+    stage.put("gate", b"\n");
+    Shown::of(harness).assert(0, "");
+}
+
+#[test]
+fn all_of_it_can_be_kept() {
+    let stage = Stage::new("echo careful >&2; cat log", &good_log());
+    let (report, serial) = (stage.path("report.json"), stage.path("serial.log"));
+    let disk = stage.path("disk,1");
+    let shown = stage.run(&[
+        "--report",
+        word(&report),
+        "--keep-log",
+        word(&serial),
+        "--disk",
+        word(&disk),
+        "--prompt",
+        "a \"b\"",
+    ]);
+    shown.assert(0, "careful");
+    assert_eq!(std::fs::read(serial).unwrap(), good_log());
+
+    let arguments = stage.read("arguments");
+    let disk_option = format!("file.filename={}", word(&disk).replace(',', ",,"));
+    assert!(arguments.contains(&disk_option), "{arguments}");
+    assert!(arguments.contains("-append\nprompt=\"a \\\"b\\\"\"\n"), "{arguments}");
+
+    let report: Value = serde_json::from_str(&stage.read("report.json")).unwrap();
+    assert_eq!(report["verdict"]["kind"], "passed");
+    assert_eq!(report["verdict"]["exit_status"], 0);
+    assert_eq!(report["qemu_stderr"], "careful\n");
+    assert_eq!(report["serial_bytes"], good_log().len());
+    assert_eq!(report["command"][1], "-machine");
+    let events = report["events"].as_array().unwrap();
+    let names: Vec<&str> = events.iter().map(|e| e["event"].as_str().unwrap()).collect();
+    assert_eq!(names, ["hello", "model", "result", "exit"]);
+    assert_eq!(events[2]["output"], "Once upon");
+    let us = |name: &str| report["host_us"][name].as_u64().unwrap_or_else(|| panic!("{name}"));
+    assert_eq!(us("hello"), events[0]["host_us"].as_u64().unwrap());
+    assert_eq!(us("first_result") - us("first_token"), 4);
+    assert!(us("hello") <= us("first_text") && us("first_text") <= us("end"));
+}
+
+#[test]
+fn the_line_can_be_shown_as_it_is() {
+    let stage = Stage::new("cat log", &good_log());
+    let shown = stage.run(&["--raw"]);
+    shown.assert(0, "");
+    assert_eq!(shown.stdout.as_bytes(), good_log());
+}
+
+#[test]
+fn a_run_with_an_error_fails_and_says_why() {
+    let serial = log([
+        &hello() as _,
+        &error(Code::ChecksumMismatch, "tiny.gguf has another sum") as _,
+        &exit(1) as _,
+    ]);
+    let stage = Stage::new("cat log", &serial);
+    let report = stage.path("report.json");
+    let shown = stage.run(&["--report", word(&report)]);
+    shown.assert(1, "error: ChecksumMismatch: tiny.gguf has another sum\nhint: try this\n");
+    assert!(stage.read("report.json").contains("\"kind\": \"failed\""));
+    stage.run(&["--expect-error", "ChecksumMismatch", "--expect-tokens", "0"]).assert(0, "");
+    stage.run(&["--expect-error", "OutOfMemory"]).assert(1, "expected OutOfMemory");
+}
+
+#[test]
+fn a_panic_before_the_first_event_fails_the_run() {
+    let serial =
+        log([&"boo" as _, &"\n" as _, &error(Code::Panic, "at x.rs:7") as _, &exit(1) as _]);
+    Stage::new("cat log", &serial).run(&[]).assert(1, "Panic: at x.rs:7");
+}
+
+#[test]
+fn what_was_expected_must_come() {
+    let stage = Stage::new("cat log", &good_log());
+    stage.run(&["--expect", "Paris"]).assert(1, "does not hold \"Paris\"");
+    stage.run(&["--expect-tokens", "3"]).assert(1, "2 tokens were generated instead of 3");
+    stage.run(&["--mode", "test"]).assert(1, "without a `test` event");
+}
+
+#[test]
+fn a_qemu_that_dies_is_no_failure_of_the_guest() {
+    let stage = Stage::new("cat log; echo 'fake: no' >&2; exit 7", &log([&hello() as _]));
+    stage.run(&[]).assert(3, "QEMU ended with status 7 after the `hello` event: fake: no");
+    let stage = Stage::new("cat log; kill -KILL $$", &good_log());
+    stage.run(&[]).assert(3, "QEMU ended by signal 9 after the `exit` event");
+    let stage = Stage::new("cat log", &log([&hello() as _]));
+    stage.run(&[]).assert(1, "powered off or reset without an `exit` event");
+}
+
+#[test]
+fn a_missing_qemu_is_told_with_its_cure() {
+    let stage = Stage::new("", b"");
+    let shown = stage.run(&["--qemu", "/nonexistent/qemu"]);
+    shown.assert(3, "cannot start /nonexistent/qemu");
+    shown.assert(3, "qemu-system-arm");
+}
+
+#[test]
+fn a_guest_that_does_not_boot_is_ended() {
+    let stage = Stage::new("exec sleep 1000", b"");
+    stage.run(&["--boot-timeout", "0.3"]).assert(4, "no `hello` event within 0.3 s");
+    stage.assert_no_qemu_left();
+}
+
+#[test]
+fn a_guest_that_falls_silent_is_ended() {
+    let stage = Stage::new("cat log; exec sleep 1000", &log([&hello() as _, &"Once" as _]));
+    let shown = stage.run(&["--idle-timeout", "0.3"]);
+    shown.assert(4, "no sign of life for 0.3 s after the `hello` event");
+    assert_eq!(shown.stdout, "Once\n", "the message stands on a line of its own");
+    stage.assert_no_qemu_left();
+}
+
+#[test]
+fn a_guest_that_never_comes_to_an_end_is_ended() {
+    let stage = Stage::new("cat log; exec yes", &log([&hello() as _]));
+    stage.run(&["--timeout", "0.5"]).assert(4, "not finished after 0.5 s");
+    stage.assert_no_qemu_left();
+}
+
+#[test]
+fn a_qemu_that_does_not_listen_is_ended_by_force() {
+    let stage = Stage::new("trap '' TERM; exec sleep 1000", b"");
+    stage.run(&["--boot-timeout", "0.3"]).assert(4, "no `hello`");
+    stage.assert_no_qemu_left();
+}
+
+#[test]
+fn a_guest_that_does_not_power_off_is_ended_and_fails() {
+    let stage = Stage::new("cat log; exec sleep 1000", &good_log());
+    stage.run(&[]).assert(1, "said `exit` but did not power off within 5 s");
+    stage.assert_no_qemu_left();
+}
+
+#[test]
+fn half_an_event_fails_the_run() {
+    let serial = log([&hello() as _, &"\x1e{\"event\":\"resu" as _]);
+    let stage = Stage::new("cat log", &serial);
+    let shown = stage.run(&[]);
+    shown.assert(1, "without an `exit` event");
+    shown.assert(1, "(cut off before its end): {\"event\":\"resu");
+    let serial = log([&hello() as _, &"\x1e{\"event\":\"resu\n" as _, &exit(0) as _]);
+    Stage::new("cat log", &serial).run(&[]).assert(1, "an event that cannot be read");
+}
+
+#[test]
+fn a_line_that_is_no_text_is_shown_as_well_as_can_be() {
+    let serial = log([
+        &hello() as _,
+        &model() as _,
+        &b"Gr\xfc\xc3\xbc\xf0\x9f\n".as_slice() as _,
+        &result("", &[]) as _,
+        &exit(0) as _,
+    ]);
+    let shown = Stage::new("cat log", &serial).run(&[]);
+    shown.assert(0, "");
+    assert_eq!(shown.stdout, "Gr\u{fffd}ü\u{fffd}\n");
+}
+
+#[test]
+fn text_that_looks_like_an_event_is_none() {
+    let serial = log([
+        &hello() as _,
+        &"{\"event\":\"exit\",\"status\":7}\nsays \x1e{\"event\":\"exit\",\"status\":7}\n" as _,
+        &result("", &[]) as _,
+        &exit(0) as _,
+    ]);
+    let shown = Stage::new("cat log", &serial).run(&[]);
+    shown.assert(0, "");
+    assert!(shown.stdout.contains("says \u{241e}{"), "{}", shown.stdout);
+}
+
+#[test]
+fn a_flood_does_not_fill_the_memory() {
+    // 300 MB in one line, and a harness that may have 200 MB of address space.
+    let script = "cat log; head -c 300000000 /dev/zero | tr '\\0' x; echo; cat rest";
+    let stage = Stage::new(script, &log([&hello() as _]));
+    stage.put("rest", &log([&result("", &[]) as _, &exit(0) as _]));
+    let mut limited = Command::new("sh");
+    limited.arg("-c").arg("ulimit -v 200000 && exec \"$0\" \"$@\"");
+    limited.arg(env!("CARGO_BIN_EXE_anchorite-qemu")).arg("--kernel").arg(stage.path("image"));
+    stage.set_up(&mut limited);
+    limited.stdout(Stdio::null());
+    Shown::of(limited.spawn().unwrap()).assert(0, "0 tokens");
+}
+
+#[test]
+fn a_screen_that_goes_away_does_not_change_the_verdict() {
+    let stage = Stage::new("head -c 1000000 /dev/zero; echo; cat log", &good_log());
+    let mut harness = stage.harness(&["--expect-tokens", "3"]).spawn().unwrap();
+    drop(harness.stdout.take());
+    Shown::of(harness).assert(1, "2 tokens were generated");
+}
+
+#[test]
+fn signals_end_qemu_too() {
+    for (signal, status) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+        let stage = Stage::new("exec sleep 1000", b"");
+        let harness = stage.harness(&[]).spawn().unwrap();
+        stage.qemu();
+        kill_process(rustix::process::Pid::from_child(&harness), signal).unwrap();
+        let start = Instant::now();
+        Shown::of(harness).assert(status, "stopped by signal");
+        assert!(start.elapsed() < Duration::from_secs(2), "SIGTERM is enough for a `sleep`");
+        stage.assert_no_qemu_left();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_harness_that_is_killed_takes_qemu_along() {
+    let stage = Stage::new("exec sleep 1000", b"");
+    let mut harness = stage.harness(&[]).spawn().unwrap();
+    stage.qemu();
+    harness.kill().unwrap();
+    harness.wait().unwrap();
+    stage.assert_no_qemu_left();
+}
+
+#[test]
+fn wrong_usage_starts_nothing() {
+    let stage = Stage::new("", b"");
+    stage.run(&["--smp", "9", "--gic", "2"]).assert(2, "--gic 3");
+    stage.run(&["--disk", "/nonexistent/disk"]).assert(2, "there is no model disk");
+    stage.run(&["--report", "/nonexistent/report"]).assert(2, "cannot write");
+    stage.run(&["--nonsense"]).assert(2, "--nonsense");
+    let shown = stage.run(&["--print", "--set", "prompt=it's"]);
+    shown.assert(0, "");
+    assert!(shown.stdout.contains("-append 'prompt=it'\\''s'"), "{}", shown.stdout);
+    assert!(!stage.path("pid").exists());
+}
+
+/// A guest that answers each line it reads, and its commands without a `result`.
+const CHATTER: &str = "cat log; while read -r line; do \
+    case $line in /quit) cat end; exit;; /*) echo \"<$line>\";; '') echo nothing;; \
+    *) echo \"[$line]\"; sleep 0.1; cat answer;; esac; done";
+
+fn chat() -> Stage {
+    let stage = Stage::new(CHATTER, &log([&hello() as _, &model() as _]));
+    stage.put("answer", &log([&"Yes.\n" as _, &result("Yes.", &[5]) as _]));
+    stage.put("end", &log([&exit(0) as _]));
+    stage
+}
+
+#[test]
+fn a_chat_can_be_scripted() {
+    let stage = chat();
+    stage.put("lines", b"Hello\n\n/stats\nAre you there?");
+    let mut harness = stage.harness(&["chat", "--expect-tokens", "2"]);
+    harness.stdin(std::fs::File::open(stage.path("lines")).unwrap());
+    let shown = Shown::of(harness.spawn().unwrap());
+    shown.assert(0, "2 answers, 2 tokens");
+    assert_eq!(shown.stdout, "[Hello]\nYes.\nnothing\n</stats>\n[Are you there?]\nYes.\n");
+    stage.assert_no_qemu_left();
+}
+
+#[test]
+fn a_chat_that_waits_for_its_person_is_not_idle() {
+    let stage = chat();
+    let mut harness = stage.harness(&["chat", "--idle-timeout", "0.5"]);
+    let mut harness = harness.stdin(Stdio::piped()).spawn().unwrap();
+    let input = harness.stdin.take();
+    stage.qemu();
+    thread::sleep(Duration::from_millis(1500));
+    assert!(harness.try_wait().unwrap().is_none(), "the person may take any time");
+    drop(input);
+    Shown::of(harness).assert(0, "");
+}
+
+#[test]
+fn a_chat_whose_guest_falls_silent_is_ended() {
+    let stage = Stage::new("cat log; exec sleep 1000", &log([&hello() as _, &model() as _]));
+    stage.put("lines", b"Hello\n");
+    let mut harness = stage.harness(&["chat", "--idle-timeout", "0.5"]);
+    harness.stdin(std::fs::File::open(stage.path("lines")).unwrap());
+    Shown::of(harness.spawn().unwrap()).assert(4, "no sign of life for 0.5 s");
+    stage.assert_no_qemu_left();
+}
