@@ -6,6 +6,8 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
 use crate::llm::Error;
+use crate::llm::quantize::{BlockQ8_0, BlockQ8K};
+use crate::llm::sampling::Candidate;
 
 /// Alignment of the buffers here: a page, so that a disk's DMA can fill them and no cache line is
 /// shared with anything else.
@@ -24,10 +26,9 @@ unsafe impl Send for ModelBuffer {}
 unsafe impl Sync for ModelBuffer {}
 
 impl ModelBuffer {
-    fn layout(len: usize) -> Result<Layout, Error> {
+    fn layout(len: usize) -> Option<Layout> {
         // An allocation of no bytes is undefined, so that one takes a byte.
-        Layout::from_size_align(len.max(1), ALIGNMENT)
-            .map_err(|_| Error::OutOfMemory { asked: len as u64 })
+        Layout::from_size_align(len.max(1), ALIGNMENT).ok()
     }
 
     /// A buffer of `len` zeros. To clear them costs little against reading and hashing a model,
@@ -36,9 +37,10 @@ impl ModelBuffer {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn try_new(len: usize) -> Result<Self, Error> {
+        let no_memory = Error::OutOfMemory { what: "the model", asked: len as u64 };
+        let Some(layout) = Self::layout(len) else { return Err(no_memory) };
         // SAFETY: the layout's size is not 0.
-        let start = unsafe { alloc_zeroed(Self::layout(len)?) };
-        let start = NonNull::new(start).ok_or(Error::OutOfMemory { asked: len as u64 })?;
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(no_memory)?;
         Ok(ModelBuffer { start, len })
     }
 
@@ -80,12 +82,14 @@ impl DerefMut for ModelBuffer {
 
 impl Drop for ModelBuffer {
     fn drop(&mut self) {
-        if let Ok(layout) = Self::layout(self.len) {
+        if let Some(layout) = Self::layout(self.len) {
             // SAFETY: a constructor allocated it with this layout, and nothing uses it any more.
             unsafe { dealloc(self.start.as_ptr(), layout) };
         }
     }
 }
+
+const ARENA: &str = "scratch memory";
 
 /// Types that every pattern of bits is a value of.
 ///
@@ -97,6 +101,18 @@ pub unsafe trait Plain: Copy {}
 unsafe impl Plain for f32 {}
 // SAFETY: numbers are.
 unsafe impl Plain for u32 {}
+// SAFETY: its fields are, and they leave no gap (asserted below).
+unsafe impl Plain for BlockQ8_0 {}
+// SAFETY: its fields are, and they leave no gap (asserted below).
+unsafe impl Plain for BlockQ8K {}
+// SAFETY: its fields are, and they leave no gap (asserted below).
+unsafe impl Plain for Candidate {}
+
+const _: () = assert!(
+    size_of::<BlockQ8_0>() == 4 + 32
+        && size_of::<BlockQ8K>() == 4 + 256 + 32
+        && size_of::<Candidate>() == 4 + 4 + 4
+);
 
 /// Scratch memory, allocated once and given out in frames.
 #[derive(Debug)]
@@ -119,7 +135,8 @@ impl Arena {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn try_new(bytes: usize) -> Result<Self, Error> {
-        Ok(Arena { memory: ModelBuffer::try_new(bytes)?, peak: 0 })
+        let no_memory = |_| Error::OutOfMemory { what: ARENA, asked: bytes as u64 };
+        Ok(Arena { memory: ModelBuffer::try_new(bytes).map_err(no_memory)?, peak: 0 })
     }
 
     /// Size in bytes.
@@ -158,7 +175,7 @@ impl<'a> Frame<'a> {
         let rest = core::mem::take(&mut self.rest);
         if bytes > rest.len() {
             self.rest = rest;
-            return Err(Error::OutOfMemory { asked: bytes as u64 });
+            return Err(Error::OutOfMemory { what: ARENA, asked: bytes as u64 });
         }
         let (taken, rest) = rest.split_at_mut(bytes);
         self.rest = rest;
@@ -189,7 +206,7 @@ mod tests {
     fn a_buffer_larger_than_the_memory_is_an_error() {
         for asked in [usize::MAX, usize::MAX / 2, 1 << 60] {
             let error = ModelBuffer::try_new(asked).unwrap_err();
-            assert_eq!(error, Error::OutOfMemory { asked: asked as u64 });
+            assert_eq!(error, Error::OutOfMemory { what: "the model", asked: asked as u64 });
         }
     }
 
@@ -204,7 +221,7 @@ mod tests {
         b.fill(7);
         assert!(a.iter().all(|&x| x == 1.5) && a.len() == 17);
         assert_eq!(b.as_ptr() as usize % LINE, 0);
-        assert_eq!(frame.take::<f32>(17), Err(Error::OutOfMemory { asked: 128 }));
+        assert_eq!(frame.take::<f32>(17), Err(Error::OutOfMemory { what: ARENA, asked: 128 }));
         frame.take::<f32>(16).unwrap();
         assert!(frame.take::<f32>(usize::MAX).is_err());
         assert_eq!(arena.peak_bytes(), 256);

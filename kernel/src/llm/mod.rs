@@ -1,16 +1,28 @@
 //! The engine: reads a GGUF model from memory and generates text with it.
 //!
 //! Portable, without devices or system calls. The way of a token: [`gguf`] finds the parts of the
-//! file, [`tokenizer`] turns text into tokens.
+//! file, [`tokenizer`] turns text into tokens, [`model`] runs them through the network with the
+//! [`kernels`] for the formats of [`quantize`], keeping keys and values in a [`kv_cache`] and all
+//! else in an [`arena`], [`sampling`] chooses the next token; [`backend`] is the front of it all.
 
 pub mod arena;
+pub mod backend;
 pub mod gguf;
 pub mod kernels;
+pub mod kv_cache;
+pub mod model;
 pub mod quantize;
+pub mod sampling;
+pub mod tokenizer;
 pub mod workers;
 
 use alloc::string::String;
 use core::fmt;
+
+/// The engine's checks of itself on the machine it runs on, with their names.
+pub fn self_tests() -> impl Iterator<Item = (&'static str, kernels::self_test::Check)> {
+    kernels::self_test::CHECKS.into_iter()
+}
 
 /// What can go wrong in the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +41,8 @@ pub enum Error {
     },
     /// There is not enough memory.
     OutOfMemory {
+        /// What the memory is for.
+        what: &'static str,
         /// Bytes asked for.
         asked: u64,
     },
@@ -51,8 +65,8 @@ impl fmt::Display for Error {
         match self {
             Error::ParseError { what, at } => write!(f, "{what} (at byte {at} of the model)"),
             Error::Unsupported { what } => write!(f, "the model needs {what}"),
-            Error::OutOfMemory { asked } => {
-                write!(f, "not enough memory for an allocation of {asked} bytes")
+            Error::OutOfMemory { what, asked } => {
+                write!(f, "not enough memory for {what}: {asked} bytes asked")
             }
             Error::ContextFull { prompt, n_ctx } => {
                 write!(f, "the prompt needs {prompt} positions, the context has {n_ctx}")

@@ -16,7 +16,7 @@ use neon as active;
 #[cfg(not(all(feature = "simd", target_arch = "aarch64", target_feature = "neon")))]
 use scalar as active;
 
-use crate::llm::quantize::{ActivationType, BlockQ8_0, BlockQ8K, WeightType};
+use crate::llm::quantize::{ActivationType, BlockQ8_0, BlockQ8K, F32Bytes, WeightType};
 
 /// Lanes in which floating-point sums run.
 pub const LANES: usize = 4;
@@ -89,13 +89,13 @@ pub fn add(out: &mut [f32], x: &[f32]) {
 }
 
 /// RMSNorm: `x` over the root of its mean square, times `weights`.
-pub fn rms_norm(out: &mut [f32], x: &[f32], weights: &[f32], epsilon: f32) {
+pub fn rms_norm(out: &mut [f32], x: &[f32], weights: &[F32Bytes], epsilon: f32) {
     // ggml squares in f32 and adds in f64.
     let sum: f64 = x.iter().map(|x| f64::from(x * x)).sum();
     let mean = (sum / x.len() as f64) as f32;
     let factor = 1.0 / libm::sqrtf(mean + epsilon);
-    for ((out, x), weight) in out.iter_mut().zip(x).zip(weights) {
-        *out = x * factor * weight;
+    for ((out, x), &weight) in out.iter_mut().zip(x).zip(weights) {
+        *out = x * factor * f32::from_le_bytes(weight);
     }
 }
 

@@ -13,6 +13,7 @@ use crate::llm::quantize::{
     ActivationType, BLOCK, BlockQ8_0, BlockQ8K, SUPER_BLOCK, WeightType, dequantize_row,
     f16_to_f32, f32_to_f16, quantize_q8_0, quantize_q8_k, round_to_f16,
 };
+use crate::llm::sampling::SplitMix64;
 
 /// A check: `Ok` says what was compared, `Err` what differs.
 pub type Check = fn() -> Result<String, String>;
@@ -33,32 +34,32 @@ const LENGTHS: [usize; 7] = [1, 2, 3, 5, 7, 13, 61];
 /// How far a sum may be from the one in double precision, relative to the sum of the magnitudes.
 const TOLERANCE: f64 = 1e-5;
 
-/// A small seeded generator (SplitMix64), for test data only.
-pub(crate) struct Noise(pub u64);
+/// Seeded test data.
+pub(crate) struct Noise(SplitMix64);
 
 impl Noise {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+    pub fn new(seed: u64) -> Self {
+        Noise(SplitMix64::new(seed))
     }
 
     /// Between -1 and 1.
     pub fn float(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+        (2.0 * self.0.next_unit() - 1.0) as f32
     }
 
     pub fn floats(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| self.float()).collect()
+    }
+
+    pub fn byte(&mut self) -> u8 {
+        self.0.next_u64() as u8
     }
 }
 
 /// A row of `blocks` blocks of weights: every pattern of bits, but scales of a sensible size.
 pub(crate) fn random_row(kind: WeightType, blocks: usize, noise: &mut Noise) -> Vec<u8> {
     let block_bytes = kind.tensor_type().block_bytes as usize;
-    let mut bytes: Vec<u8> = (0..blocks * block_bytes).map(|_| noise.next() as u8).collect();
+    let mut bytes: Vec<u8> = (0..blocks * block_bytes).map(|_| noise.byte()).collect();
     for block in bytes.chunks_mut(block_bytes) {
         let at = if kind == WeightType::Q6_K { 208 } else { 0 };
         if kind == WeightType::F32 {
@@ -152,7 +153,7 @@ fn summary(largest: f64) -> String {
 }
 
 fn check_dot(kind: WeightType) -> Result<String, String> {
-    let mut noise = Noise(17);
+    let mut noise = Noise::new(17);
     let mut largest = 0.0_f64;
     for blocks in LENGTHS {
         let n = blocks * kind.tensor_type().block_weights as usize;
@@ -168,7 +169,7 @@ fn check_dot(kind: WeightType) -> Result<String, String> {
 }
 
 fn check_f16_cache() -> Result<String, String> {
-    let mut noise = Noise(19);
+    let mut noise = Noise::new(19);
     let mut largest = 0.0_f64;
     for n in LENGTHS {
         let bits: Vec<u16> = noise.floats(n).into_iter().map(f32_to_f16).collect();
@@ -181,7 +182,7 @@ fn check_f16_cache() -> Result<String, String> {
 }
 
 fn check_add_scaled() -> Result<String, String> {
-    let mut noise = Noise(23);
+    let mut noise = Noise::new(23);
     let mut largest = 0.0_f64;
     for n in LENGTHS {
         let bits: Vec<u16> = noise.floats(n).into_iter().map(f32_to_f16).collect();

@@ -1,0 +1,294 @@
+//! Generates text with the engine on this computer:
+//!
+//!     cargo run -p kernel --release --example generate -- test_models/tiny.gguf "Once upon a time"
+
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
+
+use kernel::llm;
+use kernel::llm::backend::{ModelBuffer, Options, TransformerBackend};
+use kernel::llm::sampling::SamplingConfig;
+use kernel::llm::workers::Workers;
+
+const HELP: &str = "\
+Generates text from a GGUF model.
+
+Usage: generate [OPTIONS] MODEL PROMPT
+
+  --tokens N        tokens to generate at most (128)
+  --context N       positions in the KV cache (256, or the model's own if less)
+  --temperature T   0 always takes the best token (0)
+  --top-k K         keep the K best candidates; 0 keeps all (40)
+  --top-p P         keep the best candidates that reach this probability (0.95)
+  --seed S          seed of the draw (0)
+  --threads N       threads (all cores)
+  --ignore-end      go on after the end of the text
+  --special         find control tokens in the prompt by their names
+  --check           run the kernels' self-tests first
+  --verbose         log the tensors and the best candidates of each step
+  --help            this text
+";
+
+struct Arguments {
+    model: String,
+    prompt: String,
+    tokens: usize,
+    context: Option<usize>,
+    sampling: SamplingConfig,
+    threads: usize,
+    ignore_end: bool,
+    special: bool,
+    check: bool,
+    verbose: bool,
+}
+
+fn value<T: FromStr>(option: &str, text: Option<String>) -> Result<T, String> {
+    let text = text.ok_or_else(|| format!("{option} needs a value"))?;
+    text.parse().map_err(|_| format!("{option} cannot be `{text}`"))
+}
+
+/// `None` if help was asked for.
+fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, String> {
+    let mut arguments = Arguments {
+        model: String::new(),
+        prompt: String::new(),
+        tokens: 128,
+        context: None,
+        sampling: SamplingConfig { temperature: 0.0, ..SamplingConfig::creative() },
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        ignore_end: false,
+        special: false,
+        check: false,
+        verbose: false,
+    };
+    let mut positional = Vec::new();
+    while let Some(word) = words.next() {
+        let option = word.as_str();
+        match option {
+            "--help" | "-h" => return Ok(None),
+            "--tokens" => arguments.tokens = value(option, words.next())?,
+            "--context" => arguments.context = Some(value(option, words.next())?),
+            "--temperature" => arguments.sampling.temperature = value(option, words.next())?,
+            "--top-k" => arguments.sampling.top_k = value(option, words.next())?,
+            "--top-p" => arguments.sampling.top_p = value(option, words.next())?,
+            "--seed" => arguments.sampling.seed = value(option, words.next())?,
+            "--threads" => arguments.threads = value(option, words.next())?,
+            "--ignore-end" => arguments.ignore_end = true,
+            "--special" => arguments.special = true,
+            "--check" => arguments.check = true,
+            "--verbose" => arguments.verbose = true,
+            "--" => positional.extend(words.by_ref()),
+            _ if option.starts_with("--") => return Err(format!("there is no option {option}")),
+            _ => positional.push(word),
+        }
+    }
+    let [model, prompt] = <[String; 2]>::try_from(positional)
+        .map_err(|words| format!("MODEL and PROMPT are needed, {} words given", words.len()))?;
+    if arguments.threads == 0 {
+        return Err("--threads cannot be `0`".into());
+    }
+    Ok(Some(Arguments { model, prompt, ..arguments }))
+}
+
+/// Threads that wait for jobs.
+struct Team {
+    count: usize,
+    shared: Arc<Shared>,
+}
+
+/// A job that lives until `busy` is 0 again.
+type Job = &'static (dyn Fn(usize) + Sync);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    news: Condvar,
+    done: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Counts the jobs given out.
+    round: u64,
+    job: Option<Job>,
+    /// Threads that have not finished the present job.
+    busy: usize,
+}
+
+impl Team {
+    fn new(count: usize) -> Team {
+        let shared = Arc::new(Shared::default());
+        for i in 1..count {
+            let shared = Arc::clone(&shared);
+            std::thread::spawn(move || shared.serve(i));
+        }
+        Team { count, shared }
+    }
+}
+
+impl Shared {
+    fn serve(&self, i: usize) {
+        let mut seen = 0;
+        loop {
+            let mut state = self.state.lock().expect("no thread panics");
+            while state.round == seen {
+                state = self.news.wait(state).expect("no thread panics");
+            }
+            seen = state.round;
+            let job = state.job;
+            drop(state);
+            if let Some(job) = job {
+                job(i);
+            }
+            let mut state = self.state.lock().expect("no thread panics");
+            state.busy -= 1;
+            if state.busy == 0 {
+                self.done.notify_one();
+            }
+        }
+    }
+}
+
+impl Workers for Team {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    fn run(&self, job: &(dyn Fn(usize) + Sync)) {
+        // SAFETY: only the lifetime changes. The threads use the job while they are counted in
+        // `busy`, and this function does not return before `busy` is 0.
+        let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(job) };
+        let mut state = self.shared.state.lock().expect("no thread panics");
+        state.job = Some(job);
+        state.busy = self.count - 1;
+        state.round += 1;
+        drop(state);
+        self.shared.news.notify_all();
+        job(0);
+        let mut state = self.shared.state.lock().expect("no thread panics");
+        while state.busy > 0 {
+            state = self.shared.done.wait(state).expect("no thread panics");
+        }
+        state.job = None;
+    }
+}
+
+/// Shows what the engine logs.
+struct Stderr;
+
+impl log::Log for Stderr {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        eprintln!("{}: {}", record.level(), record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+fn check() -> Result<(), String> {
+    for (name, test) in llm::self_tests() {
+        let detail = test().map_err(|error| format!("{name}: {error}"))?;
+        eprintln!("{name}: {detail}");
+    }
+    Ok(())
+}
+
+fn now_us() -> u64 {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_micros() as u64
+}
+
+fn run(arguments: Arguments) -> Result<(), String> {
+    if arguments.check {
+        check()?;
+    }
+    let start_us = now_us();
+    let bytes = std::fs::read(&arguments.model)
+        .map_err(|error| format!("cannot read {}: {error}", arguments.model))?;
+    let mut backend = TransformerBackend::new(Options {
+        n_ctx: arguments.context,
+        workers: Box::leak(Box::new(Team::new(arguments.threads))),
+        now_us,
+    });
+    backend.set_verbose(arguments.verbose);
+    backend.set_sampling_config(arguments.sampling);
+    backend.set_ignore_end(arguments.ignore_end);
+    backend.set_parse_special(arguments.special);
+    let load = backend.load_model(ModelBuffer::from(&bytes[..]));
+    load.map_err(|error| format!("{}: {error}", arguments.model))?;
+    drop(bytes);
+    let load_us = now_us() - start_us;
+
+    let mut stdout = std::io::stdout();
+    print!("{}", arguments.prompt);
+    let mut show = |text: &str| match write!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Ok(()) => ControlFlow::Continue(()),
+        // The reader is gone.
+        Err(_) => ControlFlow::Break(()),
+    };
+    let result = backend.infer(&arguments.prompt, arguments.tokens, &mut show);
+    let result = result.map_err(|error| error.to_string())?;
+    println!();
+    if let Some(model) = backend.model_metadata() {
+        eprintln!(
+            "{}: {} {}, {:.1} M parameters, loaded in {:.3} s; {} kernels, {} threads",
+            arguments.model,
+            model.architecture,
+            model.quantization,
+            model.parameters as f64 / 1e6,
+            load_us as f64 / 1e6,
+            llm::kernels::name(),
+            arguments.threads,
+        );
+        eprintln!(
+            "KV cache {} bytes, arena {} bytes ({} used)",
+            model.kv_cache_bytes, result.arena_bytes, result.arena_peak_bytes
+        );
+    }
+    eprintln!(
+        "{} prompt tokens at {:.1}/s, first token after {:.3} s, {} tokens at {:.1}/s ({:?})",
+        result.prompt_tokens,
+        result.prompt_tokens_per_s,
+        result.first_token_us as f64 / 1e6,
+        result.tokens_emitted,
+        result.tokens_per_s,
+        result.stop,
+    );
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    match parse(std::env::args().skip(1)) {
+        Ok(Some(arguments)) => {
+            if log::set_logger(&Stderr).is_ok() {
+                log::set_max_level(if arguments.verbose {
+                    log::LevelFilter::Debug
+                } else {
+                    log::LevelFilter::Warn
+                });
+            }
+            match run(arguments) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("error: {error}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+        Ok(None) => {
+            print!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error}\n\n{HELP}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,451 @@
+//! The engine's front: loads a model and answers prompts.
+
+#![forbid(unsafe_code)]
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::ops::ControlFlow;
+
+use crate::llm::Error;
+use crate::llm::arena::Arena;
+pub use crate::llm::arena::ModelBuffer;
+use crate::llm::gguf::{Gguf, TensorInfo};
+use crate::llm::kv_cache::KvCache;
+use crate::llm::model::llama::{self, Llama};
+use crate::llm::model::scratch::Scratch;
+use crate::llm::model::{Context, quantization};
+use crate::llm::sampling::{Sampler, SamplingConfig};
+use crate::llm::tokenizer::{Decoder, Tokenizer};
+use crate::llm::workers::Workers;
+
+/// Positions in the KV cache if the caller asks for no number.
+pub const DEFAULT_N_CTX: usize = 256;
+
+/// What a backend is made with.
+#[derive(Clone, Copy)]
+pub struct Options {
+    /// Positions in the KV cache: up to those that the model was trained for. `None` is
+    /// [`DEFAULT_N_CTX`], or what the model has if that is less.
+    pub n_ctx: Option<usize>,
+    /// The threads that share the work.
+    pub workers: &'static dyn Workers,
+    /// The time in µs since any fixed moment.
+    pub now_us: fn() -> u64,
+}
+
+/// What a model is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelMetadata {
+    /// `general.name`; empty if the file has none.
+    pub name: String,
+    /// `general.architecture`.
+    pub architecture: String,
+    /// The type of most weights ("Q4_0").
+    pub quantization: String,
+    /// Number of weights.
+    pub parameters: u64,
+    /// Layers.
+    pub n_layer: usize,
+    /// Width of the embedding.
+    pub n_embd: usize,
+    /// Attention heads.
+    pub n_head: usize,
+    /// Heads of keys and values.
+    pub n_head_kv: usize,
+    /// Width of the feed-forward network.
+    pub n_ff: usize,
+    /// Tokens in the vocabulary.
+    pub n_vocab: usize,
+    /// Positions that the model was trained for.
+    pub n_ctx_train: usize,
+    /// Positions in the KV cache.
+    pub n_ctx: usize,
+    /// Size of the KV cache in bytes.
+    pub kv_cache_bytes: usize,
+    /// Size of the scratch arena in bytes.
+    pub arena_bytes: usize,
+}
+
+/// What a model needs besides its file, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryNeeded {
+    /// The KV cache; exact.
+    pub kv_cache_bytes: usize,
+    /// The scratch arena; exact.
+    pub arena_bytes: usize,
+    /// The vocabulary's tables, the header's while the model is loaded, and what one prompt and
+    /// its answer take; an upper bound.
+    pub table_bytes: usize,
+}
+
+impl MemoryNeeded {
+    /// All of it.
+    pub fn total(&self) -> usize {
+        self.kv_cache_bytes.saturating_add(self.arena_bytes).saturating_add(self.table_bytes)
+    }
+}
+
+/// Why the generation stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// The model gave an end-of-sequence token.
+    EndOfSequence,
+    /// The number of tokens asked for is reached.
+    MaxTokens,
+    /// The context is full.
+    ContextFull,
+    /// The reader of the text asked to stop.
+    Cancelled,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InferenceResult {
+    /// The text generated.
+    pub output: String,
+    /// The tokens generated, an end-of-sequence token not included.
+    pub tokens: Vec<u32>,
+    /// Tokens processed before the first one was generated.
+    pub prompt_tokens: usize,
+    /// Number of tokens generated.
+    pub tokens_emitted: usize,
+    /// Why it ended.
+    pub stop: StopReason,
+    /// From the call to the last token, in µs.
+    pub latency_us: u64,
+    /// From the call to the first token, in µs.
+    pub first_token_us: u64,
+    /// Prompt tokens a second.
+    pub prompt_tokens_per_s: f64,
+    /// Generated tokens a second, the first one not counted; 0 if there is no second one.
+    pub tokens_per_s: f64,
+    /// Size of the scratch arena in bytes.
+    pub arena_bytes: usize,
+    /// The most bytes of it ever in use.
+    pub arena_peak_bytes: usize,
+}
+
+/// A model and all that it needs to run.
+struct Loaded {
+    file: ModelBuffer,
+    model: Llama,
+    tokenizer: Tokenizer,
+    metadata: ModelMetadata,
+    cache: KvCache,
+    arena: Arena,
+    /// The last token of the text, if it was generated and is not yet in the cache.
+    pending: Option<u32>,
+}
+
+/// Runs one transformer model at a time.
+pub struct TransformerBackend {
+    options: Options,
+    sampler: Sampler,
+    verbose: bool,
+    ignore_end: bool,
+    parse_special: bool,
+    loaded: Option<Loaded>,
+}
+
+/// The parts of a model that its header decides.
+struct Plan {
+    model: Llama,
+    tokenizer: Tokenizer,
+    n_ctx: usize,
+    needed: MemoryNeeded,
+}
+
+impl Plan {
+    fn from_gguf(gguf: &Gguf<'_>, n_ctx: Option<usize>) -> Result<Self, Error> {
+        match gguf.string("general.architecture")? {
+            Some(llama::NAME) => {}
+            Some(other) => {
+                let what = alloc::format!("the architecture `{other}`");
+                return Err(Error::Unsupported { what });
+            }
+            None => return Err(gguf.missing("general.architecture")),
+        }
+        let tokenizer = Tokenizer::from_gguf(gguf)?;
+        let model = Llama::from_gguf(gguf, tokenizer.n_vocab())?;
+        let shape = model.shape();
+        let n_ctx = match n_ctx {
+            None => DEFAULT_N_CTX.min(shape.n_ctx_train),
+            Some(n) if (1..=shape.n_ctx_train).contains(&n) => n,
+            Some(n) => {
+                let trained = shape.n_ctx_train;
+                let what = alloc::format!("the context is {n}, not between 1 and {trained}");
+                return Err(Error::InvalidConfig { what });
+            }
+        };
+        let kv_cache_bytes = KvCache::bytes(shape.n_layer, n_ctx, shape.n_embd_kv());
+        let answer = n_ctx.saturating_mul(tokenizer.max_token_bytes() + size_of::<u32>());
+        let needed = MemoryNeeded {
+            kv_cache_bytes: kv_cache_bytes.unwrap_or(usize::MAX),
+            arena_bytes: Scratch::bytes(shape, n_ctx),
+            // Vectors that grow may hold twice what they need, and the old one while they do.
+            table_bytes: answer.saturating_mul(3).saturating_add(
+                usize::try_from(gguf.data_offset()).unwrap_or(usize::MAX).saturating_mul(3),
+            ),
+        };
+        Ok(Plan { model, tokenizer, n_ctx, needed })
+    }
+}
+
+/// What a model needs besides its file, from the first bytes of the file (its header, at the
+/// least) and its size; so that it can be refused before it is read.
+///
+/// # Errors
+/// Those of [`TransformerBackend::load_model`] that the header shows.
+pub fn memory_needed(
+    prefix: &[u8],
+    file_bytes: u64,
+    n_ctx: Option<usize>,
+) -> Result<MemoryNeeded, Error> {
+    let gguf = Gguf::parse_header(prefix, file_bytes)?;
+    Ok(Plan::from_gguf(&gguf, n_ctx)?.needed)
+}
+
+impl TransformerBackend {
+    /// A backend without a model, which takes the best token each time.
+    pub fn new(options: Options) -> Self {
+        TransformerBackend {
+            options,
+            sampler: Sampler::new(SamplingConfig::greedy()),
+            verbose: false,
+            ignore_end: false,
+            parse_special: false,
+            loaded: None,
+        }
+    }
+
+    /// Takes a model: the bytes of its GGUF file, which stay where they are. One that was loaded
+    /// before is given up first.
+    ///
+    /// # Errors
+    /// [`Error::ParseError`] if the file is malformed, [`Error::Unsupported`] if it needs what the
+    /// engine does not have, [`Error::InvalidConfig`] if the model has not the context asked for,
+    /// [`Error::OutOfMemory`].
+    pub fn load_model(&mut self, file: ModelBuffer) -> Result<(), Error> {
+        self.loaded = None;
+        let gguf = Gguf::parse(&file)?;
+        let Plan { model, tokenizer, n_ctx, needed } = Plan::from_gguf(&gguf, self.options.n_ctx)?;
+        let shape = model.shape();
+        let parameters = gguf.tensors().iter().map(TensorInfo::elements);
+        let metadata = ModelMetadata {
+            name: gguf.string("general.name")?.unwrap_or_default().to_string(),
+            architecture: llama::NAME.to_string(),
+            quantization: quantization(&gguf),
+            parameters: parameters.fold(0, u64::saturating_add),
+            n_layer: shape.n_layer,
+            n_embd: shape.n_embd,
+            n_head: shape.n_head,
+            n_head_kv: shape.n_head_kv,
+            n_ff: shape.n_ff,
+            n_vocab: shape.n_vocab,
+            n_ctx_train: shape.n_ctx_train,
+            n_ctx,
+            kv_cache_bytes: needed.kv_cache_bytes,
+            arena_bytes: needed.arena_bytes,
+        };
+        if self.verbose {
+            log_tensors(&gguf);
+        }
+        let cache = KvCache::try_new(shape.n_layer, n_ctx, shape.n_embd_kv())?;
+        let arena = Arena::try_new(needed.arena_bytes)?;
+        let loaded = Loaded { model, tokenizer, metadata, cache, arena, pending: None, file };
+        self.loaded = Some(loaded);
+        Ok(())
+    }
+
+    /// Whether there is a model.
+    pub fn is_loaded(&self) -> bool {
+        self.loaded.is_some()
+    }
+
+    /// What the model is; `None` if there is none.
+    pub fn model_metadata(&self) -> Option<&ModelMetadata> {
+        self.loaded.as_ref().map(|loaded| &loaded.metadata)
+    }
+
+    /// How tokens are chosen from now on; the generator starts anew.
+    pub fn set_sampling_config(&mut self, config: SamplingConfig) {
+        self.sampler = Sampler::new(config);
+    }
+
+    /// Whether the model's tensors and the best logits of each step are logged, at level debug.
+    pub fn set_verbose(&mut self, verbose: bool) {
+        self.verbose = verbose;
+    }
+
+    /// Whether generation goes on after an end-of-sequence token, which then counts and is shown
+    /// like any other: for measurements of a fixed length.
+    pub fn set_ignore_end(&mut self, ignore_end: bool) {
+        self.ignore_end = ignore_end;
+    }
+
+    /// Whether control tokens in prompts are found by their names ("</s>"), as chat templates
+    /// need it; else such names are text. Off at first.
+    pub fn set_parse_special(&mut self, parse_special: bool) {
+        self.parse_special = parse_special;
+    }
+
+    /// Forgets the text so far.
+    pub fn reset(&mut self) {
+        if let Some(loaded) = &mut self.loaded {
+            loaded.cache.clear();
+            loaded.pending = None;
+        }
+    }
+
+    /// Answers a prompt, forgetting what was before. The same settings and prompt give the same
+    /// answer each time. `on_text` gets the text as it comes, in whole characters.
+    ///
+    /// # Errors
+    /// [`Error::ContextFull`] if the prompt leaves no position for an answer,
+    /// [`Error::InvalidConfig`] if a setting makes no sense or there is no model or no prompt.
+    pub fn infer(
+        &mut self,
+        prompt: &str,
+        max_tokens: usize,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<InferenceResult, Error> {
+        self.reset();
+        self.sampler = Sampler::new(self.sampler.config());
+        self.generate(prompt, max_tokens, on_text)
+    }
+
+    /// Goes on from the text so far with `prompt`, as in a chat; otherwise like
+    /// [`TransformerBackend::infer`]. If the prompt does not fit, the text so far stays.
+    ///
+    /// # Errors
+    /// As [`TransformerBackend::infer`].
+    pub fn extend(
+        &mut self,
+        prompt: &str,
+        max_tokens: usize,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<InferenceResult, Error> {
+        self.generate(prompt, max_tokens, on_text)
+    }
+
+    fn generate(
+        &mut self,
+        prompt: &str,
+        max_tokens: usize,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<InferenceResult, Error> {
+        self.sampler.config().check()?;
+        let Options { workers, now_us, .. } = self.options;
+        let Some(Loaded { file, model, tokenizer, cache, arena, pending, .. }) = &mut self.loaded
+        else {
+            return Err(Error::InvalidConfig { what: "no model is loaded".into() });
+        };
+        let start_us = now_us();
+
+        let mut prompt_tokens: Vec<u32> = pending.iter().copied().collect();
+        let is_fresh = cache.is_empty() && prompt_tokens.is_empty();
+        prompt_tokens.extend(tokenizer.encode(prompt, is_fresh, self.parse_special));
+        let needed = cache.len() + prompt_tokens.len();
+        if needed > cache.n_ctx() {
+            return Err(Error::ContextFull { prompt: needed, n_ctx: cache.n_ctx() });
+        }
+        let Some((&last, before)) = prompt_tokens.split_last() else {
+            return Err(Error::InvalidConfig { what: "the prompt is empty".into() });
+        };
+
+        // All that the answer needs is allocated here, before the first token.
+        let room = (cache.n_ctx() - needed + 1).min(max_tokens);
+        let mut tokens = Vec::with_capacity(room);
+        let mut output = String::with_capacity(room.saturating_mul(tokenizer.max_token_bytes()));
+        let mut decoder = Decoder::new(tokenizer.max_token_bytes());
+        let mut frame = arena.frame();
+        let mut scratch = Scratch::take(&mut frame, model.shape(), cache.n_ctx())?;
+        let context = Context { file, workers };
+
+        *pending = None;
+        for &token in before {
+            model.forward(context, token, cache, &mut scratch, false);
+        }
+        model.forward(context, last, cache, &mut scratch, true);
+        let mut first_token_us = now_us() - start_us;
+        let stop = loop {
+            if tokens.len() == max_tokens {
+                break StopReason::MaxTokens;
+            }
+            if self.verbose {
+                log_best(scratch.logits);
+            }
+            let token = self.sampler.sample(scratch.logits, scratch.candidates);
+            if tokens.is_empty() {
+                first_token_us = now_us() - start_us;
+            }
+            if tokenizer.is_end(token) && !self.ignore_end {
+                break StopReason::EndOfSequence;
+            }
+            tokens.push(token);
+            *pending = Some(token);
+            let shown = output.len();
+            decoder.push(tokenizer, token, &mut output);
+            if output.len() > shown && on_text(&output[shown..]).is_break() {
+                break StopReason::Cancelled;
+            }
+            if tokens.len() == max_tokens {
+                break StopReason::MaxTokens;
+            }
+            if cache.len() == cache.n_ctx() {
+                break StopReason::ContextFull;
+            }
+            model.forward(context, token, cache, &mut scratch, true);
+            *pending = None;
+        };
+        let latency_us = now_us() - start_us;
+        let shown = output.len();
+        decoder.finish(&mut output);
+        if output.len() > shown && stop != StopReason::Cancelled {
+            // The text is over, whatever the reader says.
+            let _ = on_text(&output[shown..]);
+        }
+        Ok(InferenceResult {
+            prompt_tokens: prompt_tokens.len(),
+            tokens_emitted: tokens.len(),
+            stop,
+            latency_us,
+            first_token_us,
+            prompt_tokens_per_s: per_second(prompt_tokens.len(), first_token_us),
+            tokens_per_s: per_second(tokens.len().saturating_sub(1), latency_us - first_token_us),
+            arena_bytes: arena.bytes(),
+            arena_peak_bytes: arena.peak_bytes(),
+            output,
+            tokens,
+        })
+    }
+}
+
+fn per_second(n: usize, us: u64) -> f64 {
+    if us == 0 { 0.0 } else { n as f64 * 1e6 / us as f64 }
+}
+
+fn log_tensors(gguf: &Gguf<'_>) {
+    let mut counts = alloc::collections::BTreeMap::new();
+    for tensor in gguf.tensors() {
+        let (count, bytes) = counts.entry(tensor.kind.name).or_insert((0_u32, 0_u64));
+        (*count, *bytes) = (*count + 1, *bytes + tensor.size);
+    }
+    for (name, (count, bytes)) in counts {
+        log::debug!("{count} tensors in {name}, {bytes} bytes");
+    }
+    log::debug!("kernels: {}", crate::llm::kernels::name());
+}
+
+/// Logs the five best tokens with their logits.
+fn log_best(logits: &[f32]) {
+    let mut best = [(0_u32, f32::NEG_INFINITY); 5];
+    for (token, &logit) in (0..).zip(logits) {
+        let place = best.partition_point(|&(_, other)| other >= logit);
+        if place < best.len() {
+            best[place..].rotate_right(1);
+            best[place] = (token, logit);
+        }
+    }
+    log::debug!("best: {best:?}");
+}
