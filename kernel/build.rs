@@ -12,8 +12,9 @@ fn main() {
     }
     let script = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let script = script.join("kernel.ld");
-    println!("cargo:rustc-link-arg-bins=--script={}", script.display());
+    let script = format!("--script={}", script.display());
     for arg in [
+        &script,
         // Position independent; boot.s is its own dynamic linker. `notext` lets the pointers in
         // read-only sections be relocated: the pages become read-only after that.
         "-pie",

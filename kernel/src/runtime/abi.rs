@@ -336,12 +336,14 @@ unsafe extern "C" fn sys_read(fd: i32, buf: *mut u8, len: usize) -> isize {
     if buf.is_null() {
         return returned(-(EFAULT as isize));
     }
-    // SAFETY: valid for writes of `len` bytes, says the caller; no one else has it meanwhile.
-    let buf = unsafe { core::slice::from_raw_parts_mut(buf, len) };
     returned(match fd {
-        STDIN_FILENO => input::read(buf) as isize,
+        STDIN_FILENO => {
+            // SAFETY: valid for writes of `len` bytes, says the caller; no one else has it now.
+            input::read(unsafe { core::slice::from_raw_parts_mut(buf, len) }) as isize
+        }
         STDOUT_FILENO | STDERR_FILENO => -(EBADF as isize),
-        fd => fs::read(fd, buf),
+        // SAFETY: upheld by the caller.
+        fd => unsafe { fs::read(fd, buf, len) },
     })
 }
 

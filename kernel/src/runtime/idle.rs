@@ -12,6 +12,7 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicBool, Ordering, fence};
 
 use super::cores::{self, MAX_CORES};
+use super::irq::InterruptController;
 use super::{devices, fault, time};
 
 /// How long a core looks at a condition before it sleeps, in µs: about what sleep and wake cost.

@@ -12,14 +12,9 @@ pub struct Line {
 
 impl Line {
     /// The cursor at the start of a line.
-    pub const fn new() -> Self {
-        Line { at_start: true }
-    }
-
+    pub const START: Line = Line { at_start: true };
     /// The cursor anywhere.
-    pub const fn unknown() -> Self {
-        Line { at_start: false }
-    }
+    pub const UNKNOWN: Line = Line { at_start: false };
 
     /// Sends `text` through `send`.
     pub fn write(&mut self, text: &[u8], mut send: impl FnMut(u8)) {
@@ -42,7 +37,7 @@ mod tests {
     use alloc::vec::Vec;
 
     fn sent(pieces: &[&str]) -> Vec<u8> {
-        let mut line = Line::new();
+        let mut line = Line::START;
         let mut sent = Vec::new();
         for piece in pieces {
             line.write(piece.as_bytes(), |byte| sent.push(byte));

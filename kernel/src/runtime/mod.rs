@@ -51,6 +51,8 @@ mod boot;
 #[cfg(target_os = "none")]
 mod cores;
 #[cfg(target_os = "none")]
+mod devices;
+#[cfg(target_os = "none")]
 mod exceptions;
 #[cfg(target_os = "none")]
 mod fault;
@@ -60,6 +62,8 @@ mod heap;
 mod idle;
 #[cfg(target_os = "none")]
 mod image;
+#[cfg(target_os = "none")]
+mod input;
 #[cfg(target_os = "none")]
 mod logger;
 #[cfg(target_os = "none")]
@@ -75,4 +79,4 @@ mod start;
 mod threads;
 
 #[cfg(target_os = "none")]
-use provisional::{devices, fs, input, psci, time};
+use provisional::{fs, psci, time};

@@ -4,13 +4,14 @@ use core::fmt;
 
 use spin::{Mutex, MutexGuard};
 
+use super::console::Console;
 use super::line::Line;
 use super::{devices, fault, time};
 
 /// How long a fault waits for the text that another core is printing, in µs.
 const PATIENCE_US: u64 = 20_000;
 
-static LINE: Mutex<Line> = Mutex::new(Line::new());
+static LINE: Mutex<Line> = Mutex::new(Line::START);
 
 /// Prints `text`, and nothing of another core's within it.
 pub fn write(text: &[u8]) {
@@ -31,7 +32,7 @@ pub fn print(text: fmt::Arguments<'_>) {
 
 struct Printer<'a> {
     line: &'a mut Line,
-    console: &'static devices::AnyConsole,
+    console: &'static dyn Console,
 }
 
 impl fmt::Write for Printer<'_> {
@@ -57,7 +58,7 @@ impl Emergency {
                 break *MutexGuard::leak(guard);
             }
             if time::now_us() >= deadline {
-                break Line::unknown();
+                break Line::UNKNOWN;
             }
             core::hint::spin_loop();
         };

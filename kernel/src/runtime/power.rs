@@ -2,6 +2,7 @@
 
 use core::arch::asm;
 
+use super::console::Console;
 use super::{devices, fault, output, psci};
 use crate::report;
 

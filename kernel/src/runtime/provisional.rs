@@ -44,46 +44,8 @@ pub mod psci {
         if r == 0 { Ok(()) } else { Err(E) }
     }
 }
-pub mod input {
-    pub fn read(_: &mut [u8]) -> usize {
-        0
-    }
-}
 pub mod fs {
-    pub fn read(_: i32, _: &mut [u8]) -> isize {
+    pub unsafe fn read(_: i32, _: *mut u8, _: usize) -> isize {
         0
     }
-}
-pub mod devices {
-    use crate::runtime::machine::*;
-    use crate::runtime::mmio::*;
-    use spin::Once;
-    pub struct AnyConsole(Mmio);
-    unsafe impl Sync for AnyConsole {}
-    unsafe impl Send for AnyConsole {}
-    impl AnyConsole {
-        pub fn write_byte(&self, b: u8) {
-            while self.0.read32(0x18) & 1 << 5 != 0 {}
-            self.0.write32(0, b.into())
-        }
-        pub fn flush(&self) {}
-    }
-    static CONSOLE: Once<AnyConsole> = Once::new();
-    pub fn console() -> Option<&'static AnyConsole> {
-        CONSOLE.get()
-    }
-    pub fn init_console(m: &Machine<'_>) {
-        if let Some(u) = &m.console {
-            CONSOLE.call_once(|| AnyConsole(unsafe { Mmio::new(u.region) }));
-        }
-    }
-    pub struct Irq;
-    impl Irq {
-        pub fn send_wake(&self, _: usize) {}
-        pub fn acknowledge(&self) {}
-    }
-    pub fn interrupts() -> Option<&'static Irq> {
-        None
-    }
-    pub fn set_up_core() {}
 }

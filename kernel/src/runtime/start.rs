@@ -11,7 +11,7 @@ use core::ptr;
 use log::warn;
 use spin::Once;
 
-use super::machine::{Machine, Region};
+use super::machine::Machine;
 use super::memory::Ranges;
 use super::mmu::{Access, MapError, PAGE_SIZE, Tables};
 use super::stacks::Stacks;
@@ -42,7 +42,8 @@ pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
     // Before the tree is read there is no console to complain on, and no way to power off.
     let Some(tree) = device_tree_bytes(device_tree) else { power::stop_core() };
     let Ok(machine) = Machine::from_fdt(tree) else { power::stop_core() };
-    devices::init_console(&machine);
+    // SAFETY: the early map has all devices mapped, the final one those of `devices::regions`.
+    unsafe { devices::set_up_console(&machine) };
 
     let tree = device_tree as u64..device_tree as u64 + tree.len() as u64;
     let mut free = free_memory(&machine, tree.clone());
@@ -80,6 +81,8 @@ extern "C" fn go_on() -> ! {
     for what in &machine.left_out {
         warn!("{what}");
     }
+    // SAFETY: the final map has the devices of `devices::regions`.
+    unsafe { devices::set_up_interrupts(machine) };
     cores::start_all(machine);
     greet(boot);
     enter_application(machine.bootargs)
@@ -186,7 +189,7 @@ fn map(
     // SAFETY: called once, by the boot core, on the early map.
     let (pool, address) = unsafe { boot::tables() };
     let mut tables = Tables::new(pool, address)?;
-    for region in devices(machine) {
+    for region in devices::regions(machine) {
         tables.map(pages(region.range()), Access::Device)?;
     }
     for range in free.iter() {
@@ -209,9 +212,4 @@ fn map(
     // not changed any more.
     unsafe { boot::use_tables(tables.root()) };
     Ok(())
-}
-
-/// Registers and windows of the devices that drivers may use.
-fn devices<'m>(machine: &'m Machine<'_>) -> impl Iterator<Item = Region> + 'm {
-    machine.console.iter().map(|c| c.region)
 }

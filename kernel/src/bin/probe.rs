@@ -1,0 +1,326 @@
+//! A Hermit application that tries the runtime out on the machine: the boot arguments name trials.
+//!
+//! The trials that check something print `NAME: ok` or `NAME: FAILED` and go on; those that break
+//! something end the run with the report that they are to show. `ci/` boots it; by hand:
+//!
+//! ```text
+//! cargo build --release -p kernel --bin probe --target aarch64-unknown-none \
+//!     --target-dir target/bare
+//! image-builder kernel --elf target/bare/aarch64-unknown-none/release/probe \
+//!     --out target/probe.img
+//! qemu-system-aarch64 -M virt -cpu cortex-a72 -smp 4 -m 256M -nic none -nographic \
+//!     -kernel target/probe.img -append "threads futex sleep overflow"
+//! ```
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(not(target_os = "none"))]
+fn main() {
+    eprintln!("this program boots on bare aarch64");
+}
+
+#[cfg(target_os = "none")]
+extern crate alloc;
+
+#[cfg(target_os = "none")]
+mod trials {
+    use alloc::format;
+    use alloc::vec::Vec;
+    use core::arch::asm;
+    use core::ffi::{CStr, c_char};
+    use core::hint::black_box;
+    use core::ptr;
+    use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+    use hermit_abi as abi;
+    // The runtime: entry, allocator, panic handler, and the ABI's functions.
+    use kernel as _;
+
+    #[unsafe(no_mangle)]
+    unsafe extern "C" fn runtime_entry(
+        argc: i32,
+        argv: *const *const c_char,
+        _env: *const *const c_char,
+    ) -> ! {
+        let mut failed = 0;
+        for i in 1..argc as usize {
+            // SAFETY: the runtime gives `argc` C strings that live for ever.
+            let word = unsafe { CStr::from_ptr(*argv.add(i)) }.to_str().unwrap_or("?");
+            let (name, value) = word.split_once('=').unwrap_or((word, ""));
+            let passed = match name {
+                "echo" => say(&format!("echo: [{value}]\n")),
+                "memory" => memory(),
+                "threads" => threads(),
+                "futex" => futex(),
+                "sleep" => sleep(),
+                "pieces" => pieces(),
+                "input" => input(),
+                "panic" => panic!("as asked"),
+                "null" => read(7),
+                "write-code" => write(runtime_entry as *const () as usize),
+                "write-constant" => write(ENTRY_POINTS.as_ptr() as usize),
+                "run-data" => run_data(),
+                "undefined" => undefined(),
+                "overflow" => recurse(1) > 0,
+                "overflow-other" => on_other_core(overflow),
+                "panic-other" => on_other_core(panic_there),
+                "panic-all" => panic_everywhere(),
+                "out-of-memory" => out_of_memory(),
+                "exit" => exit(value.parse().unwrap_or(-1)),
+                _ => false,
+            };
+            say(&format!("{name}: {}\n", if passed { "ok" } else { "FAILED" }));
+            failed += i32::from(!passed);
+        }
+        exit(failed)
+    }
+
+    fn exit(status: i32) -> ! {
+        // SAFETY: no preconditions.
+        unsafe { abi::exit(status) }
+    }
+
+    fn say(text: &str) -> bool {
+        // SAFETY: `text` is valid for reads of its length.
+        let n = unsafe { abi::write(abi::STDOUT_FILENO, text.as_ptr(), text.len()) };
+        n == text.len() as isize
+    }
+
+    fn now_us() -> u64 {
+        let mut now = abi::timespec::default();
+        // SAFETY: a valid place for the answer.
+        unsafe { abi::clock_gettime(abi::CLOCK_MONOTONIC, &raw mut now) };
+        now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
+    }
+
+    fn cores() -> usize {
+        // SAFETY: no preconditions.
+        unsafe { abi::available_parallelism() }
+    }
+
+    /// Blocks of many sizes keep what is written to them, come aligned, and can be had again.
+    fn memory() -> bool {
+        for _ in 0..3 {
+            let sizes = [1, 31, 4096, 65_537, 3 << 20, 16 << 20];
+            let mut blocks = Vec::new();
+            for (i, size) in sizes.into_iter().enumerate() {
+                // SAFETY: no preconditions.
+                let block = unsafe { abi::alloc(size, 64) };
+                if block.is_null() || !block.addr().is_multiple_of(64) {
+                    return false;
+                }
+                // SAFETY: the block is that large and new.
+                unsafe { block.write_bytes(i as u8 + 1, size) };
+                blocks.push((block, size));
+            }
+            for (i, (block, size)) in blocks.into_iter().enumerate() {
+                // SAFETY: written above.
+                let bytes = unsafe { core::slice::from_raw_parts(block, size) };
+                if bytes.iter().any(|&byte| byte != i as u8 + 1) {
+                    return false;
+                }
+                // SAFETY: allocated above with this size and alignment, not used again.
+                unsafe { abi::dealloc(block, size, 64) };
+            }
+        }
+        // SAFETY: no preconditions.
+        unsafe { abi::alloc(usize::MAX / 2, 64) }.is_null()
+    }
+
+    static STARTED: AtomicUsize = AtomicUsize::new(0);
+
+    extern "C" fn count_in(by: usize) {
+        STARTED.fetch_add(by, Ordering::SeqCst);
+    }
+
+    /// Every other core runs threads, again and again, and none takes two.
+    fn threads() -> bool {
+        STARTED.store(0, Ordering::SeqCst);
+        for _ in 0..13 {
+            let mut ids = Vec::new();
+            for core in 1..cores() {
+                let mut id = 0;
+                // SAFETY: the function may be called with any argument.
+                let result = unsafe { abi::spawn(&raw mut id, count_in, 7, 2, core as isize) };
+                if result != 0 {
+                    return false;
+                }
+                ids.push(id);
+            }
+            // SAFETY: no preconditions.
+            if ids.into_iter().any(|id| unsafe { abi::join(id) } != 0) {
+                return false;
+            }
+        }
+        // SAFETY: no preconditions.
+        let nonsense = unsafe {
+            abi::spawn2(count_in, 0, 2, 0, 0) == 0
+                && abi::spawn2(count_in, 0, 2, 1 << 30, -1) == 0
+                && abi::spawn2(count_in, 0, 2, 0, 1000) == 0
+                && abi::join(9999) == -abi::EINVAL
+        };
+        nonsense && STARTED.load(Ordering::SeqCst) == 13 * 7 * (cores() - 1)
+    }
+
+    static LOCK: AtomicU32 = AtomicU32::new(0);
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    const ROUNDS: usize = 2003;
+
+    /// A lock of three states: 0 free, 1 taken, 2 taken and waited for.
+    extern "C" fn count_under_lock(_: usize) {
+        for _ in 0..ROUNDS {
+            if LOCK.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+                while LOCK.swap(2, Ordering::SeqCst) != 0 {
+                    // SAFETY: the word is a static.
+                    unsafe { abi::futex_wait(LOCK.as_ptr(), 2, ptr::null(), 0) };
+                }
+            }
+            let seen = COUNT.load(Ordering::Relaxed);
+            core::hint::spin_loop();
+            COUNT.store(seen + 1, Ordering::Relaxed);
+            if LOCK.swap(0, Ordering::SeqCst) == 2 {
+                // SAFETY: the word is a static.
+                unsafe { abi::futex_wake(LOCK.as_ptr(), 1) };
+            }
+        }
+    }
+
+    /// All cores count under one lock; waits time out, and refuse what they should.
+    fn futex() -> bool {
+        COUNT.store(0, Ordering::SeqCst);
+        let mut ids = Vec::new();
+        for _ in 1..cores() {
+            // SAFETY: the function may be called with any argument.
+            ids.push(unsafe { abi::spawn2(count_under_lock, 0, 2, 0, -1) });
+        }
+        count_under_lock(0);
+        // SAFETY: no preconditions.
+        let joined = ids.into_iter().all(|id| unsafe { abi::join(id) } == 0);
+        let word = AtomicU32::new(5);
+        let start = now_us();
+        let timeout = abi::timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        // SAFETY: word and timeout are valid for each call.
+        let results = unsafe {
+            [
+                abi::futex_wait(word.as_ptr(), 5, &raw const timeout, 1) == -abi::ETIMEDOUT,
+                (20_000..500_000).contains(&(now_us() - start)),
+                // The absolute time is long past.
+                abi::futex_wait(word.as_ptr(), 5, &raw const timeout, 0) == -abi::ETIMEDOUT,
+                abi::futex_wait(word.as_ptr(), 6, ptr::null(), 0) == -abi::EAGAIN,
+                abi::futex_wait(word.as_ptr(), 5, ptr::null(), 2) == -abi::EINVAL,
+                abi::futex_wait(ptr::null_mut(), 5, ptr::null(), 0) == -abi::EINVAL,
+                abi::futex_wake(word.as_ptr(), -1) == -abi::EINVAL,
+                abi::futex_wake(word.as_ptr(), i32::MAX) == 0,
+            ]
+        };
+        joined && results == [true; 8] && COUNT.load(Ordering::SeqCst) == ROUNDS * cores()
+    }
+
+    /// Sleeps last as long as they should.
+    fn sleep() -> bool {
+        [0, 50, 3_000, 70_000].into_iter().all(|us| {
+            let start = now_us();
+            // SAFETY: no preconditions.
+            unsafe { abi::usleep(us) };
+            (us..us + 400_000).contains(&(now_us() - start))
+        })
+    }
+
+    extern "C" fn write_line(core: usize) {
+        for _ in 0..23 {
+            say(&format!(
+                "<{}>\n",
+                [b'a' + core as u8; 61].map(char::from).iter().collect::<alloc::string::String>()
+            ));
+        }
+    }
+
+    /// All cores print at once; the reader of the log checks that each line is whole.
+    fn pieces() -> bool {
+        let start = |core| {
+            // SAFETY: the function may be called with any argument.
+            unsafe { abi::spawn2(write_line, core, 2, 0, core as isize) }
+        };
+        let ids: Vec<_> = (1..cores()).map(start).collect();
+        write_line(0);
+        // SAFETY: no preconditions.
+        ids.into_iter().all(|id| unsafe { abi::join(id) } == 0)
+    }
+
+    /// Repeats the bytes that are typed, up to a `q`.
+    fn input() -> bool {
+        loop {
+            let mut bytes = [0; 16];
+            // SAFETY: valid for writes of its length.
+            let n = unsafe { abi::read(abi::STDIN_FILENO, bytes.as_mut_ptr(), bytes.len()) };
+            if n <= 0 || bytes.contains(&b'q') {
+                return n > 0;
+            }
+            say(&format!("{:?}\n", &bytes[..n as usize]));
+        }
+    }
+
+    fn read(address: usize) -> bool {
+        // SAFETY: none: it is to fault.
+        unsafe { (address as *const u8).read_volatile() == 0 }
+    }
+
+    fn write(address: usize) -> bool {
+        // SAFETY: none: it is to fault.
+        unsafe { (address as *mut u8).write_volatile(1) };
+        false
+    }
+
+    static ENTRY_POINTS: [extern "C" fn(usize); 2] = [count_in, write_line];
+
+    fn run_data() -> bool {
+        // RET.
+        let code: [u32; 1] = [black_box(0xd65f_03c0)];
+        // SAFETY: none: it is to fault.
+        unsafe { asm!("blr {}", in(reg) code.as_ptr(), clobber_abi("C")) };
+        false
+    }
+
+    fn undefined() -> bool {
+        // SAFETY: none: it is to fault.
+        unsafe { asm!("udf #7") };
+        false
+    }
+
+    #[inline(never)]
+    #[expect(unconditional_recursion, reason = "it is to overflow the stack")]
+    fn recurse(depth: u64) -> u64 {
+        let frame = black_box([depth; 64]);
+        recurse(depth + 1) + frame[black_box(3)]
+    }
+
+    extern "C" fn overflow(_: usize) {
+        recurse(1);
+    }
+
+    extern "C" fn panic_there(core: usize) {
+        panic!("as asked, by {core}");
+    }
+
+    fn on_other_core(function: extern "C" fn(usize)) -> bool {
+        // SAFETY: the function may be called with any argument.
+        let id = unsafe { abi::spawn2(function, 1, 2, 0, -1) };
+        // SAFETY: no preconditions.
+        unsafe { abi::join(id) };
+        false
+    }
+
+    fn panic_everywhere() -> bool {
+        for core in 1..cores() {
+            // SAFETY: the function may be called with any argument.
+            unsafe { abi::spawn2(panic_there, core, 2, 0, core as isize) };
+        }
+        panic!("as asked, by 0");
+    }
+
+    fn out_of_memory() -> bool {
+        let mut kept = Vec::new();
+        loop {
+            kept.push(Vec::<u8>::with_capacity(black_box(13 << 20)));
+        }
+    }
+}

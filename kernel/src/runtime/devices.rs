@@ -1,0 +1,107 @@
+//! The devices that the runtime itself uses: the console and the interrupt controller.
+
+use log::warn;
+use spin::Once;
+
+use super::console::Port;
+use super::cores;
+use super::irq::{Controller, CoreRegisters, InterruptController, IrqError};
+use super::machine::{Gic, Interrupt, Machine, PciSpace, Region};
+use super::mmio::Mmio;
+
+static CONSOLE: Once<Port<Mmio>> = Once::new();
+static INTERRUPTS: Once<Controller<Mmio, CoreRegisters>> = Once::new();
+/// The interrupts that end a sleep: each core's timer, and the console's receiver.
+static TIMER: Once<Interrupt> = Once::new();
+static RECEIVER: Once<Interrupt> = Once::new();
+
+/// The console; `None` if the machine has none that we know, or before it is set up.
+pub fn console() -> Option<&'static Port<Mmio>> {
+    CONSOLE.get()
+}
+
+/// The interrupt controller; `None` if the machine has none that we know.
+pub fn interrupts() -> Option<&'static Controller<Mmio, CoreRegisters>> {
+    INTERRUPTS.get()
+}
+
+/// Sets up the console.
+///
+/// # Safety
+/// The devices that `machine` lists are mapped as device memory from here on, and nothing else
+/// drives them.
+pub unsafe fn set_up_console(machine: &Machine<'_>) {
+    if let Some(uart) = &machine.console {
+        // SAFETY: upheld by the caller.
+        CONSOLE.call_once(|| Port::new(uart, unsafe { Mmio::new(uart.region) }));
+        if let Some(interrupt) = uart.interrupt {
+            RECEIVER.call_once(|| interrupt);
+        }
+    }
+}
+
+/// Sets up the interrupt controller, the boot core's part included. Without one the cores poll.
+///
+/// # Safety
+/// As for [`set_up_console`].
+pub unsafe fn set_up_interrupts(machine: &Machine<'_>) {
+    let Some(gic) = &machine.gic else {
+        warn!("no interrupt controller that we know: idle cores poll");
+        return;
+    };
+    if let Some(timer) = machine.timer {
+        TIMER.call_once(|| timer.virtual_timer);
+    }
+    // SAFETY: upheld by the caller.
+    match Controller::new(gic, |region| unsafe { Mmio::new(region) }, CoreRegisters) {
+        Ok(controller) => {
+            INTERRUPTS.call_once(|| controller);
+        }
+        Err(error) => warn!("{error}: idle cores poll"),
+    }
+    set_up_core();
+}
+
+/// Sets up the calling core's part of the interrupt controller: its timer and other cores can end
+/// its sleep.
+pub fn set_up_core() {
+    let Some(controller) = interrupts() else { return };
+    let core = cores::current();
+    let set_up = || {
+        controller.init_core(core, cores::mpidr())?;
+        TIMER.get().map_or(Ok(()), |timer| controller.enable(*timer, core))
+    };
+    if let Err(error) = set_up() {
+        warn!("core {core} will not wake from sleep: {error}");
+    }
+}
+
+/// Lets input on the console end the calling core's sleep.
+///
+/// # Errors
+/// Those of the interrupt controller.
+pub fn wake_on_input() -> Result<(), IrqError> {
+    match (interrupts(), RECEIVER.get()) {
+        (Some(controller), Some(interrupt)) => controller.enable(*interrupt, cores::current()),
+        _ => Ok(()),
+    }
+}
+
+/// The registers of all devices that a driver may use.
+pub fn regions<'m>(machine: &'m Machine<'_>) -> impl Iterator<Item = Region> + 'm {
+    let gic = machine.gic.iter().flat_map(|gic| {
+        let (first, second, rest) = match gic {
+            Gic::V2 { distributor, cpu_interface } => (*distributor, Some(*cpu_interface), None),
+            Gic::V3 { distributor, redistributors, .. } => {
+                (*distributor, None, Some(redistributors))
+            }
+        };
+        core::iter::once(first).chain(second).chain(rest.into_iter().flatten().copied())
+    });
+    let pci = machine.pci.iter().flat_map(|host| {
+        let windows = host.windows.iter().filter(|window| window.space != PciSpace::Io);
+        core::iter::once(host.ecam).chain(windows.map(|window| window.region))
+    });
+    let console = machine.console.iter().map(|uart| uart.region);
+    console.chain(gic).chain(machine.virtio_mmio.iter().map(|node| node.region)).chain(pci)
+}
