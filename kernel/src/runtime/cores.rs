@@ -3,6 +3,7 @@
 //! The boot core is number 0; the others follow in the order of the device tree.
 
 use core::arch::asm;
+use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -11,6 +12,7 @@ use spin::Once;
 
 use super::boot::{self, Handover};
 use super::machine::{self, Cpu, EnableMethod, Machine};
+use super::psci::PsciError;
 use super::stacks::Stacks;
 use super::{devices, idle, power, psci, threads, time};
 
@@ -115,8 +117,27 @@ pub fn start_all(machine: &Machine<'_>) {
     COUNT.store(1 + up, Ordering::Relaxed);
 }
 
-fn start(cpu: &Cpu, core: usize) -> Result<(), &'static str> {
-    let Some(handover) = handover(core) else { return Err("it has no stack") };
+/// Why a core does not start.
+enum StartError {
+    NoStack,
+    Firmware(PsciError),
+    SpinTable,
+    UnknownMethod,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::NoStack => f.write_str("it has no stack"),
+            StartError::Firmware(error) => error.fmt(f),
+            StartError::SpinTable => f.write_str("spin tables are not supported"),
+            StartError::UnknownMethod => f.write_str("the device tree names no way that we know"),
+        }
+    }
+}
+
+fn start(cpu: &Cpu, core: usize) -> Result<(), StartError> {
+    let Some(handover) = handover(core) else { return Err(StartError::NoStack) };
     let handover: *const Handover = HANDOVERS[core].call_once(|| handover);
     match cpu.enable_method {
         EnableMethod::Psci => {
@@ -125,20 +146,27 @@ fn start(cpu: &Cpu, core: usize) -> Result<(), &'static str> {
             let result = unsafe {
                 psci::cpu_on(cpu.mpidr, boot::secondary_core as *const () as u64, handover as u64)
             };
-            result.map_err(|error| error.message())
+            result.map_err(StartError::Firmware)
         }
-        EnableMethod::SpinTable { .. } => Err("spin tables are not supported"),
-        EnableMethod::Unknown => Err("the device tree names no way that we know"),
+        EnableMethod::SpinTable { .. } => Err(StartError::SpinTable),
+        EnableMethod::Unknown => Err(StartError::UnknownMethod),
     }
 }
 
 /// What a core does from its start on: run threads.
 pub fn run(core: usize) -> ! {
-    devices::set_up_core();
     let state = &STATES[core];
-    if state.compare_exchange(OFF, UP, Ordering::AcqRel, Ordering::Acquire).is_err() {
-        power::stop_core();
-    }
+    let next = match devices::set_up_core() {
+        Ok(()) => UP,
+        Err(error) => {
+            warn!("core {core} is left out: {error}");
+            LEFT_OUT
+        }
+    };
+    let in_time = state.compare_exchange(OFF, next, Ordering::AcqRel, Ordering::Acquire).is_ok();
     idle::wake(0);
-    threads::run(core)
+    if in_time && next == UP {
+        threads::run(core);
+    }
+    power::stop_core()
 }

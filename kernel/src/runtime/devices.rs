@@ -4,10 +4,10 @@ use log::warn;
 use spin::Once;
 
 use super::console::Port;
-use super::cores;
 use super::irq::{Controller, CoreRegisters, InterruptController, IrqError};
 use super::machine::{Gic, Interrupt, Machine, PciSpace, Region};
 use super::mmio::Mmio;
+use super::{cores, time};
 
 static CONSOLE: Once<Port<Mmio>> = Once::new();
 static INTERRUPTS: Once<Controller<Mmio, CoreRegisters>> = Once::new();
@@ -40,40 +40,50 @@ pub unsafe fn set_up_console(machine: &Machine<'_>) {
     }
 }
 
-/// Sets up the interrupt controller, the boot core's part included. Without one the cores poll.
+/// Sets up the interrupt controller, the boot core's part included. Without one the cores take
+/// naps of a fraction of a millisecond.
 ///
 /// # Safety
 /// As for [`set_up_console`].
 pub unsafe fn set_up_interrupts(machine: &Machine<'_>) {
-    let Some(gic) = &machine.gic else {
-        warn!("no interrupt controller that we know: idle cores poll");
-        return;
-    };
     if let Some(timer) = machine.timer {
         TIMER.call_once(|| timer.virtual_timer);
     }
-    // SAFETY: upheld by the caller.
-    match Controller::new(gic, |region| unsafe { Mmio::new(region) }, CoreRegisters) {
-        Ok(controller) => {
-            INTERRUPTS.call_once(|| controller);
-        }
-        Err(error) => warn!("{error}: idle cores poll"),
+    let result = machine.gic.as_ref().map(|gic| {
+        // SAFETY: upheld by the caller.
+        let controller =
+            Controller::new(gic, |region| unsafe { Mmio::new(region) }, CoreRegisters)?;
+        set_up_core_of(&controller)?;
+        INTERRUPTS.call_once(|| controller);
+        Ok::<_, IrqError>(())
+    });
+    match result {
+        Some(Ok(())) => return,
+        Some(Err(error)) => warn!("{error}: idle cores only nap"),
+        None => warn!("no interrupt controller that we know: idle cores only nap"),
     }
-    set_up_core();
+    time::start_event_stream();
 }
 
-/// Sets up the calling core's part of the interrupt controller: its timer and other cores can end
-/// its sleep.
-pub fn set_up_core() {
-    let Some(controller) = interrupts() else { return };
-    let core = cores::current();
-    let set_up = || {
-        controller.init_core(core, cores::mpidr())?;
-        TIMER.get().map_or(Ok(()), |timer| controller.enable(*timer, core))
-    };
-    if let Err(error) = set_up() {
-        warn!("core {core} will not wake from sleep: {error}");
+/// Sets up another core's part of the interrupt controller.
+///
+/// # Errors
+/// Those of the interrupt controller: the core would not wake from sleep.
+pub fn set_up_core() -> Result<(), IrqError> {
+    match interrupts() {
+        Some(controller) => set_up_core_of(controller),
+        None => {
+            time::start_event_stream();
+            Ok(())
+        }
     }
+}
+
+/// Lets the timer and other cores end the calling core's sleep.
+fn set_up_core_of(controller: &dyn InterruptController) -> Result<(), IrqError> {
+    let core = cores::current();
+    controller.init_core(core, cores::mpidr())?;
+    TIMER.get().map_or(Ok(()), |timer| controller.enable(*timer, core))
 }
 
 /// Lets input on the console end the calling core's sleep.

@@ -31,6 +31,7 @@
 
 pub mod args;
 pub mod console;
+pub mod cpu;
 pub mod esr;
 pub mod futex;
 pub mod irq;
@@ -39,8 +40,10 @@ pub mod machine;
 pub mod memory;
 pub mod mmio;
 pub mod mmu;
+pub mod psci;
 pub mod stacks;
 pub mod symbols;
+pub mod time;
 
 #[cfg(target_os = "none")]
 mod abi;
@@ -79,4 +82,4 @@ mod start;
 mod threads;
 
 #[cfg(target_os = "none")]
-use provisional::{fs, psci, time};
+use provisional::fs;

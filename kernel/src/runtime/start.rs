@@ -2,7 +2,7 @@
 
 use alloc::borrow::ToOwned;
 use alloc::ffi::CString;
-use alloc::vec;
+use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::ffi::c_char;
 use core::fmt::Display;
@@ -11,11 +11,13 @@ use core::ptr;
 use log::warn;
 use spin::Once;
 
+use super::cpu::{Features, Midr};
 use super::machine::Machine;
 use super::memory::Ranges;
 use super::mmu::{Access, MapError, PAGE_SIZE, Tables};
 use super::stacks::Stacks;
-use super::{args, boot, cores, devices, fault, heap, image, logger, output, power, time};
+use super::time::UnknownFrequency;
+use super::{args, boot, cores, devices, fault, heap, image, logger, output, power, psci, time};
 use crate::report::{Code, Event, Hello};
 
 /// The machine, for all that comes after the device tree is read.
@@ -24,6 +26,7 @@ static MACHINE: Once<Boot> = Once::new();
 /// What the boot core knows of its start.
 struct Boot {
     machine: Machine<'static>,
+    clock: Result<(), UnknownFrequency>,
     exception_level: u8,
     counter: u64,
     /// What the heap gets.
@@ -44,6 +47,10 @@ pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
     let Ok(machine) = Machine::from_fdt(tree) else { power::stop_core() };
     // SAFETY: the early map has all devices mapped, the final one those of `devices::regions`.
     unsafe { devices::set_up_console(&machine) };
+    if let Some(psci) = &machine.psci {
+        psci::init(psci);
+    }
+    let clock = time::init(machine.timer.and_then(|timer| timer.frequency_hz));
 
     let tree = device_tree as u64..device_tree as u64 + tree.len() as u64;
     let mut free = free_memory(&machine, tree.clone());
@@ -60,7 +67,7 @@ pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
         stop(Code::Unsupported, &error, fault::HINT);
     }
     cores::set_stacks(stacks);
-    MACHINE.call_once(|| Boot { machine, exception_level, counter, free });
+    MACHINE.call_once(|| Boot { machine, clock, exception_level, counter, free });
     match cores::handover(0) {
         // SAFETY: the stacks are mapped, and they are the boot core's own.
         Some(handover) => unsafe { boot::move_to(&handover, go_on) },
@@ -81,6 +88,9 @@ extern "C" fn go_on() -> ! {
     for what in &machine.left_out {
         warn!("{what}");
     }
+    if let Err(error) = boot.clock {
+        warn!("{error}");
+    }
     // SAFETY: the final map has the devices of `devices::regions`.
     unsafe { devices::set_up_interrupts(machine) };
     cores::start_all(machine);
@@ -95,13 +105,13 @@ fn greet(boot: &Boot) {
     let hello = Hello {
         version: version.to_owned(),
         machine: boot.machine.model.to_owned(),
-        cpu: "?".to_owned(),
-        cpu_features: vec!["neon".to_owned()],
+        cpu: Midr::of_this_core().to_string(),
+        cpu_features: Features::of_this_core().names().map(str::to_owned).collect(),
         cores: cores::count(),
         exception_level: boot.exception_level,
         memory_bytes: memory.total_bytes,
         memory_free_bytes: memory.free_bytes,
-        boot_us: time::ticks_to_us(time::counter() - boot.counter),
+        boot_us: time::rate().us(time::counter() - boot.counter),
     };
     output::print(format_args!(
         "Anchorite {version} on {}: {} × {}, {} MiB\n",
