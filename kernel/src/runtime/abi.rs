@@ -5,15 +5,14 @@
 //! again. There is one thread a core, so priorities mean nothing, and each thread has
 //! [`stacks::STACK_SIZE`] bytes of stack.
 
-use core::ffi::{CStr, c_char};
 use core::ptr;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use alloc::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
 use hermit_abi::{
     CLOCK_MONOTONIC, CLOCK_REALTIME, EAGAIN, EBADF, EFAULT, EINVAL, ETIMEDOUT,
-    FUTEX_RELATIVE_TIMEOUT, STDERR_FILENO, STDIN_FILENO, STDOUT_FILENO, Tid, clockid_t, dirent64,
-    pid_t, stat, timespec,
+    FUTEX_RELATIVE_TIMEOUT, STDERR_FILENO, STDIN_FILENO, STDOUT_FILENO, Tid, clockid_t, pid_t,
+    timespec,
 };
 
 use super::cores::{self, MAX_CORES};

@@ -6,8 +6,8 @@ use core::fmt::{self, Write};
 use super::symbols::Symbols;
 use super::{cores, image};
 
-/// The most frames that are shown.
-const MAX_FRAMES: usize = 32;
+/// The most frames that are shown; a function that calls itself shows as one.
+const MAX_SHOWN: usize = 32;
 
 /// An address in the image, shown with the function it is in.
 #[derive(Clone, Copy, Debug)]
@@ -40,21 +40,31 @@ fn symbols() -> Option<Symbols<'static>> {
 /// # Errors
 /// Those of `out`.
 pub fn write(out: &mut dyn Write, pc: u64, fp: u64) -> fmt::Result {
-    writeln!(out, "backtrace:")?;
-    writeln!(out, "  {}", Place(pc))?;
-    let mut fp = fp;
-    for _ in 0..MAX_FRAMES {
-        // A record lies on this core's stack, so that no damaged chain can lead elsewhere.
+    writeln!(out, "backtrace:\n  {}", Place(pc))?;
+    let (mut fp, mut last, mut repeated) = (fp, 0, 0);
+    let mut shown = 0;
+    while shown < MAX_SHOWN {
+        // A record lies on this core's stack, so that no damaged chain can lead elsewhere, and
+        // each one above the last, so that none leads round.
         if fp % 16 != 0 || !cores::is_on_my_stack(fp..fp.saturating_add(16)) {
             break;
         }
         // SAFETY: aligned and within the stack, which is mapped.
         let [next, lr] = unsafe { (fp as *const [u64; 2]).read() };
-        if lr == 0 {
-            break;
+        if lr == last {
+            repeated += 1;
+        } else {
+            if repeated > 0 {
+                writeln!(out, "  … {repeated} more of these")?;
+            }
+            (last, repeated) = (lr, 0);
+            if lr == 0 {
+                break;
+            }
+            // The call is the instruction before the one that it returns to.
+            writeln!(out, "  {}", Place(lr - 4))?;
+            shown += 1;
         }
-        // The call is the instruction before the one that it returns to.
-        writeln!(out, "  {}", Place(lr - 4))?;
         if next <= fp {
             break;
         }

@@ -51,10 +51,11 @@ extern "C" fn exception_main(kind: u64, frame: &Frame) -> ! {
     let syndrome = Syndrome(frame.esr);
     let details = |out: &mut dyn Write| {
         for (i, x) in frame.x.iter().enumerate() {
-            write!(out, "{}x{i:<2} {x:016x}", if i % 4 == 0 { "\n  " } else { "  " })?;
+            write!(out, "  x{i:<2} {x:016x}{}", if i % 4 == 3 { "\n" } else { "" })?;
         }
-        write!(out, "  sp  {:016x}\n  pc  {:016x}", frame.sp, frame.elr)?;
-        writeln!(out, "  spsr {:08x}  esr {:08x}  far {:016x}", frame.spsr, frame.esr, frame.far)?;
+        writeln!(out, "  sp  {:016x}", frame.sp)?;
+        write!(out, "  pc  {:016x}  spsr {:08x}", frame.elr, frame.spsr)?;
+        writeln!(out, "  esr {:08x}  far {:016x}", frame.esr, frame.far)?;
         backtrace::write(out, frame.elr, frame.x[29])
     };
     let at = backtrace::Place(frame.elr);
@@ -68,7 +69,7 @@ extern "C" fn exception_main(kind: u64, frame: &Frame) -> ! {
         ),
         0 if syndrome.has_address() => fault::end(
             Code::Exception,
-            format_args!("{syndrome} {:#x}, at {at}, core {core}", frame.far),
+            format_args!("{syndrome}, address {:#x}, at {at}, core {core}", frame.far),
             fault::HINT,
             &details,
         ),

@@ -56,7 +56,7 @@ pub fn end(
     }
     let mut out = output::Emergency::new();
     // The serial line takes every byte: nothing below can fail.
-    let _ = writeln!(out, "\n{code}: {message}");
+    let _ = writeln!(out, "{code}: {message}");
     let _ = details(&mut out);
     let _ = report::write_fault(&mut out, code, message, hint);
     let _ = report::write_exit(&mut out, 1);
