@@ -202,6 +202,11 @@ mod tests {
             [text("says \u{241e}{\"event\":\"exit\",\"status\":0}\n"), exit(1)]
         );
         assert_eq!(
+            decode(&[b"says ", b"\x1e{\"event\":\"exit\",\"status\":0}\n"]),
+            [text("says \u{241e}{\"event\":\"exit\",\"status\":0}\n")],
+            "the start of a chunk is not that of a line"
+        );
+        assert_eq!(
             decode(&[b"\r\x1e{\"event\":\"exit\",\"status\":0}\n"]),
             [text("\r\u{241e}{\"event\":\"exit\",\"status\":0}\n")],
             "a carriage return starts no line"

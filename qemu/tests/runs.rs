@@ -260,6 +260,16 @@ fn signals_end_qemu_too() {
 
 #[cfg(target_os = "linux")]
 #[test]
+fn a_failure_of_the_host_ends_qemu_in_order() {
+    let script = "trap 'echo told >told; exit' TERM; cat log; while :; do sleep 0.05; done";
+    let stage = Stage::new(script, &log([&hello() as _]));
+    stage.run(&["--keep-log", "/dev/full"]).assert(1, "cannot write the serial log");
+    stage.assert_no_qemu_left();
+    assert_eq!(stage.read("told"), "told\n");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
 fn a_harness_that_is_killed_takes_qemu_along() {
     let stage = Stage::new("exec sleep 1000", b"");
     let mut harness = stage.harness(&[]).spawn().unwrap();

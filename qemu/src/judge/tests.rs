@@ -84,6 +84,17 @@ fn the_guests_error_and_its_hint_are_told() {
 }
 
 #[test]
+fn a_chat_survives_an_error_but_not_its_own_failure() {
+    let expected = Expectations { mode: Some(Mode::Chat), ..Expectations::default() };
+    let chat = |status| {
+        let events = [hello(), error(Code::ContextFull), result("", 1), exit(status)];
+        verdict(&events, code_of_qemu(0), "", &expected)
+    };
+    assert_eq!(chat(0).kind, Kind::Passed);
+    assert_says(&chat(1), 1, "ContextFull");
+}
+
+#[test]
 fn the_guest_must_exit_with_0_and_last() {
     assert_says(&plain(&[hello(), result("", 1), exit(3)]), 1, "status 3");
     assert_says(&plain(&[hello(), exit(0), result("", 1)]), 1, "last event");
