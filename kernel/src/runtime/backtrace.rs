@@ -73,16 +73,14 @@ pub fn write(out: &mut dyn Write, pc: u64, fp: u64) -> fmt::Result {
     Ok(())
 }
 
-/// Writes the frames of the caller.
+/// Writes the frames from the caller on.
 ///
 /// # Errors
 /// Those of `out`.
 #[inline(never)]
 pub fn write_here(out: &mut dyn Write) -> fmt::Result {
-    let (pc, fp): (u64, u64);
-    // SAFETY: reads two registers.
-    unsafe {
-        asm!("adr {}, .", "mov {}, x29", out(reg) pc, out(reg) fp, options(nomem, nostack));
-    }
-    write(out, pc, fp)
+    let (fp, lr): (u64, u64);
+    // SAFETY: reads this function's own frame record: the caller's, and where it is returned to.
+    unsafe { asm!("ldp {}, {}, [x29]", out(reg) fp, out(reg) lr, options(readonly, nostack)) };
+    write(out, lr - 4, fp)
 }

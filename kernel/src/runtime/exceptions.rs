@@ -43,7 +43,7 @@ const _: () = {
     assert!(core::mem::offset_of!(Frame, sp) == 248);
     assert!(core::mem::offset_of!(Frame, elr) == 256);
     assert!(core::mem::offset_of!(Frame, far) == 280);
-    assert!(size_of::<Frame>() % 16 == 0);
+    assert!(size_of::<Frame>().is_multiple_of(16));
 };
 
 extern "C" fn exception_main(kind: u64, frame: &Frame) -> ! {

@@ -74,7 +74,6 @@ mod output;
 #[cfg(target_os = "none")]
 mod power;
 #[cfg(target_os = "none")]
-#[allow(missing_docs)]
 mod provisional;
 #[cfg(target_os = "none")]
 mod start;
