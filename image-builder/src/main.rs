@@ -7,6 +7,7 @@
 mod checksum;
 mod disk;
 mod fat;
+mod inspect;
 mod kernel_image;
 mod model;
 mod output;
@@ -40,12 +41,15 @@ enum Command {
     },
     /// Makes a disk with models, their checksums and the configuration
     Disk(disk::Options),
+    /// Lists what is inside a disk image or a model
+    Inspect(inspect::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Kernel { elf, out } => kernel_image::build(&elf, &out),
         Command::Disk(options) => disk::build(&options),
+        Command::Inspect(options) => inspect::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

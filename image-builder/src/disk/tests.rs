@@ -1,1 +1,122 @@
+use kernel::llm::gguf::build::Builder;
 
+use super::*;
+
+const LABEL: Label = *b"TEST       ";
+
+/// Two models and a configuration, and the folder that the models are in.
+fn contents() -> (tempfile::TempDir, Contents) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut paths = Vec::new();
+    for (name, weights) in [("a.gguf", 1009), ("b c.gguf", 70_001)] {
+        let values: Vec<f32> = (0..weights).map(|i| i as f32).collect();
+        let model = Builder::new()
+            .string("general.architecture", "llama")
+            .tensor_f32("t", &[weights as u64], &values)
+            .build();
+        paths.push(folder.path().join(name));
+        fs::write(paths.last().unwrap(), model).unwrap();
+    }
+    let models = open_models(&paths).unwrap();
+    let config = read_config(None, &models).unwrap();
+    (folder, Contents { config, models })
+}
+
+#[test]
+fn the_disk_reads_back_as_it_was_written() {
+    let (_folder, contents) = contents();
+    let mut file = tempfile::tempfile().unwrap();
+    let layout = contents.lay_out(VolumeSize::Auto, LABEL).unwrap();
+    let written = contents.write(&mut file, &layout).unwrap();
+    let paths: Vec<_> = written.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(
+        paths,
+        [
+            "anchorite.toml",
+            "models/a.gguf",
+            "models/a.gguf.sha256",
+            "models/b c.gguf",
+            "models/b c.gguf.sha256"
+        ]
+    );
+    verify(file, &written).unwrap();
+}
+
+/// One changed bit in any file's first, middle or last byte, in a name, a size or a link.
+#[test]
+fn verify_finds_a_changed_bit() {
+    let (_folder, contents) = contents();
+    let mut file = tempfile::tempfile().unwrap();
+    let layout = contents.lay_out(VolumeSize::Auto, LABEL).unwrap();
+    let written = contents.write(&mut file, &layout).unwrap();
+    let mut places = Vec::new();
+    for (_, content) in &written {
+        let run = content.extents[0];
+        places.extend([run.start, run.start + run.bytes / 2, run.start + run.bytes - 1]);
+    }
+    let root = layout.geometry.root_start();
+    let models = layout.geometry.cluster_start(fat::CLUSTERS_FROM);
+    // The letter of a long name, the size of anchorite.toml, the first cluster of the first
+    // model, and the third link of the table that is read.
+    places.extend([root + 32 + 1, root + 3 * 32 + 28, models + 3 * 32 + 26]);
+    places.push(layout.geometry.table_start(0) + 2 * 5);
+    for place in places {
+        flip(&mut file, place);
+        assert!(verify(file.try_clone().unwrap(), &written).is_err(), "byte {place}");
+        flip(&mut file, place);
+    }
+    verify(file, &written).unwrap();
+}
+
+fn flip(file: &mut File, place: u64) {
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(place)).unwrap();
+    file.read_exact(&mut byte).unwrap();
+    file.seek(SeekFrom::Start(place)).unwrap();
+    file.write_all(&[byte[0] ^ 1]).unwrap();
+}
+
+#[test]
+fn labels_are_what_fat_can_hold() {
+    assert_eq!(volume_label("My_disk"), Ok(*b"MY_DISK    "));
+    for bad in ["", "   ", "twelve chars", "a.b", "a/b", "Grün", "a\n"] {
+        assert!(volume_label(bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn sizes_are_what_fat_can_have() {
+    assert!(matches!(volume_size("auto"), Ok(VolumeSize::Auto)));
+    assert!(matches!(volume_size("64M"), Ok(VolumeSize::Bytes(n)) if n == 64 << 20));
+    for bad in ["7M", "3T", "67108865", "much"] {
+        assert!(volume_size(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn the_configuration_is_checked_before_the_boot() {
+    let (folder, contents) = contents();
+    let path = folder.path().join("c.toml");
+    let read = |text: &str| {
+        fs::write(&path, text).unwrap();
+        read_config(Some(&path), &contents.models).map_err(|e| format!("{e:#}"))
+    };
+    assert_eq!(
+        read("model = \"b c.gguf\"\nseed = 7\n").unwrap(),
+        "model = \"b c.gguf\"\nseed = 7\n"
+    );
+    assert!(read("seeds = 7\n").unwrap_err().contains("there is no setting `seeds`"));
+    assert!(read("model = \"x.gguf\"\n").unwrap_err().contains("the models are a.gguf, b c.gguf"));
+    // What is written where none is given must itself pass.
+    Config::from_toml(&contents.config).unwrap();
+}
+
+#[test]
+fn a_model_that_changes_while_it_is_copied_is_noticed() {
+    let mut disk = tempfile::tempfile().unwrap();
+    for (bytes, problem) in [(1012, "grew"), (1014, "shrank")] {
+        let file = FileSpec { path: "m".into(), bytes };
+        let error = copy(&mut &[7; 1013][..], &mut disk, 0, &file).unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+    }
+}

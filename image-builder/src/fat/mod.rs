@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 pub use geometry::{Geometry, Kind, LARGEST, SMALLEST};
 
 use folder::Folder;
-use geometry::CLUSTERS_FROM;
+pub use geometry::CLUSTERS_FROM;
 
 /// A file to be laid out.
 #[derive(Clone, Debug)]

@@ -1,0 +1,123 @@
+//! `image-builder inspect`: what is inside a disk image or a model.
+
+mod model;
+mod volume;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use kernel::llm::gguf::MAGIC;
+use serde::Serialize;
+
+use crate::checksum::Sum;
+
+/// What is asked for.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Print JSON instead of tables
+    #[arg(long)]
+    json: bool,
+    /// A disk image, or a model
+    #[arg(value_name = "IMAGE|MODEL")]
+    file: PathBuf,
+}
+
+/// How a file's sum compares with the one that was written down for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Checksum {
+    /// They are equal.
+    Verified,
+    /// They differ.
+    Mismatch,
+    /// None was written down.
+    Missing,
+}
+
+impl Checksum {
+    fn compare(computed: Sum, expected: Option<Sum>) -> Checksum {
+        match expected {
+            None => Checksum::Missing,
+            Some(expected) if expected == computed => Checksum::Verified,
+            Some(_) => Checksum::Mismatch,
+        }
+    }
+}
+
+impl fmt::Display for Checksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Checksum::Verified => "verified",
+            Checksum::Mismatch => "DOES NOT MATCH its .sha256 file",
+            Checksum::Missing => "no .sha256 file",
+        })
+    }
+}
+
+/// Prints what is in the file.
+pub fn run(options: &Options) -> Result<()> {
+    if starts_with_magic(&options.file)? {
+        let report = model::read(&options.file)?;
+        print(options.json, &report)?;
+        ensure!(
+            report.checksum != Checksum::Mismatch,
+            "ChecksumMismatch: {} is not what its .sha256 file says",
+            options.file.display()
+        );
+    } else {
+        let report = volume::read(&options.file).with_context(|| {
+            format!("{} is neither a GGUF model nor a disk image", options.file.display())
+        })?;
+        print(options.json, &report)?;
+        if let Some(path) = report.mismatch() {
+            anyhow::bail!("ChecksumMismatch: {path} is not what its .sha256 file says");
+        }
+    }
+    Ok(())
+}
+
+fn starts_with_magic(path: &Path) -> Result<bool> {
+    let cannot_read = || format!("cannot read {}", path.display());
+    let file = File::open(path).with_context(cannot_read)?;
+    let mut start = Vec::new();
+    file.take(MAGIC.len() as u64).read_to_end(&mut start).with_context(cannot_read)?;
+    Ok(start == MAGIC)
+}
+
+fn print(json: bool, report: &(impl Serialize + fmt::Display)) -> Result<()> {
+    let text = match json {
+        true => serde_json::to_string_pretty(report)? + "\n",
+        // Names and texts are the file's: they must not drive the terminal.
+        false => kernel::report::printable(&report.to_string()).into_owned(),
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        // The reader has seen enough.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+/// Columns that are as wide as they must be: the first to the left, the others to the right, the
+/// last as it is.
+fn table(f: &mut fmt::Formatter<'_>, rows: &[Vec<String>]) -> fmt::Result {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    for row in rows {
+        f.write_str("   ")?;
+        for (i, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            match i {
+                0 => write!(f, " {cell:width$}")?,
+                _ if i + 1 == columns => write!(f, "  {cell}")?,
+                _ => write!(f, "  {cell:>width$}")?,
+            }
+        }
+        f.write_str("\n")?;
+    }
+    Ok(())
+}

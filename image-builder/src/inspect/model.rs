@@ -1,0 +1,214 @@
+//! What is inside a model.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::Result;
+use kernel::llm::gguf::{Gguf, TensorInfo, Value};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::{Checksum, table};
+use crate::checksum::{self, Sum};
+use crate::model::ModelFile;
+use crate::progress::Progress;
+use crate::size;
+
+/// A model's file.
+#[derive(Serialize)]
+pub struct Model {
+    kind: &'static str,
+    file: String,
+    bytes: u64,
+    sha256: String,
+    /// How the sum compares with the file beside the model.
+    pub checksum: Checksum,
+    gguf_version: u32,
+    alignment: u32,
+    data_offset: u64,
+    parameters: u64,
+    /// The shape, by the keys of the model's architecture.
+    shape: BTreeMap<String, serde_json::Value>,
+    tokenizer: BTreeMap<String, serde_json::Value>,
+    metadata: BTreeMap<String, serde_json::Value>,
+    tensor_types: Vec<TypeUse>,
+    tensors: Vec<Tensor>,
+}
+
+/// How much of the model is of one type.
+#[derive(Serialize)]
+struct TypeUse {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    tensors: usize,
+    parameters: u64,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Tensor {
+    name: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    dims: Vec<u64>,
+    /// Place in the file.
+    start: u64,
+    bytes: u64,
+}
+
+/// Reads the model at `path`.
+pub fn read(path: &Path) -> Result<Model> {
+    let model = ModelFile::open(path)?;
+    let gguf = model.gguf();
+    let sum = sum(&model)?;
+    let architecture = gguf.string("general.architecture").ok().flatten().unwrap_or_default();
+    Ok(Model {
+        kind: "model",
+        file: path.display().to_string(),
+        bytes: model.bytes,
+        sha256: sum.to_string(),
+        checksum: Checksum::compare(sum, checksum::read_beside(path)?),
+        gguf_version: gguf.version(),
+        alignment: gguf.alignment(),
+        data_offset: gguf.data_offset(),
+        parameters: gguf.tensors().iter().map(TensorInfo::elements).sum(),
+        shape: entries(&gguf, &format!("{architecture}.")),
+        tokenizer: entries(&gguf, "tokenizer."),
+        metadata: entries(&gguf, "general."),
+        tensor_types: type_uses(&gguf),
+        tensors: tensors(&gguf),
+    })
+}
+
+fn sum(model: &ModelFile) -> Result<Sum> {
+    let mut progress = Progress::new(format!("hashing {}", model.path.display()), model.bytes);
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let n = (&model.file).read(&mut buffer)?;
+        if n == 0 {
+            return Ok(Sum::finish(hasher));
+        }
+        hasher.update(&buffer[..n]);
+        progress.add(n);
+    }
+}
+
+/// The entries whose key starts with `prefix`, by the rest of it.
+fn entries(gguf: &Gguf<'_>, prefix: &str) -> BTreeMap<String, serde_json::Value> {
+    let entries = gguf.metadata().iter();
+    entries
+        .filter_map(|entry| Some((entry.key.strip_prefix(prefix)?.to_owned(), json(&entry.value))))
+        .collect()
+}
+
+/// Numbers and texts as they are, arrays by their type and length.
+fn json(value: &Value<'_>) -> serde_json::Value {
+    match *value {
+        Value::U8(n) => n.into(),
+        Value::I8(n) => n.into(),
+        Value::U16(n) => n.into(),
+        Value::I16(n) => n.into(),
+        Value::U32(n) => n.into(),
+        Value::I32(n) => n.into(),
+        Value::U64(n) => n.into(),
+        Value::I64(n) => n.into(),
+        // As short as it can be told from its neighbours: 1e-5, not 9.999999747378752e-6.
+        Value::F32(x) => x.to_string().parse::<f64>().unwrap_or_default().into(),
+        Value::F64(x) => x.into(),
+        Value::Bool(b) => b.into(),
+        Value::String(text) => String::from_utf8_lossy(text).into(),
+        Value::Array(_) => value.describe().into(),
+    }
+}
+
+fn type_uses(gguf: &Gguf<'_>) -> Vec<TypeUse> {
+    let mut by_type: BTreeMap<u32, TypeUse> = BTreeMap::new();
+    for tensor in gguf.tensors() {
+        let empty = TypeUse { kind: tensor.kind.name, tensors: 0, parameters: 0, bytes: 0 };
+        let used = by_type.entry(tensor.kind.id).or_insert(empty);
+        used.tensors += 1;
+        used.parameters += tensor.elements();
+        used.bytes += tensor.size;
+    }
+    let mut uses: Vec<TypeUse> = by_type.into_values().collect();
+    uses.sort_by_key(|used| std::cmp::Reverse(used.bytes));
+    uses
+}
+
+fn tensors(gguf: &Gguf<'_>) -> Vec<Tensor> {
+    let describe = |tensor: &TensorInfo<'_>| Tensor {
+        name: tensor.name.to_owned(),
+        kind: tensor.kind.name,
+        dims: tensor.dims[..tensor.n_dims].to_vec(),
+        start: gguf.data_offset() + tensor.offset,
+        bytes: tensor.size,
+    };
+    gguf.tensors().iter().map(describe).collect()
+}
+
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parameters = self.parameters as f64 / 1e6;
+        writeln!(f, "{}: {}, {parameters:.1} million weights", self.file, size::human(self.bytes))?;
+        writeln!(
+            f,
+            "GGUF version {}, data aligned to {} bytes, from byte {}",
+            self.gguf_version, self.alignment, self.data_offset
+        )?;
+        writeln!(f, "SHA-256 {} ({})", self.sha256, self.checksum)?;
+        let parts =
+            [("General", &self.metadata), ("Shape", &self.shape), ("Tokenizer", &self.tokenizer)];
+        for (title, entries) in parts {
+            writeln!(f, "\n{title}")?;
+            let rows: Vec<_> =
+                entries.iter().map(|(key, value)| vec![key.clone(), short(value)]).collect();
+            table(f, &rows)?;
+        }
+        writeln!(f, "\nTensor types")?;
+        let rows: Vec<_> = self
+            .tensor_types
+            .iter()
+            .map(|used| {
+                vec![
+                    used.kind.to_owned(),
+                    format!("{} tensors", used.tensors),
+                    format!("{:.3} million weights", used.parameters as f64 / 1e6),
+                    size::human(used.bytes),
+                ]
+            })
+            .collect();
+        table(f, &rows)?;
+        writeln!(f, "\nTensors")?;
+        let rows: Vec<_> = self
+            .tensors
+            .iter()
+            .map(|tensor| {
+                let dims: Vec<String> = tensor.dims.iter().map(u64::to_string).collect();
+                vec![
+                    tensor.name.clone(),
+                    dims.join(" × "),
+                    tensor.kind.to_owned(),
+                    format!("{} bytes", tensor.bytes),
+                    format!("at {}", tensor.start),
+                ]
+            })
+            .collect();
+        table(f, &rows)
+    }
+}
+
+/// A value in a table: long texts, such as chat templates, are cut.
+fn short(value: &serde_json::Value) -> String {
+    const MOST: usize = 60;
+    let text = match value {
+        serde_json::Value::String(text) => text.replace('\n', "⏎"),
+        other => other.to_string(),
+    };
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
+        None => text,
+    }
+}

@@ -1,0 +1,147 @@
+//! What is inside a disk image.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::{Checksum, table};
+use crate::checksum::Sum;
+use crate::progress::Progress;
+use crate::size;
+use crate::volume::{Extent, Notes, Volume};
+
+/// The end of the names of files that hold a sum.
+const SUM_SUFFIX: &str = ".sha256";
+/// A sum's file is shorter than this.
+const LONGEST_SUM: u64 = 4096;
+
+/// A disk image.
+#[derive(Serialize)]
+pub struct Report {
+    kind: &'static str,
+    file: String,
+    bytes: u64,
+    filesystem: String,
+    label: String,
+    id: String,
+    cluster_bytes: u32,
+    clusters: u32,
+    free_bytes: u64,
+    files: Vec<Entry>,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    path: String,
+    bytes: u64,
+    sha256: String,
+    /// `None` for a file that no sum is expected of.
+    checksum: Option<Checksum>,
+    /// Where it lies on the disk.
+    extents: Vec<Extent>,
+}
+
+/// Reads the disk image at `path`.
+pub fn read(path: &Path) -> Result<Report> {
+    let cannot_read = || format!("cannot read {}", path.display());
+    let file = File::open(path).with_context(cannot_read)?;
+    let bytes = file.metadata().with_context(cannot_read)?.len();
+    let notes = Notes::default();
+    let volume = Volume::mount(file, &notes)?;
+    let fs = volume.fs();
+    let stats = fs.stats().context("cannot count the free clusters")?;
+
+    let mut sums = BTreeMap::new();
+    let mut files = Vec::new();
+    for (path, bytes) in volume.files()? {
+        let mut progress = Progress::new(format!("reading {path}"), bytes);
+        let mut text = Vec::new();
+        let is_sum = path.ends_with(SUM_SUFFIX) && bytes < LONGEST_SUM;
+        let content = volume
+            .read_file(&path, |part| {
+                if is_sum {
+                    text.extend(part);
+                }
+                progress.add(part.len());
+            })
+            .with_context(|| format!("cannot read {path}"))?;
+        if is_sum {
+            sums.insert(path.clone(), Sum::parse(&String::from_utf8_lossy(&text)));
+        }
+        files.push((path, content));
+    }
+    let entries = files.into_iter().map(|(path, content)| {
+        let checksum = match sums.get(&format!("{path}{SUM_SUFFIX}")) {
+            // A file that holds no sum matches nothing.
+            Some(None) => Some(Checksum::Mismatch),
+            Some(expected) => Some(Checksum::compare(content.sum, *expected)),
+            None => path.ends_with(".gguf").then_some(Checksum::Missing),
+        };
+        let sha256 = content.sum.to_string();
+        Entry { path, bytes: content.bytes, sha256, checksum, extents: content.extents }
+    });
+    Ok(Report {
+        kind: "disk",
+        file: path.display().to_string(),
+        bytes,
+        filesystem: format!("{:?}", fs.fat_type()).to_uppercase(),
+        label: fs.volume_label().trim_end().to_owned(),
+        id: format!("{:04X}-{:04X}", fs.volume_id() >> 16, fs.volume_id() & 0xffff),
+        cluster_bytes: stats.cluster_size(),
+        clusters: stats.total_clusters(),
+        free_bytes: u64::from(stats.free_clusters()) * u64::from(stats.cluster_size()),
+        files: entries.collect(),
+    })
+}
+
+impl Report {
+    /// The first file that is not what its sum says.
+    pub fn mismatch(&self) -> Option<&str> {
+        let differs = |entry: &&Entry| entry.checksum == Some(Checksum::Mismatch);
+        self.files.iter().find(differs).map(|entry| entry.path.as_str())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{}: {} of {}, label {}, serial number {}",
+            self.file,
+            self.filesystem,
+            size::human(self.bytes),
+            self.label,
+            self.id
+        )?;
+        writeln!(
+            f,
+            "{} clusters of {}, {} free\n",
+            self.clusters,
+            size::human(self.cluster_bytes.into()),
+            size::human(self.free_bytes)
+        )?;
+        let mut rows = Vec::new();
+        for file in &self.files {
+            let place = match file.extents[..] {
+                [] => "empty".to_owned(),
+                [Extent { start, .. }] => format!("at {start}, in one run"),
+                [Extent { start, .. }, ..] => {
+                    format!("at {start}, in {} runs", file.extents.len())
+                }
+            };
+            rows.push(vec![file.path.clone(), format!("{} bytes", file.bytes), place]);
+        }
+        table(f, &rows)?;
+        writeln!(f)?;
+        for file in &self.files {
+            if let Some(checksum) = file.checksum {
+                writeln!(f, "    {}  {} ({checksum})", file.sha256, file.path)?;
+            }
+        }
+        Ok(())
+    }
+}
