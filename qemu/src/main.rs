@@ -95,7 +95,10 @@ fn run(
         stderr: &record.stderr,
     };
     let verdict = judge(evidence, &plan.expected);
-    eprint!("{}", report::summary(&record));
+    let summary = report::summary(&record);
+    if !summary.is_empty() {
+        eprintln!("{summary}");
+    }
     if let Some(file) = report {
         let command = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
         let report = Report::new(command, plan.machine.accelerator, &record, &verdict);

@@ -2,10 +2,9 @@
 
 #![forbid(unsafe_code)]
 
-use std::fmt::Write;
 use std::time::Duration;
 
-use kernel::report::{Event, Model, Outcome};
+use kernel::report::{Event, Outcome};
 use serde::Serialize;
 
 use crate::command::Accelerator;
@@ -122,54 +121,103 @@ impl<'a> Report<'a> {
     }
 }
 
-/// What the run's figures come to, in a line or two; empty if there are none.
+/// The run's figures in one line, by the host's clock where the guest has told its own; empty if
+/// the guest never spoke.
 pub fn summary(record: &Record) -> String {
-    let mut text = String::new();
-    let model = record.events.iter().find_map(|seen| match &seen.event {
+    let timings = Timings::of(record);
+    let times = [("hello", timings.hello), ("first token", timings.first_token)];
+    let mut parts: Vec<String> = times
+        .into_iter()
+        .filter_map(|(what, time_us)| Some(format!("{what} after {}", seconds(time_us?))))
+        .collect();
+    if parts.is_empty() {
+        return String::new();
+    }
+    parts.push(format!("end after {}", seconds(timings.end)));
+
+    if let Some(model) = record.events.iter().find_map(|seen| match &seen.event {
         Event::Model(model) => Some(model),
         _ => None,
-    });
-    if let Some(Model { file, bytes, load_us, load_mb_per_s, .. }) = model {
-        let _ = writeln!(
-            text,
-            "{file}: {:.1} MB loaded in {} at {load_mb_per_s:.1} MB/s",
-            *bytes as f64 / 1e6,
-            seconds(*load_us)
-        );
+    }) {
+        parts.push(format!("loaded at {:.1} MB/s", model.load_mb_per_s));
     }
-    let timings = Timings::of(record);
     let answers: Vec<&Outcome> = results(&record.events).collect();
     match answers.as_slice() {
         [] => {}
         [answer] => {
-            let _ = write!(
-                text,
-                "{} prompt tokens at {:.1}/s, {} tokens at {:.1}/s; first token {} after the prompt",
-                answer.prompt_tokens,
-                answer.prompt_tokens_per_s,
-                answer.tokens_emitted,
-                answer.tokens_per_s,
-                seconds(answer.first_token_us),
-            );
-            if let Some(first_token_us) = timings.first_token {
-                let _ = write!(text, ", {} after QEMU's start", seconds(first_token_us));
-            }
-            text.push('\n');
+            let Outcome {
+                prompt_tokens, prompt_tokens_per_s, tokens_emitted, tokens_per_s, ..
+            } = answer;
+            parts.push(format!("{prompt_tokens} prompt tokens at {prompt_tokens_per_s:.1}/s"));
+            parts.push(format!("{tokens_emitted} tokens at {tokens_per_s:.1}/s"));
         }
         answers => {
             let tokens: usize = answers.iter().map(|answer| answer.tokens_emitted).sum();
-            let latency_us: u64 = answers.iter().map(|answer| answer.latency_us).sum();
-            let _ = writeln!(
-                text,
-                "{} answers, {tokens} tokens in {}",
-                answers.len(),
-                seconds(latency_us)
-            );
+            parts.push(format!("{tokens} tokens in {} answers", answers.len()));
         }
     }
-    text
+    format!("[QEMU: {}]", parts.join(", "))
 }
 
 fn seconds(us: u64) -> String {
     format!("{:.3} s", us as f64 / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::End;
+    use kernel::report::{Exit, StopReason};
+
+    fn record(events: Vec<(u64, Event)>) -> Record {
+        let seen = |(us, event)| Seen { at: Duration::from_micros(us), event };
+        Record {
+            events: events.into_iter().map(seen).collect(),
+            garbled: None,
+            end: End::Left,
+            first_text: None,
+            total: Duration::from_micros(2_000_003),
+            serial_bytes: 0,
+            stderr: String::new(),
+        }
+    }
+
+    fn result(latency_us: u64, first_token_us: u64) -> Event {
+        Event::Result(Outcome {
+            prompt_tokens: 3,
+            tokens_emitted: 5,
+            output: String::new(),
+            tokens: vec![],
+            stop: StopReason::MaxTokens,
+            latency_us,
+            first_token_us,
+            prompt_tokens_per_s: 41.0,
+            tokens_per_s: 43.0,
+            arena_bytes: 0,
+            arena_peak_bytes: 0,
+        })
+    }
+
+    #[test]
+    fn the_first_token_is_placed_by_the_first_result() {
+        let first = |events| Timings::of(&record(events)).first_token;
+        assert_eq!(first(vec![(1_000, result(700, 200)), (9_000, result(7, 7))]), Some(500));
+        assert_eq!(first(vec![]), None);
+        assert_eq!(first(vec![(100, result(700, 200))]), None, "the guest's figures are absurd");
+        assert_eq!(first(vec![(1_000, result(200, 700))]), None, "the guest's figures are absurd");
+    }
+
+    #[test]
+    fn the_summary_tells_what_there_is() {
+        assert_eq!(summary(&record(vec![])), "");
+        let exit = || (1_500_000, Event::Exit(Exit { status: 0 }));
+        assert_eq!(summary(&record(vec![exit()])), "");
+        assert_eq!(
+            summary(&record(vec![(1_000_000, result(600_000, 100_000)), exit()])),
+            "[QEMU: first token after 0.500 s, end after 2.000 s, 3 prompt tokens at 41.0/s, \
+             5 tokens at 43.0/s]"
+        );
+        let two = vec![(1_000_000, result(600_000, 100_000)), (1_100_000, result(7, 5))];
+        assert!(summary(&record(two)).ends_with("10 tokens in 2 answers]"));
+    }
 }

@@ -32,8 +32,7 @@ fn good_log() -> Vec<u8> {
 fn the_text_is_shown_and_the_figures_summed_up() {
     let stage = Stage::new("cat log", &good_log());
     let shown = stage.run(&["--expect", "upon", "--expect-tokens", "2"]);
-    shown.assert(0, "2 tokens at 43.0/s");
-    shown.assert(0, "tiny.gguf: 23.0 MB loaded in 0.500 s at 46.0 MB/s");
+    shown.assert(0, "loaded at 46.0 MB/s, 3 prompt tokens at 41.0/s, 2 tokens at 43.0/s]\n");
     assert_eq!(shown.stdout, TEXT);
     stage.assert_no_qemu_left();
 }
@@ -311,7 +310,7 @@ fn a_chat_can_be_scripted() {
     let mut harness = stage.harness(&["chat", "--expect-tokens", "2"]);
     harness.stdin(std::fs::File::open(stage.path("lines")).unwrap());
     let shown = Shown::of(harness.spawn().unwrap());
-    shown.assert(0, "2 answers, 2 tokens");
+    shown.assert(0, "2 tokens in 2 answers");
     assert_eq!(shown.stdout, "[Hello]\nYes.\nnothing\n</stats>\n[Are you there?]\nYes.\n");
     stage.assert_no_qemu_left();
 }
