@@ -29,11 +29,12 @@ def write(path: Path, docs: list[str]) -> None:
 
 
 def main() -> None:
-    """Writes train.jsonl and valid.jsonl."""
+    """Writes train.jsonl, singles.jsonl and valid.jsonl."""
     arg = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arg.add_argument("--out", type=Path, default=Path(__file__).parent / "build")
     arg.add_argument("--stories", type=int, default=60000)
     arg.add_argument("--facts", type=int, default=34000)
+    arg.add_argument("--singles", type=int, default=100000, help="single facts, to fill gaps")
     arg.add_argument("--seed", type=int, default=20)
     args = arg.parse_args()
 
@@ -44,7 +45,9 @@ def main() -> None:
     # can be drawn again, and is then not held out at all.
     valid = documents(random.Random(args.seed + 1), 600, 340)
     valid = [d for d in dict.fromkeys(valid) if d not in seen]
+    rng = random.Random(args.seed + 2)
     write(args.out / "train.jsonl", train)
+    write(args.out / "singles.jsonl", [facts.single(rng) for _ in range(args.singles)])
     write(args.out / "valid.jsonl", valid)
     size = sum(len(d.encode()) for d in train)
     print(f"{len(train)} training documents, {size} bytes; {len(valid)} held out")

@@ -296,6 +296,12 @@ def put(form: str, facts: list[Fact]) -> str:
     return "\n".join(f"{question} {fact}" for fact, question in facts)
 
 
+def single(rng: random.Random) -> str:
+    """One fact."""
+    form = rng.choices(("text", "answer", "question"), (60, 25, 15))[0]
+    return put(form, [rng.choice(table(rng))])
+
+
 def document(rng: random.Random) -> str:
     """Facts of one table in its order, or a few facts of any."""
     form = rng.choices(("text", "answer", "question"), (50, 30, 20))[0]

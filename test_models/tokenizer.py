@@ -74,7 +74,8 @@ def main() -> None:
         train_tokenizer(train[:20000], prefix, args.vocab)
     sp = spm.SentencePieceProcessor(model_file=str(prefix) + ".model")
     arrays = {"n_vocab": np.int64(sp.vocab_size())}
-    for name, docs in (("train", train), ("valid", valid)):
+    singles = read(args.corpus / "singles.jsonl")
+    for name, docs in (("train", train + singles), ("valid", valid)):
         ids = [[BOS, *doc, EOS] for doc in sp.encode(docs)]
         fit = [doc for doc in ids if len(doc) <= args.ctx]
         tokens, segments = pack(fit, args.ctx)

@@ -15,6 +15,8 @@ operation.
 
 import argparse
 import json
+import signal
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -237,6 +239,7 @@ def main() -> None:
     torch.set_num_threads(1)
     workers = [spawn.Process(target=compute, daemon=True, args=(
         i, weights, shape, args, batches, barrier, losses)) for i in range(args.workers)]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends the workers too
     for worker in workers:
         worker.start()
 
@@ -271,8 +274,8 @@ def main() -> None:
             last_save = spent
             params = weights.views(weights.flat)
             with torch.no_grad():
-                parts = [loss_fn(params, shape, rope_table(shape), *valid[i:i + 8]).item()
-                         for i in range(0, min(len(valid), 64), 8)]
+                parts = [loss_fn(params, shape, rope_table(shape), *valid[i::64]).item()
+                         for i in range(8)]
             print(f"step {step} held-out loss {np.mean(parts):.4f}", flush=True)
             save(args.checkpoint, {
                 "shape": asdict(shape), "params": {k: p.clone() for k, p in params.items()},
