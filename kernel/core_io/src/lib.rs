@@ -48,6 +48,11 @@ impl Error {
     pub const fn kind(&self) -> ErrorKind {
         self.kind
     }
+
+    /// The sentence.
+    pub const fn message(&self) -> &'static str {
+        self.message
+    }
 }
 
 impl fmt::Display for Error {

@@ -1,0 +1,172 @@
+//! Files: the model disk as the ABI shows it.
+//!
+//! From the bottom: [`cache`] reads small pieces of the device, [`boot_sector`] and [`partition`]
+//! find a FAT volume, [`volume`] finds and reads its files, [`files`] gives them descriptors. The
+//! functions here are those of the ABI, over the one table of descriptors that there is.
+
+pub mod boot_sector;
+pub mod cache;
+pub mod files;
+pub mod partition;
+#[cfg(test)]
+mod testing;
+pub mod volume;
+
+use alloc::format;
+use alloc::vec::Vec;
+use core::ffi::{CStr, c_char};
+use core::ptr::NonNull;
+
+use hermit_abi::errno::{EFAULT, EINVAL, ENOENT};
+use hermit_abi::{dirent64, stat as Stat};
+use spin::Mutex;
+
+use super::block::{Buffer, Disk};
+use crate::report::{self, Code, Fault};
+use files::{Files, Memory};
+use volume::{MountError, Volume};
+
+/// The open files of the machine. A read holds it until the data is there.
+static FILES: Mutex<Files> = Mutex::new(Files::new());
+
+const HINT_NO_DISK: &str = "give the machine a virtio block device or an initrd with a FAT volume \
+                            that holds models/NAME.gguf and anchorite.toml: `image-builder disk` \
+                            makes one";
+
+/// Mounts the first FAT volume on `disks` at `/`, and describes it for the `disk` event. `memory`
+/// is asked when `/proc/meminfo` is opened.
+///
+/// # Errors
+/// There is none. The fault is that of the preferred disk.
+pub fn mount(disks: Vec<Disk>, memory: fn() -> Memory) -> Result<report::Disk, Fault> {
+    let mut first_error = None;
+    for disk in disks {
+        let device = disk.name();
+        match Volume::find(disk) {
+            Ok(volume) => {
+                let report = volume.report();
+                FILES.lock().mount(volume, memory);
+                return Ok(report);
+            }
+            Err(error) => {
+                log::debug!("{device}: {error}");
+                first_error = first_error.or(Some((device, error)));
+            }
+        }
+    }
+    let Some((device, error)) = first_error else {
+        return Err(Fault {
+            code: Code::ModelNotFound,
+            message: "there is no disk".into(),
+            hint: HINT_NO_DISK.into(),
+        });
+    };
+    let (code, hint) = match error {
+        MountError::NoVolume(_) => (Code::ModelNotFound, HINT_NO_DISK),
+        MountError::Unusable(_) | MountError::Fs(_) => (
+            Code::DiskError,
+            "make the disk anew with `image-builder disk`, or check it with fsck.fat on another \
+             machine",
+        ),
+    };
+    Err(Fault { code, message: format!("{device}: {error}"), hint: hint.into() })
+}
+
+/// Opens a file or directory for reading: see [`Files::open`]. `mode` would be for a new file.
+///
+/// # Safety
+/// `name` is null or points to a string that ends with a zero byte.
+pub unsafe fn open(name: *const c_char, flags: i32, _mode: i32) -> i32 {
+    // SAFETY: upheld by the caller.
+    let path = unsafe { path(name) };
+    path.and_then(|path| FILES.lock().open(path, flags)).unwrap_or_else(|error| -error)
+}
+
+/// Closes a descriptor: see [`Files::close`].
+pub fn close(fd: i32) -> i32 {
+    FILES.lock().close(fd).map_or_else(|error| -error, |()| 0)
+}
+
+/// Reads up to `len` bytes to `buffer`, straight from the device where it is whole sectors: see
+/// [`Files::read`].
+///
+/// # Safety
+/// `buffer` is null or points to `len` bytes that nothing else touches meanwhile. If the result is
+/// `-ETIMEDOUT`, they must never be used or freed: the device may still write to them.
+pub unsafe fn read(fd: i32, buffer: *mut u8, len: usize) -> isize {
+    let Some(start) = NonNull::new(buffer) else { return -EFAULT as isize };
+    if isize::try_from(len).is_err() {
+        return -EINVAL as isize;
+    }
+    // SAFETY: upheld by the caller.
+    let buffer = unsafe { Buffer::new(NonNull::slice_from_raw_parts(start, len)) };
+    FILES.lock().read(fd, buffer).map_or_else(|error| -error as isize, |n| n as isize)
+}
+
+/// Moves the place of the next read: see [`Files::seek`].
+pub fn lseek(fd: i32, offset: isize, whence: i32) -> isize {
+    FILES.lock().seek(fd, offset, whence).map_or_else(|error| -error as isize, |at| at as isize)
+}
+
+/// Says what an open file is: see [`Files::fstat`].
+///
+/// # Safety
+/// `result` is null or valid for a write.
+pub unsafe fn fstat(fd: i32, result: *mut Stat) -> i32 {
+    let stat = FILES.lock().fstat(fd);
+    // SAFETY: upheld by the caller.
+    unsafe { give(result, stat) }
+}
+
+/// Says what a path leads to: see [`Files::stat`].
+///
+/// # Safety
+/// As for [`open`] and [`fstat`].
+pub unsafe fn stat(name: *const c_char, result: *mut Stat) -> i32 {
+    // SAFETY: upheld by the caller.
+    let stat = unsafe { path(name) }.and_then(|path| FILES.lock().stat(path));
+    // SAFETY: upheld by the caller.
+    unsafe { give(result, stat) }
+}
+
+/// Reads entries of a directory: see [`Files::entries`].
+///
+/// # Safety
+/// `entries` is null or valid for writes of `bytes` bytes.
+pub unsafe fn getdents64(fd: i32, entries: *mut dirent64, bytes: usize) -> i64 {
+    let Some(start) = NonNull::new(entries.cast::<u8>()) else { return i64::from(-EFAULT) };
+    let written = FILES.lock().entries(fd, bytes, &mut |at, record| {
+        // SAFETY: `at` and the record's length lie within `bytes`, and the caller upholds the rest.
+        unsafe {
+            start.add(at).copy_from_nonoverlapping(NonNull::from(record).cast(), record.len())
+        }
+    });
+    written.map_or_else(|error| i64::from(-error), |n| n as i64)
+}
+
+/// # Safety
+/// `name` is null or points to a string that ends with a zero byte, for as long as `'a`.
+unsafe fn path<'a>(name: *const c_char) -> Result<&'a str, i32> {
+    if name.is_null() {
+        return Err(EFAULT);
+    }
+    // SAFETY: upheld by the caller. No name on a FAT volume is anything but Unicode.
+    unsafe { CStr::from_ptr(name) }.to_str().map_err(|_| ENOENT)
+}
+
+/// # Safety
+/// `place` is null or valid for a write.
+unsafe fn give(place: *mut Stat, stat: Result<Stat, i32>) -> i32 {
+    match (stat, NonNull::new(place)) {
+        (Err(error), _) => -error,
+        (Ok(_), None) => -EFAULT,
+        (Ok(stat), Some(place)) => {
+            // SAFETY: upheld by the caller.
+            unsafe { place.write(stat) };
+            0
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
