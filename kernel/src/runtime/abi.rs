@@ -5,14 +5,15 @@
 //! again. There is one thread a core, so priorities mean nothing, and each thread has
 //! [`stacks::STACK_SIZE`] bytes of stack.
 
+use core::ffi::c_char;
 use core::ptr;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use alloc::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
 use hermit_abi::{
     CLOCK_MONOTONIC, CLOCK_REALTIME, EAGAIN, EBADF, EFAULT, EINVAL, ETIMEDOUT,
-    FUTEX_RELATIVE_TIMEOUT, STDERR_FILENO, STDIN_FILENO, STDOUT_FILENO, Tid, clockid_t, pid_t,
-    timespec,
+    FUTEX_RELATIVE_TIMEOUT, O_DIRECTORY, STDERR_FILENO, STDIN_FILENO, STDOUT_FILENO, Tid,
+    clockid_t, dirent64, pid_t, stat, timespec,
 };
 
 use super::cores::{self, MAX_CORES};
@@ -329,7 +330,8 @@ unsafe extern "C" fn sys_read_entropy(buf: *mut u8, len: usize, flags: u32) -> i
 /// Reads from an open file, or from the console as soon as it has at least one byte.
 ///
 /// # Safety
-/// `buf` is null or valid for writes of `len` bytes.
+/// `buf` is null or valid for writes of `len` bytes. If the result is `-ETIMEDOUT`, a disk that has
+/// gone silent may still write there: the memory must never be used or freed again.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_read(fd: i32, buf: *mut u8, len: usize) -> isize {
     if buf.is_null() {
@@ -344,6 +346,68 @@ unsafe extern "C" fn sys_read(fd: i32, buf: *mut u8, len: usize) -> isize {
         // SAFETY: upheld by the caller.
         fd => unsafe { fs::read(fd, buf, len) },
     })
+}
+
+/// Opens a file or directory for reading.
+///
+/// # Safety
+/// `name` is null or a C string.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sys_open(name: *const c_char, flags: i32, mode: i32) -> i32 {
+    // SAFETY: upheld by the caller.
+    returned(unsafe { fs::open(name, flags, mode) })
+}
+
+/// Opens a directory.
+///
+/// # Safety
+/// `name` is null or a C string.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sys_opendir(name: *const c_char) -> i32 {
+    // SAFETY: upheld by the caller.
+    returned(unsafe { fs::open(name, O_DIRECTORY, 0) })
+}
+
+/// Closes a file or directory.
+#[unsafe(no_mangle)]
+extern "C" fn sys_close(fd: i32) -> i32 {
+    returned(fs::close(fd))
+}
+
+/// Moves the place of the next read.
+#[unsafe(no_mangle)]
+extern "C" fn sys_lseek(fd: i32, offset: isize, whence: i32) -> isize {
+    returned(fs::lseek(fd, offset, whence))
+}
+
+/// Says what an open file is.
+///
+/// # Safety
+/// `result` is null or valid for a write.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sys_fstat(fd: i32, result: *mut stat) -> i32 {
+    // SAFETY: upheld by the caller.
+    returned(unsafe { fs::fstat(fd, result) })
+}
+
+/// Says what a path leads to.
+///
+/// # Safety
+/// `name` is null or a C string, `result` null or valid for a write.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sys_stat(name: *const c_char, result: *mut stat) -> i32 {
+    // SAFETY: upheld by the caller.
+    returned(unsafe { fs::stat(name, result) })
+}
+
+/// Reads entries of a directory.
+///
+/// # Safety
+/// `entries` is null or valid for writes of `bytes` bytes.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sys_getdents64(fd: i32, entries: *mut dirent64, bytes: usize) -> i64 {
+    // SAFETY: upheld by the caller.
+    returned(unsafe { fs::getdents64(fd, entries, bytes) })
 }
 
 /// Writes to the console, in one piece.

@@ -30,9 +30,11 @@
 //! | devices that the tree lists and a driver uses | | read, write, device memory |
 
 pub mod args;
+pub mod block;
 pub mod console;
 pub mod cpu;
 pub mod esr;
+pub mod fs;
 pub mod futex;
 pub mod irq;
 pub mod line;
@@ -74,11 +76,6 @@ mod output;
 #[cfg(target_os = "none")]
 mod power;
 #[cfg(target_os = "none")]
-mod provisional;
-#[cfg(target_os = "none")]
 mod start;
 #[cfg(target_os = "none")]
 mod threads;
-
-#[cfg(target_os = "none")]
-use provisional::fs;

@@ -17,7 +17,9 @@ use super::memory::Ranges;
 use super::mmu::{Access, MapError, PAGE_SIZE, Tables};
 use super::stacks::Stacks;
 use super::time::UnknownFrequency;
-use super::{args, boot, cores, devices, fault, heap, image, logger, output, power, psci, time};
+use super::{
+    args, block, boot, cores, devices, fault, fs, heap, image, logger, output, power, psci, time,
+};
 use crate::report::{Code, Event, Hello};
 
 /// The machine, for all that comes after the device tree is read.
@@ -95,6 +97,7 @@ extern "C" fn go_on() -> ! {
     unsafe { devices::set_up_interrupts(machine) };
     cores::start_all(machine);
     greet(boot);
+    mount(machine);
     enter_application(machine.bootargs)
 }
 
@@ -121,6 +124,21 @@ fn greet(boot: &Boot) {
         memory.total_bytes >> 20
     ));
     output::write(Event::Hello(hello).to_record().as_bytes());
+}
+
+/// Mounts the model disk and prints the `disk` event, or ends with the reason why there is none.
+fn mount(machine: &Machine<'_>) {
+    // SAFETY: the final map has the devices of `devices::regions`, the initrd read only, and the
+    // heap. This is the only call.
+    let disks = unsafe { block::probe::disks(machine) };
+    let memory = || {
+        let heap::Stats { total_bytes, free_bytes } = heap::stats();
+        fs::files::Memory { total_bytes, free_bytes }
+    };
+    match fs::mount(disks, memory) {
+        Ok(disk) => output::write(Event::Disk(disk).to_record().as_bytes()),
+        Err(error) => stop(error.code, &error.message, &error.hint),
+    }
 }
 
 /// Calls the application with the words of the boot arguments.

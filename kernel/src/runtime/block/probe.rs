@@ -13,7 +13,7 @@ use super::pci::{self, Ecam, Windows};
 use super::ram::RamDisk;
 use super::virtio::{IdentityHal, VirtioDisk};
 use super::{BlockDevice, Clock, Disk};
-use crate::runtime::machine::{Machine, PciHost, Region, VirtioMmio};
+use crate::runtime::machine::{Machine, PciHost, VirtioMmio};
 use crate::runtime::mmio::Mmio;
 use crate::runtime::{idle, time};
 
@@ -40,25 +40,15 @@ impl Clock for MachineClock {
     }
 }
 
-/// What the drivers here need to be mapped as device memory: the registers of virtio devices, the
-/// PCI configuration space, and the window that BARs are put into.
-pub fn registers<'m>(machine: &'m Machine<'_>) -> impl Iterator<Item = Region> + 'm {
-    let virtio = machine.virtio_mmio.iter().map(|node| node.region);
-    let pci = machine.pci.iter().flat_map(|host| {
-        core::iter::once(host.ecam).chain(pci::memory_windows(host).map(|window| window.region))
-    });
-    virtio.chain(pci)
-}
-
 /// All block devices, the preferred one first: virtio over MMIO, virtio over PCI, the initial RAM
 /// disk.
 ///
 /// A device that cannot be started is logged and left out.
 ///
 /// # Safety
-/// What [`registers`] gives is mapped one to one as device memory, the initial RAM disk as memory
-/// that nobody writes to, and the heap one to one. This is the only driver of these devices, and it
-/// is called once.
+/// The registers of the virtio devices and of the PCI host, and its windows, are mapped one to one
+/// as device memory, the initial RAM disk as memory that nobody writes to, and the heap one to one.
+/// This is the only driver of these devices, and it is called once.
 pub unsafe fn disks(machine: &Machine) -> Vec<Disk> {
     let mut devices: Vec<Box<dyn BlockDevice>> = Vec::new();
     for node in &machine.virtio_mmio {
