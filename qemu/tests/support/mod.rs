@@ -77,12 +77,15 @@ impl Stage {
 
     /// The process of the fake, once it runs.
     pub fn qemu(&self) -> Pid {
+        self.wait_for("pid");
+        Pid::from_raw(self.read("pid").trim().parse().unwrap()).unwrap()
+    }
+
+    /// Waits until the script has made this file.
+    pub fn wait_for(&self, name: &str) {
         let start = Instant::now();
-        loop {
-            if let Ok(text) = std::fs::read_to_string(self.path("pid")) {
-                return Pid::from_raw(text.trim().parse().unwrap()).unwrap();
-            }
-            assert!(start.elapsed() < PATIENCE, "QEMU was not started");
+        while !self.path(name).exists() {
+            assert!(start.elapsed() < PATIENCE, "no {name}");
             thread::sleep(Duration::from_millis(5));
         }
     }
