@@ -1,6 +1,41 @@
 //! The application: a Hermit program that loads the model and generates, chats, measures or tests.
 //!
-//! It reaches the machine through the Hermit ABI alone (module `os`), and says what it does through
-//! the events of [`crate::report`].
+//! It reaches the machine through the Hermit ABI alone ([`os`]), and says what it does through the
+//! events of [`crate::report`]. Everything but the configuration needs that ABI, so it is built for
+//! the bare target, and for tests, which bring an ABI of their own.
 
 pub mod config;
+pub mod sha256;
+
+#[cfg(any(target_os = "none", test))]
+mod bench;
+#[cfg(any(target_os = "none", test))]
+mod chat;
+#[cfg(target_os = "none")]
+mod entry;
+#[cfg(any(target_os = "none", test))]
+mod error;
+#[cfg(any(target_os = "none", test))]
+mod generate;
+#[cfg(any(target_os = "none", test))]
+mod line_editor;
+#[cfg(any(target_os = "none", test))]
+mod load;
+#[cfg(any(target_os = "none", test))]
+mod os;
+#[cfg(any(target_os = "none", test))]
+mod output;
+#[cfg(any(target_os = "none", test))]
+mod program;
+#[cfg(any(target_os = "none", test))]
+mod selftest;
+#[cfg(any(target_os = "none", test))]
+mod team;
+
+#[cfg(test)]
+mod fake_abi;
+#[cfg(test)]
+mod tests;
+
+#[cfg(any(target_os = "none", test))]
+pub use program::run;

@@ -1,0 +1,27 @@
+//! Where the runtime hands over: Hermit's `runtime_entry`.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ffi::{CStr, c_char};
+
+use crate::app::{os, run};
+
+/// The application's entry, called once by the runtime with the boot arguments.
+///
+/// # Safety
+/// `argv` must point to `argc` C strings that live as long as the program.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn runtime_entry(
+    argc: i32,
+    argv: *const *const c_char,
+    _env: *const *const c_char,
+) -> ! {
+    let arguments: Vec<String> = (1..usize::try_from(argc).unwrap_or(0))
+        .map(|i| {
+            // SAFETY: the caller promises `argc` C strings.
+            let argument = unsafe { CStr::from_ptr(*argv.add(i)) };
+            String::from_utf8_lossy(argument.to_bytes()).into_owned()
+        })
+        .collect();
+    os::exit(run(arguments.iter().map(String::as_str)))
+}

@@ -1,0 +1,179 @@
+//! What can go wrong in the application, and the sentence for the user.
+
+#![forbid(unsafe_code)]
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use crate::app::config::ConfigError;
+use crate::app::os::Errno;
+use crate::app::sha256::Digest;
+use crate::llm;
+use crate::report::{Code, Fault};
+
+/// What can go wrong in the application.
+#[derive(Debug)]
+pub enum Error {
+    /// There is no disk with a `models` directory, or that directory holds no model.
+    NoModel,
+    /// The model asked for is not there.
+    ModelNotFound {
+        /// The name asked for.
+        wanted: String,
+        /// The models there are.
+        present: Vec<String>,
+    },
+    /// There are several models and the configuration names none.
+    SeveralModels(Vec<String>),
+    /// The configuration is wrong.
+    Config(ConfigError),
+    /// A file that the configuration names, or the configuration itself, cannot be read as text.
+    Unreadable {
+        /// Its path.
+        path: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The disk failed while this file was read.
+    Disk {
+        /// Path of the file.
+        path: String,
+        /// What the ABI said.
+        errno: Errno,
+        /// What the runtime knows of it.
+        detail: String,
+    },
+    /// The `.sha256` file is malformed.
+    BadChecksumFile(String),
+    /// The model's bytes are not those that were hashed.
+    ChecksumMismatch {
+        /// The digest in the `.sha256` file.
+        expected: Digest,
+        /// The digest of the bytes read.
+        actual: Digest,
+    },
+    /// There is not enough memory.
+    OutOfMemory {
+        /// What the memory is for.
+        what: &'static str,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+    },
+    /// The engine refused the model or the prompt.
+    Engine(llm::Error),
+    /// This many self-tests failed.
+    TestsFailed(usize),
+}
+
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Self {
+        Error::Config(error)
+    }
+}
+
+impl From<llm::Error> for Error {
+    fn from(error: llm::Error) -> Self {
+        Error::Engine(error)
+    }
+}
+
+const MORE_MEMORY: &str = "give the machine more memory (`make run MEM=…`, QEMU's -m), take a \
+     smaller model, or lower `context`";
+
+/// Bytes as people read them.
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+impl Error {
+    /// The event for this error.
+    pub fn fault(&self) -> Fault {
+        let (code, message, hint) = match self {
+            Error::NoModel => (
+                Code::ModelNotFound,
+                "there is no model: no disk holds a file models/NAME.gguf".to_string(),
+                "make a disk with `image-builder disk` and attach it".to_string(),
+            ),
+            Error::ModelNotFound { wanted, present } => (
+                Code::ModelNotFound,
+                format!("there is no model `{wanted}` on the disk"),
+                format!("set `model` to one of: {}", present.join(", ")),
+            ),
+            Error::SeveralModels(present) => (
+                Code::InvalidConfig,
+                "there are several models on the disk and none is chosen".to_string(),
+                format!("set `model` to one of: {}", present.join(", ")),
+            ),
+            Error::Config(error) => (Code::InvalidConfig, error.to_string(), error.hint()),
+            Error::Unreadable { path, why } => (
+                Code::InvalidConfig,
+                format!("{path} {why}"),
+                "mend the file on the model disk, or name another one".to_string(),
+            ),
+            Error::Disk { path, errno, detail } => (
+                Code::DiskError,
+                match detail.as_str() {
+                    "" => format!("cannot read {path}: {errno}"),
+                    detail => format!("cannot read {path}: {errno} ({detail})"),
+                },
+                "make the disk anew with `image-builder disk`; if it fails again, replace the \
+                 device"
+                    .to_string(),
+            ),
+            Error::BadChecksumFile(path) => (
+                Code::ParseError,
+                format!("{path} does not start with a SHA-256 digest in hexadecimal"),
+                "make it anew with `sha256sum`, or delete it to load without a check".to_string(),
+            ),
+            Error::ChecksumMismatch { expected, actual } => (
+                Code::ChecksumMismatch,
+                format!("the model's SHA-256 is {actual}, its .sha256 file says {expected}"),
+                "the model is damaged or not the one that was hashed: get it again and make the \
+                 disk anew"
+                    .to_string(),
+            ),
+            Error::OutOfMemory { what, needed, free } => (
+                Code::OutOfMemory,
+                format!(
+                    "{what} needs {} ({needed} bytes), {} ({free} bytes) are free",
+                    mib(*needed),
+                    mib(*free)
+                ),
+                MORE_MEMORY.to_string(),
+            ),
+            Error::Engine(error) => return engine_fault(error),
+            Error::TestsFailed(count) => (
+                Code::TestFailed,
+                format!("{count} self-tests failed"),
+                "the `test` events say which; please report it".to_string(),
+            ),
+        };
+        Fault { code, message, hint }
+    }
+}
+
+fn engine_fault(error: &llm::Error) -> Fault {
+    let (code, hint) = match error {
+        llm::Error::ParseError { .. } => (
+            Code::ParseError,
+            "the file is damaged or no GGUF model: get it again, check it with `image-builder \
+             inspect`",
+        ),
+        llm::Error::Unsupported { .. } => (
+            Code::Unsupported,
+            "take a model that this version runs: architecture `llama`, tensors in F32, F16, Q4_0, \
+             Q8_0 or Q6_K",
+        ),
+        llm::Error::OutOfMemory { .. } => (Code::OutOfMemory, MORE_MEMORY),
+        llm::Error::ContextFull { .. } => {
+            (Code::ContextFull, "shorten the prompt, or raise `context` up to the model's own")
+        }
+        llm::Error::InvalidConfig { .. } => {
+            (Code::InvalidConfig, "mend the setting in anchorite.toml or the boot arguments")
+        }
+    };
+    Fault { code, message: error.to_string(), hint: hint.to_string() }
+}

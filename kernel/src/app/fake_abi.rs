@@ -1,0 +1,251 @@
+//! The Hermit ABI played by the host's standard library, for the tests of the application: files
+//! and console are in memory, threads and clock are the host's.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::{CStr, c_char};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use std::vec::Vec;
+use std::{ptr, slice, thread};
+
+use hermit_abi as abi;
+
+/// What the program can reach.
+pub struct World {
+    /// The files by their absolute paths; a directory is there as long as a file in it is.
+    pub files: BTreeMap<&'static str, Vec<u8>>,
+    /// What the program wrote to the console.
+    pub console: Vec<u8>,
+    /// What it may still read from there.
+    pub input: VecDeque<u8>,
+    /// Cores it may use.
+    pub cores: usize,
+    /// Sizes that `fstat` gives for some files in place of their own.
+    pub sizes: BTreeMap<&'static str, i64>,
+    /// Reads from models that are yet to succeed; then they fail with EIO.
+    pub reads_left: usize,
+    open: BTreeMap<i32, Open>,
+}
+
+struct Open {
+    path: std::string::String,
+    position: usize,
+}
+
+static WORLD: Mutex<World> = Mutex::new(World {
+    files: BTreeMap::new(),
+    console: Vec::new(),
+    input: VecDeque::new(),
+    cores: 2,
+    sizes: BTreeMap::new(),
+    reads_left: usize::MAX,
+    open: BTreeMap::new(),
+});
+static FUTEX: Mutex<()> = Mutex::new(());
+static FUTEX_WAKE: Condvar = Condvar::new();
+static ONE_PROGRAM_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn world() -> MutexGuard<'static, World> {
+    WORLD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs `program` in a world that `set_up` has made, and returns what it wrote to the console.
+pub fn run_in_world<R>(
+    set_up: impl FnOnce(&mut World),
+    program: impl FnOnce() -> R,
+) -> (R, std::string::String) {
+    let _alone = ONE_PROGRAM_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    {
+        let mut world = world();
+        *world = World {
+            files: BTreeMap::from([(
+                "/proc/meminfo",
+                b"MemTotal: 131072 kB\nMemFree: 65536 kB\nMemAvailable: 65536 kB\n".to_vec(),
+            )]),
+            console: Vec::new(),
+            input: VecDeque::new(),
+            cores: 2,
+            sizes: BTreeMap::new(),
+            reads_left: usize::MAX,
+            open: BTreeMap::new(),
+        };
+        set_up(&mut world);
+    }
+    let returned = program();
+    let world = world();
+    assert!(world.open.is_empty(), "the program left files open");
+    (returned, std::string::String::from_utf8(world.console.clone()).unwrap())
+}
+
+fn is_directory(world: &World, path: &str) -> bool {
+    world.files.keys().any(|file| file.strip_prefix(path).is_some_and(|rest| rest.starts_with('/')))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn sys_clock_gettime(_clock: abi::clockid_t, time: *mut abi::timespec) -> i32 {
+    static START: Mutex<Option<Instant>> = Mutex::new(None);
+    let elapsed = START.lock().unwrap().get_or_insert_with(Instant::now).elapsed();
+    // SAFETY: the caller passes a valid place for the answer.
+    unsafe {
+        (*time).tv_sec = elapsed.as_secs() as i64;
+        (*time).tv_nsec = elapsed.subsec_nanos() as i32;
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn sys_available_parallelism() -> usize {
+    world().cores
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn sys_read_entropy(buf: *mut u8, len: usize, _flags: u32) -> isize {
+    // SAFETY: the caller passes a buffer valid for writes of its length.
+    unsafe { slice::from_raw_parts_mut(buf, len) }.fill(7);
+    len as isize
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn sys_write(fd: i32, buf: *const u8, len: usize) -> isize {
+    assert_eq!(fd, abi::STDOUT_FILENO);
+    // SAFETY: the caller passes a buffer valid for reads of its length.
+    let bytes = unsafe { slice::from_raw_parts(buf, len) };
+    // Half of a long text at most: the program must cope with that.
+    let n = if len > 16 { len / 2 } else { len };
+    let console = &mut world().console;
+    // The console starts a line of its own for an event.
+    if bytes[0] == 0x1e && console.last().is_some_and(|&last| last != b'\n') {
+        console.push(b'\n');
+    }
+    console.extend_from_slice(&bytes[..n]);
+    n as isize
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn sys_read(fd: i32, buf: *mut u8, len: usize) -> isize {
+    // SAFETY: the caller passes a buffer valid for writes of its length.
+    let buf = unsafe { slice::from_raw_parts_mut(buf, len) };
+    let mut world = world();
+    if fd == abi::STDIN_FILENO {
+        let n = len.min(world.input.len());
+        for (byte, input) in buf.iter_mut().zip(world.input.drain(..n)) {
+            *byte = input;
+        }
+        return n as isize;
+    }
+    let World { files, open, reads_left, .. } = &mut *world;
+    let file = open.get_mut(&fd).unwrap();
+    if file.path.starts_with("/models/") {
+        if *reads_left == 0 {
+            return -(abi::EIO as isize);
+        }
+        *reads_left -= 1;
+    }
+    let Some(bytes) = files.get(file.path.as_str()) else { return -(abi::EISDIR as isize) };
+    let rest = &bytes[file.position..];
+    let n = rest.len().min(len);
+    buf[..n].copy_from_slice(&rest[..n]);
+    file.position += n;
+    n as isize
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn sys_open(name: *const c_char, _flags: i32, _mode: i32) -> i32 {
+    // SAFETY: the caller passes a C string.
+    let path = unsafe { CStr::from_ptr(name) }.to_str().unwrap();
+    let mut world = world();
+    if !world.files.contains_key(path) && !is_directory(&world, path) {
+        return -abi::ENOENT;
+    }
+    let fd = world.open.keys().last().map_or(3, |last| last + 1);
+    world.open.insert(fd, Open { path: path.into(), position: 0 });
+    fd
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn sys_close(fd: i32) -> i32 {
+    world().open.remove(&fd).map_or(-abi::EBADF, |_| 0)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn sys_fstat(fd: i32, stat: *mut abi::stat) -> i32 {
+    let world = world();
+    let path = world.open[&fd].path.as_str();
+    let size = world.sizes.get(path).copied().unwrap_or(world.files[path].len() as i64);
+    // SAFETY: the caller passes a valid place for the answer.
+    unsafe { (*stat).st_size = size };
+    0
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn sys_getdents64(fd: i32, entries: *mut abi::dirent64, count: usize) -> i64 {
+    const NAME: usize = std::mem::offset_of!(abi::dirent64, d_name);
+    let mut world = world();
+    let World { files, open, .. } = &mut *world;
+    let directory = open.get_mut(&fd).unwrap();
+    let mut names: Vec<&str> = Vec::from([".", ".."]);
+    names.extend(files.keys().filter_map(|file| {
+        file.strip_prefix(directory.path.as_str())?.strip_prefix('/').filter(|n| !n.contains('/'))
+    }));
+    let mut written = 0;
+    for name in &names[directory.position..] {
+        let length = (NAME + name.len() + 1).next_multiple_of(8);
+        if written + length > count {
+            break;
+        }
+        // SAFETY: the entry lies within the buffer of `count` bytes that the caller passes, at a
+        // multiple of 8 bytes from its aligned start; only its first `length` bytes are written.
+        unsafe {
+            let entry = entries.byte_add(written);
+            (&raw mut (*entry).d_reclen).write(length as u16);
+            let place = entry.byte_add(NAME).cast::<u8>();
+            ptr::copy_nonoverlapping(name.as_ptr(), place, name.len());
+            place.add(name.len()).write(0);
+        }
+        written += length;
+        directory.position += 1;
+    }
+    written as i64
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn sys_spawn(
+    id: *mut abi::Tid,
+    entry: extern "C" fn(usize),
+    argument: usize,
+    _priority: u8,
+    core: isize,
+) -> i32 {
+    // SAFETY: the caller passes a valid place for the answer.
+    unsafe { *id = core as abi::Tid };
+    thread::spawn(move || entry(argument));
+    0
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn sys_futex_wait(
+    word: *mut u32,
+    expected: u32,
+    _timeout: *const abi::timespec,
+    _flags: u32,
+) -> i32 {
+    let guard = FUTEX.lock().unwrap();
+    // SAFETY: the caller passes a word that lives as long as the call, and only ever accesses it
+    // atomically.
+    if unsafe { std::sync::atomic::AtomicU32::from_ptr(word) }
+        .load(std::sync::atomic::Ordering::SeqCst)
+        == expected
+    {
+        // A bound, so that the idle threads of a finished test do not sleep through a wake-up
+        // that another test's thread took.
+        drop(FUTEX_WAKE.wait_timeout(guard, Duration::from_millis(20)).unwrap());
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn sys_futex_wake(_word: *mut u32, _count: i32) -> i32 {
+    let _guard = FUTEX.lock().unwrap();
+    FUTEX_WAKE.notify_all();
+    0
+}

@@ -1,0 +1,91 @@
+//! One prompt, one answer: streamed to the console, then reported.
+
+#![forbid(unsafe_code)]
+
+use alloc::format;
+use alloc::string::String;
+use core::ops::ControlFlow;
+
+use crate::app::error::Error;
+use crate::app::output::{emit, say, write_text};
+use crate::llm::backend::{InferenceResult, StopReason, TransformerBackend};
+use crate::report;
+
+/// Generates from `prompt` and reports it. `fresh` starts a new text, else the prompt goes on from
+/// what was said before.
+///
+/// # Errors
+/// Those of the engine: above all, the prompt does not fit in the context.
+pub fn answer(
+    backend: &mut TransformerBackend,
+    prompt: &str,
+    max_tokens: usize,
+    fresh: bool,
+) -> Result<InferenceResult, Error> {
+    let mut show = |text: &str| {
+        write_text(text);
+        ControlFlow::Continue(())
+    };
+    let result = if fresh {
+        backend.infer(prompt, max_tokens, &mut show)
+    } else {
+        backend.extend(prompt, max_tokens, &mut show)
+    }?;
+    say!("");
+    emit(&report::Event::Result(outcome(&result)));
+    Ok(result)
+}
+
+/// The answer to the configured prompt, with the prompt shown before it and a summary after.
+///
+/// # Errors
+/// Those of [`answer`].
+pub fn generate(
+    backend: &mut TransformerBackend,
+    prompt: &str,
+    max_tokens: usize,
+) -> Result<(), Error> {
+    write_text(prompt);
+    let result = answer(backend, prompt, max_tokens, true)?;
+    say!("{}", summary(&result));
+    Ok(())
+}
+
+/// The figures of an answer in one line.
+pub fn summary(result: &InferenceResult) -> String {
+    let stop = match result.stop {
+        StopReason::EndOfSequence => "the text is finished",
+        StopReason::MaxTokens => "max_tokens reached",
+        StopReason::ContextFull => "the context is full",
+        StopReason::Cancelled => "cancelled",
+    };
+    format!(
+        "[{} prompt tokens at {:.1}/s, first token after {:.3} s, {} tokens at {:.1}/s; {stop}]",
+        result.prompt_tokens,
+        result.prompt_tokens_per_s,
+        result.first_token_us as f64 / 1e6,
+        result.tokens_emitted,
+        result.tokens_per_s,
+    )
+}
+
+fn outcome(result: &InferenceResult) -> report::Outcome {
+    report::Outcome {
+        prompt_tokens: result.prompt_tokens,
+        tokens_emitted: result.tokens_emitted,
+        output: result.output.clone(),
+        tokens: result.tokens.clone(),
+        stop: match result.stop {
+            StopReason::EndOfSequence => report::StopReason::EndOfSequence,
+            StopReason::MaxTokens => report::StopReason::MaxTokens,
+            StopReason::ContextFull => report::StopReason::ContextFull,
+            StopReason::Cancelled => report::StopReason::Cancelled,
+        },
+        latency_us: result.latency_us,
+        first_token_us: result.first_token_us,
+        prompt_tokens_per_s: result.prompt_tokens_per_s,
+        tokens_per_s: result.tokens_per_s,
+        arena_bytes: result.arena_bytes as u64,
+        arena_peak_bytes: result.arena_peak_bytes as u64,
+    }
+}

@@ -1,0 +1,231 @@
+//! The line that a person types on the serial console: echo, backspace and the usual control keys.
+
+#![forbid(unsafe_code)]
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// The longest line taken, in bytes; far more than any context holds.
+const MAX_LINE: usize = 64 << 10;
+
+/// What a key did.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// The line goes on.
+    More,
+    /// The line is finished.
+    Line(String),
+    /// The person wants to leave.
+    End,
+}
+
+/// A line being typed. Bytes go in as the console gives them; what the terminal must be sent comes
+/// out through `echo`.
+pub struct LineEditor {
+    prompt: &'static str,
+    line: String,
+    /// The first bytes of a character of several bytes.
+    partial: Vec<u8>,
+    escape: Escape,
+    after_carriage_return: bool,
+}
+
+/// How far into an escape sequence (of an arrow key, say) the input is. They are swallowed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Escape {
+    No,
+    Started,
+    Inside,
+}
+
+impl LineEditor {
+    /// An empty line after `prompt`, which the caller has printed.
+    pub fn new(prompt: &'static str) -> Self {
+        LineEditor {
+            prompt,
+            line: String::new(),
+            partial: Vec::new(),
+            escape: Escape::No,
+            after_carriage_return: false,
+        }
+    }
+
+    /// Takes one byte of input.
+    pub fn feed(&mut self, byte: u8, echo: &mut dyn FnMut(&str)) -> Edit {
+        // A terminal ends a line with CR, a pipe with LF, some with both.
+        let line_feed_of_pair = self.after_carriage_return && byte == b'\n';
+        self.after_carriage_return = byte == b'\r';
+        if line_feed_of_pair {
+            return Edit::More;
+        }
+        match self.escape {
+            Escape::Started => {
+                let inside = byte == b'[' || byte == b'O';
+                self.escape = if inside { Escape::Inside } else { Escape::No };
+                return Edit::More;
+            }
+            Escape::Inside => {
+                if (0x40..=0x7e).contains(&byte) {
+                    self.escape = Escape::No;
+                }
+                return Edit::More;
+            }
+            Escape::No => {}
+        }
+        if byte < 0x20 || byte == 0x7f {
+            self.partial.clear();
+            return self.control(byte, echo);
+        }
+        self.partial.push(byte);
+        match core::str::from_utf8(&self.partial) {
+            Ok(text) => {
+                if self.line.len() + text.len() > MAX_LINE {
+                    echo("\x07");
+                } else {
+                    self.line.push_str(text);
+                    echo(text);
+                }
+                self.partial.clear();
+            }
+            // The character is not whole yet.
+            Err(error) if error.error_len().is_none() => {}
+            Err(_) => {
+                self.partial.clear();
+                self.line.push(char::REPLACEMENT_CHARACTER);
+                echo("\u{fffd}");
+            }
+        }
+        Edit::More
+    }
+
+    fn control(&mut self, byte: u8, echo: &mut dyn FnMut(&str)) -> Edit {
+        match byte {
+            b'\r' | b'\n' => {
+                echo("\n");
+                return Edit::Line(core::mem::take(&mut self.line));
+            }
+            0x08 | 0x7f => {
+                if self.line.pop().is_some() {
+                    self.redraw(echo);
+                }
+            }
+            // Ctrl-C drops the line.
+            0x03 => {
+                self.line.clear();
+                echo("^C\n");
+                echo(self.prompt);
+            }
+            // Ctrl-D on an empty line leaves.
+            0x04 if self.line.is_empty() => {
+                echo("\n");
+                return Edit::End;
+            }
+            // Ctrl-U erases the line, Ctrl-W the last word.
+            0x15 => {
+                self.line.clear();
+                self.redraw(echo);
+            }
+            0x17 => {
+                let words = self.line.trim_end();
+                let end = words.rfind(char::is_whitespace).map_or(0, |space| {
+                    space + words[space..].chars().next().map_or(0, char::len_utf8)
+                });
+                self.line.truncate(end);
+                self.redraw(echo);
+            }
+            b'\t' => {
+                self.line.push('\t');
+                echo("\t");
+            }
+            0x1b => self.escape = Escape::Started,
+            _ => {}
+        }
+        Edit::More
+    }
+
+    /// Draws the whole line anew, which is right whatever the width of the characters erased.
+    fn redraw(&self, echo: &mut dyn FnMut(&str)) {
+        echo("\r");
+        echo(self.prompt);
+        echo(&self.line);
+        // Erase to the end of the line (ECMA-48, EL).
+        echo("\x1b[K");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the editor makes of this input, and what it sent to the terminal.
+    fn type_in(input: &[u8]) -> (Vec<Edit>, String) {
+        let mut editor = LineEditor::new("> ");
+        let mut terminal = String::new();
+        let edits = input
+            .iter()
+            .map(|&byte| editor.feed(byte, &mut |text| terminal.push_str(text)))
+            .filter(|edit| *edit != Edit::More)
+            .collect();
+        (edits, terminal)
+    }
+
+    fn lines(input: &[u8]) -> Vec<String> {
+        let (edits, _) = type_in(input);
+        edits
+            .into_iter()
+            .map(|edit| match edit {
+                Edit::Line(line) => line,
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn lines_end_with_cr_lf_or_both() {
+        assert_eq!(lines(b"a\rb\nc\r\nd\n\n"), ["a", "b", "c", "d", ""]);
+    }
+
+    #[test]
+    fn what_is_typed_is_echoed() {
+        assert_eq!(type_in("né🙂".as_bytes()).1, "né🙂");
+    }
+
+    #[test]
+    fn backspace_takes_back_whole_characters() {
+        assert_eq!(lines("né🙂\x7f\x08o\r".as_bytes()), ["no"]);
+        assert_eq!(type_in(b"ab\x7f").1, "ab\r> a\x1b[K");
+        assert_eq!(type_in(b"\x7f").1, "");
+    }
+
+    #[test]
+    fn control_keys_erase_the_line_or_the_word() {
+        assert_eq!(lines(b"one two\x15three\r"), ["three"]);
+        assert_eq!(lines(b"one two  \x17three\r"), ["one three"]);
+        assert_eq!(lines(b"one\x17\x17two\r"), ["two"]);
+        assert_eq!(lines("a\u{2003}b\x17c\r".as_bytes()), ["a\u{2003}c"]);
+        assert_eq!(lines(b"one\x03two\r"), ["two"]);
+    }
+
+    #[test]
+    fn end_of_input_leaves_only_on_an_empty_line() {
+        assert_eq!(type_in(b"\x04").0, [Edit::End]);
+        assert_eq!(lines(b"a\x04b\r"), ["ab"]);
+    }
+
+    #[test]
+    fn escape_sequences_are_swallowed() {
+        assert_eq!(lines(b"a\x1b[Ab\x1b[1;5Cc\x1bOPd\x1bxe\r"), ["abcde"]);
+    }
+
+    #[test]
+    fn invalid_utf8_becomes_a_replacement_character() {
+        assert_eq!(lines(b"a\xffb\xc3\rc\r"), ["a\u{fffd}b", "c"]);
+    }
+
+    #[test]
+    fn a_line_has_a_longest_length() {
+        let mut input = Vec::from([b'x'; MAX_LINE + 3]);
+        input.push(b'\r');
+        assert_eq!(lines(&input)[0].len(), MAX_LINE);
+    }
+}

@@ -1,0 +1,266 @@
+//! The Hermit ABI, made safe: the only way from the application to the machine.
+//!
+//! Follows the declarations and error numbers of `hermit-abi` 0.5.
+
+use alloc::ffi::CString;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ffi::CStr;
+use core::fmt;
+use core::mem::{MaybeUninit, offset_of};
+use core::sync::atomic::AtomicU32;
+
+use hermit_abi as abi;
+
+/// An error number of the ABI, positive.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Errno(pub i32);
+
+impl fmt::Debug for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.0 {
+            abi::ENOENT => "no such file",
+            abi::EIO => "input/output error",
+            abi::EAGAIN => "no core is free",
+            abi::ENODEV => "no such device",
+            abi::ENOTDIR => "not a directory",
+            abi::EISDIR => "is a directory",
+            abi::EINVAL => "invalid argument",
+            abi::ETIMEDOUT => "timed out",
+            number => return write!(f, "error {number}"),
+        };
+        f.write_str(name)
+    }
+}
+
+/// What a call returned: a count, or a negative error number.
+fn checked(returned: isize) -> Result<usize, Errno> {
+    usize::try_from(returned).map_err(|_| Errno(returned.unsigned_abs() as i32))
+}
+
+/// Time since some fixed moment in µs; it never goes back.
+pub fn now_us() -> u64 {
+    let mut time = abi::timespec::default();
+    // SAFETY: `time` is a valid place for the answer.
+    unsafe { abi::clock_gettime(abi::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
+}
+
+/// Cores that threads can run on.
+pub fn cores() -> usize {
+    // SAFETY: the call has no preconditions.
+    unsafe { abi::available_parallelism() }
+}
+
+/// Random bits, good enough to seed a sampler.
+pub fn entropy() -> u64 {
+    let mut bytes = [0; 8];
+    // SAFETY: `bytes` is valid for writes of its length.
+    let n = unsafe { abi::read_entropy(bytes.as_mut_ptr(), bytes.len(), 0) };
+    if checked(n) == Ok(bytes.len()) { u64::from_ne_bytes(bytes) } else { now_us() }
+}
+
+/// Writes all of `bytes` to the console.
+pub fn write_console(mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        // SAFETY: `bytes` is valid for reads of its length.
+        let n = unsafe { abi::write(abi::STDOUT_FILENO, bytes.as_ptr(), bytes.len()) };
+        match checked(n) {
+            Ok(n) if n > 0 => bytes = &bytes[n..],
+            // There is no other place to say that the console does not work.
+            _ => return,
+        }
+    }
+}
+
+/// Waits for input on the console and returns how many bytes of `buf` were filled; 0 at its end.
+///
+/// # Errors
+/// Those of the ABI's `read`.
+pub fn read_console(buf: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: `buf` is valid for writes of its length.
+    checked(unsafe { abi::read(abi::STDIN_FILENO, buf.as_mut_ptr(), buf.len()) })
+}
+
+/// A file open for reading.
+pub struct File(i32);
+
+impl File {
+    /// Opens the file or directory at this absolute path.
+    ///
+    /// # Errors
+    /// Those of the ABI's `open`; `EINVAL` for a path that holds a NUL.
+    pub fn open(path: &str) -> Result<File, Errno> {
+        let path = CString::new(path).map_err(|_| Errno(abi::EINVAL))?;
+        // SAFETY: `path` is a C string that outlives the call.
+        let fd = unsafe { abi::open(path.as_ptr(), abi::O_RDONLY, 0) };
+        checked(fd as isize).map(|_| File(fd))
+    }
+
+    /// Its size in bytes.
+    ///
+    /// # Errors
+    /// Those of the ABI's `fstat`.
+    pub fn size(&self) -> Result<u64, Errno> {
+        let mut stat = MaybeUninit::<abi::stat>::zeroed();
+        // SAFETY: `stat` is a valid place for the answer.
+        checked(unsafe { abi::fstat(self.0, stat.as_mut_ptr()) } as isize)?;
+        // SAFETY: all of `stat`'s fields are integers, for which zeros are valid; `fstat` may have
+        // overwritten some.
+        Ok(unsafe { stat.assume_init() }.st_size as u64)
+    }
+
+    /// Reads up to `buf.len()` bytes from where the file stands; 0 means the end.
+    ///
+    /// # Errors
+    /// Those of the ABI's `read`.
+    pub fn read(&self, buf: &mut [u8]) -> Result<usize, Errno> {
+        // SAFETY: `buf` is valid for writes of its length.
+        checked(unsafe { abi::read(self.0, buf.as_mut_ptr(), buf.len()) })
+    }
+
+    /// Fills `buf` from where the file stands.
+    ///
+    /// # Errors
+    /// Those of the ABI's `read`; `EIO` if the file ends too early, which its size did not say.
+    pub fn read_full(&self, buf: &mut [u8]) -> Result<usize, Errno> {
+        let mut done = 0;
+        while done < buf.len() {
+            match self.read(&mut buf[done..])? {
+                0 => return Err(Errno(abi::EIO)),
+                n => done += n,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Reads the rest of the file, at most `limit` bytes of it.
+    ///
+    /// # Errors
+    /// Those of the ABI's `read`; `EFBIG` if there is more.
+    pub fn read_all(&self, limit: usize) -> Result<Vec<u8>, Errno> {
+        let mut bytes = Vec::new();
+        let mut buf = [0; 512];
+        loop {
+            let n = self.read(&mut buf)?;
+            if n == 0 {
+                return Ok(bytes);
+            }
+            if bytes.len() + n > limit {
+                return Err(Errno(abi::EFBIG));
+            }
+            bytes.extend_from_slice(&buf[..n]);
+        }
+    }
+
+    /// Names of the files in this directory, in the disk's order.
+    ///
+    /// # Errors
+    /// Those of the ABI's `getdents64`.
+    pub fn entries(&self) -> Result<Vec<String>, Errno> {
+        const NAME: usize = offset_of!(abi::dirent64, d_name);
+        #[repr(align(8))]
+        struct Aligned([u8; 2048]);
+
+        let mut names = Vec::new();
+        let mut buf = Aligned([0; 2048]);
+        loop {
+            // SAFETY: the buffer is aligned for the entries and valid for writes of its length.
+            let n = unsafe { abi::getdents64(self.0, buf.0.as_mut_ptr().cast(), buf.0.len()) };
+            let n = checked(n as isize)?;
+            if n == 0 {
+                return Ok(names);
+            }
+            let mut rest = &buf.0[..n];
+            while rest.len() > NAME {
+                let length = offset_of!(abi::dirent64, d_reclen);
+                let length = usize::from(u16::from_ne_bytes([rest[length], rest[length + 1]]));
+                let (entry, after) = rest.split_at_checked(length).ok_or(Errno(abi::EIO))?;
+                let name = entry.get(NAME..).ok_or(Errno(abi::EIO))?;
+                let name = CStr::from_bytes_until_nul(name).map_err(|_| Errno(abi::EIO))?;
+                if let Ok(name) = name.to_str()
+                    && !matches!(name, "." | "..")
+                {
+                    names.push(name.into());
+                }
+                rest = after;
+            }
+        }
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // SAFETY: the descriptor is this file's own and not used afterwards.
+        unsafe { abi::close(self.0) };
+    }
+}
+
+/// Bytes that the machine has free for allocation, as `/proc/meminfo` says; 0 if it does not.
+pub fn memory_available() -> u64 {
+    let text = File::open("/proc/meminfo").and_then(|file| file.read_all(4096)).unwrap_or_default();
+    parse_memory_available(&String::from_utf8_lossy(&text)).unwrap_or(0)
+}
+
+fn parse_memory_available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// What the runtime knows of the last failure of the disk; empty if there was none.
+pub fn disk_error() -> String {
+    let text =
+        File::open("/proc/disk_error").and_then(|file| file.read_all(1024)).unwrap_or_default();
+    String::from_utf8_lossy(&text).trim().into()
+}
+
+/// Starts a thread on a core; it runs `entry(argument)`.
+///
+/// # Errors
+/// Those of the ABI's `spawn`: above all, there is no such core or it is busy.
+pub fn spawn(core: usize, entry: extern "C" fn(usize), argument: usize) -> Result<(), Errno> {
+    let mut id: abi::Tid = 0;
+    let priority = abi::NORMAL_PRIO.into();
+    // SAFETY: `id` is a valid place for the answer, and `entry` may be called with any argument.
+    let returned = unsafe { abi::spawn(&raw mut id, entry, argument, priority, core as isize) };
+    checked(returned as isize).map(drop)
+}
+
+/// Sleeps while `word` is `expected`, until [`futex_wake`]; may wake for no reason.
+pub fn futex_wait(word: &AtomicU32, expected: u32) {
+    // SAFETY: `word` is valid for the whole call; a null timeout means none.
+    unsafe { abi::futex_wait(word.as_ptr(), expected, core::ptr::null(), 0) };
+}
+
+/// Wakes all that sleep on `word`.
+pub fn futex_wake_all(word: &AtomicU32) {
+    // SAFETY: `word` is valid for the whole call.
+    unsafe { abi::futex_wake(word.as_ptr(), i32::MAX) };
+}
+
+/// Ends the program; the machine powers off.
+#[cfg(target_os = "none")]
+pub fn exit(status: i32) -> ! {
+    // SAFETY: the call has no preconditions.
+    unsafe { abi::exit(status) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_available_memory_is_read_from_meminfo() {
+        let meminfo = "MemTotal:       1048576 kB\nMemFree: 7 kB\nMemAvailable:       13 kB\n";
+        assert_eq!(parse_memory_available(meminfo), Some(13 * 1024));
+        assert_eq!(parse_memory_available("MemTotal: 1 kB\n"), None);
+        assert_eq!(parse_memory_available("MemAvailable: 99999999999999999999 kB\n"), None);
+        assert_eq!(parse_memory_available("MemAvailable: 18446744073709551615 kB\n"), None);
+    }
+}

@@ -1,0 +1,138 @@
+//! The program from its arguments to its exit status.
+
+#![forbid(unsafe_code)]
+
+use alloc::boxed::Box;
+use alloc::format;
+
+use crate::app::bench;
+use crate::app::chat::chat;
+use crate::app::config::{Config, Mode, Prompt};
+use crate::app::error::Error;
+use crate::app::generate::generate;
+use crate::app::load::{self, Loaded};
+use crate::app::os;
+use crate::app::output::{emit, say};
+use crate::app::selftest;
+use crate::app::team::Team;
+use crate::llm::backend::{Options, TransformerBackend};
+use crate::llm::sampling::SamplingConfig;
+use crate::llm::workers::Workers;
+use crate::report::{self, Event};
+
+/// The largest configuration and prompt file taken, in bytes.
+const MAX_TEXT: usize = 4 << 20;
+
+/// Does what the configuration and these boot arguments say, and returns the exit status.
+pub fn run<'a>(arguments: impl IntoIterator<Item = &'a str>) -> i32 {
+    match try_run(arguments) {
+        Ok(()) => 0,
+        Err(error) => {
+            emit(&Event::Error(error.fault()));
+            1
+        }
+    }
+}
+
+fn try_run<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+    let file = load::read_text("/anchorite.toml", MAX_TEXT)?;
+    let mut config = Config::from_toml(file.as_deref().unwrap_or_default())?;
+    config.apply_arguments(arguments)?;
+    log::set_max_level(config.log);
+
+    let team: &'static Team =
+        Box::leak(Box::new(Team::new(config.threads.unwrap_or_else(os::cores))));
+    if config.mode == Mode::Test {
+        return selftest::run(team);
+    }
+    let name = load::choose_model(config.model.as_deref())?;
+    if config.mode == Mode::Bench {
+        bench::disk(&name)?;
+    }
+    let loaded = load::load(&name, config.verify, config.context, team)?;
+    let mut backend = start(loaded, &config, team)?;
+    match config.mode {
+        Mode::Generate => generate(&mut backend, &prompt(&config)?, config.max_tokens),
+        Mode::Chat => chat(&mut backend, config.max_tokens),
+        Mode::Bench => bench::engine(&mut backend, &prompt(&config)?, config.max_tokens),
+        // Done above: it needs no model.
+        Mode::Test => Ok(()),
+    }
+}
+
+/// Hands the model to the engine and reports it.
+fn start(
+    loaded: Loaded,
+    config: &Config,
+    team: &'static dyn Workers,
+) -> Result<TransformerBackend, Error> {
+    let bytes = loaded.bytes.len() as u64;
+    let mut backend = TransformerBackend::new(Options {
+        n_ctx: config.context,
+        workers: team,
+        now_us: os::now_us,
+    });
+    backend.set_verbose(config.log >= log::LevelFilter::Debug);
+    backend.set_sampling_config(SamplingConfig {
+        temperature: config.temperature,
+        top_k: config.top_k,
+        top_p: config.top_p,
+        seed: config.seed.unwrap_or_else(os::entropy),
+    });
+    backend.load_model(loaded.bytes).map_err(|error| match error {
+        crate::llm::Error::OutOfMemory { what, asked } => {
+            Error::OutOfMemory { what, needed: asked, free: os::memory_available() }
+        }
+        error => Error::Engine(error),
+    })?;
+
+    let load_mb_per_s = bytes as f64 / loaded.load_us.max(1) as f64;
+    if let Some(model) = backend.model_metadata() {
+        say!(
+            "{}: {} {}, {:.1} M parameters, {:.1} MB in {:.3} s ({load_mb_per_s:.0} MB/s)",
+            loaded.file,
+            model.architecture,
+            model.quantization,
+            model.parameters as f64 / 1e6,
+            bytes as f64 / 1e6,
+            loaded.load_us as f64 / 1e6,
+        );
+        emit(&Event::Model(report::Model {
+            name: if model.name.is_empty() { loaded.file.clone() } else { model.name.clone() },
+            file: loaded.file,
+            architecture: model.architecture.clone(),
+            quantization: model.quantization.clone(),
+            parameters: model.parameters,
+            n_layer: model.n_layer,
+            n_embd: model.n_embd,
+            n_head: model.n_head,
+            n_head_kv: model.n_head_kv,
+            n_ff: model.n_ff,
+            n_vocab: model.n_vocab,
+            n_ctx: model.n_ctx,
+            bytes,
+            sha256: loaded.sha256.map(|digest| format!("{digest}")),
+            checksum: loaded.checksum,
+            load_us: loaded.load_us,
+            read_us: loaded.read_us,
+            hash_us: loaded.hash_us,
+            load_mb_per_s,
+            kv_cache_bytes: model.kv_cache_bytes as u64,
+        }));
+    }
+    Ok(backend)
+}
+
+/// The text of the configured prompt.
+fn prompt(config: &Config) -> Result<alloc::borrow::Cow<'_, str>, Error> {
+    match &config.prompt {
+        Prompt::Text(text) => Ok(text.into()),
+        Prompt::File(path) => {
+            let path = format!("/{}", path.trim_start_matches('/'));
+            match load::read_text(&path, MAX_TEXT)? {
+                Some(text) => Ok(text.into()),
+                None => Err(Error::Unreadable { path, why: "is not on the model disk" }),
+            }
+        }
+    }
+}

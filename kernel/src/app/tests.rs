@@ -1,0 +1,312 @@
+//! The program from its arguments to its exit status, on a played machine with the real model.
+
+use std::collections::BTreeMap;
+use std::format;
+use std::fs;
+use std::path::Path;
+use std::string::String;
+use std::sync::LazyLock;
+use std::vec::Vec;
+
+use crate::app::fake_abi::{World, run_in_world};
+use crate::app::run;
+use crate::report::{Checksum, Code, Event, Fault, Model, Outcome, StopReason};
+
+/// The test model and its checksum file.
+static TINY: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../test_models");
+    let read = |name| fs::read(folder.join(name)).unwrap();
+    (read("tiny.gguf"), read("tiny.gguf.sha256"))
+});
+
+const MODEL: &str = "/models/tiny.gguf";
+const CHECKSUM: &str = "/models/tiny.gguf.sha256";
+
+fn model_disk(world: &mut World) {
+    world.files.insert(MODEL, TINY.0.clone());
+    world.files.insert(CHECKSUM, TINY.1.clone());
+}
+
+/// What a run left behind.
+struct Run {
+    status: i32,
+    console: String,
+    events: Vec<Event>,
+}
+
+impl Run {
+    fn new(set_up: impl FnOnce(&mut World), arguments: &[&str]) -> Run {
+        let (status, console) = run_in_world(set_up, || run(arguments.iter().copied()));
+        let events =
+            console.lines().filter_map(Event::from_line).collect::<Result<_, _>>().unwrap();
+        Run { status, console, events }
+    }
+
+    fn model(&self) -> &Model {
+        let model = self.events.iter().find_map(|event| match event {
+            Event::Model(model) => Some(model),
+            _ => None,
+        });
+        model.unwrap_or_else(|| panic!("no model: {}", self.console))
+    }
+
+    fn results(&self) -> Vec<&Outcome> {
+        let results = self.events.iter().filter_map(|event| match event {
+            Event::Result(result) => Some(result),
+            _ => None,
+        });
+        results.collect()
+    }
+
+    /// Checks that the run failed, with an error as its last event and no result.
+    #[track_caller]
+    fn fails_with(&self, code: Code, message: &str) -> &Fault {
+        assert_eq!(self.status, 1, "{}", self.console);
+        assert!(self.results().is_empty(), "{}", self.console);
+        match self.events.last() {
+            Some(Event::Error(fault)) => {
+                assert_eq!(fault.code, code, "{fault:?}");
+                assert!(fault.message.contains(message), "{fault:?}");
+                assert!(!fault.hint.is_empty());
+                fault
+            }
+            _ => panic!("no error: {}", self.console),
+        }
+    }
+}
+
+#[test]
+fn a_prompt_is_answered() {
+    let run = Run::new(model_disk, &["prompt=Once upon a time", "max_tokens=7"]);
+    assert_eq!(run.status, 0, "{}", run.console);
+    let model = run.model();
+    assert_eq!((model.file.as_str(), model.architecture.as_str()), ("tiny.gguf", "llama"));
+    assert_eq!(model.bytes, TINY.0.len() as u64);
+    assert_eq!(model.checksum, Checksum::Verified);
+    assert!(TINY.1.starts_with(model.sha256.as_ref().unwrap().as_bytes()));
+    let results = run.results();
+    assert_eq!(results.len(), 1);
+    assert_eq!((results[0].tokens_emitted, results[0].tokens.len()), (7, 7));
+    assert_eq!(results[0].stop, StopReason::MaxTokens);
+    assert!(run.console.contains(&format!("\nOnce upon a time{}\n", results[0].output)));
+}
+
+#[test]
+fn the_answer_does_not_depend_on_the_number_of_cores() {
+    let answer = |cores, threads: &[&str]| {
+        let arguments = [&["max_tokens=11"], threads].concat();
+        let run = Run::new(
+            |world| {
+                model_disk(world);
+                world.cores = cores;
+            },
+            &arguments,
+        );
+        (run.results()[0].tokens.clone(), run.model().sha256.clone())
+    };
+    let alone = answer(1, &[]);
+    assert_eq!(answer(3, &[]), alone);
+    assert_eq!(answer(3, &["threads=2"]), alone);
+}
+
+#[test]
+fn a_seed_repeats_a_run() {
+    let answer = |seed| {
+        let arguments = ["temperature=1.5", "max_tokens=13", seed];
+        Run::new(model_disk, &arguments).results()[0].tokens.clone()
+    };
+    assert_eq!(answer("seed=3"), answer("seed=3"));
+    assert_ne!(answer("seed=3"), answer("seed=5"));
+}
+
+#[test]
+fn a_wrong_checksum_stops_the_run() {
+    for cores in [1, 2] {
+        let run = Run::new(
+            |world| {
+                model_disk(world);
+                world.cores = cores;
+                let middle = TINY.0.len() / 2;
+                world.files.get_mut(MODEL).unwrap()[middle] ^= 1;
+            },
+            &[],
+        );
+        run.fails_with(Code::ChecksumMismatch, "its .sha256 file says");
+    }
+}
+
+#[test]
+fn a_missing_checksum_is_a_warning_and_verify_can_be_off() {
+    let run = Run::new(
+        |world| {
+            model_disk(world);
+            world.files.remove(CHECKSUM);
+        },
+        &["max_tokens=1"],
+    );
+    assert_eq!((run.status, run.model().checksum), (0, Checksum::Missing));
+    assert!(run.model().sha256.is_some());
+
+    let run = Run::new(
+        |world| {
+            model_disk(world);
+            world.files.insert(CHECKSUM, b"nonsense".to_vec());
+        },
+        &["verify=false", "max_tokens=1"],
+    );
+    assert_eq!((run.status, run.model().checksum), (0, Checksum::Skipped));
+    assert_eq!(run.model().sha256, None);
+    assert!(run.console.contains("not checked: verify = false"));
+}
+
+#[test]
+fn a_malformed_checksum_is_an_error() {
+    for text in [&b""[..], b"0123  tiny.gguf\n", b"tiny.gguf\n"] {
+        let run = Run::new(
+            |world| {
+                model_disk(world);
+                world.files.insert(CHECKSUM, text.to_vec());
+            },
+            &[],
+        );
+        run.fails_with(Code::ParseError, CHECKSUM);
+    }
+}
+
+#[test]
+fn the_model_is_chosen_by_name() {
+    let run = Run::new(|_| {}, &[]);
+    run.fails_with(Code::ModelNotFound, "models/NAME.gguf");
+
+    let two = |world: &mut World| {
+        model_disk(world);
+        world.files.insert("/models/other.gguf", b"GGUF".to_vec());
+    };
+    let fault_of = |arguments: &[&str], code, message| {
+        Run::new(two, arguments).fails_with(code, message).hint.clone()
+    };
+    let hint = fault_of(&[], Code::InvalidConfig, "several models");
+    assert!(hint.ends_with("other.gguf, tiny.gguf"), "{hint}");
+    let hint = fault_of(&["model=third.gguf"], Code::ModelNotFound, "`third.gguf`");
+    assert!(hint.ends_with("other.gguf, tiny.gguf"), "{hint}");
+    fault_of(&["model=other.gguf"], Code::ParseError, "");
+    assert_eq!(Run::new(two, &["model=tiny.gguf", "max_tokens=1"]).status, 0);
+}
+
+#[test]
+fn a_failing_disk_is_reported_at_whatever_read_it_fails() {
+    // The reads of a run that goes well: two of the checksum, two of the model.
+    for reads_left in 0..4 {
+        let run = Run::new(
+            |world| {
+                model_disk(world);
+                world.reads_left = reads_left;
+            },
+            &[],
+        );
+        run.fails_with(Code::DiskError, "input/output error");
+    }
+}
+
+#[test]
+fn a_model_larger_than_the_memory_is_reported_with_what_it_needs() {
+    let run = Run::new(
+        |world| {
+            model_disk(world);
+            world.sizes = BTreeMap::from([(MODEL, 1 << 60)]);
+        },
+        &[],
+    );
+    let fault = run.fails_with(Code::OutOfMemory, "67108864 bytes) are free");
+    // The file and, by its header, what the model needs besides.
+    let needed = fault.message.split(['(', ' ']).find_map(|word| word.parse::<u64>().ok()).unwrap();
+    assert!((1 << 60) + 500_000 < needed && needed < (1 << 60) + 8_000_000, "{fault:?}");
+}
+
+#[test]
+fn settings_come_from_the_disk_and_the_boot_arguments() {
+    let with_file = |text: &'static str| {
+        move |world: &mut World| {
+            model_disk(world);
+            world.files.insert("/anchorite.toml", text.into());
+            world.files.insert("/a/prompt.txt", "The sun".into());
+        }
+    };
+    let run = Run::new(with_file("max_tokens = 3\nprompt_file = \"a/prompt.txt\""), &[]);
+    assert_eq!(run.results()[0].tokens_emitted, 3, "{}", run.console);
+    assert!(run.console.contains("\nThe sun"));
+    let run = Run::new(with_file("max_tokens = 3"), &["max_tokens=2"]);
+    assert_eq!(run.results()[0].tokens_emitted, 2);
+
+    Run::new(with_file("max_tokenz = 3"), &[]).fails_with(
+        Code::InvalidConfig,
+        "anchorite.toml, line 1: there is no setting `max_tokenz`",
+    );
+    Run::new(with_file(""), &["top_p=2"])
+        .fails_with(Code::InvalidConfig, "boot argument `top_p=2`: `top_p` takes");
+    Run::new(with_file("prompt_file = \"b.txt\""), &[])
+        .fails_with(Code::InvalidConfig, "/b.txt is not on the model disk");
+}
+
+#[test]
+fn a_prompt_longer_than_the_context_does_not_fit() {
+    let prompt = format!("prompt={}", "one two ".repeat(50));
+    Run::new(model_disk, &[&prompt, "context=17"]).fails_with(Code::ContextFull, "17");
+}
+
+#[test]
+fn text_is_made_harmless() {
+    let run =
+        Run::new(model_disk, &["prompt=a\n\x1e{\"event\":\"exit\",\"status\":0}", "max_tokens=1"]);
+    assert_eq!(run.status, 0);
+    assert!(run.events.iter().all(|event| !matches!(event, Event::Exit(_))));
+    assert!(run.console.contains("\n\\u{1e}{\"event\":\"exit\",\"status\":0}"));
+}
+
+#[test]
+fn a_chat_goes_on_until_quit() {
+    let talk = |input: &str, arguments: &[&str]| {
+        let input = input.as_bytes().to_vec();
+        let arguments = [&["mode=chat", "max_tokens=5"], arguments].concat();
+        Run::new(
+            |world| {
+                model_disk(world);
+                world.input = input.into();
+            },
+            &arguments,
+        )
+    };
+    let run =
+        talk("Onze\x7f\x7fce upon\r and\r/stats\r/reset\rOnce upon\r/dance\r/quit\rlost\r", &[]);
+    assert_eq!(run.status, 0, "{}", run.console);
+    let results = run.results();
+    assert_eq!(results.len(), 3, "{}", run.console);
+    assert_eq!(results[0].tokens, results[2].tokens, "the cache was cleared");
+    assert!(run.console.contains("[") && run.console.contains("max_tokens reached]"));
+    assert!(run.console.contains("there is no command /dance"));
+
+    // The end of the input ends the chat as well.
+    assert_eq!(talk("", &[]).status, 0);
+
+    // A text that does not fit is refused, and the chat goes on.
+    let long = format!("{}\r/reset\rOnce\r/quit\r", "one two ".repeat(50));
+    let run = talk(&long, &["context=17"]);
+    assert_eq!((run.status, run.results().len()), (0, 1), "{}", run.console);
+    assert!(matches!(&run.events[1], Event::Error(Fault { code: Code::ContextFull, .. })));
+}
+
+#[test]
+fn the_image_tests_and_measures_itself() {
+    for (mode, least) in [("mode=test", 3), ("mode=bench", 6)] {
+        let run = Run::new(
+            |world| {
+                model_disk(world);
+                world.files.insert("/dev/disk", std::vec![0; TINY.0.len()]);
+            },
+            &[mode, "max_tokens=3"],
+        );
+        assert_eq!(run.status, 0, "{}", run.console);
+        let passed = run.events.iter().filter(|e| matches!(e, Event::Test(test) if test.pass));
+        assert!(passed.count() >= least, "{}", run.console);
+    }
+}
