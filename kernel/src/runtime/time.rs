@@ -46,9 +46,9 @@ impl Rate {
         seconds.saturating_add((us % 1_000_000 * hz).div_ceil(1_000_000))
     }
 
-    /// Of the counter's lowest 16 bits the highest that changes at least every `us` µs: the choice of
-    /// the event stream's rate. Bit 0 if none does.
-    const fn event_bit(self, us: u64) -> u32 {
+    /// Of the counter's lowest 16 bits the highest that changes at least every `us` µs, which is how
+    /// the rate of the event stream is chosen. Bit 0 if none does.
+    pub const fn event_bit(self, us: u64) -> u32 {
         let period = self.ticks(us);
         let mut bit = 15;
         while bit > 0 && 1 << bit > period {
