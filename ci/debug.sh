@@ -10,7 +10,8 @@ log=target/debug.log
 # QEMU's `virt` loads an image that may lie anywhere 2 MiB above the start of its memory.
 base=0x40200000
 
-# In a process group of its own: Ctrl-C in gdb is for gdb.
+# In a session of its own: Ctrl-C in gdb is for gdb.
+# shellcheck disable=SC2086 # ARGS is a list
 setsid target/debug/anchorite-qemu run "$@" --gdb "$port" ${ARGS:-} >"$log" 2>&1 </dev/null &
 harness=$!
 trap 'kill "$harness" 2>/dev/null || true' EXIT

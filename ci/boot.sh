@@ -1,0 +1,217 @@
+#!/bin/sh
+# Boots the kernel's image in QEMU in every way it is said to boot, and in every way it is said to
+# fail. Ends with how many of the checks passed.
+#
+#   ci/boot.sh [WORD]     only the checks whose names hold WORD
+#
+# The serial lines are kept in target/boot/.
+set -eu
+cd "$(dirname "$0")/.."
+
+only=${1:-}
+logs=target/boot
+image=target/anchorite.img
+harness=target/debug/anchorite-qemu
+builder=target/debug/image-builder
+golden=test_models/goldens/tiny.json
+tokens=16
+# Nothing from the surroundings may change what is generated.
+unset PROMPT ANCHORITE_QEMU
+
+rm -rf "$logs"
+mkdir -p "$logs"
+passed=0
+failed=0
+
+# verdict NAME PROBLEM: counts the check; without a problem it has passed.
+verdict() {
+    seconds=$(($(date +%s) - started))
+    if [ -z "$2" ]; then
+        passed=$((passed + 1))
+        printf 'ok      %2s s  %s\n' "$seconds" "$1"
+    else
+        failed=$((failed + 1))
+        printf 'FAILED  %2s s  %s: %s\n' "$seconds" "$1" "$2"
+        sed 's/^/        | /' "$logs/$1.out" | tail -n 20
+    fi
+}
+
+# begin NAME: starts a check; false if it was not asked for.
+begin() {
+    name=$1
+    log=$logs/$name.log
+    problem=
+    started=$(date +%s)
+    case $name in *"$only"*) ;; *) return 1 ;; esac
+}
+
+# boot NAME ARGUMENT...: starts a check and runs the harness; false if it was not asked for.
+boot() {
+    begin "$1" || return 1
+    shift
+    "$harness" --kernel "$image" --keep-log "$log" --report "$logs/$name.json" \
+        --timeout 120 "$@" >"$logs/$name.out" 2>&1 </dev/null ||
+        problem="the harness ends with status $?"
+}
+
+# The events of the serial line, without the byte that starts each.
+separator=$(printf '\036')
+events() { tr -d '\r' <"$log" | sed -n "s/^$separator//p"; }
+
+# must_hold PATTERN: some event must match it.
+must_hold() {
+    [ -n "$problem" ] || events | grep -q "$1" || problem="no event matches $1"
+}
+
+# The last line of the serial log must be this exit.
+must_exit() {
+    [ -n "$problem" ] ||
+        [ "$(tr -d '\r' <"$log" | tail -n 1)" = "$separator{\"event\":\"exit\",\"status\":$1}" ] ||
+        problem="the last line is not the exit event with status $1"
+}
+
+# answers NAME ARGUMENT...: boots, and must give the tokens that llama.cpp gives.
+answers() {
+    boot "$@" --tokens "$tokens" --expect-tokens "$tokens" || return 0
+    must_hold '^{"event":"hello"'
+    must_hold '^{"event":"disk"'
+    must_hold '^{"event":"model"'
+    must_hold "^{\"event\":\"result\".*\"tokens\":\\[$expected\\]"
+    must_exit 0
+    verdict "$name" "$problem"
+}
+
+# fails NAME CODE PATTERN ARGUMENT...: boots, and must end with this error, its event like PATTERN.
+fails() {
+    fails_name=$1
+    fails_code=$2
+    fails_pattern=$3
+    shift 3
+    boot "$fails_name" "$@" --expect-error "$fails_code" || return 0
+    must_hold "^{\"event\":\"error\",\"code\":\"$fails_code\".*$fails_pattern"
+    must_exit 1
+    [ -n "$problem" ] || ! events | grep -q '"event":"result"' || problem='it answered all the same'
+    verdict "$name" "$problem"
+}
+
+# What llama.cpp answers to the first prompt, as far as it is asked for here.
+prompt='Once upon a time'
+expected=$(tr -d ' \n' <"$golden" |
+    sed 's/.*"runs":\[{//; s/},{.*//; s/.*"tokens":\[\([0-9,]*\)\].*/\1/' | cut -d , -f "1-$tokens")
+
+# The disks.
+small=$logs/tiny.img
+large=$logs/fat32.img
+"$builder" disk --out "$small" --verify test_models/tiny.gguf
+"$builder" disk --out "$large" --size 512M --label 'BIG ONE' test_models/tiny.gguf
+# The byte of the disk at which the model starts.
+model_at=$("$builder" inspect "$small" | sed -n 's|^ *models/tiny.gguf .* at \([0-9]*\),.*|\1|p')
+
+echo "boots: the tokens must be $expected"
+answers virt --disk "$small"
+answers one-core --disk "$small" --smp 1 --cpu cortex-a72 --gic 2 --prompt "$prompt"
+answers two-cores-gic3 --disk "$small" --smp 2 --cpu cortex-a72 --gic 3
+answers four-cores --disk "$small" --smp 4 --cpu neoverse-n1
+answers eight-cores-gic2 --disk "$small" --smp 8 --cpu cortex-a72 --gic 2
+answers nine-cores --disk "$small" --smp 9 --cpu cortex-a72 --gic 3
+answers i8mm --disk "$small" --smp 2 --cpu max,sve=off,pauth-impdef=on
+answers cortex-a53 --disk "$small" --smp 2 --cpu cortex-a53
+answers el2 --disk "$small" --smp 2 --cpu cortex-a72 --el2
+answers el2-gic3 --disk "$small" --smp 2 --cpu max,pauth-impdef=on --el2 --gic 3
+answers pci --disk "$small" --bus pci --smp 2
+answers mmio-legacy --disk "$small" --bus mmio-legacy
+answers initrd --disk "$small" --bus initrd
+answers fat32 --disk "$large"
+answers memory-64M --disk "$small" --mem 64M --smp 1
+answers memory-4G --disk "$small" --mem 4G
+answers threads --disk "$small" --smp 4 --threads 2
+
+# Without verifying, and without a sum to verify by.
+if boot unverified --disk "$small" --no-verify --tokens 3; then
+    must_hold '^{"event":"model".*"checksum":"skipped"'
+    must_exit 0
+    verdict "$name" "$problem"
+fi
+cp "$small" "$logs/no-sum.img"
+mdel -i "$logs/no-sum.img" ::models/tiny.gguf.sha256
+if boot no-sum --disk "$logs/no-sum.img" --tokens 3; then
+    must_hold '^{"event":"model".*"checksum":"missing"'
+    must_exit 0
+    verdict "$name" "$problem"
+fi
+
+# The other modes.
+if boot self-tests --disk "$small" --smp 4 --cpu max,sve=off,pauth-impdef=on --mode test; then
+    must_hold '^{"event":"test".*"pass":true'
+    must_exit 0
+    [ -n "$problem" ] || ! events | grep -q '"pass":false' || problem='a self-test failed'
+    verdict "$name ($(events | grep -c '"event":"test"' || true) self-tests)" "$problem"
+fi
+if begin chat; then
+    printf '%s\n/stats\n/reset\n%s\n/quit\n' "$prompt" "$prompt" |
+        timeout 120 "$harness" chat --kernel "$image" --disk "$small" --tokens "$tokens" \
+            --keep-log "$log" >"$logs/chat.out" 2>&1 || problem="the harness ends with status $?"
+    answered=$(events | grep -c '"event":"result"' || true)
+    [ -n "$problem" ] || [ "$answered" = 2 ] || problem="$answered answers to two questions"
+    must_exit 0
+    verdict "$name" "$problem"
+fi
+
+# One bit of the model changed on the disk.
+cp "$small" "$logs/corrupt.img"
+place=$((model_at + 1000003))
+byte=$(od -A n -t u1 -j "$place" -N 1 "$small")
+# shellcheck disable=SC2059 # the byte is written as an escape
+printf "\\$(printf %o $((byte ^ 1)))" |
+    dd of="$logs/corrupt.img" bs=1 seek="$place" conv=notrunc status=none
+fails corrupt ChecksumMismatch '' --disk "$logs/corrupt.img"
+fails corrupt-initrd ChecksumMismatch '' --disk "$logs/corrupt.img" --bus initrd
+fails missing-model ModelNotFound 'nosuch' --disk "$small" --model nosuch.gguf
+fails no-disk ModelNotFound ''
+fails invalid-config InvalidConfig 'colour' --disk "$small" --set colour=red
+
+# A file that says nothing true about itself.
+cp "$small" "$logs/no-gguf.img"
+echo 'This is no model.' >"$logs/text"
+mcopy -i "$logs/no-gguf.img" "$logs/text" ::models/text.gguf
+fails no-gguf ParseError 'GGUF' --disk "$logs/no-gguf.img" --model text.gguf
+
+# A model that does not fit: the test model, with zeros behind it.
+cp test_models/tiny.gguf "$logs/large.gguf"
+dd if=/dev/null of="$logs/large.gguf" bs=1M seek=80 status=none
+"$builder" disk --out "$logs/large.img" "$logs/large.gguf"
+fails out-of-memory OutOfMemory '[0-9][0-9]* MiB' --disk "$logs/large.img" --mem 64M --smp 1
+
+# A sector in the middle of the model that cannot be read.
+fails bad-sector DiskError "$((place / 512))" -- \
+    -global virtio-mmio.force-legacy=false \
+    -blockdev "driver=blkdebug,node-name=d,image.driver=file,image.filename=$small,inject-error.0.event=read_aio,inject-error.0.errno=5,inject-error.0.sector=$((place / 512))" \
+    -device virtio-blk-device,drive=d
+
+# What make hands on. It starts no QEMU here.
+if begin make; then
+    # shellcheck disable=SC2016 # that is the point
+    text='He said "it costs $5, is it?" \ and that is `$(true)`'
+    make run PROMPT="$text" TOKENS=3 MEM=333M ARGS=--print >"$logs/make.out" 2>&1 ||
+        problem="make ends with status $?"
+    # shellcheck disable=SC2016
+    [ -n "$problem" ] || grep -F 'costs $5' "$logs/make.out" | grep -qF '`$(true)`' ||
+        problem='the prompt does not arrive'
+    [ -n "$problem" ] || grep -q 333 "$logs/make.out" || problem='MEM does not arrive'
+    verdict "$name" "$problem"
+fi
+if begin make-missing-model; then
+    ! make run MODEL=missing.gguf >"$logs/$name.out" 2>&1 || problem='make is content'
+    [ -n "$problem" ] || grep -q 'no model missing.gguf' "$logs/$name.out" ||
+        problem='make does not say what is missing'
+    verdict "$name" "$problem"
+fi
+
+# The disks are large; the logs are what one wants to keep.
+rm -f "$logs"/*.img "$logs/large.gguf"
+[ $((passed + failed)) -gt 0 ] || {
+    echo "no check has $only in its name" >&2
+    exit 2
+}
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

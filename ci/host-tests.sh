@@ -1,0 +1,22 @@
+#!/bin/sh
+# The tests that run on the host. Ends with how many there were.
+set -eu
+cd "$(dirname "$0")/.."
+
+# fsck.fat is the administrator's, and not on everyone's path.
+PATH=$PATH:/usr/sbin:/sbin
+export PATH
+
+mkdir -p target/ci
+log=target/ci/host-tests.log
+{ ci/toolchain.sh host test --workspace --no-fail-fast 2>&1 || echo "cargo test: status $?"; } |
+    tee "$log"
+awk '
+    /^test result:/ { passed += $4; failed += $6; ignored += $8 }
+    /^cargo test: status/ { broken = 1 }
+    END {
+        if (broken && failed == 0) failed = 1
+        if (passed == 0) { print "no test ran"; failed++ }
+        printf "host tests: %d passed, %d failed, %d ignored\n", passed, failed, ignored
+        exit failed > 0
+    }' "$log"

@@ -1,0 +1,35 @@
+#!/bin/sh
+# What must hold of the kernel's image without booting it. Ends with how many checks passed.
+set -eu
+cd "$(dirname "$0")/.."
+
+image=target/anchorite.img
+passed=0
+failed=0
+check() {
+    if [ "$2" ]; then
+        passed=$((passed + 1))
+        echo "ok      $1"
+    else
+        failed=$((failed + 1))
+        echo "FAILED  $1"
+    fi
+}
+
+# Words of 32 bits in hexadecimal, from byte $1, $2 bytes.
+words() { od -A n -v -t x4 -w4 -j "$1" -N "$2" "$image"; }
+
+bytes=$(($(wc -c <"$image")))
+check "$bytes bytes are under 2 MiB" "$([ "$bytes" -lt $((2 << 20)) ] && echo 1)"
+check 'the magic number of an arm64 Image' "$(words 56 4 | grep -x ' 644d5241')"
+image_size=$((0x$(words 16 4 | tr -d ' ')))
+check "the header asks for $image_size bytes, all of the file and more" \
+    "$([ "$image_size" -ge "$bytes" ] && echo 1)"
+check 'it may lie anywhere in memory, little endian' "$(words 24 4 | grep -x ' 0000000a')"
+
+# SMULL or SMLAL on eight bytes at once: Arm ARM, C7.2, "0 Q 0 01110 00 1 Rm 1 1/0 000 00 Rn Rd".
+neon=$(words 0 "$bytes" | grep -c -E '^ [04]e[23].[8c][0-3]..$' || true)
+check "$neon vector multiplications of the engine" "$([ "$neon" -ge 8 ] && echo 1)"
+
+echo "image: $passed passed, $failed failed"
+[ "$failed" = 0 ]

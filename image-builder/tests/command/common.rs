@@ -1,0 +1,108 @@
+//! What the tests of the command share.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::{env, fs, io};
+
+use kernel::llm::gguf::build::Builder;
+
+/// A folder of one's own, and the command run in it.
+pub struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    pub fn new() -> Place {
+        Place { folder: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        fs::write(self.path(name), bytes).unwrap();
+        self.path(name)
+    }
+
+    /// Names of all files there, hidden ones included.
+    pub fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.folder.path()).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// Runs the command.
+    pub fn run<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Outcome {
+        let output = Command::new(env!("CARGO_BIN_EXE_image-builder"))
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .output()
+            .unwrap();
+        Outcome(output)
+    }
+}
+
+/// What a run of the command came to.
+pub struct Outcome(Output);
+
+impl Outcome {
+    pub fn stdout(&self) -> String {
+        String::from_utf8(self.0.stdout.clone()).unwrap()
+    }
+
+    /// It must have ended well.
+    #[track_caller]
+    pub fn succeeds(self) -> Outcome {
+        assert_eq!(self.0.status.code(), Some(0), "{}", String::from_utf8_lossy(&self.0.stderr));
+        self
+    }
+
+    /// It must have ended with this status and said this.
+    #[track_caller]
+    pub fn fails(self, status: i32, says: &str) -> Outcome {
+        let stderr = String::from_utf8_lossy(&self.0.stderr);
+        assert_eq!(self.0.status.code(), Some(status), "{stderr}");
+        assert!(stderr.contains(says), "no {says:?} in: {stderr}");
+        self
+    }
+}
+
+/// A small model of `weights` weights that count up from `first`.
+pub fn model(first: usize, weights: usize) -> Vec<u8> {
+    let values: Vec<f32> = (first..first + weights).map(|i| i as f32).collect();
+    Builder::new()
+        .string("general.architecture", "llama")
+        .u32("llama.block_count", 7)
+        .string("tokenizer.ggml.model", "llama\x1b[2J")
+        .tensor_f32("output.weight", &[weights as u64], &values)
+        .build()
+}
+
+/// Runs one of the system's tools over an image. `None` where it is not installed, and then says
+/// so; in CI it must be installed.
+pub fn system_tool(name: &str, arguments: &[&OsStr]) -> Option<Output> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<_> =
+        env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from)).collect();
+    let result = Command::new(name)
+        .args(arguments)
+        .env("PATH", env::join_paths(folders).unwrap())
+        .env("MTOOLS_SKIP_CHECK", "1")
+        .output();
+    match result {
+        Ok(output) => Some(output),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && env::var_os("CI").is_none() => {
+            eprintln!("SKIPPED: {name} is not installed (make setup)");
+            None
+        }
+        Err(e) => panic!("{name}: {e}"),
+    }
+}
+
+pub fn read(path: &Path) -> Vec<u8> {
+    fs::read(path).unwrap()
+}

@@ -1,0 +1,216 @@
+//! `image-builder disk` and `inspect`, as a user runs them, judged by the system's own tools.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use super::common::{Place, model, read, system_tool};
+
+/// `fsck.fat` finds nothing, and mtools read every file as it was.
+#[track_caller]
+fn is_sound(image: &Path, files: &[(&str, &[u8])]) {
+    if let Some(output) = system_tool("fsck.fat", &["-n".as_ref(), image.as_ref()]) {
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{text}");
+        // A banner, and a line of figures: anything more is a complaint.
+        assert_eq!(text.lines().count(), 2, "{text}");
+    }
+    for (path, bytes) in files {
+        let source = format!("::{path}");
+        let arguments = ["-i".as_ref(), image.as_ref(), source.as_ref()];
+        if let Some(output) = system_tool("mtype", &arguments) {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            assert!(output.stdout == *bytes, "{path} reads otherwise");
+        }
+    }
+    if let Some(output) = system_tool(
+        "mdir",
+        &["-/".as_ref(), "-b".as_ref(), "-i".as_ref(), image.as_ref(), "::".as_ref()],
+    ) {
+        let text = String::from_utf8_lossy(&output.stdout);
+        for (path, _) in files {
+            assert!(text.lines().any(|line| line == format!("::/{path}")), "{path} not in {text}");
+        }
+    }
+}
+
+#[test]
+fn the_systems_tools_read_each_kind_of_volume() {
+    let place = Place::new();
+    let config = b"max_tokens = 7\nmodel = \"two.gguf\"\n";
+    place.write("c.toml", config);
+    let (one, two) = (model(0, 1009), model(7, 500_009));
+    place.write("a first model, with a long name.gguf", &one);
+    place.write("two.gguf", &two);
+    for size in ["auto", "8M", "17M", "64M", "511M", "512M", "3G"] {
+        let arguments = ["disk", "--verify", "--label", "my disk", "--config", "c.toml", "--size"];
+        let rest = [size, "--out", "m.img", "a first model, with a long name.gguf", "two.gguf"];
+        place.run(arguments.iter().chain(&rest)).succeeds();
+        is_sound(
+            &place.path("m.img"),
+            &[
+                ("anchorite.toml", config),
+                ("models/a first model, with a long name.gguf", &one),
+                ("models/two.gguf", &two),
+            ],
+        );
+    }
+}
+
+#[test]
+fn equal_input_gives_an_equal_image_and_other_input_another() {
+    let place = Place::new();
+    place.write("one.gguf", model(0, 1009));
+    place.run(["disk", "--out", "a.img", "one.gguf"]).succeeds();
+    // Neither the time nor the place may show.
+    let other = Place::new();
+    fs::copy(place.path("one.gguf"), other.path("one.gguf")).unwrap();
+    other.run(["disk", "--out", "b.img", "one.gguf"]).succeeds();
+    assert!(read(&place.path("a.img")) == read(&other.path("b.img")));
+    other.write("one.gguf", model(1, 1009));
+    other.run(["disk", "--out", "b.img", "one.gguf"]).succeeds();
+    assert!(read(&place.path("a.img")) != read(&other.path("b.img")));
+}
+
+/// Whatever is refused leaves nothing behind, and the image that was there before.
+#[test]
+fn a_refusal_leaves_no_output() {
+    let place = Place::new();
+    let whole = model(0, 4001);
+    place.write("good.gguf", &whole);
+    place.write("text.gguf", "This is no model.");
+    place.write("empty.gguf", "");
+    place.write("cut.gguf", &whole[..whole.len() - 1]);
+    place.write("cut header.gguf", &whole[..61]);
+    place.write("model.bin", &whole);
+    place.write("wh?t.gguf", &whole);
+    place.write(&format!("{}.gguf", "n".repeat(244)), &whole);
+    place.write("bad.toml", "sede = 7\n");
+    place.write("summed.gguf", &whole);
+    place.write("summed.gguf.sha256", format!("{}  summed.gguf\n", "a".repeat(64)));
+    place.write("badly summed.gguf", &whole);
+    place.write("badly summed.gguf.sha256", "none\n");
+    fs::create_dir(place.path("folder")).unwrap();
+    place.write("folder/GOOD.gguf", &whole);
+    fs::create_dir(place.path("folder.gguf")).unwrap();
+    let huge = File::create(place.path("huge.gguf")).unwrap();
+    huge.write_all_at(&model(0, 7), 0).unwrap();
+    huge.set_len(1 << 32).unwrap();
+    let mut before = place.names();
+
+    for there_is_one_already in [false, true] {
+        if there_is_one_already {
+            place.write("m.img", "what was there before");
+            before.push("m.img".into());
+            before.sort();
+        }
+        let long_name = format!("{}.gguf", "n".repeat(244));
+        let cases: &[(&[&str], &str)] = &[
+            (&["text.gguf"], "is no GGUF file"),
+            (&["empty.gguf"], "is no GGUF file"),
+            (&["cut.gguf"], "damaged or not all there"),
+            (&["cut header.gguf"], "damaged or not all there"),
+            (&["missing.gguf"], "cannot read missing.gguf"),
+            (&["folder.gguf"], "is no file"),
+            (&["model.bin"], "must end in .gguf"),
+            (&["wh?t.gguf"], "'?', which FAT cannot hold"),
+            (&[&long_name], "longer than 248 bytes"),
+            (&["huge.gguf"], "at most 4 GiB less one byte"),
+            (&["good.gguf", "folder/GOOD.gguf"], "would have one name"),
+            (&["good.gguf", "--config", "bad.toml"], "there is no setting `sede`"),
+            (&["good.gguf", "--config", "none.toml"], "cannot read none.toml"),
+            (&["summed.gguf"], &"a".repeat(64)),
+            (&["summed.gguf"], "ChecksumMismatch"),
+            (&["badly summed.gguf"], "holds no SHA-256 sum"),
+        ];
+        for (arguments, says) in cases {
+            place.run(["disk", "--out", "m.img"].iter().chain(*arguments)).fails(1, says);
+            assert_eq!(place.names(), before, "{arguments:?}");
+        }
+        for (arguments, says) in [
+            (&["good.gguf", "--size", "5M"][..], "8M to 2T"),
+            (&["good.gguf", "--label", "much too long"], "1 to 11 letters"),
+            (&[], "required"),
+        ] {
+            place.run(["disk", "--out", "m.img"].iter().chain(arguments)).fails(2, says);
+        }
+        place.run(["disk", "--out", "nowhere/m.img", "good.gguf"]).fails(1, "nowhere/m.img");
+    }
+    assert_eq!(read(&place.path("m.img")), b"what was there before");
+}
+
+/// The largest file that fsck.fat can follow: it counts the bytes of a file's clusters, which are
+/// of 32 KiB here, in 32 bits.
+#[test]
+fn a_sparse_file_of_almost_four_gib_fits() {
+    const BYTES: u64 = (1 << 32) - (32 << 10) - 1;
+    const END: &[u8; 7] = b"the end";
+    let place = Place::new();
+    let start = model(0, 7);
+    let file = File::create(place.path("huge.gguf")).unwrap();
+    file.write_all_at(&start, 0).unwrap();
+    file.write_all_at(END, BYTES - END.len() as u64).unwrap();
+    drop(file);
+    place
+        .run(["disk", "--out", "m.img", "--size", "4095M", "huge.gguf"])
+        .fails(1, "it takes at least --size 409");
+    place.run(["disk", "--out", "m.img", "huge.gguf"]).succeeds();
+    is_sound(&place.path("m.img"), &[]);
+
+    let image = File::open(place.path("m.img")).unwrap();
+    let stored = image.metadata().unwrap().blocks() * 512;
+    assert!(stored < 64 << 20, "{stored} bytes of a sparse file's image are stored");
+    let mut seen = vec![0; start.len()];
+    let first = (0..image.metadata().unwrap().len()).step_by(32 << 10).find(|&at| {
+        image.read_exact_at(&mut seen, at).unwrap();
+        seen == start
+    });
+    let mut end = [0; END.len()];
+    image.read_exact_at(&mut end, first.unwrap() + BYTES - END.len() as u64).unwrap();
+    assert_eq!(&end, END);
+}
+
+#[test]
+fn inspect_tells_what_is_inside() {
+    let place = Place::new();
+    let bytes = model(0, 1009);
+    place.write("one.gguf", &bytes);
+    place.run(["disk", "--out", "m.img", "one.gguf"]).succeeds();
+
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&place.run(arguments).succeeds().stdout()).unwrap()
+    };
+    let disk = json(&["inspect", "--json", "m.img"]);
+    assert_eq!(disk["filesystem"], "FAT16");
+    assert_eq!(disk["label"], "ANCHORITE");
+    let file = &disk["files"][1];
+    assert_eq!(file["path"], "models/one.gguf");
+    assert_eq!(file["bytes"], bytes.len());
+    assert_eq!(file["checksum"], "verified");
+    let start = file["extents"][0]["start"].as_u64().unwrap() as usize;
+    assert_eq!(file["extents"].as_array().unwrap().len(), 1);
+    let mut image = read(&place.path("m.img"));
+    assert!(image[start..start + bytes.len()] == bytes);
+
+    let model = json(&["inspect", "--json", "one.gguf"]);
+    assert_eq!(model["checksum"], "missing");
+    assert_eq!(model["sha256"], file["sha256"]);
+    assert_eq!(model["parameters"], 1009);
+    assert_eq!(model["shape"]["block_count"], 7);
+    assert_eq!(model["tensor_types"][0]["type"], "F32");
+    assert_eq!(model["tensors"][0]["name"], "output.weight");
+    assert_eq!(model["tensors"][0]["dims"], serde_json::json!([1009]));
+
+    let table = place.run(["inspect", "one.gguf"]).succeeds().stdout();
+    assert!(table.contains("output.weight") && table.contains("block_count"), "{table}");
+    assert!(!table.contains('\x1b'), "the model drives the terminal");
+
+    // A changed byte is told by both.
+    image[start + 97] ^= 4;
+    place.write("m.img", image);
+    place.run(["inspect", "m.img"]).fails(1, "ChecksumMismatch: models/one.gguf");
+    place.write("one.gguf.sha256", format!("{}  one.gguf\n", "0".repeat(64)));
+    place.run(["inspect", "one.gguf"]).fails(1, "ChecksumMismatch: one.gguf");
+    place.write("text", "This is neither.");
+    place.run(["inspect", "text"]).fails(1, "neither a GGUF model nor a disk image");
+}
