@@ -264,6 +264,8 @@ def animals() -> list[list[Fact]]:
         [(f"{cap(who)} eat {food}.", f"What do {who} eat?") for who, food in FOOD.items()]]
 
 
+CAPITALS = capitals()[0]
+
 # Subjects with their weights; every table keeps its order.
 SUBJECTS: list[tuple[int, list[list[Fact]]]] = [
     (45, capitals()),
@@ -297,8 +299,10 @@ def put(form: str, facts: list[Fact]) -> str:
 
 
 def single(rng: random.Random) -> str:
-    """One fact."""
+    """One fact; half of them a capital, the better known ones more often."""
     form = rng.choices(("text", "answer", "question"), (60, 25, 15))[0]
+    if rng.random() < 0.5:
+        return put(form, [rng.choices(CAPITALS, [1 / (i + 3) for i in range(len(CAPITALS))])[0]])
     return put(form, [rng.choice(table(rng))])
 
 
