@@ -14,6 +14,8 @@ pub mod model;
 pub mod quantize;
 pub mod sampling;
 pub mod tokenizer;
+#[cfg(test)]
+mod transformer;
 pub mod workers;
 
 use alloc::string::String;

@@ -56,16 +56,21 @@ impl Noise {
     }
 }
 
-/// A row of `blocks` blocks of weights: every pattern of bits, but scales of a sensible size.
-pub(crate) fn random_row(kind: WeightType, blocks: usize, noise: &mut Noise) -> Vec<u8> {
+/// A row of `blocks` blocks of weights: every pattern of bits, but scales of up to `amplitude`.
+pub(crate) fn random_row(
+    kind: WeightType,
+    blocks: usize,
+    amplitude: f32,
+    noise: &mut Noise,
+) -> Vec<u8> {
     let block_bytes = kind.tensor_type().block_bytes as usize;
     let mut bytes: Vec<u8> = (0..blocks * block_bytes).map(|_| noise.byte()).collect();
     for block in bytes.chunks_mut(block_bytes) {
-        let at = if kind == WeightType::Q6_K { 208 } else { 0 };
-        if kind == WeightType::F32 {
-            block.copy_from_slice(&noise.float().to_le_bytes());
-        } else {
-            block[at..at + 2].copy_from_slice(&f32_to_f16(noise.float()).to_le_bytes());
+        let scale = amplitude * noise.float();
+        match kind {
+            WeightType::F32 => block.copy_from_slice(&scale.to_le_bytes()),
+            WeightType::Q6_K => block[208..].copy_from_slice(&f32_to_f16(scale).to_le_bytes()),
+            _ => block[..2].copy_from_slice(&f32_to_f16(scale).to_le_bytes()),
         }
     }
     bytes
@@ -157,7 +162,7 @@ fn check_dot(kind: WeightType) -> Result<String, String> {
     let mut largest = 0.0_f64;
     for blocks in LENGTHS {
         let n = blocks * kind.tensor_type().block_weights as usize;
-        let row = random_row(kind, blocks, &mut noise);
+        let row = random_row(kind, blocks, 1.0, &mut noise);
         let (x, values) = random_activations(kind, n, &mut noise);
         let mut weights = vec![0.0; n];
         dequantize_row(kind, &row, &mut weights);

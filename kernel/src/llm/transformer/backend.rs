@@ -1,0 +1,281 @@
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ops::ControlFlow;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::synthetic::{N_CTX_TRAIN, Synthetic};
+use crate::llm::Error;
+use crate::llm::backend::{
+    InferenceResult, ModelBuffer, Options, StopReason, TransformerBackend, memory_needed,
+};
+use crate::llm::gguf::build::Builder;
+use crate::llm::gguf::{Gguf, TensorType};
+use crate::llm::quantize::WeightType;
+use crate::llm::sampling::SamplingConfig;
+use crate::llm::workers::SingleThread;
+
+/// A clock that goes on by 1 ms with each look.
+fn now_us() -> u64 {
+    static NOW: AtomicU64 = AtomicU64::new(0);
+    NOW.fetch_add(1000, Ordering::Relaxed)
+}
+
+fn backend(n_ctx: Option<usize>) -> TransformerBackend {
+    TransformerBackend::new(Options { n_ctx, workers: &SingleThread, now_us })
+}
+
+fn builder() -> Builder {
+    Synthetic::new(WeightType::F32).builder()
+}
+
+fn loaded(file: &[u8], n_ctx: Option<usize>) -> TransformerBackend {
+    let mut backend = backend(n_ctx);
+    backend.load_model(ModelBuffer::from(file)).unwrap();
+    backend
+}
+
+fn infer(backend: &mut TransformerBackend, prompt: &str, n: usize) -> InferenceResult {
+    backend.infer(prompt, n, &mut |_| ControlFlow::Continue(())).unwrap()
+}
+
+#[track_caller]
+fn refused(file: &[u8], words: &str) -> Error {
+    let error = backend(None).load_model(ModelBuffer::from(file)).unwrap_err();
+    assert!(alloc::format!("{error}").contains(words), "{error} does not say {words:?}");
+    error
+}
+
+#[test]
+fn a_model_is_described() {
+    let mut backend = backend(Some(31));
+    assert!(!backend.is_loaded() && backend.model_metadata().is_none());
+    let file = builder().build();
+    backend.load_model(ModelBuffer::from(&file[..])).unwrap();
+    assert!(backend.is_loaded());
+    let model = backend.model_metadata().unwrap();
+    assert_eq!((&model.name[..], &model.architecture[..]), ("synthetic", "llama"));
+    assert_eq!((model.n_layer, model.n_embd, model.n_head, model.n_head_kv), (2, 66, 6, 2));
+    assert_eq!((model.n_ff, model.n_vocab, model.n_ctx_train, model.n_ctx), (37, 267, 97, 31));
+    assert_eq!(model.quantization, "F32");
+    let layer = 2 * 66 + 2 * 66 * 66 + 2 * 22 * 66 + 3 * 37 * 66;
+    assert_eq!(model.parameters, 2 * 267 * 66 + 66 + 2 * layer);
+    assert_eq!(model.kv_cache_bytes, 2 * 2 * 31 * 22 * 2);
+}
+
+#[test]
+fn the_memory_needed_is_known_before_the_model_is_loaded() {
+    let file = builder().build();
+    let data = Gguf::parse(&file).unwrap().data_offset() as usize;
+    let needed = memory_needed(&file[..data], file.len() as u64, Some(31)).unwrap();
+    let backend = loaded(&file, Some(31));
+    let model = backend.model_metadata().unwrap();
+    assert_eq!(needed.kv_cache_bytes, model.kv_cache_bytes);
+    assert_eq!(needed.arena_bytes, model.arena_bytes);
+    assert!(needed.total() > model.kv_cache_bytes + model.arena_bytes);
+    assert!(memory_needed(&file[..data / 2], file.len() as u64, None).is_err());
+}
+
+#[test]
+fn the_context_is_256_or_what_the_model_has_or_what_is_asked_for() {
+    let file = builder().build();
+    assert_eq!(loaded(&file, None).model_metadata().unwrap().n_ctx, N_CTX_TRAIN as usize);
+    assert_eq!(loaded(&file, Some(97)).model_metadata().unwrap().n_ctx, 97);
+    for n_ctx in [0, 98, usize::MAX] {
+        let error = backend(Some(n_ctx)).load_model(ModelBuffer::from(&file[..])).unwrap_err();
+        assert!(matches!(error, Error::InvalidConfig { .. }), "{error}");
+    }
+}
+
+#[test]
+fn generation_stops_at_the_number_of_tokens() {
+    let mut backend = loaded(&builder().build(), None);
+    let mut streamed = String::new();
+    let result = backend.infer("abc", 7, &mut |text| {
+        streamed.push_str(text);
+        ControlFlow::Continue(())
+    });
+    let result = result.unwrap();
+    assert_eq!((result.stop, result.tokens_emitted), (StopReason::MaxTokens, 7));
+    assert_eq!((result.tokens.len(), result.prompt_tokens), (7, 3));
+    assert_eq!(streamed, result.output);
+    assert!(result.latency_us > result.first_token_us && result.first_token_us > 0);
+    assert!(result.prompt_tokens_per_s > 0.0 && result.tokens_per_s > 0.0);
+    assert_eq!(result.arena_bytes, result.arena_peak_bytes);
+    assert_eq!(infer(&mut backend, "abc", 0).stop, StopReason::MaxTokens);
+    assert_eq!(infer(&mut backend, "abc", 7).tokens, result.tokens);
+}
+
+#[test]
+fn generation_stops_at_the_end_of_the_text() {
+    let file = builder().build();
+    let tokens = infer(&mut loaded(&file, None), "abc", 7).tokens;
+    let place = 1 + tokens[1..].iter().position(|t| *t != tokens[0]).unwrap();
+    // The same model, for which one of those tokens ends the text.
+    let file = builder().u32("tokenizer.ggml.eos_token_id", tokens[place]).build();
+    let mut backend = loaded(&file, None);
+    let result = infer(&mut backend, "abc", 7);
+    assert_eq!(result.stop, StopReason::EndOfSequence);
+    assert_eq!(result.tokens, tokens[..place]);
+    backend.set_ignore_end(true);
+    assert_eq!(infer(&mut backend, "abc", 7).tokens, tokens);
+}
+
+#[test]
+fn generation_stops_when_the_context_is_full() {
+    let mut backend = loaded(&builder().build(), Some(11));
+    let result = infer(&mut backend, "abc", 100);
+    // 3 of the prompt, 8 generated ones that are in the context, and the one after them.
+    assert_eq!((result.stop, result.tokens_emitted), (StopReason::ContextFull, 9));
+    // A token for each letter, for the space before them, and for the beginning.
+    let error = backend.infer("cacacacacaca", 1, &mut |_| ControlFlow::Continue(()));
+    assert_eq!(error, Err(Error::ContextFull { prompt: 14, n_ctx: 11 }));
+}
+
+#[test]
+fn the_reader_can_stop_the_generation() {
+    let mut backend = loaded(&builder().build(), None);
+    let mut calls = 0;
+    let result = backend.infer("abc", 50, &mut |_| {
+        calls += 1;
+        if calls == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!((result.unwrap().stop, calls), (StopReason::Cancelled, 3));
+}
+
+#[test]
+fn a_text_goes_on_where_it_stopped() {
+    let mut backend = loaded(&builder().build(), None);
+    let whole = infer(&mut backend, "abc", 17).tokens;
+    let mut parts = infer(&mut backend, "abc", 5).tokens;
+    for n in [1, 4, 7] {
+        let more = backend.extend("", n, &mut |_| ControlFlow::Continue(())).unwrap();
+        // The last token of the part before is the prompt of this one.
+        assert_eq!(more.prompt_tokens, 1);
+        parts.extend(more.tokens);
+    }
+    assert_eq!(parts, whole);
+
+    // What is said in between counts: the text is another one then.
+    infer(&mut backend, "abc", 5);
+    let more = backend.extend("b", 12, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(more.prompt_tokens, 3);
+    assert_ne!(more.tokens, whole[5..]);
+    backend.reset();
+    let anew = backend.extend("abc", 17, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(anew.tokens, whole);
+}
+
+#[test]
+fn a_prompt_that_does_not_fit_leaves_the_text_as_it_was() {
+    let mut backend = loaded(&builder().build(), Some(23));
+    let whole = infer(&mut backend, "abc", 9).tokens;
+    let mut parts = infer(&mut backend, "abc", 4).tokens;
+    let long = "cab".repeat(20);
+    assert!(backend.extend(&long, 5, &mut |_| ControlFlow::Continue(())).is_err());
+    parts.extend(backend.extend("", 5, &mut |_| ControlFlow::Continue(())).unwrap().tokens);
+    assert_eq!(parts, whole);
+}
+
+#[test]
+fn the_seed_decides_the_text() {
+    let mut backend = loaded(&builder().build(), None);
+    let mut draw = |seed| {
+        backend.set_sampling_config(SamplingConfig { seed, ..SamplingConfig::creative() });
+        let first = infer(&mut backend, "abc", 19).tokens;
+        assert_eq!(infer(&mut backend, "abc", 19).tokens, first);
+        first
+    };
+    assert_eq!(draw(3), draw(3));
+    assert_ne!(draw(3), draw(5));
+}
+
+#[test]
+fn settings_and_prompts_without_sense_are_refused() {
+    let nothing = &mut |_: &str| ControlFlow::Continue(());
+    assert!(matches!(backend(None).infer("a", 1, nothing), Err(Error::InvalidConfig { .. })));
+    let mut backend = loaded(&builder().build(), None);
+    backend.set_sampling_config(SamplingConfig { top_p: 2.0, ..SamplingConfig::creative() });
+    assert!(matches!(backend.infer("a", 1, nothing), Err(Error::InvalidConfig { .. })));
+    let mut silent = loaded(&builder().bool("tokenizer.ggml.add_bos_token", false).build(), None);
+    assert!(matches!(silent.infer("", 1, nothing), Err(Error::InvalidConfig { .. })));
+}
+
+#[test]
+fn models_that_need_more_than_there_is_are_unsupported() {
+    let with = |key: &str, value: &str| {
+        let file = builder().build();
+        let gguf = Gguf::parse(&file).unwrap();
+        let mut text = Vec::new();
+        crate::llm::gguf::build::put_string(&mut text, value.as_bytes());
+        let at = gguf.entry(key).unwrap().at as usize + 4;
+        // The values have the length of those that they replace.
+        let mut file = file.clone();
+        file[at..at + text.len()].copy_from_slice(&text);
+        file
+    };
+    for (file, words) in [
+        (with("general.architecture", "qwen2"), "the architecture `qwen2`"),
+        (with("tokenizer.ggml.model", "gpt2x"), "the tokenizer `gpt2x`"),
+        (builder().u32("llama.expert_count", 8).build(), "experts"),
+        (builder().string("llama.rope.scaling.type", "yarn").build(), "the RoPE scaling `yarn`"),
+        (builder().u32("llama.attention.value_length", 3).build(), "values of another width"),
+        (
+            builder().tensor_f32("blk.0.attn_q.bias", &[3], &[0.0; 3]).build(),
+            "the tensor `blk.0.attn_q.bias`",
+        ),
+    ] {
+        assert!(matches!(refused(&file, words), Error::Unsupported { .. }));
+    }
+    let tied = Synthetic { tied: true, ..Synthetic::new(WeightType::Q4_0) };
+    let q4_k = TensorType::from_id(12).unwrap();
+    let file = tied.builder().tensor("output.weight", &[256, 267], q4_k, vec![0; 267 * 144]);
+    let error = refused(&file.build(), "the tensor type Q4_K (of `output.weight`)");
+    assert!(matches!(error, Error::Unsupported { .. }));
+}
+
+#[test]
+fn damaged_models_are_parse_errors() {
+    let synthetic = Synthetic::new(WeightType::F32);
+    for (file, words) in [
+        (Synthetic { n_head: 0, ..synthetic.clone() }, "head_count` is 0"),
+        (Synthetic { n_head: 7, ..synthetic.clone() }, "does not divide"),
+        (Synthetic { n_head_kv: 4, ..synthetic.clone() }, "does not divide the 6 heads"),
+        (Synthetic { n_rot: 5, ..synthetic.clone() }, "rope.dimension_count` is 5"),
+        (Synthetic { n_rot: 12, ..synthetic.clone() }, "rope.dimension_count` is 12"),
+    ]
+    .map(|(synthetic, words)| (damaged(&synthetic), words))
+    {
+        assert!(matches!(refused(&file, words), Error::ParseError { .. }));
+    }
+    let wrong = Synthetic { tied: true, ..synthetic.clone() };
+    let file = wrong.builder().tensor_f32("output.weight", &[66, 3], &[0.0; 198]).build();
+    refused(&file, "`output.weight` has the shape [66, 3], expected [66, 267]");
+    // One layer more than there is.
+    let file = synthetic.builder().build();
+    let gguf = Gguf::parse(&file).unwrap();
+    let at = gguf.entry("llama.block_count").unwrap().at as usize + 4;
+    let mut more = file.clone();
+    more[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+    refused(&more, "llama.block_count` is 4294967295");
+    more[at..at + 4].copy_from_slice(&1_000_000_000_u32.to_le_bytes());
+    refused(&more, "the tensor `blk.2.attn_norm.weight` is missing");
+    refused(&Builder::new().build(), "the key `general.architecture` is missing");
+}
+
+/// The file of a shape that makes no sense: only the metadata has it.
+fn damaged(synthetic: &Synthetic) -> Vec<u8> {
+    let sound = Synthetic::new(WeightType::F32);
+    let file = sound.builder().build();
+    let gguf = Gguf::parse(&file).unwrap();
+    let mut damaged = file.clone();
+    for (key, value) in [
+        ("attention.head_count", synthetic.n_head),
+        ("attention.head_count_kv", synthetic.n_head_kv),
+        ("rope.dimension_count", synthetic.n_rot),
+    ] {
+        let at = gguf.entry(&alloc::format!("llama.{key}")).unwrap().at as usize + 4;
+        damaged[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+    damaged
+}

@@ -1,0 +1,114 @@
+use alloc::vec::Vec;
+
+use super::naive;
+use super::synthetic::Synthetic;
+use crate::llm::arena::Arena;
+use crate::llm::gguf::Gguf;
+use crate::llm::kv_cache::KvCache;
+use crate::llm::model::Context;
+use crate::llm::model::llama::Llama;
+use crate::llm::model::scratch::Scratch;
+use crate::llm::quantize::WeightType;
+use crate::llm::tokenizer::Tokenizer;
+use crate::llm::workers::tests::HostThreads;
+use crate::llm::workers::{SingleThread, Workers};
+
+const TOKENS: [u32; 11] = [1, 260, 7, 263, 100, 2, 261, 261, 0, 265, 31];
+const N_CTX: usize = 13;
+
+/// The engine's logits after each of the tokens.
+fn logits(file: &[u8], workers: &dyn Workers) -> Vec<Vec<f32>> {
+    let gguf = Gguf::parse(file).unwrap();
+    let n_vocab = Tokenizer::from_gguf(&gguf).unwrap().n_vocab();
+    let model = Llama::from_gguf(&gguf, n_vocab).unwrap();
+    let shape = model.shape();
+    let mut cache = KvCache::try_new(shape.n_layer, N_CTX, shape.n_embd_kv()).unwrap();
+    let bytes = Scratch::bytes(shape, N_CTX);
+    let mut arena = Arena::try_new(bytes).unwrap();
+    let mut frame = arena.frame();
+    let mut scratch = Scratch::take(&mut frame, shape, N_CTX).unwrap();
+    let run = |&token: &u32| {
+        model.forward(Context { file, workers }, token, &mut cache, &mut scratch, true);
+        scratch.logits.to_vec()
+    };
+    let all = TOKENS.iter().map(run).collect();
+    // The sizes were counted exactly.
+    assert_eq!(arena.peak_bytes(), bytes);
+    all
+}
+
+/// How far the engine's logits are from the naive ones, relative to the latter's size.
+fn error(file: &[u8]) -> f64 {
+    let gguf = Gguf::parse(file).unwrap();
+    let mut worst = 0.0_f64;
+    for (i, actual) in logits(file, &SingleThread).iter().enumerate() {
+        let expected = naive::logits(&gguf, &TOKENS[..=i]);
+        assert_eq!(actual.len(), expected.len());
+        let size: f64 = expected.iter().map(|x| x * x).sum();
+        let pairs = actual.iter().zip(&expected);
+        let difference: f64 = pairs.map(|(&a, e)| (f64::from(a) - e).powi(2)).sum();
+        worst = worst.max((difference / size).sqrt());
+    }
+    worst
+}
+
+#[test]
+fn the_forward_pass_is_the_textbook_one() {
+    for (kind, limit) in [
+        // What is left is the rounding of keys, values, queries and probabilities to F16.
+        (WeightType::F32, 2e-3),
+        (WeightType::F16, 3e-3),
+        // Activations in 8 bits, with one scale for 32 or for 256; random weights amplify that.
+        (WeightType::Q8_0, 6e-2),
+        (WeightType::Q4_0, 4e-2),
+        (WeightType::Q6_K, 1e-1),
+    ] {
+        let error = error(&Synthetic::new(kind).builder().build());
+        assert!(error < limit, "{kind:?}: {error}");
+        // Were it exactly the same, the two would not be independent.
+        assert!(error > 0.0);
+    }
+}
+
+#[test]
+fn every_variant_is_the_textbook_one() {
+    let plain = Synthetic::new(WeightType::F32);
+    for synthetic in [
+        Synthetic { tied: true, ..plain.clone() },
+        Synthetic { rope_factors: true, ..plain.clone() },
+        Synthetic { n_head_kv: 6, ..plain.clone() },
+        Synthetic { n_head_kv: 1, n_layer: 1, ..plain.clone() },
+    ] {
+        let error = error(&synthetic.builder().build());
+        assert!(error < 2e-3, "{synthetic:?}: {error}");
+    }
+    let stretched = plain.builder().f32("llama.rope.scaling.factor", 4.0).build();
+    assert!(error(&stretched) < 2e-3);
+    assert_ne!(logits(&stretched, &SingleThread), logits(&plain.builder().build(), &SingleThread));
+}
+
+#[test]
+fn a_wrong_weight_shows() {
+    // The comparison above can fail: one weight of the last layer is enough.
+    let builder = Synthetic::new(WeightType::F32).builder();
+    let file = builder.build();
+    let gguf = Gguf::parse(&file).unwrap();
+    let place = gguf.range(gguf.tensor("blk.1.ffn_down.weight").unwrap()).unwrap().start;
+    let mut damaged = file.clone();
+    damaged[place..place + 4].copy_from_slice(&3.0_f32.to_le_bytes());
+    let expected = naive::logits(&gguf, &TOKENS);
+    let actual = &logits(&damaged, &SingleThread)[TOKENS.len() - 1];
+    let pairs = actual.iter().zip(&expected);
+    assert!(pairs.map(|(&a, e)| (f64::from(a) - e).abs()).fold(0.0, f64::max) > 1e-2);
+}
+
+#[test]
+fn threads_change_nothing() {
+    for kind in [WeightType::F32, WeightType::Q4_0, WeightType::Q6_K] {
+        let file = Synthetic::new(kind).builder().build();
+        let alone = logits(&file, &SingleThread);
+        for n in [2, 3, 7] {
+            assert_eq!(logits(&file, &HostThreads(n)), alone);
+        }
+    }
+}
