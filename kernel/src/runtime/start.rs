@@ -126,7 +126,8 @@ fn greet(boot: &Boot) {
     output::write(Event::Hello(hello).to_record().as_bytes());
 }
 
-/// Mounts the model disk and prints the `disk` event, or ends with the reason why there is none.
+/// Mounts the model disk and prints the `disk` event. A machine without one runs on, since not
+/// every application needs a model; a disk that is damaged ends the run.
 fn mount(machine: &Machine<'_>) {
     // SAFETY: the final map has the devices of `devices::regions`, the initrd read only, and the
     // heap. This is the only call.
@@ -137,7 +138,10 @@ fn mount(machine: &Machine<'_>) {
     };
     match fs::mount(disks, memory) {
         Ok(disk) => output::write(Event::Disk(disk).to_record().as_bytes()),
-        Err(error) => stop(error.code, &error.message, &error.hint),
+        Err(fault) if fault.code == Code::ModelNotFound => {
+            warn!("{}: {}", fault.message, fault.hint);
+        }
+        Err(fault) => stop(fault.code, &fault.message, &fault.hint),
     }
 }
 
