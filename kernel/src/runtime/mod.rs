@@ -64,6 +64,8 @@ mod fault;
 #[cfg(target_os = "none")]
 mod heap;
 #[cfg(target_os = "none")]
+mod hermit;
+#[cfg(target_os = "none")]
 mod idle;
 #[cfg(target_os = "none")]
 mod image;
