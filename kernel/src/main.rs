@@ -1,9 +1,23 @@
-//! The bare-metal binary. On a host it only says what it is.
+//! The bare-metal binary: the application, on the runtime. On a host it only says what it is.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-// The entry, the application, the panic handler and the allocator are in the library.
 #[cfg(target_os = "none")]
-use kernel as _;
+use core::ffi::c_char;
+
+/// What the runtime calls when the machine is up: Hermit's convention.
+///
+/// # Safety
+/// `argv` holds `argc` C strings that live as long as the program.
+#[cfg(target_os = "none")]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn runtime_entry(
+    argc: i32,
+    argv: *const *const c_char,
+    _env: *const *const c_char,
+) -> ! {
+    // SAFETY: upheld by the caller.
+    unsafe { kernel::app::enter(argc, argv) }
+}
 
 #[cfg(not(target_os = "none"))]
 fn main() {

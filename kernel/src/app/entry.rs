@@ -1,4 +1,4 @@
-//! Where the runtime hands over: Hermit's `runtime_entry`.
+//! Where the runtime hands over: what Hermit's `runtime_entry` does, which each binary names itself.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -10,12 +10,7 @@ use crate::app::{os, run};
 ///
 /// # Safety
 /// `argv` must point to `argc` C strings that live as long as the program.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn runtime_entry(
-    argc: i32,
-    argv: *const *const c_char,
-    _env: *const *const c_char,
-) -> ! {
+pub unsafe fn enter(argc: i32, argv: *const *const c_char) -> ! {
     let arguments: Vec<String> = (1..usize::try_from(argc).unwrap_or(0))
         .map(|i| {
             // SAFETY: the caller promises `argc` C strings.

@@ -37,5 +37,7 @@ mod fake_abi;
 #[cfg(test)]
 mod tests;
 
+#[cfg(target_os = "none")]
+pub use entry::enter;
 #[cfg(any(target_os = "none", test))]
 pub use program::run;
