@@ -4,6 +4,7 @@
 //! products and sums are rounded separately (no fused multiply-add).
 
 use core::arch::aarch64::*;
+use core::arch::asm;
 
 use super::{LANES, scalar};
 use crate::llm::quantize::{
@@ -42,47 +43,95 @@ mod on_neon {
         vpadds_f32(vget_low_f32(pairs))
     }
 
+    // The bare target forbids the compiler unaligned loads and stores: it would take those of a
+    // vector apart, byte by byte. The processor knows no such rule for ordinary memory.
+
+    /// The 16 bytes at `start`.
+    ///
+    /// # Safety
+    /// They are valid for reads.
+    #[target_feature(enable = "neon")]
+    unsafe fn load(start: *const u8) -> uint8x16_t {
+        let vector;
+        // SAFETY: upheld by the caller.
+        unsafe {
+            asm!("ldr {:q}, [{}]", out(vreg) vector, in(reg) start,
+                options(pure, readonly, nostack, preserves_flags));
+        }
+        vector
+    }
+
     /// The 16 bytes of `bytes` from `at`.
     #[target_feature(enable = "neon")]
     fn load_u8<const N: usize>(bytes: &[u8; N], at: usize) -> uint8x16_t {
         let sixteen: &[u8; 16] = bytes[at..].first_chunk().expect("16 bytes from there");
-        // SAFETY: the reference is valid for reads of 16 bytes, of any alignment.
-        unsafe { vld1q_u8(sixteen.as_ptr()) }
+        // SAFETY: the reference is valid for reads of 16 bytes.
+        unsafe { load(sixteen.as_ptr()) }
     }
 
     /// The 16 bytes of `bytes` from `at`.
     #[target_feature(enable = "neon")]
     fn load_s8<const N: usize>(bytes: &[i8; N], at: usize) -> int8x16_t {
         let sixteen: &[i8; 16] = bytes[at..].first_chunk().expect("16 bytes from there");
-        // SAFETY: the reference is valid for reads of 16 bytes, of any alignment.
-        unsafe { vld1q_s8(sixteen.as_ptr()) }
+        // SAFETY: the reference is valid for reads of 16 bytes.
+        vreinterpretq_s8_u8(unsafe { load(sixteen.as_ptr().cast()) })
+    }
+
+    /// Four numbers; T is f32 or its bytes, which have the order of these cores: little endian.
+    #[target_feature(enable = "neon")]
+    fn load_f32<T>(numbers: &[T; LANES]) -> float32x4_t {
+        const { assert!(size_of::<T>() == 4) };
+        // SAFETY: the reference is valid for reads of 16 bytes.
+        vreinterpretq_f32_u8(unsafe { load(numbers.as_ptr().cast()) })
     }
 
     #[target_feature(enable = "neon")]
-    fn load_f32(x: &[f32; LANES]) -> float32x4_t {
-        // SAFETY: the reference is valid for reads of 4 numbers.
-        unsafe { vld1q_f32(x.as_ptr()) }
+    fn store_f32(to: &mut [f32; LANES], numbers: float32x4_t) {
+        // SAFETY: the reference is valid for writes of 16 bytes.
+        unsafe {
+            asm!("str {:q}, [{}]", in(vreg) numbers, in(reg) to.as_mut_ptr(),
+                options(nostack, preserves_flags));
+        }
+    }
+
+    /// Eight numbers in F16 as two vectors; T is u16 or its bytes.
+    #[target_feature(enable = "neon")]
+    fn load_f16<T>(numbers: &[T; 2 * LANES]) -> [float32x4_t; 2] {
+        const { assert!(size_of::<T>() == 2) };
+        // SAFETY: the reference is valid for reads of 16 bytes.
+        let numbers = vreinterpretq_f16_u8(unsafe { load(numbers.as_ptr().cast()) });
+        [vcvt_f32_f16(vget_low_f16(numbers)), vcvt_high_f32_f16(numbers)]
     }
 
     #[target_feature(enable = "neon")]
-    fn load_f16(bits: &[u16; LANES]) -> float32x4_t {
-        // SAFETY: the reference is valid for reads of 4 numbers.
-        let bits = unsafe { vld1_u16(bits.as_ptr()) };
-        vcvt_f32_f16(vreinterpret_f16_u16(bits))
+    fn f16s_to_f32(bits: [u16; LANES]) -> float32x4_t {
+        let bits = bits.into_iter().rev().fold(0, |all, bits| all << 16 | u64::from(bits));
+        vcvt_f32_f16(vreinterpret_f16_u16(vcreate_u16(bits)))
     }
 
+    /// Products of the numbers, added up lane by lane; `load` makes two vectors of weights at once
+    /// and `value` a number of one.
     #[target_feature(enable = "neon")]
     fn dot<T>(
         weights: &[T],
         x: &[f32],
-        load: impl Fn(&[T; LANES]) -> float32x4_t,
+        load: impl Fn(&[T; 2 * LANES]) -> [float32x4_t; 2],
         value: impl Fn(&T) -> f32,
     ) -> f32 {
+        let add =
+            |lanes, weights, x: &[f32; LANES]| vaddq_f32(lanes, vmulq_f32(weights, load_f32(x)));
         let mut lanes = vdupq_n_f32(0.0);
-        let (weights, weights_rest) = weights.as_chunks::<LANES>();
-        let (x, x_rest) = x.as_chunks::<LANES>();
-        for (weights, x) in weights.iter().zip(x) {
-            lanes = vaddq_f32(lanes, vmulq_f32(load(weights), load_f32(x)));
+        let (eights, weights_rest) = weights.as_chunks::<{ 2 * LANES }>();
+        let (fours, x_rest) = x.as_chunks::<LANES>();
+        let (pairs, four) = fours.as_chunks::<2>();
+        for (weights, [x0, x1]) in eights.iter().zip(pairs) {
+            let [weights0, weights1] = load(weights);
+            lanes = add(add(lanes, weights0, x0), weights1, x1);
+        }
+        let (weights_four, weights_rest) = weights_rest.as_chunks::<LANES>();
+        for (weights, x) in weights_four.iter().zip(four) {
+            let weights: [f32; LANES] = core::array::from_fn(|i| value(&weights[i]));
+            lanes = add(lanes, load_f32(&weights), x);
         }
         let rest = weights_rest.iter().zip(x_rest);
         rest.fold(sum_lanes(lanes), |sum, (weight, x)| sum + value(weight) * x)
@@ -90,33 +139,34 @@ mod on_neon {
 
     #[target_feature(enable = "neon")]
     pub fn dot_f32(weights: &[F32Bytes], x: &[f32]) -> f32 {
-        dot(
-            weights,
-            x,
-            |bytes| load_f32(&bytes.map(f32::from_le_bytes)),
-            |&b| f32::from_le_bytes(b),
-        )
+        let load = |weights: &[F32Bytes; 2 * LANES]| {
+            let (fours, _) = weights.as_chunks::<LANES>();
+            [load_f32(&fours[0]), load_f32(&fours[1])]
+        };
+        dot(weights, x, load, |&bytes| f32::from_le_bytes(bytes))
     }
 
     #[target_feature(enable = "neon")]
     pub fn dot_f16(weights: &[F16Bytes], x: &[f32]) -> f32 {
         let value = |&bytes: &F16Bytes| f16_to_f32(u16::from_le_bytes(bytes));
-        dot(weights, x, |bytes| load_f16(&bytes.map(u16::from_le_bytes)), value)
+        dot(weights, x, |numbers| load_f16(numbers), value)
     }
 
     #[target_feature(enable = "neon")]
     pub fn dot_f16_cache(weights: &[u16], x: &[f32]) -> f32 {
-        dot(weights, x, |bits| load_f16(bits), |&bits| f16_to_f32(bits))
+        dot(weights, x, |numbers| load_f16(numbers), |&bits| f16_to_f32(bits))
     }
 
     #[target_feature(enable = "neon")]
     pub fn add_scaled_f16(out: &mut [f32], factor: f32, values: &[u16]) {
-        let (out, out_rest) = out.as_chunks_mut::<LANES>();
-        let (values, values_rest) = values.as_chunks::<LANES>();
+        let (out, out_rest) = out.as_chunks_mut::<{ 2 * LANES }>();
+        let (values, values_rest) = values.as_chunks::<{ 2 * LANES }>();
         for (out, values) in out.iter_mut().zip(values) {
-            let sum = vaddq_f32(load_f32(out), vmulq_n_f32(load_f16(values), factor));
-            // SAFETY: the reference is valid for writes of 4 numbers.
-            unsafe { vst1q_f32(out.as_mut_ptr(), sum) };
+            let values = load_f16(values);
+            for (out, value) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(values) {
+                let sum = vaddq_f32(load_f32(out), vmulq_n_f32(value, factor));
+                store_f32(out, sum);
+            }
         }
         scalar::add_scaled_f16(out_rest, factor, values_rest);
     }
@@ -130,7 +180,7 @@ mod on_neon {
         x_scales: [f32; LANES],
     ) -> float32x4_t {
         let sums = vpaddq_s32(vpaddq_s32(sums[0], sums[1]), vpaddq_s32(sums[2], sums[3]));
-        let scales = vmulq_f32(load_f16(&weight_scales), load_f32(&x_scales));
+        let scales = vmulq_f32(f16s_to_f32(weight_scales), load_f32(&x_scales));
         vaddq_f32(lanes, vmulq_f32(vcvtq_f32_s32(sums), scales))
     }
 
@@ -146,8 +196,9 @@ mod on_neon {
         let (x, x_rest) = x.as_chunks::<LANES>();
         for (weights, x) in weights.iter().zip(x) {
             let sums = core::array::from_fn(|i| block_sums(&weights[i], &x[i]));
-            let scales = weights.map(|block| u16::from_le_bytes([block[0], block[1]]));
-            lanes = add_blocks(lanes, sums, scales, x.map(|block| block.d));
+            let scale = |i: usize| u16::from_le_bytes([weights[i][0], weights[i][1]]);
+            let x_scales = core::array::from_fn(|i| x[i].d);
+            lanes = add_blocks(lanes, sums, core::array::from_fn(scale), x_scales);
         }
         if !weights_rest.is_empty() {
             // Lanes without a block get zeros, which change nothing.
