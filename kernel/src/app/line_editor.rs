@@ -105,9 +105,8 @@ impl LineEditor {
                 return Edit::Line(core::mem::take(&mut self.line));
             }
             0x08 | 0x7f => {
-                if self.line.pop().is_some() {
-                    self.redraw(echo);
-                }
+                self.line.pop();
+                self.redraw(echo);
             }
             // Ctrl-C drops the line.
             0x03 => {
@@ -194,7 +193,7 @@ mod tests {
     fn backspace_takes_back_whole_characters() {
         assert_eq!(lines("né🙂\x7f\x08o\r".as_bytes()), ["no"]);
         assert_eq!(type_in(b"ab\x7f").1, "ab\r> a\x1b[K");
-        assert_eq!(type_in(b"\x7f").1, "");
+        assert_eq!(type_in(b"\x7f").1, "\r> \x1b[K");
     }
 
     #[test]

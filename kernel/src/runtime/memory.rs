@@ -97,6 +97,7 @@ impl Ranges {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "lists of ranges are the subject here")]
 mod tests {
     use super::*;
     use alloc::vec::Vec;

@@ -232,7 +232,7 @@ fn tokens_without_a_text_are_no_twins() {
     let t = read(
         &Builder::new()
             .string("tokenizer.ggml.model", "llama")
-            .strings("tokenizer.ggml.tokens", &vec!["", "", "▁", "a"]),
+            .strings("tokenizer.ggml.tokens", &["", "", "▁", "a"]),
     );
     assert_eq!(t.unwrap().encode("a", false, false), [2, 3]);
 }
