@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -171,7 +172,11 @@ pub fn run(options: Options<'_>) -> anyhow::Result<Record> {
             None => End::StillOn(POWER_OFF_PATIENCE),
         },
     };
-    qemu.end();
+    if !matches!(end, End::Qemu(_)) {
+        // What QEMU says to being ended is not worth showing.
+        stderr.hide();
+        qemu.end();
+    }
     let total = start.elapsed();
     watch.finish();
 
@@ -400,6 +405,7 @@ fn write_to(mut guest: impl Write + Send + 'static) -> Sender<Vec<u8>> {
 
 /// QEMU's standard error: shown as it comes, its end kept.
 struct Stderr {
+    shown: Arc<AtomicBool>,
     kept: Arc<Mutex<Vec<u8>>>,
     done: Receiver<()>,
 }
@@ -407,12 +413,15 @@ struct Stderr {
 impl Stderr {
     fn read(mut stderr: impl Read + Send + 'static) -> Stderr {
         let kept = Arc::new(Mutex::new(Vec::new()));
+        let shown = Arc::new(AtomicBool::new(true));
         let (done_sender, done) = channel();
-        let tail = Arc::clone(&kept);
+        let (tail, show) = (Arc::clone(&kept), Arc::clone(&shown));
         thread::spawn(move || {
             let mut chunk = [0; 4096];
             while let Ok(n @ 1..) = stderr.read(&mut chunk) {
-                let _ = io::stderr().write_all(&chunk[..n]);
+                if show.load(Ordering::Relaxed) {
+                    let _ = io::stderr().write_all(&chunk[..n]);
+                }
                 if let Ok(mut tail) = tail.lock() {
                     tail.extend_from_slice(&chunk[..n]);
                     let excess = tail.len().saturating_sub(STDERR_BYTES);
@@ -421,7 +430,11 @@ impl Stderr {
             }
             drop(done_sender);
         });
-        Stderr { kept, done }
+        Stderr { shown, kept, done }
+    }
+
+    fn hide(&self) {
+        self.shown.store(false, Ordering::Relaxed);
     }
 
     /// The end of it; to be called when QEMU has ended.

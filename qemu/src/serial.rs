@@ -19,8 +19,8 @@ const SEPARATOR: u8 = RECORD_SEPARATOR as u8;
 /// What came over the line.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Piece {
-    /// Text for people; bytes that are no UTF-8 are replaced by U+FFFD, and a separator that does
-    /// not start a line by U+241E.
+    /// Text for people; bytes that are no UTF-8 are replaced by U+FFFD, a separator that does not
+    /// start a line by U+241E, and the line ends of a serial line (CR LF) by newlines.
     Text(String),
     /// An event.
     Event(Box<Event>),
@@ -51,7 +51,8 @@ enum Line {
 #[derive(Debug, Default)]
 pub struct Decoder {
     line: Line,
-    /// The start of a character whose other bytes have not come yet.
+    /// The start of a character whose other bytes have not come yet, or a carriage return that may
+    /// belong to a newline.
     partial: Vec<u8>,
 }
 
@@ -93,8 +94,8 @@ impl Decoder {
     /// Hands on what is left when the line goes dead.
     pub fn finish(&mut self, sink: &mut impl FnMut(Piece)) {
         if !self.partial.is_empty() {
+            sink(Piece::Text(String::from_utf8_lossy(&self.partial).into_owned()));
             self.partial.clear();
-            sink(Piece::Text(char::REPLACEMENT_CHARACTER.into()));
         }
         if let Line::Event(event) = &self.line {
             sink(garbled(event, "cut off before its end".into()));
@@ -116,7 +117,7 @@ impl Decoder {
                 text.push(char::REPLACEMENT_CHARACTER);
             }
         }
-        // Bytes at the very end that could still become a character wait for the next ones.
+        // Bytes at the very end that could still become something else wait for the next ones.
         let waiting = &self.partial[self.partial.len() - held..];
         let may_go_on = matches!(std::str::from_utf8(waiting), Err(e) if e.error_len().is_none());
         if may_go_on {
@@ -124,7 +125,12 @@ impl Decoder {
             self.partial.drain(..self.partial.len() - held);
         } else {
             self.partial.clear();
+            if text.ends_with('\r') {
+                text.pop();
+                self.partial.push(b'\r');
+            }
         }
+        let text = text.replace("\r\n", "\n");
         if !text.is_empty() {
             sink(Piece::Text(text));
         }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use support::{Shown, Stage, error, exit, hello, log, model, result, word};
 
 /// Lets a script that is told to end do so, and note it.
-const NOTES_TERM: &str = "trap 'echo told >told; exit' TERM";
+const NOTES_TERM: &str = "trap 'echo told | tee told >&2; exit' TERM";
 const FOR_EVER: &str = "while :; do sleep 0.05; done";
 
 /// A run that goes well: the text it shows, and all that is on the line.
@@ -254,7 +254,9 @@ fn signals_end_qemu_too() {
         let harness = stage.harness(&[]).spawn().unwrap();
         stage.wait_for("set");
         kill_process(rustix::process::Pid::from_child(&harness), signal).unwrap();
-        Shown::of(harness).assert(status, "stopped by signal");
+        let shown = Shown::of(harness);
+        shown.assert(status, "stopped by signal");
+        assert!(!shown.stderr.contains("told"), "{}", shown.stderr);
         stage.assert_no_qemu_left();
         assert_eq!(stage.read("told"), "told\n", "it could have ended in order");
     }
