@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use super::{BlockDevice, Buffer, DiskError, Request};
 
 /// A device that completes nothing for so long, in µs, has gone silent.
-pub const TIMEOUT_US: u64 = 10_000_000;
+pub const TIMEOUT_US: u64 = 30_000_000;
 
 /// How often a single sector is tried before it counts as unreadable.
 const ATTEMPTS: u32 = 3;
