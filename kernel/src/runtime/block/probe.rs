@@ -17,10 +17,11 @@ use crate::runtime::machine::{Machine, PciHost, VirtioMmio};
 use crate::runtime::mmio::Mmio;
 use crate::runtime::{idle, time};
 
-/// How often a device is looked at without a pause. The answer to a short request comes that fast.
-const SPINS: u32 = 200;
+/// How often a device is looked at without a pause: a short read is done that fast.
+const SPINS: u32 = 20;
 /// How long the core sleeps between two later looks, in µs. A core that spins on an emulated
-/// machine takes the time of the thread that plays the device; the queue lasts much longer.
+/// machine takes the time of the thread that plays the device, which cost up to half of the speed
+/// when the host was busy. A queue that is full lasts for much longer.
 const NAP_US: u64 = 50;
 
 /// The clock of the machine.

@@ -26,8 +26,10 @@ use super::partition::{Partition, partitions};
 use crate::report;
 use crate::runtime::block::{Buffer, Disk, DiskError, Request};
 
-/// Bytes in the largest request to a device. With fewer requests a long read is over sooner, with
-/// more it keeps the queue filled better; see `bench/` in the module's tests for the figures.
+/// Bytes in the largest request to a device. Small ones cost more turns of the device, large ones
+/// leave it idle for longer at the end of a read. Reads of 8 MiB from QEMU 7.2's virtio-blk, both
+/// emulated, reached 2.8 GB/s in requests of 128 KiB, 4.1 of 256 KiB, 5.0 of 512 KiB, 4.2 of 1 MiB,
+/// and 3.4 of 2 MiB.
 const REQUEST_BYTES: usize = 512 << 10;
 
 /// The most bytes that a search in one directory may read. A directory has 65,536 entries of 32
