@@ -330,8 +330,7 @@ unsafe extern "C" fn sys_read_entropy(buf: *mut u8, len: usize, flags: u32) -> i
 /// Reads from an open file, or from the console as soon as it has at least one byte.
 ///
 /// # Safety
-/// `buf` is null or valid for writes of `len` bytes. If the result is `-ETIMEDOUT`, a disk that has
-/// gone silent may still write there: the memory must never be used or freed again.
+/// `buf` is null or valid for writes of `len` bytes.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_read(fd: i32, buf: *mut u8, len: usize) -> isize {
     if buf.is_null() {

@@ -100,6 +100,11 @@ impl Files {
         self.memory = Some(memory);
     }
 
+    /// A line about the last read that failed; empty if none did.
+    pub fn last_error(&self) -> &str {
+        &self.last_error
+    }
+
     /// Opens a file or a directory and gives its descriptor.
     ///
     /// # Errors
@@ -272,7 +277,8 @@ impl Files {
                 );
                 Content::Text(text.into_bytes())
             }
-            "/proc/disk_error" => Content::Text(self.last_error.clone().into_bytes()),
+            "/proc/disk_error" if self.last_error.is_empty() => Content::Text(Vec::new()),
+            "/proc/disk_error" => Content::Text(format!("{}\n", self.last_error).into_bytes()),
             _ => return Ok(None),
         }))
     }
@@ -317,7 +323,7 @@ fn note(last_error: &mut String, device: &str, error: FsError) -> i32 {
         FsError::Disk(DiskError::Silent { .. }) => ETIMEDOUT,
         FsError::Disk(_) | FsError::Damaged(_) => EIO,
     };
-    *last_error = format!("{device}: {error}\n");
+    *last_error = format!("{device}: {error}");
     number
 }
 

@@ -90,9 +90,11 @@ pub fn close(fd: i32) -> i32 {
 /// Reads up to `len` bytes to `buffer`, straight from the device where it is whole sectors: see
 /// [`Files::read`].
 ///
+/// A disk that has gone silent may still write to the caller's memory, at any time. The caller can
+/// neither use nor free it, and nobody can tell the caller's caller, so the run ends there.
+///
 /// # Safety
-/// `buffer` is null or points to `len` bytes that nothing else touches meanwhile. If the result is
-/// `-ETIMEDOUT`, they must never be used or freed: the device may still write to them.
+/// `buffer` is null or points to `len` bytes that nothing else touches meanwhile.
 pub unsafe fn read(fd: i32, buffer: *mut u8, len: usize) -> isize {
     let Some(start) = NonNull::new(buffer) else { return -EFAULT as isize };
     if isize::try_from(len).is_err() {
@@ -100,7 +102,14 @@ pub unsafe fn read(fd: i32, buffer: *mut u8, len: usize) -> isize {
     }
     // SAFETY: upheld by the caller.
     let buffer = unsafe { Buffer::new(NonNull::slice_from_raw_parts(start, len)) };
-    FILES.lock().read(fd, buffer).map_or_else(|error| -error as isize, |n| n as isize)
+    let result = FILES.lock().read(fd, buffer);
+    #[cfg(target_os = "none")]
+    if result == Err(hermit_abi::errno::ETIMEDOUT) {
+        let error = alloc::string::String::from(FILES.lock().last_error());
+        let hint = "see whether the host's storage is stuck or overloaded, and boot again";
+        super::fault::end(Code::DiskError, format_args!("{error}"), hint, &|_| Ok(()));
+    }
+    result.map_or_else(|error| -error as isize, |n| n as isize)
 }
 
 /// Moves the place of the next read: see [`Files::seek`].

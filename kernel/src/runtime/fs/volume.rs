@@ -32,6 +32,10 @@ use crate::runtime::block::{Buffer, Disk, DiskError, Request};
 /// and 3.4 of 2 MiB.
 const REQUEST_BYTES: usize = 512 << 10;
 
+/// A shorter read goes through the cache, for the sake of the next one: texts are read in small
+/// pieces.
+const DIRECT_BYTES: usize = 16 << 10;
+
 /// The most bytes that a search in one directory may read. A directory has 65,536 entries of 32
 /// bytes at most, and each cluster costs an entry of the table: a longer one runs in a circle.
 const DIRECTORY_BYTES: u64 = 4 << 20;
@@ -240,6 +244,7 @@ impl Volume {
         mut offset: u64,
         mut buffer: Buffer,
     ) -> Result<(), FsError> {
+        let direct = buffer.len() >= DIRECT_BYTES;
         let sector_bytes = self.device.sector_bytes() as u64;
         let mut whole_sectors = Vec::with_capacity(buffer.len() / REQUEST_BYTES + 2);
         let mut edges = Vec::new();
@@ -260,7 +265,7 @@ impl Volume {
                 edges.push((position, edge));
                 (piece, position) = (rest, position + to_sector);
             }
-            while piece.len() as u64 >= sector_bytes {
+            while direct && piece.len() as u64 >= sector_bytes {
                 let whole = piece.len() - piece.len() % sector_bytes as usize;
                 let (now, rest) = piece.split_at(whole.min(REQUEST_BYTES));
                 let n = now.len() as u64;

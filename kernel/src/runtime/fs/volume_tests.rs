@@ -83,6 +83,18 @@ fn a_large_file_is_read_in_few_requests_straight_to_its_place() {
 }
 
 #[test]
+fn small_reads_in_a_row_share_a_request() {
+    let data = content(50_021, 5);
+    let (disk, script) = fake::disk(volume(LAYOUTS[1], &[("a", data.clone())], usize::MAX), 512, 8);
+    let mut volume = Volume::find(disk).unwrap();
+    script.lock().unwrap().log.clear();
+    for (i, part) in data.chunks(512).enumerate() {
+        assert!(read_at(&mut volume, "a", 512 * i as u64, part.len()).unwrap() == *part);
+    }
+    assert!(script.lock().unwrap().log.len() <= 3);
+}
+
+#[test]
 fn directories_are_listed() {
     let image = volume(LAYOUTS[0], &files(1024), usize::MAX);
     let mut volume = mount(image).unwrap();
