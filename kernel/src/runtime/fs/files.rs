@@ -94,9 +94,13 @@ impl Files {
         Files { volume: None, memory: None, open: Vec::new(), last_error: String::new() }
     }
 
-    /// Puts `volume` at `/`, and asks `memory` when `/proc/meminfo` is opened.
-    pub fn mount(&mut self, volume: Volume, memory: fn() -> Memory) {
+    /// Puts `volume` at `/`.
+    pub fn mount(&mut self, volume: Volume) {
         self.volume = Some(volume);
+    }
+
+    /// Asks `memory` when `/proc/meminfo` is opened.
+    pub fn set_memory(&mut self, memory: fn() -> Memory) {
         self.memory = Some(memory);
     }
 

@@ -8,8 +8,8 @@ use std::sync::Mutex;
 fn mounted(files: &[(&str, Vec<u8>)]) -> (Files, Arc<Mutex<Script>>) {
     let (disk, script) = fake::disk(volume(LAYOUTS[1], files, usize::MAX), 512, 4);
     let mut table = Files::new();
-    let memory = || Memory { total_bytes: 64 << 20, free_bytes: 17 << 10 };
-    table.mount(Volume::find(disk).unwrap(), memory);
+    table.mount(Volume::find(disk).unwrap());
+    table.set_memory(|| Memory { total_bytes: 64 << 20, free_bytes: 17 << 10 });
     (table, script)
 }
 
@@ -202,5 +202,8 @@ fn without_a_volume_there_are_no_files() {
     let mut files = Files::new();
     assert_eq!(files.open("/anchorite.toml", 0), Err(ENODEV));
     assert_eq!(files.open("/dev/disk", 0), Err(ENODEV));
-    assert_eq!(files.open("/proc/disk_error", 0), Ok(3));
+    assert_eq!(files.open("/proc/meminfo", 0), Err(ENODEV));
+    files.set_memory(Memory::default);
+    assert!(text(&mut files, "/proc/meminfo").starts_with("MemTotal:"));
+    assert_eq!(text(&mut files, "/proc/disk_error"), "");
 }

@@ -34,18 +34,19 @@ const HINT_NO_DISK: &str = "give the machine a virtio block device or an initrd 
                             makes one";
 
 /// Mounts the first FAT volume on `disks` at `/`, and describes it for the `disk` event. `memory`
-/// is asked when `/proc/meminfo` is opened.
+/// is asked when `/proc/meminfo` is opened, with or without a volume.
 ///
 /// # Errors
-/// There is none. The fault is that of the preferred disk.
+/// There is no volume. The fault is that of the preferred disk.
 pub fn mount(disks: Vec<Disk>, memory: fn() -> Memory) -> Result<report::Disk, Fault> {
+    FILES.lock().set_memory(memory);
     let mut first_error = None;
     for disk in disks {
         let device = disk.name();
         match Volume::find(disk) {
             Ok(volume) => {
                 let report = volume.report();
-                FILES.lock().mount(volume, memory);
+                FILES.lock().mount(volume);
                 return Ok(report);
             }
             Err(error) => {
