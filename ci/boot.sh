@@ -72,7 +72,9 @@ must_exit() {
 
 # answers NAME ARGUMENT...: boots, and must give the tokens that llama.cpp gives.
 answers() {
-    boot "$@" --tokens "$tokens" --expect-tokens "$tokens" || return 0
+    answers_name=$1
+    shift
+    boot "$answers_name" --tokens "$tokens" --expect-tokens "$tokens" "$@" || return 0
     must_hold '^{"event":"hello"'
     must_hold '^{"event":"disk"'
     must_hold '^{"event":"model"'
@@ -87,7 +89,7 @@ fails() {
     fails_code=$2
     fails_pattern=$3
     shift 3
-    boot "$fails_name" "$@" --expect-error "$fails_code" || return 0
+    boot "$fails_name" --expect-error "$fails_code" "$@" || return 0
     must_hold "^{\"event\":\"error\",\"code\":\"$fails_code\".*$fails_pattern"
     must_exit 1
     [ -n "$problem" ] || ! events | grep -q '"event":"result"' || problem='it answered all the same'
@@ -183,10 +185,9 @@ dd if=/dev/null of="$logs/large.gguf" bs=1M seek=80 status=none
 fails out-of-memory OutOfMemory '[0-9][0-9]* MiB' --disk "$logs/large.img" --mem 64M --smp 1
 
 # A sector in the middle of the model that cannot be read.
-fails bad-sector DiskError "$((place / 512))" -- \
-    -global virtio-mmio.force-legacy=false \
-    -blockdev "driver=blkdebug,node-name=d,image.driver=file,image.filename=$small,inject-error.0.event=read_aio,inject-error.0.errno=5,inject-error.0.sector=$((place / 512))" \
-    -device virtio-blk-device,drive=d
+sector=$((place / 512))
+fails bad-sector DiskError "$sector" -- -device virtio-blk-device,drive=d -blockdev \
+    "driver=raw,node-name=d,file.driver=blkdebug,file.image.driver=file,file.image.filename=$small,file.inject-error.0.event=read_aio,file.inject-error.0.errno=5,file.inject-error.0.sector=$sector"
 
 # What make hands on. It starts no QEMU here.
 if begin make; then

@@ -1,9 +1,14 @@
 #!/bin/sh
 # Builds the commands for the host, the kernel, and its bootable image target/anchorite.img.
+#
+#   ci/build.sh               the release build
+#   ci/build.sh debugger      the same code, with all that gdb can be told about it
 set -eu
 cd "$(dirname "$0")/.."
+profile=${1:-release}
 
 ci/toolchain.sh host build
-ci/toolchain.sh bare build --release -p kernel --bin anchorite
+ci/toolchain.sh bare build -p kernel --bin anchorite --profile "$profile" \
+    --config 'profile.debugger.inherits="release"' --config 'profile.debugger.debug="full"'
 target/debug/image-builder kernel \
-    --elf target/bare/aarch64-unknown-none/release/anchorite --out target/anchorite.img
+    --elf "target/bare/aarch64-unknown-none/$profile/anchorite" --out target/anchorite.img

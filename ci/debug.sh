@@ -24,6 +24,6 @@ gdb-multiarch -q \
     -ex 'set architecture aarch64' \
     -ex 'set confirm off' \
     -ex 'set tcp connect-timeout 10' \
-    -ex "add-symbol-file target/bare/aarch64-unknown-none/release/anchorite -o $base" \
+    -ex "add-symbol-file target/bare/aarch64-unknown-none/debugger/anchorite -o $base" \
     -ex "target remote localhost:$port" \
     ${GDB_ARGS:-}

@@ -22,8 +22,13 @@ if [ -n "${CONFIG:-}" ] && [ ! -f "$CONFIG" ]; then
     exit 2
 fi
 
-if [ "$action" = debug ]; then ci/setup.sh debug; else ci/setup.sh run; fi
-ci/build.sh
+if [ "$action" = debug ]; then
+    ci/setup.sh debug
+    ci/build.sh debugger
+else
+    ci/setup.sh run
+    ci/build.sh
+fi
 disk=$(ci/disk.sh "$model" "${CONFIG:-}")
 
 # PROMPT the harness takes from the environment itself.
