@@ -60,6 +60,9 @@ fn main() -> ExitCode {
             if verdict.kind != Kind::Passed {
                 return say_error(&verdict.message, &verdict.hint, verdict.exit_status);
             }
+            if plan.expected.error.is_some() {
+                eprintln!("ok: {}", verdict.message);
+            }
             ExitCode::SUCCESS
         }
         Err(e) => say_error(&format!("{e:#}"), "", 1),

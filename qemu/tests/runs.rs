@@ -113,7 +113,8 @@ fn a_run_with_an_error_fails_and_says_why() {
     let shown = stage.run(&["--report", word(&report)]);
     shown.assert(1, "error: ChecksumMismatch: tiny.gguf has another sum\nhint: try this\n");
     assert!(stage.read("report.json").contains("\"kind\": \"failed\""));
-    stage.run(&["--expect-error", "ChecksumMismatch", "--expect-tokens", "0"]).assert(0, "");
+    let shown = stage.run(&["--expect-error", "ChecksumMismatch", "--expect-tokens", "0"]);
+    shown.assert(0, "ok: ended with ChecksumMismatch as expected: tiny.gguf has another sum\n");
     stage.run(&["--expect-error", "OutOfMemory"]).assert(1, "expected OutOfMemory");
 }
 
