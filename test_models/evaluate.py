@@ -38,7 +38,7 @@ def main() -> None:
     arg.add_argument("models", type=Path, nargs="*",
                      default=[here / "build" / "tiny-f16.gguf", here / "tiny.gguf"])
     arg.add_argument("--corpus", type=Path, default=here / "build")
-    arg.add_argument("--documents", type=int, default=400)
+    arg.add_argument("--documents", type=int, default=120)
     args = arg.parse_args()
 
     docs = read(args.corpus / "valid.jsonl")[:args.documents]
