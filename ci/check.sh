@@ -7,4 +7,4 @@ cd "$(dirname "$0")/.."
 ci/toolchain.sh host fmt --all --check
 ci/toolchain.sh host clippy --workspace --all-targets -- -D warnings
 # The library's tests need a host; everything else must hold on the bare target too.
-ci/toolchain.sh bare clippy -p kernel --lib --bin anchorite -- -D warnings
+ci/toolchain.sh bare clippy -p kernel --lib --bins -- -D warnings

@@ -11,4 +11,5 @@ step ci/check.sh
 step ci/host-tests.sh
 step ci/build.sh
 step ci/image.sh
+step ci/runtime.sh
 step ci/boot.sh

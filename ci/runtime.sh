@@ -1,0 +1,175 @@
+#!/bin/sh
+# Boots the probe, an application that tries out the runtime, and checks what it finds and what the
+# reports of the faults say that it makes. Ends with how many of the checks passed.
+#
+#   ci/runtime.sh [WORD]     only the checks whose names hold WORD
+#
+# The serial lines are kept in target/probe/.
+set -eu
+cd "$(dirname "$0")/.."
+
+only=${1:-}
+logs=target/probe
+image=target/probe.img
+rm -rf "$logs"
+mkdir -p "$logs"
+passed=0
+failed=0
+
+ci/toolchain.sh bare build --release -p kernel --bin probe
+target/debug/image-builder kernel --elf target/bare/aarch64-unknown-none/release/probe --out "$image"
+
+verdict() {
+    if [ -z "$problem" ]; then
+        passed=$((passed + 1))
+        echo "ok      $name"
+    else
+        failed=$((failed + 1))
+        echo "FAILED  $name: $problem"
+        sed 's/^/        | /' "$log" | tail -n 20
+    fi
+}
+
+# boot NAME BOOTARGS QEMU-ARGUMENT...: starts a check; false if it was not asked for.
+boot() {
+    name=$1
+    log=$logs/$name.log
+    problem=
+    case $name in *"$only"*) ;; *) return 1 ;; esac
+    words=$2
+    shift 2
+    timeout 60 qemu-system-aarch64 -nic none -display none -monitor none -serial stdio \
+        -kernel "$image" -append "$words" "$@" >"$log" 2>&1 </dev/null ||
+        problem="QEMU ends with status $?"
+}
+
+# must_hold PATTERN: some line must match it.
+must_hold() {
+    [ -n "$problem" ] || tr -d '\r' <"$log" | grep -q "$1" || problem="no line matches $1"
+}
+
+# must_exit STATUS: the last line must be this exit, and the only one.
+must_exit() {
+    must_hold "^$(printf '\036'){\"event\":\"exit\",\"status\":$1}\$"
+    [ -n "$problem" ] || [ "$(grep -c '"event":"exit"' "$log")" = 1 ] || problem='it exits twice'
+    [ -n "$problem" ] || tail -n 1 "$log" | grep -q '"event":"exit"' ||
+        problem='something follows the exit'
+}
+
+# works NAME QEMU-ARGUMENT...: the trials that check must all hold.
+works() {
+    check=$1
+    shift
+    boot "$check" 'memory threads futex sleep' "$@" || return 0
+    for trial in memory threads futex sleep; do
+        must_hold "^$trial: ok\$"
+    done
+    must_exit 0
+    verdict
+}
+
+works one-core -M virt -cpu cortex-a72 -smp 1 -m 64M
+works gic2 -M virt,gic-version=2 -cpu cortex-a72 -smp 4 -m 128M
+works gic3 -M virt,gic-version=3 -cpu neoverse-n1 -smp 4 -m 1G
+works max -M virt,gic-version=3 -cpu max,pauth-impdef=on -smp 2 -m 4G
+works el2-gic2 -M virt,gic-version=2,virtualization=on -cpu cortex-a53 -smp 3 -m 128M
+works el2-gic3 -M virt,gic-version=3,virtualization=on -cpu max,pauth-impdef=on -smp 3 -m 128M
+works twelve-cores -M virt,gic-version=3 -cpu cortex-a72 -smp 12 -m 128M
+
+# The words of the boot arguments.
+if boot words 'echo="a \"b\" \\ c"  echo= echo=d' -M virt -cpu cortex-a72 -m 64M; then
+    must_hold '^echo: \[a "b" \\ c\]$'
+    must_hold '^echo: \[\]$'
+    must_hold '^echo: \[d\]$'
+    must_exit 0
+    verdict
+fi
+
+# Lines that four cores print at once: 23 of each core, all whole.
+if boot pieces pieces -M virt -cpu cortex-a72 -smp 4 -m 64M; then
+    whole=$(tr -d '\r' <"$log" | grep -c -E '^<(a{61}|b{61}|c{61}|d{61})>$' || true)
+    [ -n "$problem" ] || [ "$whole" = 92 ] || problem="$whole of 92 lines are whole"
+    must_exit 0
+    verdict
+fi
+
+# breaks NAME BOOTARGS CODE PATTERN: the run must end with this error, its message like PATTERN, and
+# show the way there, with the names of functions.
+breaks() {
+    boot "$1" "$2" -M virt -cpu cortex-a72 -smp 3 -m 64M || return 0
+    must_hold "^$(printf '\036'){\"event\":\"error\",\"code\":\"$3\",\"message\":\"$4"
+    [ -n "$problem" ] || [ "$(grep -c '"event":"error"' "$log")" = 1 ] || problem='two errors'
+    must_exit 1
+    verdict
+}
+
+breaks open-quote 'echo="a' InvalidConfig 'the boot arguments hold a double quote at byte 5'
+breaks panic panic Panic 'as asked (.*probe.rs:[0-9]*), core 0'
+breaks panic-other panic-other Panic 'as asked, by 1 (.*core [12]"'
+breaks panic-all panic-all Panic 'as asked, by [012] (.*core [012]"'
+breaks null null Exception 'data abort: translation fault, level [0-3], reading, address 0x7, at '
+breaks write-code write-code Exception 'data abort: permission fault, level 3, writing, '
+breaks write-constant write-constant Exception 'data abort: permission fault, level 3, writing, '
+breaks run-data run-data Exception 'instruction abort: permission fault, level 3, '
+breaks undefined undefined Exception 'undefined instruction at runtime_entry'
+breaks overflow overflow Exception 'stack overflow on core 0 at probe::trials::recurse'
+breaks overflow-other overflow-other Exception 'stack overflow on core [12] at probe::trials::'
+breaks out-of-memory out-of-memory OutOfMemory '13631488 bytes were asked for, [0-9]* bytes are free'
+
+# Backtraces lead from the fault to the start of the core.
+for fault in panic null overflow-other; do
+    name=backtrace-of-$fault
+    log=$logs/$fault.log
+    problem=
+    [ -f "$log" ] || continue
+    must_hold '^  \(probe::trials::\|runtime_entry\)'
+    must_hold '^  \(move_to_stacks\|secondary_core\)+0x'
+    verdict
+done
+
+# A status of its own.
+if boot status 'exit=7' -M virt -cpu cortex-a72 -m 64M; then
+    must_exit 7
+    verdict
+fi
+
+# A machine that waits for input leaves the host alone: less than a tenth of a core's time.
+if [ -r /proc/self/stat ]; then
+    name=idle
+    log=$logs/$name.log
+    problem=
+    case $name in
+    *"$only"*)
+        fifo=$logs/input
+        mkfifo "$fifo"
+        qemu-system-aarch64 -nic none -display none -monitor none -serial stdio -kernel "$image" \
+            -append input -M virt -cpu cortex-a72 -smp 4 -m 64M <"$fifo" >"$log" 2>&1 &
+        qemu=$!
+        (sleep 60 && kill "$qemu") 2>/dev/null &
+        guard=$!
+        exec 3>"$fifo"
+        sleep 5
+        # Time in user and system mode, in hundredths of a second.
+        used() { sed 's/.*) //' "/proc/$qemu/stat" | awk '{ print $12 + $13 }'; }
+        before=$(used)
+        sleep 4
+        ticks=$(($(used) - before))
+        printf 'ab q' >&3
+        exec 3>&-
+        wait "$qemu" || problem="QEMU ends with status $?"
+        kill "$guard"
+        [ -n "$problem" ] || [ "$ticks" -lt 40 ] || problem="$ticks hundredths of a second in 4 s"
+        must_hold '^input: ok$'
+        must_exit 0
+        verdict
+        rm -f "$fifo"
+        ;;
+    esac
+fi
+
+[ $((passed + failed)) -gt 0 ] || {
+    echo "no check has $only in its name" >&2
+    exit 2
+}
+echo "runtime: $passed passed, $failed failed"
+[ "$failed" = 0 ]
