@@ -16,7 +16,7 @@ mod terminal;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -105,10 +105,16 @@ fn run(
     if let Some(file) = report {
         let command = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
         let report = Report::new(command, plan.machine.accelerator, &record, &verdict);
-        serde_json::to_writer_pretty(io::BufWriter::new(file), &report)
-            .context("cannot write the report")?;
+        write_report(file, &report).context("cannot write the report")?;
     }
     Ok(verdict)
+}
+
+fn write_report(file: File, report: &Report<'_>) -> io::Result<()> {
+    let mut file = BufWriter::new(file);
+    serde_json::to_writer_pretty(&mut file, report)?;
+    writeln!(file)?;
+    file.flush()
 }
 
 fn create(path: Option<&Path>) -> anyhow::Result<Option<File>> {

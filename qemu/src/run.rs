@@ -276,7 +276,9 @@ impl Watch {
             (self.start, self.limits.total, Timeout::Total),
         ]
         .into_iter()
-        .filter_map(|(since, limit, which)| Some((since + limit?, End::Timeout(which, limit?))))
+        .filter_map(|(since, limit, which)| {
+            Some((since.checked_add(limit?)?, End::Timeout(which, limit?)))
+        })
         .min_by_key(|(deadline, _)| *deadline)
     }
 
@@ -310,7 +312,7 @@ impl Watch {
             Piece::Event(event) => {
                 match *event {
                     Event::Model(_) => self.ready = true,
-                    Event::Exit(_) => self.exit_said = Some(at),
+                    Event::Exit(_) => self.exit_said = self.exit_said.or(Some(at)),
                     _ => {}
                 }
                 if let Some(conversation) = &mut self.conversation {

@@ -35,7 +35,7 @@ fn good_log() -> Vec<u8> {
 #[test]
 fn the_text_is_shown_and_the_figures_summed_up() {
     let stage = Stage::new("cat log", &good_log());
-    let shown = stage.run(&["--expect", "upon", "--expect-tokens", "2"]);
+    let shown = stage.run(&["--expect", "upon", "--expect-tokens", "2", "--timeout", "1e19"]);
     shown.assert(0, "loaded at 46.0 MB/s, 3 prompt tokens at 41.0/s, 2 tokens at 43.0/s]\n");
     assert_eq!(shown.stdout, TEXT);
     stage.assert_no_qemu_left();
@@ -271,6 +271,13 @@ fn a_failure_of_the_host_ends_qemu_in_order() {
     stage.run(&["--keep-log", "/dev/full"]).assert(1, "cannot write the serial log");
     stage.assert_no_qemu_left();
     assert_eq!(stage.read("told"), "told\n");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_report_that_cannot_be_written_is_told() {
+    let stage = Stage::new("cat log", &good_log());
+    stage.run(&["--report", "/dev/full"]).assert(1, "cannot write the report");
 }
 
 #[cfg(target_os = "linux")]
