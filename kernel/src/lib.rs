@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+#[cfg(feature = "llm-transformer")]
 pub mod app;
 pub mod llm;
 pub mod report;

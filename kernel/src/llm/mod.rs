@@ -6,15 +6,18 @@
 //! else in an [`arena`], [`sampling`] chooses the next token; [`backend`] is the front of it all.
 
 pub mod arena;
+#[cfg(feature = "llm-transformer")]
 pub mod backend;
 pub mod gguf;
 pub mod kernels;
+#[cfg(feature = "llm-transformer")]
 pub mod kv_cache;
+#[cfg(feature = "llm-transformer")]
 pub mod model;
 pub mod quantize;
 pub mod sampling;
 pub mod tokenizer;
-#[cfg(test)]
+#[cfg(all(test, feature = "llm-transformer"))]
 mod transformer;
 pub mod workers;
 
