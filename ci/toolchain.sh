@@ -83,14 +83,15 @@ host | bare)
     if [ "$built_for" = host ]; then
         exec cargo "$@"
     fi
+    command=$1
+    shift
+    # A target directory of its own: cargo would otherwise lock it against builds for the host.
+    set -- --target "$target" --target-dir target/bare "$@"
     if [ "$toolchain" = debian ]; then
         export RUSTC_BOOTSTRAP=1 CARGO_TARGET_AARCH64_UNKNOWN_NONE_LINKER=ld.lld
-        command=$1
-        shift
-        set -- "$command" -Z build-std=core,alloc "$@"
+        set -- -Z build-std=core,alloc "$@"
     fi
-    # A target directory of its own: cargo would otherwise lock it against builds for the host.
-    exec cargo "$@" --target "$target" --target-dir target/bare
+    exec cargo "$command" "$@"
     ;;
 *)
     sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2

@@ -50,7 +50,7 @@ fn geometry_holds_together() {
         let entry = if geometry.kind == Kind::Fat16 { 2 } else { 4 };
         assert_eq!(clusters, (bytes - data_start) / cluster, "{geometry:?}");
         assert_eq!(geometry.kind == Kind::Fat32, clusters >= 65525, "{geometry:?}");
-        assert!(clusters >= 4085 && clusters < 0x0fff_fff5, "{geometry:?}");
+        assert!((4085..0x0fff_fff5).contains(&clusters), "{geometry:?}");
         assert!((clusters + 2) * entry <= geometry.table_sectors * 512, "{geometry:?}");
         assert_eq!(data_start % cluster.max(4096), 0, "{geometry:?}");
     }
