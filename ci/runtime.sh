@@ -133,6 +133,89 @@ if boot status 'exit=7' -M virt -cpu cortex-a72 -m 64M; then
     verdict
 fi
 
+# The model disk, over each way that leads to it: four cores read a file at once.
+disk=$logs/disk.img
+file=$logs/file
+head -c 9000011 /dev/urandom >"$file"
+head -c 20000000 /dev/zero >"$disk"
+PATH=$PATH:/usr/sbin:/sbin mkfs.fat -n MODELS "$disk" >/dev/null
+mmd -i "$disk" ::models
+mcopy -i "$disk" "$file" ::models/file.gguf
+digest=$(sha256sum "$file" 2>/dev/null || shasum -a 256 "$file")
+digest=${digest%% *}
+drive="if=none,id=d,format=raw,file=$disk"
+
+# reads NAME DEVICE QEMU-ARGUMENT...: the file is read, from this device.
+reads() {
+    check=$1
+    device=$2
+    shift 2
+    boot "$check" 'file=/models/file.gguf no-file=/models/other.gguf' -smp 4 -m 256M "$@" || return 0
+    must_hold "^$(printf '\036'){\"event\":\"disk\",\"device\":\"$device\".*\"FAT1[26]\".*\"MODELS\""
+    must_hold "^$digest  /models/file.gguf\$"
+    must_hold '^file: ok$'
+    must_hold '^no-file: ok$'
+    must_exit 0
+    verdict
+}
+
+virt='-M virt -cpu cortex-a72'
+# shellcheck disable=SC2086 # the words are to be split
+{
+    reads disk-mmio-legacy 'virtio-blk (mmio)' $virt -drive "$drive" -device virtio-blk-device,drive=d
+    reads disk-mmio 'virtio-blk (mmio)' $virt -drive "$drive" -device virtio-blk-device,drive=d \
+        -global virtio-mmio.force-legacy=false
+    reads disk-pci 'virtio-blk (pci)' $virt -drive "$drive" -device virtio-blk-pci,drive=d
+    reads disk-pci-low 'virtio-blk (pci)' -M virt,highmem=off -cpu cortex-a72 -drive "$drive" \
+        -device virtio-blk-pci,drive=d
+    reads disk-initrd initrd $virt -initrd "$disk"
+    reads disk-preferred 'virtio-blk (mmio)' $virt -initrd "$disk" -drive "$drive" \
+        -device virtio-blk-device,drive=d
+    reads disk-large-blocks 'virtio-blk (mmio)' $virt -drive "$drive" \
+        -device virtio-blk-device,drive=d,logical_block_size=4096,physical_block_size=4096
+    reads disk-plain-queue 'virtio-blk (pci)' $virt -drive "$drive" \
+        -device virtio-blk-pci,drive=d,indirect_desc=off,event_idx=off
+}
+
+# A disk that fails where the file lies; `blkdebug` tells the raw format's reads by their sector.
+failing() {
+    printf '%s' "driver=raw,node-name=d,file.driver=blkdebug,file.image.driver=file"
+    printf '%s' ",file.image.filename=$disk,file.inject-error.0.event=read_aio"
+    printf '%s' ",file.inject-error.0.errno=5,file.inject-error.0.sector=$1"
+}
+if boot disk-bad-sector file=/models/file.gguf -M virt -cpu cortex-a72 -m 64M \
+    -blockdev "$(failing 10007)" -device virtio-blk-device,drive=d; then
+    must_hold '^error 5: virtio-blk (mmio): sector 10007 cannot be read$'
+    must_hold '^file: FAILED$'
+    must_exit 1
+    verdict
+fi
+if boot disk-passing-fault file=/models/file.gguf -M virt -cpu cortex-a72 -m 64M \
+    -blockdev "$(failing 10007),file.inject-error.0.once=on" -device virtio-blk-device,drive=d; then
+    must_hold "^$digest  /models/file.gguf\$"
+    must_exit 0
+    verdict
+fi
+if boot disk-unreadable file=/models/file.gguf -M virt -cpu cortex-a72 -m 64M \
+    -blockdev "$(failing 0)" -device virtio-blk-device,drive=d; then
+    must_hold '"code":"DiskError","message":"virtio-blk (mmio): sector 0 cannot be read"'
+    must_exit 1
+    verdict
+fi
+if boot disk-none no-file=/anchorite.toml -M virt -cpu cortex-a72 -m 64M; then
+    must_hold '^no-file: ok$'
+    must_exit 0
+    verdict
+fi
+truncated=$logs/truncated.img
+head -c 10000000 "$disk" >"$truncated"
+if boot disk-truncated echo= -M virt -cpu cortex-a72 -m 64M -initrd "$truncated"; then
+    must_hold '"code":"DiskError","message":"initrd: its FAT volume is damaged: it has '
+    must_exit 1
+    verdict
+fi
+rm -f "$disk" "$truncated" "$file"
+
 # A machine that waits for input leaves the host alone: less than a tenth of a core's time.
 if [ -r /proc/self/stat ]; then
     name=idle

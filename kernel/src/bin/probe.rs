@@ -23,7 +23,10 @@ extern crate alloc;
 
 #[cfg(target_os = "none")]
 mod trials {
+    use alloc::ffi::CString;
     use alloc::format;
+    use alloc::string::String;
+    use alloc::vec;
     use alloc::vec::Vec;
     use core::arch::asm;
     use core::ffi::{CStr, c_char};
@@ -32,8 +35,9 @@ mod trials {
     use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
     use hermit_abi as abi;
-    // The runtime: entry, allocator, panic handler, and the ABI's functions.
-    use kernel as _;
+    // The runtime too: entry, allocator, panic handler, and the ABI's functions.
+    use kernel::app::sha256::{Digest, Sha256};
+    use spin::Mutex;
 
     #[unsafe(no_mangle)]
     unsafe extern "C" fn runtime_entry(
@@ -53,6 +57,8 @@ mod trials {
                 "futex" => futex(),
                 "sleep" => sleep(),
                 "pieces" => pieces(),
+                "file" => file(value),
+                "no-file" => no_file(value),
                 "input" => input(),
                 "panic" => panic!("as asked"),
                 "null" => read(7),
@@ -244,6 +250,83 @@ mod trials {
         write_line(0);
         // SAFETY: no preconditions.
         ids.into_iter().all(|id| unsafe { abi::join(id) } == 0)
+    }
+
+    /// The path that all cores read, and what became of it on each.
+    static PATH: Mutex<Option<CString>> = Mutex::new(None);
+    static READS: Mutex<Vec<Result<Digest, i32>>> = Mutex::new(Vec::new());
+
+    /// Opens a path for reading, or gives the error number.
+    fn open(path: &CStr, flags: i32) -> Result<i32, i32> {
+        // SAFETY: the path ends with a zero byte.
+        let fd = unsafe { abi::open(path.as_ptr(), flags, 0) };
+        if fd < 0 { Err(-fd) } else { Ok(fd) }
+    }
+
+    /// The digest of a file that is read in pieces of `piece` bytes, or the error number.
+    fn digest(path: &CStr, piece: usize) -> Result<Digest, i32> {
+        let fd = open(path, abi::O_RDONLY)?;
+        let mut buffer = vec![0; piece];
+        let mut hash = Sha256::new();
+        loop {
+            // SAFETY: valid for writes of its length.
+            match unsafe { abi::read(fd, buffer.as_mut_ptr(), buffer.len()) } {
+                0 => break,
+                n if n < 0 => return Err(-n as i32),
+                n => hash.update(&buffer[..n as usize]),
+            }
+        }
+        // SAFETY: no preconditions.
+        match unsafe { abi::close(fd) } {
+            0 => Ok(hash.finish()),
+            error => Err(-error),
+        }
+    }
+
+    extern "C" fn read_file(piece: usize) {
+        let path = PATH.lock().clone().unwrap_or_default();
+        let result = digest(&path, piece);
+        READS.lock().push(result);
+    }
+
+    /// All cores read a file at once, each in pieces of its own size, and find the same: its digest
+    /// is printed. If the disk fails, so is the reason.
+    fn file(path: &str) -> bool {
+        *PATH.lock() = CString::new(path).ok();
+        READS.lock().clear();
+        let start = |core: usize| {
+            let piece = (1_000_003 * core) % (3 << 20) + 17;
+            // SAFETY: the function may be called with any argument.
+            unsafe { abi::spawn2(read_file, piece, 2, 0, core as isize) }
+        };
+        let ids: Vec<_> = (1..cores()).map(start).collect();
+        read_file(4 << 20);
+        // SAFETY: no preconditions.
+        let joined = ids.into_iter().all(|id| unsafe { abi::join(id) } == 0);
+        let reads = READS.lock();
+        match reads[0] {
+            Ok(digest) => say(&format!("{digest}  {path}\n")),
+            Err(number) => say(&format!("error {number}: {}", text(c"/proc/disk_error"))),
+        };
+        joined && reads[0].is_ok() && *reads == vec![reads[0]; cores()]
+    }
+
+    fn text(path: &CStr) -> String {
+        let mut bytes = [0; 200];
+        let n = open(path, abi::O_RDONLY).map(|fd| {
+            // SAFETY: valid for writes of its length.
+            unsafe { abi::read(fd, bytes.as_mut_ptr(), bytes.len()) }
+        });
+        String::from_utf8_lossy(&bytes[..n.map_or(0, |n| n.max(0) as usize)]).into_owned()
+    }
+
+    /// A path that is not there, or no disk at all; and nothing can be written.
+    fn no_file(path: &str) -> bool {
+        let path = CString::new(path).unwrap_or_default();
+        let missing = open(&path, abi::O_RDONLY);
+        text(c"/proc/meminfo").starts_with("MemTotal: ")
+            && open(&path, abi::O_RDWR | abi::O_CREAT) == Err(abi::EROFS)
+            && matches!(missing, Err(abi::ENOENT | abi::ENODEV))
     }
 
     /// Repeats the bytes that are typed, up to a `q`.
