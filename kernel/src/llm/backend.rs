@@ -178,17 +178,26 @@ impl Plan {
             }
         };
         let kv_cache_bytes = KvCache::bytes(shape.n_layer, n_ctx, shape.n_embd_kv());
-        let answer = n_ctx.saturating_mul(tokenizer.max_token_bytes() + size_of::<u32>());
         let needed = MemoryNeeded {
             kv_cache_bytes: kv_cache_bytes.unwrap_or(usize::MAX),
             arena_bytes: Scratch::bytes(shape, n_ctx),
-            // Vectors that grow may hold twice what they need, and the old one while they do.
-            table_bytes: answer.saturating_mul(3).saturating_add(
-                usize::try_from(gguf.data_offset()).unwrap_or(usize::MAX).saturating_mul(3),
-            ),
+            table_bytes: table_bytes(gguf, &tokenizer, n_ctx),
         };
         Ok(Plan { model, tokenizer, n_ctx, needed })
     }
+}
+
+/// At most what the tables of a model, of its header while it is read, and of an answer take.
+fn table_bytes(gguf: &Gguf<'_>, tokenizer: &Tokenizer, n_ctx: usize) -> usize {
+    // Four numbers for each token, and its text; a vector that grows may take three times what it
+    // holds, while it moves.
+    let header = usize::try_from(gguf.data_offset()).unwrap_or(usize::MAX);
+    let texts = header.saturating_mul(3);
+    let tokens = tokenizer.n_vocab() * 48;
+    // The entries of the header's vectors and trees, which grow likewise.
+    let entries = (gguf.metadata().len() + gguf.tensors().len()) * 512;
+    let answer = n_ctx.saturating_mul(tokenizer.max_token_bytes() + size_of::<u32>());
+    [texts, tokens, entries, answer].into_iter().fold(0, usize::saturating_add)
 }
 
 /// What a model needs besides its file, from the first bytes of the file (its header, at the

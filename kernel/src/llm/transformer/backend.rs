@@ -11,6 +11,7 @@ use crate::llm::backend::{
 };
 use crate::llm::gguf::build::Builder;
 use crate::llm::gguf::{Gguf, TensorType};
+use crate::llm::kernels::self_test::Noise;
 use crate::llm::quantize::WeightType;
 use crate::llm::sampling::SamplingConfig;
 use crate::llm::workers::SingleThread;
@@ -261,6 +262,30 @@ fn damaged_models_are_parse_errors() {
     more[at..at + 4].copy_from_slice(&1_000_000_000_u32.to_le_bytes());
     refused(&more, "the tensor `blk.2.attn_norm.weight` is missing");
     refused(&Builder::new().build(), "the key `general.architecture` is missing");
+}
+
+#[test]
+fn no_damage_to_the_header_makes_the_engine_fail_otherwise() {
+    let sound = Synthetic { n_layer: 1, ..Synthetic::new(WeightType::F32) }.builder().build();
+    let header = Gguf::parse(&sound).unwrap().data_offset() as usize;
+    let mut noise = Noise::new(41);
+    let mut ran = 0;
+    for _ in 0..3001 {
+        let mut file = sound.clone();
+        for _ in 0..1 + noise.byte() % 3 {
+            let at = (noise.float().abs() * header as f32) as usize % header;
+            file[at] = noise.byte();
+        }
+        // Refused or not, but never a panic; what is accepted runs.
+        let mut backend = backend(None);
+        if backend.load_model(ModelBuffer::from(&file[..])).is_ok()
+            && backend.infer("abc", 3, &mut |_| ControlFlow::Continue(())).is_ok()
+        {
+            ran += 1;
+        }
+    }
+    // Most of the header is text, which may be any.
+    assert!(ran > 100, "{ran}");
 }
 
 /// The file of a shape that makes no sense: only the metadata has it.
