@@ -18,6 +18,7 @@ use arrayvec::{ArrayString, ArrayVec};
 use dtoolkit::error::FdtParseError;
 
 mod read;
+mod structure;
 mod tree;
 
 #[cfg(test)]
@@ -25,8 +26,8 @@ mod tests;
 
 /// Most memory regions that are used.
 pub const MAX_MEMORY: usize = 16;
-/// Most reserved regions.
-pub const MAX_RESERVED: usize = 32;
+/// Most reserved regions. A phone has some 35.
+pub const MAX_RESERVED: usize = 64;
 /// Most cores that are used.
 pub const MAX_CPUS: usize = 64;
 /// Most virtio-mmio transports that are looked at. QEMU's `virt` machine has 32.
@@ -282,7 +283,7 @@ pub enum List {
     Redistributors,
 }
 
-/// A node's name, cut after 40 bytes. Valid names have up to 31 before the address.
+/// A node's name, cut after 40 bytes. Names should have up to 31 before the address.
 pub type NodeName = ArrayString<40>;
 
 /// What is wrong with a device tree.
@@ -290,6 +291,8 @@ pub type NodeName = ArrayString<40>;
 pub enum MachineError {
     /// It is no flattened device tree, or a damaged one.
     Tree(FdtParseError),
+    /// Its nodes and properties do not fit into each other.
+    Structure,
     /// It lists no memory.
     NoMemory,
     /// A property that is needed is missing or makes no sense.
@@ -328,6 +331,9 @@ impl fmt::Display for MachineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             MachineError::Tree(e) => write!(f, "the device tree is damaged: {e}"),
+            MachineError::Structure => {
+                f.write_str("the device tree is damaged: its nodes do not fit into each other")
+            }
             MachineError::NoMemory => f.write_str("the device tree lists no memory"),
             MachineError::Property { node, property } => {
                 write!(f, "device tree: `{property}` of node `{node}` is missing or malformed")

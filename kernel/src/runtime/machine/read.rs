@@ -5,6 +5,7 @@ use core::ops::ControlFlow;
 use arrayvec::ArrayVec;
 use dtoolkit::fdt::Fdt;
 
+use super::structure;
 use super::tree::{At, GicNode, number, text, value, walk};
 use super::{
     Conduit, Cpu, EnableMethod, Gic, List, Machine, MachineError, PciHost, PciSpace, PciWindow,
@@ -29,7 +30,7 @@ impl<'t> Machine<'t> {
         // The length that the header gives; if that is nonsense, the parser says what is wrong.
         let total = bytes.get(4..8).and_then(|size| size.try_into().ok()).map(u32::from_be_bytes);
         let bytes = total.and_then(|total| bytes.get(..total as usize)).unwrap_or(bytes);
-        let fdt = Fdt::new(bytes)?;
+        let fdt = structure::open(bytes)?;
 
         let mut machine = Machine {
             model: "",
@@ -86,7 +87,7 @@ impl<'t> Machine<'t> {
     ) -> Result<ControlFlow<()>, MachineError> {
         if at.is_at("/") {
             self.model = at.text("model").or(at.text("compatible")).unwrap_or("");
-        } else if at.is_top("memory") || at.text("device_type") == Some("memory") {
+        } else if at.is_memory() {
             for region in at.bus_regions()? {
                 let fits = self.memory.try_push(region?).is_ok();
                 self.keep(room(fits, List::Memory, super::MAX_MEMORY));

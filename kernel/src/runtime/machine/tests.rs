@@ -237,9 +237,223 @@ fn a_broken_device_is_left_out_and_told() {
     assert!(m.console.is_some() && m.gic.is_some());
 }
 
+/// Writes a tree (Devicetree Specification, chapter 5).
+#[derive(Default)]
+struct Writer {
+    reserved: Vec<(u64, u64)>,
+    structure: Vec<u8>,
+    strings: Vec<u8>,
+}
+
+impl Writer {
+    fn word(&mut self, word: usize) {
+        self.structure.extend((word as u32).to_be_bytes());
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.structure.extend(bytes);
+        self.structure.resize(self.structure.len().next_multiple_of(4), 0);
+    }
+
+    fn begin(&mut self, name: &str) {
+        self.word(1);
+        self.bytes(format!("{name}\0").as_bytes());
+    }
+
+    fn end(&mut self) {
+        self.word(2);
+    }
+
+    fn property(&mut self, name: &str, value: &[u8]) {
+        let name_at = self.strings.len();
+        self.strings.extend(format!("{name}\0").as_bytes());
+        self.word(3);
+        self.word(value.len());
+        self.word(name_at);
+        self.bytes(value);
+    }
+
+    fn cells(&mut self, name: &str, cells: &[u32]) {
+        let value: Vec<u8> = cells.iter().flat_map(|cell| cell.to_be_bytes()).collect();
+        self.property(name, &value);
+    }
+
+    /// A root of two address and one size cell, with the memory that a machine must have.
+    fn root() -> Writer {
+        let mut w = Writer::default();
+        w.begin("");
+        w.cells("#address-cells", &[2]);
+        w.cells("#size-cells", &[1]);
+        w.begin("memory@0");
+        w.cells("reg", &[0, 0, 0x1000_0000]);
+        w.end();
+        w
+    }
+
+    /// The tree, after the root's end.
+    fn finish(mut self) -> Vec<u8> {
+        self.end();
+        self.word(9);
+        let mut reserved: Vec<u8> = Vec::new();
+        for (base, size) in self.reserved.iter().chain(&[(0, 0)]) {
+            reserved.extend([base.to_be_bytes(), size.to_be_bytes()].concat());
+        }
+        let structure_at = 40 + reserved.len();
+        let strings_at = structure_at + self.structure.len();
+        let total = strings_at + self.strings.len();
+        let (strings, structure) = (self.strings.len(), self.structure.len());
+        let header =
+            [0xd00d_feed, total, structure_at, strings_at, 40, 17, 16, 0, strings, structure];
+        let header: Vec<u8> = header.iter().flat_map(|&f| (f as u32).to_be_bytes()).collect();
+        [header, reserved, self.structure, self.strings].concat()
+    }
+}
+
+#[test]
+fn harmless_lists_are_cut_and_that_is_told() {
+    let mut w = Writer::root();
+    w.begin("memory@100000000");
+    w.property("device_type", b"memory\0");
+    let bank = |i| [1, i << 28, 0x1000_0000];
+    w.cells("reg", &(0..MAX_MEMORY as u32).flat_map(bank).collect::<Vec<_>>());
+    w.end();
+    w.begin("cpus");
+    w.cells("#address-cells", &[1]);
+    w.cells("#size-cells", &[0]);
+    for i in 0..=MAX_CPUS as u32 {
+        w.begin(&format!("cpu@{i:x}"));
+        w.cells("reg", &[i]);
+        w.end();
+    }
+    w.end();
+    for i in 0..=MAX_VIRTIO_MMIO as u32 {
+        // By falling address.
+        w.begin(&format!("virtio@{i:x}"));
+        w.property("compatible", b"virtio,mmio\0");
+        w.cells("reg", &[0, 0x1000_0000 - (i << 12), 0x200]);
+        w.end();
+    }
+    w.begin("pcie@20000000");
+    w.property("compatible", b"pci-host-ecam-generic\0");
+    w.cells("#address-cells", &[3]);
+    w.cells("#size-cells", &[2]);
+    w.cells("reg", &[0, 0x2000_0000, 0x30_0000]);
+    let window = |i| [0x4200_0000, 0, i << 24, 2, i << 24, 0, 0x100_0000];
+    w.cells("ranges", &(0..=MAX_PCI_WINDOWS as u32).flat_map(window).collect::<Vec<_>>());
+    w.end();
+    let tree = w.finish();
+    let m = Machine::from_fdt(&tree).unwrap();
+
+    let cut = |list, max| MachineError::TooMany { list, max };
+    assert_eq!(
+        m.left_out[..],
+        [
+            cut(List::Memory, MAX_MEMORY),
+            cut(List::Cpus, MAX_CPUS),
+            cut(List::VirtioMmio, MAX_VIRTIO_MMIO),
+            cut(List::PciWindows, MAX_PCI_WINDOWS),
+        ]
+    );
+    assert_eq!((m.memory.len(), m.cpus.len()), (MAX_MEMORY, MAX_CPUS));
+    assert_eq!(m.memory[1], region(0x1_0000_0000, 0x1000_0000));
+    assert_eq!(m.virtio_mmio.len(), MAX_VIRTIO_MMIO);
+    assert!(m.virtio_mmio.is_sorted_by_key(|device| device.region.base));
+    let pci = m.pci.unwrap();
+    assert_eq!((pci.first_bus, pci.last_bus), (0, 2), "as many as the ECAM has room for");
+    assert_eq!(
+        pci.windows[1],
+        PciWindow {
+            space: PciSpace::Memory32,
+            prefetchable: true,
+            bus_address: 0x100_0000,
+            region: region(0x2_0100_0000, 0x100_0000),
+        }
+    );
+}
+
+#[test]
+fn too_many_reservations_are_an_error() {
+    // The tree itself is one, too.
+    let machine = |n| {
+        let mut w = Writer::root();
+        w.reserved = (0..n as u64).map(|i| (i << 20, 0x1000)).collect();
+        Machine::from_fdt(&w.finish()).map(|m| m.reserved.len())
+    };
+    assert_eq!(machine(MAX_RESERVED - 1), Ok(MAX_RESERVED));
+    let error = MachineError::TooMany { list: List::Reserved, max: MAX_RESERVED };
+    assert_eq!(machine(MAX_RESERVED), Err(error));
+}
+
+#[test]
+fn too_deep_a_tree_is_an_error() {
+    let machine = |depth| {
+        let mut w = Writer::root();
+        (0..depth).for_each(|i| w.begin(&format!("level{i}")));
+        (0..depth).for_each(|_| w.end());
+        Machine::from_fdt(&w.finish()).map(|_| ())
+    };
+    assert_eq!(machine(16), Ok(()));
+    let node = NodeName::from("level16").unwrap();
+    assert_eq!(machine(17), Err(MachineError::TooDeep { node }));
+}
+
+#[test]
+fn reads_extended_interrupts() {
+    let interrupt = |entries: &[u32]| {
+        let mut w = Writer::root();
+        w.begin("gic@8000000");
+        w.property("compatible", b"arm,gic-400\0");
+        w.cells("#interrupt-cells", &[3]);
+        w.cells("phandle", &[7]);
+        w.cells("reg", &[0, 0x800_0000, 0x1000, 0, 0x801_0000, 0x1000]);
+        w.end();
+        w.begin("timer");
+        w.property("compatible", b"arm,armv8-timer\0");
+        w.cells("interrupts-extended", entries);
+        w.end();
+        let tree = w.finish();
+        Machine::from_fdt(&tree).unwrap().timer.map(|timer| timer.virtual_timer)
+    };
+    assert_eq!(interrupt(&[7, 1, 13, 8, 7, 1, 14, 8, 7, 1, 11, 8]), Some(level(27)));
+    // One for someone else, or none of that number.
+    assert_eq!(interrupt(&[7, 1, 13, 8, 6, 1, 14, 8, 7, 1, 11, 8]), None);
+    assert_eq!(interrupt(&[7, 1, 13, 8, 7, 1, 14, 8, 7, 1, 11]), None);
+}
+
+/// Names as boards have them though they should not.
+fn oddly_named() -> Vec<u8> {
+    let mut w = Writer::root();
+    w.begin("chosen");
+    w.property("vendor,a-name-longer-than-the-31-that-are-allowed", &[1, 2, 3]);
+    w.property("bootargs", b"mode=test\0");
+    w.word(4);
+    w.end();
+    w.begin("a node#with-a-name-of-more-than-31-characters@0@1");
+    w.begin("");
+    w.end();
+    w.end();
+    w.finish()
+}
+
+#[test]
+fn real_boards_break_the_rules_for_names() {
+    let tree = oddly_named();
+    let m = Machine::from_fdt(&tree).unwrap();
+    assert_eq!((m.bootargs, &m.left_out[..]), ("mode=test", &[][..]));
+    // Other rules hold for them all the same: no property after a child,
+    let mut w = Writer::root();
+    w.begin("an odd node");
+    w.end();
+    w.property("model", b"late\0");
+    assert_eq!(Machine::from_fdt(&w.finish()).unwrap_err(), MachineError::Structure);
+    // and nothing that ends outside.
+    let outside = patched(&tree, b"\0\0\0\x03\0\0\0\x0a", b"\0\0\0\x03\0\0\x10\x0a");
+    assert_eq!(Machine::from_fdt(&outside).unwrap_err(), MachineError::Structure);
+}
+
 #[test]
 fn every_truncation_is_an_error() {
-    for tree in [GICV2, GICV3, BOARD] {
+    for tree in [GICV2, GICV3, BOARD, &oddly_named()] {
         for length in 0..tree.len() {
             assert!(Machine::from_fdt(&tree[..length]).is_err(), "{length} bytes were accepted");
             // The same with a header that fits, so that more than the header is looked at.
@@ -263,7 +477,7 @@ fn damaged_trees_never_panic() {
         (seed % below as u64) as usize
     };
     let (mut accepted, mut refused) = (0, 0);
-    for tree in [GICV2, GICV3, BOARD] {
+    for tree in [GICV2, GICV3, BOARD, &oddly_named()] {
         for _ in 0..3001 {
             let mut damaged = tree.to_vec();
             for _ in 0..1 + random(7) {

@@ -16,6 +16,10 @@ const MAX_DEPTH: usize = 16;
 pub struct At<'a, 't> {
     pub node: FdtNode<'t>,
     parent: Option<&'a At<'a, 't>>,
+    // Looked at in nearly every node, so looked up once.
+    status: Option<&'t str>,
+    device_type: Option<&'t str>,
+    compatible: &'t [u8],
 }
 
 /// What is called on each node of a walk. `Break` leaves the node's children out.
@@ -23,10 +27,24 @@ pub type Visit<'v, 't> = &'v mut dyn FnMut(&At<'_, 't>) -> Result<ControlFlow<()
 
 /// Visits the nodes in the order of the tree, those that are disabled and all below them left out.
 pub fn walk<'t>(fdt: Fdt<'t>, visit: Visit<'_, 't>) -> Result<(), MachineError> {
-    At { node: fdt.root(), parent: None }.walk(0, visit)
+    At::new(fdt.root(), None).walk(0, visit)
 }
 
-impl<'t> At<'_, 't> {
+impl<'a, 't> At<'a, 't> {
+    fn new(node: FdtNode<'t>, parent: Option<&'a At<'a, 't>>) -> Self {
+        let mut at = At { node, parent, status: None, device_type: None, compatible: &[] };
+        for property in node.properties() {
+            let value = || property.value_as().unwrap_or_default();
+            match property.name() {
+                "status" => at.status = text(value()),
+                "device_type" => at.device_type = text(value()),
+                "compatible" => at.compatible = value(),
+                _ => {}
+            }
+        }
+        at
+    }
+
     fn walk(&self, depth: usize, visit: Visit<'_, 't>) -> Result<(), MachineError> {
         if depth > MAX_DEPTH {
             return Err(MachineError::TooDeep { node: self.name() });
@@ -35,7 +53,7 @@ impl<'t> At<'_, 't> {
             return Ok(());
         }
         for node in self.node.children() {
-            At { node, parent: Some(self) }.walk(depth + 1, visit)?;
+            At::new(node, Some(self)).walk(depth + 1, visit)?;
         }
         Ok(())
     }
@@ -45,7 +63,7 @@ impl<'t> At<'_, 't> {
     /// A core may be "disabled" and still be there to be started (Devicetree Specification 3.8.1),
     /// so only a failure takes it out.
     fn is_available(&self) -> bool {
-        match self.text("status") {
+        match self.status {
             None | Some("okay" | "ok") => true,
             Some("disabled") => self.is_cpu(),
             Some(_) => false,
@@ -97,8 +115,15 @@ impl<'t> At<'_, 't> {
         MachineError::Property { node: self.name(), property }
     }
 
+    /// `compatible`, a list of texts, has one of these.
     pub fn is_compatible(&self, with: &[&str]) -> bool {
-        self.node.compatible().is_some_and(|mut all| all.any(|c| with.contains(&c)))
+        let mut names = self.compatible.split(|&byte| byte == 0);
+        names.any(|name| with.iter().any(|with| with.as_bytes() == name))
+    }
+
+    /// It is memory by its type.
+    pub fn is_memory(&self) -> bool {
+        self.is_top("memory") || self.device_type == Some("memory")
     }
 
     pub fn value(&self, name: &str) -> Option<&'t [u8]> {
@@ -192,24 +217,38 @@ impl<'t> At<'_, 't> {
     }
 
     /// The interrupt with this index, if it goes to the GIC.
-    ///
-    /// A GIC's specifier is: type (0 shared, 1 private), number within the type, flags (1 and 2 are
-    /// edges), and up to two cells more that do not matter here.
     pub fn interrupt(&self, gic: Option<&GicNode>, index: usize) -> Option<Interrupt> {
-        let gic = gic.filter(|gic| self.interrupt_parent() == Some(gic.phandle))?;
-        let specifier =
-            self.value("interrupts")?.chunks_exact(gic.interrupt_cells * 4).nth(index)?;
-        let cell = |i: usize| {
-            let bytes = specifier.get(i * 4..i * 4 + 4)?;
-            Some(u32::from_be_bytes(bytes.try_into().ok()?))
-        };
-        let intid = match (cell(0)?, cell(1)?) {
-            (0, spi @ 0..988) => 32 + spi,
-            (1, ppi @ 0..16) => 16 + ppi,
-            _ => return None,
-        };
-        Some(Interrupt { intid, edge: cell(2)? & 0b11 != 0 })
+        let gic = gic?;
+        if let Some(extended) = self.value("interrupts-extended") {
+            // Each specifier with the controller that it is for in front, whose cells set its length:
+            // only as long as all are the GIC's is it known where one starts.
+            let mut entries = extended.chunks_exact(4 + gic.interrupt_cells * 4);
+            let for_gic = |entry: &&[u8]| entry[..4] == gic.phandle.to_be_bytes();
+            let entry = entries.by_ref().take_while(for_gic).nth(index)?;
+            return decode_interrupt(&entry[4..]);
+        }
+        if self.interrupt_parent() != Some(gic.phandle) {
+            return None;
+        }
+        decode_interrupt(
+            self.value("interrupts")?.chunks_exact(gic.interrupt_cells * 4).nth(index)?,
+        )
     }
+}
+
+/// An interrupt by a GIC's specifier: type (0 shared, 1 private), number within the type, flags (1 and
+/// 2 are edges), and up to two cells more that do not matter here.
+fn decode_interrupt(specifier: &[u8]) -> Option<Interrupt> {
+    let cell = |i: usize| {
+        let bytes = specifier.get(i * 4..i * 4 + 4)?;
+        Some(u32::from_be_bytes(bytes.try_into().ok()?))
+    };
+    let intid = match (cell(0)?, cell(1)?) {
+        (0, spi @ 0..988) => 32 + spi,
+        (1, ppi @ 0..16) => 16 + ppi,
+        _ => return None,
+    };
+    Some(Interrupt { intid, edge: cell(2)? & 0b11 != 0 })
 }
 
 /// What the nodes of other devices need to know of the GIC's.
