@@ -297,10 +297,10 @@ extern "C" fn sys_exit(status: i32) -> ! {
     power::exit(status)
 }
 
-/// Ends the program as failed.
+/// Ends the program as one that broke, with a report.
 #[unsafe(no_mangle)]
 extern "C" fn sys_abort() -> ! {
-    power::exit(1)
+    panic!("the application aborts")
 }
 
 // Files and the console.

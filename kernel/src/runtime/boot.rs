@@ -5,9 +5,9 @@
 //! at EL2 where the host extensions cannot be turned off, as on Apple's cores: there the same
 //! register names reach the EL2 registers and the same code serves both.
 //!
-//! What `boot.s` promises to Rust: MMU and caches on, relocated, `.bss` clear, interrupts masked
-//! for good, a stack on SP_EL0 and an exception stack on SP_ELx, the number of the core in
-//! `TPIDR_EL1`, the vectors in place.
+//! What `boot.s` promises to Rust: MMU and caches on, relocated, `.bss` clear, interrupts masked for
+//! good (SError is not: it is a fault like others), a stack on SP_EL0 and an exception stack on
+//! SP_ELx, the number of the core in `TPIDR_EL1`, the vectors in place.
 
 use core::arch::global_asm;
 use core::cell::UnsafeCell;

@@ -28,8 +28,8 @@ boot_core:
     isb
     mrs     x22, cntvct_el0
 
-    // The early map: identity, in blocks of 1 GiB. All is device memory but the GiB with the
-    // image and the device tree. The tables are written around the cache, so lines of it that
+    // The early map: identity, in blocks of 1 GiB, up to 512 GiB. All is device memory but the GiB
+    // with the image and the device tree. The tables are written around the cache, so lines of it that
     // may still hold something older are thrown away before and after.
     adrp    x0, early_l0
     adrp    x1, early_l1
@@ -233,6 +233,7 @@ set_up_core:
     add     x4, x4, :lo12:exception_vectors
     msr     vbar_el1, x4
     isb
+    msr     daifclr, #4                 // SError is a fault to be reported; the others stay masked
     mov     x4, x30
     mov     x29, #0                     // ends the chain of frames
     mov     x30, #0

@@ -66,6 +66,8 @@ pub fn end(
 /// Ends the run when its end broke: one line and the events, no more.
 pub fn end_in_fault(message: fmt::Arguments<'_>) -> ! {
     static TRIED: AtomicUsize = AtomicUsize::new(0);
+    // Another core may be the one that reports; this one stops then.
+    claim_end();
     if TRIED.fetch_add(1, Ordering::AcqRel) == 0 {
         let mut out = output::Emergency::new();
         let _ = report::write_fault(&mut out, Code::Exception, message, HINT);

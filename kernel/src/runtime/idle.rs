@@ -1,6 +1,6 @@
 //! Waiting without work for the processor.
 //!
-//! Interrupts are never taken: `PSTATE.DAIF` stays set from the first instruction on, so that no
+//! Interrupts are never taken: `PSTATE.I` and `F` stay set from the first instruction on, so that no
 //! code is ever interrupted and no lock needs to care. They only end a `wfi`, which wakes on a
 //! pending interrupt though it is masked; the core then acknowledges by hand what woke it and
 //! looks at what it waits for. The sources are the timer (a deadline), a software-generated

@@ -16,6 +16,13 @@ impl Line {
     /// The cursor anywhere.
     pub const UNKNOWN: Line = Line { at_start: false };
 
+    /// Goes to the start of a line, unless the cursor is there.
+    pub fn begin(&mut self, send: impl FnMut(u8)) {
+        if !self.at_start {
+            self.write(b"\n", send);
+        }
+    }
+
     /// Sends `text` through `send`.
     pub fn write(&mut self, text: &[u8], mut send: impl FnMut(u8)) {
         for &byte in text {
@@ -49,6 +56,17 @@ mod tests {
     fn newlines_get_a_carriage_return() {
         assert_eq!(sent(&["a\nb", "\n\n"]), b"a\r\nb\r\n\r\n");
         assert_eq!(sent(&["\r[# ]\r[##]"]), b"\r[# ]\r[##]");
+    }
+
+    #[test]
+    fn a_line_is_begun_where_none_is() {
+        let mut line = Line::START;
+        let mut sent = Vec::new();
+        line.begin(|byte| sent.push(byte));
+        line.write(b"Once", |byte| sent.push(byte));
+        line.begin(|byte| sent.push(byte));
+        line.begin(|byte| sent.push(byte));
+        assert_eq!(sent, b"Once\r\n");
     }
 
     #[test]

@@ -18,8 +18,8 @@ impl Log for Logger {
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             let now = time::now_us();
-            output::print(format_args!(
-                "[{:3}.{:06}] {:5} {}\n",
+            output::print_line(format_args!(
+                "[{:3}.{:06}] {:5} {}",
                 now / 1_000_000,
                 now % 1_000_000,
                 record.level(),

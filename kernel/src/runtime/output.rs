@@ -1,6 +1,6 @@
 //! Text to the console: the lock around it, and the way around the lock for a fault.
 
-use core::fmt;
+use core::fmt::{self, Write};
 
 use spin::{Mutex, MutexGuard};
 
@@ -21,13 +21,14 @@ pub fn write(text: &[u8]) {
     line.write(text, |byte| console.write_byte(byte));
 }
 
-/// Prints formatted text, and nothing of another core's within it.
-pub fn print(text: fmt::Arguments<'_>) {
+/// Prints `text` and a newline on a line of its own, and nothing of another core's within it.
+pub fn print_line(text: fmt::Arguments<'_>) {
     fault::stop_if_ending();
     let Some(console) = devices::console() else { return };
     let mut line = LINE.lock();
+    line.begin(|byte| console.write_byte(byte));
     // The console takes every byte.
-    let _ = fmt::write(&mut Printer { line: &mut line, console }, text);
+    let _ = writeln!(Printer { line: &mut line, console }, "{text}");
 }
 
 struct Printer<'a> {
@@ -35,7 +36,7 @@ struct Printer<'a> {
     console: &'static dyn Console,
 }
 
-impl fmt::Write for Printer<'_> {
+impl Write for Printer<'_> {
     fn write_str(&mut self, s: &str) -> fmt::Result {
         self.line.write(s.as_bytes(), |byte| self.console.write_byte(byte));
         Ok(())
@@ -66,7 +67,7 @@ impl Emergency {
     }
 }
 
-impl fmt::Write for Emergency {
+impl Write for Emergency {
     fn write_str(&mut self, s: &str) -> fmt::Result {
         if let Some(console) = devices::console() {
             self.line.write(s.as_bytes(), |byte| console.write_byte(byte));

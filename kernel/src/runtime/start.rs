@@ -116,8 +116,8 @@ fn greet(boot: &Boot) {
         memory_free_bytes: memory.free_bytes,
         boot_us: time::rate().us(time::counter() - boot.counter),
     };
-    output::print(format_args!(
-        "Anchorite {version} on {}: {} × {}, {} MiB\n",
+    output::print_line(format_args!(
+        "Anchorite {version} on {}: {} × {}, {} MiB",
         hello.machine,
         hello.cores,
         hello.cpu,
