@@ -165,6 +165,9 @@ impl Plan {
             }
             None => return Err(gguf.missing("general.architecture")),
         }
+        if gguf.unsigned("split.count")?.is_some_and(|n| n > 1) {
+            return Err(Error::Unsupported { what: "several files (`split.count`)".into() });
+        }
         let tokenizer = Tokenizer::from_gguf(gguf)?;
         let model = Llama::from_gguf(gguf, tokenizer.n_vocab())?;
         let shape = model.shape();

@@ -219,6 +219,7 @@ fn models_that_need_more_than_there_is_are_unsupported() {
         (with("general.architecture", "qwen2"), "the architecture `qwen2`"),
         (with("tokenizer.ggml.model", "gpt2x"), "the tokenizer `gpt2x`"),
         (builder().u32("llama.expert_count", 8).build(), "experts"),
+        (builder().u32("split.count", 3).build(), "several files"),
         (builder().string("llama.rope.scaling.type", "yarn").build(), "the RoPE scaling `yarn`"),
         (builder().u32("llama.attention.value_length", 3).build(), "values of another width"),
         (
