@@ -22,7 +22,10 @@ const GICD_CTLR: usize = 0x000;
 const CTLR_ENABLE: u32 = 1 << 0;
 /// What the distributor has.
 const GICD_TYPER: usize = 0x004;
-/// One byte an interrupt: the CPU interfaces that it goes to. The first 32 read as the reader's own.
+/// More than one CPU interface.
+const TYPER_SEVERAL_CORES: u32 = 0b111 << 5;
+/// One byte an interrupt: the CPU interfaces that it goes to. Those of the first 32 are the reader's
+/// own, or 0 if the interrupt is not there (4.3.12).
 const GICD_ITARGETSR: usize = 0x800;
 /// Software-generated interrupts: targets from bit 16 on, number from bit 0 on.
 const GICD_SGIR: usize = 0xf00;
@@ -47,6 +50,8 @@ pub struct GicV2<R> {
     cpu_interface: R,
     /// Number of interrupts.
     count: u32,
+    /// It is for a single core: there are no targets to choose, and no one to wake.
+    single: bool,
     /// For each core the bit of its CPU interface; 0 if it is not set up.
     targets: [AtomicU8; MAX_CPUS],
 }
@@ -54,7 +59,9 @@ pub struct GicV2<R> {
 impl<R: Registers> GicV2<R> {
     /// Takes over the distributor, with all interrupts that cores share disabled.
     pub fn new(distributor: R, cpu_interface: R) -> GicV2<R> {
-        let count = banks::count(distributor.read32(GICD_TYPER));
+        let typer = distributor.read32(GICD_TYPER);
+        let count = banks::count(typer);
+        let single = typer & TYPER_SEVERAL_CORES == 0;
         distributor.write32(GICD_CTLR, 0);
         for block in 1..count.div_ceil(32) {
             banks::quiet(&distributor, 0, block);
@@ -62,7 +69,7 @@ impl<R: Registers> GicV2<R> {
         }
         distributor.write32(GICD_CTLR, CTLR_ENABLE);
         let targets = [const { AtomicU8::new(0) }; MAX_CPUS];
-        GicV2 { distributor, cpu_interface, count, targets }
+        GicV2 { distributor, cpu_interface, count, single, targets }
     }
 
     fn target(&self, core: usize) -> Option<u8> {
@@ -82,8 +89,12 @@ impl<R: Registers> InterruptController for GicV2<R> {
         let c = &self.cpu_interface;
         c.write32(GICC_PMR, 0xff);
         c.write32(GICC_CTLR, c.read32(GICC_CTLR) & CTLR_BYPASS | CTLR_ENABLE);
-        // A GIC for a single core has no target bits: they read as 0, and it has no one to wake.
-        target.store(d.read8(GICD_ITARGETSR), Ordering::Release);
+        if !self.single {
+            let own = (0..8).map(|i| d.read32(GICD_ITARGETSR + 4 * i)).find(|&word| word != 0);
+            let own = own.ok_or(IrqError::NoAnswer { part: "distributor" })?;
+            let own = own.to_le_bytes().into_iter().fold(0, |all, byte| all | byte);
+            target.store(own, Ordering::Release);
+        }
         Ok(())
     }
 
@@ -92,9 +103,9 @@ impl<R: Registers> InterruptController for GicV2<R> {
         if intid >= self.count {
             return Err(IrqError::NoSuchInterrupt { intid });
         }
-        if intid >= 32 {
-            // Not there on a GIC for a single core, and then not needed.
-            if let Some(target) = self.target(core) {
+        if !self.single {
+            let target = self.target(core).ok_or(IrqError::CoreNotReady { core })?;
+            if intid >= 32 {
                 self.distributor.write8(GICD_ITARGETSR + intid as usize, target);
             }
         }
@@ -215,6 +226,26 @@ mod tests {
         assert_eq!(writes_since(&gic, before), [(0x400 + 27, 0xa0), (0x100, 1 << 27)]);
         let absent = Interrupt { intid: 96, edge: false };
         assert_eq!(gic.enable(absent, 0), Err(IrqError::NoSuchInterrupt { intid: 96 }));
+        let timer = Interrupt { intid: 27, edge: false };
+        assert_eq!(gic.enable(timer, 1), Err(IrqError::CoreNotReady { core: 1 }));
+    }
+
+    #[test]
+    fn a_single_core_needs_no_targets() {
+        let gic =
+            GicV2::new(FakeRegisters::memory(&[(GICD_TYPER, 0xfc02)]), FakeRegisters::memory(&[]));
+        gic.init_core(0, 0).unwrap();
+        let before = gic.distributor.writes().len();
+        gic.enable(Interrupt { intid: 33, edge: false }, 0).unwrap();
+        gic.send_wake(0);
+        assert_eq!(writes_since(&gic, before), [(0x400 + 33, 0xa0), (0xc08, 0), (0x104, 0b10)]);
+    }
+
+    #[test]
+    fn no_targets_for_one_of_several_cores_is_an_error() {
+        let registers = FakeRegisters::memory(&[(GICD_TYPER, 0xfc62)]);
+        let gic = GicV2::new(registers, FakeRegisters::memory(&[]));
+        assert_eq!(gic.init_core(0, 0), Err(IrqError::NoAnswer { part: "distributor" }));
     }
 
     #[test]
