@@ -2,7 +2,7 @@
 //!
 //! The crate of this name that fatfs asks for in `no_std` builds has been dead for years; the
 //! workspace's `[patch.crates-io]` puts this one in its place. Semantics are those of `std::io`.
-#![no_std]
+#![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
 use core::fmt;
@@ -204,4 +204,78 @@ impl Write for Cursor<&mut [u8]> {
 /// `std::io::prelude`.
 pub mod prelude {
     pub use super::{Read, Seek, Write};
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stream that takes or gives 3 bytes at a time, and is interrupted before each.
+    struct Slow<T> {
+        inner: T,
+        interrupted: bool,
+    }
+
+    impl<T> Slow<T> {
+        fn new(inner: T) -> Self {
+            Slow { inner, interrupted: false }
+        }
+
+        fn interrupt(&mut self) -> Result<()> {
+            self.interrupted = !self.interrupted;
+            if self.interrupted { Err(Error::new(ErrorKind::Interrupted, "later")) } else { Ok(()) }
+        }
+    }
+
+    impl<T: Read> Read for Slow<T> {
+        fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
+            self.interrupt()?;
+            let n = buf.len().min(3);
+            self.inner.read(&mut buf[..n])
+        }
+    }
+
+    impl<T: Write> Write for Slow<T> {
+        fn write(&mut self, buf: &[u8]) -> Result<usize> {
+            self.interrupt()?;
+            self.inner.write(&buf[..buf.len().min(3)])
+        }
+
+        fn flush(&mut self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn read_exact_goes_on_after_short_reads_and_interruptions() {
+        let mut stream = Slow::new(Cursor::new(b"0123456789"));
+        let mut buf = [0; 7];
+        stream.read_exact(&mut buf).unwrap();
+        assert_eq!(&buf, b"0123456");
+        let error = stream.read_exact(&mut buf).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+        assert_eq!(&buf[..3], b"789");
+    }
+
+    #[test]
+    fn write_all_goes_on_after_short_writes_and_interruptions() {
+        let mut place = [0; 10];
+        let mut stream = Slow::new(Cursor::new(&mut place[..]));
+        stream.write_all(b"0123456").unwrap();
+        assert_eq!(stream.write_all(b"abcd").unwrap_err().kind(), ErrorKind::WriteZero);
+        assert_eq!(&place, b"0123456abc");
+    }
+
+    #[test]
+    fn other_errors_pass() {
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> Result<usize> {
+                Err(Error::new(ErrorKind::Other, "broken"))
+            }
+        }
+        let error = Broken.read_exact(&mut [0]).unwrap_err();
+        assert_eq!((error.kind(), error.message()), (ErrorKind::Other, "broken"));
+        Broken.read_exact(&mut []).unwrap();
+    }
 }
