@@ -36,9 +36,9 @@ const REQUEST_BYTES: usize = 512 << 10;
 /// pieces.
 const DIRECT_BYTES: usize = 16 << 10;
 
-/// The most bytes that a search in one directory may read. A directory has 65,536 entries of 32
-/// bytes at most, and each cluster costs an entry of the table: a longer one runs in a circle.
-const DIRECTORY_BYTES: u64 = 4 << 20;
+/// The most bytes that a search in one directory may read: 65,536 entries of 32 bytes, and the
+/// table's entries for their clusters. A longer directory runs in a circle.
+const DIRECTORY_BYTES: u64 = 65_536 * 32 + 65_536;
 
 /// Why something on a volume could not be found or read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
