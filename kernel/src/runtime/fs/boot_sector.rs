@@ -44,13 +44,6 @@ impl Geometry {
     pub fn data_end(&self) -> u64 {
         self.data_start + self.data_bytes()
     }
-
-    /// Whether a cluster starts at `position`.
-    pub fn is_cluster(&self, position: u64) -> bool {
-        position.checked_sub(self.data_start).is_some_and(|offset| {
-            offset < self.data_bytes() && offset.is_multiple_of(u64::from(self.cluster_bytes))
-        })
-    }
 }
 
 /// Why a sector is no boot sector of a FAT volume that can be read.

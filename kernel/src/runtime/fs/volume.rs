@@ -2,12 +2,12 @@
 //!
 //! `fatfs` walks the directories and the chains of clusters. It would read a file cluster by
 //! cluster, through a copy; here it only gets as far as asking for them. A disk that notes where it
-//! is asked to read ([`Tap`]) turns that into the file's extents, and their data then goes straight
+//! is asked to read (`Tap`) turns that into the file's extents, and their data then goes straight
 //! from the device to its place, in large requests.
 //!
-//! Nothing on a volume is trusted. [`boot_sector`](super::boot_sector) proves the layout, the tap
-//! refuses reads where no cluster can be and bounds the length of a directory, and every position
-//! that becomes part of an extent is checked to be a cluster that occurs once.
+//! Nothing on a volume is trusted. [`boot_sector`] proves the layout, the tap
+//! refuses reads where no cluster can be and bounds the length of a directory, and a file's extents
+//! are checked not to overlap.
 
 #![forbid(unsafe_code)]
 
@@ -225,9 +225,9 @@ impl Volume {
     /// # Errors
     /// As for [`Volume::entry`].
     pub fn extents(&mut self, path: &str) -> Result<Vec<Extent>, FsError> {
-        let (start, geometry) = (self.start, self.geometry);
+        let start = self.start;
         let mut extents = self.with_fatfs(|fs, wire| match find(fs, wire, path)? {
-            Some(entry) if !entry.is_dir() => trace(&entry, wire, &geometry),
+            Some(entry) if !entry.is_dir() => trace(&entry, wire),
             _ => Err(FsError::NotFound),
         })?;
         extents.iter_mut().for_each(|extent| extent.position += start);
@@ -390,17 +390,13 @@ fn describe(entry: Option<&FatEntry<'_, '_>>) -> Entry {
 }
 
 /// The extents of a file, positions counted from the start of the volume.
-fn trace(
-    entry: &FatEntry<'_, '_>,
-    wire: &Wire<'_>,
-    geometry: &Geometry,
-) -> Result<Vec<Extent>, FsError> {
+fn trace(entry: &FatEntry<'_, '_>, wire: &Wire<'_>) -> Result<Vec<Extent>, FsError> {
     let bytes = entry.len();
-    if bytes > geometry.data_bytes() {
+    if bytes > wire.geometry.data_bytes() {
         return Err(FsError::Damaged("a file is larger than the volume"));
     }
     let mut file = entry.to_file();
-    let mut never_read = vec![0; geometry.cluster_bytes as usize];
+    let mut never_read = vec![0; wire.geometry.cluster_bytes as usize];
     let mut extents: Vec<Extent> = Vec::new();
     let mut offset = 0;
     wire.in_root.set(false);
@@ -411,10 +407,7 @@ fn trace(
         if n == 0 {
             return Err(FsError::Damaged("a file is shorter than its directory says"));
         }
-        let position = match wire.traced.get() {
-            Some((position, len)) if len as u64 == n && geometry.is_cluster(position) => position,
-            _ => return Err(FsError::Damaged(OUTSIDE)),
-        };
+        let position = wire.traced.get().ok_or(FsError::Damaged(OUTSIDE))?;
         match extents.last_mut() {
             Some(last) if last.position + last.bytes == position => last.bytes += n,
             _ => extents.push(Extent { offset, position, bytes: n }),
@@ -444,8 +437,8 @@ struct Wire<'a> {
     budget: Cell<u64>,
     /// Whether reads of clusters are only noted.
     tracing: Cell<bool>,
-    /// Position and length of the last read that was noted.
-    traced: Cell<Option<(u64, usize)>>,
+    /// Position of the last read that was noted.
+    traced: Cell<Option<u64>>,
     /// The error of the device that `fatfs` was told about.
     failure: Cell<Option<DiskError>>,
 }
@@ -474,7 +467,7 @@ impl Read for Tap<'_> {
         let end = if in_table { geometry.fat_end } else { end };
         let n = out.len().min(usize::try_from(end - position).unwrap_or(usize::MAX));
         if self.wire.tracing.get() && !in_table {
-            self.wire.traced.set(Some((position, n)));
+            self.wire.traced.set(Some(position));
         } else {
             if !self.wire.tracing.get() {
                 let Some(budget) = self.wire.budget.get().checked_sub(n as u64) else {

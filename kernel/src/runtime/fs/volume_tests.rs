@@ -195,10 +195,15 @@ fn a_gpt_counts_only_with_right_checksums() {
     image[start..start + inner.len()].copy_from_slice(&inner);
     write_gpt(&mut image, &[(start / 512, (start + inner.len()) / 512 - 1)]);
     let backup = image.len() - 512;
-    image[512 + 72] ^= 1;
-    assert!(mount(image.clone()).is_ok());
-    image[backup + 72] ^= 1;
-    assert_eq!(mount(image).err(), Some(MountError::NoVolume(BootSectorError::BytesPerSector(0))));
+    // The disk's own identifier, which nothing but the header's sum covers; and a partition's name.
+    let no_volume = Some(MountError::NoVolume(BootSectorError::BytesPerSector(0)));
+    for (first, second) in [(512 + 56, backup + 56), (1024 + 56, backup - 32 * 512 + 56)] {
+        let mut image = image.clone();
+        image[first] ^= 1;
+        assert!(mount(image.clone()).is_ok());
+        image[second] ^= 1;
+        assert_eq!(mount(image).err(), no_volume);
+    }
 }
 
 #[test]
