@@ -107,6 +107,8 @@ breaks open-quote 'echo="a' InvalidConfig 'the boot arguments hold a double quot
 breaks panic panic Panic 'as asked (.*probe.rs:[0-9]*), core 0'
 breaks panic-other panic-other Panic 'as asked, by 1 (.*core [12]"'
 breaks panic-all panic-all Panic 'as asked, by [012] (.*core [012]"'
+breaks panic-in-noise panic-in-noise Panic 'in the middle of noise'
+breaks abort abort Panic 'the application aborts'
 breaks null null Exception 'data abort: translation fault, level [0-3], reading, address 0x7, at '
 breaks write-code write-code Exception 'data abort: permission fault, level 3, writing, '
 breaks write-constant write-constant Exception 'data abort: permission fault, level 3, writing, '

@@ -70,6 +70,8 @@ mod trials {
                 "overflow-other" => on_other_core(overflow),
                 "panic-other" => on_other_core(panic_there),
                 "panic-all" => panic_everywhere(),
+                "panic-in-noise" => panic_in_noise(),
+                "abort" => abort(),
                 "out-of-memory" => out_of_memory(),
                 "exit" => exit(value.parse().unwrap_or(-1)),
                 _ => false,
@@ -398,6 +400,27 @@ mod trials {
             unsafe { abi::spawn2(panic_there, core, 2, 0, core as isize) };
         }
         panic!("as asked, by 0");
+    }
+
+    extern "C" fn print_for_ever(_: usize) {
+        loop {
+            say("noise\n");
+        }
+    }
+
+    /// The console and its lock are in use all the time.
+    fn panic_in_noise() -> bool {
+        for _ in 1..cores() {
+            // SAFETY: the function may be called with any argument.
+            unsafe { abi::spawn2(print_for_ever, 0, 2, 0, -1) };
+        }
+        sleep();
+        panic!("in the middle of noise");
+    }
+
+    fn abort() -> bool {
+        // SAFETY: no preconditions.
+        unsafe { abi::abort() }
     }
 
     fn out_of_memory() -> bool {

@@ -82,9 +82,9 @@ pub fn is_on_my_stack(range: Range<u64>) -> bool {
     }
 }
 
-/// What the core is given when it starts.
+/// What the core is given when it starts; `None` if there are no stacks for it.
 pub fn handover(core: usize) -> Option<Handover> {
-    let stacks = STACKS.get()?;
+    let stacks = STACKS.get().filter(|stacks| core < stacks.cores())?;
     Some(Handover {
         exception_stack_top: stacks.exception_stack(core).end,
         stack_top: stacks.stack(core).end,

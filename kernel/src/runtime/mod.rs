@@ -9,8 +9,9 @@
 //! 3. Plan the memory: what the tree lists, less the image, the tree, the initrd and what is
 //!    reserved; of the rest, the cores' stacks ([`stacks`]) and then the heap.
 //! 4. Build the final page tables ([`mmu`]), switch to them, move to the boot core's stack.
-//! 5. Heap, interrupt controller, timer, the other cores ([`cores`]), the disk.
-//! 6. The banner and the `hello` event, then the application: `runtime_entry`.
+//! 5. Heap, interrupt controller and timer, the other cores ([`cores`]).
+//! 6. The banner and the `hello` event, the disk ([`block`], [`fs`]) and the `disk` event.
+//! 7. The application: `runtime_entry`. It calls the runtime through the Hermit ABI ([`abi`]).
 //!
 //! # Memory
 //!

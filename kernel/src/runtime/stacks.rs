@@ -34,6 +34,11 @@ impl Stacks {
         Stacks { base, cores }
     }
 
+    /// How many cores have stacks here.
+    pub const fn cores(self) -> usize {
+        self.cores
+    }
+
     /// All of it, guard pages included.
     pub fn whole(self) -> Range<u64> {
         self.base..self.base + Self::size(self.cores)
