@@ -29,7 +29,7 @@ pub fn build(elf: &Path, out: &Path) -> Result<()> {
     let image = flatten(&bytes).with_context(|| format!("{} cannot be booted", elf.display()))?;
     output::write_whole(out, |file| Ok(file.write_all(&image.bytes)?))?;
     println!(
-        "{}: {} bytes ({} loaded, {} cleared at boot, {} symbols)",
+        "{}: {} bytes ({} loaded, {} cleared at boot, {} with symbols)",
         out.display(),
         image.bytes.len(),
         image.loaded,
@@ -42,8 +42,11 @@ pub fn build(elf: &Path, out: &Path) -> Result<()> {
 /// A flat image and what it is made of, in bytes.
 struct Image {
     bytes: Vec<u8>,
+    /// From the ELF file.
     loaded: usize,
+    /// Zeros, in the image only so that something can follow them.
     cleared: usize,
+    /// The symbol table.
     symbols: usize,
 }
 
