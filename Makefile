@@ -23,11 +23,13 @@
 #:   SMP MEM CPU  cores, memory and processor of the machine              the host's, 1G
 #:   GIC EL2      interrupt controller 2 or 3; EL2=1 boots at EL2         QEMU's choice
 #:   BUS          mmio, mmio-legacy, pci or initrd                        mmio
+#:   LOG REPORT   files for the serial line's bytes and for a report      none
+#:   TIMEOUT      seconds that all of it may take                         3600
 #:   ARGS         more arguments for the harness (target/debug/anchorite-qemu --help)
 #:   TOOLCHAIN    rustup or debian, see ci/toolchain.sh                   what there is
 
 settings := MODEL PROMPT TOKENS CTX TEMPERATURE TOP_K TOP_P SEED MODE VERIFY CONFIG SMP MEM CPU \
-            GIC EL2 BUS ARGS TOOLCHAIN GDB_ARGS
+            GIC EL2 BUS LOG REPORT TIMEOUT ARGS TOOLCHAIN GDB_ARGS
 # Handed on in the environment, letter by letter: make must not expand the `$` of a prompt.
 $(foreach s,$(settings),$(if $(filter-out undefined,$(origin $s)), \
     $(eval override $s := $$(value $s))$(eval export $s)))

@@ -54,6 +54,9 @@ esac
 [ -z "${GIC:-}" ] || set -- "$@" --gic "$GIC"
 [ "${EL2:-0}" = 0 ] || set -- "$@" --el2
 [ -z "${BUS:-}" ] || set -- "$@" --bus "$BUS"
+[ -z "${LOG:-}" ] || set -- "$@" --keep-log "$LOG"
+[ -z "${REPORT:-}" ] || set -- "$@" --report "$REPORT"
+[ -z "${TIMEOUT:-}" ] || set -- "$@" --timeout "$TIMEOUT"
 
 case $action in
 run | chat)
