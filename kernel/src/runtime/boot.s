@@ -56,7 +56,7 @@ boot_core:
     bl      early_normal
     mov     x2, x20
     bl      early_normal
-    add     x2, x20, #(2 << 20)         // the largest device tree that the protocol allows
+    add     x2, x20, #(4 << 20)         // the largest device tree, see `start.rs`
     bl      early_normal
     dsb     sy
     bl      invalidate_early_tables

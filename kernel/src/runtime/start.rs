@@ -173,9 +173,9 @@ fn stop(code: Code, message: &dyn Display, hint: &str) -> ! {
 
 /// The bytes of the device tree at `start`; `None` if there is none.
 fn device_tree_bytes(start: *const u8) -> Option<&'static [u8]> {
-    /// The first four bytes, and the most that a tree may have by the boot protocol.
     const MAGIC: u32 = 0xd00d_feed;
-    const MAX_SIZE: u32 = 2 << 20;
+    /// The boot protocol allows half of that, but QEMU doubles a tree that it is given in a file.
+    const MAX_SIZE: u32 = 4 << 20;
     let header = start.cast::<[u32; 2]>();
     if header.is_null() || !header.is_aligned() {
         return None;
@@ -185,7 +185,7 @@ fn device_tree_bytes(start: *const u8) -> Option<&'static [u8]> {
     if magic != MAGIC || size > MAX_SIZE {
         return None;
     }
-    // SAFETY: the tree is that long, within the 2 MiB that the early map reaches, and nobody
+    // SAFETY: the tree is that long, within the 4 MiB that the early map reaches, and nobody
     // writes it: it is taken out of the free memory.
     Some(unsafe { core::slice::from_raw_parts(start, size as usize) })
 }
