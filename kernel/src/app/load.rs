@@ -24,7 +24,7 @@ use crate::report::Checksum;
 
 /// Bytes of one read. Large, so that the disk's queue stays full for nearly all of the time;
 /// small against a model, so that the hash follows closely.
-pub const PIECE: usize = 4 << 20;
+pub const PIECE: usize = 8 << 20;
 /// Bytes that are hashed between two looks at the progress bar.
 const PART: usize = 512 << 10;
 /// Bytes read to find the header of a model that does not fit.

@@ -195,8 +195,8 @@ fn the_model_is_chosen_by_name() {
 
 #[test]
 fn a_failing_disk_is_reported_at_whatever_read_it_fails() {
-    // The reads of a run that goes well: two of the checksum, two of the model.
-    for reads_left in 0..4 {
+    // The reads of a run that goes well: two of the checksum, one of the model.
+    for reads_left in 0..3 {
         let run = Run::new(
             |world| {
                 model_disk(world);
