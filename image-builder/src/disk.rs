@@ -97,8 +97,19 @@ pub fn build(options: &Options) -> Result<()> {
         size::human(layout.geometry.cluster.into()),
         if options.verify { ", read back and equal" } else { "" }
     );
+    let n_ctx = Config::from_toml(&contents.config).ok().and_then(|config| config.context);
     for (name, model) in &contents.models {
-        println!("    {MODELS}/{name}: {}", size::human(model.bytes));
+        let bytes = size::human(model.bytes);
+        match model.memory_needed(n_ctx) {
+            Ok(needed) => {
+                let memory = model.bytes.saturating_add(needed.total() as u64);
+                println!("    {MODELS}/{name}: {bytes}, runs in {}", size::human(memory));
+            }
+            Err(e) => {
+                println!("    {MODELS}/{name}: {bytes}");
+                crate::say(&format!("warning: the kernel will not run {name}: {e}"));
+            }
+        }
     }
     Ok(())
 }
@@ -148,9 +159,9 @@ fn read_config(path: Option<&Path>, models: &Models) -> Result<String> {
             "{shown} asks for the model {name}, but the models are {}",
             models_names(models).join(", ")
         ),
-        None if models.len() > 1 => eprintln!(
-            "image-builder: warning: {shown} names none of the models, so boot with model=NAME"
-        ),
+        None if models.len() > 1 => crate::say(&format!(
+            "warning: {shown} names none of the models, so boot with model=NAME"
+        )),
         None => {}
     }
     Ok(text)

@@ -54,8 +54,14 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("image-builder: {e:#}");
+            say(&format!("{e:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says something on standard error. It may hold names and texts of a model, which must not drive
+/// the terminal.
+fn say(message: &str) {
+    eprintln!("image-builder: {}", kernel::report::printable(message));
 }

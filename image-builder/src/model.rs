@@ -5,6 +5,8 @@ use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use kernel::llm;
+use kernel::llm::backend::{MemoryNeeded, memory_needed};
 use kernel::llm::gguf::{Gguf, MAGIC};
 
 use crate::size;
@@ -66,6 +68,15 @@ impl ModelFile {
     /// The header, which [`ModelFile::open`] has checked.
     pub fn gguf(&self) -> Gguf<'_> {
         Gguf::parse_header(&self.header, self.bytes).expect("checked when it was opened")
+    }
+
+    /// What the kernel's engine needs to run it besides its file, with a context of `n_ctx`
+    /// positions or the engine's own choice.
+    ///
+    /// # Errors
+    /// The engine cannot run it.
+    pub fn memory_needed(&self, n_ctx: Option<usize>) -> Result<MemoryNeeded, llm::Error> {
+        memory_needed(&self.header, self.bytes, n_ctx)
     }
 
     /// The name under which a FAT volume can hold it.

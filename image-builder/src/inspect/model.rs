@@ -29,12 +29,32 @@ pub struct Model {
     alignment: u32,
     data_offset: u64,
     parameters: u64,
+    /// What it takes to run, if the kernel's engine can run it.
+    memory: Option<Memory>,
+    /// Why the engine cannot.
+    unsupported: Option<String>,
     /// The shape, by the keys of the model's architecture.
     shape: BTreeMap<String, serde_json::Value>,
     tokenizer: BTreeMap<String, serde_json::Value>,
     metadata: BTreeMap<String, serde_json::Value>,
     tensor_types: Vec<TypeUse>,
     tensors: Vec<Tensor>,
+}
+
+/// Memory that the model takes with the context that the engine chooses, in bytes.
+#[derive(Serialize)]
+struct Memory {
+    file: u64,
+    kv_cache: usize,
+    arena: usize,
+    tables: usize,
+}
+
+impl Memory {
+    fn total(&self) -> u64 {
+        let parts = [self.kv_cache, self.arena, self.tables];
+        parts.into_iter().fold(self.file, |sum, bytes| sum.saturating_add(bytes as u64))
+    }
 }
 
 /// How much of the model is of one type.
@@ -63,6 +83,14 @@ pub fn read(path: &Path) -> Result<Model> {
     let model = ModelFile::open(path)?;
     let gguf = model.gguf();
     let sum = sum(&model)?;
+    let needed = model.memory_needed(None);
+    let unsupported = needed.as_ref().err().map(ToString::to_string);
+    let memory = needed.ok().map(|needed| Memory {
+        file: model.bytes,
+        kv_cache: needed.kv_cache_bytes,
+        arena: needed.arena_bytes,
+        tables: needed.table_bytes,
+    });
     let architecture = gguf.string("general.architecture").ok().flatten().unwrap_or_default();
     Ok(Model {
         kind: "model",
@@ -74,6 +102,8 @@ pub fn read(path: &Path) -> Result<Model> {
         alignment: gguf.alignment(),
         data_offset: gguf.data_offset(),
         parameters: gguf.tensors().iter().map(TensorInfo::elements).sum(),
+        memory,
+        unsupported,
         shape: entries(&gguf, &format!("{architecture}.")),
         tokenizer: entries(&gguf, "tokenizer."),
         metadata: entries(&gguf, "general."),
@@ -159,6 +189,20 @@ impl fmt::Display for Model {
             self.gguf_version, self.alignment, self.data_offset
         )?;
         writeln!(f, "SHA-256 {} ({})", self.sha256, self.checksum)?;
+        if let Some(memory) = &self.memory {
+            let size = |bytes: usize| size::human(bytes as u64);
+            writeln!(
+                f,
+                "Runs in {}: the file, {} of KV cache, {} of scratch memory, {} of tables",
+                size::human(memory.total()),
+                size(memory.kv_cache),
+                size(memory.arena),
+                size(memory.tables)
+            )?;
+        }
+        if let Some(why) = &self.unsupported {
+            writeln!(f, "The kernel will not run it: {why}")?;
+        }
         let parts =
             [("General", &self.metadata), ("Shape", &self.shape), ("Tokenizer", &self.tokenizer)];
         for (title, entries) in parts {
@@ -174,7 +218,7 @@ impl fmt::Display for Model {
             .map(|used| {
                 vec![
                     used.kind.to_owned(),
-                    format!("{} tensors", used.tensors),
+                    format!("{} tensor{}", used.tensors, if used.tensors == 1 { "" } else { "s" }),
                     format!("{:.3} million weights", used.parameters as f64 / 1e6),
                     size::human(used.bytes),
                 ]

@@ -54,6 +54,10 @@ impl Outcome {
         String::from_utf8(self.0.stdout.clone()).unwrap()
     }
 
+    pub fn stderr(&self) -> String {
+        String::from_utf8(self.0.stderr.clone()).unwrap()
+    }
+
     /// It must have ended well.
     #[track_caller]
     pub fn succeeds(self) -> Outcome {

@@ -197,6 +197,9 @@ fn inspect_tells_what_is_inside() {
     assert_eq!(model["sha256"], file["sha256"]);
     assert_eq!(model["parameters"], 1009);
     assert_eq!(model["shape"]["block_count"], 7);
+    assert_eq!(model["memory"], serde_json::Value::Null);
+    let why = model["unsupported"].as_str().unwrap();
+    assert!(why.contains("tokenizer"), "{why}");
     assert_eq!(model["tensor_types"][0]["type"], "F32");
     assert_eq!(model["tensors"][0]["name"], "output.weight");
     assert_eq!(model["tensors"][0]["dims"], serde_json::json!([1009]));
@@ -204,6 +207,17 @@ fn inspect_tells_what_is_inside() {
     let table = place.run(["inspect", "one.gguf"]).succeeds().stdout();
     assert!(table.contains("output.weight") && table.contains("block_count"), "{table}");
     assert!(!table.contains('\x1b'), "the model drives the terminal");
+    let warned = place.run(["disk", "--out", "m.img", "one.gguf"]).stderr();
+    assert!(warned.contains("will not run one.gguf"), "{warned}");
+    assert!(!warned.contains('\x1b'), "the model drives the terminal");
+
+    // A model that the engine can run.
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../test_models/tiny.gguf");
+    let tiny = json(&["inspect", "--json", path]);
+    assert_eq!(tiny["unsupported"], serde_json::Value::Null);
+    assert_eq!(tiny["checksum"], "verified");
+    // Keys and values of 128 halves in each of 6 layers, for 256 positions.
+    assert_eq!(tiny["memory"]["kv_cache"], 2 * 128 * 2 * 6 * 256);
 
     // A changed byte is told by both.
     image[start + 97] ^= 4;
