@@ -18,21 +18,23 @@ from reference import N_CTX, SETTINGS, Reference
 
 N_GENERATED = 128
 
+# Chosen from some fifty for the size of their smallest gap between the two best logits.
 PROMPTS = [
     "Once upon a time",
     "The capital of France is",
-    "Lily and Ben went to the park.",
-    "naïve café 🙂",
-    "Hello",
-    "Question: What is the capital of Italy?\nAnswer:",
+    "One day, Lily took her red ball to the park.",
+    "🙂 Lily",
+    "Hello!",
+    "Question: What do bees make?\nAnswer:",
     "Once upon a time, there was a brave little fox named Rusty. He lived in a small house near "
     "the forest.",
-    "One sunny morning, Tom found a small key under a stone. \"What is this?\" he asked. He showed "
-    "it to Anna. \"It is a secret! Let us find out,\" said Anna. Her eyes were big. They took a "
-    "lantern and went to the hill. First they walked to an old tree. Then they took ten steps to "
-    "the left. They had to go through a dark tunnel. Anna was afraid, but Tom held her hand.",
-    "Emma could not sleep. She looked out of the window",
-    "A big dragon lived on the hill above the village.",
+    "Once upon a time, there was a kind girl named Mia. She lived in a little house near the farm "
+    "with her father. One cold morning, Mia went to the market with her grandmother. There were "
+    "many things to see. They saw fresh bread and yellow cheese. \"Hold my hand,\" said her "
+    "grandmother. \"It is easy to get lost here.\" Mia saw a man with a white kite. It was so "
+    "pretty. She stopped to look at it.",
+    "It was autumn. All the animals were looking for food for the winter.",
+    "A big dragon lived on the hill above the village. Everyone was afraid of it.",
 ]
 
 STRINGS = [
