@@ -1,0 +1,59 @@
+//! Nothing is allocated while tokens are generated. A test binary of its own, because it counts
+//! every allocation of the process.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use kernel::llm::backend::{ModelBuffer, Options, TransformerBackend};
+use kernel::llm::sampling::SamplingConfig;
+use kernel::llm::workers::SingleThread;
+
+/// The system's allocator, with a count of the allocations.
+struct Counting;
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps to the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps to the contract of `dealloc`, and `alloc` above is the system's.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations() -> usize {
+    COUNT.load(Ordering::Relaxed)
+}
+
+#[test]
+fn nothing_is_allocated_while_tokens_are_generated() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../test_models/tiny.gguf");
+    let model = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let options = Options { n_ctx: None, workers: &SingleThread, now_us: || 0 };
+    let mut backend = TransformerBackend::new(options);
+    backend.load_model(ModelBuffer::from(&model[..])).unwrap();
+    for sampling in [SamplingConfig::greedy(), SamplingConfig::creative()] {
+        backend.set_sampling_config(sampling);
+        let mut counts = Vec::with_capacity(1000);
+        let before = allocations();
+        let result = backend.infer("Once upon a time", 61, &mut |_| {
+            counts.push(allocations());
+            ControlFlow::Continue(())
+        });
+        let result = result.unwrap();
+        // The count works: the text that is kept was allocated.
+        assert!(allocations() > before && !result.output.is_empty() && counts.len() > 10);
+        assert_eq!(counts.first(), counts.last(), "{counts:?}");
+    }
+}
