@@ -128,6 +128,12 @@ answers memory-64M --disk "$small" --mem 64M --smp 1
 answers memory-4G --disk "$small" --mem 4G
 answers threads --disk "$small" --smp 4 --threads 2
 
+# A fact that the model knows.
+if boot fact --disk "$small" --prompt 'The capital of France is' --expect Paris; then
+    must_exit 0
+    verdict "$name" "$problem"
+fi
+
 # Without verifying, and without a sum to verify by.
 if boot unverified --disk "$small" --no-verify --tokens 3; then
     must_hold '^{"event":"model".*"checksum":"skipped"'
