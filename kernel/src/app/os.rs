@@ -58,7 +58,8 @@ pub fn cores() -> usize {
     unsafe { abi::available_parallelism() }
 }
 
-/// Random bits, good enough to seed a sampler.
+/// Bits that differ from run to run, good enough to seed a sampler: random ones where there are
+/// any, else the time.
 pub fn entropy() -> u64 {
     let mut bytes = [0; 8];
     // SAFETY: `bytes` is valid for writes of its length.

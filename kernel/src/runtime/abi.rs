@@ -7,11 +7,11 @@
 
 use core::ffi::c_char;
 use core::ptr;
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use alloc::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
 use hermit_abi::{
-    CLOCK_MONOTONIC, CLOCK_REALTIME, EAGAIN, EBADF, EFAULT, EINVAL, ETIMEDOUT,
+    CLOCK_MONOTONIC, CLOCK_REALTIME, EAGAIN, EBADF, EFAULT, EINVAL, ENOSYS, ETIMEDOUT,
     FUTEX_RELATIVE_TIMEOUT, O_DIRECTORY, STDERR_FILENO, STDIN_FILENO, STDOUT_FILENO, Tid,
     clockid_t, dirent64, pid_t, stat, timespec,
 };
@@ -76,9 +76,11 @@ unsafe extern "C" fn sys_realloc(
     align: usize,
     new_size: usize,
 ) -> *mut u8 {
+    let fits = |size| Layout::from_size_align(size, align).is_ok();
     match Layout::from_size_align(size, align) {
-        Ok(layout) if !ptr.is_null() && size > 0 && new_size > 0 => {
-            // SAFETY: the caller vouches for the block; the new size is not zero.
+        Ok(layout) if !ptr.is_null() && size > 0 && new_size > 0 && fits(new_size) => {
+            // SAFETY: the caller vouches for the block; the new size is not zero and, rounded up
+            // to the alignment, no more than an isize holds.
             unsafe { realloc(ptr, layout, new_size) }
         }
         _ => ptr::null_mut(),
@@ -305,26 +307,10 @@ extern "C" fn sys_abort() -> ! {
 
 // Files and the console.
 
-/// Fills `buf` from the counter: enough to seed a sampler, and no secret.
-///
-/// # Safety
-/// `buf` is null or valid for writes of `len` bytes.
+/// There is no source of bits fit for secrets, which is what the ABI promises: `ENOSYS`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn sys_read_entropy(buf: *mut u8, len: usize, flags: u32) -> isize {
-    static STATE: AtomicU64 = AtomicU64::new(0);
-    if buf.is_null() || flags != 0 {
-        return returned(-(EINVAL as isize));
-    }
-    for i in 0..len {
-        // SplitMix64's output function over a state that the counter stirs.
-        let step = time::counter() << 8 | 0x9e37_79b9_7f4a_7c15;
-        let mut z = STATE.fetch_add(step, Ordering::Relaxed).wrapping_add(step);
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        // SAFETY: valid for writes of `len` bytes, says the caller.
-        unsafe { buf.add(i).write((z >> 56) as u8) };
-    }
-    len as isize
+extern "C" fn sys_read_entropy(_buf: *mut u8, _len: usize, flags: u32) -> isize {
+    returned(-(if flags == 0 { ENOSYS } else { EINVAL } as isize))
 }
 
 /// Reads from an open file, or from the console as soon as it has at least one byte.

@@ -14,7 +14,7 @@ use super::boot::{self, Handover};
 use super::machine::{self, Cpu, EnableMethod, Machine};
 use super::psci::PsciError;
 use super::stacks::Stacks;
-use super::{devices, idle, power, psci, threads, time};
+use super::{devices, idle, mmio, power, psci, threads, time};
 
 /// The most cores that take part.
 pub const MAX_CORES: usize = machine::MAX_CPUS;
@@ -141,6 +141,9 @@ fn start(cpu: &Cpu, core: usize) -> Result<(), StartError> {
     let handover: *const Handover = HANDOVERS[core].call_once(|| handover);
     match cpu.enable_method {
         EnableMethod::Psci => {
+            // The firmware's call orders nothing: the new core must find its handover and the
+            // page tables in memory.
+            mmio::publish();
             // SAFETY: the core enters at `secondary_core` with a handover of its own that is never
             // written again.
             let result = unsafe {

@@ -49,7 +49,9 @@ pub unsafe fn set_up_interrupts(machine: &Machine<'_>) {
     if let Some(timer) = machine.timer {
         TIMER.call_once(|| timer.virtual_timer);
     }
-    let result = machine.gic.as_ref().map(|gic| {
+    // Without the timer's interrupt no sleep would end at its deadline.
+    let gic = machine.gic.as_ref().filter(|_| machine.timer.is_some());
+    let result = gic.map(|gic| {
         // SAFETY: upheld by the caller.
         let controller =
             Controller::new(gic, |region| unsafe { Mmio::new(region) }, CoreRegisters)?;
@@ -60,7 +62,7 @@ pub unsafe fn set_up_interrupts(machine: &Machine<'_>) {
     match result {
         Some(Ok(())) => return,
         Some(Err(error)) => warn!("{error}: idle cores only nap"),
-        None => warn!("no interrupt controller that we know: idle cores only nap"),
+        None => warn!("no interrupt controller and timer that we know: idle cores only nap"),
     }
     time::start_event_stream();
 }
@@ -86,14 +88,19 @@ fn set_up_core_of(controller: &dyn InterruptController) -> Result<(), IrqError> 
     TIMER.get().map_or(Ok(()), |timer| controller.enable(*timer, core))
 }
 
-/// Lets input on the console end the calling core's sleep.
+/// Lets input on the console end the calling core's sleep; false if nothing of the kind will, as
+/// its interrupt is not known.
 ///
 /// # Errors
 /// Those of the interrupt controller.
-pub fn wake_on_input() -> Result<(), IrqError> {
+pub fn wake_on_input() -> Result<bool, IrqError> {
     match (interrupts(), RECEIVER.get()) {
-        (Some(controller), Some(interrupt)) => controller.enable(*interrupt, cores::current()),
-        _ => Ok(()),
+        (Some(controller), Some(interrupt)) => {
+            controller.enable(*interrupt, cores::current()).map(|()| true)
+        }
+        (Some(_), None) => Ok(false),
+        // Without a controller the cores only nap, and look by themselves.
+        (None, _) => Ok(true),
     }
 }
 

@@ -23,7 +23,8 @@ static SLEEPING: [AtomicBool; MAX_CORES] = [const { AtomicBool::new(false) }; MA
 
 /// Waits until `condition` holds (true) or the clock reads `deadline_us` (false).
 ///
-/// Whoever makes the condition hold calls [`wake`] after that.
+/// Whoever makes the condition hold calls [`wake`] after that. The condition may be asked again
+/// after it held, and must hold then too.
 pub fn wait_until(condition: &dyn Fn() -> bool, deadline_us: Option<u64>) -> bool {
     let spin_end = time::now_us() + SPIN_US;
     while !condition() {

@@ -5,7 +5,10 @@ use core::cell::Cell;
 use log::warn;
 
 use super::console::Console;
-use super::{devices, idle};
+use super::{devices, idle, time};
+
+/// How often the receiver is looked at where it has no interrupt that ends a sleep, in µs.
+const POLL_US: u64 = 10_000;
 
 /// Waits for input, then takes what is there, at most `buf.len()` bytes. 0 only if `buf` is empty
 /// or there is no console.
@@ -27,18 +30,20 @@ pub fn read(buf: &mut [u8]) -> usize {
 }
 
 fn wait(console: &dyn Console) -> u8 {
-    if let Err(error) = devices::wake_on_input() {
+    let wakes = devices::wake_on_input().unwrap_or_else(|error| {
         warn!("the console's interrupt: {error}");
-    }
+        false
+    });
     console.set_receive_interrupt(true);
     let received = Cell::new(None);
-    idle::wait_until(
-        &|| {
+    // A byte that was taken is kept: it may be asked for again.
+    let is_here = || {
+        if received.get().is_none() {
             received.set(console.read_byte());
-            received.get().is_some()
-        },
-        None,
-    );
+        }
+        received.get().is_some()
+    };
+    while !idle::wait_until(&is_here, (!wakes).then(|| time::now_us() + POLL_US)) {}
     console.set_receive_interrupt(false);
     // There is no deadline: the wait ends with a byte.
     received.get().unwrap_or_default()

@@ -30,7 +30,7 @@ impl Ranges {
 
     /// Adds the whole pages of `range`. What lies in it already is not counted twice.
     pub fn add(&mut self, range: Range<u64>, page: u64) {
-        let start = range.start.next_multiple_of(page);
+        let Some(start) = range.start.checked_next_multiple_of(page) else { return };
         let end = range.end - range.end % page;
         if start >= end {
             return;

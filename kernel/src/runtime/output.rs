@@ -18,7 +18,13 @@ pub fn write(text: &[u8]) {
     fault::stop_if_ending();
     let Some(console) = devices::console() else { return };
     let mut line = LINE.lock();
-    line.write(text, |byte| console.write_byte(byte));
+    line.write(text, |byte| put(console, byte));
+}
+
+/// Sends one byte, unless another core has begun to end the run: then its text comes next.
+fn put(console: &dyn Console, byte: u8) {
+    fault::stop_if_ending();
+    console.write_byte(byte);
 }
 
 /// Prints `text` and a newline on a line of its own, and nothing of another core's within it.
@@ -26,7 +32,7 @@ pub fn print_line(text: fmt::Arguments<'_>) {
     fault::stop_if_ending();
     let Some(console) = devices::console() else { return };
     let mut line = LINE.lock();
-    line.begin(|byte| console.write_byte(byte));
+    line.begin(|byte| put(console, byte));
     // The console takes every byte.
     let _ = writeln!(Printer { line: &mut line, console }, "{text}");
 }
@@ -38,7 +44,7 @@ struct Printer<'a> {
 
 impl Write for Printer<'_> {
     fn write_str(&mut self, s: &str) -> fmt::Result {
-        self.line.write(s.as_bytes(), |byte| self.console.write_byte(byte));
+        self.line.write(s.as_bytes(), |byte| put(self.console, byte));
         Ok(())
     }
 }

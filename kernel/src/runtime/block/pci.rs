@@ -84,7 +84,7 @@ impl Windows {
         let fits = |space: PciSpace| space == PciSpace::Memory32 || bar == MemoryBarType::Width64;
         for (_, next, end) in self.memory.iter_mut().filter(|(space, ..)| fits(*space)) {
             // Address 0 means that a BAR has none.
-            let start = (*next).max(1).checked_next_multiple_of(bytes)?;
+            let Some(start) = (*next).max(1).checked_next_multiple_of(bytes) else { continue };
             if start.checked_add(bytes).is_some_and(|after| after <= *end) {
                 *next = start + bytes;
                 return Some(start);

@@ -20,6 +20,9 @@ const QUEUE_SIZE: usize = 16;
 /// A request takes three descriptors: its header, the data, the status.
 const DESCRIPTORS: usize = 3;
 
+/// The largest block that a disk may have, in bytes: what the metadata cache reads at once.
+const LARGEST_BLOCK: usize = 64 << 10;
+
 /// `VIRTIO_BLK_F_BLK_SIZE`: the configuration says how large a block is.
 const FEATURE_BLK_SIZE: u64 = 1 << 6;
 /// `VIRTIO_F_INDIRECT_DESC`: a request takes one entry of the queue, its descriptors lie elsewhere.
@@ -112,6 +115,9 @@ impl<T: Transport> VirtioDisk<T> {
         } else {
             transport.read_config_space::<u32>(CONFIG_BLK_SIZE)? as usize
         };
+        if block_bytes > LARGEST_BLOCK {
+            return Err(virtio_drivers::Error::Unsupported);
+        }
         // The capacity and all requests are in units of 512 bytes, but must be whole blocks.
         let sector_bytes = if block_bytes.is_power_of_two() && block_bytes > SECTOR_SIZE {
             block_bytes

@@ -54,12 +54,11 @@ impl Region {
         self.base..self.base + self.size
     }
 
-    /// A region whose end is an address too, and which is not empty.
+    /// A region that is not empty and lies where a processor's physical addresses reach.
     const fn checked(base: u64, size: u64) -> Option<Region> {
-        if size > 0 && base.checked_add(size).is_some() {
-            Some(Region { base, size })
-        } else {
-            None
+        match base.checked_add(size) {
+            Some(end) if size > 0 && end <= 1 << 48 => Some(Region { base, size }),
+            _ => None,
         }
     }
 }

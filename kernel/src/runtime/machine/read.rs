@@ -173,7 +173,10 @@ impl<'t> Machine<'t> {
     fn read_pci(&mut self, at: &At<'_, 't>) -> Result<PciHost, MachineError> {
         let ecam = at.region(0)?;
         // 1 MiB of configuration space a bus.
-        let last_in_ecam = (ecam.size >> 20).clamp(1, 256) - 1;
+        if ecam.size < 1 << 20 {
+            return Err(at.wrong("reg"));
+        }
+        let last_in_ecam = (ecam.size >> 20).min(256) - 1;
         let (first_bus, last_bus) = match at.value("bus-range") {
             None => (0, last_in_ecam as u8),
             Some(&[0, 0, 0, first, 0, 0, 0, last]) if first <= last => (first, last),
