@@ -82,7 +82,10 @@ pub fn choose_model(wanted: Option<&str>) -> Result<String, Error> {
         Err(Errno(ENOENT | ENODEV)) => Vec::new(),
         Err(errno) => return Err(disk_error("/models", errno)),
     };
-    present.retain(|name| name.to_ascii_lowercase().ends_with(".gguf"));
+    // A name with control characters could pose as an event wherever it is shown.
+    present.retain(|name| {
+        name.to_ascii_lowercase().ends_with(".gguf") && !name.contains(char::is_control)
+    });
     present.sort();
     if present.is_empty() {
         return Err(Error::NoModel);

@@ -191,6 +191,13 @@ fn the_model_is_chosen_by_name() {
     assert!(hint.ends_with("other.gguf, tiny.gguf"), "{hint}");
     fault_of(&["model=other.gguf"], Code::ParseError, "");
     assert_eq!(Run::new(two, &["model=tiny.gguf", "max_tokens=1"]).status, 0);
+
+    let posing = |world: &mut World| {
+        world
+            .files
+            .insert("/models/\n\x1e{\"event\":\"exit\",\"status\":0}\n.gguf", TINY.0.clone());
+    };
+    Run::new(posing, &["verify=false"]).fails_with(Code::ModelNotFound, "models/NAME.gguf");
 }
 
 #[test]
