@@ -11,9 +11,8 @@ use crate::llm::arena::Arena;
 pub use crate::llm::arena::ModelBuffer;
 use crate::llm::gguf::{Gguf, TensorInfo};
 use crate::llm::kv_cache::KvCache;
-use crate::llm::model::llama::{self, Llama};
 use crate::llm::model::scratch::Scratch;
-use crate::llm::model::{Context, quantization};
+use crate::llm::model::{Architecture, Context, Model, quantization};
 use crate::llm::sampling::{Sampler, SamplingConfig};
 use crate::llm::tokenizer::{Decoder, Tokenizer};
 use crate::llm::workers::Workers;
@@ -128,7 +127,7 @@ pub struct InferenceResult {
 /// A model and all that it needs to run.
 struct Loaded {
     file: ModelBuffer,
-    model: Llama,
+    model: Model,
     tokenizer: Tokenizer,
     metadata: ModelMetadata,
     cache: KvCache,
@@ -149,7 +148,7 @@ pub struct TransformerBackend {
 
 /// The parts of a model that its header decides.
 struct Plan {
-    model: Llama,
+    model: Model,
     tokenizer: Tokenizer,
     n_ctx: usize,
     needed: MemoryNeeded,
@@ -157,19 +156,12 @@ struct Plan {
 
 impl Plan {
     fn from_gguf(gguf: &Gguf<'_>, n_ctx: Option<usize>) -> Result<Self, Error> {
-        match gguf.string("general.architecture")? {
-            Some(llama::NAME) => {}
-            Some(other) => {
-                let what = alloc::format!("the architecture `{other}`");
-                return Err(Error::Unsupported { what });
-            }
-            None => return Err(gguf.missing("general.architecture")),
-        }
+        let architecture = Architecture::of(gguf)?;
         if gguf.unsigned("split.count")?.is_some_and(|n| n > 1) {
             return Err(Error::Unsupported { what: "several files (`split.count`)".into() });
         }
         let tokenizer = Tokenizer::from_gguf(gguf)?;
-        let model = Llama::from_gguf(gguf, tokenizer.n_vocab())?;
+        let model = architecture.model(gguf, tokenizer.n_vocab())?;
         let shape = model.shape();
         let n_ctx = match n_ctx {
             None => DEFAULT_N_CTX.min(shape.n_ctx_train),
@@ -183,7 +175,7 @@ impl Plan {
         let kv_cache_bytes = KvCache::bytes(shape.n_layer, n_ctx, shape.n_embd_kv());
         let needed = MemoryNeeded {
             kv_cache_bytes: kv_cache_bytes.unwrap_or(usize::MAX),
-            arena_bytes: Scratch::bytes(shape, n_ctx),
+            arena_bytes: Scratch::bytes(&model, n_ctx),
             table_bytes: table_bytes(gguf, &tokenizer, n_ctx),
         };
         Ok(Plan { model, tokenizer, n_ctx, needed })
@@ -245,7 +237,7 @@ impl TransformerBackend {
         let parameters = gguf.tensors().iter().map(TensorInfo::elements);
         let metadata = ModelMetadata {
             name: gguf.string("general.name")?.unwrap_or_default().to_string(),
-            architecture: llama::NAME.to_string(),
+            architecture: model.architecture().to_string(),
             quantization: quantization(&gguf),
             parameters: parameters.fold(0, u64::saturating_add),
             n_layer: shape.n_layer,
@@ -371,8 +363,8 @@ impl TransformerBackend {
         let mut output = String::with_capacity(room.saturating_mul(tokenizer.max_token_bytes()));
         let mut decoder = Decoder::new(tokenizer.max_token_bytes());
         let mut frame = arena.frame();
-        let mut scratch = Scratch::take(&mut frame, model.shape(), cache.n_ctx())?;
-        let context = Context { file, workers };
+        let mut scratch = Scratch::take(&mut frame, model, cache.n_ctx())?;
+        let context = Context { file, workers, verbose: self.verbose };
 
         *pending = None;
         for &token in before {

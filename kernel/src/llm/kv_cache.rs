@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use crate::llm::Error;
 use crate::llm::quantize::f32_to_f16;
@@ -96,11 +97,12 @@ impl KvCache {
         self.len += 1;
     }
 
-    /// Keys and values of one layer at the first `n` positions.
-    pub fn layer(&self, layer: usize, n: usize) -> (Side<'_>, Side<'_>) {
+    /// Keys and values of one layer at these positions.
+    pub fn layer(&self, layer: usize, positions: Range<usize>) -> (Side<'_>, Side<'_>) {
         let side = |side| {
-            let start = (layer * 2 + side) * self.n_ctx * self.n_embd_kv;
-            let data = &self.data[start..start + n * self.n_embd_kv];
+            let start = (layer * 2 + side) * self.n_ctx;
+            let rows = start + positions.start..start + positions.end;
+            let data = &self.data[rows.start * self.n_embd_kv..rows.end * self.n_embd_kv];
             Side { data, n_embd_kv: self.n_embd_kv }
         };
         (side(0), side(1))
@@ -130,7 +132,7 @@ mod tests {
         }
         assert_eq!(cache.len(), n_ctx);
         for layer in 0..n_layer {
-            let (keys, values) = cache.layer(layer, n_ctx);
+            let (keys, values) = cache.layer(layer, 0..n_ctx);
             for (side, half) in [keys, values].into_iter().enumerate() {
                 for head in 0..2 {
                     let rows: Vec<_> = half.head(head, 7).collect();

@@ -360,6 +360,23 @@ impl<'a> Array<'a> {
         self.words(ValueType::I32).map(i32::from_le_bytes)
     }
 
+    /// The elements of an array of U32, I32 or truth values, which count as 0 and 1; `None` for
+    /// another type, or if one is negative.
+    pub fn integers(&self) -> Option<impl Iterator<Item = u32> + Clone + use<'a>> {
+        let width = match self.kind {
+            ValueType::U32 | ValueType::I32 => 4,
+            ValueType::Bool => 1,
+            _ => return None,
+        };
+        let integer = |bytes: &[u8]| match bytes {
+            &[a, b, c, d] => u32::from_le_bytes([a, b, c, d]),
+            byte => u32::from(byte != [0]),
+        };
+        let integers = self.bytes.chunks_exact(width).map(integer);
+        let negative = |n: u32| self.kind == ValueType::I32 && n > i32::MAX as u32;
+        (!integers.clone().any(negative)).then_some(integers)
+    }
+
     fn words(&self, kind: ValueType) -> impl Iterator<Item = [u8; 4]> + use<'a> {
         let bytes = if self.kind == kind { self.bytes } else { &[] };
         bytes.as_chunks::<4>().0.iter().copied()

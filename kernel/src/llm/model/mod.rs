@@ -1,326 +1,202 @@
-//! Models: what every architecture's file has in common, and one module for each architecture.
+//! Models: what they are made of, and how each architecture's file says it.
+//!
+//! A [`Model`] is a description: which parts there are, in which order, and where in the file their
+//! weights lie. [`forward`] runs any of them. An architecture is one module with a function that
+//! reads such a description from a file, and one line in [`ARCHITECTURES`].
 
 #![forbid(unsafe_code)]
 
-pub mod llama;
+mod context;
+mod forward;
+mod gemma;
+mod gemma2;
+mod gemma3;
+mod gpt2;
+pub mod header;
+mod llama;
+mod phi3;
+mod qwen2;
+mod qwen3;
+pub mod reader;
+pub mod rope;
 pub mod scratch;
+pub mod tensors;
 
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
-use core::ops::Range;
+use alloc::vec::Vec;
 
-use scratch::Quantized;
+pub use context::Context;
+pub use header::Shape;
+use reader::Reader;
+use rope::Rope;
+use tensors::{Matrix, Vector};
 
 use crate::llm::Error;
 use crate::llm::gguf::{Gguf, TensorInfo};
-use crate::llm::kernels::dot;
-use crate::llm::quantize::{WeightType, dequantize_row};
-use crate::llm::workers::{Workers, for_each_chunk};
 
-/// The shape of a model, from its metadata.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Shape {
-    /// Layers.
-    pub n_layer: usize,
-    /// Width of the embedding.
-    pub n_embd: usize,
-    /// Attention heads.
-    pub n_head: usize,
-    /// Heads of keys and values; each serves `n_head / n_head_kv` attention heads.
-    pub n_head_kv: usize,
-    /// Width of a head.
-    pub head_size: usize,
-    /// Width of the part of a head that is rotated.
-    pub n_rot: usize,
-    /// Width of the feed-forward network.
-    pub n_ff: usize,
-    /// Tokens in the vocabulary.
-    pub n_vocab: usize,
-    /// Positions that the model was trained for.
-    pub n_ctx_train: usize,
-    /// Added to the mean square in RMSNorm.
-    pub norm_epsilon: f32,
-    /// Base of RoPE's frequencies.
-    pub rope_base: f32,
-    /// What RoPE multiplies positions with.
-    pub rope_scale: f32,
+/// An architecture: how a family of models is read from its files.
+pub struct Architecture {
+    /// Its name, as `general.architecture` has it.
+    pub name: &'static str,
+    /// The norms of its models.
+    norm: NormKind,
+    /// Describes a model.
+    read: fn(Reader<'_, '_>) -> Result<Model, Error>,
 }
 
-impl Shape {
-    /// Width of keys, or of values, of all heads.
-    pub fn n_embd_kv(&self) -> usize {
-        self.n_head_kv * self.head_size
-    }
+/// All architectures that the engine knows.
+pub const ARCHITECTURES: &[Architecture] = &[
+    gemma::ARCHITECTURE,
+    gemma2::ARCHITECTURE,
+    gemma3::ARCHITECTURE,
+    gpt2::ARCHITECTURE,
+    llama::ARCHITECTURE,
+    phi3::ARCHITECTURE,
+    qwen2::ARCHITECTURE,
+    qwen3::ARCHITECTURE,
+];
 
-    /// Width of the queries of all heads.
-    pub fn n_embd_q(&self) -> usize {
-        self.n_head * self.head_size
-    }
+/// A model: the network from a token to the logits of the next one.
+#[derive(Debug)]
+pub struct Model {
+    architecture: &'static str,
+    shape: Shape,
+    /// Added to the variance in norms.
+    norm_epsilon: f32,
+    /// `[n_vocab, n_embd]`.
+    token_embd: Matrix,
+    /// What embeddings are multiplied with.
+    embedding_scale: Option<f32>,
+    /// `[n_ctx_train, n_embd]`, where positions are learned.
+    position_embd: Option<Matrix>,
+    /// The ways in which heads are rotated.
+    ropes: Vec<Rope>,
+    layers: Vec<Layer>,
+    output_norm: Norm,
+    /// `[n_vocab, n_embd]`.
+    output: Linear,
+    /// Bound of the logits.
+    logit_cap: Option<f32>,
+}
 
-    /// Reads the shape from the keys of an architecture.
-    fn from_gguf(gguf: &Gguf<'_>, architecture: &str) -> Result<Self, Error> {
-        let key = |name: &str| format!("{architecture}.{name}");
-        let optional = |name: &str| -> Result<Option<usize>, Error> {
-            let key = key(name);
-            match gguf.unsigned(&key)? {
-                None => Ok(None),
-                // Numbers of this size have no meaning; what is above 2^31 would overflow later.
-                Some(n) => match usize::try_from(n) {
-                    Ok(n) if (1..1 << 31).contains(&n) => Ok(Some(n)),
-                    _ => Err(gguf.invalid(&key, &format!("is {n}, not between 1 and 2^31"))),
-                },
-            }
-        };
-        let required = |name: &str| optional(name)?.ok_or_else(|| gguf.missing(&key(name)));
+/// One layer: attention and a feed-forward network, each added to the token's state.
+#[derive(Debug)]
+struct Layer {
+    attn_norm: Norm,
+    attn: Attention,
+    /// Before attention's result is added.
+    attn_post_norm: Option<Norm>,
+    ffn_norm: Norm,
+    ffn: FeedForward,
+    /// Before the network's result is added.
+    ffn_post_norm: Option<Norm>,
+}
 
-        let n_embd = required("embedding_length")?;
-        let n_head = required("attention.head_count")?;
-        let n_head_kv = optional("attention.head_count_kv")?.unwrap_or(n_head);
-        if !n_head.is_multiple_of(n_head_kv) {
-            let why = format!("is {n_head_kv}, which does not divide the {n_head} heads");
-            return Err(gguf.invalid(&key("attention.head_count_kv"), &why));
-        }
-        let head_size = match optional("attention.key_length")? {
-            Some(size) => size,
-            None if n_embd.is_multiple_of(n_head) => n_embd / n_head,
-            None => {
-                let why = format!("is {n_head}, which does not divide the width {n_embd}");
-                return Err(gguf.invalid(&key("attention.head_count"), &why));
-            }
-        };
-        if optional("attention.value_length")?.unwrap_or(head_size) != head_size {
-            return Err(Error::Unsupported { what: "values of another width than keys".into() });
-        }
-        let n_rot = optional("rope.dimension_count")?.unwrap_or(head_size);
-        if n_rot > head_size || !n_rot.is_multiple_of(2) {
-            let why = format!("is {n_rot}, not an even number up to {head_size}");
-            return Err(gguf.invalid(&key("rope.dimension_count"), &why));
-        }
-        let epsilon = key("attention.layer_norm_rms_epsilon");
-        let norm_epsilon = gguf.float(&epsilon)?.ok_or_else(|| gguf.missing(&epsilon))?;
-        if norm_epsilon < 0.0 {
-            return Err(gguf.invalid(&epsilon, "is negative"));
-        }
-        let rope_base = gguf.float(&key("rope.freq_base"))?.unwrap_or(10_000.0);
-        if rope_base <= 0.0 {
-            return Err(gguf.invalid(&key("rope.freq_base"), "is not above 0"));
-        }
-        Ok(Shape {
-            n_layer: required("block_count")?,
-            n_embd,
-            n_head,
-            n_head_kv,
-            head_size,
-            n_rot,
-            n_ff: required("feed_forward_length")?,
-            n_vocab: 0,
-            n_ctx_train: required("context_length")?,
-            norm_epsilon,
-            rope_base,
-            rope_scale: rope_scale(gguf, architecture)?,
+/// Attention with grouped queries.
+#[derive(Debug)]
+struct Attention {
+    /// To queries, keys and values, in this order, in one map or three:
+    /// `[n_embd_q + 2 * n_embd_kv, n_embd]` in all.
+    qkv: Vec<Linear>,
+    /// Norms of each head's query and key.
+    qk_norms: Option<[Norm; 2]>,
+    /// Which of the model's ways to rotate; `None` does not.
+    rope: Option<usize>,
+    /// What queries are multiplied with.
+    query_scale: Option<f32>,
+    /// Bound of the scores.
+    score_cap: Option<f32>,
+    /// What scores are multiplied with.
+    score_scale: f32,
+    /// The positions seen, counted back from the token; `None` is all.
+    window: Option<usize>,
+    /// `[n_embd, n_embd_q]`.
+    output: Linear,
+}
+
+/// A feed-forward network.
+#[derive(Debug)]
+struct FeedForward {
+    /// If gated, to the gate and then to the values, in one map or two: `[2 * n_ff, n_embd]` in
+    /// all; else to the values only: `[n_ff, n_embd]`.
+    up: Vec<Linear>,
+    gated: bool,
+    activation: Activation,
+    /// `[n_embd, n_ff]`.
+    down: Linear,
+}
+
+/// An activation function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Activation {
+    Silu,
+    Gelu,
+}
+
+/// A linear map: `[outputs, inputs]`, with a number added to each output if there is a bias.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    weights: Matrix,
+    bias: Option<Vector>,
+}
+
+/// A norm's weights.
+#[derive(Clone, Debug)]
+enum Norm {
+    Rms { weights: Vector },
+    Layer { weights: Vector, bias: Vector },
+}
+
+/// Which norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NormKind {
+    Rms,
+    Layer,
+}
+
+impl Architecture {
+    /// The architecture of a file.
+    ///
+    /// # Errors
+    /// [`Error::ParseError`] if the file names none, [`Error::Unsupported`] if the engine does not
+    /// know it.
+    pub fn of(gguf: &Gguf<'_>) -> Result<&'static Self, Error> {
+        const KEY: &str = "general.architecture";
+        let name = gguf.string(KEY)?.ok_or_else(|| gguf.missing(KEY))?;
+        ARCHITECTURES.iter().find(|known| known.name == name).ok_or_else(|| {
+            let known: Vec<&str> = ARCHITECTURES.iter().map(|known| known.name).collect();
+            let known = known.join(", ");
+            let what = format!("the architecture `{name}`; those that work are {known}");
+            Error::Unsupported { what }
         })
     }
-}
 
-/// What positions are multiplied with, where the context was stretched by linear scaling.
-fn rope_scale(gguf: &Gguf<'_>, architecture: &str) -> Result<f32, Error> {
-    let type_key = format!("{architecture}.rope.scaling.type");
-    let kind = gguf.string(&type_key)?.unwrap_or("linear");
-    let mut factor = 0.0;
-    for name in ["rope.scaling.factor", "rope.scale_linear"] {
-        let key = format!("{architecture}.{name}");
-        if let Some(value) = gguf.float(&key)? {
-            if value < 0.0 {
-                return Err(gguf.invalid(&key, "is negative"));
-            }
-            factor = value;
-            break;
-        }
-    }
-    match kind {
-        "none" => Ok(1.0),
-        // As in llama.cpp, a factor of 0 stands for none.
-        "linear" if factor == 0.0 => Ok(1.0),
-        "linear" => Ok(1.0 / factor),
-        other => Err(Error::Unsupported { what: format!("the RoPE scaling `{other}`") }),
+    /// Finds the parts of a model with a vocabulary of `n_vocab` tokens.
+    ///
+    /// # Errors
+    /// [`Error::ParseError`] if a part is missing or malformed, [`Error::Unsupported`] if a part
+    /// or a type of weights is not known to this engine.
+    pub fn model(&self, gguf: &Gguf<'_>, n_vocab: usize) -> Result<Model, Error> {
+        (self.read)(Reader::new(gguf, self, n_vocab)?)
     }
 }
 
-/// A matrix of weights in the file: `[rows, columns]`, row-major.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Matrix {
-    kind: WeightType,
-    rows: usize,
-    columns: usize,
-    /// Where it lies in the file.
-    bytes: Range<usize>,
-}
-
-impl Matrix {
-    /// Format of the weights.
-    pub fn kind(&self) -> WeightType {
-        self.kind
+impl Model {
+    /// The name of its architecture.
+    pub fn architecture(&self) -> &'static str {
+        self.architecture
     }
 
-    /// Number of rows: of outputs.
-    pub fn rows(&self) -> usize {
-        self.rows
+    /// Its shape.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
     }
 
-    /// Number of columns: of inputs.
-    pub fn columns(&self) -> usize {
-        self.columns
-    }
-
-    /// The bytes of one row. `file` is the whole file.
-    fn row<'a>(&self, file: &'a [u8], row: usize) -> &'a [u8] {
-        let len = self.kind.row_bytes(self.columns);
-        &file[self.bytes.clone()][row * len..(row + 1) * len]
-    }
-
-    /// Writes the weights of one row to `out`.
-    pub fn dequantize_row(&self, file: &[u8], row: usize, out: &mut [f32]) {
-        dequantize_row(self.kind, self.row(file, row), out);
-    }
-
-    /// All weights in one piece, for vectors.
-    pub fn data<'a>(&self, file: &'a [u8]) -> &'a [u8] {
-        &file[self.bytes.clone()]
-    }
-}
-
-/// Takes the tensors of a model out of its file, and keeps account of them.
-struct TensorSource<'f, 'a> {
-    gguf: &'f Gguf<'a>,
-    taken: BTreeSet<String>,
-}
-
-impl<'f, 'a> TensorSource<'f, 'a> {
-    fn new(gguf: &'f Gguf<'a>) -> Self {
-        TensorSource { gguf, taken: BTreeSet::new() }
-    }
-
-    /// The matrix of this name, which must have this shape.
-    fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Matrix, Error> {
-        match self.optional(name, rows, columns)? {
-            Some(matrix) => Ok(matrix),
-            None => Err(Error::ParseError {
-                what: format!("the tensor `{name}` is missing"),
-                at: self.gguf.data_offset(),
-            }),
-        }
-    }
-
-    /// The vector of this name, which must be in F32 and have this length.
-    fn vector(&mut self, name: &str, len: usize) -> Result<Matrix, Error> {
-        let vector = self.matrix(name, 1, len)?;
-        Self::check_vector(name, &vector)?;
-        Ok(vector)
-    }
-
-    fn check_vector(name: &str, vector: &Matrix) -> Result<(), Error> {
-        match vector.kind {
-            WeightType::F32 => Ok(()),
-            kind => Err(Error::Unsupported {
-                what: format!("`{name}` in {}, where only F32 is read", kind.tensor_type()),
-            }),
-        }
-    }
-
-    fn optional(
-        &mut self,
-        name: &str,
-        rows: usize,
-        columns: usize,
-    ) -> Result<Option<Matrix>, Error> {
-        let Some(tensor) = self.gguf.tensor(name) else { return Ok(None) };
-        self.taken.insert(name.to_string());
-        let Some(kind) = WeightType::from_tensor_type(tensor.kind) else {
-            let what = format!("the tensor type {} (of `{name}`)", tensor.kind);
-            return Err(Error::Unsupported { what });
-        };
-        if tensor.dims != [columns as u64, rows as u64, 1, 1] {
-            return Err(self.wrong_shape(tensor, rows, columns));
-        }
-        match self.gguf.range(tensor) {
-            Some(bytes) => Ok(Some(Matrix { kind, rows, columns, bytes })),
-            // Only while a file is judged by its header: the matrix will not be used.
-            None => Ok(Some(Matrix { kind, rows, columns, bytes: 0..0 })),
-        }
-    }
-
-    fn wrong_shape(&self, tensor: &TensorInfo<'_>, rows: usize, columns: usize) -> Error {
-        let shape = &tensor.dims[..tensor.n_dims];
-        Error::ParseError {
-            what: format!(
-                "`{}` has the shape {shape:?}, expected [{columns}, {rows}]",
-                tensor.name
-            ),
-            at: tensor.at,
-        }
-    }
-
-    /// Makes sure that every tensor of the file was taken: one that is not used would silently
-    /// make another model.
-    fn finish(self) -> Result<(), Error> {
-        match self.gguf.tensors().iter().find(|tensor| !self.taken.contains(tensor.name)) {
-            None => Ok(()),
-            Some(tensor) => {
-                Err(Error::Unsupported { what: format!("the tensor `{}`", tensor.name) })
-            }
-        }
-    }
-}
-
-/// Where the work is done: the file's bytes and the threads.
-#[derive(Clone, Copy)]
-pub struct Context<'a> {
-    /// The whole file.
-    pub file: &'a [u8],
-    /// The threads.
-    pub workers: &'a dyn Workers,
-}
-
-/// The least rows that are worth claiming.
-const MIN_CHUNK: usize = 8;
-/// Chunks for each thread, so that a slow one holds up the others for little.
-const CHUNKS_PER_WORKER: usize = 8;
-
-impl Context<'_> {
-    /// Multiplies several matrices with the same vector: `out` gets the rows' products, one matrix
-    /// after the other. `quantized` is scratch space.
-    pub fn multiply(
-        &self,
-        matrices: &[&Matrix],
-        x: &[f32],
-        quantized: &mut Quantized<'_>,
-        out: &mut [f32],
-    ) {
-        quantized.set(x, matrices.iter().map(|matrix| matrix.kind));
-        let quantized = &*quantized;
-        let per_worker = out.len() / (self.workers.count() * CHUNKS_PER_WORKER);
-        let chunk = per_worker.max(MIN_CHUNK);
-        for_each_chunk(self.workers, out, chunk, |index, part| {
-            let mut first = index * chunk;
-            let mut part = part;
-            for matrix in matrices {
-                if first >= matrix.rows {
-                    first -= matrix.rows;
-                    continue;
-                }
-                let n = part.len().min(matrix.rows - first);
-                let (now, later) = core::mem::take(&mut part).split_at_mut(n);
-                let x = quantized.for_weights(matrix.kind);
-                for (row, out) in (first..).zip(now) {
-                    *out = dot(matrix.kind, matrix.row(self.file, row), &x);
-                }
-                (first, part) = (0, later);
-                if part.is_empty() {
-                    break;
-                }
-            }
-        });
+    /// Numbers that the angles of all its rotations are.
+    fn n_angles(&self) -> usize {
+        self.ropes.iter().map(Rope::n_rot).sum()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The scratch memory of a forward pass.
 
-use super::Shape;
+use super::Model;
 use crate::llm::Error;
 use crate::llm::arena::{Frame, Plain, slice_bytes};
 use crate::llm::kernels::Activations;
@@ -22,9 +22,9 @@ pub struct Scratch<'a> {
     pub qkv: &'a mut [f32],
     /// For each head the scores of all positions, then its result: `[n_head, n_ctx + head_size]`.
     pub heads: &'a mut [f32],
-    /// Gate and up: `[2 * n_ff]`.
+    /// Gate and values of the feed-forward network: `[2 * n_ff]`.
     pub gate_up: &'a mut [f32],
-    /// RoPE's angles: `[n_rot]`.
+    /// The angles of each of the model's rotations: `[n_rot]` for each.
     pub angles: &'a mut [f32],
     /// `[n_vocab]`.
     pub logits: &'a mut [f32],
@@ -58,9 +58,10 @@ impl<'a> Source<'a> for Counter {
 impl<'a> Scratch<'a> {
     fn from_source(
         source: &mut impl Source<'a>,
-        shape: &Shape,
+        model: &Model,
         n_ctx: usize,
     ) -> Result<Self, Error> {
+        let shape = model.shape();
         let widest = shape.n_embd.max(shape.n_embd_q()).max(shape.n_ff);
         let head_stride = n_ctx.saturating_add(shape.head_size);
         Ok(Scratch {
@@ -70,7 +71,7 @@ impl<'a> Scratch<'a> {
             qkv: source.take(shape.n_embd_q() + 2 * shape.n_embd_kv())?,
             heads: source.take(shape.n_head.saturating_mul(head_stride))?,
             gate_up: source.take(2 * shape.n_ff)?,
-            angles: source.take(shape.n_rot)?,
+            angles: source.take(model.n_angles())?,
             logits: source.take(shape.n_vocab)?,
             candidates: source.take(shape.n_vocab)?,
             quantized: Quantized {
@@ -87,15 +88,15 @@ impl<'a> Scratch<'a> {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] if the arena is smaller than [`Scratch::bytes`].
-    pub fn take(frame: &mut Frame<'a>, shape: &Shape, n_ctx: usize) -> Result<Self, Error> {
-        Self::from_source(frame, shape, n_ctx)
+    pub fn take(frame: &mut Frame<'a>, model: &Model, n_ctx: usize) -> Result<Self, Error> {
+        Self::from_source(frame, model, n_ctx)
     }
 
     /// Bytes that an arena must have for these slices.
-    pub fn bytes(shape: &Shape, n_ctx: usize) -> usize {
+    pub fn bytes(model: &Model, n_ctx: usize) -> usize {
         let mut counter = Counter(0);
         // A counter never fails; if it did, no arena would be large enough.
-        match Scratch::from_source(&mut counter, shape, n_ctx) {
+        match Scratch::from_source(&mut counter, model, n_ctx) {
             Ok(_) => counter.0,
             Err(_) => usize::MAX,
         }

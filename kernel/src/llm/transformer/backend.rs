@@ -216,15 +216,18 @@ fn models_that_need_more_than_there_is_are_unsupported() {
         file
     };
     for (file, words) in [
-        (with("general.architecture", "qwen2"), "the architecture `qwen2`"),
+        (
+            with("general.architecture", "mamba"),
+            "the architecture `mamba`; those that work are gemma,",
+        ),
         (with("tokenizer.ggml.model", "gpt2x"), "the tokenizer `gpt2x`"),
         (builder().u32("llama.expert_count", 8).build(), "experts"),
         (builder().u32("split.count", 3).build(), "several files"),
-        (builder().string("llama.rope.scaling.type", "yarn").build(), "the RoPE scaling `yarn`"),
+        (builder().string("llama.rope.scaling.type", "bent").build(), "the RoPE scaling `bent`"),
         (builder().u32("llama.attention.value_length", 3).build(), "values of another width"),
         (
-            builder().tensor_f32("blk.0.attn_q.bias", &[3], &[0.0; 3]).build(),
-            "the tensor `blk.0.attn_q.bias`",
+            builder().tensor_f32("blk.0.attn_sinks.weight", &[3], &[0.0; 3]).build(),
+            "the tensor `blk.0.attn_sinks.weight`",
         ),
     ] {
         assert!(matches!(refused(&file, words), Error::Unsupported { .. }));
@@ -261,7 +264,7 @@ fn damaged_models_are_parse_errors() {
     more[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
     refused(&more, "llama.block_count` is 4294967295");
     more[at..at + 4].copy_from_slice(&1_000_000_000_u32.to_le_bytes());
-    refused(&more, "the tensor `blk.2.attn_norm.weight` is missing");
+    refused(&more, "the tensor `blk.2.attn_q.weight` is missing");
     refused(&Builder::new().build(), "the key `general.architecture` is missing");
 }
 

@@ -5,9 +5,8 @@ use super::synthetic::Synthetic;
 use crate::llm::arena::Arena;
 use crate::llm::gguf::Gguf;
 use crate::llm::kv_cache::KvCache;
-use crate::llm::model::Context;
-use crate::llm::model::llama::Llama;
 use crate::llm::model::scratch::Scratch;
+use crate::llm::model::{Architecture, Context};
 use crate::llm::quantize::WeightType;
 use crate::llm::tokenizer::Tokenizer;
 use crate::llm::workers::tests::HostThreads;
@@ -20,15 +19,21 @@ const N_CTX: usize = 13;
 fn logits(file: &[u8], workers: &dyn Workers) -> Vec<Vec<f32>> {
     let gguf = Gguf::parse(file).unwrap();
     let n_vocab = Tokenizer::from_gguf(&gguf).unwrap().n_vocab();
-    let model = Llama::from_gguf(&gguf, n_vocab).unwrap();
+    let model = Architecture::of(&gguf).unwrap().model(&gguf, n_vocab).unwrap();
     let shape = model.shape();
     let mut cache = KvCache::try_new(shape.n_layer, N_CTX, shape.n_embd_kv()).unwrap();
-    let bytes = Scratch::bytes(shape, N_CTX);
+    let bytes = Scratch::bytes(&model, N_CTX);
     let mut arena = Arena::try_new(bytes).unwrap();
     let mut frame = arena.frame();
-    let mut scratch = Scratch::take(&mut frame, shape, N_CTX).unwrap();
+    let mut scratch = Scratch::take(&mut frame, &model, N_CTX).unwrap();
     let run = |&token: &u32| {
-        model.forward(Context { file, workers }, token, &mut cache, &mut scratch, true);
+        model.forward(
+            Context { file, workers, verbose: false },
+            token,
+            &mut cache,
+            &mut scratch,
+            true,
+        );
         scratch.logits.to_vec()
     };
     let all = TOKENS.iter().map(run).collect();

@@ -1,0 +1,39 @@
+//! The `gemma3` architecture (Gemma team 2025): `gemma2` with norms of each head's query and key
+//! instead of a bound on scores, and a window in five of six layers, whose rotation has a base of
+//! its own and is not stretched.
+
+use super::reader::Reader;
+use super::rope::Pairs;
+use super::{Architecture, Attention, Model, NormKind, gemma};
+use crate::llm::Error;
+
+/// This architecture.
+pub const ARCHITECTURE: Architecture = Architecture { name: "gemma3", norm: NormKind::Rms, read };
+
+fn read(mut reader: Reader<'_, '_>) -> Result<Model, Error> {
+    let header = &reader.header;
+    // A file without a window, or with one of 0, has none.
+    let window = header.optional_or_zero("attention.sliding_window")?;
+    let window = Some(window).filter(|&window| window > 0);
+    let is_windowed = header.windowed_layers(6)?;
+    let local_base = header.positive("rope.freq_base_swa")?.unwrap_or(10_000.0);
+    let logit_cap = header.non_negative("final_logit_softcapping")?.filter(|&cap| cap > 0.0);
+    let query_scale = Some(gemma::query_scale(&reader, 62));
+    let rope = reader.rope(Pairs::Halves)?;
+    let local = rope.local(local_base);
+    let layers = reader.layers(|reader, i| {
+        let window = window.filter(|_| is_windowed(i));
+        let qk_norms = Some(reader.qk_norms(i)?);
+        let attn = Attention {
+            qk_norms,
+            rope: Some(usize::from(window.is_some())),
+            query_scale,
+            score_scale: 1.0,
+            window,
+            ..reader.attention(i)?
+        };
+        gemma::layer(reader, i, attn)
+    })?;
+    let model = gemma::finish(reader, [rope, local].into(), layers)?;
+    Ok(Model { logit_cap, ..model })
+}

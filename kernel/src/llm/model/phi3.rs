@@ -1,0 +1,23 @@
+//! The `phi3` architecture (Abdin et al. 2024): `llama` with fused tensors, rotated halves whose
+//! frequencies have factors for short and for long contexts (LongRoPE), and queries that are scaled
+//! instead of scores. As in llama.cpp, the window of some of these models is not applied: their
+//! files do not say rightly which layers have it.
+
+use super::reader::Reader;
+use super::rope::Pairs;
+use super::{Activation, Architecture, Attention, Model, NormKind};
+use crate::llm::Error;
+
+/// This architecture.
+pub const ARCHITECTURE: Architecture = Architecture { name: "phi3", norm: NormKind::Rms, read };
+
+fn read(mut reader: Reader<'_, '_>) -> Result<Model, Error> {
+    let rope = reader.rope(Pairs::Halves)?;
+    let query_scale = Some(reader.head_scale());
+    let layers = reader.layers(|reader, i| {
+        let attn = Attention { query_scale, score_scale: 1.0, ..reader.attention(i)? };
+        let ffn = reader.gated_feed_forward(i, Activation::Silu)?;
+        reader.layer(i, attn, ffn)
+    })?;
+    reader.finish([rope].into(), layers)
+}

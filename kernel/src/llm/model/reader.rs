@@ -1,0 +1,227 @@
+//! The parts that architectures have in common, and how files name them.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::header::Header;
+use super::rope::{Pairs, Rope};
+use super::tensors::{Matrix, Tensors};
+use super::{
+    Activation, Architecture, Attention, FeedForward, Layer, Linear, Model, Norm, NormKind,
+};
+use crate::llm::Error;
+use crate::llm::gguf::Gguf;
+
+/// Reads a model's parts. Each method takes the tensors of the part that it returns.
+///
+/// Errors are the same for all: [`Error::ParseError`] if a tensor or a key is missing or malformed,
+/// [`Error::Unsupported`] if it is of a kind that the engine does not have.
+pub struct Reader<'f, 'a> {
+    /// The header.
+    pub header: Header<'f, 'a>,
+    tensors: Tensors<'f, 'a>,
+    architecture: &'static str,
+    norm: NormKind,
+    norm_epsilon: f32,
+}
+
+impl<'f, 'a> Reader<'f, 'a> {
+    /// A reader of a model of this architecture with a vocabulary of `n_vocab` tokens.
+    pub(super) fn new(
+        gguf: &'f Gguf<'a>,
+        architecture: &Architecture,
+        n_vocab: usize,
+    ) -> Result<Self, Error> {
+        let header = Header::read(gguf, architecture.name, n_vocab)?;
+        let epsilon = match architecture.norm {
+            NormKind::Rms => "attention.layer_norm_rms_epsilon",
+            NormKind::Layer => "attention.layer_norm_epsilon",
+        };
+        let norm_epsilon = header.non_negative(epsilon)?;
+        Ok(Reader {
+            norm_epsilon: norm_epsilon.ok_or_else(|| gguf.missing(&header.key(epsilon)))?,
+            header,
+            tensors: Tensors::new(gguf),
+            architecture: architecture.name,
+            norm: architecture.norm,
+        })
+    }
+
+    /// How heads are rotated.
+    pub fn rope(&mut self, pairs: Pairs) -> Result<Rope, Error> {
+        Rope::read(&self.header, &mut self.tensors, pairs)
+    }
+
+    /// The learned embeddings of positions.
+    pub fn position_embd(&mut self) -> Result<Matrix, Error> {
+        let shape = &self.header.shape;
+        self.tensors.matrix("position_embd.weight", shape.n_ctx_train, shape.n_embd)
+    }
+
+    /// All layers, each as `layer` reads it.
+    pub(super) fn layers(
+        &mut self,
+        mut layer: impl FnMut(&mut Self, usize) -> Result<Layer, Error>,
+    ) -> Result<Vec<Layer>, Error> {
+        // Grows with the tensors that are found, not with the number that the file claims.
+        let mut layers = Vec::new();
+        for i in 0..self.header.shape.n_layer {
+            layers.push(layer(self, i)?);
+        }
+        Ok(layers)
+    }
+
+    /// A layer with one norm before attention and one before the feed-forward network.
+    pub(super) fn layer(
+        &mut self,
+        i: usize,
+        attn: Attention,
+        ffn: FeedForward,
+    ) -> Result<Layer, Error> {
+        let n_embd = self.header.shape.n_embd;
+        Ok(Layer {
+            attn_norm: self.norm(&of_layer(i, "attn_norm"), n_embd)?,
+            attn,
+            attn_post_norm: None,
+            ffn_norm: self.norm(&of_layer(i, "ffn_norm"), n_embd)?,
+            ffn,
+            ffn_post_norm: None,
+        })
+    }
+
+    /// Attention over all positions, rotated in the model's first way, its scores divided by the
+    /// root of the heads' width.
+    pub(super) fn attention(&mut self, i: usize) -> Result<Attention, Error> {
+        let shape = &self.header.shape;
+        let (n_embd, n_embd_q, n_embd_kv) = (shape.n_embd, shape.n_embd_q(), shape.n_embd_kv());
+        let score_scale = self.head_scale();
+        let fused =
+            self.optional_linear(&of_layer(i, "attn_qkv"), n_embd_q + 2 * n_embd_kv, n_embd)?;
+        let qkv = match fused {
+            Some(fused) => vec![fused],
+            None => vec![
+                self.linear(&of_layer(i, "attn_q"), n_embd_q, n_embd)?,
+                self.linear(&of_layer(i, "attn_k"), n_embd_kv, n_embd)?,
+                self.linear(&of_layer(i, "attn_v"), n_embd_kv, n_embd)?,
+            ],
+        };
+        Ok(Attention {
+            qkv,
+            qk_norms: None,
+            rope: Some(0),
+            query_scale: None,
+            score_cap: None,
+            score_scale,
+            window: None,
+            output: self.linear(&of_layer(i, "attn_output"), n_embd, n_embd_q)?,
+        })
+    }
+
+    /// One over the root of the heads' width.
+    pub fn head_scale(&self) -> f32 {
+        1.0 / libm::sqrtf(self.header.shape.head_size as f32)
+    }
+
+    /// The norms of each head's query and key.
+    pub(super) fn qk_norms(&mut self, i: usize) -> Result<[Norm; 2], Error> {
+        let head_size = self.header.shape.head_size;
+        Ok([
+            self.norm(&of_layer(i, "attn_q_norm"), head_size)?,
+            self.norm(&of_layer(i, "attn_k_norm"), head_size)?,
+        ])
+    }
+
+    /// A feed-forward network without a gate.
+    pub(super) fn feed_forward(
+        &mut self,
+        i: usize,
+        activation: Activation,
+    ) -> Result<FeedForward, Error> {
+        let (n_embd, n_ff) = (self.header.shape.n_embd, self.header.shape.n_ff);
+        let up = vec![self.linear(&of_layer(i, "ffn_up"), n_ff, n_embd)?];
+        let down = self.linear(&of_layer(i, "ffn_down"), n_embd, n_ff)?;
+        Ok(FeedForward { up, gated: false, activation, down })
+    }
+
+    /// A gated feed-forward network. Gate and values are one tensor where there is no gate of its
+    /// own.
+    pub(super) fn gated_feed_forward(
+        &mut self,
+        i: usize,
+        activation: Activation,
+    ) -> Result<FeedForward, Error> {
+        let (n_embd, n_ff) = (self.header.shape.n_embd, self.header.shape.n_ff);
+        let up = of_layer(i, "ffn_up");
+        let up = match self.optional_linear(&of_layer(i, "ffn_gate"), n_ff, n_embd)? {
+            Some(gate) => vec![gate, self.linear(&up, n_ff, n_embd)?],
+            None => vec![self.linear(&up, 2 * n_ff, n_embd)?],
+        };
+        let down = self.linear(&of_layer(i, "ffn_down"), n_embd, n_ff)?;
+        Ok(FeedForward { up, gated: true, activation, down })
+    }
+
+    /// The norm of this name.
+    pub(super) fn norm(&mut self, name: &str, width: usize) -> Result<Norm, Error> {
+        let weights = self.tensors.vector(&format!("{name}.weight"), width)?;
+        Ok(match self.norm {
+            NormKind::Rms => Norm::Rms { weights },
+            NormKind::Layer => {
+                Norm::Layer { weights, bias: self.tensors.vector(&format!("{name}.bias"), width)? }
+            }
+        })
+    }
+
+    /// The model with these layers: its embedding and its output besides. Nothing may be left in
+    /// the file.
+    pub(super) fn finish(mut self, ropes: Vec<Rope>, layers: Vec<Layer>) -> Result<Model, Error> {
+        let shape = self.header.shape.clone();
+        let token_embd = self.tensors.matrix("token_embd.weight", shape.n_vocab, shape.n_embd)?;
+        let output_norm = self.norm("output_norm", shape.n_embd)?;
+        let output = match self.optional_linear("output", shape.n_vocab, shape.n_embd)? {
+            Some(output) => output,
+            // The embedding serves as the output too.
+            None => Linear { weights: token_embd.clone(), bias: None },
+        };
+        self.tensors.finish()?;
+        Ok(Model {
+            architecture: self.architecture,
+            shape,
+            norm_epsilon: self.norm_epsilon,
+            token_embd,
+            embedding_scale: None,
+            position_embd: None,
+            ropes,
+            layers,
+            output_norm,
+            output,
+            logit_cap: None,
+        })
+    }
+
+    /// The linear map of this name, with a bias if the file has one.
+    fn linear(&mut self, name: &str, rows: usize, columns: usize) -> Result<Linear, Error> {
+        let weights = self.tensors.matrix(&format!("{name}.weight"), rows, columns)?;
+        let bias = self.tensors.optional_vector(&format!("{name}.bias"), rows)?;
+        Ok(Linear { weights, bias })
+    }
+
+    /// The linear map of this name, if there is one.
+    fn optional_linear(
+        &mut self,
+        name: &str,
+        rows: usize,
+        columns: usize,
+    ) -> Result<Option<Linear>, Error> {
+        if self.header.gguf().tensor(&format!("{name}.weight")).is_none() {
+            return Ok(None);
+        }
+        self.linear(name, rows, columns).map(Some)
+    }
+}
+
+/// The name of a part of a layer.
+pub fn of_layer(i: usize, part: &str) -> String {
+    format!("blk.{i}.{part}")
+}

@@ -1,0 +1,189 @@
+//! Rotary position embedding (Su et al. 2021), with the ways to stretch it over longer contexts:
+//! linear scaling, factors for each frequency (Llama 3, LongRoPE) and YaRN (Peng et al. 2023).
+//! The numbers follow ggml's `ggml_rope_cache_init`.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use super::header::Header;
+use super::tensors::Tensors;
+use crate::llm::Error;
+use crate::llm::kernels::{rotate_halves, rotate_neighbours};
+
+/// Which numbers of a head make a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pairs {
+    /// Two neighbours.
+    Neighbours,
+    /// One of the first half and its counterpart in the second (GPT-NeoX's order).
+    Halves,
+}
+
+/// How the heads of a layer are rotated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    pairs: Pairs,
+    /// Width of the part of a head that is rotated.
+    n_rot: usize,
+    /// Base of the frequencies.
+    base: f32,
+    /// What positions are multiplied with: below 1 where a context is stretched.
+    scale: f32,
+    /// What divides the frequencies, one for each pair.
+    factors: Factors,
+    yarn: Option<Yarn>,
+    /// What cosines and sines are multiplied with.
+    magnitude: f32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Factors {
+    None,
+    One(Vec<f32>),
+    /// LongRoPE: others where the context is longer than the one trained first.
+    ByContext {
+        short: Option<Vec<f32>>,
+        long: Option<Vec<f32>>,
+        n_ctx_original: usize,
+    },
+}
+
+/// The pairs between which YaRN goes over from frequencies as they are to scaled ones.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Yarn {
+    low: f32,
+    high: f32,
+}
+
+impl Yarn {
+    /// Rotations over the original context at which the change starts and ends: the paper's β and
+    /// α, for which all models have these.
+    const FAST: f32 = 32.0;
+    const SLOW: f32 = 1.0;
+
+    fn new(n_rot: usize, n_ctx_original: usize, base: f32) -> Self {
+        let n_rot = n_rot as f32;
+        let pair = |rotations: f32| {
+            let ratio = n_ctx_original as f32 / (rotations * 2.0 * core::f32::consts::PI);
+            n_rot * libm::logf(ratio) / (2.0 * libm::logf(base))
+        };
+        Yarn {
+            low: libm::floorf(pair(Self::FAST)).max(0.0),
+            high: libm::ceilf(pair(Self::SLOW)).min(n_rot - 1.0),
+        }
+    }
+
+    /// The share of the frequency as it is at a pair.
+    fn share(&self, pair: usize) -> f32 {
+        let y = (pair as f32 - self.low) / (self.high - self.low).max(0.001);
+        1.0 - y.clamp(0.0, 1.0)
+    }
+}
+
+impl Rope {
+    /// The rotation that header and tensors of a model ask for.
+    ///
+    /// # Errors
+    /// [`Error::ParseError`] if one of its numbers makes no sense, [`Error::Unsupported`] if it is
+    /// stretched in an unknown way.
+    pub fn read(
+        header: &Header<'_, '_>,
+        tensors: &mut Tensors<'_, '_>,
+        pairs: Pairs,
+    ) -> Result<Self, Error> {
+        let head_size = header.shape.head_size;
+        let n_rot = header.optional("rope.dimension_count")?.unwrap_or(head_size);
+        if n_rot > head_size || !n_rot.is_multiple_of(2) {
+            let why = format!("is {n_rot}, not an even number up to {head_size}");
+            return Err(header.invalid("rope.dimension_count", &why));
+        }
+        let base = header.positive("rope.freq_base")?.unwrap_or(10_000.0);
+        let n_ctx_original = header.optional("rope.scaling.original_context_length")?;
+        let n_ctx_original = n_ctx_original.unwrap_or(header.shape.n_ctx_train);
+
+        let kind = header.string("rope.scaling.type")?.unwrap_or("linear");
+        if !["none", "linear", "longrope", "yarn"].contains(&kind) {
+            return Err(Error::Unsupported { what: format!("the RoPE scaling `{kind}`") });
+        }
+        let mut factor = header.non_negative("rope.scaling.factor")?;
+        if factor.is_none() {
+            factor = header.non_negative("rope.scale_linear")?;
+        }
+        // As in llama.cpp, a factor of 0 stands for none.
+        let factor = factor.filter(|&factor| kind != "none" && factor != 0.0).unwrap_or(1.0);
+
+        let mut numbers = |name: &str| tensors.optional_numbers(name, n_rot / 2);
+        let factors = match numbers("rope_freqs.weight")? {
+            Some(factors) => Factors::One(factors),
+            None => {
+                let long = numbers("rope_factors_long.weight")?;
+                let short = numbers("rope_factors_short.weight")?;
+                match (&short, &long) {
+                    (None, None) => Factors::None,
+                    _ => Factors::ByContext { short, long, n_ctx_original },
+                }
+            }
+        };
+        let mut magnitude = header.positive("rope.scaling.attn_factor")?.unwrap_or(1.0);
+        let mut yarn = None;
+        if kind == "yarn" {
+            yarn = Some(Yarn::new(n_rot, n_ctx_original, base));
+            if factor > 1.0 {
+                magnitude *= 1.0 + 0.1 * libm::logf(factor);
+            }
+        }
+        Ok(Rope { pairs, n_rot, base, scale: 1.0 / factor, factors, yarn, magnitude })
+    }
+
+    /// The same rotation with frequencies of another base, not stretched: for layers that see a
+    /// window only.
+    pub fn local(&self, base: f32) -> Self {
+        Rope {
+            base,
+            scale: 1.0,
+            factors: Factors::None,
+            yarn: None,
+            magnitude: 1.0,
+            ..self.clone()
+        }
+    }
+
+    /// Width of the part of a head that is rotated.
+    pub fn n_rot(&self) -> usize {
+        self.n_rot
+    }
+
+    /// Writes cosine and sine of each pair's angle at this position: `[n_rot]`. `n_ctx` is the
+    /// length of the context.
+    pub fn angles(&self, position: usize, n_ctx: usize, out: &mut [f32]) {
+        let factors = match &self.factors {
+            Factors::None => None,
+            Factors::One(factors) => Some(factors),
+            Factors::ByContext { long, n_ctx_original, .. } if n_ctx > *n_ctx_original => {
+                long.as_ref()
+            }
+            Factors::ByContext { short, .. } => short.as_ref(),
+        };
+        // As ggml does: the angle falls by repeated multiplication, rounding included.
+        let step = libm::powf(self.base, -2.0 / self.n_rot as f32);
+        let mut theta = position as f32;
+        for (i, pair) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            let plain = theta / factors.map_or(1.0, |factors| factors[i]);
+            let mut angle = self.scale * plain;
+            if let Some(yarn) = self.yarn {
+                let share = yarn.share(i);
+                angle = angle * (1.0 - share) + plain * share;
+            }
+            *pair = [libm::cosf(angle) * self.magnitude, libm::sinf(angle) * self.magnitude];
+            theta *= step;
+        }
+    }
+
+    /// Rotates a head by `angles`.
+    pub fn rotate(&self, head: &mut [f32], angles: &[f32]) {
+        match self.pairs {
+            Pairs::Neighbours => rotate_neighbours(head, angles),
+            Pairs::Halves => rotate_halves(head, angles),
+        }
+    }
+}
