@@ -44,7 +44,13 @@ class Reference:
         self.ctx = ll.llama_init_from_model(self.model, cp)
         self.vocab = ll.llama_model_get_vocab(self.model)
         self.n_vocab = ll.llama_vocab_n_tokens(self.vocab)
-        self.eos = ll.llama_vocab_eos(self.vocab)
+        self.bos, self.eos = ll.llama_vocab_bos(self.vocab), ll.llama_vocab_eos(self.vocab)
+        self.add_bos = ll.llama_vocab_get_add_bos(self.vocab)
+
+    def close(self) -> None:
+        """Gives up the context and the model."""
+        ll.llama_free(self.ctx)
+        ll.llama_model_free(self.model)
 
     def tokenize(self, text: str, add_special: bool = True) -> list[int]:
         """Token ids; special tokens in the text are text."""

@@ -1,15 +1,17 @@
 //! The engine against llama.cpp: the same tokens for the same text, and the same 128 tokens after
 //! each of ten prompts. `test_models/goldens.py` made the files that this reads.
 
+mod support;
+
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 
 use kernel::llm::backend::{ModelBuffer, Options, TransformerBackend};
 use kernel::llm::gguf::Gguf;
 use kernel::llm::tokenizer::Tokenizer;
 use kernel::llm::workers::SingleThread;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
+
+use support::{hex, read, read_model};
 
 #[derive(Deserialize)]
 struct Generations {
@@ -39,24 +41,10 @@ struct Tokenization {
     tokens: Vec<u32>,
 }
 
-fn path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../test_models").join(name)
-}
-
-fn read(name: &str) -> Vec<u8> {
-    let path = path(name);
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[test]
 fn greedy_text_is_that_of_llama_cpp() {
-    let model = read("tiny.gguf");
     let goldens: Generations = serde_json::from_slice(&read("goldens/tiny.json")).unwrap();
-    assert_eq!(hex(&Sha256::digest(&model)), goldens.model_sha256, "goldens of another model");
+    let model = read_model("tiny.gguf", &goldens.model_sha256);
     assert_eq!(goldens.runs.len(), 10);
 
     let options = Options { n_ctx: None, workers: &SingleThread, now_us: || 0 };
@@ -100,5 +88,52 @@ fn tokens_are_those_of_llama_cpp() {
     let generations: Generations = serde_json::from_slice(&read("goldens/tiny.json")).unwrap();
     for Generation { prompt, prompt_tokens, .. } in &generations.runs {
         assert_eq!(&tokenizer.encode(prompt, true, false), prompt_tokens, "{prompt:?}");
+    }
+}
+
+#[derive(Deserialize)]
+struct Perplexities {
+    models: std::collections::BTreeMap<String, Measured>,
+}
+
+#[derive(Deserialize)]
+struct Measured {
+    sha256: String,
+    /// One list for each order in which llama.cpp may add up.
+    after_each_chunk: Vec<Vec<f64>>,
+}
+
+#[test]
+fn perplexity_is_that_of_llama_cpp() {
+    let goldens: Perplexities = serde_json::from_slice(&read("goldens/perplexity.json")).unwrap();
+    let text = String::from_utf8(read("goldens/perplexity.txt")).unwrap();
+    assert!(!goldens.models.is_empty());
+    for (name, measured) in &goldens.models {
+        let model = read_model(name, &measured.sha256);
+        let options = Options { n_ctx: None, workers: &SingleThread, now_us: || 0 };
+        let mut backend = TransformerBackend::new(options);
+        backend.load_model(ModelBuffer::from(&model[..])).unwrap();
+        let mut after_each = Vec::new();
+        let result = backend
+            .perplexity(&text, &mut |so_far| {
+                after_each.push(so_far.perplexity);
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        let theirs = &measured.after_each_chunk;
+        assert!(after_each.len() >= 5 && theirs.iter().all(|list| list.len() == after_each.len()));
+        for (i, ours) in after_each.iter().enumerate() {
+            let least = theirs.iter().map(|list| list[i]).fold(f64::INFINITY, f64::min);
+            let most = theirs.iter().map(|list| list[i]).fold(0.0, f64::max);
+            // As near to llama.cpp's figures as these are to each other.
+            let spread = most - least;
+            assert!(
+                (least - spread..=most + spread).contains(ours),
+                "{name}, piece {i}: {ours}, llama.cpp's are {least} to {most}"
+            );
+        }
+        assert_eq!((result.chunks, result.n_chunks), (after_each.len(), after_each.len()));
+        assert_eq!(result.tokens, after_each.len() * 127);
+        assert_eq!(result.perplexity, after_each[after_each.len() - 1]);
     }
 }

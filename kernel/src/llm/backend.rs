@@ -2,9 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+mod perplexity;
+
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
+
+pub use perplexity::Perplexity;
 
 use crate::llm::Error;
 use crate::llm::arena::Arena;

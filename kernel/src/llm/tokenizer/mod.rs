@@ -106,6 +106,11 @@ impl Tokenizer {
         })
     }
 
+    /// The token with which texts begin, if the model wants one.
+    pub fn begin(&self) -> Option<u32> {
+        self.bos.filter(|_| self.add_bos)
+    }
+
     /// Number of tokens.
     pub fn n_vocab(&self) -> usize {
         self.vocab.len()
@@ -126,8 +131,8 @@ impl Tokenizer {
     /// without, such names are text like any other.
     pub fn encode(&self, text: &str, add_special: bool, parse_special: bool) -> Vec<u32> {
         let mut tokens = Vec::new();
-        if add_special && self.add_bos {
-            tokens.extend(self.bos);
+        if add_special {
+            tokens.extend(self.begin());
         }
         let mut after_special = true;
         for part in self.split_specials(text, parse_special) {
