@@ -5,12 +5,12 @@
 #:   make test     every check and test, the boots in QEMU included
 #:   make build    the kernel's image and the commands for the host
 #:   make debug    boot with gdb attached and symbols loaded (gdb's arguments: GDB_ARGS)
-#:   make setup    install what the above need; each of them does so itself
+#:   make setup    install what all of these need; each also does so for itself
 #:   make clean    remove what was built
 #:
 #: Settings, with what they are if not given (make run PROMPT="It was late" TOKENS=40 SMP=2):
 #:
-#:   MODEL        a file in test_models/, or any path to a GGUF file      tiny.gguf
+#:   MODEL        a path to a GGUF file, or one in test_models/           tiny.gguf
 #:   PROMPT       the text to go on from                                  Once upon a time
 #:   TOKENS       tokens to generate at most                              128
 #:   CTX          positions of the context                                256
@@ -33,13 +33,16 @@ settings := MODEL PROMPT TOKENS CTX TEMPERATURE TOP_K TOP_P SEED MODE VERIFY CON
 # Handed on in the environment, letter by letter: make must not expand the `$` of a prompt.
 $(foreach s,$(settings),$(if $(filter-out undefined,$(origin $s)), \
     $(eval override $s := $$(value $s))$(eval export $s)))
+# Whatever else the command line sets is a slip (`TOKEN=4`), and must not go unnoticed.
+unknown := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v)))
+$(if $(unknown),$(error there is no setting $(unknown): `make help` lists them))
 
 .PHONY: help setup build run chat debug test clean
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
 
 setup:
-	@ci/setup.sh test
+	@ci/setup.sh all
 
 build:
 	@ci/setup.sh build

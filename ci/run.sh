@@ -3,7 +3,9 @@
 #
 #   ci/run.sh run|chat|debug
 #
-# The settings come in the environment: `make help` lists them.
+# The settings come in the environment: `make help` lists them. Ends with the harness's exit status
+# (`make` makes a 2 of each failure): 0 all well, 1 the run failed, 2 a wrong setting, 3 QEMU is
+# missing or died, 4 a timeout.
 set -eu
 cd "$(dirname "$0")/.."
 action=$1
@@ -22,6 +24,14 @@ if [ -n "${CONFIG:-}" ] && [ ! -f "$CONFIG" ]; then
     exit 2
 fi
 
+for switch in "VERIFY=${VERIFY:-1}" "EL2=${EL2:-0}"; do
+    case $switch in *=0 | *=1) ;; *)
+        echo "$switch: expected 0 or 1" >&2
+        exit 2
+        ;;
+    esac
+done
+
 if [ "$action" = debug ]; then
     ci/setup.sh debug
     ci/build.sh debugger
@@ -31,32 +41,26 @@ else
 fi
 disk=$(ci/disk.sh "$model" "${CONFIG:-}")
 
-# PROMPT the harness takes from the environment itself.
+# PROMPT the harness takes from the environment itself. Values are joined to their flags, or the
+# harness would take `-1` for a flag.
 set -- --kernel target/anchorite.img --disk "$disk"
-[ -z "${TOKENS:-}" ] || set -- "$@" --tokens "$TOKENS"
-[ -z "${CTX:-}" ] || set -- "$@" --ctx "$CTX"
-[ -z "${TEMPERATURE:-}" ] || set -- "$@" --temperature "$TEMPERATURE"
-[ -z "${TOP_K:-}" ] || set -- "$@" --top-k "$TOP_K"
-[ -z "${TOP_P:-}" ] || set -- "$@" --top-p "$TOP_P"
-[ -z "${SEED:-}" ] || set -- "$@" --seed "$SEED"
-[ -z "${MODE:-}" ] || set -- "$@" --mode "$MODE"
-case ${VERIFY:-1} in
-1 | true | yes) ;;
-0 | false | no) set -- "$@" --no-verify ;;
-*)
-    echo "VERIFY=$VERIFY: expected 0 or 1" >&2
-    exit 2
-    ;;
-esac
-[ -z "${SMP:-}" ] || set -- "$@" --smp "$SMP"
-[ -z "${MEM:-}" ] || set -- "$@" --mem "$MEM"
-[ -z "${CPU:-}" ] || set -- "$@" --cpu "$CPU"
-[ -z "${GIC:-}" ] || set -- "$@" --gic "$GIC"
+[ -z "${TOKENS:-}" ] || set -- "$@" "--tokens=$TOKENS"
+[ -z "${CTX:-}" ] || set -- "$@" "--ctx=$CTX"
+[ -z "${TEMPERATURE:-}" ] || set -- "$@" "--temperature=$TEMPERATURE"
+[ -z "${TOP_K:-}" ] || set -- "$@" "--top-k=$TOP_K"
+[ -z "${TOP_P:-}" ] || set -- "$@" "--top-p=$TOP_P"
+[ -z "${SEED:-}" ] || set -- "$@" "--seed=$SEED"
+[ -z "${MODE:-}" ] || set -- "$@" "--mode=$MODE"
+[ "${VERIFY:-1}" = 1 ] || set -- "$@" --no-verify
+[ -z "${SMP:-}" ] || set -- "$@" "--smp=$SMP"
+[ -z "${MEM:-}" ] || set -- "$@" "--mem=$MEM"
+[ -z "${CPU:-}" ] || set -- "$@" "--cpu=$CPU"
+[ -z "${GIC:-}" ] || set -- "$@" "--gic=$GIC"
 [ "${EL2:-0}" = 0 ] || set -- "$@" --el2
-[ -z "${BUS:-}" ] || set -- "$@" --bus "$BUS"
-[ -z "${LOG:-}" ] || set -- "$@" --keep-log "$LOG"
-[ -z "${REPORT:-}" ] || set -- "$@" --report "$REPORT"
-[ -z "${TIMEOUT:-}" ] || set -- "$@" --timeout "$TIMEOUT"
+[ -z "${BUS:-}" ] || set -- "$@" "--bus=$BUS"
+[ -z "${LOG:-}" ] || set -- "$@" "--keep-log=$LOG"
+[ -z "${REPORT:-}" ] || set -- "$@" "--report=$REPORT"
+[ -z "${TIMEOUT:-}" ] || set -- "$@" "--timeout=$TIMEOUT"
 
 case $action in
 run | chat)

@@ -5,6 +5,7 @@
 #   ci/setup.sh run      and QEMU
 #   ci/setup.sh test     and what the tests look at disk images and code with
 #   ci/setup.sh debug    what `run` needs, and gdb
+#   ci/setup.sh all      all of these
 #
 # Packages are installed with apt-get, where there is one; elsewhere the script says what it would
 # need and stops. SETUP=check in the environment only says what is missing, as a failure.
@@ -12,7 +13,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 purpose=${1:-test}
-case $purpose in build | run | test | debug) ;; *)
+case $purpose in build | run | test | debug | all) ;; *)
     sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
@@ -41,12 +42,12 @@ check() {
 # What is missing of the system's packages.
 need cc 'gcc libc6-dev'
 [ "$purpose" = build ] || need qemu-system-aarch64 qemu-system-arm
-case $purpose in
-test)
+case $purpose in test | all)
     need fsck.fat dosfstools
     need mcopy mtools
     ;;
-debug)
+esac
+case $purpose in debug | all)
     need gdb-multiarch gdb-multiarch
     ;;
 esac
@@ -77,12 +78,15 @@ if ! rust_is_there; then
         exit 1
     fi
     packages="$packages rustc-web cargo-web rust-web-src lld"
-    [ "$purpose" != test ] || packages="$packages rustfmt-web rust-web-clippy"
-elif [ "$purpose" = test ] && ! tools_are_there; then
+    case $purpose in test | all) packages="$packages rustfmt-web rust-web-clippy" ;; esac
+elif case $purpose in test | all) ! tools_are_there ;; *) false ;; esac; then
     if [ "$(ci/toolchain.sh which host)" = rustup ] && has rustup; then
         check 'rustfmt and clippy (rustup component add rustfmt clippy)'
         say 'adding components to Rust: rustup component add rustfmt clippy'
-        rustup component add rustfmt clippy </dev/null
+        rustup component add rustfmt clippy </dev/null || {
+            say 'rustup cannot fetch them, see above. Is there a way to the network?'
+            exit 1
+        }
     else
         packages="$packages rustfmt-web rust-web-clippy"
     fi
@@ -118,28 +122,40 @@ if ! has apt-get; then
     exit 1
 fi
 
+by_hand() {
+    say 'as root, please run this, then try again:'
+    say "    apt-get update && apt-get install --no-install-recommends$packages"
+    case $packages in *rustc-web*)
+        say 'Where there is no rustc-web, as on Ubuntu, get Rust from https://rustup.rs first.'
+        ;;
+    esac
+    exit 1
+}
 as_root=
 if [ "$(id -u)" != 0 ]; then
-    has sudo || {
-        say 'please run as root, then try again:'
-        say "    apt-get update && apt-get install --no-install-recommends$packages"
-        exit 1
-    }
+    has sudo || by_hand
     as_root=sudo
 fi
 say "installing with apt-get:$packages"
 export DEBIAN_FRONTEND=noninteractive
+# Another apt may be at work, as on a machine that has just been started: wait for it.
+apt="$as_root apt-get -o DPkg::Lock::Timeout=120 -qq"
 # The lists may be older than the packages, or not there at all.
-# shellcheck disable=SC2086 # packages is a list
-$as_root apt-get update -qq </dev/null >&2
+# shellcheck disable=SC2086 # apt and packages are lists
+$apt update </dev/null >&2 || say 'apt-get update failed, see above; trying with the lists there are'
+# Ubuntu and older Debians have no such Rust; without it nothing else is of use.
+case $packages in *rustc-web*)
+    apt-cache show rustc-web >/dev/null 2>&1 || {
+        say 'this system has no package with Rust for aarch64-unknown-none: get Rust from'
+        say 'https://rustup.rs, then run this again.'
+        exit 1
+    }
+    ;;
+esac
 # shellcheck disable=SC2086
-$as_root apt-get install -y -qq --no-install-recommends $packages </dev/null >&2 || {
-    say 'apt-get failed, see above.'
-    case $packages in *rustc-web*)
-        say 'Where there are no such packages, get Rust from https://rustup.rs and try again.'
-        ;;
-    esac
-    exit 1
+$apt install -y --no-install-recommends $packages </dev/null >&2 || {
+    say 'apt-get failed, see above: is there a way to the network, is another apt at work?'
+    by_hand
 }
 rust_is_there || {
     say "the Rust of this system is older than Cargo.toml asks for: see https://rustup.rs"

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use kernel::app::config::Config;
 use kernel::report::Code;
 
 use crate::command::{Accelerator, Bus, Device, Host, Machine};
@@ -331,6 +332,13 @@ impl Cli {
         if self.no_verify {
             settings.push(("verify".into(), "false".into()));
         }
+        // What has a flag is checked as the guest will do it. What --set gives is not, so that it
+        // can be seen what the guest says to it.
+        let words: Vec<String> =
+            settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        Config::default()
+            .apply_arguments(words.iter().map(String::as_str))
+            .map_err(|error| error.to_string())?;
         for (key, value) in &self.set {
             if settings.iter().any(|(given, _)| given == key) {
                 return Err(format!("the guest's setting `{key}` is given twice"));

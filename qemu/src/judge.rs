@@ -217,7 +217,10 @@ impl Run<'_> {
                 self.last_words(),
                 self.before_that()
             ),
-            hint: "run its command line by hand (it is in --report FILE, or see --print)".into(),
+            hint: "the reason is QEMU's own: most often the processor, the memory or a further \
+                   argument. --print shows its command line; `qemu-system-aarch64 -machine virt \
+                   -cpu help` lists the processors"
+                .into(),
         })
     }
 

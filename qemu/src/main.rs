@@ -1,8 +1,8 @@
 //! Boots Anchorite in QEMU, shows what it says and judges it.
 //!
 //! The way through: [`cli`] turns arguments into a plan, [`command`] the plan's machine into
-//! QEMU's command line, [`run`] starts it and takes the serial line apart with [`serial`],
-//! [`judge`] says what to think of it, [`report`] writes it down.
+//! QEMU's command line, [`mod@run`] starts it and takes the serial line apart with [`serial`],
+//! [`mod@judge`] says what to think of it, [`report`] writes it down.
 
 mod child;
 mod cli;

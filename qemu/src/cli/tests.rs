@@ -75,6 +75,24 @@ fn options_become_boot_arguments_under_the_kernels_names() {
 }
 
 #[test]
+fn values_that_the_guest_would_refuse_are_refused_before_it_starts() {
+    for (words, named) in [
+        ("--tokens 0", "max_tokens"),
+        ("--ctx 0", "context"),
+        ("--temperature=-1", "temperature"),
+        ("--temperature nan", "temperature"),
+        ("--top-p 2", "top_p"),
+        ("--threads 0", "threads"),
+        ("--log loud", "log"),
+        ("--model a/b.gguf", "model"),
+    ] {
+        let message = plan(words).unwrap_err();
+        assert!(message.contains(&format!("`{named}` takes")), "{words}: {message}");
+    }
+    assert_eq!(boot_arguments(&plan("--set colour=red").unwrap()), [("colour", "red")]);
+}
+
+#[test]
 fn a_setting_given_twice_is_refused() {
     assert!(plan("--tokens 5 --set max_tokens=7").unwrap_err().contains("max_tokens"));
     assert!(plan("--set a=1 --set a=2").unwrap_err().contains("`a`"));
