@@ -26,6 +26,7 @@
 #:   LOG REPORT   files for the serial line's bytes and for a report      none
 #:   TIMEOUT      seconds that all of it may take                         3600
 #:   ARGS         more arguments for the harness (target/debug/anchorite-qemu --help)
+#:                ARGS and GDB_ARGS are cut at each blank, quotes or not
 #:   TOOLCHAIN    rustup or debian, see ci/toolchain.sh                   what there is
 
 settings := MODEL PROMPT TOKENS CTX TEMPERATURE TOP_K TOP_P SEED MODE VERIFY CONFIG SMP MEM CPU \
