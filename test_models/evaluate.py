@@ -1,7 +1,7 @@
 """Loss of GGUF files on held-out documents, by llama.cpp, in nats a token; facts known.
 
-Every document is read alone, from bos; the loss is that of all its tokens after
-bos, its eos included.
+Every document is read alone, from bos where the tokenizer has one; the loss is that of
+all its tokens after the first, its eos included.
 """
 
 import argparse
@@ -57,8 +57,7 @@ def main() -> None:
     """Prints a line for each file and each kind of document."""
     here = Path(__file__).parent
     arg = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arg.add_argument("models", type=Path, nargs="*",
-                     default=[here / "build" / "tiny-f16.gguf", here / "tiny.gguf"])
+    arg.add_argument("models", type=Path, nargs="+", help="facts are asked of the last one")
     arg.add_argument("--corpus", type=Path, default=here / "build")
     arg.add_argument("--documents", type=int, default=120)
     args = arg.parse_args()

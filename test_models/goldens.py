@@ -1,4 +1,5 @@
-"""Writes what llama.cpp makes of the model: goldens/tiny.json and goldens/tokenizer.json.
+"""Writes what llama.cpp makes of a model: goldens/tiny.json and goldens/tokenizer.json, or
+goldens/tiny-gpt2.json and goldens/tokenizer-gpt2.json.
 
 Generation never stops at eos: a golden is 128 tokens whatever comes, and says
 where the first eos is. Every step's gap between the best and the second-best
@@ -19,23 +20,25 @@ from reference import N_CTX, SETTINGS, Reference
 N_GENERATED = 128
 
 # Chosen from some fifty for the size of their smallest gap between the two best logits.
-PROMPTS = [
-    "Once upon a time",
-    "The capital of France is",
-    "One day, Lily took her red ball to the park.",
-    "🙂 Lily",
-    "Hello!",
-    "Question: What do bees make?\nAnswer:",
-    "Once upon a time, there was a brave little fox named Rusty. He lived in a small house near "
-    "the forest.",
-    "Once upon a time, there was a kind girl named Mia. She lived in a little house near the farm "
-    "with her father. One cold morning, Mia went to the market with her grandmother. There were "
-    "many things to see. They saw fresh bread and yellow cheese. \"Hold my hand,\" said her "
-    "grandmother. \"It is easy to get lost here.\" Mia saw a man with a white kite. It was so "
-    "pretty. She stopped to look at it.",
-    "It was autumn. All the animals were looking for food for the winter.",
-    "A big dragon lived on the hill above the village. Everyone was afraid of it.",
-]
+PROMPTS = {
+    "tiny": [
+        "Once upon a time",
+        "The capital of France is",
+        "One day, Lily took her red ball to the park.",
+        "🙂 Lily",
+        "Hello!",
+        "Question: What do bees make?\nAnswer:",
+        "Once upon a time, there was a brave little fox named Rusty. He lived in a small house near "
+        "the forest.",
+        "Once upon a time, there was a kind girl named Mia. She lived in a little house near the farm "
+        "with her father. One cold morning, Mia went to the market with her grandmother. There were "
+        "many things to see. They saw fresh bread and yellow cheese. \"Hold my hand,\" said her "
+        "grandmother. \"It is easy to get lost here.\" Mia saw a man with a white kite. It was so "
+        "pretty. She stopped to look at it.",
+        "It was autumn. All the animals were looking for food for the winter.",
+        "A big dragon lived on the hill above the village. Everyone was afraid of it.",
+    ],
+}
 
 STRINGS = [
     "", " ", "  ", "   ", "        ", "\n", "\n\n", "\t", " \t \n ", "a", " a", "  a", "a ",
@@ -46,10 +49,16 @@ STRINGS = [
     "日本語のテキスト", "中文", "한국어", "Привет, мир", "שלום", "مرحبا", "🙂", "👩‍👩‍👧‍👦 🇫🇷 👍🏽", "𝔘𝔫𝔦𝔠𝔬𝔡𝔢",
     "0", "1234567890", "3.14159", "1,000,000", "a1b2c3", "...", "?!", "\"quoted\" 'text'",
     "--- *** ###", "<s>", "</s>", "<unk>", "<0x41>", "<s>Hello</s>", "▁", "▁▁a▁b",
+    "<|endoftext|>", "Hi<|endoftext|>Hi",
     "fn main() {\n    println!(\"{}\", 1 + 2);\n}\n", "if (a<b && c>=d) return x[0];",
     "line one\nline two\r\nline three", "tab\tseparated\tvalues", "\u0001\u001b[0m\u007f",
     "\ufeffbyte order mark", "zero\u200bwidth", "Question: What is ice made of?\nAnswer:",
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "....................", "it's don't we'll",
+    "IT'S DON'T 'tis 's'd 're've'm", "it\u2019s", "x'", "a  b   c", "a \n b", "end \n\n  ",
+    "word \u3000word", "\u00a0 \u00a0x", "x\u00b2 \u00bd \u2167 \u0663\u0664", "snake_case_name",
+    "$9.99 50% #1", "(a)[b]{c}",
+    "\u0939\u093f\u0928\u094d\u0926\u0940", "\u0e20\u0e32\u0e29\u0e32\u0e44\u0e17\u0e22",
+    "\U0001f600\U0001f600", "e\u0301e\u0301",
 ]
 
 
@@ -114,7 +123,7 @@ def main() -> None:
     """Writes or checks both files and prints the smallest gaps."""
     here = Path(__file__).parent
     arg = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arg.add_argument("--model", type=Path, default=here / "tiny.gguf")
+    arg.add_argument("model", type=Path)
     arg.add_argument("--out", type=Path, default=here / "goldens")
     arg.add_argument("--prompts", nargs="*", help="try these, write nothing")
     arg.add_argument("--check", action="store_true", help="compare with --out, write nothing")
@@ -125,7 +134,7 @@ def main() -> None:
             "model": args.model.name,
             "model_sha256": hashlib.sha256(args.model.read_bytes()).hexdigest()}
     model, plain = Reference(args.model), Reference(args.model, repack=False)
-    runs = [generate(model, plain, prompt) for prompt in args.prompts or PROMPTS]
+    runs = [generate(model, plain, prompt) for prompt in args.prompts or PROMPTS[args.model.stem]]
     for run in runs:
         print(f"gap {run['min_gap']:.4f} at {run['min_gap_at']:3}, eos at {run['eos_at']}, "
               f"without repacking {run['without_repacking']}, {run['prompt'][:40]!r}")
@@ -133,8 +142,9 @@ def main() -> None:
     if args.prompts:
         return
     files = {
-        "tiny.json": {**head, "settings": SETTINGS, "n_generated": N_GENERATED, "runs": runs},
-        "tokenizer.json": {
+        f"{args.model.stem}.json": {
+            **head, "settings": SETTINGS, "n_generated": N_GENERATED, "runs": runs},
+        f"{args.model.stem.replace('tiny', 'tokenizer', 1)}.json": {
             **head, "settings": {"add_special": True, "parse_special": False},
             "strings": [{"text": s, "tokens": model.tokenize(s)} for s in STRINGS]},
     }

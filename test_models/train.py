@@ -1,9 +1,7 @@
-"""Trains the tiny llama model on the tokenised corpus.
+"""Trains a tiny model on the tokenised corpus.
 
-The model is llama.cpp's `llama` architecture: RMSNorm, RoPE over adjacent
-pairs, grouped-query attention, SwiGLU, an untied output. Documents are packed
-into rows of 256 tokens under a block-diagonal causal mask, so each one is
-learned exactly as it is met later: alone, from its first position on.
+Documents are packed into rows of 256 tokens under a block-diagonal causal mask,
+so each one is learned exactly as it is met later: alone, from its first position on.
 
 The schedule is warm-up, constant, linear decay, measured in wall-clock time:
 the run ends when its minutes are used up, however many tokens that was.
@@ -18,121 +16,47 @@ import json
 import signal
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+import gpt2
+import llama
 
-@dataclass(frozen=True)
-class Shape:
-    """Hyperparameters; the names are those of the GGUF keys."""
-
-    n_vocab: int = 2048
-    n_ctx: int = 256
-    n_embd: int = 256
-    n_layer: int = 6
-    n_ff: int = 1536
-    n_head: int = 8
-    n_head_kv: int = 4
-    norm_eps: float = 1e-5
-    rope_base: float = 10000.0
+MODELS = {"llama": llama, "gpt2": gpt2}
 
 
-def init_params(shape: Shape, generator: torch.Generator) -> dict[str, torch.Tensor]:
+def init_params(model, shape, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """Initial weights by GGUF tensor name, matrices as [n_out, n_in]."""
-    embd, kv = shape.n_embd, shape.n_embd // shape.n_head * shape.n_head_kv
-    residual = 0.02 / (2 * shape.n_layer) ** 0.5
-
-    def normal(rows: int, cols: int, std: float = 0.02) -> torch.Tensor:
-        return torch.randn(rows, cols, generator=generator) * std
-
-    params = {
-        "token_embd.weight": normal(shape.n_vocab, embd),
-        "output.weight": normal(shape.n_vocab, embd),
-        "output_norm.weight": torch.ones(embd),
-    }
-    for i in range(shape.n_layer):
-        params |= {
-            f"blk.{i}.attn_norm.weight": torch.ones(embd),
-            f"blk.{i}.attn_q.weight": normal(embd, embd, 0.04),
-            f"blk.{i}.attn_k.weight": normal(kv, embd, 0.04),
-            f"blk.{i}.attn_v.weight": normal(kv, embd, 0.04),
-            f"blk.{i}.attn_output.weight": normal(embd, embd, residual * 2),
-            f"blk.{i}.ffn_norm.weight": torch.ones(embd),
-            f"blk.{i}.ffn_gate.weight": normal(shape.n_ff, embd, 0.04),
-            f"blk.{i}.ffn_up.weight": normal(shape.n_ff, embd, 0.04),
-            f"blk.{i}.ffn_down.weight": normal(embd, shape.n_ff, residual * 2),
-        }
-    return params
+    return {name: torch.randn(size, generator=generator) * start if len(size) == 2
+            else torch.full(size, start) for name, (size, start) in model.tensors(shape).items()}
 
 
-def rope_table(shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin, [n_ctx, head_size / 2]."""
-    head = shape.n_embd // shape.n_head
-    freq = shape.rope_base ** (-torch.arange(0, head, 2, dtype=torch.float64) / head)
-    angle = torch.outer(torch.arange(shape.n_ctx, dtype=torch.float64), freq)
-    return angle.cos().float(), angle.sin().float()
-
-
-def rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotates the pairs (x[2i], x[2i+1]) of x, [batch, n_ctx, heads, head_size]."""
-    a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = cos[:, None], sin[:, None]
-    return torch.stack((a * cos - b * sin, a * sin + b * cos), -1).flatten(-2).to(x.dtype)
-
-
-def loss_fn(params, shape: Shape, table, tokens, segments) -> torch.Tensor:
+def loss_fn(model, params, shape, tokens, segments) -> torch.Tensor:
     """Mean loss in nats of the next token within each document.
 
     tokens and segments are [batch, n_ctx]; segment 0 is padding.
     """
-    batch, n_ctx = tokens.shape
-    head = shape.n_embd // shape.n_head
+    n_ctx = tokens.shape[1]
     same = segments[:, :, None] == segments[:, None, :]
-    mask = (same & torch.ones(n_ctx, n_ctx, dtype=torch.bool).tril())[:, None]
-    cos, sin = table
-
-    def norm(x, weight):
-        return F.rms_norm(x.float(), (shape.n_embd,), weight, shape.norm_eps)
-
-    x = F.embedding(tokens, params["token_embd.weight"])
-    for i in range(shape.n_layer):
-        def p(name):
-            return params[f"blk.{i}.{name}.weight"]
-
-        h = norm(x, p("attn_norm"))
-        qkv = F.linear(h, torch.cat((p("attn_q"), p("attn_k"), p("attn_v"))))
-        q, k, v = qkv.unflatten(-1, (-1, head)).split(
-            (shape.n_head, shape.n_head_kv, shape.n_head_kv), dim=2)
-        k = rope(k, cos, sin).repeat_interleave(shape.n_head // shape.n_head_kv, dim=2)
-        v = v.repeat_interleave(shape.n_head // shape.n_head_kv, dim=2)
-        q = rope(q, cos, sin)
-        a = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
-        x = x + F.linear(a.transpose(1, 2).flatten(2), p("attn_output"))
-        h = norm(x, p("ffn_norm"))
-        gate_up = F.linear(h, torch.cat((p("ffn_gate"), p("ffn_up"))))
-        gate, up = gate_up.chunk(2, dim=-1)
-        x = x + F.linear(F.silu(gate) * up, p("ffn_down"))
-
+    mask = same & torch.ones(n_ctx, n_ctx, dtype=torch.bool).tril()
     use = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] > 0)
     targets = torch.where(use, tokens[:, 1:], -100)
-    x = norm(x, params["output_norm.weight"])[:, :-1]
-    logits = F.linear(x, params["output.weight"]).float()
+    logits = model.logits(params, shape, tokens, mask)[:, :-1].float()
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
 class Weights:
     """All parameters in one shared buffer, and a buffer of gradients for each worker.
 
-    Matrices come first, norms last, so that the optimizer sees two tensors.
+    Matrices come first, vectors last, so that the optimizer sees two tensors.
     """
 
-    def __init__(self, shape: Shape, seed: int, workers: int):
-        named = init_params(shape, torch.Generator().manual_seed(seed))
+    def __init__(self, model, shape, seed: int, workers: int):
+        named = init_params(model, shape, torch.Generator().manual_seed(seed))
         named = dict(sorted(named.items(), key=lambda item: -item[1].ndim))
         self.sizes = {name: p.shape for name, p in named.items()}
         self.n_decayed = sum(p.numel() for p in named.values() if p.ndim == 2)
@@ -152,14 +76,14 @@ class Weights:
         return params
 
 
-def compute(worker: int, weights: Weights, shape: Shape, args, batches, barrier, losses) -> None:
+def compute(worker: int, weights: Weights, shape, args, batches, barrier, losses) -> None:
     """One worker: for each batch, the gradient of its share of the rows.
 
     `batches` is shared: row indices of the batch, or -1 in front when all is done.
     """
     torch.set_num_threads(1)
     rows = Rows(args.data, "train")
-    params, table = weights.params(worker), rope_table(shape)
+    params, model = weights.params(worker), MODELS[args.arch]
     batch_loss = torch.compile(loss_fn) if args.compile else loss_fn
     while True:
         barrier.wait()
@@ -168,7 +92,7 @@ def compute(worker: int, weights: Weights, shape: Shape, args, batches, barrier,
         mine = batches[worker::args.workers]
         weights.grads[worker].zero_()
         with torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bf16"):
-            loss = batch_loss(params, shape, table, *rows[mine])
+            loss = batch_loss(model, params, shape, *rows[mine])
         loss.backward()
         losses[worker] = loss.item()
         barrier.wait()
@@ -199,10 +123,10 @@ def save(path: Path, state: dict) -> None:
 
 def main() -> None:
     """Trains until the time is used up; resumes from the checkpoint if there is one."""
-    build = Path(__file__).parent / "build"
     arg = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arg.add_argument("--data", type=Path, default=build / "rows.npz", help="from tokenizer.py")
-    arg.add_argument("--checkpoint", type=Path, default=build / "tiny.pt")
+    arg.add_argument("arch", choices=MODELS)
+    arg.add_argument("--data", type=Path, required=True, help="from tokenizer.py")
+    arg.add_argument("--checkpoint", type=Path, required=True)
     arg.add_argument("--minutes", type=float, default=65, help="wall-clock budget, all of it")
     arg.add_argument("--decay", type=float, default=0.25, help="last part of it that decays")
     arg.add_argument("--batch", type=int, default=8, help="rows of 256 tokens a step")
@@ -215,11 +139,12 @@ def main() -> None:
 
     rows, valid = Rows(args.data, "train"), Rows(args.data, "valid")
     filled = (rows.segments > 0).sum(1)
-    shape = Shape(n_vocab=rows.n_vocab)
-    weights = Weights(shape, args.seed, args.workers)
-    decayed, norms = weights.flat[:weights.n_decayed], weights.flat[weights.n_decayed:]
+    model = MODELS[args.arch]
+    shape = model.Shape(n_vocab=rows.n_vocab)
+    weights = Weights(model, shape, args.seed, args.workers)
+    decayed, vectors = weights.flat[:weights.n_decayed], weights.flat[weights.n_decayed:]
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1},
-                                   {"params": norms, "weight_decay": 0.0}],
+                                   {"params": vectors, "weight_decay": 0.0}],
                                   lr=args.lr, betas=(0.9, 0.98), eps=1e-8, fused=True)
     step, tokens, spent = 0, 0, 0.0
     if args.checkpoint.exists():
@@ -256,7 +181,7 @@ def main() -> None:
         barrier.wait()  # and have finished
         grad = weights.grads.mean(0)
         grad *= min(1.0, 1.0 / (grad.norm().item() + 1e-6))
-        decayed.grad, norms.grad = grad[:weights.n_decayed], grad[weights.n_decayed:]
+        decayed.grad, vectors.grad = grad[:weights.n_decayed], grad[weights.n_decayed:]
         rate = min(1.0, (step + 1) / 100, (budget - spent) / (budget * args.decay) + 0.01)
         for group in optimizer.param_groups:
             group["lr"] = args.lr * rate
@@ -274,11 +199,12 @@ def main() -> None:
             last_save = spent
             params = weights.views(weights.flat)
             with torch.no_grad():
-                parts = [loss_fn(params, shape, rope_table(shape), *valid[i::64]).item()
+                parts = [loss_fn(model, params, shape, *valid[i::64]).item()
                          for i in range(8)]
             print(f"step {step} held-out loss {np.mean(parts):.4f}", flush=True)
             save(args.checkpoint, {
-                "shape": asdict(shape), "params": {k: p.clone() for k, p in params.items()},
+                "arch": args.arch, "shape": asdict(shape),
+                "params": {k: p.clone() for k, p in params.items()},
                 "optimizer": optimizer.state_dict(), "step": step, "tokens": tokens,
                 "seconds": spent})
     batches.fill_(-1)
