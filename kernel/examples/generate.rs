@@ -193,8 +193,8 @@ impl log::Log for Stderr {
 }
 
 fn check() -> Result<(), String> {
-    for (name, test) in llm::self_tests() {
-        let detail = test().map_err(|error| format!("{name}: {error}"))?;
+    for (name, outcome) in llm::self_tests() {
+        let detail = outcome.map_err(|error| format!("{name}: {error}"))?;
         eprintln!("{name}: {detail}");
     }
     Ok(())

@@ -33,8 +33,8 @@ pub fn run(workers: &dyn Workers) -> Result<(), Error> {
     report("clock", clock());
     report("sha256", sha256());
     report("team", team(workers));
-    for (name, test) in llm::self_tests() {
-        report(name, test());
+    for (name, outcome) in llm::self_tests() {
+        report(&name, outcome);
     }
     if failed == 0 { Ok(()) } else { Err(Error::TestsFailed(failed)) }
 }

@@ -6,7 +6,7 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
 use crate::llm::Error;
-use crate::llm::quantize::{BlockQ8_0, BlockQ8K};
+use crate::llm::quantize::{BlockQ8_0, BlockQ8_1, BlockQ8K};
 use crate::llm::sampling::Candidate;
 
 /// Alignment of the buffers here: a page, so that a disk's DMA can fill them and no cache line is
@@ -104,12 +104,15 @@ unsafe impl Plain for u32 {}
 // SAFETY: its fields are, and they leave no gap (asserted below).
 unsafe impl Plain for BlockQ8_0 {}
 // SAFETY: its fields are, and they leave no gap (asserted below).
+unsafe impl Plain for BlockQ8_1 {}
+// SAFETY: its fields are, and they leave no gap (asserted below).
 unsafe impl Plain for BlockQ8K {}
 // SAFETY: its fields are, and they leave no gap (asserted below).
 unsafe impl Plain for Candidate {}
 
 const _: () = assert!(
     size_of::<BlockQ8_0>() == 4 + 32
+        && size_of::<BlockQ8_1>() == 8 + 32
         && size_of::<BlockQ8K>() == 4 + 256 + 32
         && size_of::<Candidate>() == 4 + 4 + 4
 );

@@ -373,7 +373,7 @@ fn data_size_overflow() {
 
 #[test]
 fn types_have_the_sizes_of_ggml() {
-    for kind in TensorType::ALL {
+    for &kind in TensorType::ALL {
         assert!(!TensorType::is_removed(kind.id));
         assert_eq!(TensorType::from_id(kind.id), Some(kind));
         assert_eq!(kind.size_of(3 * kind.block_weights), Some(3 * kind.block_bytes));

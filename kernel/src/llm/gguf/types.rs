@@ -78,61 +78,66 @@ pub struct TensorType {
     pub block_bytes: u64,
 }
 
-const fn kind(id: u32, name: &'static str, block_weights: u64, block_bytes: u64) -> TensorType {
-    TensorType { id, name, block_weights, block_bytes }
+/// Makes a constant of each type, and the list of them.
+macro_rules! tensor_types {
+    ($($name:ident = $id:literal: $weights:literal in $bytes:literal,)*) => {
+        impl TensorType {
+            $(
+                #[doc = concat!("`", stringify!($name), "`: weights in a block, bytes of it: ",
+                    stringify!($weights), ", ", stringify!($bytes), ".")]
+                pub const $name: TensorType = TensorType {
+                    id: $id,
+                    name: stringify!($name),
+                    block_weights: $weights,
+                    block_bytes: $bytes,
+                };
+            )*
+
+            /// Every type that ggml has. The numbers that are missing are of types it has removed.
+            pub const ALL: &[TensorType] = &[$(TensorType::$name),*];
+        }
+    };
+}
+
+tensor_types! {
+    F32 = 0: 1 in 4,
+    F16 = 1: 1 in 2,
+    Q4_0 = 2: 32 in 18,
+    Q4_1 = 3: 32 in 20,
+    Q5_0 = 6: 32 in 22,
+    Q5_1 = 7: 32 in 24,
+    Q8_0 = 8: 32 in 34,
+    Q8_1 = 9: 32 in 36,
+    Q2_K = 10: 256 in 84,
+    Q3_K = 11: 256 in 110,
+    Q4_K = 12: 256 in 144,
+    Q5_K = 13: 256 in 176,
+    Q6_K = 14: 256 in 210,
+    Q8_K = 15: 256 in 292,
+    IQ2_XXS = 16: 256 in 66,
+    IQ2_XS = 17: 256 in 74,
+    IQ3_XXS = 18: 256 in 98,
+    IQ1_S = 19: 256 in 50,
+    IQ4_NL = 20: 32 in 18,
+    IQ3_S = 21: 256 in 110,
+    IQ2_S = 22: 256 in 82,
+    IQ4_XS = 23: 256 in 136,
+    I8 = 24: 1 in 1,
+    I16 = 25: 1 in 2,
+    I32 = 26: 1 in 4,
+    I64 = 27: 1 in 8,
+    F64 = 28: 1 in 8,
+    IQ1_M = 29: 256 in 56,
+    BF16 = 30: 1 in 2,
+    TQ1_0 = 34: 256 in 54,
+    TQ2_0 = 35: 256 in 66,
+    MXFP4 = 39: 32 in 17,
+    NVFP4 = 40: 64 in 36,
+    Q1_0 = 41: 128 in 18,
+    Q2_0 = 42: 64 in 18,
 }
 
 impl TensorType {
-    /// 32-bit floating point.
-    pub const F32: TensorType = kind(0, "F32", 1, 4);
-    /// 16-bit floating point.
-    pub const F16: TensorType = kind(1, "F16", 1, 2);
-    /// 4-bit weights with one scale for 32.
-    pub const Q4_0: TensorType = kind(2, "Q4_0", 32, 18);
-    /// 8-bit weights with one scale for 32.
-    pub const Q8_0: TensorType = kind(8, "Q8_0", 32, 34);
-    /// 6-bit weights with one scale for 16 and one for 256.
-    pub const Q6_K: TensorType = kind(14, "Q6_K", 256, 210);
-
-    /// Every type that ggml has. The numbers that are missing are of types it has removed.
-    pub const ALL: [TensorType; 35] = [
-        TensorType::F32,
-        TensorType::F16,
-        TensorType::Q4_0,
-        kind(3, "Q4_1", 32, 20),
-        kind(6, "Q5_0", 32, 22),
-        kind(7, "Q5_1", 32, 24),
-        TensorType::Q8_0,
-        kind(9, "Q8_1", 32, 36),
-        kind(10, "Q2_K", 256, 84),
-        kind(11, "Q3_K", 256, 110),
-        kind(12, "Q4_K", 256, 144),
-        kind(13, "Q5_K", 256, 176),
-        TensorType::Q6_K,
-        kind(15, "Q8_K", 256, 292),
-        kind(16, "IQ2_XXS", 256, 66),
-        kind(17, "IQ2_XS", 256, 74),
-        kind(18, "IQ3_XXS", 256, 98),
-        kind(19, "IQ1_S", 256, 50),
-        kind(20, "IQ4_NL", 32, 18),
-        kind(21, "IQ3_S", 256, 110),
-        kind(22, "IQ2_S", 256, 82),
-        kind(23, "IQ4_XS", 256, 136),
-        kind(24, "I8", 1, 1),
-        kind(25, "I16", 1, 2),
-        kind(26, "I32", 1, 4),
-        kind(27, "I64", 1, 8),
-        kind(28, "F64", 1, 8),
-        kind(29, "IQ1_M", 256, 56),
-        kind(30, "BF16", 1, 2),
-        kind(34, "TQ1_0", 256, 54),
-        kind(35, "TQ2_0", 256, 66),
-        kind(39, "MXFP4", 32, 17),
-        kind(40, "NVFP4", 64, 36),
-        kind(41, "Q1_0", 128, 18),
-        kind(42, "Q2_0", 64, 18),
-    ];
-
     /// The type of this number.
     pub fn from_id(id: u32) -> Option<Self> {
         TensorType::ALL.iter().find(|kind| kind.id == id).copied()

@@ -19,7 +19,7 @@ use scalar as active;
 
 pub use elementwise::*;
 
-use crate::llm::quantize::{ActivationType, BlockQ8_0, BlockQ8K, WeightType};
+use crate::llm::quantize::{ActivationType, BlockQ8_0, BlockQ8_1, BlockQ8K, WeightType};
 
 /// Lanes in which floating-point sums run.
 pub const LANES: usize = 4;
@@ -40,9 +40,13 @@ pub enum Activations<'a> {
     F32(&'a [f32]),
     /// Rounded to F16, for weights in F16.
     F16(&'a [f32]),
-    /// For Q4_0 and Q8_0.
+    /// Rounded to BF16, for weights in BF16.
+    BF16(&'a [f32]),
+    /// For weights in blocks of 32 without an offset.
     Q8_0(&'a [BlockQ8_0]),
-    /// For Q6_K.
+    /// For weights in blocks of 32 with an offset.
+    Q8_1(&'a [BlockQ8_1]),
+    /// For weights in blocks of 256.
     Q8K(&'a [BlockQ8K]),
 }
 
@@ -52,7 +56,9 @@ impl Activations<'_> {
         match self {
             Activations::F32(_) => ActivationType::F32,
             Activations::F16(_) => ActivationType::F16,
+            Activations::BF16(_) => ActivationType::BF16,
             Activations::Q8_0(_) => ActivationType::Q8_0,
+            Activations::Q8_1(_) => ActivationType::Q8_1,
             Activations::Q8K(_) => ActivationType::Q8_K,
         }
     }
@@ -64,14 +70,8 @@ impl Activations<'_> {
 /// # Panics
 /// The activations are in another format.
 pub fn dot(kind: WeightType, row: &[u8], x: &Activations<'_>) -> f32 {
-    match (kind, *x) {
-        (WeightType::F32, Activations::F32(x)) => active::dot_f32(row.as_chunks().0, x),
-        (WeightType::F16, Activations::F16(x)) => active::dot_f16(row.as_chunks().0, x),
-        (WeightType::Q4_0, Activations::Q8_0(x)) => active::dot_q4_0(row.as_chunks().0, x),
-        (WeightType::Q8_0, Activations::Q8_0(x)) => active::dot_q8_0(row.as_chunks().0, x),
-        (WeightType::Q6_K, Activations::Q8K(x)) => active::dot_q6_k(row.as_chunks().0, x),
-        (kind, x) => panic!("{kind:?} weights with {:?} activations", x.kind()),
-    }
+    assert!(kind.activations() == x.kind(), "{kind:?} weights with {:?} activations", x.kind());
+    active::dot(kind, row, x)
 }
 
 /// The dot product of F16 numbers, as bits, with F32 ones.

@@ -6,10 +6,22 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::{LANES, scalar};
+use super::{Activations, LANES, scalar};
 use crate::llm::quantize::{
-    BlockQ8_0, BlockQ8K, F16Bytes, F32Bytes, Q4_0Bytes, Q6KBytes, Q8_0Bytes, f16_to_f32, scale,
+    BlockQ8_0, BlockQ8K, F16Bytes, F32Bytes, WeightType, f16_to_f32, scale,
 };
+
+/// The dot product of a row of weights with activations: see [`super::dot`].
+pub fn dot(kind: WeightType, row: &[u8], x: &Activations<'_>) -> f32 {
+    match (kind, *x) {
+        (WeightType::F32, Activations::F32(x)) => dot_f32(row.as_chunks().0, x),
+        (WeightType::F16, Activations::F16(x)) => dot_f16(row.as_chunks().0, x),
+        (WeightType::Q4_0, Activations::Q8_0(x)) => dot_q4_0(row.as_chunks().0, x),
+        (WeightType::Q8_0, Activations::Q8_0(x)) => dot_q8_0(row.as_chunks().0, x),
+        (WeightType::Q6_K, Activations::Q8K(x)) => dot_q6_k(row.as_chunks().0, x),
+        _ => scalar::dot(kind, row, x),
+    }
+}
 
 /// For each function of [`on_neon`] one that is safe to call.
 macro_rules! everywhere {
@@ -27,9 +39,9 @@ everywhere! {
     fn dot_f16(weights: &[F16Bytes], x: &[f32]) -> f32;
     fn dot_f16_cache(weights: &[u16], x: &[f32]) -> f32;
     fn add_scaled_f16(out: &mut [f32], factor: f32, values: &[u16]);
-    fn dot_q4_0(weights: &[Q4_0Bytes], x: &[BlockQ8_0]) -> f32;
-    fn dot_q8_0(weights: &[Q8_0Bytes], x: &[BlockQ8_0]) -> f32;
-    fn dot_q6_k(weights: &[Q6KBytes], x: &[BlockQ8K]) -> f32;
+    fn dot_q4_0(weights: &[[u8; 18]], x: &[BlockQ8_0]) -> f32;
+    fn dot_q8_0(weights: &[[u8; 34]], x: &[BlockQ8_0]) -> f32;
+    fn dot_q6_k(weights: &[[u8; 210]], x: &[BlockQ8K]) -> f32;
 }
 
 /// The kernels.
@@ -215,7 +227,7 @@ mod on_neon {
     }
 
     #[target_feature(enable = "neon")]
-    pub fn dot_q4_0(weights: &[Q4_0Bytes], x: &[BlockQ8_0]) -> f32 {
+    pub fn dot_q4_0(weights: &[[u8; 18]], x: &[BlockQ8_0]) -> f32 {
         dot_blocks(weights, x, |block, x| {
             let pairs = load_u8(block, 2);
             let eight = vdupq_n_s8(8);
@@ -232,7 +244,7 @@ mod on_neon {
     }
 
     #[target_feature(enable = "neon")]
-    pub fn dot_q8_0(weights: &[Q8_0Bytes], x: &[BlockQ8_0]) -> f32 {
+    pub fn dot_q8_0(weights: &[[u8; 34]], x: &[BlockQ8_0]) -> f32 {
         dot_blocks(weights, x, |block, x| {
             let mut sums = vdupq_n_s32(0);
             for at in [0, 16] {
@@ -247,12 +259,12 @@ mod on_neon {
     }
 
     #[target_feature(enable = "neon")]
-    pub fn dot_q6_k(weights: &[Q6KBytes], x: &[BlockQ8K]) -> f32 {
+    pub fn dot_q6_k(weights: &[[u8; 210]], x: &[BlockQ8K]) -> f32 {
         let mut total = 0.0;
         for (block, x) in weights.iter().zip(x) {
             let (mask_low, mask_high) = (vdupq_n_u8(15), vdupq_n_u8(3));
             let mut sums = vdupq_n_s32(0);
-            // The order of the weights: see `unpack_q6_k`.
+            // The order of the weights: see `k_quants::q6_k`.
             for half in 0..2 {
                 for part in 0..2 {
                     let low = load_u8(block, half * 64 + part * 16);
@@ -281,7 +293,7 @@ mod on_neon {
             let scales = block[192..208].iter().zip(&x.sums);
             let offset: i32 = scales.map(|(&s, &sum)| i32::from(s as i8) * i32::from(sum)).sum();
             let sum = vaddvq_s32(sums) - 32 * offset;
-            total += sum as f32 * (scale(block[208], block[209]) * x.d);
+            total += sum as f32 * (scale([block[208], block[209]]) * x.d);
         }
         total
     }

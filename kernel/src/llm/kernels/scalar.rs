@@ -4,30 +4,59 @@
 //! neighbours at once; the lanes are added in a fixed order at the end. Products and sums are
 //! rounded separately: fused operations would give other bits.
 
-use super::LANES;
+use super::{Activations, LANES};
 use crate::llm::quantize::{
-    BLOCK, BlockQ8_0, BlockQ8K, F16Bytes, F32Bytes, Q4_0Bytes, Q6KBytes, Q8_0Bytes, f16_to_f32,
-    scale, unpack_q6_k,
+    Block, BlockQ8_0, BlockQ8_1, BlockQ8K, GROUP, SuperBlock, Visitor, WeightType, f16_to_f32,
 };
+
+/// Why other activations never come here.
+const CHECKED: &str = "the caller has compared the formats";
 
 /// The sum of the lanes, in the order of a pairwise addition of vectors.
 fn sum_lanes(lanes: [f32; LANES]) -> f32 {
     (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
 }
 
-pub fn dot_f32(weights: &[F32Bytes], x: &[f32]) -> f32 {
-    dot(weights, x, |&bytes| f32::from_le_bytes(bytes))
+/// The dot product of a row of weights with activations: see [`super::dot`].
+pub fn dot(kind: WeightType, row: &[u8], x: &Activations<'_>) -> f32 {
+    kind.visit(Dot { row, x })
 }
 
-pub fn dot_f16(weights: &[F16Bytes], x: &[f32]) -> f32 {
-    dot(weights, x, |&bytes| f16_to_f32(u16::from_le_bytes(bytes)))
+struct Dot<'a> {
+    row: &'a [u8],
+    x: &'a Activations<'a>,
+}
+
+impl Visitor for Dot<'_> {
+    type Output = f32;
+
+    fn numbers<const N: usize>(self, value: impl Fn(&[u8; N]) -> f32) -> f32 {
+        let (Activations::F32(x) | Activations::F16(x) | Activations::BF16(x)) = *self.x else {
+            unreachable!("{CHECKED}")
+        };
+        dot_numbers(self.row.as_chunks().0, x, value)
+    }
+
+    fn blocks<const N: usize>(self, unpack: impl Fn(&[u8; N]) -> Block) -> f32 {
+        let blocks = self.row.as_chunks().0.iter().map(unpack);
+        match *self.x {
+            Activations::Q8_0(x) => dot_blocks(blocks, x),
+            Activations::Q8_1(x) => dot_blocks_with_offset(blocks, x),
+            _ => unreachable!("{CHECKED}"),
+        }
+    }
+
+    fn super_blocks<const N: usize>(self, unpack: impl Fn(&[u8; N]) -> SuperBlock) -> f32 {
+        let Activations::Q8K(x) = *self.x else { unreachable!("{CHECKED}") };
+        dot_super_blocks(self.row.as_chunks().0.iter().map(unpack), x)
+    }
 }
 
 pub fn dot_f16_cache(weights: &[u16], x: &[f32]) -> f32 {
-    dot(weights, x, |&bits| f16_to_f32(bits))
+    dot_numbers(weights, x, |&bits| f16_to_f32(bits))
 }
 
-fn dot<T>(weights: &[T], x: &[f32], value: impl Fn(&T) -> f32) -> f32 {
+fn dot_numbers<T>(weights: &[T], x: &[f32], value: impl Fn(&T) -> f32) -> f32 {
     let mut lanes = [0.0; LANES];
     let (weights, weights_rest) = weights.as_chunks::<LANES>();
     let (x, x_rest) = x.as_chunks::<LANES>();
@@ -46,41 +75,43 @@ pub fn add_scaled_f16(out: &mut [f32], factor: f32, values: &[u16]) {
     }
 }
 
-pub fn dot_q4_0(weights: &[Q4_0Bytes], x: &[BlockQ8_0]) -> f32 {
+/// The sum of the products of whole numbers.
+fn products(weights: &[i8], x: &[i8]) -> i32 {
+    weights.iter().zip(x).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum()
+}
+
+fn dot_blocks(weights: impl Iterator<Item = Block>, x: &[BlockQ8_0]) -> f32 {
     let mut lanes = [0.0; LANES];
-    for (i, (weights, x)) in weights.iter().zip(x).enumerate() {
-        let mut sum = 0_i32;
-        for j in 0..BLOCK / 2 {
-            let pair = weights[2 + j];
-            sum += (i32::from(pair & 15) - 8) * i32::from(x.qs[j]);
-            sum += (i32::from(pair >> 4) - 8) * i32::from(x.qs[j + BLOCK / 2]);
-        }
-        lanes[i % LANES] += sum as f32 * (scale(weights[0], weights[1]) * x.d);
+    for (i, (block, x)) in weights.zip(x).enumerate() {
+        lanes[i % LANES] += products(&block.weights, &x.qs) as f32 * (block.d * x.d);
     }
     sum_lanes(lanes)
 }
 
-pub fn dot_q8_0(weights: &[Q8_0Bytes], x: &[BlockQ8_0]) -> f32 {
+fn dot_blocks_with_offset(weights: impl Iterator<Item = Block>, x: &[BlockQ8_1]) -> f32 {
     let mut lanes = [0.0; LANES];
-    for (i, (weights, x)) in weights.iter().zip(x).enumerate() {
-        let products = weights[2..].iter().zip(&x.qs);
-        let sum: i32 = products.map(|(&w, &x)| i32::from(w as i8) * i32::from(x)).sum();
-        lanes[i % LANES] += sum as f32 * (scale(weights[0], weights[1]) * x.d);
+    for (i, (block, x)) in weights.zip(x).enumerate() {
+        let product = products(&block.weights, &x.qs) as f32 * (block.d * x.d);
+        lanes[i % LANES] += product + block.offset * x.sum;
     }
     sum_lanes(lanes)
 }
 
-pub fn dot_q6_k(weights: &[Q6KBytes], x: &[BlockQ8K]) -> f32 {
+fn dot_super_blocks(weights: impl Iterator<Item = SuperBlock>, x: &[BlockQ8K]) -> f32 {
     let mut total = 0.0;
-    for (block, x) in weights.iter().zip(x) {
-        let weights = unpack_q6_k(block);
-        let groups = weights.as_chunks::<16>().0.iter().zip(x.qs.as_chunks::<16>().0);
-        let mut sum = 0_i32;
-        for ((weights, x), &group_scale) in groups.zip(&block[192..208]) {
-            let products = weights.iter().zip(x).map(|(&w, &x)| i32::from(w) * i32::from(x));
-            sum += i32::from(group_scale as i8) * products.sum::<i32>();
+    for (SuperBlock { weights, scales }, x) in weights.zip(x) {
+        let mut sum = 0;
+        for (group, &scale) in scales.scales.iter().enumerate() {
+            let range = group * GROUP..(group + 1) * GROUP;
+            sum += i32::from(scale) * products(&weights[range.clone()], &x.qs[range]);
         }
-        total += sum as f32 * (scale(block[208], block[209]) * x.d);
+        let mut product = sum as f32 * (scales.d * x.d);
+        if scales.d_min != 0.0 {
+            let mins = scales.mins.iter().zip(&x.sums);
+            let sum: i32 = mins.map(|(&min, &x)| i32::from(min) * i32::from(x)).sum();
+            product -= sum as f32 * (scales.d_min * x.d);
+        }
+        total += product;
     }
     total
 }

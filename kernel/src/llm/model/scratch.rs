@@ -5,8 +5,8 @@ use crate::llm::Error;
 use crate::llm::arena::{Frame, Plain, slice_bytes};
 use crate::llm::kernels::Activations;
 use crate::llm::quantize::{
-    ActivationType, BLOCK, BlockQ8_0, BlockQ8K, SUPER_BLOCK, WeightType, quantize_q8_0,
-    quantize_q8_k, round_to_f16,
+    ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, SUPER_BLOCK, WeightType, quantize_q8_0,
+    quantize_q8_1, quantize_q8_k, round_to_bf16, round_to_f16,
 };
 use crate::llm::sampling::Candidate;
 
@@ -77,7 +77,9 @@ impl<'a> Scratch<'a> {
             quantized: Quantized {
                 f32: source.take(widest)?,
                 f16: source.take(widest)?,
+                bf16: source.take(widest)?,
                 q8_0: source.take(widest.div_ceil(BLOCK))?,
+                q8_1: source.take(widest.div_ceil(BLOCK))?,
                 q8_k: source.take(widest.div_ceil(SUPER_BLOCK))?,
                 len: 0,
             },
@@ -107,7 +109,9 @@ impl<'a> Scratch<'a> {
 pub struct Quantized<'a> {
     f32: &'a mut [f32],
     f16: &'a mut [f32],
+    bf16: &'a mut [f32],
     q8_0: &'a mut [BlockQ8_0],
+    q8_1: &'a mut [BlockQ8_1],
     q8_k: &'a mut [BlockQ8K],
     len: usize,
 }
@@ -116,7 +120,7 @@ impl Quantized<'_> {
     /// Brings `x` into the formats that weights of these types need.
     pub fn set(&mut self, x: &[f32], kinds: impl Iterator<Item = WeightType>) {
         self.len = x.len();
-        let mut done = [false; 4];
+        let mut done = [false; ActivationType::COUNT];
         for kind in kinds {
             let kind = kind.activations();
             if core::mem::replace(&mut done[kind as usize], true) {
@@ -129,7 +133,13 @@ impl Quantized<'_> {
                         *out = round_to_f16(x);
                     }
                 }
+                ActivationType::BF16 => {
+                    for (out, &x) in self.bf16.iter_mut().zip(x) {
+                        *out = round_to_bf16(x);
+                    }
+                }
                 ActivationType::Q8_0 => quantize_q8_0(x, self.q8_0),
+                ActivationType::Q8_1 => quantize_q8_1(x, self.q8_1),
                 ActivationType::Q8_K => quantize_q8_k(x, self.q8_k),
             }
         }
@@ -140,7 +150,9 @@ impl Quantized<'_> {
         match kind.activations() {
             ActivationType::F32 => Activations::F32(&self.f32[..self.len]),
             ActivationType::F16 => Activations::F16(&self.f16[..self.len]),
+            ActivationType::BF16 => Activations::BF16(&self.bf16[..self.len]),
             ActivationType::Q8_0 => Activations::Q8_0(&self.q8_0[..self.len / BLOCK]),
+            ActivationType::Q8_1 => Activations::Q8_1(&self.q8_1[..self.len / BLOCK]),
             ActivationType::Q8_K => Activations::Q8K(&self.q8_k[..self.len / SUPER_BLOCK]),
         }
     }

@@ -1,7 +1,12 @@
+use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::activations::{round_half_away, round_half_even};
 use super::*;
+use crate::llm::gguf::Gguf;
+use crate::llm::kernels::dot;
+use crate::llm::kernels::self_test::Owned;
 
 #[test]
 fn every_f16_survives_and_f32_rounds_to_the_nearest() {
@@ -133,12 +138,103 @@ fn a_block_of_q8_0_dequantises() {
     assert!((0..32).all(|i| out[i] == -2.0 * (i as f32 * 8.0 - 128.0)));
 }
 
+/// `test_models/tensor_types.py` made it.
+const VECTORS: &[u8] = include_bytes!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../test_models/tensor_types/vectors.gguf"
+));
+
+/// The data of a tensor of the vectors.
+fn vector(name: &str) -> Option<&'static [u8]> {
+    let gguf = Gguf::parse(VECTORS).unwrap();
+    gguf.tensor(name).map(|tensor| gguf.data(tensor).unwrap())
+}
+
+fn numbers(name: &str) -> Vec<f32> {
+    let bytes = vector(name).unwrap_or_else(|| panic!("no {name}"));
+    bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+}
+
 #[test]
-fn blocks_of_the_gguf_package_dequantise_to_its_values() {
-    for (kind, bytes, expected) in super::vectors::VECTORS {
+fn every_type_dequantises_as_ggml_does() {
+    for &kind in WeightType::ALL {
+        let name = kind.tensor_type().name;
+        let expected = numbers(&format!("{name}.values"));
         let mut out = vec![0.0; expected.len()];
-        dequantize_row(*kind, bytes, &mut out);
-        let bits: Vec<u32> = out.iter().map(|x| x.to_bits()).collect();
-        assert_eq!(bits, *expected, "{kind:?}");
+        dequantize_row(kind, vector(&format!("{name}.blocks")).unwrap(), &mut out);
+        for (i, (actual, expected)) in out.iter().zip(&expected).enumerate() {
+            let same = actual.to_bits() == expected.to_bits();
+            assert!(
+                same || actual.is_nan() && expected.is_nan(),
+                "{name} {i}: {actual} {expected}"
+            );
+        }
     }
+}
+
+/// ggml's portable kernels add up in other orders, so that the last bits differ.
+#[test]
+fn dot_products_are_those_of_ggml() {
+    let x = numbers("x");
+    let mut compared = 0;
+    for &kind in WeightType::ALL {
+        let name = kind.tensor_type().name;
+        if vector(&format!("{name}.dots")).is_none() {
+            assert_eq!(kind.tensor_type().block_weights, 1);
+            continue;
+        }
+        let blocks = vector(&format!("{name}.blocks")).unwrap();
+        let mut weights = vec![0.0; x.len()];
+        dequantize_row(kind, blocks, &mut weights);
+        let dots = numbers(&format!("{name}.dots"));
+        for (expected, n) in dots.into_iter().zip((256..).step_by(256)) {
+            let activations = Owned::new(kind, &x[..n]);
+            let actual = dot(kind, &blocks[..kind.row_bytes(n)], &activations.borrow());
+            let products: Vec<f64> =
+                weights.iter().zip(&x[..n]).map(|(&w, &x)| f64::from(w) * f64::from(x)).collect();
+            let magnitude: f64 = products.iter().map(|p| p.abs()).sum();
+            assert!(f64::from((actual - expected).abs()) < 1e-6 * magnitude, "{name} {n}");
+            // What the rounding of the activations costs; ggml's own limit is 0.02.
+            let exact: f64 = products.iter().sum();
+            assert!((f64::from(actual) - exact).abs() < 0.005 * magnitude, "{name} {n}");
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, 22 * 7);
+}
+
+#[test]
+fn bf16_rounds_to_the_nearest() {
+    for bits in 0..=u16::MAX {
+        let value = bf16_to_f32(bits);
+        let expected = half::bf16::from_bits(bits).to_f32_const();
+        assert!(value.to_bits() == expected.to_bits() || (value.is_nan() && expected.is_nan()));
+        if !value.is_nan() {
+            assert_eq!(f32_to_bf16(value), bits);
+        }
+    }
+    for high in 0..=0xffff_u32 {
+        for low in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
+            let x = f32::from_bits(high << 16 | low);
+            if !x.is_nan() {
+                assert_eq!(f32_to_bf16(x), half::bf16::from_f32_const(x).to_bits(), "{x:e}");
+            }
+        }
+    }
+    // The payload is all in the lower half.
+    assert!(round_to_bf16(f32::from_bits(0x7f80_0001)).is_nan());
+}
+
+#[test]
+fn q8_1_has_the_sum_besides() {
+    let mut x = [0.0; 64];
+    x[..3].copy_from_slice(&[1.6, -0.3, 0.7]);
+    let mut out = [BlockQ8_1 { d: 9.0, sum: 9.0, qs: [9; 32] }; 2];
+    quantize_q8_1(&x, &mut out);
+    assert_eq!(out[0].qs[..4], [127, -24, 56, 0]);
+    assert_eq!(out[0].d, round_to_f16(1.6 / 127.0));
+    // From the scale before it was rounded.
+    assert_eq!(out[0].sum, round_to_f16(159.0 * (1.6_f32 / 127.0)));
+    assert_ne!(out[0].sum, round_to_f16(159.0 * out[0].d));
+    assert_eq!(out[1], BlockQ8_1 { d: 0.0, sum: 0.0, qs: [0; 32] });
 }

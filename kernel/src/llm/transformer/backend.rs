@@ -233,9 +233,9 @@ fn models_that_need_more_than_there_is_are_unsupported() {
         assert!(matches!(refused(&file, words), Error::Unsupported { .. }));
     }
     let tied = Synthetic { tied: true, ..Synthetic::new(WeightType::Q4_0) };
-    let q4_k = TensorType::from_id(12).unwrap();
-    let file = tied.builder().tensor("output.weight", &[256, 267], q4_k, vec![0; 267 * 144]);
-    let error = refused(&file.build(), "the tensor type Q4_K (of `output.weight`)");
+    let data = vec![0; 267 * 144];
+    let file = tied.builder().tensor("output.weight", &[256, 267], TensorType::NVFP4, data);
+    let error = refused(&file.build(), "the tensor type NVFP4 (of `output.weight`)");
     assert!(matches!(error, Error::Unsupported { .. }));
 }
 

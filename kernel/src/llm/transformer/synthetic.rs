@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use crate::llm::gguf::build::Builder;
 use crate::llm::kernels::self_test::{Noise, random_row};
-use crate::llm::quantize::WeightType;
+use crate::llm::quantize::{WeightType, dequantize_row};
 
 /// The shape of a model, and what makes it special.
 #[derive(Clone, Debug)]
@@ -49,8 +49,8 @@ impl Synthetic {
             WeightType::F32 | WeightType::F16 => {
                 Synthetic { n_embd: 66, n_head: 6, n_rot: 6, n_ff: 37, ..base }
             }
-            WeightType::Q6_K => Synthetic { n_ff: 512, ..base },
-            WeightType::Q4_0 | WeightType::Q8_0 => base,
+            _ if kind.tensor_type().block_weights == 256 => Synthetic { n_ff: 512, ..base },
+            _ => base,
         }
     }
 
@@ -70,14 +70,12 @@ impl Synthetic {
 
     fn matrix(&self, noise: &mut Noise, rows: u32, columns: u32) -> Vec<u8> {
         let block = self.kind.tensor_type().block_weights as usize;
-        // What a weight with a scale of 1 is on average.
-        let size = match self.kind {
-            WeightType::F32 => 1.0,
-            WeightType::F16 => 1.0,
-            WeightType::Q4_0 => 4.6,
-            WeightType::Q8_0 => 74.0,
-            WeightType::Q6_K => 74.0 * 18.0,
-        };
+        // What a weight is on average, if scales are up to 1 (and so, on average, 1 over root 3).
+        let mut sample = vec![0.0; 1 << 14];
+        let row = random_row(self.kind, sample.len() / block, 1.0, &mut Noise::new(7));
+        dequantize_row(self.kind, &row, &mut sample);
+        let squares: f32 = sample.iter().map(|x| x * x).sum();
+        let size = libm::sqrtf(3.0 * squares / sample.len() as f32);
         let amplitude = 2.0 / (size * libm::sqrtf(columns as f32));
         let blocks = columns as usize / block;
         (0..rows).flat_map(|_| random_row(self.kind, blocks, amplitude, noise)).collect()
