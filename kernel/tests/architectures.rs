@@ -1,0 +1,137 @@
+//! Every architecture against llama.cpp: small models of random weights, in three tensor types
+//! each. `test_models/architectures.py` made models and goldens.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use kernel::llm::arena::Arena;
+use kernel::llm::backend::{ModelBuffer, Options, TransformerBackend};
+use kernel::llm::gguf::Gguf;
+use kernel::llm::kv_cache::KvCache;
+use kernel::llm::model::scratch::Scratch;
+use kernel::llm::model::{ARCHITECTURES, Architecture, Context};
+use kernel::llm::workers::SingleThread;
+use serde::Deserialize;
+
+use support::{read, read_model};
+
+#[derive(Deserialize)]
+struct Goldens {
+    settings: Settings,
+    n_generated: usize,
+    models: BTreeMap<String, Model>,
+}
+
+#[derive(Deserialize)]
+struct Settings {
+    n_ctx: usize,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    sha256: String,
+    runs: Vec<Run>,
+}
+
+#[derive(Deserialize)]
+struct Run {
+    prompt: String,
+    prompt_tokens: Vec<u32>,
+    tokens: Vec<u32>,
+    first_logits: Vec<f32>,
+}
+
+fn goldens() -> Goldens {
+    serde_json::from_slice(&read("goldens/architectures.json")).unwrap()
+}
+
+fn models(goldens: &Goldens) -> impl Iterator<Item = (&str, Vec<u8>, &[Run])> {
+    goldens.models.iter().map(|(name, golden)| {
+        let file = read_model(&format!("architectures/{name}.gguf"), &golden.sha256);
+        (&name[..], file, &golden.runs[..])
+    })
+}
+
+#[test]
+fn every_architecture_has_goldens_in_three_types() {
+    let goldens = goldens();
+    for Architecture { name, .. } in ARCHITECTURES {
+        for kind in ["F16", "Q8_0", "Q4_0"] {
+            assert!(goldens.models.contains_key(&format!("{name}-{kind}")), "{name} in {kind}");
+        }
+    }
+}
+
+#[test]
+fn greedy_tokens_are_those_of_llama_cpp() {
+    let goldens = goldens();
+    let mut faults = Vec::new();
+    for (name, file, runs) in models(&goldens) {
+        let n_ctx = Some(goldens.settings.n_ctx);
+        let options = Options { n_ctx, workers: &SingleThread, now_us: || 0 };
+        let mut backend = TransformerBackend::new(options);
+        backend.set_ignore_end(true);
+        backend.load_model(ModelBuffer::from(&file[..])).unwrap();
+        assert!(runs.len() >= 3);
+        for run in runs {
+            assert_eq!(run.tokens.len(), goldens.n_generated);
+            let result = backend
+                .infer(&run.prompt, goldens.n_generated, &mut |_| ControlFlow::Continue(()))
+                .unwrap();
+            assert_eq!(result.prompt_tokens, run.prompt_tokens.len());
+            if result.tokens != run.tokens {
+                let same = result.tokens.iter().zip(&run.tokens).take_while(|(a, b)| a == b);
+                faults.push(format!("{name}, {:?}: from token {}", run.prompt, same.count()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{} runs differ:\n{}", faults.len(), faults.join("\n"));
+}
+
+#[test]
+fn first_logits_are_those_of_llama_cpp() {
+    let goldens = goldens();
+    let mut worst = (0.0_f32, 0.0_f64);
+    for (name, file, runs) in models(&goldens) {
+        for run in runs {
+            let logits = logits(&file, &run.prompt_tokens, goldens.settings.n_ctx);
+            assert_eq!(logits.len(), run.first_logits.len());
+            let pairs = logits.iter().zip(&run.first_logits);
+            let difference = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let divergence = kl_divergence(&run.first_logits, &logits);
+            assert!(difference < 1e-2, "{name}, {:?}: a logit is off by {difference}", run.prompt);
+            assert!(divergence < 1e-4, "{name}, {:?}: KL divergence {divergence}", run.prompt);
+            worst = (worst.0.max(difference), worst.1.max(divergence));
+        }
+    }
+    println!("largest difference of a logit {}, largest KL divergence {:.2e}", worst.0, worst.1);
+}
+
+/// The logits after these tokens.
+fn logits(file: &[u8], tokens: &[u32], n_ctx: usize) -> Vec<f32> {
+    let gguf = Gguf::parse(file).unwrap();
+    let n_vocab = gguf.tensor("token_embd.weight").unwrap().dims[1] as usize;
+    let model = Architecture::of(&gguf).unwrap().model(&gguf, n_vocab).unwrap();
+    let shape = model.shape();
+    let mut cache = KvCache::try_new(shape.n_layer, n_ctx, shape.n_embd_kv()).unwrap();
+    let mut arena = Arena::try_new(Scratch::bytes(&model, n_ctx)).unwrap();
+    let mut frame = arena.frame();
+    let mut scratch = Scratch::take(&mut frame, &model, n_ctx).unwrap();
+    let context = Context { file, workers: &SingleThread, verbose: false };
+    for &token in tokens {
+        model.forward(context, token, &mut cache, &mut scratch, true);
+    }
+    scratch.logits.to_vec()
+}
+
+/// How much information is lost if one takes the second distribution for the first.
+fn kl_divergence(first: &[f32], second: &[f32]) -> f64 {
+    let log_probabilities = |logits: &[f32]| -> Vec<f64> {
+        let sum: f64 = logits.iter().map(|&x| f64::from(x).exp()).sum();
+        logits.iter().map(|&x| f64::from(x) - sum.ln()).collect()
+    };
+    let (first, second) = (log_probabilities(first), log_probabilities(second));
+    first.iter().zip(&second).map(|(p, q)| p.exp() * (p - q)).sum()
+}
