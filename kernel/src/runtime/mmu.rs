@@ -135,11 +135,6 @@ impl<'a> Tables<'a> {
         self.address
     }
 
-    /// Number of tables in use.
-    pub fn used(&self) -> usize {
-        self.used
-    }
-
     /// Maps the range, whatever was mapped there before.
     ///
     /// # Errors
@@ -282,7 +277,7 @@ mod tests {
             assert_eq!(walk(&tables, 3 * GIB + 2 * MIB), None);
             assert_eq!(walk(&tables, 0), None);
             // Root, one of level 1, two of level 2, one of level 3.
-            assert_eq!(tables.used(), 5);
+            assert_eq!(tables.used, 5);
         });
     }
 

@@ -5,9 +5,7 @@
 
 use core::fmt;
 
-use smccc::psci::{
-    Error, PSCI_CPU_ON_64, PSCI_SYSTEM_OFF, PSCI_SYSTEM_RESET, PSCI_VERSION, Version,
-};
+use smccc::psci::{Error, PSCI_CPU_OFF, PSCI_CPU_ON_64, PSCI_SYSTEM_OFF};
 
 use super::machine::Psci;
 
@@ -45,15 +43,6 @@ impl<C: Fn(u32, [u64; 3]) -> u64> Firmware<C> {
         Firmware { call, legacy_cpu_on: psci.legacy_cpu_on }
     }
 
-    /// Version of the interface.
-    ///
-    /// # Errors
-    /// It is older than 0.2 or does not say.
-    pub fn version(&self) -> Result<Version, PsciError> {
-        let answer = self.since_0_2(PSCI_VERSION)?;
-        Version::try_from(answer).map_err(PsciError::Refused)
-    }
-
     /// Starts the core whose `MPIDR_EL1` has these affinity fields. It enters at `entry`, at our
     /// exception level, the MMU and caches off, with `context` in x0.
     ///
@@ -72,19 +61,19 @@ impl<C: Fn(u32, [u64; 3]) -> u64> Firmware<C> {
 
     /// Powers the machine off. Returns only if that fails, with the reason.
     pub fn system_off(&self) -> PsciError {
-        self.since_0_2(PSCI_SYSTEM_OFF).map_or_else(|e| e, |code| PsciError::Refused(code.into()))
+        self.off(PSCI_SYSTEM_OFF)
     }
 
-    /// Restarts the machine. Returns only if that fails, with the reason.
-    pub fn system_reset(&self) -> PsciError {
-        self.since_0_2(PSCI_SYSTEM_RESET).map_or_else(|e| e, |code| PsciError::Refused(code.into()))
+    /// Powers the calling core off. Returns only if that fails, with the reason.
+    pub fn cpu_off(&self) -> PsciError {
+        self.off(PSCI_CPU_OFF)
     }
 
-    fn since_0_2(&self, function: u32) -> Result<i32, PsciError> {
+    fn off(&self, function: u32) -> PsciError {
         if self.legacy_cpu_on.is_some() {
-            return Err(PsciError::Absent);
+            return PsciError::Absent;
         }
-        Ok((self.call)(function, [0; 3]) as i32)
+        PsciError::Refused(((self.call)(function, [0; 3]) as i32).into())
     }
 }
 
@@ -142,6 +131,11 @@ mod machine_firmware {
     pub fn system_off() -> PsciError {
         firmware().map_or_else(|e| e, Firmware::system_off)
     }
+
+    /// [`Firmware::cpu_off`] of this machine's firmware.
+    pub fn cpu_off() -> PsciError {
+        firmware().map_or_else(|e| e, Firmware::cpu_off)
+    }
 }
 
 #[cfg(test)]
@@ -198,24 +192,14 @@ mod tests {
         });
         assert_eq!(firmware.system_off(), PsciError::Refused(Error::NotSupported));
         assert_eq!(*asked.borrow(), 0x8400_0008);
-        assert_eq!(firmware.system_reset(), PsciError::Refused(Error::NotSupported));
-        assert_eq!(*asked.borrow(), 0x8400_0009);
-    }
-
-    #[test]
-    fn tells_its_version() {
-        let firmware =
-            Firmware::new(&NEW, |function, _| u64::from(function == 0x8400_0000) << 16 | 1);
-        assert_eq!(firmware.version(), Ok(Version { major: 1, minor: 1 }));
-        let firmware = Firmware::new(&NEW, |_, _| -1_i64 as u64);
-        assert_eq!(firmware.version(), Err(PsciError::Refused(Error::NotSupported)));
+        assert_eq!(firmware.cpu_off(), PsciError::Refused(Error::NotSupported));
+        assert_eq!(*asked.borrow(), 0x8400_0002);
     }
 
     #[test]
     fn psci_0_1_knows_only_its_own_calls() {
         let firmware = Firmware::new(&OLD, |_, _| panic!("called a number it does not know"));
-        assert_eq!(firmware.version(), Err(PsciError::Absent));
         assert_eq!(firmware.system_off(), PsciError::Absent);
-        assert_eq!(firmware.system_reset(), PsciError::Absent);
+        assert_eq!(firmware.cpu_off(), PsciError::Absent);
     }
 }

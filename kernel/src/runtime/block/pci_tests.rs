@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 const FUNCTION: DeviceFunction = DeviceFunction { bus: 3, device: 5, function: 1 };
 
 fn window(space: PciSpace, base: u64, size: u64, bus_address: u64) -> PciWindow {
-    PciWindow { space, prefetchable: false, bus_address, region: Region { base, size } }
+    PciWindow { space, bus_address, region: Region { base, size } }
 }
 
 fn host(windows: &[PciWindow]) -> PciHost {

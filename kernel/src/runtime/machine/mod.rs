@@ -69,15 +69,6 @@ impl fmt::Display for Region {
     }
 }
 
-/// Memory that is not free for use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reserved {
-    /// Where it lies.
-    pub region: Region,
-    /// It must not even be mapped, so that the processor does not touch it speculatively.
-    pub no_map: bool,
-}
-
 /// An interrupt, as the interrupt controller numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interrupt {
@@ -177,13 +168,11 @@ pub enum Gic {
     },
 }
 
-/// The private interrupts of the generic timer.
+/// The generic timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timer {
-    /// Of the virtual timer, `CNTV`.
+    /// The private interrupt of the virtual timer, `CNTV`.
     pub virtual_timer: Interrupt,
-    /// Of the non-secure physical timer of EL1, `CNTP`.
-    pub physical_timer: Option<Interrupt>,
     /// Frequency in Hz, only given where the firmware has left `CNTFRQ_EL0` wrong.
     pub frequency_hz: Option<u32>,
 }
@@ -213,8 +202,6 @@ pub enum PciSpace {
 pub struct PciWindow {
     /// Which space it leads to.
     pub space: PciSpace,
-    /// Reads have no side effects there.
-    pub prefetchable: bool,
     /// First address on the bus.
     pub bus_address: u64,
     /// Where the processor sees it.
@@ -241,8 +228,9 @@ pub struct Machine<'t> {
     pub model: &'t str,
     /// RAM, what is reserved of it included.
     pub memory: ArrayVec<Region, MAX_MEMORY>,
-    /// What must not be used of the RAM: firmware's, the device tree itself, the initrd.
-    pub reserved: ArrayVec<Reserved, MAX_RESERVED>,
+    /// What must not be used of the RAM: firmware's, the device tree itself, the initrd. Some of it
+    /// (`no-map`) must not even be mapped as memory, lest the processor read it speculatively.
+    pub reserved: ArrayVec<Region, MAX_RESERVED>,
     /// The boot arguments; empty if there are none.
     pub bootargs: &'t str,
     /// The initial RAM disk that the boot loader left.
@@ -255,7 +243,7 @@ pub struct Machine<'t> {
     pub console: Option<Uart>,
     /// The interrupt controller.
     pub gic: Option<Gic>,
-    /// The generic timer's interrupts.
+    /// The generic timer.
     pub timer: Option<Timer>,
     /// The virtio-mmio transports, by rising address.
     pub virtio_mmio: ArrayVec<VirtioMmio, MAX_VIRTIO_MMIO>,

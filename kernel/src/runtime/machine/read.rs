@@ -9,7 +9,7 @@ use super::structure;
 use super::tree::{At, GicNode, number, text, value, walk};
 use super::{
     Conduit, Cpu, EnableMethod, Gic, List, Machine, MachineError, PciHost, PciSpace, PciWindow,
-    Psci, Region, Reserved, Timer, Uart, UartKind, VirtioMmio,
+    Psci, Region, Timer, Uart, UartKind, VirtioMmio,
 };
 
 const GIC_V2: &[&str] =
@@ -48,10 +48,10 @@ impl<'t> Machine<'t> {
             left_out: ArrayVec::new(),
         };
         let tree = Region { base: bytes.as_ptr().addr() as u64, size: bytes.len() as u64 };
-        machine.reserve(tree, false)?;
+        machine.reserve(tree)?;
         for entry in fdt.memory_reservations() {
             if let Some(region) = Region::checked(entry.address(), entry.size()) {
-                machine.reserve(region, false)?;
+                machine.reserve(region)?;
             }
         }
 
@@ -98,7 +98,7 @@ impl<'t> Machine<'t> {
             // Without `reg` it only asks for some memory to be set aside, wherever there is some.
             if at.value("reg").is_some() {
                 for region in at.bus_regions()? {
-                    self.reserve(region?, at.value("no-map").is_some())?;
+                    self.reserve(region?)?;
                 }
             }
         } else if at.is_cpu() {
@@ -137,8 +137,8 @@ impl<'t> Machine<'t> {
         Ok(ControlFlow::Continue(()))
     }
 
-    fn reserve(&mut self, region: Region, no_map: bool) -> Result<(), MachineError> {
-        let fits = self.reserved.try_push(Reserved { region, no_map }).is_ok();
+    fn reserve(&mut self, region: Region) -> Result<(), MachineError> {
+        let fits = self.reserved.try_push(region).is_ok();
         room(fits, List::Reserved, super::MAX_RESERVED)
     }
 
@@ -164,7 +164,7 @@ impl<'t> Machine<'t> {
                 end.filter(|&end| end >= start).ok_or_else(|| at.wrong("linux,initrd-end"))?;
             if let Some(initrd) = Region::checked(start, end - start) {
                 self.initrd = Some(initrd);
-                self.reserve(initrd, false)?;
+                self.reserve(initrd)?;
             }
         }
         Ok(())
@@ -192,10 +192,10 @@ impl<'t> Machine<'t> {
             let [flags, high, low] = range.child_bus_address.as_ref() else {
                 return Err(at.wrong("#address-cells"));
             };
-            let (space, prefetchable) = match flags.get() >> 24 & 0b11 {
-                1 => (PciSpace::Io, false),
-                2 => (PciSpace::Memory32, flags.get() >> 30 & 1 != 0),
-                3 => (PciSpace::Memory64, flags.get() >> 30 & 1 != 0),
+            let space = match flags.get() >> 24 & 0b11 {
+                1 => PciSpace::Io,
+                2 => PciSpace::Memory32,
+                3 => PciSpace::Memory64,
                 _ => return Err(at.wrong("ranges")),
             };
             let bus_address = u64::from(high.get()) << 32 | u64::from(low.get());
@@ -206,7 +206,7 @@ impl<'t> Machine<'t> {
             let region = at
                 .translate(region)
                 .ok_or_else(|| MachineError::Unreachable { node: at.name() })?;
-            let window = PciWindow { space, prefetchable, bus_address, region };
+            let window = PciWindow { space, bus_address, region };
             let fits = windows.try_push(window).is_ok();
             self.keep(room(fits, List::PciWindows, super::MAX_PCI_WINDOWS));
         }
@@ -292,16 +292,14 @@ fn read_psci(at: &At<'_, '_>) -> Result<Psci, MachineError> {
 }
 
 fn read_timer(at: &At<'_, '_>, gic: Option<&GicNode>) -> Result<Timer, MachineError> {
-    // The binding's order, unless the names say otherwise.
-    let names = at.value("interrupt-names");
-    let index = |name: &str, default: usize| match names {
-        None => Some(default),
-        Some(names) => names.split(|&b| b == 0).position(|n| n == name.as_bytes()),
+    // The third in the binding's order, unless the names say otherwise.
+    let index = match at.value("interrupt-names") {
+        None => Some(2),
+        Some(names) => names.split(|&b| b == 0).position(|name| name == b"virt"),
     };
-    let interrupt = |index: Option<usize>| at.interrupt(gic, index?);
+    let virtual_timer = index.and_then(|index| at.interrupt(gic, index));
     Ok(Timer {
-        virtual_timer: interrupt(index("virt", 2)).ok_or_else(|| at.wrong("interrupts"))?,
-        physical_timer: interrupt(index("phys", 1)),
+        virtual_timer: virtual_timer.ok_or_else(|| at.wrong("interrupts"))?,
         frequency_hz: at.cell("clock-frequency")?,
     })
 }
