@@ -177,7 +177,8 @@ fn core_of(core_id: isize) -> Option<usize> {
 }
 
 /// Starts a thread on the core `core_id`, or on any if that is negative; its number goes to `id`.
-/// `EAGAIN` if there is no such core or it is busy.
+/// `EAGAIN` if there is no such core or it is busy, `EINVAL` if `id` is null: a thread that nobody
+/// can name could never be joined.
 ///
 /// # Safety
 /// `id` is null or valid for a write.
@@ -189,13 +190,14 @@ unsafe extern "C" fn sys_spawn(
     _priority: u8,
     core_id: isize,
 ) -> i32 {
+    if id.is_null() {
+        return returned(-EINVAL);
+    }
     let Some(tid) = threads::spawn(function, argument, core_of(core_id)) else {
         return returned(-EAGAIN);
     };
-    if !id.is_null() {
-        // SAFETY: valid for a write, says the caller.
-        unsafe { id.write(tid) };
-    }
+    // SAFETY: valid for a write, says the caller.
+    unsafe { id.write(tid) };
     0
 }
 

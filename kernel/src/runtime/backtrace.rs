@@ -35,6 +35,11 @@ fn symbols() -> Option<Symbols<'static>> {
     Symbols::parse(bytes)
 }
 
+/// The call that returns to `lr`: the instruction before. A damaged frame may hold anything.
+fn call_before(lr: u64) -> u64 {
+    lr.saturating_sub(4)
+}
+
 /// Writes the frames from `pc`, whose frame record is at `fp`.
 ///
 /// # Errors
@@ -61,8 +66,7 @@ pub fn write(out: &mut dyn Write, pc: u64, fp: u64) -> fmt::Result {
             if lr == 0 {
                 break;
             }
-            // The call is the instruction before the one that it returns to.
-            writeln!(out, "  {}", Place(lr - 4))?;
+            writeln!(out, "  {}", Place(call_before(lr)))?;
             shown += 1;
         }
         if next <= fp {
@@ -82,5 +86,5 @@ pub fn write_here(out: &mut dyn Write) -> fmt::Result {
     let (fp, lr): (u64, u64);
     // SAFETY: reads this function's own frame record: the caller's, and where it is returned to.
     unsafe { asm!("ldp {}, {}, [x29]", out(reg) fp, out(reg) lr, options(readonly, nostack)) };
-    write(out, lr - 4, fp)
+    write(out, call_before(lr), fp)
 }

@@ -3,7 +3,8 @@
 use core::arch::asm;
 
 use super::console::Console;
-use super::{devices, fault, output, psci};
+use super::irq::InterruptController;
+use super::{devices, fault, output, psci, time};
 use crate::report;
 
 /// Ends the run with `status`: the `exit` event, then power off.
@@ -24,8 +25,14 @@ pub fn off() -> ! {
     stop_core()
 }
 
-/// Stops the calling core for good.
+/// Stops the calling core for good: the firmware turns it off. Where there is none that can, the core
+/// sleeps, and no interrupt that is left pending keeps it from that.
 pub fn stop_core() -> ! {
+    psci::cpu_off();
+    time::stop();
+    if let Some(controller) = devices::interrupts() {
+        controller.mute_core();
+    }
     loop {
         // SAFETY: waits; touches nothing.
         unsafe { asm!("wfi", options(nomem, nostack)) };

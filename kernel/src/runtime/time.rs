@@ -148,6 +148,13 @@ mod core_timer {
         }
     }
 
+    /// Ends the calling core's alarm and its event stream: neither wakes it again.
+    pub fn stop() {
+        cancel_alarm();
+        // SAFETY: as in `start_event_stream`.
+        unsafe { asm!("msr cntkctl_el1, xzr", "isb", options(nostack, preserves_flags)) };
+    }
+
     /// Makes the calling core's `wfe` end after 1 ms at most, for machines without an interrupt
     /// controller that we know.
     pub fn start_event_stream() {

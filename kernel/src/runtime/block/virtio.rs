@@ -10,7 +10,7 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 
 use virtio_drivers::device::blk::{BlkReq, BlkResp, SECTOR_SIZE, VirtIOBlk};
-use virtio_drivers::transport::Transport;
+use virtio_drivers::transport::{DeviceStatus, Transport};
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
 use super::{BlockDevice, Completion, Request};
@@ -109,6 +109,11 @@ impl<T: Transport> VirtioDisk<T> {
     /// # Errors
     /// Those of `virtio-drivers`.
     pub fn new(mut transport: T, name: &'static str) -> virtio_drivers::Result<VirtioDisk<T>> {
+        // A driver reads features and configuration after it has said that it is one (3.1.1).
+        // `VirtIOBlk` then resets the device and starts again.
+        transport.set_status(DeviceStatus::empty());
+        transport.set_status(DeviceStatus::ACKNOWLEDGE);
+        transport.set_status(DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER);
         let features = transport.read_device_features();
         let block_bytes = if features & FEATURE_BLK_SIZE == 0 {
             SECTOR_SIZE
@@ -195,3 +200,7 @@ impl<T: Transport + Send> BlockDevice for VirtioDisk<T> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "virtio_tests.rs"]
+mod tests;

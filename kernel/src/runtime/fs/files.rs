@@ -33,6 +33,8 @@ pub const MAX_OPEN: usize = 32;
 
 /// Bytes in the fixed part of a directory record, before the name.
 const DIRENT_HEADER_BYTES: usize = core::mem::offset_of!(hermit_abi::dirent64, d_name);
+/// Bytes in the longest name that a directory record holds, its zero byte left out.
+const LONGEST_NAME_BYTES: usize = 255;
 
 /// The memory of the machine, for `/proc/meminfo`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -334,7 +336,7 @@ fn note(last_error: &mut String, device: &str, error: FsError) -> i32 {
 /// A `dirent64` as bytes, cut after the end of the name and padded to its alignment.
 fn directory_record(entry: &Entry, next: u64) -> Vec<u8> {
     // A FAT name has at most 255 UTF-16 units, which `d_name` holds only if they are mostly ASCII.
-    let mut end = entry.name.len().min(size_of::<hermit_abi::dirent64>() - DIRENT_HEADER_BYTES - 8);
+    let mut end = entry.name.len().min(LONGEST_NAME_BYTES);
     while !entry.name.is_char_boundary(end) {
         end -= 1;
     }

@@ -151,12 +151,22 @@ fn directories_are_listed_in_as_many_calls_as_it_takes() {
 }
 
 #[test]
-fn long_names_are_cut_at_a_character() {
-    let name = "ß".repeat(200);
-    let record = directory_record(&Entry { name, is_dir: false, bytes: 0 }, 1);
-    assert!(record.len() <= size_of::<hermit_abi::dirent64>());
-    let end = record[19..].iter().position(|&byte| byte == 0).unwrap();
-    assert!(core::str::from_utf8(&record[19..19 + end]).unwrap().chars().count() > 100);
+fn names_are_whole_up_to_255_bytes_and_then_cut_at_a_character() {
+    for (name, kept) in [
+        ("a".repeat(252), 252),
+        ("a".repeat(253), 253),
+        ("a".repeat(254), 254),
+        ("a".repeat(255), 255),
+        ("ß".repeat(127), 254),
+        ("ß".repeat(128), 254),
+        ("a".to_owned() + &"ß".repeat(127), 255),
+    ] {
+        let expected = name[..kept].to_owned();
+        let record = directory_record(&Entry { name, is_dir: false, bytes: 0 }, 1);
+        assert!(record.len() <= size_of::<hermit_abi::dirent64>());
+        let end = record[19..].iter().position(|&byte| byte == 0).unwrap();
+        assert_eq!(core::str::from_utf8(&record[19..19 + end]), Ok(&*expected));
+    }
 }
 
 #[test]

@@ -130,6 +130,11 @@ impl<R: Registers> InterruptController for GicV2<R> {
         self.cpu_interface.write32(GICC_EOIR, iar);
         Some(intid)
     }
+
+    fn mute_core(&self) {
+        // No priority is above 0 (4.4.2). Turned off, the interface might pass its inputs by.
+        self.cpu_interface.write32(GICC_PMR, 0);
+    }
 }
 
 #[cfg(test)]
@@ -260,5 +265,14 @@ mod tests {
         let taken: Vec<_> = (0..4).map(|_| gic.acknowledge()).collect();
         assert_eq!(taken, [Some(0), Some(27), None, None]);
         assert_eq!(gic.cpu_interface.writes(), [(GICC_EOIR, 3 << 10), (GICC_EOIR, 27)]);
+    }
+
+    #[test]
+    fn a_mute_core_takes_no_priority() {
+        let gic = gic();
+        gic.init_core(2, 2).unwrap();
+        let before = gic.cpu_interface.writes().len();
+        gic.mute_core();
+        assert_eq!(gic.cpu_interface.writes()[before..], [(GICC_PMR, 0)]);
     }
 }

@@ -221,6 +221,10 @@ impl<R: Registers, S: SystemRegisters> InterruptController for GicV3<R, S> {
         self.system.write(Icc::Eoir1, intid.into());
         Some(intid)
     }
+
+    fn mute_core(&self) {
+        self.system.write(Icc::Pmr, 0);
+    }
 }
 
 #[cfg(test)]
@@ -461,6 +465,13 @@ mod tests {
         let taken: Vec<_> = (0..4).map(|_| gic.acknowledge()).collect();
         assert_eq!(taken, [Some(0), Some(33), None, None]);
         assert_eq!(system.take_writes(), [(Icc::Eoir1, 0), (Icc::Eoir1, 33)]);
+    }
+
+    #[test]
+    fn a_mute_core_takes_no_priority() {
+        let (gic, system) = gic();
+        gic.mute_core();
+        assert_eq!(system.take_writes(), [(Icc::Pmr, 0)]);
     }
 
     #[test]

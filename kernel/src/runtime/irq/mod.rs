@@ -56,6 +56,9 @@ pub trait InterruptController {
     /// Takes note of the most urgent interrupt that is pending on the calling core and gives its
     /// number. One that its device still asserts is pending again at once.
     fn acknowledge(&self) -> Option<u32>;
+
+    /// Signals nothing to the calling core any more, so that its next sleep never ends.
+    fn mute_core(&self);
 }
 
 /// Why the interrupt controller cannot do what was asked.
@@ -161,6 +164,13 @@ impl<R: Registers, S: SystemRegisters> InterruptController for Controller<R, S> 
         match self {
             Controller::V2(gic) => gic.acknowledge(),
             Controller::V3(gic) => gic.acknowledge(),
+        }
+    }
+
+    fn mute_core(&self) {
+        match self {
+            Controller::V2(gic) => gic.mute_core(),
+            Controller::V3(gic) => gic.mute_core(),
         }
     }
 }

@@ -1,0 +1,92 @@
+use super::*;
+use std::sync::{Arc, Mutex};
+use virtio_drivers::transport::{DeviceType, InterruptStatus};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// A device whose blocks are too large for us, so that nothing is asked of it but what comes before
+/// the driver starts it.
+struct Coarse {
+    status: DeviceStatus,
+    steps: Arc<Mutex<Vec<DeviceStatus>>>,
+}
+
+impl Coarse {
+    fn must_know_its_driver(&self) {
+        assert_eq!(self.status, DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER);
+    }
+}
+
+impl Transport for Coarse {
+    fn device_type(&self) -> DeviceType {
+        DeviceType::Block
+    }
+    fn read_device_features(&mut self) -> u64 {
+        self.must_know_its_driver();
+        FEATURE_BLK_SIZE
+    }
+    fn read_config_generation(&self) -> u32 {
+        0
+    }
+    fn read_config_space<T: FromBytes + IntoBytes>(
+        &self,
+        offset: usize,
+    ) -> virtio_drivers::Result<T> {
+        self.must_know_its_driver();
+        assert_eq!(offset, CONFIG_BLK_SIZE);
+        Ok(T::read_from_bytes((128_u32 << 10).as_bytes()).unwrap())
+    }
+    fn get_status(&self) -> DeviceStatus {
+        self.status
+    }
+    fn set_status(&mut self, status: DeviceStatus) {
+        self.status = status;
+        self.steps.lock().unwrap().push(status);
+    }
+    fn write_driver_features(&mut self, _: u64) {
+        unreachable!()
+    }
+    fn max_queue_size(&mut self, _: u16) -> u32 {
+        unreachable!()
+    }
+    fn notify(&mut self, _: u16) {
+        unreachable!()
+    }
+    fn set_guest_page_size(&mut self, _: u32) {
+        unreachable!()
+    }
+    fn requires_legacy_layout(&self) -> bool {
+        unreachable!()
+    }
+    fn queue_set(&mut self, _: u16, _: u32, _: PhysAddr, _: PhysAddr, _: PhysAddr) {
+        unreachable!()
+    }
+    fn queue_unset(&mut self, _: u16) {
+        unreachable!()
+    }
+    fn queue_used(&mut self, _: u16) -> bool {
+        unreachable!()
+    }
+    fn ack_interrupt(&mut self) -> InterruptStatus {
+        unreachable!()
+    }
+    fn write_config_space<T: IntoBytes + Immutable>(
+        &mut self,
+        _: usize,
+        _: T,
+    ) -> virtio_drivers::Result<()> {
+        unreachable!()
+    }
+}
+
+#[test]
+fn a_device_is_asked_nothing_before_it_knows_that_it_has_a_driver() {
+    let steps = Arc::new(Mutex::new(Vec::new()));
+    let device = Coarse { status: DeviceStatus::DRIVER_OK, steps: steps.clone() };
+    let error = VirtioDisk::new(device, "coarse").err();
+    assert_eq!(error, Some(virtio_drivers::Error::Unsupported));
+    let acknowledged = DeviceStatus::ACKNOWLEDGE;
+    assert_eq!(
+        *steps.lock().unwrap(),
+        [DeviceStatus::empty(), acknowledged, acknowledged | DeviceStatus::DRIVER]
+    );
+}
