@@ -2,9 +2,9 @@
 //!
 //! # Boot order
 //!
-//! 1. `boot.s`: drop to EL1 where that is possible, an early identity map in blocks of 1 GiB, MMU
-//!    and caches on, relocate the image, clear `.bss`. The same for every other core, less what is
-//!    done once.
+//! 1. `boot.s`: drop to EL1 where that is possible, an early identity map in which only the image
+//!    and the device tree are memory and all else devices, MMU and caches on, relocate the image,
+//!    clear `.bss`. The same for every other core, less what is done once.
 //! 2. [`start`]: read the device tree ([`machine`]), then the console speaks.
 //! 3. Plan the memory: what the tree lists, less the image, the tree, the initrd and what is
 //!    reserved; of the rest, the cores' stacks ([`stacks`]) and then the heap.
@@ -39,6 +39,7 @@ pub mod fs;
 pub mod futex;
 pub mod irq;
 pub mod line;
+pub mod lock;
 pub mod machine;
 pub mod memory;
 pub mod mmio;

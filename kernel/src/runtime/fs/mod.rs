@@ -19,15 +19,16 @@ use core::ptr::NonNull;
 
 use hermit_abi::errno::{EFAULT, EINVAL, ENOENT};
 use hermit_abi::{dirent64, stat as Stat};
-use spin::Mutex;
 
 use super::block::{Buffer, Disk};
+use super::lock::SleepLock;
 use crate::report::{self, Code, Fault};
 use files::{Files, Memory};
 use volume::{MountError, Volume};
 
-/// The open files of the machine. A read holds it until the data is there.
-static FILES: Mutex<Files> = Mutex::new(Files::new());
+/// The open files of the machine. A read holds it until the data is there, and other cores sleep
+/// meanwhile: there is one disk, whose queue the read keeps full.
+static FILES: SleepLock<Files> = SleepLock::new(Files::new());
 
 const HINT_NO_DISK: &str = "give the machine a virtio block device or an initrd with a FAT volume \
                             that holds models/NAME.gguf and anchorite.toml: `image-builder disk` \
