@@ -31,7 +31,7 @@ mod trials {
     use core::arch::asm;
     use core::ffi::{CStr, c_char};
     use core::hint::black_box;
-    use core::ptr;
+    use core::ptr::{self, NonNull};
     use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
     use hermit_abi as abi;
@@ -105,6 +105,9 @@ mod trials {
         unsafe { abi::available_parallelism() }
     }
 
+    /// Bytes of the blocks that use up the heap.
+    const PIECE: usize = 1 << 20;
+
     /// Blocks of many sizes keep what is written to them, come aligned, and can be had again.
     fn memory() -> bool {
         for _ in 0..3 {
@@ -130,8 +133,30 @@ mod trials {
                 unsafe { abi::dealloc(block, size, 64) };
             }
         }
-        // SAFETY: no preconditions.
-        unsafe { abi::alloc(usize::MAX / 2, 64) }.is_null()
+        // The heap gives all that it has, no block twice, and the same again once it is freed.
+        let mut counts = [0; 2];
+        for count in &mut counts {
+            let mut blocks = Vec::with_capacity(8192);
+            // SAFETY: no preconditions.
+            while let Some(block) = NonNull::new(unsafe { abi::alloc(PIECE, 64) }.cast::<usize>()) {
+                blocks.push(block);
+            }
+            *count = blocks.len();
+            for (i, block) in blocks.iter().enumerate() {
+                // SAFETY: the block is large enough and new.
+                unsafe { block.write(i) };
+            }
+            for (i, block) in blocks.into_iter().enumerate() {
+                // SAFETY: written above; allocated with this size and alignment, not used again.
+                unsafe {
+                    if block.read() != i {
+                        return false;
+                    }
+                    abi::dealloc(block.as_ptr().cast(), PIECE, 64);
+                }
+            }
+        }
+        counts[0] > 10 && counts[0] == counts[1]
     }
 
     static STARTED: AtomicUsize = AtomicUsize::new(0);
@@ -161,7 +186,8 @@ mod trials {
         }
         // SAFETY: no preconditions.
         let nonsense = unsafe {
-            abi::spawn2(count_in, 0, 2, 0, 0) == 0
+            abi::spawn(ptr::null_mut(), count_in, 0, 2, -1) == -abi::EINVAL
+                && abi::spawn2(count_in, 0, 2, 0, 0) == 0
                 && abi::spawn2(count_in, 0, 2, 1 << 30, -1) == 0
                 && abi::spawn2(count_in, 0, 2, 0, 1000) == 0
                 && abi::join(9999) == -abi::EINVAL
