@@ -20,6 +20,16 @@ const EXCEPTION_STACK_SIZE: usize = stacks::EXCEPTION_STACK_SIZE as usize;
 /// Bytes of the stack on which the boot core runs until it has one with a guard page.
 const EARLY_STACK_SIZE: usize = 64 << 10;
 
+/// The largest device tree that is read, in bytes. The boot protocol allows half of that, but QEMU
+/// doubles a tree that it is given in a file.
+pub const MAX_TREE_SIZE: u32 = 4 << 20;
+/// Tables of the early map: the root and the lowest 512 GiB; and for the image and the device tree,
+/// each of which may cross a border, two of level 1 and two of level 2.
+const EARLY_TABLES: usize = 2 + 2 * (2 + 2);
+/// Offset of the device tree's address in the boot information of Hermit's loader: it follows three
+/// words of 64 bits in `RawHardwareInfo`, the first part of `hermit_entry::boot_info::RawBootInfo`.
+const HERMIT_DEVICE_TREE: usize = 24;
+
 /// Memory that only `boot.s` or the processor touch.
 #[repr(C, align(4096))]
 pub struct Raw<T>(UnsafeCell<T>);
@@ -57,7 +67,12 @@ global_asm!(
     include_str!("boot.s"),
     DEVICE_BLOCK_HIGH = const mmu::DEVICE_BLOCK >> 48,
     DEVICE_BLOCK_LOW = const mmu::DEVICE_BLOCK & 0xffff,
-    NORMAL_BLOCK_LOW = const mmu::EARLY_NORMAL_BLOCK,
+    DATA_BLOCK_HIGH = const mmu::EARLY_DATA_BLOCK >> 48,
+    DATA_BLOCK_LOW = const mmu::EARLY_DATA_BLOCK & 0xffff,
+    CODE_BLOCK_LOW = const mmu::EARLY_CODE_BLOCK,
+    MAX_TREE_SIZE = const MAX_TREE_SIZE,
+    EARLY_TABLES_SIZE = const EARLY_TABLES * size_of::<Table>(),
+    HERMIT_DEVICE_TREE = const HERMIT_DEVICE_TREE,
     MAIR = const mmu::MAIR,
     TCR_LOW = const mmu::TCR & 0xffff,
     TCR_HIGH = const mmu::TCR >> 16,
@@ -85,7 +100,10 @@ unsafe extern "C" {
 const _: () = {
     // `boot.s` builds these with two 16-bit moves.
     assert!(mmu::TCR >> 32 == 0 && mmu::SCTLR >> 32 == 0);
-    assert!(mmu::DEVICE_BLOCK & 0x0000_ffff_ffff_0000 == 0);
+    assert!((mmu::DEVICE_BLOCK | mmu::EARLY_DATA_BLOCK) & 0x0000_ffff_ffff_0000 == 0);
+    // And these with one.
+    assert!(mmu::EARLY_CODE_BLOCK >> 16 == 0 && MAX_TREE_SIZE & 0xffff == 0);
+    assert!(EARLY_TABLES * size_of::<Table>() < 1 << 16);
 };
 
 /// The tables of the final map and their physical address.

@@ -20,44 +20,66 @@ _start:
 
 .section .text.boot, "ax"
 
-// Entry of the boot core: x0 is the physical address of the device tree.
+// Entry of the boot core. From Linux's boot loaders the MMU is off and x0 is the physical address of
+// the device tree; from Hermit's the core is at EL1, the MMU on, and x0 the address of its boot
+// information, which holds that of the device tree.
 boot_core:
     msr     daifset, #0xf
     mov     x20, x0
-    bl      leave_el2
+    mrs     x1, CurrentEL
+    cmp     x1, #(1 << 2)
+    b.ne    1f
+    mrs     x1, sctlr_el1
+    tbz     x1, #0, 1f
+    ldr     x20, [x0, #{HERMIT_DEVICE_TREE}]
+    adrp    x0, __image_start
+    adrp    x1, __image_end
+    bl      clean
+    mov     x1, #{SCTLR_OFF_LOW}
+    movk    x1, #{SCTLR_OFF_HIGH}, lsl #16
+    msr     sctlr_el1, x1               // an identity map, so that nothing moves
+    isb
+1:  bl      leave_el2
     isb
     mrs     x22, cntvct_el0
 
-    // The early map: identity, in blocks of 1 GiB, up to 512 GiB. All is device memory but the GiB
-    // with the image and the device tree. The tables are written around the cache, so lines of it that
-    // may still hold something older are thrown away before and after.
-    adrp    x0, early_l0
-    adrp    x1, early_l1
+    // The early map: identity. All is device memory, which the processor touches only where the
+    // program does, but the blocks of 2 MiB with the device tree and the image. The tables are
+    // written around the cache, so lines of it that may still hold something older are thrown away
+    // before and after.
+    adrp    x0, early_tables
     bl      invalidate_early_tables
-    orr     x2, x1, #3
-    str     x2, [x0]
-    add     x3, x0, #8
-    mov     x4, #511
-1:  str     xzr, [x3], #8
-    subs    x4, x4, #1
-    b.ne    1b
-    movz    x2, #{DEVICE_BLOCK_HIGH}, lsl #48
-    movk    x2, #{DEVICE_BLOCK_LOW}
-    mov     x3, x1
-    mov     x4, #512
-    mov     x5, #(1 << 30)
-2:  str     x2, [x3], #8
-    add     x2, x2, x5
-    subs    x4, x4, #1
-    b.ne    2b
-    adrp    x2, __image_start
-    bl      early_normal
-    adrp    x2, __image_end
-    bl      early_normal
-    mov     x2, x20
-    bl      early_normal
-    add     x2, x20, #(4 << 20)         // the largest device tree, see `start.rs`
-    bl      early_normal
+    mov     x6, x0
+    mov     x3, #0
+    mov     x4, #0
+    bl      new_table                   // the root: nothing
+    mov     x10, x0
+    mov     x3, #0
+    mov     x4, #(1 << 30)
+    bl      table_below                 // the first 512 GiB, where the console is
+    movz    x8, #{DATA_BLOCK_HIGH}, lsl #48
+    movk    x8, #{DATA_BLOCK_LOW}
+    cbz     x20, 1f
+    tst     x20, #3                     // no tree is there: `start.rs` will say so
+    b.ne    1f
+    dc      cvac, x20                   // what the loader may have left in the cache only
+    dsb     sy
+    ldr     w2, [x20, #4]               // the tree's size in bytes, big endian
+    rev     w2, w2
+    mov     w3, #{MAX_TREE_SIZE}
+    cmp     w2, w3
+    csel    w2, w2, w3, lo
+    mov     x1, x20
+    add     x2, x1, x2
+    bl      map_normal
+1:  adrp    x1, __image_start
+    ldr     x2, [x1, #16]               // the header's image_size: the names of functions too
+    add     x2, x1, x2
+    bl      map_normal
+    mov     x8, #{CODE_BLOCK_LOW}
+    adrp    x1, __image_start
+    adrp    x2, __text_end
+    bl      map_normal
     dsb     sy
     bl      invalidate_early_tables
     mov     x1, #{SCTLR_EARLY_LOW}
@@ -158,6 +180,14 @@ leave_el2:
     mov     x0, #0x33ff                 // RES1, and no trap of floating point
     msr     cptr_el2, x0
     msr     hstr_el2, xzr
+    mov     x0, #0                      // debugging does not trap, and EL1 has all counters that
+    mrs     x1, id_aa64dfr0_el1         // there are: MDCR_EL2.HPMN
+    sbfx    x1, x1, #8, #4
+    cmp     x1, #1
+    b.lt    5f
+    mrs     x0, pmcr_el0
+    ubfx    x0, x0, #11, #5
+5:  msr     mdcr_el2, x0
     mrs     x0, midr_el1
     msr     vpidr_el2, x0
     mrs     x0, mpidr_el1
@@ -239,23 +269,76 @@ set_up_core:
     mov     x30, #0
     ret     x4
 
-// x1: early_l1, x2: an address. Makes its GiB normal memory. Uses x3, x4, x5.
-early_normal:
-    ubfx    x3, x2, #30, #9
-    lsl     x4, x3, #30
-    mov     x5, #{NORMAL_BLOCK_LOW}
-    orr     x4, x4, x5
-    str     x4, [x1, x3, lsl #3]
+// Makes the blocks of 2 MiB that hold anything of x1 to x2 memory with the attributes x8. x0: root
+// table. Uses x1, x3, x4, x5, x6, x7, x9, x10.
+map_normal:
+    mov     x9, x30
+    and     x1, x1, #~((1 << 21) - 1)
+1:  cmp     x1, x2
+    b.hs    2f
+    ubfx    x10, x1, #39, #9
+    add     x10, x0, x10, lsl #3
+    and     x3, x1, #~((1 << 39) - 1)
+    mov     x4, #(1 << 30)
+    bl      table_below
+    ubfx    x10, x1, #30, #9
+    add     x10, x5, x10, lsl #3
+    and     x3, x1, #~((1 << 30) - 1)
+    mov     x4, #(1 << 21)
+    bl      table_below
+    ubfx    x10, x1, #21, #9
+    orr     x3, x1, x8
+    str     x3, [x5, x10, lsl #3]
+    add     x1, x1, #(1 << 21)
+    b       1b
+2:  ret     x9
+
+// x5: the table that the descriptor at x10 points to. If it points to none, one is made, of blocks of
+// device memory of x4 bytes each from the address x3 on. Uses x3, x6, x7.
+table_below:
+    ldr     x5, [x10]
+    tbz     x5, #1, 1f
+    bic     x5, x5, #3
+    ret
+1:  orr     x5, x6, #3
+    str     x5, [x10]
+    movz    x5, #{DEVICE_BLOCK_HIGH}, lsl #48
+    movk    x5, #{DEVICE_BLOCK_LOW}
+    orr     x3, x3, x5
+    // Falls through.
+
+// x5: the next free table, at x6, filled with the descriptors x3, x3 + x4, and so on. Uses x3, x7.
+new_table:
+    mov     x5, x6
+    add     x7, x6, #4096
+1:  str     x3, [x6], #8
+    add     x3, x3, x4
+    cmp     x6, x7
+    b.lo    1b
+    ret
+
+// Writes back what the cache holds of x0 to x1, and forgets it. Uses x0, x2, x3.
+clean:
+    mrs     x2, ctr_el0
+    ubfx    x2, x2, #16, #4             // DminLine: log2 of words
+    mov     x3, #4
+    lsl     x3, x3, x2
+1:  dc      civac, x0
+    add     x0, x0, x3
+    cmp     x0, x1
+    b.lo    1b
+    dsb     sy
     ret
 
 // Uses x2, x3, x4, x5.
 invalidate_early_tables:
     mrs     x2, ctr_el0
-    ubfx    x2, x2, #16, #4             // DminLine: log2 of words
+    ubfx    x2, x2, #16, #4
     mov     x3, #4
     lsl     x3, x3, x2
-    adrp    x4, early_l0
-    add     x5, x4, #8192
+    adrp    x4, early_tables
+    mov     x5, #{EARLY_TABLES_SIZE}
+    add     x5, x4, x5
 1:  dc      ivac, x4
     add     x4, x4, x3
     cmp     x4, x5
@@ -265,7 +348,5 @@ invalidate_early_tables:
 
 .section .boot_tables, "aw", @nobits
 .balign 4096
-early_l0:
-    .skip   4096
-early_l1:
-    .skip   4096
+early_tables:
+    .skip   {EARLY_TABLES_SIZE}

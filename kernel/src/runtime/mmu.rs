@@ -28,8 +28,11 @@ pub const SCTLR_EARLY: u64 = SCTLR_OFF | 1 << 12 | 1 << 3 | 1 << 2 | 1;
 pub const SCTLR: u64 = SCTLR_EARLY | 1 << 19;
 /// A block of device memory, the address left out.
 pub const DEVICE_BLOCK: u64 = VALID | ACCESSED | NEVER_EXECUTE;
-/// A block of normal memory for the early map, where all is allowed.
-pub const EARLY_NORMAL_BLOCK: u64 = VALID | ACCESSED | NORMAL;
+/// A block of normal memory for the early map: read and write.
+pub const EARLY_DATA_BLOCK: u64 = EARLY_CODE_BLOCK | NEVER_EXECUTE;
+/// A block of normal memory for the early map that holds code, and thus whatever lies behind the code
+/// within 2 MiB: all is allowed.
+pub const EARLY_CODE_BLOCK: u64 = VALID | ACCESSED | NORMAL;
 
 const VALID: u64 = 1;
 /// Bit 1 makes a descriptor of level 0 to 2 a table and is part of a page's on level 3.

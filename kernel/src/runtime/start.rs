@@ -12,7 +12,7 @@ use log::warn;
 use spin::Once;
 
 use super::cpu::{Features, Midr};
-use super::machine::Machine;
+use super::machine::{Machine, MachineError};
 use super::memory::Ranges;
 use super::mmu::{Access, MapError, PAGE_SIZE, Tables};
 use super::stacks::Stacks;
@@ -31,6 +31,8 @@ struct Boot {
     clock: Result<(), UnknownFrequency>,
     exception_level: u8,
     counter: u64,
+    /// All that the machine has.
+    memory_bytes: u64,
     /// What the heap gets.
     free: Ranges,
 }
@@ -46,7 +48,10 @@ unsafe extern "C" {
 pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
     // Before the tree is read there is no console to complain on, and no way to power off.
     let Some(tree) = device_tree_bytes(device_tree) else { power::stop_core() };
-    let Ok(machine) = Machine::from_fdt(tree) else { power::stop_core() };
+    let machine = match Machine::from_fdt(tree) {
+        Ok(machine) => machine,
+        Err(error) => refuse(tree, &error),
+    };
     // SAFETY: the early map has all devices mapped, the final one those of `devices::regions`.
     unsafe { devices::set_up_console(&machine) };
     if let Some(psci) = &machine.psci {
@@ -55,7 +60,7 @@ pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
     let clock = time::init(machine.timer.and_then(|timer| timer.frequency_hz));
 
     let tree = device_tree as u64..device_tree as u64 + tree.len() as u64;
-    let mut free = free_memory(&machine, tree.clone());
+    let (mut free, memory_bytes) = free_memory(&machine);
     let cores = machine.cpus.len().clamp(1, cores::MAX_CORES);
     let Some(stacks) = free.take(Stacks::size(cores)) else {
         stop(
@@ -69,7 +74,7 @@ pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
         stop(Code::Unsupported, &error, fault::HINT);
     }
     cores::set_stacks(stacks);
-    MACHINE.call_once(|| Boot { machine, clock, exception_level, counter, free });
+    MACHINE.call_once(|| Boot { machine, clock, exception_level, counter, memory_bytes, free });
     match cores::handover(0) {
         // SAFETY: the stacks are mapped, and they are the boot core's own.
         Some(handover) => unsafe { boot::move_to(&handover, go_on) },
@@ -85,7 +90,7 @@ extern "C" fn go_on() -> ! {
         // SAFETY: mapped, free by the device tree, and given to nobody else.
         unsafe { heap::add(range) };
     }
-    heap::set_total(machine.memory.iter().map(|region| region.size).sum());
+    heap::set_total(boot.memory_bytes);
     logger::init();
     for what in &machine.left_out {
         warn!("{what}");
@@ -167,6 +172,22 @@ struct Environment([*const c_char; 1]);
 // SAFETY: it holds no pointer but null.
 unsafe impl Sync for Environment {}
 
+/// Tells what is wrong with the device tree, if it has a console to tell it on.
+fn refuse(tree: &'static [u8], error: &MachineError) -> ! {
+    if let Some(machine) = Machine::console_and_firmware(tree) {
+        // SAFETY: the early map has all devices mapped.
+        unsafe { devices::set_up_console(&machine) };
+        if let Some(psci) = &machine.psci {
+            psci::init(psci);
+        }
+    }
+    stop(
+        Code::Unsupported,
+        error,
+        "boot with another device tree, or a boot loader that changes less",
+    );
+}
+
 fn stop(code: Code, message: &dyn Display, hint: &str) -> ! {
     fault::end(code, format_args!("{message}"), hint, &|_| Ok(()))
 }
@@ -174,37 +195,34 @@ fn stop(code: Code, message: &dyn Display, hint: &str) -> ! {
 /// The bytes of the device tree at `start`; `None` if there is none.
 fn device_tree_bytes(start: *const u8) -> Option<&'static [u8]> {
     const MAGIC: u32 = 0xd00d_feed;
-    /// The boot protocol allows half of that, but QEMU doubles a tree that it is given in a file.
-    const MAX_SIZE: u32 = 4 << 20;
     let header = start.cast::<[u32; 2]>();
     if header.is_null() || !header.is_aligned() {
         return None;
     }
     // SAFETY: by the boot protocol x0 holds the address of the tree; the early map reaches it.
     let [magic, size] = unsafe { header.read() }.map(u32::from_be);
-    if magic != MAGIC || size > MAX_SIZE {
+    if magic != MAGIC || size > boot::MAX_TREE_SIZE {
         return None;
     }
-    // SAFETY: the tree is that long, within the 4 MiB that the early map reaches, and nobody
-    // writes it: it is taken out of the free memory.
+    // SAFETY: the tree is that long, the early map reaches all of it, and nobody writes it: it is
+    // taken out of the free memory.
     Some(unsafe { core::slice::from_raw_parts(start, size as usize) })
 }
 
-fn free_memory(machine: &Machine<'_>, tree: core::ops::Range<u64>) -> Ranges {
+/// What of the memory is free, and the bytes of all of it.
+fn free_memory(machine: &Machine<'_>) -> (Ranges, u64) {
     let mut free = Ranges::new();
     for region in &machine.memory {
         free.add(region.range(), PAGE_SIZE);
     }
+    let total = free.bytes();
+    // The tree and the initrd among them.
     for reserved in &machine.reserved {
-        free.remove(reserved.region.range(), PAGE_SIZE);
+        free.remove(reserved.range(), PAGE_SIZE);
     }
-    if let Some(initrd) = machine.initrd {
-        free.remove(initrd.range(), PAGE_SIZE);
-    }
-    free.remove(tree, PAGE_SIZE);
     free.remove(image::whole(), PAGE_SIZE);
     free.remove(0..PAGE_SIZE, PAGE_SIZE);
-    free
+    (free, total)
 }
 
 fn pages(range: core::ops::Range<u64>) -> core::ops::Range<u64> {

@@ -27,26 +27,10 @@ impl<'t> Machine<'t> {
     /// # Errors
     /// The tree is damaged, or wrong about the memory or what of it is reserved.
     pub fn from_fdt(bytes: &'t [u8]) -> Result<Machine<'t>, MachineError> {
-        // The length that the header gives; if that is nonsense, the parser says what is wrong.
-        let total = bytes.get(4..8).and_then(|size| size.try_into().ok()).map(u32::from_be_bytes);
-        let bytes = total.and_then(|total| bytes.get(..total as usize)).unwrap_or(bytes);
+        let bytes = without_rest(bytes);
         let fdt = structure::open(bytes)?;
 
-        let mut machine = Machine {
-            model: "",
-            memory: ArrayVec::new(),
-            reserved: ArrayVec::new(),
-            bootargs: "",
-            initrd: None,
-            cpus: ArrayVec::new(),
-            psci: None,
-            console: None,
-            gic: None,
-            timer: None,
-            virtio_mmio: ArrayVec::new(),
-            pci: None,
-            left_out: ArrayVec::new(),
-        };
+        let mut machine = Machine::empty();
         let tree = Region { base: bytes.as_ptr().addr() as u64, size: bytes.len() as u64 };
         machine.reserve(tree)?;
         for entry in fdt.memory_reservations() {
@@ -75,6 +59,38 @@ impl<'t> Machine<'t> {
         }
         machine.virtio_mmio.sort_unstable_by_key(|device| device.region.base);
         Ok(machine)
+    }
+
+    /// The console and the firmware alone, to complain of a tree that [`Machine::from_fdt`] refuses;
+    /// what else is wrong with it does not matter. `None` if the tree cannot be read at all.
+    pub fn console_and_firmware(bytes: &'t [u8]) -> Option<Machine<'t>> {
+        let fdt = structure::open(without_rest(bytes)).ok()?;
+        let mut machine = Machine::empty();
+        let stdout = Stdout::new(fdt);
+        // Where it ends early, what was found before is all there is.
+        let _ = walk(fdt, &mut |at| {
+            machine.visit_for_the_end(at, fdt, None, &stdout);
+            Ok(ControlFlow::Continue(()))
+        });
+        Some(machine)
+    }
+
+    fn empty() -> Machine<'t> {
+        Machine {
+            model: "",
+            memory: ArrayVec::new(),
+            reserved: ArrayVec::new(),
+            bootargs: "",
+            initrd: None,
+            cpus: ArrayVec::new(),
+            psci: None,
+            console: None,
+            gic: None,
+            timer: None,
+            virtio_mmio: ArrayVec::new(),
+            pci: None,
+            left_out: ArrayVec::new(),
+        }
     }
 
     /// Reads one node, if it is of a kind that we know.
@@ -108,18 +124,8 @@ impl<'t> Machine<'t> {
             }
             // Below a core stand its caches.
             return Ok(ControlFlow::Break(()));
-        } else if at.is_compatible(&["arm,psci", "arm,psci-0.2", "arm,psci-1.0"]) {
-            self.psci = self.keep(read_psci(at));
         } else if at.is_compatible(&["arm,armv8-timer"]) {
             self.timer = self.keep(read_timer(at, gic));
-        } else if at.is_compatible(PL011) || at.is_compatible(NS16550) {
-            let chosen = stdout.path.is_some_and(|path| at.is_at(path));
-            if (chosen || self.console.is_none())
-                && let Some(mut uart) = self.keep(read_uart(at, fdt, gic))
-            {
-                uart.baud = stdout.baud.filter(|_| chosen);
-                self.console = Some(uart);
-            }
         } else if at.is_compatible(&["virtio,mmio"]) {
             if let Some(region) = self.keep(at.region(0)) {
                 let device = VirtioMmio { region, interrupt: at.interrupt(gic, 0) };
@@ -133,8 +139,31 @@ impl<'t> Machine<'t> {
             }
             // Devices below it are found by asking the bus.
             return Ok(ControlFlow::Break(()));
+        } else {
+            self.visit_for_the_end(at, fdt, gic, stdout);
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Reads one node, if it is of what the end of a run takes: a console and a way to power off.
+    fn visit_for_the_end(
+        &mut self,
+        at: &At<'_, 't>,
+        fdt: Fdt<'t>,
+        gic: Option<&GicNode>,
+        stdout: &Stdout<'t>,
+    ) {
+        if at.is_compatible(&["arm,psci", "arm,psci-0.2", "arm,psci-1.0"]) {
+            self.psci = self.keep(read_psci(at));
+        } else if at.is_compatible(PL011) || at.is_compatible(NS16550) {
+            let chosen = stdout.path.is_some_and(|path| at.is_at(path));
+            if (chosen || self.console.is_none())
+                && let Some(mut uart) = self.keep(read_uart(at, fdt, gic))
+            {
+                uart.baud = stdout.baud.filter(|_| chosen);
+                self.console = Some(uart);
+            }
+        }
     }
 
     fn reserve(&mut self, region: Region) -> Result<(), MachineError> {
@@ -212,6 +241,13 @@ impl<'t> Machine<'t> {
         }
         Ok(PciHost { ecam, first_bus, last_bus, windows })
     }
+}
+
+/// The tree without what follows it: as long as its header says. If that is nonsense, the parser says
+/// what is wrong.
+fn without_rest(bytes: &[u8]) -> &[u8] {
+    let total = bytes.get(4..8).and_then(|size| size.try_into().ok()).map(u32::from_be_bytes);
+    total.and_then(|total| bytes.get(..total as usize)).unwrap_or(bytes)
 }
 
 /// The error for a list that is full.

@@ -367,6 +367,31 @@ fn too_many_reservations_are_an_error() {
 }
 
 #[test]
+fn a_tree_that_is_refused_still_names_console_and_firmware() {
+    // More reservations than there is room for, in a real machine's tree.
+    let more: Vec<u8> = (0..=MAX_RESERVED as u64)
+        .flat_map(|i| [i << 20, 0x1000].map(u64::to_be_bytes).concat())
+        .collect();
+    let mut tree = GICV2.to_vec();
+    let field = |at| u32::from_be_bytes(GICV2[at..at + 4].try_into().unwrap());
+    let list = field(16) as usize;
+    tree.splice(list..list, more.iter().copied());
+    // The size of all, and the places of the nodes and of the names, which follow the list.
+    for at in [4, 8, 12] {
+        tree[at..at + 4].copy_from_slice(&(field(at) + more.len() as u32).to_be_bytes());
+    }
+    let error = Machine::from_fdt(&tree).unwrap_err();
+    assert_eq!(error, MachineError::TooMany { list: List::Reserved, max: MAX_RESERVED });
+
+    let whole = Machine::from_fdt(GICV2).unwrap();
+    let rest = Machine::console_and_firmware(&tree).unwrap();
+    assert_eq!(rest.psci, whole.psci);
+    let region = |machine: &Machine| machine.console.as_ref().map(|uart| uart.region);
+    assert!(region(&rest).is_some() && region(&rest) == region(&whole));
+    assert!(Machine::console_and_firmware(&tree[..tree.len() / 2]).is_none());
+}
+
+#[test]
 fn too_deep_a_tree_is_an_error() {
     let machine = |depth| {
         let mut w = Writer::root();
