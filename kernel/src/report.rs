@@ -170,9 +170,9 @@ pub struct Outcome {
     pub prompt_tokens_per_s: f64,
     /// Generated tokens a second, the first one not counted.
     pub tokens_per_s: f64,
-    /// Scratch memory in use, in bytes.
+    /// Size of the scratch memory in bytes, used or not.
     pub arena_bytes: u64,
-    /// The most scratch memory ever in use, in bytes.
+    /// The most of it ever in use since the model was loaded, in bytes.
     pub arena_peak_bytes: u64,
 }
 
@@ -204,6 +204,8 @@ pub enum Code {
     OutOfMemory,
     /// The disk failed, or its file system is damaged.
     DiskError,
+    /// The console cannot be read.
+    ConsoleError,
     /// The prompt does not fit in the context.
     ContextFull,
     /// A setting is unknown or has no sensible value.
@@ -305,19 +307,41 @@ impl Write for JsonText<'_> {
 /// than newline and tab become the escapes that Rust writes for them, so that such text can
 /// neither start an event nor drive the terminal.
 pub fn printable(text: &str) -> Cow<'_, str> {
-    let harmless = |c: char| !c.is_control() || c == '\n' || c == '\t';
-    if text.chars().all(harmless) {
+    if text.chars().all(is_harmless) {
         return Cow::Borrowed(text);
     }
-    let mut escaped = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        if harmless(c) {
-            escaped.push(c);
-        } else {
-            escaped.extend(c.escape_default());
-        }
+    Cow::Owned(alloc::format!("{}", Printable(text)))
+}
+
+fn is_harmless(c: char) -> bool {
+    !c.is_control() || c == '\n' || c == '\t'
+}
+
+/// What is shown of a value, made harmless as by [`printable`] but without allocating.
+pub struct Printable<T>(pub T);
+
+impl<T: fmt::Display> fmt::Display for Printable<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(HarmlessText(f), "{}", self.0)
     }
-    Cow::Owned(escaped)
+}
+
+/// Escapes the control characters in what is written to it.
+struct HarmlessText<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl Write for HarmlessText<'_, '_> {
+    fn write_str(&mut self, mut s: &str) -> fmt::Result {
+        while let Some(at) = s.find(|c| !is_harmless(c)) {
+            let (harmless, rest) = s.split_at(at);
+            let mut rest = rest.chars();
+            self.0.write_str(harmless)?;
+            if let Some(c) = rest.next() {
+                write!(self.0, "{}", c.escape_default())?;
+            }
+            s = rest.as_str();
+        }
+        self.0.write_str(s)
+    }
 }
 
 #[cfg(test)]
@@ -388,6 +412,8 @@ mod tests {
     #[test]
     fn text_shown_to_people_holds_no_control_characters() {
         assert!(matches!(printable("Grüße,\n\t🙂"), Cow::Borrowed(_)));
-        assert_eq!(printable("a\x1e{\x1b[2J\r\u{9b}b"), "a\\u{1e}{\\u{1b}[2J\\r\\u{9b}b");
+        let (raw, shown) = ("a\x1e{\x1b[2J\r\u{9b}b", "a\\u{1e}{\\u{1b}[2J\\r\\u{9b}b");
+        assert_eq!(printable(raw), shown);
+        assert_eq!(Printable(format_args!("{raw}\n{raw}")).to_string(), [shown, shown].join("\n"));
     }
 }

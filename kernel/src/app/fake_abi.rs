@@ -18,12 +18,16 @@ pub struct World {
     pub console: Vec<u8>,
     /// What it may still read from there.
     pub input: VecDeque<u8>,
+    /// Whether reading from there fails with EIO once that is read.
+    pub input_fails: bool,
     /// Cores it may use.
     pub cores: usize,
     /// Sizes that `fstat` gives for some files in place of their own.
     pub sizes: BTreeMap<&'static str, i64>,
     /// Reads from models that are yet to succeed; then they fail with EIO.
     pub reads_left: usize,
+    /// Bytes asked for by each read from a model.
+    pub reads: Vec<usize>,
     open: BTreeMap<i32, Open>,
 }
 
@@ -32,15 +36,24 @@ struct Open {
     position: usize,
 }
 
-static WORLD: Mutex<World> = Mutex::new(World {
-    files: BTreeMap::new(),
-    console: Vec::new(),
-    input: VecDeque::new(),
-    cores: 2,
-    sizes: BTreeMap::new(),
-    reads_left: usize::MAX,
-    open: BTreeMap::new(),
-});
+impl World {
+    /// A machine of two cores without files.
+    const fn new() -> World {
+        World {
+            files: BTreeMap::new(),
+            console: Vec::new(),
+            input: VecDeque::new(),
+            input_fails: false,
+            cores: 2,
+            sizes: BTreeMap::new(),
+            reads_left: usize::MAX,
+            reads: Vec::new(),
+            open: BTreeMap::new(),
+        }
+    }
+}
+
+static WORLD: Mutex<World> = Mutex::new(World::new());
 static FUTEX: Mutex<()> = Mutex::new(());
 static FUTEX_WAKE: Condvar = Condvar::new();
 static ONE_PROGRAM_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -57,24 +70,41 @@ pub fn run_in_world<R>(
     let _alone = ONE_PROGRAM_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     {
         let mut world = world();
-        *world = World {
-            files: BTreeMap::from([(
-                "/proc/meminfo",
-                b"MemTotal: 131072 kB\nMemFree: 65536 kB\nMemAvailable: 65536 kB\n".to_vec(),
-            )]),
-            console: Vec::new(),
-            input: VecDeque::new(),
-            cores: 2,
-            sizes: BTreeMap::new(),
-            reads_left: usize::MAX,
-            open: BTreeMap::new(),
-        };
+        *world = World::new();
+        let meminfo = b"MemTotal: 131072 kB\nMemFree: 65536 kB\nMemAvailable: 65536 kB\n";
+        world.files.insert("/proc/meminfo", meminfo.to_vec());
         set_up(&mut world);
     }
+    // Fails from the second program on, for which it is set.
+    let _ = log::set_logger(&Logger);
     let returned = program();
     let world = world();
     assert!(world.open.is_empty(), "the program left files open");
     (returned, std::string::String::from_utf8(world.console.clone()).unwrap())
+}
+
+/// Bytes asked for by each read from a model in this world.
+pub fn reads_so_far() -> Vec<usize> {
+    world().reads.clone()
+}
+
+/// Shows on the played console what the application logs.
+struct Logger;
+
+impl log::Log for Logger {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        // Other tests of the process log too, but none of them is of the application.
+        metadata.target().starts_with("kernel::app")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let line = std::format!("{:5} {}\n", record.level(), record.args());
+            world().console.extend_from_slice(line.as_bytes());
+        }
+    }
+
+    fn flush(&self) {}
 }
 
 fn is_directory(world: &World, path: &str) -> bool {
@@ -127,19 +157,25 @@ extern "C" fn sys_read(fd: i32, buf: *mut u8, len: usize) -> isize {
     let buf = unsafe { slice::from_raw_parts_mut(buf, len) };
     let mut world = world();
     if fd == abi::STDIN_FILENO {
+        if world.input.is_empty() && world.input_fails {
+            return -(abi::EIO as isize);
+        }
         let n = len.min(world.input.len());
         for (byte, input) in buf.iter_mut().zip(world.input.drain(..n)) {
             *byte = input;
         }
         return n as isize;
     }
-    let World { files, open, reads_left, .. } = &mut *world;
+    let World { files, open, reads_left, reads, .. } = &mut *world;
     let file = open.get_mut(&fd).unwrap();
     if file.path.starts_with("/models/") {
         if *reads_left == 0 {
             return -(abi::EIO as isize);
         }
         *reads_left -= 1;
+        if file.path.ends_with(".gguf") {
+            reads.push(len);
+        }
     }
     let Some(bytes) = files.get(file.path.as_str()) else { return -(abi::EISDIR as isize) };
     let rest = &bytes[file.position..];

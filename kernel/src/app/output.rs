@@ -5,7 +5,7 @@
 use core::fmt;
 
 use crate::app::os;
-use crate::report::{Event, printable};
+use crate::report::{Event, Printable, printable};
 
 /// Prints a line for people.
 macro_rules! say {
@@ -15,9 +15,10 @@ macro_rules! say {
 }
 pub(crate) use say;
 
-/// Prints a line in one piece, so that nothing else gets between.
+/// Prints a line in one piece, so that nothing else gets between. Names of the disk and of the
+/// model may stand in it, so it is made harmless.
 pub fn write_line(line: fmt::Arguments<'_>) {
-    os::write_console(alloc::format!("{line}\n").as_bytes());
+    os::write_console(alloc::format!("{}\n", Printable(line)).as_bytes());
 }
 
 /// Prints text of the model or the user, made harmless.
@@ -36,7 +37,7 @@ const REDRAW_US: u64 = 100_000;
 const WIDTH: u64 = 32;
 
 /// A bar that shows how much of a load is done. It appears once the load takes long enough to be
-/// noticed, and ends its line when dropped.
+/// noticed, is drawn a last time when all is done, and ends its line when dropped.
 pub struct Progress<'a> {
     label: &'a str,
     total: u64,
@@ -53,7 +54,8 @@ impl<'a> Progress<'a> {
     /// Shows that `done` bytes are done.
     pub fn update(&mut self, done: u64) {
         let now_us = os::now_us();
-        if now_us.saturating_sub(self.drawn_us) >= REDRAW_US {
+        let finished = self.visible && done >= self.total;
+        if finished || now_us.saturating_sub(self.drawn_us) >= REDRAW_US {
             self.drawn_us = now_us;
             self.visible = true;
             self.draw(done);
@@ -68,7 +70,7 @@ impl<'a> Progress<'a> {
         let mb = |bytes: u64| bytes as f64 / 1e6;
         let line = alloc::format!(
             "\r{} [{bar}] {:3} % of {:.1} MB",
-            self.label,
+            Printable(self.label),
             done.saturating_mul(100) / total,
             mb(self.total)
         );
@@ -81,5 +83,40 @@ impl Drop for Progress<'_> {
         if self.visible {
             os::write_console(b"\n");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::fake_abi::run_in_world;
+
+    #[test]
+    fn lines_and_labels_are_made_harmless() {
+        let ((), console) = run_in_world(
+            |_| {},
+            || {
+                say!("a\x1e{}", "\x1b[2J");
+                Progress::new("b\x1e.gguf", 7).draw(3);
+            },
+        );
+        assert!(console.starts_with("a\\u{1e}\\u{1b}[2J\n\rb\\u{1e}.gguf [####"), "{console:?}");
+    }
+
+    #[test]
+    fn a_bar_that_is_seen_ends_at_100_percent() {
+        let draw = |us| {
+            let program = || {
+                let mut progress = Progress::new("m", 1000);
+                std::thread::sleep(std::time::Duration::from_micros(us));
+                progress.update(500);
+                progress.update(999);
+                progress.update(1000);
+            };
+            run_in_world(|_| {}, program).1
+        };
+        let slow = draw(REDRAW_US + 1000);
+        assert!(slow.ends_with("100 % of 0.0 MB\n") && slow.contains(" 50 %"), "{slow:?}");
+        assert_eq!(draw(0), "", "a short load shows no bar");
     }
 }

@@ -3,6 +3,7 @@
 use log::{LevelFilter, Log, Metadata, Record};
 
 use super::{output, time};
+use crate::report::Printable;
 
 struct Logger;
 
@@ -23,7 +24,7 @@ impl Log for Logger {
                 now / 1_000_000,
                 now % 1_000_000,
                 record.level(),
-                record.args()
+                Printable(record.args())
             ));
         }
     }
