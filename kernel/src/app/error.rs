@@ -44,6 +44,8 @@ pub enum Error {
         /// What the runtime knows of it.
         detail: String,
     },
+    /// The console gives no input.
+    Console(Errno),
     /// The `.sha256` file is malformed.
     BadChecksumFile(String),
     /// The model's bytes are not those that were hashed.
@@ -123,6 +125,11 @@ impl Error {
                  device"
                     .to_string(),
             ),
+            Error::Console(errno) => (
+                Code::ConsoleError,
+                format!("cannot read the console: {errno}"),
+                "attach a serial console, or set `mode` to generate".to_string(),
+            ),
             Error::BadChecksumFile(path) => (
                 Code::ParseError,
                 format!("{path} does not start with a SHA-256 digest in hexadecimal"),
@@ -157,7 +164,7 @@ impl Error {
 
 fn engine_fault(error: &llm::Error) -> Fault {
     let (code, hint) = match error {
-        llm::Error::ParseError { .. } => (
+        llm::Error::ParseError { .. } | llm::Error::HeaderCutShort { .. } => (
             Code::ParseError,
             "the file is damaged or no GGUF model: get it again, check it with `image-builder \
              inspect`",

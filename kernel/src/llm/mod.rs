@@ -39,6 +39,11 @@ pub enum Error {
         /// Byte of the file at which it is wrong.
         at: u64,
     },
+    /// The first bytes of a model's file do not hold its whole header; no fault of the file.
+    HeaderCutShort {
+        /// Bytes that the header takes at least.
+        needed: u64,
+    },
     /// The model needs something that this engine does not have.
     Unsupported {
         /// What it needs.
@@ -53,7 +58,7 @@ pub enum Error {
     },
     /// The prompt does not fit in the context.
     ContextFull {
-        /// Positions that the prompt needs, those in use already included.
+        /// Positions that the prompt needs at least, those in use already included.
         prompt: usize,
         /// Positions there are.
         n_ctx: usize,
@@ -69,12 +74,15 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::ParseError { what, at } => write!(f, "{what} (at byte {at} of the model)"),
+            Error::HeaderCutShort { needed } => {
+                write!(f, "the model's header goes on at least to byte {needed}")
+            }
             Error::Unsupported { what } => write!(f, "the model needs {what}"),
             Error::OutOfMemory { what, asked } => {
                 write!(f, "not enough memory for {what}: {asked} bytes asked")
             }
             Error::ContextFull { prompt, n_ctx } => {
-                write!(f, "the prompt needs {prompt} positions, the context has {n_ctx}")
+                write!(f, "the prompt needs at least {prompt} positions, the context has {n_ctx}")
             }
             Error::InvalidConfig { what } => f.write_str(what),
         }

@@ -17,7 +17,6 @@ mod types;
 #[cfg(test)]
 mod tests;
 
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -47,9 +46,11 @@ pub struct Gguf<'a> {
     metadata_end: u64,
     data_offset: u64,
     metadata: Vec<Entry<'a>>,
-    keys: BTreeMap<&'a str, usize>,
+    /// Numbers of the entries, by their keys in order.
+    keys: Vec<usize>,
     tensors: Vec<TensorInfo<'a>>,
-    names: BTreeMap<&'a str, usize>,
+    /// Numbers of the tensors, by their names in order.
+    names: Vec<usize>,
 }
 
 /// One pair of key and value.
@@ -125,7 +126,7 @@ impl<'a> Gguf<'a> {
     /// Reads the header of a whole file.
     ///
     /// # Errors
-    /// [`Error::ParseError`] if the file is malformed or ends too early.
+    /// [`Error::ParseError`] if the file is malformed or ends too early, [`Error::OutOfMemory`].
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
         read::header(bytes, bytes.len() as u64)
     }
@@ -134,7 +135,8 @@ impl<'a> Gguf<'a> {
     /// be judged before it is loaded. [`Gguf::data`] gives `None` for what lies behind them.
     ///
     /// # Errors
-    /// [`Error::ParseError`] if the file is malformed or `prefix` does not hold the whole header.
+    /// [`Error::ParseError`] if the file is malformed, [`Error::HeaderCutShort`] if `prefix` does
+    /// not hold the whole header, [`Error::OutOfMemory`].
     pub fn parse_header(prefix: &'a [u8], file_bytes: u64) -> Result<Self, Error> {
         read::header(prefix, file_bytes.max(prefix.len() as u64))
     }
@@ -166,7 +168,8 @@ impl<'a> Gguf<'a> {
 
     /// The tensor of this name.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo<'a>> {
-        self.names.get(name).and_then(|&i| self.tensors.get(i))
+        let place = self.names.binary_search_by_key(&name, |&i| self.tensors[i].name).ok()?;
+        Some(&self.tensors[self.names[place]])
     }
 
     /// Where in the file the data of a tensor lies; `None` if those bytes are not in memory.
@@ -184,7 +187,8 @@ impl<'a> Gguf<'a> {
 
     /// The entry of this key.
     pub fn entry(&self, key: &str) -> Option<&Entry<'a>> {
-        self.keys.get(key).and_then(|&i| self.metadata.get(i))
+        let place = self.keys.binary_search_by_key(&key, |&i| self.metadata[i].key).ok()?;
+        Some(&self.metadata[self.keys[place]])
     }
 
     /// The value of this key.

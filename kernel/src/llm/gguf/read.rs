@@ -1,6 +1,5 @@
 //! The one pass over the header.
 
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -41,10 +40,12 @@ impl<'a> Reader<'a> {
     fn take(&mut self, len: u64, what: &str) -> Result<&'a [u8], Error> {
         let split = usize::try_from(len).ok().and_then(|len| self.rest.split_at_checked(len));
         let Some((taken, rest)) = split else {
-            let place = if len <= self.left() { "bytes read so far end" } else { "file ends" };
+            if len <= self.left() {
+                return Err(Error::HeaderCutShort { needed: self.at + len });
+            }
             return error(
                 self.at,
-                format!("the {place} inside {what}: {len} bytes needed, {} left", self.left()),
+                format!("the file ends inside {what}: {len} bytes needed, {} left", self.left()),
             );
         };
         self.rest = rest;
@@ -257,6 +258,34 @@ fn check_layout(
     Ok(())
 }
 
+fn no_memory<T>(n: usize) -> Error {
+    Error::OutOfMemory {
+        what: "the model's header",
+        asked: n.saturating_mul(size_of::<T>()) as u64,
+    }
+}
+
+fn push<T>(items: &mut Vec<T>, item: T) -> Result<(), Error> {
+    items.try_reserve(1).map_err(|_| no_memory::<T>(items.len() + 1))?;
+    items.push(item);
+    Ok(())
+}
+
+/// The numbers of the items by their names; of equal ones in the order of the file.
+fn index<T>(items: &[T], name: impl Fn(&T) -> &str) -> Result<Vec<usize>, Error> {
+    let mut index = Vec::new();
+    index.try_reserve_exact(items.len()).map_err(|_| no_memory::<usize>(items.len()))?;
+    index.extend(0..items.len());
+    index.sort_unstable_by(|&a, &b| name(&items[a]).cmp(name(&items[b])).then(a.cmp(&b)));
+    Ok(index)
+}
+
+/// The first item in that order whose name another one before it has.
+fn twin<'t, T>(items: &'t [T], index: &[usize], name: impl Fn(&T) -> &str) -> Option<&'t T> {
+    let twins = index.windows(2).find(|pair| name(&items[pair[0]]) == name(&items[pair[1]]))?;
+    Some(&items[twins[1]])
+}
+
 /// Reads the header of a file of `file_bytes` bytes that starts with `bytes`.
 pub fn header(bytes: &[u8], file_bytes: u64) -> Result<Gguf<'_>, Error> {
     let mut reader = Reader { rest: bytes, at: 0, file_bytes };
@@ -270,31 +299,31 @@ pub fn header(bytes: &[u8], file_bytes: u64) -> Result<Gguf<'_>, Error> {
     let n_entries = reader.count(MIN_ENTRY, "the number of keys")?;
 
     let mut metadata = Vec::new();
-    let mut keys = BTreeMap::new();
     for _ in 0..n_entries {
         let at = reader.at;
         let key = reader.text("a key")?;
         if key.is_empty() {
             return error(at, "a key is empty");
         }
-        if keys.insert(key, metadata.len()).is_some() {
-            return error(at, format!("the key `{key}` appears twice"));
-        }
         let at = reader.at;
         let value = reader.value(key)?;
-        metadata.push(Entry { key, value, at });
+        push(&mut metadata, Entry { key, value, at })?;
     }
     let metadata_end = reader.at;
-    let alignment = alignment(keys.get(ALIGNMENT_KEY).map(|&i| &metadata[i]))?;
+    let keys = index(&metadata, |entry| entry.key)?;
+    if let Some(Entry { key, at, .. }) = twin(&metadata, &keys, |entry| entry.key) {
+        // The key stands before its value.
+        return error(at - key.len() as u64 - 8, format!("the key `{key}` appears twice"));
+    }
+    let alignment = alignment(metadata.iter().find(|entry| entry.key == ALIGNMENT_KEY))?;
 
     let mut tensors = Vec::new();
-    let mut names = BTreeMap::new();
     for _ in 0..n_tensors {
-        let tensor = reader.tensor()?;
-        if names.insert(tensor.name, tensors.len()).is_some() {
-            return error(tensor.at, format!("the tensor `{}` appears twice", tensor.name));
-        }
-        tensors.push(tensor);
+        push(&mut tensors, reader.tensor()?)?;
+    }
+    let names = index(&tensors, |tensor| tensor.name)?;
+    if let Some(TensorInfo { name, at, .. }) = twin(&tensors, &names, |tensor| tensor.name) {
+        return error(*at, format!("the tensor `{name}` appears twice"));
     }
     // The header lies in memory, so its end is far from overflow.
     let data_offset = reader.at.next_multiple_of(alignment.into());
