@@ -21,6 +21,8 @@ use crate::llm::sampling::{Sampler, SamplingConfig};
 use crate::llm::tokenizer::{Decoder, Tokenizer};
 use crate::llm::workers::Workers;
 
+/// What the memory for an answer is called in errors.
+const ANSWER: &str = "the answer";
 /// Positions in the KV cache if the caller asks for no number.
 pub const DEFAULT_N_CTX: usize = 256;
 
@@ -76,8 +78,8 @@ pub struct MemoryNeeded {
     pub kv_cache_bytes: usize,
     /// The scratch arena; exact.
     pub arena_bytes: usize,
-    /// The vocabulary's tables, the header's while the model is loaded, and what one prompt and
-    /// its answer take; an upper bound.
+    /// The vocabulary's tables, the header's while the model is loaded, and what a usual prompt
+    /// and its answer take; an upper bound.
     pub table_bytes: usize,
 }
 
@@ -136,7 +138,8 @@ struct Loaded {
     metadata: ModelMetadata,
     cache: KvCache,
     arena: Arena,
-    /// The last token of the text, if it was generated and is not yet in the cache.
+    /// The last token of the text, if it was generated (an end-of-sequence token included) and is
+    /// not yet in the cache.
     pending: Option<u32>,
 }
 
@@ -193,17 +196,45 @@ fn table_bytes(gguf: &Gguf<'_>, tokenizer: &Tokenizer, n_ctx: usize) -> usize {
     let header = usize::try_from(gguf.data_offset()).unwrap_or(usize::MAX);
     let texts = header.saturating_mul(3);
     let tokens = tokenizer.n_vocab() * 48;
-    // The entries of the header's vectors and trees, which grow likewise.
+    // The entries of the header's vectors, which grow likewise.
     let entries = (gguf.metadata().len() + gguf.tensors().len()) * 512;
-    let answer = n_ctx.saturating_mul(tokenizer.max_token_bytes() + size_of::<u32>());
-    [texts, tokens, entries, answer].into_iter().fold(0, usize::saturating_add)
+    let answer = answer_bytes(n_ctx, tokenizer).saturating_add(n_ctx * size_of::<u32>());
+    let longest = tokenizer.max_token_bytes().min(USUAL_TOKEN_BYTES);
+    let prompt = n_ctx.saturating_mul(longest).saturating_mul(ENCODER_BYTES);
+    [texts, tokens, entries, answer, prompt].into_iter().fold(0, usize::saturating_add)
+}
+
+/// At most what the text of `n` tokens takes in bytes. Where tokens are no UTF-8, each of their
+/// bytes may become a U+FFFD, which takes three; a character that is cut off at the end likewise.
+pub(crate) fn answer_bytes(n: usize, tokenizer: &Tokenizer) -> usize {
+    let replacement = char::REPLACEMENT_CHARACTER.len_utf8();
+    n.saturating_mul(tokenizer.max_token_bytes()).saturating_add(1).saturating_mul(replacement)
+}
+
+/// At most what the encoder takes for each byte of a prompt, while its vectors grow.
+const ENCODER_BYTES: usize = 384;
+/// The memory for encoding is counted for prompts whose tokens are no longer than this. Few texts
+/// have more bytes for each token; those are checked when they come.
+const USUAL_TOKEN_BYTES: usize = 16;
+
+/// A vector with room for `n` items, for an amount that a file or a user decides.
+fn with_capacity<T>(n: usize, what: &'static str) -> Result<Vec<T>, Error> {
+    let mut items = Vec::new();
+    match items.try_reserve_exact(n) {
+        Ok(()) => Ok(items),
+        Err(_) => {
+            let asked = n.saturating_mul(size_of::<T>()) as u64;
+            Err(Error::OutOfMemory { what, asked })
+        }
+    }
 }
 
 /// What a model needs besides its file, from the first bytes of the file (its header, at the
 /// least) and its size; so that it can be refused before it is read.
 ///
 /// # Errors
-/// Those of [`TransformerBackend::load_model`] that the header shows.
+/// [`Error::HeaderCutShort`] if `prefix` does not hold the header; those of
+/// [`TransformerBackend::load_model`] that the header shows.
 pub fn memory_needed(
     prefix: &[u8],
     file_bytes: u64,
@@ -310,7 +341,8 @@ impl TransformerBackend {
     ///
     /// # Errors
     /// [`Error::ContextFull`] if the prompt leaves no position for an answer,
-    /// [`Error::InvalidConfig`] if a setting makes no sense or there is no model or no prompt.
+    /// [`Error::InvalidConfig`] if a setting makes no sense or there is no model or no prompt,
+    /// [`Error::OutOfMemory`] if there is none for the prompt or the answer.
     pub fn infer(
         &mut self,
         prompt: &str,
@@ -323,7 +355,8 @@ impl TransformerBackend {
     }
 
     /// Goes on from the text so far with `prompt`, as in a chat; otherwise like
-    /// [`TransformerBackend::infer`]. If the prompt does not fit, the text so far stays.
+    /// [`TransformerBackend::infer`]. A token that ended the answer before stays part of the text.
+    /// If the prompt does not fit, the text so far stays.
     ///
     /// # Errors
     /// As [`TransformerBackend::infer`].
@@ -352,6 +385,14 @@ impl TransformerBackend {
 
         let mut prompt_tokens: Vec<u32> = pending.iter().copied().collect();
         let is_fresh = cache.is_empty() && prompt_tokens.is_empty();
+        // A prompt that is too long, whatever its tokens, is refused before it takes the time and
+        // the memory to find those.
+        let in_use = cache.len() + prompt_tokens.len();
+        let needed = in_use + prompt.len().div_ceil(tokenizer.max_token_bytes().max(1));
+        if needed > cache.n_ctx() {
+            return Err(Error::ContextFull { prompt: needed, n_ctx: cache.n_ctx() });
+        }
+        with_capacity::<u8>(prompt.len().saturating_mul(ENCODER_BYTES), "encoding the prompt")?;
         prompt_tokens.extend(tokenizer.encode(prompt, is_fresh, self.parse_special));
         let needed = cache.len() + prompt_tokens.len();
         if needed > cache.n_ctx() {
@@ -363,8 +404,12 @@ impl TransformerBackend {
 
         // All that the answer needs is allocated here, before the first token.
         let room = (cache.n_ctx() - needed + 1).min(max_tokens);
-        let mut tokens = Vec::with_capacity(room);
-        let mut output = String::with_capacity(room.saturating_mul(tokenizer.max_token_bytes()));
+        let mut tokens = with_capacity(room, ANSWER)?;
+        let mut output = String::new();
+        let output_bytes = answer_bytes(room, tokenizer);
+        output
+            .try_reserve_exact(output_bytes)
+            .map_err(|_| Error::OutOfMemory { what: ANSWER, asked: output_bytes as u64 })?;
         let mut decoder = Decoder::new(tokenizer.max_token_bytes());
         let mut frame = arena.frame();
         let mut scratch = Scratch::take(&mut frame, model, cache.n_ctx())?;
@@ -388,6 +433,8 @@ impl TransformerBackend {
                 first_token_us = now_us() - start_us;
             }
             if tokenizer.is_end(token) && !self.ignore_end {
+                // It is part of the text, should that go on.
+                *pending = Some(token);
                 break StopReason::EndOfSequence;
             }
             tokens.push(token);

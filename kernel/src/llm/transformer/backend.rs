@@ -7,13 +7,15 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use super::synthetic::{N_CTX_TRAIN, Synthetic};
 use crate::llm::Error;
 use crate::llm::backend::{
-    InferenceResult, ModelBuffer, Options, StopReason, TransformerBackend, memory_needed,
+    InferenceResult, ModelBuffer, Options, StopReason, TransformerBackend, answer_bytes,
+    memory_needed,
 };
 use crate::llm::gguf::build::Builder;
 use crate::llm::gguf::{Gguf, TensorType};
 use crate::llm::kernels::self_test::Noise;
 use crate::llm::quantize::WeightType;
 use crate::llm::sampling::SamplingConfig;
+use crate::llm::tokenizer::{Decoder, Tokenizer};
 use crate::llm::workers::SingleThread;
 
 /// A clock that goes on by 1 ms with each look.
@@ -74,7 +76,8 @@ fn the_memory_needed_is_known_before_the_model_is_loaded() {
     assert_eq!(needed.kv_cache_bytes, model.kv_cache_bytes);
     assert_eq!(needed.arena_bytes, model.arena_bytes);
     assert!(needed.total() > model.kv_cache_bytes + model.arena_bytes);
-    assert!(memory_needed(&file[..data / 2], file.len() as u64, None).is_err());
+    let half = memory_needed(&file[..data / 2], file.len() as u64, None);
+    assert!(matches!(half, Err(Error::HeaderCutShort { .. })), "{half:?}");
 }
 
 #[test]
@@ -118,8 +121,14 @@ fn generation_stops_at_the_end_of_the_text() {
     let result = infer(&mut backend, "abc", 7);
     assert_eq!(result.stop, StopReason::EndOfSequence);
     assert_eq!(result.tokens, tokens[..place]);
+    // The token that ended it is part of the text that goes on: as if it had been the prompt's.
+    let more = backend.extend("", 7 - place, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(more.prompt_tokens, 1);
     backend.set_ignore_end(true);
     assert_eq!(infer(&mut backend, "abc", 7).tokens, tokens);
+    infer(&mut backend, "abc", place + 1);
+    let same = backend.extend("", more.tokens.len(), &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(same.tokens, more.tokens);
 }
 
 #[test]
@@ -131,6 +140,44 @@ fn generation_stops_when_the_context_is_full() {
     // A token for each letter, for the space before them, and for the beginning.
     let error = backend.infer("cacacacacaca", 1, &mut |_| ControlFlow::Continue(()));
     assert_eq!(error, Err(Error::ContextFull { prompt: 14, n_ctx: 11 }));
+}
+
+#[test]
+fn a_prompt_far_too_long_is_refused_before_it_is_encoded() {
+    let mut backend = loaded(&builder().build(), Some(11));
+    let infer = |backend: &mut TransformerBackend, prompt: &str| {
+        backend.infer(prompt, 1, &mut |_| ControlFlow::Continue(()))
+    };
+    // The longest token has the six bytes of "<0x00>": no prompt of 67 bytes has 11 tokens. What
+    // its tokens truly are, one for each byte, is not looked at.
+    let full = |prompt| Err(Error::ContextFull { prompt, n_ctx: 11 });
+    assert_eq!(infer(&mut backend, &"q".repeat(67)), full(12));
+    assert_eq!(infer(&mut backend, &"q".repeat(66)), full(68));
+    // What is in the context already counts.
+    infer(&mut backend, "abc").unwrap();
+    let more = backend.extend(&"q".repeat(43), 1, &mut |_| ControlFlow::Continue(()));
+    assert_eq!(more, full(12));
+}
+
+#[test]
+fn an_answer_of_broken_bytes_fits_the_memory_reserved_for_it() {
+    let file = Builder::new()
+        .string("tokenizer.ggml.model", "llama")
+        .strings(
+            "tokenizer.ggml.tokens",
+            &[&b"a"[..], b"\xff\xfe\xff\xfe\xff\xfe\xff", b"\xf0\x9f"],
+        )
+        .build();
+    let tokenizer = Tokenizer::from_gguf(&Gguf::parse(&file).unwrap()).unwrap();
+    let mut decoder = Decoder::new(tokenizer.max_token_bytes());
+    let mut output = String::new();
+    for _ in 0..5 {
+        decoder.push(&tokenizer, 1, &mut output);
+    }
+    decoder.push(&tokenizer, 2, &mut output);
+    decoder.finish(&mut output);
+    assert_eq!(output, "\u{fffd}".repeat(5 * 7 + 1));
+    assert!(output.len() <= answer_bytes(6, &tokenizer));
 }
 
 #[test]
