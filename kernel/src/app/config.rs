@@ -247,25 +247,22 @@ impl Value<'_> {
                 let integer = value.as_integer()?;
                 u64::from_str_radix(integer.as_str(), integer.radix()).ok()?
             }
-            Value::Word(word) => word.parse().ok()?,
+            // In the forms that TOML has for integers: 1_000, 0xff.
+            Value::Word(word) => {
+                let parsed = DeValue::parse(word).ok()?;
+                return Value::Toml(parsed.get_ref()).integer(range);
+            }
         };
         range.contains(&n).then_some(n)
     }
 
     fn number(&self, range: RangeInclusive<f32>) -> Option<f32> {
-        let n: f32 = match self {
-            Value::Toml(value) => match value.as_float() {
-                Some(float) => float.as_str().parse().ok()?,
-                None => {
-                    return self
-                        .integer(0..=u64::from(u32::MAX))
-                        .map(|n| n as f32)
-                        .filter(|n| range.contains(n));
-                }
-            },
-            Value::Word(word) => word.parse().ok()?,
+        let float: Option<f32> = match self {
+            Value::Toml(value) => value.as_float().and_then(|float| float.as_str().parse().ok()),
+            Value::Word(word) => word.parse().ok(),
         };
-        range.contains(&n).then_some(n)
+        let integer = || self.integer(0..=u64::from(u32::MAX)).map(|n| n as f32);
+        float.or_else(integer).filter(|n| range.contains(n))
     }
 
     fn boolean(&self) -> Option<bool> {
@@ -476,6 +473,39 @@ mod tests {
         assert_eq!(config.temperature, 0.25);
         assert_eq!(config.seed, Some(3));
         assert!(!config.verify);
+    }
+
+    #[test]
+    fn numbers_have_the_same_forms_in_the_file_and_in_arguments() {
+        for (text, seed) in [
+            ("7", Some(7)),
+            ("1_024", Some(1024)),
+            ("0xff", Some(255)),
+            ("0b11", Some(3)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("+7", Some(7)),
+            ("007", None),
+            ("1__0", None),
+            ("7.0", None),
+            ("-7", None),
+            ("18446744073709551616", None),
+            ("", None),
+        ] {
+            let mut config = Config::default();
+            let argument = format!("seed={text}");
+            let by_argument = config.apply_arguments([argument.as_str()]);
+            assert_eq!(by_argument.ok().and(config.seed), seed, "{argument}");
+            let by_file = Config::from_toml(&format!("seed = {text}"));
+            assert_eq!(by_file.ok().and_then(|config| config.seed), seed, "{text}");
+        }
+        for (text, temperature) in [("0.25", 0.25), ("2", 2.0), ("0x1", 1.0), ("1e-3", 1e-3)] {
+            let mut config = Config::default();
+            let argument = format!("temperature={text}");
+            config.apply_arguments([argument.as_str()]).unwrap();
+            assert_eq!(config.temperature, temperature);
+            let by_file = Config::from_toml(&format!("temperature = {text}")).unwrap();
+            assert_eq!(by_file.temperature, temperature);
+        }
     }
 
     #[track_caller]

@@ -40,8 +40,12 @@ fn try_run<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<(), Error
     config.apply_arguments(arguments)?;
     log::set_max_level(config.log);
 
-    let team: &'static Team =
-        Box::leak(Box::new(Team::new(config.threads.unwrap_or_else(os::cores))));
+    let cores = os::cores();
+    let threads = config.threads.unwrap_or(cores);
+    if threads > cores {
+        log::warn!("threads = {threads}, but there are {cores} cores: so many threads run");
+    }
+    let team: &'static Team = Box::leak(Box::new(Team::new(threads)));
     if config.mode == Mode::Test {
         return selftest::run(team);
     }
@@ -73,12 +77,7 @@ fn start(
         now_us: os::now_us,
     });
     backend.set_verbose(config.log >= log::LevelFilter::Debug);
-    backend.set_sampling_config(SamplingConfig {
-        temperature: config.temperature,
-        top_k: config.top_k,
-        top_p: config.top_p,
-        seed: config.seed.unwrap_or_else(os::entropy),
-    });
+    backend.set_sampling_config(sampling(config));
     backend.load_model(loaded.bytes).map_err(|error| match error {
         crate::llm::Error::OutOfMemory { what, asked } => {
             Error::OutOfMemory { what, needed: asked, free: os::memory_available() }
@@ -123,6 +122,16 @@ fn start(
     Ok(backend)
 }
 
+/// The sampler's settings; without a seed each start has another one.
+fn sampling(config: &Config) -> SamplingConfig {
+    SamplingConfig {
+        temperature: config.temperature,
+        top_k: config.top_k,
+        top_p: config.top_p,
+        seed: config.seed.unwrap_or_else(os::entropy),
+    }
+}
+
 /// The text of the configured prompt.
 fn prompt(config: &Config) -> Result<alloc::borrow::Cow<'_, str>, Error> {
     match &config.prompt {
@@ -132,6 +141,28 @@ fn prompt(config: &Config) -> Result<alloc::borrow::Cow<'_, str>, Error> {
             match load::read_text(&path, MAX_TEXT)? {
                 Some(text) => Ok(text.into()),
                 None => Err(Error::Unreadable { path, why: "is not on the model disk" }),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engine_takes_every_setting_that_the_configuration_takes() {
+        for (key, values) in [
+            ("temperature", &["0", "1e-45", "100"][..]),
+            ("top_k", &["0", "1", "4294967295"]),
+            ("top_p", &["0", "1e-45", "0.5", "1"]),
+            ("seed", &["0", "18446744073709551615"]),
+        ] {
+            for value in values {
+                // With a seed, for which the machine need not be asked.
+                let mut config = Config { seed: Some(1), ..Config::default() };
+                config.apply_arguments([format!("{key}={value}").as_str()]).unwrap();
+                assert_eq!(sampling(&config).check(), Ok(()), "{key}={value}");
             }
         }
     }

@@ -16,7 +16,8 @@ pub struct SamplingConfig {
     pub temperature: f32,
     /// How many of the best candidates are kept; 0 keeps all.
     pub top_k: usize,
-    /// The best candidates are kept until their probabilities add up to this; 1 keeps all.
+    /// The best candidates are kept until their probabilities add up to this; 1 keeps all, 0 the
+    /// best one.
     pub top_p: f32,
     /// Seed of the generator that draws: the same seed gives the same text.
     pub seed: u64,
@@ -43,8 +44,8 @@ impl SamplingConfig {
             let what = format!("temperature is {temperature}, which is not 0 or more");
             return Err(Error::InvalidConfig { what });
         }
-        if !(top_p > 0.0 && top_p <= 1.0) {
-            let what = format!("top_p is {top_p}, which is not above 0 and up to 1");
+        if !(0.0..=1.0).contains(&top_p) {
+            let what = format!("top_p is {top_p}, which is not between 0 and 1");
             return Err(Error::InvalidConfig { what });
         }
         Ok(())
@@ -118,16 +119,23 @@ impl Sampler {
             return argmax(logits);
         }
         for (candidate, (token, &logit)) in candidates.iter_mut().zip((0..).zip(logits)) {
+            // What is not a number is never chosen.
+            let logit = if logit.is_nan() { f32::NEG_INFINITY } else { logit };
             *candidate = Candidate { token, logit, p: 0.0 };
         }
         let candidates = keep_top_k(candidates, top_k);
         let candidates = keep_top_p(candidates, top_p);
-        let mut largest = f32::NEG_INFINITY;
-        for candidate in candidates.iter_mut() {
-            candidate.logit /= temperature;
-            largest = largest.max(candidate.logit);
+        let largest = candidates.iter().fold(f32::NEG_INFINITY, |a, b| a.max(b.logit));
+        if largest.is_infinite() {
+            // There is nothing to compare with: only infinities, or none but them.
+            return argmax(logits);
         }
-        softmax(candidates, largest);
+        for candidate in candidates.iter_mut() {
+            // The difference first: a quotient of its own may be infinite for a low temperature,
+            // the best candidate's difference stays 0.
+            candidate.logit = (candidate.logit - largest) / temperature;
+        }
+        softmax(candidates, 0.0);
         let mut rest = self.generator.next_unit();
         for candidate in candidates.iter() {
             rest -= f64::from(candidate.p);
@@ -262,6 +270,36 @@ mod tests {
         let config = SamplingConfig { top_p: 0.75, ..ALL };
         assert_shares(config, &[(1, 0.4 / 0.9), (3, 0.3 / 0.9), (0, 0.2 / 0.9)]);
         assert_shares(SamplingConfig { top_p: 0.1, ..ALL }, &[(1, 1.0)]);
+        assert_shares(SamplingConfig { top_p: 0.0, ..ALL }, &[(1, 1.0)]);
+    }
+
+    #[test]
+    fn the_lowest_temperatures_take_the_best_token() {
+        for temperature in [1e-39, f32::MIN_POSITIVE, 1e-6] {
+            for top_p in [1.0, 0.9] {
+                let config = SamplingConfig { temperature, top_p, ..ALL };
+                assert_eq!(draw(config, 5), [1; 5], "{temperature}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_never_chosen() {
+        let mut scratch = [Candidate { token: 99, logit: 99.0, p: 99.0 }; 5];
+        let (inf, nan) = (f32::INFINITY, f32::NAN);
+        for (config, logits, allowed) in [
+            (ALL, [nan, 1.0, -nan, 1.5, nan], &[1, 3][..]),
+            (SamplingConfig { top_k: 3, ..ALL }, [nan, 1.0, nan, -inf, nan], &[1]),
+            (SamplingConfig { top_p: 0.5, ..ALL }, [nan, 1.0, -nan, nan, nan], &[1]),
+            (ALL, [nan, -inf, inf, 3.0, nan], &[2]),
+            (ALL, [nan; 5], &[0]),
+        ] {
+            let mut sampler = Sampler::new(config);
+            for _ in 0..101 {
+                let token = sampler.sample(&logits, &mut scratch);
+                assert!(allowed.contains(&token), "{logits:?}: {token}");
+            }
+        }
     }
 
     #[test]
@@ -294,7 +332,7 @@ mod tests {
             (SamplingConfig { temperature: -0.5, ..ALL }, "temperature"),
             (SamplingConfig { temperature: f32::NAN, ..ALL }, "temperature"),
             (SamplingConfig { temperature: f32::INFINITY, ..ALL }, "temperature"),
-            (SamplingConfig { top_p: 0.0, ..ALL }, "top_p"),
+            (SamplingConfig { top_p: -0.1, ..ALL }, "top_p"),
             (SamplingConfig { top_p: 1.5, ..ALL }, "top_p"),
             (SamplingConfig { top_p: f32::NAN, ..ALL }, "top_p"),
         ] {
