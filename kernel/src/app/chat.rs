@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use alloc::string::String;
+
 use crate::app::error::Error;
 use crate::app::generate::{answer, summary};
 use crate::app::line_editor::{Edit, LineEditor};
@@ -21,10 +23,11 @@ const HELP: &str = "Type a text for the model to go on from. /reset forgets what
 /// and the chat goes on.
 pub fn chat(backend: &mut TransformerBackend, max_tokens: usize) -> Result<(), Error> {
     say!("{HELP}");
+    let mut editor = LineEditor::new(PROMPT);
     let mut last = None;
     // Whether the next line starts a text of its own.
     let mut fresh = true;
-    while let Some(line) = read_line() {
+    while let Some(line) = read_line(&mut editor)? {
         match line.trim() {
             "" => {}
             "/quit" => return Ok(()),
@@ -42,8 +45,7 @@ pub fn chat(backend: &mut TransformerBackend, max_tokens: usize) -> Result<(), E
             }
             _ => match answer(backend, &line, max_tokens, fresh) {
                 Ok(result) => {
-                    // A model that ended its text has nothing to go on from.
-                    fresh = result.stop == StopReason::EndOfSequence;
+                    fresh = false;
                     if result.stop == StopReason::ContextFull {
                         say!("(the context is full: /reset starts anew)");
                     }
@@ -63,19 +65,18 @@ pub fn chat(backend: &mut TransformerBackend, max_tokens: usize) -> Result<(), E
 }
 
 /// A line from the console; `None` at the end of the input.
-fn read_line() -> Option<alloc::string::String> {
-    let mut editor = LineEditor::new(PROMPT);
+fn read_line(editor: &mut LineEditor) -> Result<Option<String>, Error> {
     let mut echo = |text: &str| os::write_console(text.as_bytes());
     echo(PROMPT);
     loop {
         let mut byte = [0];
-        match os::read_console(&mut byte) {
-            Ok(1) => match editor.feed(byte[0], &mut echo) {
-                Edit::More => {}
-                Edit::Line(line) => return Some(line),
-                Edit::End => return None,
-            },
-            _ => return None,
+        if os::read_console(&mut byte).map_err(Error::Console)? == 0 {
+            return Ok(None);
+        }
+        match editor.feed(byte[0], &mut echo) {
+            Edit::More => {}
+            Edit::Line(line) => return Ok(Some(line)),
+            Edit::End => return Ok(None),
         }
     }
 }

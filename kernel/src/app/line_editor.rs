@@ -19,8 +19,9 @@ pub enum Edit {
     End,
 }
 
-/// A line being typed. Bytes go in as the console gives them; what the terminal must be sent comes
-/// out through `echo`.
+/// The line being typed, one after the other. Bytes go in as the console gives them; what the
+/// terminal must be sent comes out through `echo`. One editor serves a whole conversation: that a
+/// line feed belongs to the carriage return before it shows only on the next line.
 pub struct LineEditor {
     prompt: &'static str,
     line: String,
@@ -77,25 +78,39 @@ impl LineEditor {
             return self.control(byte, echo);
         }
         self.partial.push(byte);
-        match core::str::from_utf8(&self.partial) {
-            Ok(text) => {
-                if self.line.len() + text.len() > MAX_LINE {
-                    echo("\x07");
-                } else {
-                    self.line.push_str(text);
-                    echo(text);
+        loop {
+            match core::str::from_utf8(&self.partial) {
+                Ok(text) => {
+                    let whole = text.chars().next();
+                    self.partial.clear();
+                    if let Some(c) = whole {
+                        self.insert(c, echo);
+                    }
+                    break;
                 }
-                self.partial.clear();
-            }
-            // The character is not whole yet.
-            Err(error) if error.error_len().is_none() => {}
-            Err(_) => {
-                self.partial.clear();
-                self.line.push(char::REPLACEMENT_CHARACTER);
-                echo("\u{fffd}");
+                Err(error) => {
+                    // Without a length the character is only not whole yet. Else those bytes are
+                    // broken, and the ones after them start anew.
+                    let Some(broken) = error.error_len() else { break };
+                    self.partial.drain(..broken);
+                    self.insert(char::REPLACEMENT_CHARACTER, echo);
+                }
             }
         }
         Edit::More
+    }
+
+    /// Puts a character at the end of the line, if there is room; rings the bell if not. Control
+    /// characters, with which a line could drive the terminal, are dropped, tabs excepted.
+    fn insert(&mut self, c: char, echo: &mut dyn FnMut(&str)) {
+        if c.is_control() && c != '\t' {
+            return;
+        }
+        if self.line.len() + c.len_utf8() > MAX_LINE {
+            return echo("\x07");
+        }
+        self.line.push(c);
+        echo(c.encode_utf8(&mut [0; 4]));
     }
 
     fn control(&mut self, byte: u8, echo: &mut dyn FnMut(&str)) -> Edit {
@@ -132,10 +147,7 @@ impl LineEditor {
                 self.line.truncate(end);
                 self.redraw(echo);
             }
-            b'\t' => {
-                self.line.push('\t');
-                echo("\t");
-            }
+            b'\t' => self.insert('\t', echo),
             0x1b => self.escape = Escape::Started,
             _ => {}
         }
@@ -222,9 +234,29 @@ mod tests {
     }
 
     #[test]
+    fn good_characters_after_broken_bytes_are_kept() {
+        assert_eq!(lines(b"\xc3a\r"), ["\u{fffd}a"]);
+        // Two bytes of a character of four, then one of two.
+        assert_eq!(lines(b"\xf0\x9f\xc3\xa9b\r"), ["\u{fffd}\u{e9}b"]);
+        assert_eq!(lines(b"\xe2\x82\xff\xe2\x82\xac\r"), ["\u{fffd}\u{fffd}\u{20ac}"]);
+    }
+
+    #[test]
+    fn control_characters_of_two_bytes_are_dropped() {
+        // U+009B starts escape sequences, as ESC [ does.
+        assert_eq!(type_in("a\u{9b}2J\u{80}b".as_bytes()).1, "a2Jb");
+    }
+
+    #[test]
     fn a_line_has_a_longest_length() {
         let mut input = Vec::from([b'x'; MAX_LINE + 3]);
         input.push(b'\r');
         assert_eq!(lines(&input)[0].len(), MAX_LINE);
+        for more in [&b"\t"[..], b"\xff", "é".as_bytes()] {
+            let mut input = Vec::from([b'x'; MAX_LINE - 1]);
+            input.extend(more.repeat(3));
+            input.push(b'\r');
+            assert!(lines(&input)[0].len() <= MAX_LINE, "{more:?}");
+        }
     }
 }

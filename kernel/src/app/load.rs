@@ -7,7 +7,6 @@ use alloc::borrow::ToOwned;
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
-use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -18,6 +17,7 @@ use crate::app::error::Error;
 use crate::app::os::{self, Errno, File};
 use crate::app::output::{Progress, say};
 use crate::app::sha256::{Digest, Sha256};
+use crate::llm;
 use crate::llm::backend::{ModelBuffer, memory_needed};
 use crate::llm::workers::Workers;
 use crate::report::Checksum;
@@ -25,6 +25,9 @@ use crate::report::Checksum;
 /// Bytes of one read. Large, so that the disk's queue stays full for nearly all of the time;
 /// small against a model, so that the hash follows closely.
 pub const PIECE: usize = 8 << 20;
+/// Bytes of the first read; each one after it is about twice as large, up to [`PIECE`]. So the hash
+/// of a small model, too, starts long before the model is read.
+const FIRST_PIECE: usize = 512 << 10;
 /// Bytes that are hashed between two looks at the progress bar.
 const PART: usize = 512 << 10;
 /// Bytes read to find the header of a model that does not fit.
@@ -102,7 +105,8 @@ pub fn choose_model(wanted: Option<&str>) -> Result<String, Error> {
 /// the context that it will have, for a memory that does not suffice to be found out early.
 ///
 /// # Errors
-/// The memory does not suffice, the disk fails, or the checksum is another.
+/// The memory does not suffice, the disk fails, the checksum is another, or the header shows that
+/// the engine cannot run the model: that is found out before the rest of the file is read.
 pub fn load(
     name: &str,
     verify: bool,
@@ -128,21 +132,22 @@ pub fn load(
     let size = file.size().map_err(failed)?;
     let mut bytes = allocate(&file, size, n_ctx)?;
     let before_us = os::now_us();
-    let first = file.read_full(&mut bytes.as_mut_slice()[..bytes_of(size).min(PIECE)]);
-    let first_us = os::now_us() - before_us;
-    let first = first.map_err(failed)?;
-    let needed = memory_needed(&bytes[..first], size, n_ctx).map_or(0, |needed| needed.total());
-    let free = os::memory_available();
-    if free < needed as u64 {
-        return Err(no_room(size, needed, free + size));
+    let mut done = 0;
+    let mut judged = false;
+    while !judged && done < bytes.len() && done < PIECE {
+        let end = next_piece(done, bytes.len());
+        file.read_full(&mut bytes.as_mut_slice()[done..end]).map_err(failed)?;
+        done = end;
+        judged = judge(&bytes[..done], size, n_ctx)?;
     }
+    let head_us = os::now_us() - before_us;
 
-    let (first, rest) = bytes.as_mut_slice().split_at_mut(first);
+    let (head, rest) = bytes.as_mut_slice().split_at_mut(done);
     let job = Job {
-        pieces: Mutex::new(VecDeque::from([Some(&*first)])),
+        pieces: Mutex::new(VecDeque::from([Some(&*head)])),
         news: AtomicU32::new(1),
         reader: Mutex::new(Some((&file, rest))),
-        outcome: Mutex::new(Outcome { read: Ok(()), read_us: first_us, sha256: None, hash_us: 0 }),
+        outcome: Mutex::new(Outcome { read: Ok(()), read_us: head_us, sha256: None, hash_us: 0 }),
         hashed: verify,
     };
     workers.run(&|worker| match worker {
@@ -162,13 +167,44 @@ pub fn load(
     {
         return Err(Error::ChecksumMismatch { expected, actual });
     }
+    if !judged {
+        judge(&bytes, size, n_ctx)?;
+    }
     Ok(Loaded { bytes, file: name.to_owned(), checksum, sha256, load_us, read_us, hash_us })
+}
+
+/// Where the piece ends that starts at byte `done` of a file of `length` bytes.
+fn next_piece(done: usize, length: usize) -> usize {
+    length.min(done + (done + FIRST_PIECE).min(PIECE))
+}
+
+/// Whether the start of a model's file holds its header and that is sound. A header that is
+/// malformed decides nothing yet: the checksum tells better what is wrong with the file, and the
+/// engine reads the header again.
+///
+/// # Errors
+/// The engine cannot run the model, or the memory does not suffice for what it needs besides its
+/// file, for which there is memory already.
+fn judge(prefix: &[u8], size: u64, n_ctx: Option<usize>) -> Result<bool, Error> {
+    let needed = match memory_needed(prefix, size, n_ctx) {
+        Ok(needed) => needed.total(),
+        Err(llm::Error::HeaderCutShort { .. }) => return Ok(false),
+        Err(llm::Error::ParseError { .. }) => return Ok(true),
+        Err(error) => return Err(Error::Engine(error)),
+    };
+    let free = os::memory_available();
+    if free < needed as u64 { Err(no_room(size, needed, free + size)) } else { Ok(true) }
 }
 
 /// The digest in the `.sha256` file beside the model, if there is one.
 fn expected_digest(path: &str) -> Result<Option<Digest>, Error> {
     let path = format!("{path}.sha256");
-    let Some(text) = read_text(&path, 4096)? else { return Ok(None) };
+    let text = match read_text(&path, 4096) {
+        Ok(Some(text)) => text,
+        Ok(None) => return Ok(None),
+        Err(Error::Unreadable { path, .. }) => return Err(Error::BadChecksumFile(path)),
+        Err(error) => return Err(error),
+    };
     // The format of sha256sum: the digest, a space, and then the name, which does not matter here.
     // A name with odd characters makes it start with a backslash.
     let digest = text.trim_start().trim_start_matches('\\').split_ascii_whitespace().next();
@@ -180,16 +216,23 @@ fn expected_digest(path: &str) -> Result<Option<Digest>, Error> {
 
 /// Memory for a file of `size` bytes.
 fn allocate(file: &File, size: u64, n_ctx: Option<usize>) -> Result<ModelBuffer, Error> {
-    let too_large = || -> Error {
+    let too_large = || {
         // The header tells what the model needs besides its file. It is small in most models; where
         // it is not, the size of the file alone has to do.
-        let mut header = vec![0; bytes_of(size).min(HEADER)];
-        let needed = file
-            .read_full(&mut header)
-            .ok()
-            .and_then(|n| memory_needed(&header[..n], size, n_ctx).ok())
-            .map_or(0, |needed| needed.total());
-        no_room(size, needed, os::memory_available())
+        let header = ModelBuffer::try_new(bytes_of(size).min(HEADER)).and_then(|mut header| {
+            let n = file.read_full(header.as_mut_slice()).unwrap_or(0);
+            memory_needed(&header[..n], size, n_ctx)
+        });
+        match header {
+            // More memory would not help.
+            Err(error @ (llm::Error::Unsupported { .. } | llm::Error::InvalidConfig { .. })) => {
+                Error::Engine(error)
+            }
+            needed => {
+                let besides = needed.map_or(0, |needed| needed.total());
+                no_room(size, besides, os::memory_available())
+            }
+        }
     };
     ModelBuffer::try_new(bytes_of(size)).map_err(|_| too_large())
 }
@@ -225,26 +268,27 @@ struct Outcome {
 }
 
 impl<'a> Job<'a> {
-    /// The reading core's part: all of the file but the first piece.
+    /// The reading core's part: all of the file that is not read yet.
     fn read(&self, name: &str, size: u64) {
         let Some((file, mut rest)) = self.reader.lock().take() else { return };
         let mut progress = (!self.hashed).then(|| Progress::new(name, size));
-        let mut done = size - rest.len() as u64;
+        let mut done = bytes_of(size) - rest.len();
         let mut result = Ok(());
         let start_us = os::now_us();
         while !rest.is_empty() {
-            let (piece, after) = rest.split_at_mut(rest.len().min(PIECE));
+            let length = next_piece(done, done + rest.len()) - done;
+            let (piece, after) = rest.split_at_mut(length);
             rest = after;
             result = file.read_full(piece).map(drop);
             if result.is_err() {
                 break;
             }
-            done += piece.len() as u64;
+            done += piece.len();
             if self.hashed {
                 self.send(Some(piece));
             }
             if let Some(progress) = &mut progress {
-                progress.update(done);
+                progress.update(done as u64);
             }
         }
         self.send(None);

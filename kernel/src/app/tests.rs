@@ -8,8 +8,9 @@ use std::string::String;
 use std::sync::LazyLock;
 use std::vec::Vec;
 
-use crate::app::fake_abi::{World, run_in_world};
+use crate::app::fake_abi::{World, reads_so_far, run_in_world};
 use crate::app::run;
+use crate::llm::gguf::Gguf;
 use crate::report::{Checksum, Code, Event, Fault, Model, Outcome, StopReason};
 
 /// The test model and its checksum file.
@@ -146,6 +147,7 @@ fn a_missing_checksum_is_a_warning_and_verify_can_be_off() {
     );
     assert_eq!((run.status, run.model().checksum), (0, Checksum::Missing));
     assert!(run.model().sha256.is_some());
+    assert!(run.console.contains("WARN  tiny.gguf is not checked: there is no tiny.gguf.sha256"));
 
     let run = Run::new(
         |world| {
@@ -161,7 +163,8 @@ fn a_missing_checksum_is_a_warning_and_verify_can_be_off() {
 
 #[test]
 fn a_malformed_checksum_is_an_error() {
-    for text in [&b""[..], b"0123  tiny.gguf\n", b"tiny.gguf\n"] {
+    let too_large = [b'0'; 5000];
+    for text in [&b""[..], b"0123  tiny.gguf\n", b"tiny.gguf\n", b"\xff\xfe", &too_large] {
         let run = Run::new(
             |world| {
                 model_disk(world);
@@ -202,8 +205,9 @@ fn the_model_is_chosen_by_name() {
 
 #[test]
 fn a_failing_disk_is_reported_at_whatever_read_it_fails() {
-    // The reads of a run that goes well: two of the checksum, one of the model.
-    for reads_left in 0..3 {
+    // The reads of a run that goes well: two of the checksum, then pieces of the model.
+    assert!(pieces(TINY.0.len()).len() >= 3);
+    for reads_left in 0..2 + pieces(TINY.0.len()).len() {
         let run = Run::new(
             |world| {
                 model_disk(world);
@@ -213,6 +217,123 @@ fn a_failing_disk_is_reported_at_whatever_read_it_fails() {
         );
         run.fails_with(Code::DiskError, "input/output error");
     }
+}
+
+/// The lengths of the reads of a model: from 512 KiB on twice as many each time, up to 8 MiB.
+fn pieces(mut length: usize) -> Vec<usize> {
+    let mut pieces = Vec::new();
+    let mut piece = 512 << 10;
+    while length > 0 {
+        pieces.push(length.min(piece));
+        length -= length.min(piece);
+        piece = (2 * piece).min(8 << 20);
+    }
+    pieces
+}
+
+#[test]
+fn a_model_is_read_in_growing_pieces() {
+    let arguments = ["max_tokens=1", "verify=false"];
+    let reads_of = |model: Vec<u8>, arguments: &[&str]| {
+        let mut reads = Vec::new();
+        let set_up = |world: &mut World| {
+            model_disk(world);
+            world.files.insert(MODEL, model);
+        };
+        let (status, console) = run_in_world(set_up, || {
+            let status = run(arguments.iter().copied());
+            reads = reads_so_far();
+            status
+        });
+        assert_eq!(status, 0, "{console}");
+        reads
+    };
+    let tiny = TINY.0.len();
+    assert_eq!(reads_of(TINY.0.clone(), &arguments), pieces(tiny));
+    assert_eq!(reads_of(TINY.0.clone(), &["max_tokens=1"]), pieces(tiny));
+    // So large that the last pieces do not grow any more.
+    let large = with_long_header(17 << 20);
+    let length = large.len();
+    assert_eq!(reads_of(large, &arguments), pieces(length));
+}
+
+/// The test model with a key of about this many bytes more.
+fn with_long_header(bytes: usize) -> Vec<u8> {
+    // The key, the value's type and length take 8 + 4 + 4 + 8 bytes. With a multiple of the
+    // alignment nothing else moves.
+    let bytes = bytes.next_multiple_of(32);
+    let mut file = TINY.0.clone();
+    let n_keys = u64::from_le_bytes(file[16..24].try_into().unwrap());
+    file[16..24].copy_from_slice(&(n_keys + 1).to_le_bytes());
+    let mut entry = Vec::with_capacity(bytes);
+    crate::llm::gguf::build::put_string(&mut entry, b"long");
+    entry.extend(8_u32.to_le_bytes());
+    crate::llm::gguf::build::put_string(&mut entry, &std::vec![b' '; bytes - 24]);
+    file.splice(24..24, entry);
+    file
+}
+
+/// The test model with a value of its header replaced: the bytes from the value's type on.
+fn with_value(key: &str, skip: usize, value: &[u8]) -> Vec<u8> {
+    let mut file = TINY.0.clone();
+    let at = Gguf::parse(&file).unwrap().entry(key).unwrap().at as usize + skip;
+    file[at..at + value.len()].copy_from_slice(value);
+    file
+}
+
+#[test]
+fn a_memory_too_small_for_the_model_is_found_out_whatever_the_header_is_long() {
+    // Memory for the file there is, for more not.
+    let little = |world: &mut World| {
+        world.files.insert("/proc/meminfo", b"MemAvailable: 64 kB\n".to_vec());
+    };
+    for header in [100, 1 << 20, 17 << 20] {
+        let set_up = |world: &mut World| {
+            little(world);
+            world.files.insert(MODEL, with_long_header(header));
+        };
+        let run = Run::new(set_up, &["max_tokens=1"]);
+        run.fails_with(Code::OutOfMemory, "the model with its cache and tables needs");
+    }
+}
+
+#[test]
+fn what_the_header_decides_is_said_before_the_rest_is_read() {
+    let fails_with = |model: Vec<u8>, arguments: &[&str], code, message| {
+        let set_up = |world: &mut World| {
+            model_disk(world);
+            world.files.insert(MODEL, model);
+            // Two reads of the checksum, one of the model.
+            world.reads_left = 3;
+        };
+        Run::new(set_up, arguments).fails_with(code, message);
+    };
+    // A string's type and length come before its text.
+    let other = with_value("general.architecture", 12, b"mamba");
+    fails_with(other, &[], Code::Unsupported, "the architecture `mamba`");
+    let many = TINY.0.clone();
+    fails_with(many, &["context=1000000"], Code::InvalidConfig, "the context is 1000000");
+}
+
+#[test]
+fn damage_to_the_header_is_told_by_the_checksum() {
+    for at in [0, 8] {
+        let set_up = |world: &mut World| {
+            model_disk(world);
+            world.files.get_mut(MODEL).unwrap()[at] ^= 0x40;
+        };
+        Run::new(set_up, &[]).fails_with(Code::ChecksumMismatch, "");
+        Run::new(set_up, &["verify=false"]).fails_with(Code::ParseError, "at byte");
+    }
+}
+
+#[test]
+fn more_threads_than_cores_are_a_warning() {
+    let run = Run::new(model_disk, &["threads=3", "max_tokens=1"]);
+    assert_eq!(run.status, 0);
+    assert!(run.console.contains("WARN  threads = 3, but there are 2 cores"), "{}", run.console);
+    let run = Run::new(model_disk, &["threads=2", "max_tokens=1"]);
+    assert!(!run.console.contains("WARN"), "{}", run.console);
 }
 
 #[test]
@@ -289,7 +410,11 @@ fn a_chat_goes_on_until_quit() {
     let results = run.results();
     assert_eq!(results.len(), 3, "{}", run.console);
     assert_eq!(results[0].tokens, results[2].tokens, "the cache was cleared");
-    assert!(run.console.contains("[") && run.console.contains("max_tokens reached]"));
+    // The figures of the second answer, which took the last token of the first one in.
+    let figures = format!("\n[{} prompt tokens at ", results[1].prompt_tokens);
+    assert_eq!(run.console.matches(&figures).count(), 1, "{}", run.console);
+    assert_eq!(run.console.matches("5 tokens at ").count(), 1);
+    assert_eq!(run.console.matches("max_tokens reached]").count(), 1);
     assert!(run.console.contains("there is no command /dance"));
 
     // The end of the input ends the chat as well.
@@ -300,6 +425,48 @@ fn a_chat_goes_on_until_quit() {
     let run = talk(&long, &["context=17"]);
     assert_eq!((run.status, run.results().len()), (0, 1), "{}", run.console);
     assert!(matches!(&run.events[1], Event::Error(Fault { code: Code::ContextFull, .. })));
+}
+
+#[test]
+fn a_chat_keeps_an_answer_that_the_model_ended() {
+    let answer = Run::new(model_disk, &["prompt=Once upon", "max_tokens=5"]);
+    let tokens = answer.results()[0].tokens.clone();
+    assert!(!tokens[..3].contains(&tokens[3]));
+    // The same model, for which the fourth of those tokens ends the text.
+    let model = with_value("tokenizer.ggml.eos_token_id", 4, &tokens[3].to_le_bytes());
+    let talk = |input: &str| {
+        let set_up = |world: &mut World| {
+            world.files.insert(MODEL, model.clone());
+            world.input = input.as_bytes().to_vec().into();
+        };
+        Run::new(set_up, &["mode=chat", "max_tokens=5"])
+    };
+    let run = talk("Once upon\r and the\r/reset\r and the\r");
+    let results = run.results();
+    assert_eq!(results.len(), 3, "{}", run.console);
+    assert_eq!(results[0].stop, StopReason::EndOfSequence);
+    assert_ne!(results[1].tokens, results[2].tokens, "what was said before was forgotten");
+}
+
+#[test]
+fn lines_of_a_chat_may_end_with_two_bytes() {
+    let set_up = |world: &mut World| {
+        model_disk(world);
+        world.input = b"/stats\r\n/stats\r\n/quit\r\n".to_vec().into();
+    };
+    let run = Run::new(set_up, &["mode=chat"]);
+    assert_eq!((run.status, run.console.matches("> ").count()), (0, 3), "{}", run.console);
+}
+
+#[test]
+fn a_console_that_fails_is_an_error() {
+    let set_up = |world: &mut World| {
+        model_disk(world);
+        world.input = b"/stats\r/qu".to_vec().into();
+        world.input_fails = true;
+    };
+    let run = Run::new(set_up, &["mode=chat"]);
+    run.fails_with(Code::ConsoleError, "cannot read the console: input/output error");
 }
 
 #[test]
