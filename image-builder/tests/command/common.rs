@@ -37,12 +37,14 @@ impl Place {
 
     /// Runs the command.
     pub fn run<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Outcome {
-        let output = Command::new(env!("CARGO_BIN_EXE_image-builder"))
-            .args(arguments)
-            .current_dir(self.folder.path())
-            .output()
-            .unwrap();
-        Outcome(output)
+        Outcome(self.command(arguments).output().unwrap())
+    }
+
+    /// The command, to be started.
+    pub fn command<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_image-builder"));
+        command.args(arguments).current_dir(self.folder.path());
+        command
     }
 }
 

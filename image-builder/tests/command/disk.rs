@@ -2,7 +2,10 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 use super::common::{Place, model, read, system_tool};
 
@@ -168,6 +171,28 @@ fn a_sparse_file_of_almost_four_gib_fits() {
     let mut end = [0; END.len()];
     image.read_exact_at(&mut end, first.unwrap() + BYTES - END.len() as u64).unwrap();
     assert_eq!(&end, END);
+}
+
+#[test]
+fn a_build_that_a_signal_ends_leaves_nothing_behind() {
+    for (name, number) in [("INT", 2), ("TERM", 15)] {
+        let place = Place::new();
+        // Large enough to be still at work when the signal comes.
+        let file = File::create(place.path("huge.gguf")).unwrap();
+        file.write_all_at(&model(0, 7), 0).unwrap();
+        file.set_len(3 << 30).unwrap();
+        let mut child = place.command(["disk", "--out", "m.img", "huge.gguf"]).spawn().unwrap();
+        while place.names().len() == 1 {
+            assert_eq!(child.try_wait().unwrap(), None, "it ends before it writes");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // The file is there a moment before its guard is.
+        std::thread::sleep(Duration::from_millis(300));
+        let killed = Command::new("kill").args(["-s", name, &child.id().to_string()]).status();
+        assert!(killed.unwrap().success());
+        assert_eq!(child.wait().unwrap().signal(), Some(number));
+        assert_eq!(place.names(), ["huge.gguf"]);
+    }
 }
 
 #[test]
