@@ -348,5 +348,6 @@ invalidate_early_tables:
 
 .section .boot_tables, "aw", @nobits
 .balign 4096
+.global early_tables                    // for the probe
 early_tables:
     .skip   {EARLY_TABLES_SIZE}
