@@ -63,7 +63,7 @@ pub struct BlockQ8K {
 }
 
 /// 32 activations over their scale, and the scale, not rounded.
-fn quantize_32(x: &[f32; BLOCK]) -> ([i8; BLOCK], f32) {
+pub(super) fn quantize_32(x: &[f32; BLOCK]) -> ([i8; BLOCK], f32) {
     let largest = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
     let d = largest / 127.0;
     let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
@@ -120,9 +120,10 @@ pub(super) fn round_half_away(x: f32) -> i32 {
     whole.saturating_add(i32::from(rest >= 0.5)).saturating_sub(i32::from(rest <= -0.5))
 }
 
-/// Rounds to the nearest whole number, halves to the even one; for |x| < 2^22.
+/// Rounds to the nearest whole number, halves to the even one; for |x| < 2^22. What else comes out
+/// is what ggml gets.
 pub(super) fn round_half_even(x: f32) -> i32 {
     // With 1.5 * 2^23 added, the last bit of the sum stands for 1.
-    const SHIFT: f32 = 12_582_912.0;
-    ((x + SHIFT).to_bits() as i32).wrapping_sub(SHIFT.to_bits() as i32)
+    let bits = (x + 12_582_912.0).to_bits();
+    (bits & 0x7f_ffff) as i32 - 0x40_0000
 }

@@ -10,6 +10,7 @@
 mod activations;
 mod bf16;
 pub mod blocks;
+pub mod encode;
 mod f16;
 mod grids;
 pub mod iq;

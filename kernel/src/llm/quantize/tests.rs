@@ -238,3 +238,42 @@ fn q8_1_has_the_sum_besides() {
     assert_ne!(out[0].sum, round_to_f16(159.0 * out[0].d));
     assert_eq!(out[1], BlockQ8_1 { d: 0.0, sum: 0.0, qs: [0; 32] });
 }
+
+#[test]
+fn quantisers_give_the_bytes_of_ggml() {
+    let source = numbers("source");
+    let mut compared = 0;
+    for &kind in WeightType::ALL {
+        let name = kind.tensor_type().name;
+        let (Some(quantize), Some(expected)) =
+            (kind.quantizer(), vector(&format!("{name}.quantized")))
+        else {
+            continue;
+        };
+        let mut out = vec![0; kind.row_bytes(source.len())];
+        quantize(&source, &mut out);
+        let block = kind.tensor_type().block_bytes as usize;
+        for (i, (actual, expected)) in out.chunks(block).zip(expected.chunks(block)).enumerate() {
+            assert_eq!(actual, expected, "{name}, block {i}");
+        }
+        compared += 1;
+    }
+    assert_eq!(compared, 10);
+}
+
+#[test]
+fn weights_that_no_scale_can_hold_become_zeros() {
+    let x: Vec<f32> = (0..512).map(|i| 1e-40 * ((i * 37 % 101) as f32 - 50.0)).collect();
+    for &kind in WeightType::ALL {
+        let Some(quantize) = kind.quantizer() else { continue };
+        let mut bytes = vec![9; kind.row_bytes(x.len())];
+        quantize(&x, &mut bytes);
+        let mut out = vec![1.0; x.len()];
+        dequantize_row(kind, &bytes, &mut out);
+        assert!(out.iter().all(|x| x.abs() < 1e-38), "{kind:?}");
+        // Numbers that are none are no panic either.
+        quantize(&[f32::NAN; 256], &mut bytes);
+        quantize(&[f32::INFINITY; 256], &mut bytes);
+        quantize(&[-f32::MAX; 256], &mut bytes);
+    }
+}
