@@ -12,6 +12,7 @@ mod kernel_image;
 mod model;
 mod output;
 mod progress;
+mod quantize;
 mod size;
 mod symbols;
 mod volume;
@@ -41,6 +42,8 @@ enum Command {
     },
     /// Makes a disk with models, their checksums and the configuration
     Disk(disk::Options),
+    /// Makes a model smaller: its weights in fewer bits, as llama.cpp's quantiser makes them
+    Quantize(quantize::Options),
     /// Lists what is inside a disk image or a model
     Inspect(inspect::Options),
 }
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Kernel { elf, out } => kernel_image::build(&elf, &out),
         Command::Disk(options) => disk::build(&options),
+        Command::Quantize(options) => quantize::run(&options),
         Command::Inspect(options) => inspect::run(&options),
     };
     match result {

@@ -3,3 +3,4 @@
 mod common;
 mod disk;
 mod kernel;
+mod quantize;

@@ -161,6 +161,14 @@ impl<'a> Gguf<'a> {
         &self.metadata
     }
 
+    /// The bytes of each entry of the metadata as they lie in the file: key, type and value.
+    pub fn raw_metadata(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
+        // A key lies before its value, with eight bytes for its length.
+        let starts = self.metadata.iter().map(|entry| entry.at as usize - entry.key.len() - 8);
+        let ends = starts.clone().skip(1).chain([self.metadata_end as usize]);
+        starts.zip(ends).map(|(start, end)| &self.bytes[start..end])
+    }
+
     /// All tensors in the file's order.
     pub fn tensors(&self) -> &[TensorInfo<'a>] {
         &self.tensors

@@ -1,0 +1,259 @@
+//! `image-builder quantize`: a model with its weights in fewer bits.
+//!
+//! The file is the one that llama.cpp's quantiser writes, byte for byte, where that is built
+//! without fused multiply-add (as it is for x86-64): the same types, tensors in the same order.
+
+mod mix;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::{iter, thread};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use kernel::llm::gguf::build::put_string;
+use kernel::llm::gguf::{Gguf, MAGIC, TensorInfo, TensorType, ValueType};
+use kernel::llm::quantize::{WeightType, dequantize_row};
+
+use crate::model::ModelFile;
+use crate::progress::Progress;
+use crate::{output, size};
+use mix::Target;
+
+/// Weights that are in memory at a time, at most, if a row is not longer.
+const SLAB: u64 = 8 << 20;
+/// ggml's number for these layouts of blocks.
+const QUANTIZATION_VERSION: u32 = 2;
+/// Keys that tell how the weights are stored, or of which part of a model this is.
+const REPLACED: [&str; 5] = [
+    "general.quantization_version",
+    "general.file_type",
+    "split.no",
+    "split.count",
+    "split.tensors.count",
+];
+
+/// What is asked for.
+#[derive(clap::Args)]
+pub struct Options {
+    /// The model, with weights in F32, F16 or BF16
+    #[arg(value_name = "IN.gguf")]
+    input: PathBuf,
+    /// The model to write
+    #[arg(value_name = "OUT.gguf")]
+    output: PathBuf,
+    /// Q2_K, Q3_K_S, Q3_K_M, Q3_K_L, Q4_0, Q4_1, Q4_K_S, Q4_K_M, Q5_0, Q5_1, Q5_K_S, Q5_K_M, Q6_K,
+    /// Q8_0, F16, BF16 or F32. Q4_K_M is the usual choice, Q8_0 the one that loses almost nothing
+    #[arg(value_name = "TYPE", value_parser = mix::parse)]
+    target: Target,
+    /// The same type for all weights, that of the output too; otherwise some get more bits, as
+    /// llama.cpp chooses
+    #[arg(long)]
+    pure: bool,
+}
+
+/// Writes the model, and says what it has become.
+pub fn run(options: &Options) -> Result<()> {
+    let model = ModelFile::open(&options.input)?;
+    let shown = options.input.display();
+    if let (Ok(a), Ok(b)) = (fs::canonicalize(&options.input), fs::canonicalize(&options.output)) {
+        ensure!(a != b, "{shown} would be replaced: give the output another name");
+    }
+    let target = if options.pure { options.target.pure() } else { options.target };
+    let plan =
+        Plan::new(&model.gguf(), target).with_context(|| format!("cannot quantise {shown}"))?;
+    let bytes = output::write_whole(&options.output, |file| plan.write(&model, file))?;
+    println!(
+        "{}: {} from {} ({})",
+        options.output.display(),
+        size::human(bytes),
+        size::human(model.bytes),
+        plan.summary()
+    );
+    Ok(())
+}
+
+/// The tensors of the file to write, in their order, with their types.
+struct Plan<'a> {
+    target: Target,
+    tensors: Vec<(TensorInfo<'a>, TensorType)>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(gguf: &Gguf<'a>, target: Target) -> Result<Plan<'a>> {
+        let mut tensors: Vec<&TensorInfo<'_>> = gguf.tensors().iter().collect();
+        tensors.sort_by_key(|tensor| (layer(tensor.name), tensor.name));
+        let kinds = mix::choose(gguf, &tensors, target)?;
+        for (tensor, &kind) in tensors.iter().zip(&kinds) {
+            let plain = [TensorType::F32, TensorType::F16, TensorType::BF16];
+            if tensor.kind != kind && !plain.contains(&tensor.kind) {
+                bail!(
+                    "`{}` is {} already, and would only lose more: start from the model in F16",
+                    tensor.name,
+                    tensor.kind
+                );
+            }
+        }
+        Ok(Plan { target, tensors: tensors.into_iter().cloned().zip(kinds).collect() })
+    }
+
+    /// The new header, padded to where the data starts.
+    fn header(&self, gguf: &Gguf<'_>) -> Result<Vec<u8>> {
+        let alignment = u64::from(gguf.alignment());
+        let kept: Vec<&[u8]> = iter::zip(gguf.metadata(), gguf.raw_metadata())
+            .filter(|(entry, _)| !REPLACED.contains(&entry.key))
+            .map(|(_, raw)| raw)
+            .collect();
+        let added = [(REPLACED[0], QUANTIZATION_VERSION), (REPLACED[1], self.target.file_type)];
+
+        let mut out = MAGIC.to_vec();
+        out.extend(3_u32.to_le_bytes());
+        out.extend((self.tensors.len() as u64).to_le_bytes());
+        out.extend(((kept.len() + added.len()) as u64).to_le_bytes());
+        kept.iter().for_each(|raw| out.extend(*raw));
+        for (key, value) in added {
+            put_string(&mut out, key.as_bytes());
+            out.extend((ValueType::U32 as u32).to_le_bytes());
+            out.extend(value.to_le_bytes());
+        }
+        let mut offset = 0_u64;
+        for (tensor, kind) in &self.tensors {
+            put_string(&mut out, tensor.name.as_bytes());
+            let n_dims = tensor.dims.iter().rposition(|&dim| dim > 1).map_or(1, |last| last + 1);
+            out.extend((n_dims as u32).to_le_bytes());
+            tensor.dims[..n_dims].iter().for_each(|dim| out.extend(dim.to_le_bytes()));
+            out.extend(kind.id.to_le_bytes());
+            out.extend(offset.to_le_bytes());
+            let size = kind.size_of(tensor.elements()).context("a tensor is too large")?;
+            offset += size.next_multiple_of(alignment);
+        }
+        out.resize(out.len().next_multiple_of(alignment as usize), 0);
+        Ok(out)
+    }
+
+    /// Writes the file; its size.
+    fn write(&self, model: &ModelFile, file: &mut File) -> Result<u64> {
+        let gguf = model.gguf();
+        let alignment = u64::from(gguf.alignment());
+        let mut out = BufWriter::new(file);
+        let header = self.header(&gguf)?;
+        out.write_all(&header)?;
+        let mut written = header.len() as u64;
+        let what = format!("quantising {}", model.path.display());
+        let mut progress = Progress::new(what, model.bytes - gguf.data_offset());
+        let mut slab = Slab::default();
+        for (tensor, kind) in &self.tensors {
+            let name = tensor.name;
+            let mut input = &model.file;
+            input.seek(SeekFrom::Start(gguf.data_offset() + tensor.offset))?;
+            let columns = tensor.dims[0];
+            let mut rows = tensor.elements() / columns;
+            while rows > 0 {
+                let n = rows.min((SLAB / columns).max(1));
+                let read = slab.read(input, tensor.kind, n * columns);
+                progress.add(read.with_context(|| format!("cannot read `{name}`"))?);
+                let data = slab.convert(tensor.kind, *kind, columns as usize);
+                let data = data.map_err(|fault| anyhow!("`{name}` {fault}"))?;
+                out.write_all(data)?;
+                written += data.len() as u64;
+                rows -= n;
+            }
+            let padding = vec![0; (written.next_multiple_of(alignment) - written) as usize];
+            out.write_all(&padding)?;
+            written += padding.len() as u64;
+        }
+        out.flush()?;
+        Ok(written)
+    }
+
+    /// How many tensors are of each type.
+    fn summary(&self) -> String {
+        let mut uses = BTreeMap::new();
+        for (_, kind) in &self.tensors {
+            *uses.entry(kind.name).or_insert(0_usize) += 1;
+        }
+        let uses: Vec<String> = uses.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
+        uses.join(", ")
+    }
+}
+
+/// llama.cpp orders tensors by layer, those of none first, then by name.
+fn layer(name: &str) -> Option<u32> {
+    let digits = name.strip_prefix("blk.")?;
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    digits[..end].parse().ok()
+}
+
+/// Some rows of a tensor, before and after.
+#[derive(Default)]
+struct Slab {
+    input: Vec<u8>,
+    output: Vec<u8>,
+}
+
+impl Slab {
+    /// Reads `weights` weights.
+    fn read(&mut self, file: &File, kind: TensorType, weights: u64) -> Result<usize> {
+        let bytes = kind.size_of(weights).context("no whole blocks")?;
+        self.input.resize(bytes as usize, 0);
+        (&*file).read_exact(&mut self.input)?;
+        Ok(self.input.len())
+    }
+
+    /// The weights in another type, or as they are.
+    fn convert(
+        &mut self,
+        from: TensorType,
+        to: TensorType,
+        columns: usize,
+    ) -> Result<&[u8], &'static str> {
+        if from == to {
+            return Ok(&self.input);
+        }
+        let format = |kind| WeightType::from_tensor_type(kind).expect("planned types are known");
+        let (from, to) = (format(from), format(to));
+        let (row_in, row_out) = (from.row_bytes(columns), to.row_bytes(columns));
+        let rows = self.input.len() / row_in;
+        self.output.resize(rows * row_out, 0);
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let share = rows.div_ceil(cores).max(1);
+        let inputs = self.input.chunks(share * row_in);
+        let shares = inputs.zip(self.output.chunks_mut(share * row_out));
+        thread::scope(|scope| {
+            let workers: Vec<_> = shares
+                .map(|(input, output)| {
+                    scope.spawn(move || {
+                        let mut weights = vec![0.0; columns];
+                        let mut rows = input.chunks(row_in).zip(output.chunks_mut(row_out));
+                        rows.try_for_each(|(input, output)| {
+                            quantize((from, input), (to, output), &mut weights)
+                        })
+                    })
+                })
+                .collect();
+            let results = workers.into_iter().map(|w| w.join().expect("a worker does not panic"));
+            results.collect::<Result<(), _>>()
+        })?;
+        Ok(&self.output)
+    }
+}
+
+/// Brings a row from one type into the other.
+fn quantize(
+    (from, input): (WeightType, &[u8]),
+    (to, output): (WeightType, &mut [u8]),
+    weights: &mut [f32],
+) -> Result<(), &'static str> {
+    let quantizer = to.quantizer().expect("planned types can be made");
+    dequantize_row(from, input, weights);
+    if !weights.iter().all(|x| x.is_finite()) {
+        return Err("has a weight that is no finite number");
+    }
+    quantizer(weights, output);
+    dequantize_row(to, output, weights);
+    if !weights.iter().all(|x| x.is_finite()) {
+        return Err("has a weight that is too large for this type: take BF16 or F32");
+    }
+    Ok(())
+}
