@@ -25,38 +25,46 @@ def _quiet(level, text, _data):
 
 
 class Reference:
-    """One model in one context. `repack` lets llama.cpp rearrange weights for the CPU."""
+    """One model in one context. `repack` lets llama.cpp rearrange weights for the CPU;
+    `vocab_only` leaves the network out."""
 
-    def __init__(self, path: Path, repack: bool = True):
+    def __init__(self, path: Path, repack: bool = True, vocab_only: bool = False):
         ll.llama_log_set(_quiet, ctypes.c_void_p(0))
         ll.llama_backend_init()
         mp = ll.llama_model_default_params()
         mp.n_gpu_layers = 0
         mp.use_extra_bufts = repack
+        mp.vocab_only = vocab_only
         self.model = ll.llama_model_load_from_file(os.fsencode(path), mp)
         if not self.model:
             raise SystemExit(f"llama.cpp does not load {path}")
+        self.vocab = ll.llama_model_get_vocab(self.model)
+        self.n_vocab = ll.llama_vocab_n_tokens(self.vocab)
+        self.bos, self.eos = ll.llama_vocab_bos(self.vocab), ll.llama_vocab_eos(self.vocab)
+        self.add_bos = ll.llama_vocab_get_add_bos(self.vocab)
+        self.ctx = None
+        if vocab_only:
+            return
         cp = ll.llama_context_default_params()
         cp.n_ctx = cp.n_batch = cp.n_ubatch = N_CTX
         cp.n_threads = cp.n_threads_batch = 1
         cp.type_k = cp.type_v = ll.GGML_TYPE_F16
         cp.flash_attn_type = ll.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.ctx = ll.llama_init_from_model(self.model, cp)
-        self.vocab = ll.llama_model_get_vocab(self.model)
-        self.n_vocab = ll.llama_vocab_n_tokens(self.vocab)
-        self.bos, self.eos = ll.llama_vocab_bos(self.vocab), ll.llama_vocab_eos(self.vocab)
-        self.add_bos = ll.llama_vocab_get_add_bos(self.vocab)
 
     def close(self) -> None:
         """Gives up the context and the model."""
-        ll.llama_free(self.ctx)
+        if self.ctx:
+            ll.llama_free(self.ctx)
         ll.llama_model_free(self.model)
 
-    def tokenize(self, text: str, add_special: bool = True) -> list[int]:
-        """Token ids; special tokens in the text are text."""
+    def tokenize(self, text: str, add_special: bool = True,
+                 parse_special: bool = False) -> list[int]:
+        """Token ids; special tokens in the text are text unless they shall be parsed."""
         raw = text.encode("utf-8")
         ids = (ll.llama_token * (len(raw) + 8))()
-        n = ll.llama_tokenize(self.vocab, raw, len(raw), ids, len(ids), add_special, False)
+        n = ll.llama_tokenize(self.vocab, raw, len(raw), ids, len(ids), add_special,
+                             parse_special)
         return list(ids[:n])
 
     def detokenize(self, ids: list[int]) -> bytes:

@@ -171,8 +171,8 @@ fn engine_fault(error: &llm::Error) -> Fault {
         ),
         llm::Error::Unsupported { .. } => (
             Code::Unsupported,
-            "take a model that this version runs: architecture `llama`, tensors in F32, F16, Q4_0, \
-             Q8_0 or Q6_K",
+            "take a model that this version runs, or another quantisation of it (Q4_0, Q8_0): the \
+             README lists what works",
         ),
         llm::Error::OutOfMemory { .. } => (Code::OutOfMemory, MORE_MEMORY),
         llm::Error::ContextFull { .. } => {

@@ -1,14 +1,11 @@
-//! Cuts a text into tokens: starts from its characters and merges neighbours, always the pair
-//! whose token has the highest score, and of equal ones the leftmost.
+//! Byte-pair encoding: starts from a text's characters and merges neighbours, always the pair of the
+//! highest priority, and of equal ones the leftmost.
 //!
 //! The pairs wait in a heap, so that a text of n characters takes n log n steps.
 
 use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
-
-use super::SPACE;
-use super::vocab::Vocab;
 
 /// A part of the text that will be a token. Merged ones stay in the list, empty.
 #[derive(Clone, Copy)]
@@ -21,7 +18,7 @@ struct Symbol {
 
 /// Two neighbours that may be merged.
 struct Pair {
-    score: f32,
+    priority: f32,
     left: usize,
     right: usize,
     /// Bytes of the two together: if they have changed since, so has this sum.
@@ -30,9 +27,9 @@ struct Pair {
 
 impl Ord for Pair {
     fn cmp(&self, other: &Self) -> Ordering {
-        // No score is NaN; 0 and -0 are equal, as in C.
-        let scores = self.score.partial_cmp(&other.score).unwrap_or(Ordering::Equal);
-        scores.then_with(|| other.left.cmp(&self.left))
+        // No priority is NaN; 0 and -0 are equal, as in C.
+        let priorities = self.priority.partial_cmp(&other.priority).unwrap_or(Ordering::Equal);
+        priorities.then_with(|| other.left.cmp(&self.left))
     }
 }
 
@@ -50,27 +47,47 @@ impl PartialEq for Pair {
 
 impl Eq for Pair {}
 
-struct Merger<'a> {
-    vocab: &'a Vocab,
-    text: &'a [u8],
+/// Merges texts. `priority` gives that of a pair from its two texts and from both together, if they
+/// may be merged.
+pub struct Merger<F> {
+    priority: F,
     symbols: Vec<Symbol>,
     pairs: BinaryHeap<Pair>,
 }
 
-impl Merger<'_> {
-    fn consider(&mut self, left: Option<usize>, right: Option<usize>) {
+impl<F: Fn(&[u8], &[u8], &[u8]) -> Option<f32>> Merger<F> {
+    /// A merger that can be used for one text after the other.
+    pub fn new(priority: F) -> Self {
+        Merger { priority, symbols: Vec::new(), pairs: BinaryHeap::new() }
+    }
+
+    fn consider(&mut self, text: &[u8], left: Option<usize>, right: Option<usize>) {
         let (Some(left), Some(right)) = (left, right) else { return };
         let start = self.symbols[left].start;
         let len = self.symbols[left].len + self.symbols[right].len;
         // Neighbours are next to each other in the text, so the two are one part of it.
-        if let Some(token) = self.vocab.find(&self.text[start..start + len]) {
-            self.pairs.push(Pair { score: self.vocab.score(token), left, right, len });
+        let both = &text[start..start + len];
+        let (l, r) = both.split_at(self.symbols[left].len);
+        if let Some(priority) = (self.priority)(l, r, both) {
+            self.pairs.push(Pair { priority, left, right, len });
         }
     }
 
-    fn merge_all(&mut self) {
+    /// Merges a text as far as it goes and calls `part` for each part that is left.
+    pub fn merge(&mut self, text: &str, mut part: impl FnMut(&[u8])) {
+        self.symbols.clear();
+        let mut next = 0;
+        self.symbols.extend(text.char_indices().map(|(start, c)| {
+            next += 1;
+            let (len, previous) = (c.len_utf8(), usize::checked_sub(next, 2));
+            Symbol { start, len, previous, next: Some(next) }
+        }));
+        if let Some(last) = self.symbols.last_mut() {
+            last.next = None;
+        }
+        let text = text.as_bytes();
         for right in 1..self.symbols.len() {
-            self.consider(Some(right - 1), Some(right));
+            self.consider(text, Some(right - 1), Some(right));
         }
         while let Some(Pair { left, right, len, .. }) = self.pairs.pop() {
             let (l, r) = (self.symbols[left], self.symbols[right]);
@@ -83,31 +100,11 @@ impl Merger<'_> {
             if let Some(next) = r.next {
                 self.symbols[next].previous = Some(left);
             }
-            self.consider(l.previous, Some(left));
-            self.consider(Some(left), r.next);
+            self.consider(text, l.previous, Some(left));
+            self.consider(text, Some(left), r.next);
         }
-    }
-}
-
-/// Appends the tokens of `prefix` and `text` together; spaces in `text` are written as U+2581
-/// first. Characters that no token has become their bytes' tokens, or `unk`.
-pub fn encode(vocab: &Vocab, unk: Option<u32>, prefix: &str, text: &str, out: &mut Vec<u32>) {
-    let escaped = [prefix, &text.replace(' ', SPACE)].concat();
-    let n = escaped.chars().count();
-    let symbols = escaped.char_indices().enumerate().map(|(i, (start, c))| Symbol {
-        start,
-        len: c.len_utf8(),
-        previous: i.checked_sub(1),
-        next: Some(i + 1).filter(|&next| next < n),
-    });
-    let symbols = symbols.collect();
-    let mut merger = Merger { vocab, text: escaped.as_bytes(), symbols, pairs: BinaryHeap::new() };
-    merger.merge_all();
-    for symbol in merger.symbols.iter().filter(|symbol| symbol.len > 0) {
-        let text = &merger.text[symbol.start..symbol.start + symbol.len];
-        match vocab.find(text) {
-            Some(token) => out.push(token),
-            None => out.extend(text.iter().filter_map(|&byte| vocab.byte(byte).or(unk))),
+        for symbol in self.symbols.iter().filter(|symbol| symbol.len > 0) {
+            part(&text[symbol.start..symbol.start + symbol.len]);
         }
     }
 }

@@ -1,16 +1,25 @@
-//! Text to tokens and back, in the manner of SentencePiece's byte-pair models (GGUF's tokenizer
-//! model `llama`), as llama.cpp's `llama-vocab.cpp` does it.
+//! Text to tokens and back, as llama.cpp's `llama-vocab.cpp` does it: SentencePiece's byte-pair
+//! models (GGUF's tokenizer model `llama`) and byte-level ones (`gpt2`).
 
 #![forbid(unsafe_code)]
 
+mod byte_level;
+#[cfg(test)]
+mod byte_level_tests;
 mod decode;
 mod merge;
+mod pattern;
+mod sentence_piece;
 #[cfg(test)]
 mod tests;
 mod vocab;
+mod words;
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
+use byte_level::ByteLevel;
 pub use decode::Decoder;
 use vocab::Vocab;
 
@@ -24,6 +33,7 @@ const SPACE: &str = "\u{2581}";
 #[derive(Debug)]
 pub struct Tokenizer {
     vocab: Vocab,
+    model: Model,
     /// Begins each text, if the model wants it.
     bos: Option<u32>,
     add_bos: bool,
@@ -31,12 +41,49 @@ pub struct Tokenizer {
     add_eos: bool,
     /// Stands for bytes that no token has.
     unk: Option<u32>,
-    add_space_prefix: bool,
     /// Tokens that end a generation, in order.
     ends: Vec<u32>,
     /// Tokens that are found in the text before it is cut into pieces, longest first.
     specials: Vec<u32>,
 }
+
+/// How text becomes tokens, and what the tokens' texts mean.
+#[derive(Debug)]
+enum Model {
+    /// Spaces are written as [`SPACE`].
+    SentencePiece {
+        /// Whether a text begins with a space, whatever it begins with.
+        add_space_prefix: bool,
+    },
+    /// Bytes are written as visible characters.
+    ByteLevel(ByteLevel),
+}
+
+/// Texts of tokens that end a generation, whatever the file says of them.
+const ENDS: &[&str] = &[
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|flush|>",
+    "<|calls|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "</s>",
+    "<|eom_id|>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<|end_of_text|>",
+    "<end_of_utterance>",
+    "<eos>",
+    "<turn|>",
+    "<|tool_response>",
+    "<｜end▁of▁sentence｜>",
+    "[e~[",
+];
 
 /// What a token is, by its number in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +108,19 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Unsupported`] if it is of another kind, [`Error::ParseError`] if it is malformed.
     pub fn from_gguf(gguf: &Gguf<'_>) -> Result<Self, Error> {
+        let flag = |key: &str, default| Ok(gguf.boolean(key)?.unwrap_or(default));
+        const MODEL: &str = "tokenizer.ggml.model";
+        let model = match gguf.string(MODEL)? {
+            Some("llama") => Model::SentencePiece {
+                add_space_prefix: flag("tokenizer.ggml.add_space_prefix", true)?,
+            },
+            Some("gpt2") => Model::ByteLevel(ByteLevel::from_gguf(gguf)?),
+            Some(other) => {
+                let what = format!("the tokenizer `{other}`; those that work are gpt2, llama");
+                return Err(Error::Unsupported { what });
+            }
+            None => return Err(gguf.missing(MODEL)),
+        };
         let vocab = Vocab::from_gguf(gguf)?;
         let special = |key: &str, default: Option<u32>| -> Result<Option<u32>, Error> {
             let default = default.filter(|&id| vocab.contains(id));
@@ -75,31 +135,32 @@ impl Tokenizer {
                 },
             }
         };
-        let bos = special("tokenizer.ggml.bos_token_id", Some(1))?;
-        let eos = special("tokenizer.ggml.eos_token_id", Some(2))?;
-        let unk = special("tokenizer.ggml.unknown_token_id", Some(0))?;
+        let (bos, eos, unk, add_bos) = match &model {
+            Model::SentencePiece { .. } => (Some(1), Some(2), Some(0), true),
+            Model::ByteLevel(merges) => (Some(11), Some(11), None, merges.adds_bos()),
+        };
+        let bos = special("tokenizer.ggml.bos_token_id", bos)?;
+        let eos = special("tokenizer.ggml.eos_token_id", eos)?;
+        let unk = special("tokenizer.ggml.unknown_token_id", unk)?;
         let mut ends: Vec<u32> = eos.into_iter().collect();
         for key in ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
             ends.extend(special(key, None)?);
         }
-        for text in ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>"] {
-            ends.extend(vocab.find(text.as_bytes()));
-        }
+        ends.extend(ENDS.iter().filter_map(|text| vocab.find(text.as_bytes())));
         ends.sort_unstable();
         ends.dedup();
 
-        let flag = |key: &str, default| Ok(gguf.boolean(key)?.unwrap_or(default));
         let mut specials =
             vocab.of_kinds(&[TokenKind::Control, TokenKind::UserDefined, TokenKind::Unknown]);
         specials.retain(|&id| !vocab.text(id).is_empty());
         specials.sort_by_key(|&id| core::cmp::Reverse(vocab.text(id).len()));
         Ok(Tokenizer {
             bos,
-            add_bos: flag("tokenizer.ggml.add_bos_token", true)?,
+            model,
+            add_bos: flag("tokenizer.ggml.add_bos_token", add_bos)?,
             eos,
             add_eos: flag("tokenizer.ggml.add_eos_token", false)?,
             unk,
-            add_space_prefix: flag("tokenizer.ggml.add_space_prefix", true)?,
             ends,
             specials,
             vocab,
@@ -138,10 +199,13 @@ impl Tokenizer {
         for part in self.split_specials(text, parse_special) {
             match part {
                 Part::Special(token) => tokens.push(token),
-                Part::Text(text) => {
-                    let prefix = if self.add_space_prefix && after_special { SPACE } else { "" };
-                    merge::encode(&self.vocab, self.unk, prefix, text, &mut tokens);
-                }
+                Part::Text(text) => match &self.model {
+                    Model::SentencePiece { add_space_prefix } => {
+                        let prefix = if *add_space_prefix && after_special { SPACE } else { "" };
+                        sentence_piece::encode(&self.vocab, self.unk, prefix, text, &mut tokens);
+                    }
+                    Model::ByteLevel(merges) => merges.encode(&self.vocab, text, &mut tokens),
+                },
             }
             after_special = matches!(part, Part::Special(_));
         }
@@ -197,18 +261,28 @@ impl Tokenizer {
             TokenKind::Control | TokenKind::Unknown | TokenKind::Unused => {}
             TokenKind::UserDefined => out.extend_from_slice(text),
             TokenKind::Byte => out.extend(vocab::byte_of(text)),
-            TokenKind::Normal => {
-                let mut rest = text;
-                while let Some((&first, tail)) = rest.split_first() {
-                    if let Some(tail) = rest.strip_prefix(SPACE.as_bytes()) {
-                        out.push(b' ');
-                        rest = tail;
-                    } else {
-                        out.push(first);
-                        rest = tail;
+            TokenKind::Normal => match self.model {
+                Model::SentencePiece { .. } => {
+                    let mut rest = text;
+                    while let Some((&first, tail)) = rest.split_first() {
+                        if let Some(tail) = rest.strip_prefix(SPACE.as_bytes()) {
+                            out.push(b' ');
+                            rest = tail;
+                        } else {
+                            out.push(first);
+                            rest = tail;
+                        }
                     }
                 }
-            }
+                Model::ByteLevel(_) => {
+                    for c in String::from_utf8_lossy(text).chars() {
+                        match byte_level::byte_of(c) {
+                            Some(byte) => out.push(byte),
+                            None => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+                        }
+                    }
+                }
+            },
         }
     }
 }

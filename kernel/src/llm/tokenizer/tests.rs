@@ -213,8 +213,8 @@ fn malformed_vocabularies_are_refused() {
     assert_eq!(what, "tokens 0 and 2 have the same text");
     // The place is that of the second one: its length, then "a".
     assert_eq!(bytes[at as usize..at as usize + 9], [1, 0, 0, 0, 0, 0, 0, 0, b'a']);
-    let other = Builder::new().string("tokenizer.ggml.model", "gpt2");
-    assert!(matches!(read(&other), Err(Error::Unsupported { what }) if what.contains("gpt2")));
+    let other = Builder::new().string("tokenizer.ggml.model", "bert");
+    assert!(matches!(read(&other), Err(Error::Unsupported { what }) if what.contains("`bert`")));
 }
 
 #[test]

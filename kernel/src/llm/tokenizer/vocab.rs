@@ -53,13 +53,6 @@ fn kind_of(id: i32) -> Option<TokenKind> {
 impl Vocab {
     /// Reads the vocabulary of a model.
     pub fn from_gguf(gguf: &Gguf<'_>) -> Result<Self, Error> {
-        match gguf.string("tokenizer.ggml.model")? {
-            Some("llama") => {}
-            Some(other) => {
-                return Err(Error::Unsupported { what: format!("the tokenizer `{other}`") });
-            }
-            None => return Err(gguf.missing("tokenizer.ggml.model")),
-        }
         let Some(texts) = gguf.array(TOKENS, ValueType::String)? else {
             return Err(gguf.missing(TOKENS));
         };
@@ -77,14 +70,18 @@ impl Vocab {
         let mut scores = scores.into_iter().flat_map(|array| array.f32s());
         let mut kinds = kinds.into_iter().flat_map(|array| array.i32s());
 
-        // The file holds at least eight bytes for each token, so this is no larger than it.
+        let n_bytes = texts.strings().map(|(text, _)| text.len()).sum::<usize>();
+        let asked = (n_bytes + n * (size_of::<Token>() + size_of::<u32>())) as u64;
+        let out_of_memory = |_| Error::OutOfMemory { what: "the vocabulary", asked };
         let mut vocab = Vocab {
             bytes: Vec::new(),
-            tokens: Vec::with_capacity(n),
-            by_text: Vec::with_capacity(n),
+            tokens: Vec::new(),
+            by_text: Vec::new(),
             byte_tokens: [None; 256],
         };
-        let mut places = Vec::with_capacity(n);
+        vocab.bytes.try_reserve_exact(n_bytes).map_err(out_of_memory)?;
+        vocab.tokens.try_reserve_exact(n).map_err(out_of_memory)?;
+        vocab.by_text.try_reserve_exact(n).map_err(out_of_memory)?;
         for (id, (text, at)) in (0..).zip(texts.strings()) {
             let kind_id = kinds.next().unwrap_or(1);
             let Some(kind) = kind_of(kind_id) else {
@@ -107,13 +104,13 @@ impl Vocab {
             if !text.is_empty() {
                 vocab.by_text.push(id);
             }
-            places.push(at);
         }
         let mut by_text = core::mem::take(&mut vocab.by_text);
         by_text.sort_unstable_by(|&a, &b| vocab.text(a).cmp(vocab.text(b)).then(a.cmp(&b)));
         if let Some(twins) = by_text.windows(2).find(|w| vocab.text(w[0]) == vocab.text(w[1])) {
             let what = format!("tokens {} and {} have the same text", twins[0], twins[1]);
-            return Err(Error::ParseError { what, at: places[twins[1] as usize] });
+            let at = texts.strings().nth(twins[1] as usize).map_or(0, |(_, at)| at);
+            return Err(Error::ParseError { what, at });
         }
         vocab.by_text = by_text;
         Ok(vocab)
