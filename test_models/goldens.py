@@ -38,6 +38,22 @@ PROMPTS = {
         "It was autumn. All the animals were looking for food for the winter.",
         "A big dragon lived on the hill above the village. Everyone was afraid of it.",
     ],
+    "tiny-gpt2": [
+        "Once upon a time, there lived",
+        "The capital of France is",
+        "Question: What do bees make?\nAnswer:",
+        "Hello, ",
+        "naïve café 🙂",
+        "Early one morning, Max heard a strange noise.",
+        "In the castle lived a king who never laughed.",
+        "When Lily woke up, everything was white.",
+        "Once upon a time, there was a brave little fox named Rusty. He lived in a small house near "
+        "the forest with his mother. One day, Rusty found a small seed.",
+        "One windy day, Lily and Tom went to the beach. \"Let us build a sandcastle,\" said Tom. "
+        "Lily fetched water, and Tom dug a deep hole. But the sea came closer and closer. A big "
+        "wave rolled over the sand, and the castle was gone! Tom was sad. \"All our work is gone,\" "
+        "he said. A crab was sitting on a stone. \"The sea takes every castle,\" it said.",
+    ],
 }
 
 STRINGS = [
