@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
 use kernel::llm;
-use kernel::llm::backend::{ModelBuffer, Options, TransformerBackend};
+use kernel::llm::backend::{ModelBuffer, Options, Perplexity, TransformerBackend};
 use kernel::llm::sampling::SamplingConfig;
 use kernel::llm::workers::Workers;
 
@@ -27,6 +27,7 @@ Usage: generate [OPTIONS] MODEL PROMPT
   --seed S          seed of the draw (0)
   --threads N       threads (all cores)
   --ignore-end      go on after the end of the text
+  --perplexity      PROMPT is a text file: measure how well the model predicts it
   --special         find control tokens in the prompt by their names
   --check           run the kernels' self-tests first
   --verbose         log the tensors and the best candidates of each step
@@ -41,6 +42,7 @@ struct Arguments {
     sampling: SamplingConfig,
     threads: usize,
     ignore_end: bool,
+    perplexity: bool,
     special: bool,
     check: bool,
     verbose: bool,
@@ -61,6 +63,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
         sampling: SamplingConfig { temperature: 0.0, ..SamplingConfig::creative() },
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         ignore_end: false,
+        perplexity: false,
         special: false,
         check: false,
         verbose: false,
@@ -78,6 +81,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
             "--seed" => arguments.sampling.seed = value(option, words.next())?,
             "--threads" => arguments.threads = value(option, words.next())?,
             "--ignore-end" => arguments.ignore_end = true,
+            "--perplexity" => arguments.perplexity = true,
             "--special" => arguments.special = true,
             "--check" => arguments.check = true,
             "--verbose" => arguments.verbose = true,
@@ -226,6 +230,9 @@ fn run(arguments: Arguments) -> Result<(), String> {
     drop(bytes);
     let load_us = now_us() - start_us;
 
+    if arguments.perplexity {
+        return perplexity(&mut backend, &arguments.prompt);
+    }
     let mut stdout = std::io::stdout();
     print!("{}", arguments.prompt);
     let mut show = |text: &str| match write!(stdout, "{text}").and_then(|()| stdout.flush()) {
@@ -261,6 +268,19 @@ fn run(arguments: Arguments) -> Result<(), String> {
         result.tokens_per_s,
         result.stop,
     );
+    Ok(())
+}
+
+/// Measures the perplexity of a text file, and shows it piece by piece.
+fn perplexity(backend: &mut TransformerBackend, path: &str) -> Result<(), String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    let result = backend.perplexity(&text, &mut |so_far| {
+        eprint!("[{}/{}] {:.4} ", so_far.chunks, so_far.n_chunks, so_far.perplexity);
+        ControlFlow::Continue(())
+    });
+    eprintln!();
+    let Perplexity { perplexity, error, tokens, .. } = result.map_err(|error| error.to_string())?;
+    println!("perplexity {perplexity:.4} ± {error:.4} over {tokens} tokens");
     Ok(())
 }
 
