@@ -1,5 +1,5 @@
 //! The engine against llama.cpp: the same tokens for the same text, and the same 128 tokens after
-//! each of ten prompts. `test_models/goldens.py` made the files that this reads.
+//! each of ten prompts a model. `test_models/goldens.py` made the files that this reads.
 
 mod support;
 
@@ -42,9 +42,22 @@ struct Tokenization {
 }
 
 #[test]
-fn greedy_text_is_that_of_llama_cpp() {
-    let goldens: Generations = serde_json::from_slice(&read("goldens/tiny.json")).unwrap();
-    let model = read_model("tiny.gguf", &goldens.model_sha256);
+fn greedy_text_of_a_llama_is_that_of_llama_cpp() {
+    compare_texts("tiny");
+}
+
+#[test]
+fn greedy_text_of_a_gpt2_is_that_of_llama_cpp() {
+    compare_texts("tiny-gpt2");
+}
+
+fn generations(model: &str) -> Generations {
+    serde_json::from_slice(&read(&format!("goldens/{model}.json"))).unwrap()
+}
+
+fn compare_texts(name: &str) {
+    let goldens = generations(name);
+    let model = read_model(&format!("{name}.gguf"), &goldens.model_sha256);
     assert_eq!(goldens.runs.len(), 10);
 
     let options = Options { n_ctx: None, workers: &SingleThread, now_us: || 0 };
@@ -78,16 +91,18 @@ fn greedy_text_is_that_of_llama_cpp() {
 
 #[test]
 fn tokens_are_those_of_llama_cpp() {
-    let model = read("tiny.gguf");
-    let tokenizer = Tokenizer::from_gguf(&Gguf::parse(&model).unwrap()).unwrap();
-    let goldens: Tokenizations = serde_json::from_slice(&read("goldens/tokenizer.json")).unwrap();
-    assert!(goldens.strings.len() > 50);
-    for Tokenization { text, tokens } in &goldens.strings {
-        assert_eq!(&tokenizer.encode(text, true, false), tokens, "{text:?}");
-    }
-    let generations: Generations = serde_json::from_slice(&read("goldens/tiny.json")).unwrap();
-    for Generation { prompt, prompt_tokens, .. } in &generations.runs {
-        assert_eq!(&tokenizer.encode(prompt, true, false), prompt_tokens, "{prompt:?}");
+    for (name, strings) in [("tiny", "tokenizer"), ("tiny-gpt2", "tokenizer-gpt2")] {
+        let model = read(&format!("{name}.gguf"));
+        let tokenizer = Tokenizer::from_gguf(&Gguf::parse(&model).unwrap()).unwrap();
+        let goldens: Tokenizations =
+            serde_json::from_slice(&read(&format!("goldens/{strings}.json"))).unwrap();
+        assert!(goldens.strings.len() > 50);
+        for Tokenization { text, tokens } in &goldens.strings {
+            assert_eq!(&tokenizer.encode(text, true, false), tokens, "{name}: {text:?}");
+        }
+        for Generation { prompt, prompt_tokens, .. } in &generations(name).runs {
+            assert_eq!(&tokenizer.encode(prompt, true, false), prompt_tokens, "{name}: {prompt:?}");
+        }
     }
 }
 
