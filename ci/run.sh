@@ -49,6 +49,8 @@ set -- --kernel target/anchorite.img --disk "$disk"
 [ -z "${TEMPERATURE:-}" ] || set -- "$@" "--temperature=$TEMPERATURE"
 [ -z "${TOP_K:-}" ] || set -- "$@" "--top-k=$TOP_K"
 [ -z "${TOP_P:-}" ] || set -- "$@" "--top-p=$TOP_P"
+[ -z "${MIN_P:-}" ] || set -- "$@" "--min-p=$MIN_P"
+[ -z "${REPEAT_PENALTY:-}" ] || set -- "$@" "--repeat-penalty=$REPEAT_PENALTY"
 [ -z "${SEED:-}" ] || set -- "$@" "--seed=$SEED"
 [ -z "${MODE:-}" ] || set -- "$@" "--mode=$MODE"
 [ "${VERIFY:-1}" = 1 ] || set -- "$@" --no-verify

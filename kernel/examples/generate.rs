@@ -24,6 +24,8 @@ Usage: generate [OPTIONS] MODEL PROMPT
   --temperature T   0 always takes the best token (0)
   --top-k K         keep the K best candidates; 0 keeps all (40)
   --top-p P         keep the best candidates that reach this probability (0.95)
+  --min-p P         keep those of at least this share of the best one's probability (0.05)
+  --repeat-penalty X  divide the logits of the last 64 tokens by this (1)
   --seed S          seed of the draw (0)
   --threads N       threads (all cores)
   --ignore-end      go on after the end of the text
@@ -78,6 +80,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
             "--temperature" => arguments.sampling.temperature = value(option, words.next())?,
             "--top-k" => arguments.sampling.top_k = value(option, words.next())?,
             "--top-p" => arguments.sampling.top_p = value(option, words.next())?,
+            "--min-p" => arguments.sampling.min_p = value(option, words.next())?,
+            "--repeat-penalty" => arguments.sampling.repeat_penalty = value(option, words.next())?,
             "--seed" => arguments.sampling.seed = value(option, words.next())?,
             "--threads" => arguments.threads = value(option, words.next())?,
             "--ignore-end" => arguments.ignore_end = true,

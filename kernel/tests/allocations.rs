@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kernel::llm::backend::{ModelBuffer, Options, TransformerBackend};
-use kernel::llm::sampling::SamplingConfig;
+use kernel::llm::sampling::{LogitBias, Mirostat, SamplingConfig};
 use kernel::llm::workers::SingleThread;
 
 /// The system's allocator, with a count of the allocations.
@@ -43,7 +43,21 @@ fn nothing_is_allocated_while_tokens_are_generated() {
     let options = Options { n_ctx: None, workers: &SingleThread, now_us: || 0 };
     let mut backend = TransformerBackend::new(options);
     backend.load_model(ModelBuffer::from(&model[..])).unwrap();
-    for sampling in [SamplingConfig::greedy(), SamplingConfig::creative()] {
+    let mut logit_bias = LogitBias::NONE;
+    logit_bias.push(7, -1.5).unwrap();
+    // Fewer tokens than the text has, so that old ones are dropped.
+    let every_step = SamplingConfig {
+        logit_bias,
+        penalty_last_n: 23,
+        repeat_penalty: 1.1,
+        frequency_penalty: 0.1,
+        presence_penalty: 0.1,
+        top_k: 101,
+        typical_p: 0.98,
+        ..SamplingConfig::creative()
+    };
+    let mirostat = SamplingConfig { mirostat: Some(Mirostat::DEFAULT), ..every_step };
+    for sampling in [SamplingConfig::greedy(), SamplingConfig::creative(), every_step, mirostat] {
         backend.set_sampling_config(sampling);
         let mut counts = Vec::with_capacity(1000);
         let before = allocations();

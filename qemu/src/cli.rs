@@ -100,6 +100,12 @@ pub struct Cli {
     /// Sample among the likeliest tokens that share this much of the probability
     #[arg(long, value_name = "P", help_heading = GUEST)]
     top_p: Option<f32>,
+    /// Sample among the tokens at least this share as likely as the likeliest
+    #[arg(long, value_name = "P", help_heading = GUEST)]
+    min_p: Option<f32>,
+    /// Make the last tokens less likely to come again; 1: do not
+    #[arg(long, value_name = "X", help_heading = GUEST)]
+    repeat_penalty: Option<f32>,
     /// Cores that work on the model
     #[arg(long, value_name = "N", help_heading = GUEST)]
     threads: Option<u32>,
@@ -313,7 +319,7 @@ impl Cli {
     ) -> Result<Vec<(String, String)>, String> {
         let mode_takes_prompt = mode != Some(Mode::Chat);
         let mode = mode.and_then(|mode| Some(mode.to_possible_value()?.get_name().to_string()));
-        let named: [(&str, Option<String>); 12] = [
+        let named: [(&str, Option<String>); 14] = [
             ("mode", mode),
             ("model", self.model.clone()),
             ("prompt", self.prompt.clone()),
@@ -324,6 +330,8 @@ impl Cli {
             ("temperature", self.temperature.map(|t| t.to_string())),
             ("top_k", self.top_k.map(|k| k.to_string())),
             ("top_p", self.top_p.map(|p| p.to_string())),
+            ("min_p", self.min_p.map(|p| p.to_string())),
+            ("repeat_penalty", self.repeat_penalty.map(|x| x.to_string())),
             ("threads", self.threads.map(|n| n.to_string())),
             ("log", self.log.clone()),
         ];

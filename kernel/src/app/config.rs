@@ -16,6 +16,8 @@ use core::ops::RangeInclusive;
 use log::LevelFilter;
 use toml::de::{DeTable, DeValue};
 
+use crate::llm::sampling::{LogitBias, MAX_LAST_N, Mirostat, SamplingConfig};
+
 /// What the unikernel does with the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
@@ -52,14 +54,12 @@ pub struct Config {
     pub max_tokens: usize,
     /// Positions in the KV cache; `None`: 256, or fewer if the model has fewer.
     pub context: Option<usize>,
+    /// How tokens are chosen, but for the seed.
+    pub sampling: SamplingConfig,
+    /// The settings of Mirostat, should it be chosen.
+    pub mirostat: Mirostat,
     /// Seed of the sampler; `None`: another one at each start.
     pub seed: Option<u64>,
-    /// Temperature of the sampler; 0 always takes the likeliest token.
-    pub temperature: f32,
-    /// Tokens that the sampler chooses from; 0: all.
-    pub top_k: usize,
-    /// Share of the probability that the sampler chooses from; 1: all.
-    pub top_p: f32,
     /// Cores to use; `None`: all.
     pub threads: Option<usize>,
     /// What the log shows.
@@ -76,10 +76,9 @@ impl Default for Config {
             prompt: Prompt::Text("Once upon a time".to_owned()),
             max_tokens: 128,
             context: None,
+            sampling: SamplingConfig { temperature: 0.0, ..SamplingConfig::creative() },
+            mirostat: Mirostat::DEFAULT,
             seed: None,
-            temperature: 0.0,
-            top_k: 40,
-            top_p: 0.95,
             threads: None,
             log: LevelFilter::Warn,
             verify: true,
@@ -176,7 +175,7 @@ pub const KEYS: &[Key] = &[
         expects: "a number from 0 to 100",
         help: "0 always takes the likeliest token, more gives more surprises (0)",
         set: |config, value| {
-            config.temperature = value.number(0.0..=100.0)?;
+            config.sampling.temperature = value.number(0.0..=100.0)?;
             Some(())
         },
     },
@@ -185,7 +184,7 @@ pub const KEYS: &[Key] = &[
         expects: "a whole number from 0 on",
         help: "choose from this many of the likeliest tokens, 0: from all (40)",
         set: |config, value| {
-            config.top_k = value.integer(0..=u64::from(u32::MAX))? as usize;
+            config.sampling.top_k = value.integer(0..=u64::from(u32::MAX))? as usize;
             Some(())
         },
     },
@@ -194,7 +193,98 @@ pub const KEYS: &[Key] = &[
         expects: "a number from 0 to 1",
         help: "choose from the likeliest tokens that share this much of the probability (0.95)",
         set: |config, value| {
-            config.top_p = value.number(0.0..=1.0)?;
+            config.sampling.top_p = value.number(0.0..=1.0)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "min_p",
+        expects: "a number from 0 to 1",
+        help: "choose from tokens at least this share as likely as the likeliest (0.05)",
+        set: |config, value| {
+            config.sampling.min_p = value.number(0.0..=1.0)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "typical_p",
+        expects: "a number from 0 to 1",
+        help: "choose from the tokens that surprise about as much as expected, up to this much of the probability (1)",
+        set: |config, value| {
+            config.sampling.typical_p = value.number(0.0..=1.0)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "repeat_penalty",
+        expects: "a number from 0.01 to 100",
+        help: "make tokens of the last ones less likely; 1: do not (1)",
+        set: |config, value| {
+            config.sampling.repeat_penalty = value.number(0.01..=100.0)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "frequency_penalty",
+        expects: "a number from -100 to 100",
+        help: "lower the logit of a token by this for each time it is among the last ones (0)",
+        set: |config, value| {
+            config.sampling.frequency_penalty = value.number(-100.0..=100.0)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "presence_penalty",
+        expects: "a number from -100 to 100",
+        help: "lower the logit of a token by this if it is among the last ones (0)",
+        set: |config, value| {
+            config.sampling.presence_penalty = value.number(-100.0..=100.0)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "penalty_last_n",
+        expects: "a whole number from 0 to 4096",
+        help: "how many of the last tokens the penalties count (64)",
+        set: |config, value| {
+            config.sampling.penalty_last_n = value.integer(0..=MAX_LAST_N as u64)? as usize;
+            Some(())
+        },
+    },
+    Key {
+        name: "mirostat",
+        expects: "0 or 2",
+        help: "2: keep the surprise of the text near a target, in place of top_k, typical_p, top_p and min_p (0)",
+        set: |config, value| {
+            let chosen = value.integer(0..=2).filter(|&version| version != 1)? == 2;
+            config.sampling.mirostat = chosen.then_some(Mirostat::DEFAULT);
+            Some(())
+        },
+    },
+    Key {
+        name: "mirostat_tau",
+        expects: "a number from 0 to 100",
+        help: "Mirostat's target in bits (5)",
+        set: |config, value| {
+            config.mirostat.tau = value.number(0.0..=100.0)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "mirostat_eta",
+        expects: "a number from 0 to 1",
+        help: "how fast Mirostat adapts (0.1)",
+        set: |config, value| {
+            config.mirostat.eta = value.number(0.0..=1.0)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "logit_bias",
+        expects: "up to 16 of TOKEN:BIAS with commas between, a bias from -1000 to 1000 or -inf",
+        help: "what to add to the logits of tokens by their numbers (nothing)",
+        set: |config, value| {
+            config.sampling.logit_bias = logit_bias(value.text()?)?;
             Some(())
         },
     },
@@ -227,6 +317,18 @@ pub const KEYS: &[Key] = &[
     },
 ];
 
+/// Reads biases of tokens, as in "13:-inf,29871:2.5".
+fn logit_bias(text: &str) -> Option<LogitBias> {
+    let mut biases = LogitBias::NONE;
+    for entry in text.split(',').filter(|_| !text.is_empty()) {
+        let (token, bias) = entry.split_once(':')?;
+        let bias: f32 = bias.parse().ok()?;
+        let is_bias = bias == f32::NEG_INFINITY || (-1000.0..=1000.0).contains(&bias);
+        biases.push(token.parse().ok().filter(|_| is_bias)?, bias).ok()?;
+    }
+    Some(biases)
+}
+
 /// A value as it was given: with its type in TOML, as a word among the boot arguments.
 enum Value<'a> {
     Toml(&'a DeValue<'a>),
@@ -256,13 +358,22 @@ impl Value<'_> {
         range.contains(&n).then_some(n)
     }
 
+    fn signed(&self) -> Option<i64> {
+        match self {
+            Value::Toml(value) => {
+                let integer = value.as_integer()?;
+                i64::from_str_radix(integer.as_str(), integer.radix()).ok()
+            }
+            Value::Word(word) => Value::Toml(DeValue::parse(word).ok()?.get_ref()).signed(),
+        }
+    }
+
     fn number(&self, range: RangeInclusive<f32>) -> Option<f32> {
         let float: Option<f32> = match self {
             Value::Toml(value) => value.as_float().and_then(|float| float.as_str().parse().ok()),
             Value::Word(word) => word.parse().ok(),
         };
-        let integer = || self.integer(0..=u64::from(u32::MAX)).map(|n| n as f32);
-        float.or_else(integer).filter(|n| range.contains(n))
+        float.or_else(|| Some(self.signed()? as f32)).filter(|n| range.contains(n))
     }
 
     fn boolean(&self) -> Option<bool> {
@@ -349,6 +460,15 @@ impl ConfigError {
 }
 
 impl Config {
+    /// The sampler's settings, with this seed if none is configured.
+    pub fn sampling(&self, seed: impl FnOnce() -> u64) -> SamplingConfig {
+        SamplingConfig {
+            mirostat: self.sampling.mirostat.map(|_| self.mirostat),
+            seed: self.seed.unwrap_or_else(seed),
+            ..self.sampling
+        }
+    }
+
     /// Reads the settings of `anchorite.toml`; those not given have their defaults.
     ///
     /// # Errors
@@ -433,27 +553,57 @@ mod tests {
             temperature = 1
             top_k = 0
             top_p = 0.5
+            min_p = 0.25
+            typical_p = 0.75
+            repeat_penalty = 1.5
+            frequency_penalty = -1
+            presence_penalty = 0.125
+            penalty_last_n = 17
+            mirostat = 2
+            mirostat_tau = 3
+            mirostat_eta = 0.5
+            logit_bias = "13:-inf,7:2.5"
             threads = 3
             log = "debug"
             verify = false
             "#,
         )
         .unwrap();
+        let mut logit_bias = LogitBias::NONE;
+        logit_bias.push(13, f32::NEG_INFINITY).unwrap();
+        logit_bias.push(7, 2.5).unwrap();
+        let sampling = SamplingConfig {
+            logit_bias,
+            penalty_last_n: 17,
+            repeat_penalty: 1.5,
+            frequency_penalty: -1.0,
+            presence_penalty: 0.125,
+            top_k: 0,
+            typical_p: 0.75,
+            top_p: 0.5,
+            min_p: 0.25,
+            temperature: 1.0,
+            mirostat: Some(Mirostat::DEFAULT),
+            seed: 0,
+        };
         let expected = Config {
             mode: Mode::Chat,
             model: Some("a b.gguf".into()),
             prompt: Prompt::Text("It was a \"dark\" night,\nand".into()),
             max_tokens: 7,
             context: Some(1024),
+            sampling,
+            mirostat: Mirostat { tau: 3.0, eta: 0.5 },
             seed: Some(255),
-            temperature: 1.0,
-            top_k: 0,
-            top_p: 0.5,
             threads: Some(3),
             log: LevelFilter::Debug,
             verify: false,
         };
         assert_eq!(config, expected);
+        let mirostat = Some(Mirostat { tau: 3.0, eta: 0.5 });
+        assert_eq!(config.sampling(|| 7), SamplingConfig { mirostat, seed: 255, ..sampling });
+        let unset = Config { seed: None, ..Config::default() }.sampling(|| 7);
+        assert_eq!((unset.seed, unset.mirostat), (7, None));
     }
 
     #[test]
@@ -470,7 +620,7 @@ mod tests {
             .unwrap();
         assert_eq!(config.mode, Mode::Generate);
         assert_eq!(config.prompt, Prompt::Text("a = b".into()));
-        assert_eq!(config.temperature, 0.25);
+        assert_eq!(config.sampling.temperature, 0.25);
         assert_eq!(config.seed, Some(3));
         assert!(!config.verify);
     }
@@ -502,9 +652,9 @@ mod tests {
             let mut config = Config::default();
             let argument = format!("temperature={text}");
             config.apply_arguments([argument.as_str()]).unwrap();
-            assert_eq!(config.temperature, temperature);
+            assert_eq!(config.sampling.temperature, temperature);
             let by_file = Config::from_toml(&format!("temperature = {text}")).unwrap();
-            assert_eq!(by_file.temperature, temperature);
+            assert_eq!(by_file.sampling.temperature, temperature);
         }
     }
 
@@ -581,6 +731,15 @@ mod tests {
         check_argument_error(
             &["top_k=many"],
             "boot argument `top_k=many`: `top_k` takes a whole number from 0 on",
+        );
+        for bad in ["3", "3:", "3:nan", "3:inf", "-1:2", "3:1,", "3:1001"] {
+            let argument = format!("logit_bias={bad}");
+            let error = Config::default().apply_arguments([argument.as_str()]).unwrap_err();
+            assert!(matches!(error.problem, Problem::BadValue { key: "logit_bias", .. }), "{bad}");
+        }
+        check_argument_error(
+            &["mirostat=1"],
+            "boot argument `mirostat=1`: `mirostat` takes 0 or 2",
         );
         check_argument_error(
             &["verify=no"],

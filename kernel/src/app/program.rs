@@ -16,7 +16,6 @@ use crate::app::output::{emit, say};
 use crate::app::selftest;
 use crate::app::team::Team;
 use crate::llm::backend::{Options, TransformerBackend};
-use crate::llm::sampling::SamplingConfig;
 use crate::llm::workers::Workers;
 use crate::report::{self, Event};
 
@@ -77,7 +76,7 @@ fn start(
         now_us: os::now_us,
     });
     backend.set_verbose(config.log >= log::LevelFilter::Debug);
-    backend.set_sampling_config(sampling(config));
+    backend.set_sampling_config(config.sampling(os::entropy));
     backend.load_model(loaded.bytes).map_err(|error| match error {
         crate::llm::Error::OutOfMemory { what, asked } => {
             Error::OutOfMemory { what, needed: asked, free: os::memory_available() }
@@ -122,16 +121,6 @@ fn start(
     Ok(backend)
 }
 
-/// The sampler's settings; without a seed each start has another one.
-fn sampling(config: &Config) -> SamplingConfig {
-    SamplingConfig {
-        temperature: config.temperature,
-        top_k: config.top_k,
-        top_p: config.top_p,
-        seed: config.seed.unwrap_or_else(os::entropy),
-    }
-}
-
 /// The text of the configured prompt.
 fn prompt(config: &Config) -> Result<alloc::borrow::Cow<'_, str>, Error> {
     match &config.prompt {
@@ -152,18 +141,32 @@ mod tests {
 
     #[test]
     fn the_engine_takes_every_setting_that_the_configuration_takes() {
+        let check = |arguments: &[&str]| {
+            let mut config = Config::default();
+            config.apply_arguments(arguments.iter().copied()).unwrap();
+            config.sampling(|| 1).check()
+        };
         for (key, values) in [
             ("temperature", &["0", "1e-45", "100"][..]),
             ("top_k", &["0", "1", "4294967295"]),
             ("top_p", &["0", "1e-45", "0.5", "1"]),
+            ("min_p", &["0", "1e-45", "1"]),
+            ("typical_p", &["0", "1e-45", "1"]),
+            ("repeat_penalty", &["0.01", "100"]),
+            ("frequency_penalty", &["-100", "100"]),
+            ("presence_penalty", &["-100", "100"]),
+            ("penalty_last_n", &["0", "4096"]),
+            ("mirostat", &["0", "2"]),
+            ("logit_bias", &["", "0:-inf,4294967295:1000,7:-1000"]),
             ("seed", &["0", "18446744073709551615"]),
         ] {
             for value in values {
-                // With a seed, for which the machine need not be asked.
-                let mut config = Config { seed: Some(1), ..Config::default() };
-                config.apply_arguments([format!("{key}={value}").as_str()]).unwrap();
-                assert_eq!(sampling(&config).check(), Ok(()), "{key}={value}");
+                assert_eq!(check(&[&format!("{key}={value}")]), Ok(()), "{key}={value}");
             }
+        }
+        for (tau, eta) in [("0", "0"), ("100", "1")] {
+            let mirostat = [&format!("mirostat_tau={tau}")[..], &format!("mirostat_eta={eta}")];
+            assert_eq!(check(&["mirostat=2", mirostat[0], mirostat[1]]), Ok(()));
         }
     }
 }

@@ -334,6 +334,7 @@ impl TransformerBackend {
             loaded.cache.clear();
             loaded.pending = None;
         }
+        self.sampler.forget();
     }
 
     /// Answers a prompt, forgetting what was before. The same settings and prompt give the same
@@ -415,6 +416,10 @@ impl TransformerBackend {
         let mut scratch = Scratch::take(&mut frame, model, cache.n_ctx())?;
         let context = Context { file, workers, verbose: self.verbose };
 
+        // What was pending was told to the sampler when it was sampled.
+        for &token in &prompt_tokens[usize::from(pending.is_some())..] {
+            self.sampler.accept(token);
+        }
         *pending = None;
         for &token in before {
             model.forward(context, token, cache, &mut scratch, false);
@@ -432,6 +437,7 @@ impl TransformerBackend {
             if tokens.is_empty() {
                 first_token_us = now_us() - start_us;
             }
+            self.sampler.accept(token);
             if tokenizer.is_end(token) && !self.ignore_end {
                 // It is part of the text, should that go on.
                 *pending = Some(token);

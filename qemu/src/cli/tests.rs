@@ -46,7 +46,8 @@ fn without_options_the_disk_decides() {
 fn options_become_boot_arguments_under_the_kernels_names() {
     let plan = plan(
         "--mode bench --model m.gguf --prompt Once --tokens 5 --ctx 7 --seed 11 \
-         --temperature 0.7 --top-k 13 --top-p 0.9 --threads 2 --log debug --no-verify --set a=b=c",
+         --temperature 0.7 --top-k 13 --top-p 0.9 --min-p 0.1 --repeat-penalty 1.5 \
+         --threads 2 --log debug --no-verify --set a=b=c",
     );
     let plan = plan.unwrap();
     let given = boot_arguments(&plan);
@@ -62,6 +63,8 @@ fn options_become_boot_arguments_under_the_kernels_names() {
             ("temperature", "0.7"),
             ("top_k", "13"),
             ("top_p", "0.9"),
+            ("min_p", "0.1"),
+            ("repeat_penalty", "1.5"),
             ("threads", "2"),
             ("log", "debug"),
             ("verify", "false"),
@@ -82,6 +85,8 @@ fn values_that_the_guest_would_refuse_are_refused_before_it_starts() {
         ("--temperature=-1", "temperature"),
         ("--temperature nan", "temperature"),
         ("--top-p 2", "top_p"),
+        ("--min-p 2", "min_p"),
+        ("--repeat-penalty 0", "repeat_penalty"),
         ("--threads 0", "threads"),
         ("--log loud", "log"),
         ("--model a/b.gguf", "model"),

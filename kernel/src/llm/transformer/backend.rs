@@ -239,6 +239,32 @@ fn the_seed_decides_the_text() {
 }
 
 #[test]
+fn the_penalties_count_the_prompt_and_the_answer() {
+    let file = builder().build();
+    let tokenizer = Tokenizer::from_gguf(&Gguf::parse(&file).unwrap()).unwrap();
+    let prompt = tokenizer.encode("abc", true, false);
+    let mut backend = loaded(&file, None);
+    // Without penalties the model repeats a token of the prompt.
+    assert!(prompt.contains(&infer(&mut backend, "abc", 1).tokens[0]));
+
+    // So high that no token comes twice, nor one of the prompt's.
+    let sampling = SamplingConfig { frequency_penalty: 1000.0, ..SamplingConfig::greedy() };
+    backend.set_sampling_config(sampling);
+    let first = infer(&mut backend, "abc", 7).tokens;
+    let more = backend.extend("", 7, &mut |_| ControlFlow::Continue(())).unwrap().tokens;
+    let mut text = [&prompt[..], &first, &more].concat();
+    text.sort_unstable();
+    text.dedup();
+    assert_eq!(text.len(), prompt.len() + 14, "{first:?} {more:?}");
+
+    // For a new text the one before does not count.
+    assert_eq!(infer(&mut backend, "abc", 7).tokens, first);
+    backend.reset();
+    let anew = backend.extend("abc", 7, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(anew.tokens, first);
+}
+
+#[test]
 fn settings_and_prompts_without_sense_are_refused() {
     let nothing = &mut |_: &str| ControlFlow::Continue(());
     assert!(matches!(backend(None).infer("a", 1, nothing), Err(Error::InvalidConfig { .. })));

@@ -1,0 +1,127 @@
+//! The steps of the choice: each keeps some candidates, in llama.cpp's way.
+//!
+//! No logit is NaN, the largest is finite, and there is a candidate at least; each step leaves it so.
+
+use super::Candidate;
+
+fn by_logit(a: &Candidate, b: &Candidate) -> core::cmp::Ordering {
+    b.logit.total_cmp(&a.logit).then_with(|| a.token.cmp(&b.token))
+}
+
+/// Best first; of equal ones the one with the lower number.
+fn sort(candidates: &mut [Candidate]) {
+    candidates.sort_unstable_by(by_logit);
+}
+
+/// The largest logit; negative infinity if there is no candidate.
+pub fn largest(candidates: &[Candidate]) -> f32 {
+    candidates.iter().fold(f32::NEG_INFINITY, |largest, candidate| largest.max(candidate.logit))
+}
+
+/// The token of the largest logit, of equal ones that with the lowest number.
+pub fn best(candidates: &[Candidate]) -> u32 {
+    candidates.iter().min_by(|a, b| by_logit(a, b)).map_or(0, |candidate| candidate.token)
+}
+
+/// Keeps the `k` best, sorted; all if `k` is 0.
+pub fn top_k(candidates: &mut [Candidate], k: usize) -> &mut [Candidate] {
+    if k == 0 || k >= candidates.len() {
+        return candidates;
+    }
+    candidates.select_nth_unstable_by(k - 1, by_logit);
+    let kept = &mut candidates[..k];
+    sort(kept);
+    kept
+}
+
+/// Keeps those whose surprise is nearest to the entropy until they exceed `p`.
+pub fn typical(candidates: &mut [Candidate], p: f32) -> &mut [Candidate] {
+    if p >= 1.0 {
+        return candidates;
+    }
+    softmax(candidates);
+    let surprise = |candidate: &Candidate| -libm::logf(candidate.p);
+    let entropy: f32 = candidates
+        .iter()
+        .filter(|candidate| candidate.p > 0.0)
+        .map(|candidate| candidate.p * surprise(candidate))
+        .sum();
+    for candidate in candidates.iter_mut() {
+        // The distance stands in the place of the logit, which the probability gives back.
+        candidate.logit = -libm::fabsf(surprise(candidate) - entropy);
+    }
+    sort(candidates);
+    let mut sum = 0.0;
+    let enough = candidates.iter().position(|candidate| {
+        sum += candidate.p;
+        sum > p
+    });
+    let kept = enough.map_or(candidates.len(), |last| last + 1);
+    let candidates = &mut candidates[..kept];
+    for candidate in candidates.iter_mut() {
+        candidate.logit = libm::logf(candidate.p);
+    }
+    candidates
+}
+
+/// Keeps the best until they reach `p`, sorted.
+pub fn top_p(candidates: &mut [Candidate], p: f32) -> &mut [Candidate] {
+    if p >= 1.0 {
+        return candidates;
+    }
+    sort(candidates);
+    softmax(candidates);
+    let mut sum = 0.0;
+    let enough = candidates.iter().position(|candidate| {
+        sum += candidate.p;
+        sum >= p
+    });
+    let kept = enough.map_or(candidates.len(), |last| last + 1);
+    &mut candidates[..kept]
+}
+
+/// Keeps those of at least `p` of the best one's probability.
+pub fn min_p(candidates: &mut [Candidate], p: f32) -> &mut [Candidate] {
+    if p <= 0.0 {
+        return candidates;
+    }
+    let least = largest(candidates) + libm::logf(p);
+    let mut kept = 0;
+    for i in 0..candidates.len() {
+        if candidates[i].logit >= least {
+            candidates.swap(kept, i);
+            kept += 1;
+        }
+    }
+    &mut candidates[..kept]
+}
+
+/// Divides by the temperature, which is above 0. The largest logit becomes 0: were each divided by
+/// itself, a low temperature could make it infinite.
+pub fn temperature(candidates: &mut [Candidate], temperature: f32) {
+    let largest = largest(candidates);
+    for candidate in candidates {
+        candidate.logit = (candidate.logit - largest) / temperature;
+    }
+}
+
+/// Keeps those of a surprise of at most `mu` bits, and at least the best one; sorted.
+pub fn surprise(candidates: &mut [Candidate], mu: f32) -> &mut [Candidate] {
+    sort(candidates);
+    softmax(candidates);
+    let kept = candidates.partition_point(|candidate| -libm::log2f(candidate.p) <= mu);
+    &mut candidates[..kept.max(1)]
+}
+
+/// Sets the probabilities among these candidates.
+pub fn softmax(candidates: &mut [Candidate]) {
+    let largest = largest(candidates);
+    let mut sum = 0.0;
+    for candidate in candidates.iter_mut() {
+        candidate.p = libm::expf(candidate.logit - largest);
+        sum += candidate.p;
+    }
+    for candidate in candidates {
+        candidate.p /= sum;
+    }
+}
