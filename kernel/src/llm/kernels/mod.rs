@@ -19,7 +19,7 @@ use scalar as active;
 
 pub use elementwise::*;
 
-use crate::llm::quantize::{ActivationType, BlockQ8_0, BlockQ8_1, BlockQ8K, WeightType};
+use crate::llm::quantize::{ActivationType, BlockQ8_0, BlockQ8_1, BlockQ8K, Scales, WeightType};
 
 /// Lanes in which floating-point sums run.
 pub const LANES: usize = 4;
@@ -82,4 +82,12 @@ pub fn dot_f16(a: &[u16], x: &[f32]) -> f32 {
 /// Adds `factor` times the F16 numbers `values`, as bits, to `out`.
 pub fn add_scaled_f16(out: &mut [f32], factor: f32, values: &[u16]) {
     active::add_scaled_f16(out, factor, values);
+}
+
+/// The dot product of a block of 256 weights with activations of scale `x_d`, from the sums of whole
+/// numbers: `sum`, of the products, and `min_sum`, of what the minimums take off.
+fn scale_sums(scales: &Scales, x_d: f32, sum: i32, min_sum: impl FnOnce() -> i32) -> f32 {
+    let product = sum as f32 * (scales.d * x_d);
+    // Most types have none, and an infinite scale times 0 would be no number.
+    if scales.d_min == 0.0 { product } else { product - min_sum() as f32 * (scales.d_min * x_d) }
 }

@@ -4,7 +4,7 @@
 //! neighbours at once; the lanes are added in a fixed order at the end. Products and sums are
 //! rounded separately: fused operations would give other bits.
 
-use super::{Activations, LANES};
+use super::{Activations, LANES, scale_sums};
 use crate::llm::quantize::{
     Block, BlockQ8_0, BlockQ8_1, BlockQ8K, GROUP, SuperBlock, Visitor, WeightType, f16_to_f32,
 };
@@ -105,13 +105,9 @@ fn dot_super_blocks(weights: impl Iterator<Item = SuperBlock>, x: &[BlockQ8K]) -
             let range = group * GROUP..(group + 1) * GROUP;
             sum += i32::from(scale) * products(&weights[range.clone()], &x.qs[range]);
         }
-        let mut product = sum as f32 * (scales.d * x.d);
-        if scales.d_min != 0.0 {
-            let mins = scales.mins.iter().zip(&x.sums);
-            let sum: i32 = mins.map(|(&min, &x)| i32::from(min) * i32::from(x)).sum();
-            product -= sum as f32 * (scales.d_min * x.d);
-        }
-        total += product;
+        total += scale_sums(&scales, x.d, sum, || {
+            scales.mins.iter().zip(&x.sums).map(|(&min, &x)| i32::from(min) * i32::from(x)).sum()
+        });
     }
     total
 }

@@ -66,9 +66,15 @@ pub(crate) fn random_row(
     amplitude: f32,
     noise: &mut Noise,
 ) -> Vec<u8> {
-    let block_bytes = kind.tensor_type().block_bytes as usize;
-    let mut bytes: Vec<u8> = (0..blocks * block_bytes).map(|_| noise.byte()).collect();
-    for block in bytes.chunks_mut(block_bytes) {
+    let bytes = (0..kind.row_bytes(blocks * kind.tensor_type().block_weights as usize))
+        .map(|_| noise.byte())
+        .collect();
+    with_scales(kind, bytes, amplitude, noise)
+}
+
+/// The row of weights in `bytes`, with random scales of up to `amplitude`.
+fn with_scales(kind: WeightType, mut bytes: Vec<u8>, amplitude: f32, noise: &mut Noise) -> Vec<u8> {
+    for block in bytes.chunks_mut(kind.tensor_type().block_bytes as usize) {
         set_scales(kind, block, || amplitude * noise.float());
     }
     bytes
@@ -198,11 +204,24 @@ fn check_dot(kind: WeightType) -> Outcome {
         _ => TOLERANCE,
     };
     let mut noise = Noise::new(17);
-    let mut largest = 0.0_f64;
+    let block = kind.tensor_type().block_weights as usize;
+    let mut cases = Vec::new();
     for blocks in LENGTHS {
-        let n = blocks * kind.tensor_type().block_weights as usize;
-        let row = random_row(kind, blocks, 1.0, &mut noise);
-        let x = Owned::new(kind, &noise.floats(n));
+        let x = noise.floats(blocks * block);
+        cases.push((random_row(kind, blocks, 1.0, &mut noise), x));
+    }
+    // Sums as large as they get: all weights the least or the greatest, all activations as well.
+    for byte in [0x00, 0x77, 0x80, 0x88, 0xff] {
+        for x in [1.0, -1.0] {
+            let n = 5 * block;
+            let bytes = vec![byte; kind.row_bytes(n)];
+            cases.push((with_scales(kind, bytes, 1.0, &mut noise), vec![x; n]));
+        }
+    }
+    let mut largest = 0.0_f64;
+    for (row, x) in cases {
+        let n = x.len();
+        let x = Owned::new(kind, &x);
         let mut weights = vec![0.0; n];
         dequantize_row(kind, &row, &mut weights);
         let values = x.values();

@@ -34,7 +34,7 @@ impl ActivationType {
 pub struct BlockQ8_0 {
     /// The scale, rounded to F16 as ggml stores it.
     pub d: f32,
-    /// The activations over the scale.
+    /// The activations over the scale, from -127.
     pub qs: [i8; BLOCK],
 }
 
@@ -46,7 +46,7 @@ pub struct BlockQ8_1 {
     pub d: f32,
     /// The sum of `qs` times the scale, rounded to F16.
     pub sum: f32,
-    /// The activations over the scale.
+    /// The activations over the scale, from -127.
     pub qs: [i8; BLOCK],
 }
 
@@ -56,7 +56,7 @@ pub struct BlockQ8_1 {
 pub struct BlockQ8K {
     /// The scale.
     pub d: f32,
-    /// The activations over the scale.
+    /// The activations over the scale, from -127.
     pub qs: [i8; SUPER_BLOCK],
     /// Sums of 16 neighbours.
     pub sums: [i16; SUPER_BLOCK / 16],

@@ -1,6 +1,6 @@
 //! The K types: blocks of 256 weights whose groups have scales, which have a scale themselves.
 
-use super::super_block::{Scales, SuperBlock};
+use super::super_block::{GROUPS, Scales, SuperBlock};
 use super::{SUPER_BLOCK, part, scale};
 
 /// Two bits for each weight: four stripes of 32 share 32 bytes.
@@ -57,23 +57,25 @@ pub fn q3_k(block: &[u8; 110]) -> SuperBlock {
     SuperBlock { weights, scales: q3_k_scales(block) }
 }
 
+/// Each of the bytes twice: for two groups of 16.
+fn four_and_four(first: u32, last: u32) -> [u8; GROUPS] {
+    let bytes = (u64::from(last) << 32 | u64::from(first)).to_le_bytes();
+    core::array::from_fn(|i| bytes[i / 2])
+}
+
 /// The scales of Q4_K and Q5_K: those of scales and minimums as F16, then 12 bytes with scales and
 /// minimums of 6 bits for each 32 weights.
 pub fn q4_k_scales<const N: usize>(block: &[u8; N]) -> Scales {
-    let packed = part::<12>(block, 4);
-    // Of the first four, each has a byte of its own, whose high two bits are those of the others.
-    let scales = core::array::from_fn(|i| match i / 2 {
-        i @ ..4 => packed[i] & 63,
-        i => packed[i + 4] & 15 | packed[i - 4] >> 6 << 4,
-    });
-    let mins = core::array::from_fn(|i| match i / 2 {
-        i @ ..4 => packed[i + 4] & 63,
-        i => packed[i + 4] >> 4 | packed[i] >> 6 << 4,
-    });
+    let word = |i: usize| u32::from_le_bytes(*part(block, 4 + 4 * i));
+    let [a, b, c] = [word(0), word(1), word(2)];
+    // Four at a time. Of the first four, each has a byte of its own, whose high two bits are those
+    // of the others.
+    let scales = four_and_four(a & 0x3f3f_3f3f, c & 0x0f0f_0f0f | (a >> 6 & 0x0303_0303) << 4);
+    let mins = four_and_four(b & 0x3f3f_3f3f, c >> 4 & 0x0f0f_0f0f | (b >> 6 & 0x0303_0303) << 4);
     Scales {
         d: scale(*part(block, 0)),
         d_min: scale(*part(block, 2)),
-        scales: scales.map(|scale: u8| scale as i8),
+        scales: scales.map(|scale| scale as i8),
         mins,
     }
 }

@@ -31,7 +31,7 @@ impl Scales {
 /// A block of 256 weights.
 #[derive(Clone, Copy, Debug)]
 pub struct SuperBlock {
-    /// The weights as whole numbers, never -128.
+    /// The weights as whole numbers.
     pub weights: [i8; SUPER_BLOCK],
     /// Their scales.
     pub scales: Scales,

@@ -1,0 +1,86 @@
+//! Kernels for Advanced SIMD as every Armv8-A core has it.
+//!
+//! They give the bits of [`super::scalar`]: the four lanes of a vector are its
+//! [`LANES`](super::LANES), and products and sums are rounded separately (no fused multiply-add).
+
+mod blocks;
+mod numbers;
+mod super_blocks;
+mod vectors;
+
+use super::{Activations, scalar};
+use crate::llm::quantize::{Block, BlockQ8K, SuperBlock, Visitor, WeightType};
+
+/// The dot product of a row of weights with activations: see [`super::dot`].
+pub fn dot(kind: WeightType, row: &[u8], x: &Activations<'_>) -> f32 {
+    // SAFETY: this module is only built where `target_feature = "neon"` holds for the whole build,
+    // so that the instructions are there.
+    unsafe { dot_on_neon(kind, row, x) }
+}
+
+/// The dot product of F16 numbers, as bits, with F32 ones.
+pub fn dot_f16_cache(weights: &[u16], x: &[f32]) -> f32 {
+    // SAFETY: as in `dot`.
+    unsafe { numbers::dot_f16_cache(weights, x) }
+}
+
+/// Adds `factor` times the F16 numbers `values`, as bits, to `out`.
+pub fn add_scaled_f16(out: &mut [f32], factor: f32, values: &[u16]) {
+    // SAFETY: as in `dot`.
+    unsafe { numbers::add_scaled_f16(out, factor, values) }
+}
+
+#[target_feature(enable = "neon")]
+fn dot_on_neon(kind: WeightType, row: &[u8], x: &Activations<'_>) -> f32 {
+    match *x {
+        Activations::F32(x) => numbers::dot_f32(row.as_chunks().0, x),
+        Activations::F16(x) => numbers::dot_f16(row.as_chunks().0, x),
+        Activations::BF16(x) => numbers::dot_bf16(row.as_chunks().0, x),
+        Activations::Q8_0(x) => match kind {
+            WeightType::Q4_0 => blocks::dot_q4_0(row.as_chunks().0, x),
+            WeightType::Q5_0 => blocks::dot_q5_0(row.as_chunks().0, x),
+            WeightType::IQ4_NL => blocks::dot_iq4_nl(row.as_chunks().0, x),
+            WeightType::MXFP4 => blocks::dot_mxfp4(row.as_chunks().0, x),
+            WeightType::Q8_0 => blocks::dot_q8_0(row.as_chunks().0, x),
+            _ => scalar::dot(kind, row, &Activations::Q8_0(x)),
+        },
+        Activations::Q8_1(x) => match kind {
+            WeightType::Q4_1 => blocks::dot_q4_1(row.as_chunks().0, x),
+            WeightType::Q5_1 => blocks::dot_q5_1(row.as_chunks().0, x),
+            _ => scalar::dot(kind, row, &Activations::Q8_1(x)),
+        },
+        Activations::Q8K(x) => match kind {
+            WeightType::Q2_K => super_blocks::dot_q2_k(row.as_chunks().0, x),
+            WeightType::Q3_K => super_blocks::dot_q3_k(row.as_chunks().0, x),
+            WeightType::Q4_K => super_blocks::dot_q4_k(row.as_chunks().0, x),
+            WeightType::Q5_K => super_blocks::dot_q5_k(row.as_chunks().0, x),
+            WeightType::Q6_K => super_blocks::dot_q6_k(row.as_chunks().0, x),
+            WeightType::IQ4_XS => super_blocks::dot_iq4_xs(row.as_chunks().0, x),
+            WeightType::TQ2_0 => super_blocks::dot_tq2_0(row.as_chunks().0, x),
+            _ => kind.visit(Unpacked { row, x }),
+        },
+    }
+}
+
+/// The types with blocks of 256 that have no kernel of their own.
+struct Unpacked<'a> {
+    row: &'a [u8],
+    x: &'a [BlockQ8K],
+}
+
+impl Visitor for Unpacked<'_> {
+    type Output = f32;
+
+    fn numbers<const N: usize>(self, _: impl Fn(&[u8; N]) -> f32) -> f32 {
+        unreachable!("numbers have other activations")
+    }
+
+    fn blocks<const N: usize>(self, _: impl Fn(&[u8; N]) -> Block) -> f32 {
+        unreachable!("blocks of 32 have other activations")
+    }
+
+    fn super_blocks<const N: usize>(self, unpack: impl Fn(&[u8; N]) -> SuperBlock) -> f32 {
+        // SAFETY: as in `dot`.
+        unsafe { super_blocks::dot_unpacked(self.row.as_chunks().0, self.x, unpack) }
+    }
+}

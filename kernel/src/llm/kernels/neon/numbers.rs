@@ -1,0 +1,74 @@
+//! Numbers one by one: F32, F16 and BF16.
+
+use core::arch::aarch64::*;
+
+use super::vectors::{load_bf16, load_f16, load_f32, store_f32, sum_lanes};
+use crate::llm::kernels::{LANES, scalar};
+use crate::llm::quantize::{F16Bytes, F32Bytes, bf16_to_f32, f16_to_f32};
+
+/// Products of the numbers, added up lane by lane; `load` makes two vectors of weights at once
+/// and `value` a number of one.
+#[target_feature(enable = "neon")]
+fn dot<T>(
+    weights: &[T],
+    x: &[f32],
+    load: impl Fn(&[T; 2 * LANES]) -> [float32x4_t; 2],
+    value: impl Fn(&T) -> f32,
+) -> f32 {
+    let add = |lanes, weights, x: &[f32; LANES]| vaddq_f32(lanes, vmulq_f32(weights, load_f32(x)));
+    let mut lanes = vdupq_n_f32(0.0);
+    let (eights, weights_rest) = weights.as_chunks::<{ 2 * LANES }>();
+    let (fours, x_rest) = x.as_chunks::<LANES>();
+    let (pairs, four) = fours.as_chunks::<2>();
+    for (weights, [x0, x1]) in eights.iter().zip(pairs) {
+        let [weights0, weights1] = load(weights);
+        lanes = add(add(lanes, weights0, x0), weights1, x1);
+    }
+    let (weights_four, weights_rest) = weights_rest.as_chunks::<LANES>();
+    for (weights, x) in weights_four.iter().zip(four) {
+        let weights: [f32; LANES] = core::array::from_fn(|i| value(&weights[i]));
+        lanes = add(lanes, load_f32(&weights), x);
+    }
+    let rest = weights_rest.iter().zip(x_rest);
+    rest.fold(sum_lanes(lanes), |sum, (weight, x)| sum + value(weight) * x)
+}
+
+#[target_feature(enable = "neon")]
+pub fn dot_f32(weights: &[F32Bytes], x: &[f32]) -> f32 {
+    let load = |weights: &[F32Bytes; 2 * LANES]| {
+        let (fours, _) = weights.as_chunks::<LANES>();
+        [load_f32(&fours[0]), load_f32(&fours[1])]
+    };
+    dot(weights, x, load, |&bytes| f32::from_le_bytes(bytes))
+}
+
+#[target_feature(enable = "neon")]
+pub fn dot_f16(weights: &[F16Bytes], x: &[f32]) -> f32 {
+    let value = |&bytes: &F16Bytes| f16_to_f32(u16::from_le_bytes(bytes));
+    dot(weights, x, |numbers| load_f16(numbers), value)
+}
+
+#[target_feature(enable = "neon")]
+pub fn dot_bf16(weights: &[F16Bytes], x: &[f32]) -> f32 {
+    let value = |&bytes: &F16Bytes| bf16_to_f32(u16::from_le_bytes(bytes));
+    dot(weights, x, |numbers| load_bf16(numbers), value)
+}
+
+#[target_feature(enable = "neon")]
+pub fn dot_f16_cache(weights: &[u16], x: &[f32]) -> f32 {
+    dot(weights, x, |numbers| load_f16(numbers), |&bits| f16_to_f32(bits))
+}
+
+#[target_feature(enable = "neon")]
+pub fn add_scaled_f16(out: &mut [f32], factor: f32, values: &[u16]) {
+    let (out, out_rest) = out.as_chunks_mut::<{ 2 * LANES }>();
+    let (values, values_rest) = values.as_chunks::<{ 2 * LANES }>();
+    for (out, values) in out.iter_mut().zip(values) {
+        let values = load_f16(values);
+        for (out, value) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(values) {
+            let sum = vaddq_f32(load_f32(out), vmulq_n_f32(value, factor));
+            store_f32(out, sum);
+        }
+    }
+    scalar::add_scaled_f16(out_rest, factor, values_rest);
+}

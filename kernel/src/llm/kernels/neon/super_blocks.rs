@@ -1,0 +1,196 @@
+//! Types with blocks of 256 weights.
+
+use core::arch::aarch64::*;
+
+use super::vectors::{load_s8, load_s16, load_u8};
+use crate::llm::kernels::scale_sums;
+use crate::llm::quantize::{
+    BlockQ8K, GROUP, IQ4_VALUES, Scales, SuperBlock, iq, k_quants, ternary,
+};
+
+/// The weights of half a block: eight groups of 16.
+type Half = [int8x16_t; 8];
+
+/// Runs over the blocks; `half` gives the weights of the first or second half of one.
+#[target_feature(enable = "neon")]
+fn dot<const N: usize>(
+    weights: &[[u8; N]],
+    x: &[BlockQ8K],
+    scales: impl Fn(&[u8; N]) -> Scales,
+    half: impl Fn(&[u8; N], usize) -> Half,
+) -> f32 {
+    let mut total = 0.0;
+    for (block, x) in weights.iter().zip(x) {
+        let scales = scales(block);
+        let halves = [half(block, 0), half(block, 1)];
+        total += block_product(halves, &scales, x);
+    }
+    total
+}
+
+#[target_feature(enable = "neon")]
+fn block_product(halves: [Half; 2], scales: &Scales, x: &BlockQ8K) -> f32 {
+    let mut sums = vdupq_n_s32(0);
+    let groups = halves.into_iter().flatten().zip(&scales.scales).enumerate();
+    for (group, (weights, &scale)) in groups {
+        let x = load_s8(&x.qs, group * GROUP);
+        // Two products of at most 128 * 127 fit in 16 bits: activations are never -128.
+        let products = vmull_s8(vget_low_s8(weights), vget_low_s8(x));
+        let products = vmlal_high_s8(products, weights, x);
+        sums = vmlaq_n_s32(sums, vpaddlq_s16(products), i32::from(scale));
+    }
+    scale_sums(scales, x.d, vaddvq_s32(sums), || min_sum(scales, x))
+}
+
+/// What the minimums take off, over its scale.
+#[target_feature(enable = "neon")]
+fn min_sum(scales: &Scales, x: &BlockQ8K) -> i32 {
+    let mins = load_u8(&scales.mins, 0);
+    let [x_low, x_high] = load_s16(&x.sums);
+    let low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(mins)));
+    let high = vreinterpretq_s16_u16(vmovl_high_u8(mins));
+    let sums = vmull_s16(vget_low_s16(low), vget_low_s16(x_low));
+    let sums = vmlal_high_s16(sums, low, x_low);
+    let sums = vmlal_s16(sums, vget_low_s16(high), vget_low_s16(x_high));
+    vaddvq_s32(vmlal_high_s16(sums, high, x_high))
+}
+
+/// Types whose weights only the portable code takes apart.
+#[target_feature(enable = "neon")]
+pub fn dot_unpacked<const N: usize>(
+    weights: &[[u8; N]],
+    x: &[BlockQ8K],
+    unpack: impl Fn(&[u8; N]) -> SuperBlock,
+) -> f32 {
+    weights.iter().zip(x).fold(0.0, |total, (block, x)| total + unpacked_product(&unpack(block), x))
+}
+
+/// One piece of code for all types.
+#[inline(never)]
+#[target_feature(enable = "neon")]
+fn unpacked_product(block: &SuperBlock, x: &BlockQ8K) -> f32 {
+    let half =
+        |half: usize| core::array::from_fn(|i| load_s8(&block.weights, (half * 8 + i) * GROUP));
+    block_product([half(0), half(1)], &block.scales, x)
+}
+
+/// Two bits of each weight: two loads hold the four stripes of half a block. See
+/// `k_quants::q2_k`.
+#[target_feature(enable = "neon")]
+fn crumbs<const N: usize>(block: &[u8; N], at: usize) -> [uint8x16_t; 8] {
+    let mask = vdupq_n_u8(3);
+    let [a, b] = [load_u8(block, at), load_u8(block, at + 16)];
+    [
+        vandq_u8(a, mask),
+        vandq_u8(b, mask),
+        vandq_u8(vshrq_n_u8::<2>(a), mask),
+        vandq_u8(vshrq_n_u8::<2>(b), mask),
+        vandq_u8(vshrq_n_u8::<4>(a), mask),
+        vandq_u8(vshrq_n_u8::<4>(b), mask),
+        vshrq_n_u8::<6>(a),
+        vshrq_n_u8::<6>(b),
+    ]
+}
+
+/// Four bits of each weight, from 64 bytes: each 32 hold two stripes.
+#[target_feature(enable = "neon")]
+fn nibbles<const N: usize>(block: &[u8; N], at: usize) -> [uint8x16_t; 8] {
+    let mask = vdupq_n_u8(15);
+    let [a, b, c, d] = [0, 16, 32, 48].map(|i| load_u8(block, at + i));
+    [
+        vandq_u8(a, mask),
+        vandq_u8(b, mask),
+        vshrq_n_u8::<4>(a),
+        vshrq_n_u8::<4>(b),
+        vandq_u8(c, mask),
+        vandq_u8(d, mask),
+        vshrq_n_u8::<4>(c),
+        vshrq_n_u8::<4>(d),
+    ]
+}
+
+/// `value` where the weight has its bit set, in the 32 bytes from `at` that all eight stripes
+/// share.
+#[target_feature(enable = "neon")]
+fn bits<const N: usize>(block: &[u8; N], at: usize, half: usize, value: u8) -> [uint8x16_t; 8] {
+    let bytes = [load_u8(block, at), load_u8(block, at + 16)];
+    let value = vdupq_n_u8(value);
+    core::array::from_fn(|i| {
+        let bit = vdupq_n_u8(1 << (half * 4 + i / 2));
+        vandq_u8(vtstq_u8(bytes[i % 2], bit), value)
+    })
+}
+
+/// The weights out of their low and high bits, less `offset`.
+#[target_feature(enable = "neon")]
+fn join(low: [uint8x16_t; 8], high: [uint8x16_t; 8], offset: i8) -> Half {
+    let offset = vdupq_n_s8(offset);
+    core::array::from_fn(|i| vsubq_s8(vreinterpretq_s8_u8(vorrq_u8(low[i], high[i])), offset))
+}
+
+#[target_feature(enable = "neon")]
+pub fn dot_q2_k(weights: &[[u8; 84]], x: &[BlockQ8K]) -> f32 {
+    dot(weights, x, k_quants::q2_k_scales, |block, half| {
+        crumbs(block, 16 + half * 32).map(|q| vreinterpretq_s8_u8(q))
+    })
+}
+
+#[target_feature(enable = "neon")]
+pub fn dot_q3_k(weights: &[[u8; 110]], x: &[BlockQ8K]) -> f32 {
+    dot(weights, x, k_quants::q3_k_scales, |block, half| {
+        join(crumbs(block, 32 + half * 32), bits(block, 0, half, 4), 4)
+    })
+}
+
+#[target_feature(enable = "neon")]
+pub fn dot_q4_k(weights: &[[u8; 144]], x: &[BlockQ8K]) -> f32 {
+    dot(weights, x, k_quants::q4_k_scales, |block, half| {
+        nibbles(block, 16 + half * 64).map(|q| vreinterpretq_s8_u8(q))
+    })
+}
+
+#[target_feature(enable = "neon")]
+pub fn dot_q5_k(weights: &[[u8; 176]], x: &[BlockQ8K]) -> f32 {
+    dot(weights, x, k_quants::q4_k_scales, |block, half| {
+        join(nibbles(block, 48 + half * 64), bits(block, 16, half, 16), 0)
+    })
+}
+
+#[target_feature(enable = "neon")]
+pub fn dot_q6_k(weights: &[[u8; 210]], x: &[BlockQ8K]) -> f32 {
+    dot(weights, x, k_quants::q6_k_scales, |block, half| {
+        // Here two stripes of 64 share 64 bytes.
+        let mask = vdupq_n_u8(15);
+        let bytes = [0, 16, 32, 48].map(|i| load_u8(block, half * 64 + i));
+        let low = core::array::from_fn(|i| match i {
+            0..4 => vandq_u8(bytes[i], mask),
+            _ => vshrq_n_u8::<4>(bytes[i - 4]),
+        });
+        let high = crumbs(block, 128 + half * 32).map(|q| vshlq_n_u8::<4>(q));
+        join(low, high, 32)
+    })
+}
+
+#[target_feature(enable = "neon")]
+pub fn dot_iq4_xs(weights: &[[u8; 136]], x: &[BlockQ8K]) -> f32 {
+    let values = load_s8(&IQ4_VALUES, 0);
+    dot(weights, x, iq::iq4_xs_scales, |block, half| {
+        // Each 16 bytes hold two neighbouring groups.
+        let bytes = [0, 16, 32, 48].map(|i| load_u8(block, 8 + half * 64 + i));
+        core::array::from_fn(|i| {
+            let places = match i % 2 {
+                0 => vandq_u8(bytes[i / 2], vdupq_n_u8(15)),
+                _ => vshrq_n_u8::<4>(bytes[i / 2]),
+            };
+            vqtbl1q_s8(values, places)
+        })
+    })
+}
+
+#[target_feature(enable = "neon")]
+pub fn dot_tq2_0(weights: &[[u8; 66]], x: &[BlockQ8K]) -> f32 {
+    dot(weights, x, ternary::tq2_0_scales, |block, half| {
+        let one = vdupq_n_s8(1);
+        crumbs(block, half * 32).map(|q| vsubq_s8(vreinterpretq_s8_u8(q), one))
+    })
+}

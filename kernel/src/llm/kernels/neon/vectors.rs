@@ -1,0 +1,101 @@
+//! Loads, stores and conversions of vectors.
+
+use core::arch::aarch64::*;
+use core::arch::asm;
+
+use crate::llm::kernels::LANES;
+
+/// The sum of the lanes, pairwise.
+#[target_feature(enable = "neon")]
+pub fn sum_lanes(lanes: float32x4_t) -> f32 {
+    let pairs = vpaddq_f32(lanes, lanes);
+    vpadds_f32(vget_low_f32(pairs))
+}
+
+// The bare target forbids the compiler unaligned loads and stores: it would take those of a
+// vector apart, byte by byte. The processor knows no such rule for ordinary memory.
+
+/// The 16 bytes at `start`.
+///
+/// # Safety
+/// They are valid for reads.
+#[target_feature(enable = "neon")]
+unsafe fn load(start: *const u8) -> uint8x16_t {
+    let vector;
+    // SAFETY: upheld by the caller.
+    unsafe {
+        asm!("ldr {:q}, [{}]", out(vreg) vector, in(reg) start,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    vector
+}
+
+/// The 16 bytes of `bytes` from `at`.
+#[target_feature(enable = "neon")]
+pub fn load_u8<const N: usize>(bytes: &[u8; N], at: usize) -> uint8x16_t {
+    let sixteen: &[u8; 16] = bytes[at..].first_chunk().expect("16 bytes from there");
+    // SAFETY: the reference is valid for reads of 16 bytes.
+    unsafe { load(sixteen.as_ptr()) }
+}
+
+/// The 16 bytes of `bytes` from `at`.
+#[target_feature(enable = "neon")]
+pub fn load_s8<const N: usize>(bytes: &[i8; N], at: usize) -> int8x16_t {
+    let sixteen: &[i8; 16] = bytes[at..].first_chunk().expect("16 bytes from there");
+    // SAFETY: the reference is valid for reads of 16 bytes.
+    vreinterpretq_s8_u8(unsafe { load(sixteen.as_ptr().cast()) })
+}
+
+/// Four numbers; T is f32 or its bytes, which have the order of these cores: little endian.
+#[target_feature(enable = "neon")]
+pub fn load_f32<T>(numbers: &[T; LANES]) -> float32x4_t {
+    const { assert!(size_of::<T>() == 4) };
+    // SAFETY: the reference is valid for reads of 16 bytes.
+    vreinterpretq_f32_u8(unsafe { load(numbers.as_ptr().cast()) })
+}
+
+/// Stores four numbers.
+#[target_feature(enable = "neon")]
+pub fn store_f32(to: &mut [f32; LANES], numbers: float32x4_t) {
+    // SAFETY: the reference is valid for writes of 16 bytes.
+    unsafe {
+        asm!("str {:q}, [{}]", in(vreg) numbers, in(reg) to.as_mut_ptr(),
+            options(nostack, preserves_flags));
+    }
+}
+
+/// Eight numbers in F16 as two vectors; T is u16 or its bytes.
+#[target_feature(enable = "neon")]
+pub fn load_f16<T>(numbers: &[T; 2 * LANES]) -> [float32x4_t; 2] {
+    const { assert!(size_of::<T>() == 2) };
+    // SAFETY: the reference is valid for reads of 16 bytes.
+    let numbers = vreinterpretq_f16_u8(unsafe { load(numbers.as_ptr().cast()) });
+    [vcvt_f32_f16(vget_low_f16(numbers)), vcvt_high_f32_f16(numbers)]
+}
+
+/// Eight numbers in BF16 as two vectors; T is u16 or its bytes.
+#[target_feature(enable = "neon")]
+pub fn load_bf16<T>(numbers: &[T; 2 * LANES]) -> [float32x4_t; 2] {
+    const { assert!(size_of::<T>() == 2) };
+    // SAFETY: the reference is valid for reads of 16 bytes.
+    let numbers = vreinterpretq_u16_u8(unsafe { load(numbers.as_ptr().cast()) });
+    let upper_halves = |halves| vreinterpretq_f32_u32(vshlq_n_u32::<16>(vmovl_u16(halves)));
+    [upper_halves(vget_low_u16(numbers)), upper_halves(vget_high_u16(numbers))]
+}
+
+/// 16 small numbers of two bytes, the first eight first.
+#[target_feature(enable = "neon")]
+pub fn load_s16(numbers: &[i16; 16]) -> [int16x8_t; 2] {
+    let bytes = numbers.as_ptr().cast::<u8>();
+    // SAFETY: the reference is valid for reads of 32 bytes, so 16 from its start are, and 16 from
+    // its middle.
+    let [low, high] = unsafe { [load(bytes), load(bytes.add(16))] };
+    [vreinterpretq_s16_u8(low), vreinterpretq_s16_u8(high)]
+}
+
+/// The values of four F16.
+#[target_feature(enable = "neon")]
+pub fn f16s_to_f32(bits: [u16; LANES]) -> float32x4_t {
+    let bits = bits.into_iter().rev().fold(0, |all, bits| all << 16 | u64::from(bits));
+    vcvt_f32_f16(vreinterpret_f16_u16(vcreate_u16(bits)))
+}
