@@ -1,7 +1,7 @@
 //! The forward pass: from a token to the logits of the next one.
 
 use super::scratch::Scratch;
-use super::{Activation, Attention, Context, FeedForward, Linear, Model, Norm};
+use super::{Activation, Attention, Context, FeedForward, Linear, Model, Norm, Scale};
 use crate::llm::kernels::{
     add, add_scaled_f16, dot_f16, gelu, layer_norm, rms_norm, scale, silu, soft_cap, softmax,
 };
@@ -118,7 +118,7 @@ impl Model {
                 .chain(keys.chunks_exact_mut(head_size))
                 .for_each(|head| rope.rotate(head, angles));
         }
-        if let Some(factor) = attn.query_scale {
+        if let Scale::Queries(factor) = attn.scale {
             scale(queries, factor);
         }
         cache.write(layer, keys, values);
@@ -141,7 +141,9 @@ impl Model {
             if let Some(cap) = attn.score_cap {
                 soft_cap(scores, cap);
             }
-            scale(scores, attn.score_scale);
+            if let Scale::Scores(factor) = attn.scale {
+                scale(scores, factor);
+            }
             softmax(scores);
             result.fill(0.0);
             for (p, value) in scores.iter().zip(values.head(head / group, head_size)) {

@@ -4,7 +4,7 @@
 
 use super::reader::{Reader, of_layer};
 use super::rope::{Pairs, Rope};
-use super::{Activation, Architecture, Attention, Layer, Model, NormKind};
+use super::{Activation, Architecture, Attention, Layer, Model, NormKind, Scale};
 use crate::llm::Error;
 
 /// This architecture.
@@ -12,9 +12,9 @@ pub const ARCHITECTURE: Architecture = Architecture { name: "gemma", norm: NormK
 
 fn read(mut reader: Reader<'_, '_>) -> Result<Model, Error> {
     let rope = reader.rope(Pairs::Halves)?;
-    let query_scale = Some(reader.head_scale());
+    let scale = Scale::Queries(reader.head_scale());
     let layers = reader.layers(|reader, i| {
-        let attn = Attention { query_scale, score_scale: 1.0, ..reader.attention(i)? };
+        let attn = Attention { scale, ..reader.attention(i)? };
         let ffn = reader.gated_feed_forward(i, Activation::Gelu)?;
         reader.layer(i, attn, ffn)
     })?;
@@ -23,18 +23,18 @@ fn read(mut reader: Reader<'_, '_>) -> Result<Model, Error> {
 
 /// What queries are multiplied with in the second and third generation, whose largest model, known
 /// by its number of layers, has heads of another width than the factor says.
-pub fn query_scale(reader: &Reader<'_, '_>, layers_of_27b: usize) -> f32 {
-    let shape = &reader.header.shape;
-    if shape.n_layer == layers_of_27b {
+pub fn query_scale(reader: &Reader<'_, '_>, layers_of_27b: usize) -> Scale {
+    let shape = &reader.shape;
+    Scale::Queries(if shape.n_layer == layers_of_27b {
         1.0 / libm::sqrtf((shape.n_embd / shape.n_head) as f32)
     } else {
         reader.head_scale()
-    }
+    })
 }
 
 /// A layer of the second and third generation, with norms before and after each part.
 pub fn layer(reader: &mut Reader<'_, '_>, i: usize, attn: Attention) -> Result<Layer, Error> {
-    let n_embd = reader.header.shape.n_embd;
+    let n_embd = reader.shape.n_embd;
     let ffn = reader.gated_feed_forward(i, Activation::Gelu)?;
     Ok(Layer {
         attn_post_norm: Some(reader.norm(&of_layer(i, "post_attention_norm"), n_embd)?),

@@ -12,15 +12,14 @@ pub const ARCHITECTURE: Architecture = Architecture { name: "gemma2", norm: Norm
 fn read(mut reader: Reader<'_, '_>) -> Result<Model, Error> {
     let header = &reader.header;
     let window = header.optional("attention.sliding_window")?.unwrap_or(4096);
-    let is_windowed = header.windowed_layers(2)?;
+    let is_windowed = header.windowed_layers(reader.shape.n_layer, 2)?;
     let score_cap = Some(header.positive("attn_logit_softcapping")?.unwrap_or(50.0));
     let logit_cap = Some(header.positive("final_logit_softcapping")?.unwrap_or(30.0));
-    let query_scale = Some(gemma::query_scale(&reader, 46));
+    let scale = gemma::query_scale(&reader, 46);
     let rope = reader.rope(Pairs::Halves)?;
     let layers = reader.layers(|reader, i| {
         let window = is_windowed(i).then_some(window);
-        let attn =
-            Attention { query_scale, score_cap, score_scale: 1.0, window, ..reader.attention(i)? };
+        let attn = Attention { scale, score_cap, window, ..reader.attention(i)? };
         gemma::layer(reader, i, attn)
     })?;
     let model = gemma::finish(reader, [rope].into(), layers)?;

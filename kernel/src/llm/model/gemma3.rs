@@ -15,10 +15,10 @@ fn read(mut reader: Reader<'_, '_>) -> Result<Model, Error> {
     // A file without a window, or with one of 0, has none.
     let window = header.optional_or_zero("attention.sliding_window")?;
     let window = Some(window).filter(|&window| window > 0);
-    let is_windowed = header.windowed_layers(6)?;
+    let is_windowed = header.windowed_layers(reader.shape.n_layer, 6)?;
     let local_base = header.positive("rope.freq_base_swa")?.unwrap_or(10_000.0);
     let logit_cap = header.non_negative("final_logit_softcapping")?.filter(|&cap| cap > 0.0);
-    let query_scale = Some(gemma::query_scale(&reader, 62));
+    let scale = gemma::query_scale(&reader, 62);
     let rope = reader.rope(Pairs::Halves)?;
     let local = rope.local(local_base);
     let layers = reader.layers(|reader, i| {
@@ -27,8 +27,7 @@ fn read(mut reader: Reader<'_, '_>) -> Result<Model, Error> {
         let attn = Attention {
             qk_norms,
             rope: Some(usize::from(window.is_some())),
-            query_scale,
-            score_scale: 1.0,
+            scale,
             window,
             ..reader.attention(i)?
         };

@@ -37,38 +37,13 @@ impl Shape {
     pub fn n_embd_q(&self) -> usize {
         self.n_head * self.head_size
     }
-}
 
-/// The header of a model of one architecture.
-pub struct Header<'f, 'a> {
-    gguf: &'f Gguf<'a>,
-    architecture: &'static str,
-    /// The shape.
-    pub shape: Shape,
-}
-
-impl<'f, 'a> Header<'f, 'a> {
     /// Reads the shape of a model with a vocabulary of `n_vocab` tokens.
     ///
     /// # Errors
     /// [`Error::ParseError`] if a number is missing or makes no sense, [`Error::Unsupported`] if
     /// it is one that the engine cannot do.
-    pub fn read(
-        gguf: &'f Gguf<'a>,
-        architecture: &'static str,
-        n_vocab: usize,
-    ) -> Result<Self, Error> {
-        let shape = Shape {
-            n_layer: 0,
-            n_embd: 0,
-            n_head: 0,
-            n_head_kv: 0,
-            head_size: 0,
-            n_ff: 0,
-            n_vocab,
-            n_ctx_train: 0,
-        };
-        let mut header = Header { gguf, architecture, shape };
+    pub fn read(header: &Header<'_, '_>, n_vocab: usize) -> Result<Self, Error> {
         if header.optional_or_zero("expert_count")? > 0 {
             let what = format!("experts (`{}`)", header.key("expert_count"));
             return Err(Error::Unsupported { what });
@@ -91,7 +66,7 @@ impl<'f, 'a> Header<'f, 'a> {
         if header.optional("attention.value_length")?.unwrap_or(head_size) != head_size {
             return Err(Error::Unsupported { what: "values of another width than keys".into() });
         }
-        header.shape = Shape {
+        Ok(Shape {
             n_layer: header.required("block_count")?,
             n_embd,
             n_head,
@@ -100,8 +75,20 @@ impl<'f, 'a> Header<'f, 'a> {
             n_ff: header.required("feed_forward_length")?,
             n_vocab,
             n_ctx_train: header.required("context_length")?,
-        };
-        Ok(header)
+        })
+    }
+}
+
+/// The header of a model of one architecture.
+pub struct Header<'f, 'a> {
+    gguf: &'f Gguf<'a>,
+    architecture: &'static str,
+}
+
+impl<'f, 'a> Header<'f, 'a> {
+    /// The keys of this architecture.
+    pub fn new(gguf: &'f Gguf<'a>, architecture: &'static str) -> Self {
+        Header { gguf, architecture }
     }
 
     /// The file.
@@ -203,17 +190,21 @@ impl<'f, 'a> Header<'f, 'a> {
         self.gguf.invalid(&self.key(name), why)
     }
 
-    /// For each layer, whether it sees only a window. `pattern` is what the key means if it is
-    /// absent: all but the last of so many layers do.
+    /// For each of `n_layer` layers, whether it sees only a window. `pattern` is what the key means
+    /// if it is absent: all but the last of so many layers do.
     ///
     /// # Errors
     /// [`Error::ParseError`] if the key is neither a number nor a list of a truth value for each
     /// layer.
-    pub fn windowed_layers(&self, pattern: usize) -> Result<impl Fn(usize) -> bool + 'a, Error> {
+    pub fn windowed_layers(
+        &self,
+        n_layer: usize,
+        pattern: usize,
+    ) -> Result<impl Fn(usize) -> bool + 'a, Error> {
         const NAME: &str = "attention.sliding_window_pattern";
         let list = match self.gguf.get(&self.key(NAME)) {
             Some(Value::Array(list)) => match list.integers() {
-                Some(layers) if list.len() >= self.shape.n_layer => Some(layers),
+                Some(layers) if list.len() >= n_layer => Some(layers),
                 _ => return Err(self.invalid(NAME, "has no truth value for each layer")),
             },
             _ => None,

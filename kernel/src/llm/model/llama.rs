@@ -10,8 +10,13 @@ use crate::llm::Error;
 /// This architecture.
 pub const ARCHITECTURE: Architecture = Architecture { name: "llama", norm: NormKind::Rms, read };
 
-fn read(mut reader: Reader<'_, '_>) -> Result<Model, Error> {
-    let rope = reader.rope(Pairs::Neighbours)?;
+fn read(reader: Reader<'_, '_>) -> Result<Model, Error> {
+    model(reader, Pairs::Neighbours)
+}
+
+/// A model of this kind, whose rotation has these pairs.
+pub fn model(mut reader: Reader<'_, '_>, pairs: Pairs) -> Result<Model, Error> {
+    let rope = reader.rope(pairs)?;
     let layers = reader.layers(|reader, i| {
         let attn = reader.attention(i)?;
         let ffn = reader.gated_feed_forward(i, Activation::Silu)?;

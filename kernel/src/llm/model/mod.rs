@@ -104,16 +104,20 @@ struct Attention {
     qk_norms: Option<[Norm; 2]>,
     /// Which of the model's ways to rotate; `None` does not.
     rope: Option<usize>,
-    /// What queries are multiplied with.
-    query_scale: Option<f32>,
+    scale: Scale,
     /// Bound of the scores.
     score_cap: Option<f32>,
-    /// What scores are multiplied with.
-    score_scale: f32,
     /// The positions seen, counted back from the token; `None` is all.
     window: Option<usize>,
     /// `[n_embd, n_embd_q]`.
     output: Linear,
+}
+
+/// What keeps scores small: a factor of the scores, or of the queries, which is rounded otherwise.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Scale {
+    Scores(f32),
+    Queries(f32),
 }
 
 /// A feed-forward network.

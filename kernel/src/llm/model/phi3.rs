@@ -5,7 +5,7 @@
 
 use super::reader::Reader;
 use super::rope::Pairs;
-use super::{Activation, Architecture, Attention, Model, NormKind};
+use super::{Activation, Architecture, Attention, Model, NormKind, Scale};
 use crate::llm::Error;
 
 /// This architecture.
@@ -13,9 +13,9 @@ pub const ARCHITECTURE: Architecture = Architecture { name: "phi3", norm: NormKi
 
 fn read(mut reader: Reader<'_, '_>) -> Result<Model, Error> {
     let rope = reader.rope(Pairs::Halves)?;
-    let query_scale = Some(reader.head_scale());
+    let scale = Scale::Queries(reader.head_scale());
     let layers = reader.layers(|reader, i| {
-        let attn = Attention { query_scale, score_scale: 1.0, ..reader.attention(i)? };
+        let attn = Attention { scale, ..reader.attention(i)? };
         let ffn = reader.gated_feed_forward(i, Activation::Silu)?;
         reader.layer(i, attn, ffn)
     })?;

@@ -5,11 +5,11 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::header::Header;
+use super::header::{Header, Shape};
 use super::rope::{Pairs, Rope};
 use super::tensors::{Matrix, Tensors};
 use super::{
-    Activation, Architecture, Attention, FeedForward, Layer, Linear, Model, Norm, NormKind,
+    Activation, Architecture, Attention, FeedForward, Layer, Linear, Model, Norm, NormKind, Scale,
 };
 use crate::llm::Error;
 use crate::llm::gguf::Gguf;
@@ -21,6 +21,8 @@ use crate::llm::gguf::Gguf;
 pub struct Reader<'f, 'a> {
     /// The header.
     pub header: Header<'f, 'a>,
+    /// The shape, from the header.
+    pub shape: Shape,
     tensors: Tensors<'f, 'a>,
     architecture: &'static str,
     norm: NormKind,
@@ -34,7 +36,8 @@ impl<'f, 'a> Reader<'f, 'a> {
         architecture: &Architecture,
         n_vocab: usize,
     ) -> Result<Self, Error> {
-        let header = Header::read(gguf, architecture.name, n_vocab)?;
+        let header = Header::new(gguf, architecture.name);
+        let shape = Shape::read(&header, n_vocab)?;
         let epsilon = match architecture.norm {
             NormKind::Rms => "attention.layer_norm_rms_epsilon",
             NormKind::Layer => "attention.layer_norm_epsilon",
@@ -43,6 +46,7 @@ impl<'f, 'a> Reader<'f, 'a> {
         Ok(Reader {
             norm_epsilon: norm_epsilon.ok_or_else(|| gguf.missing(&header.key(epsilon)))?,
             header,
+            shape,
             tensors: Tensors::new(gguf),
             architecture: architecture.name,
             norm: architecture.norm,
@@ -51,12 +55,12 @@ impl<'f, 'a> Reader<'f, 'a> {
 
     /// How heads are rotated.
     pub fn rope(&mut self, pairs: Pairs) -> Result<Rope, Error> {
-        Rope::read(&self.header, &mut self.tensors, pairs)
+        Rope::read(&self.header, &self.shape, &mut self.tensors, pairs)
     }
 
     /// The learned embeddings of positions.
     pub fn position_embd(&mut self) -> Result<Matrix, Error> {
-        let shape = &self.header.shape;
+        let shape = &self.shape;
         self.tensors.matrix("position_embd.weight", shape.n_ctx_train, shape.n_embd)
     }
 
@@ -67,7 +71,7 @@ impl<'f, 'a> Reader<'f, 'a> {
     ) -> Result<Vec<Layer>, Error> {
         // Grows with the tensors that are found, not with the number that the file claims.
         let mut layers = Vec::new();
-        for i in 0..self.header.shape.n_layer {
+        for i in 0..self.shape.n_layer {
             layers.push(layer(self, i)?);
         }
         Ok(layers)
@@ -80,7 +84,7 @@ impl<'f, 'a> Reader<'f, 'a> {
         attn: Attention,
         ffn: FeedForward,
     ) -> Result<Layer, Error> {
-        let n_embd = self.header.shape.n_embd;
+        let n_embd = self.shape.n_embd;
         Ok(Layer {
             attn_norm: self.norm(&of_layer(i, "attn_norm"), n_embd)?,
             attn,
@@ -94,9 +98,9 @@ impl<'f, 'a> Reader<'f, 'a> {
     /// Attention over all positions, rotated in the model's first way, its scores divided by the
     /// root of the heads' width.
     pub(super) fn attention(&mut self, i: usize) -> Result<Attention, Error> {
-        let shape = &self.header.shape;
+        let shape = &self.shape;
         let (n_embd, n_embd_q, n_embd_kv) = (shape.n_embd, shape.n_embd_q(), shape.n_embd_kv());
-        let score_scale = self.head_scale();
+        let scale = Scale::Scores(self.head_scale());
         let fused =
             self.optional_linear(&of_layer(i, "attn_qkv"), n_embd_q + 2 * n_embd_kv, n_embd)?;
         let qkv = match fused {
@@ -111,9 +115,8 @@ impl<'f, 'a> Reader<'f, 'a> {
             qkv,
             qk_norms: None,
             rope: Some(0),
-            query_scale: None,
+            scale,
             score_cap: None,
-            score_scale,
             window: None,
             output: self.linear(&of_layer(i, "attn_output"), n_embd, n_embd_q)?,
         })
@@ -121,12 +124,12 @@ impl<'f, 'a> Reader<'f, 'a> {
 
     /// One over the root of the heads' width.
     pub fn head_scale(&self) -> f32 {
-        1.0 / libm::sqrtf(self.header.shape.head_size as f32)
+        1.0 / libm::sqrtf(self.shape.head_size as f32)
     }
 
     /// The norms of each head's query and key.
     pub(super) fn qk_norms(&mut self, i: usize) -> Result<[Norm; 2], Error> {
-        let head_size = self.header.shape.head_size;
+        let head_size = self.shape.head_size;
         Ok([
             self.norm(&of_layer(i, "attn_q_norm"), head_size)?,
             self.norm(&of_layer(i, "attn_k_norm"), head_size)?,
@@ -139,7 +142,7 @@ impl<'f, 'a> Reader<'f, 'a> {
         i: usize,
         activation: Activation,
     ) -> Result<FeedForward, Error> {
-        let (n_embd, n_ff) = (self.header.shape.n_embd, self.header.shape.n_ff);
+        let (n_embd, n_ff) = (self.shape.n_embd, self.shape.n_ff);
         let up = vec![self.linear(&of_layer(i, "ffn_up"), n_ff, n_embd)?];
         let down = self.linear(&of_layer(i, "ffn_down"), n_embd, n_ff)?;
         Ok(FeedForward { up, gated: false, activation, down })
@@ -152,7 +155,7 @@ impl<'f, 'a> Reader<'f, 'a> {
         i: usize,
         activation: Activation,
     ) -> Result<FeedForward, Error> {
-        let (n_embd, n_ff) = (self.header.shape.n_embd, self.header.shape.n_ff);
+        let (n_embd, n_ff) = (self.shape.n_embd, self.shape.n_ff);
         let up = of_layer(i, "ffn_up");
         let up = match self.optional_linear(&of_layer(i, "ffn_gate"), n_ff, n_embd)? {
             Some(gate) => vec![gate, self.linear(&up, n_ff, n_embd)?],
@@ -176,7 +179,7 @@ impl<'f, 'a> Reader<'f, 'a> {
     /// The model with these layers: its embedding and its output besides. Nothing may be left in
     /// the file.
     pub(super) fn finish(mut self, ropes: Vec<Rope>, layers: Vec<Layer>) -> Result<Model, Error> {
-        let shape = self.header.shape.clone();
+        let shape = self.shape.clone();
         let token_embd = self.tensors.matrix("token_embd.weight", shape.n_vocab, shape.n_embd)?;
         let output_norm = self.norm("output_norm", shape.n_embd)?;
         let output = match self.optional_linear("output", shape.n_vocab, shape.n_embd)? {

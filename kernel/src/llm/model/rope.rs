@@ -5,7 +5,7 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use super::header::Header;
+use super::header::{Header, Shape};
 use super::tensors::Tensors;
 use crate::llm::Error;
 use crate::llm::kernels::{rotate_halves, rotate_neighbours};
@@ -88,10 +88,11 @@ impl Rope {
     /// stretched in an unknown way.
     pub fn read(
         header: &Header<'_, '_>,
+        shape: &Shape,
         tensors: &mut Tensors<'_, '_>,
         pairs: Pairs,
     ) -> Result<Self, Error> {
-        let head_size = header.shape.head_size;
+        let head_size = shape.head_size;
         let n_rot = header.optional("rope.dimension_count")?.unwrap_or(head_size);
         if n_rot > head_size || !n_rot.is_multiple_of(2) {
             let why = format!("is {n_rot}, not an even number up to {head_size}");
@@ -99,7 +100,7 @@ impl Rope {
         }
         let base = header.positive("rope.freq_base")?.unwrap_or(10_000.0);
         let n_ctx_original = header.optional("rope.scaling.original_context_length")?;
-        let n_ctx_original = n_ctx_original.unwrap_or(header.shape.n_ctx_train);
+        let n_ctx_original = n_ctx_original.unwrap_or(shape.n_ctx_train);
 
         let kind = header.string("rope.scaling.type")?.unwrap_or("linear");
         if !["none", "linear", "longrope", "yarn"].contains(&kind) {
