@@ -51,13 +51,7 @@ pub fn typical(candidates: &mut [Candidate], p: f32) -> &mut [Candidate] {
         candidate.logit = -libm::fabsf(surprise(candidate) - entropy);
     }
     sort(candidates);
-    let mut sum = 0.0;
-    let enough = candidates.iter().position(|candidate| {
-        sum += candidate.p;
-        sum > p
-    });
-    let kept = enough.map_or(candidates.len(), |last| last + 1);
-    let candidates = &mut candidates[..kept];
+    let candidates = keep_until(candidates, |sum| sum > p);
     for candidate in candidates.iter_mut() {
         candidate.logit = libm::logf(candidate.p);
     }
@@ -71,10 +65,15 @@ pub fn top_p(candidates: &mut [Candidate], p: f32) -> &mut [Candidate] {
     }
     sort(candidates);
     softmax(candidates);
+    keep_until(candidates, |sum| sum >= p)
+}
+
+/// Keeps the first candidates until the sum of their probabilities is enough; all if it never is.
+fn keep_until(candidates: &mut [Candidate], is_enough: impl Fn(f32) -> bool) -> &mut [Candidate] {
     let mut sum = 0.0;
     let enough = candidates.iter().position(|candidate| {
         sum += candidate.p;
-        sum >= p
+        is_enough(sum)
     });
     let kept = enough.map_or(candidates.len(), |last| last + 1);
     &mut candidates[..kept]
