@@ -10,7 +10,6 @@ use core::ops::ControlFlow;
 
 pub use perplexity::Perplexity;
 
-use crate::llm::Error;
 use crate::llm::arena::Arena;
 pub use crate::llm::arena::ModelBuffer;
 use crate::llm::gguf::{Gguf, TensorInfo};
@@ -20,6 +19,7 @@ use crate::llm::model::{Architecture, Context, Model, quantization};
 use crate::llm::sampling::{Sampler, SamplingConfig};
 use crate::llm::tokenizer::{Decoder, Tokenizer};
 use crate::llm::workers::Workers;
+use crate::llm::{Error, with_capacity};
 
 /// What the memory for an answer is called in errors.
 const ANSWER: &str = "the answer";
@@ -216,18 +216,6 @@ const ENCODER_BYTES: usize = 384;
 /// The memory for encoding is counted for prompts whose tokens are no longer than this. Few texts
 /// have more bytes for each token; those are checked when they come.
 const USUAL_TOKEN_BYTES: usize = 16;
-
-/// A vector with room for `n` items, for an amount that a file or a user decides.
-fn with_capacity<T>(n: usize, what: &'static str) -> Result<Vec<T>, Error> {
-    let mut items = Vec::new();
-    match items.try_reserve_exact(n) {
-        Ok(()) => Ok(items),
-        Err(_) => {
-            let asked = n.saturating_mul(size_of::<T>()) as u64;
-            Err(Error::OutOfMemory { what, asked })
-        }
-    }
-}
 
 /// What a model needs besides its file, from the first bytes of the file (its header, at the
 /// least) and its size; so that it can be refused before it is read.

@@ -5,8 +5,8 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use crate::llm::Error;
 use crate::llm::quantize::f32_to_f16;
+use crate::llm::{Error, with_capacity};
 
 /// The cache of one text, all layers in one allocation: `[n_layer, 2, n_ctx, n_embd_kv]`, keys
 /// before values.
@@ -48,10 +48,7 @@ impl KvCache {
     pub fn try_new(n_layer: usize, n_ctx: usize, n_embd_kv: usize) -> Result<Self, Error> {
         let bytes = Self::bytes(n_layer, n_ctx, n_embd_kv).unwrap_or(usize::MAX);
         let elements = bytes / size_of::<u16>();
-        let mut data = Vec::new();
-        if data.try_reserve_exact(elements).is_err() {
-            return Err(Error::OutOfMemory { what: "the KV cache", asked: bytes as u64 });
-        }
+        let mut data = with_capacity(elements, "the KV cache")?;
         data.resize(elements, 0);
         Ok(KvCache { data, n_ctx, n_embd_kv, len: 0 })
     }

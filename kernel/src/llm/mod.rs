@@ -22,11 +22,25 @@ mod transformer;
 pub mod workers;
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
 /// The engine's checks of itself on the machine it runs on, with their names.
 pub fn self_tests() -> impl Iterator<Item = (String, kernels::self_test::Outcome)> {
     kernels::self_test::checks()
+}
+
+/// A vector with room for `n` items, where a file or a user decides how many those are. `what` names
+/// them in the error.
+fn with_capacity<T>(n: usize, what: &'static str) -> Result<Vec<T>, Error> {
+    let mut items = Vec::new();
+    match items.try_reserve_exact(n) {
+        Ok(()) => Ok(items),
+        Err(_) => {
+            let asked = n.saturating_mul(size_of::<T>()) as u64;
+            Err(Error::OutOfMemory { what, asked })
+        }
+    }
 }
 
 /// What can go wrong in the engine.

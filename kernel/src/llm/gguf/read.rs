@@ -8,7 +8,7 @@ use super::{
     ALIGNMENT_KEY, Array, DEFAULT_ALIGNMENT, Entry, Gguf, MAGIC, MAX_DIMS, MAX_NAME, TensorInfo,
     TensorType, Value, ValueType,
 };
-use crate::llm::Error;
+use crate::llm::{Error, with_capacity};
 
 /// Strings and arrays are at most this long (llama.cpp's limit).
 const MAX_LEN: u64 = 1 << 30;
@@ -258,23 +258,19 @@ fn check_layout(
     Ok(())
 }
 
-fn no_memory<T>(n: usize) -> Error {
-    Error::OutOfMemory {
-        what: "the model's header",
-        asked: n.saturating_mul(size_of::<T>()) as u64,
-    }
-}
+/// What the memory for a header is called in errors.
+const HEADER: &str = "the model's header";
 
 fn push<T>(items: &mut Vec<T>, item: T) -> Result<(), Error> {
-    items.try_reserve(1).map_err(|_| no_memory::<T>(items.len() + 1))?;
+    let asked = (items.len() + 1).saturating_mul(size_of::<T>()) as u64;
+    items.try_reserve(1).map_err(|_| Error::OutOfMemory { what: HEADER, asked })?;
     items.push(item);
     Ok(())
 }
 
 /// The numbers of the items by their names; of equal ones in the order of the file.
 fn index<T>(items: &[T], name: impl Fn(&T) -> &str) -> Result<Vec<usize>, Error> {
-    let mut index = Vec::new();
-    index.try_reserve_exact(items.len()).map_err(|_| no_memory::<usize>(items.len()))?;
+    let mut index = with_capacity(items.len(), HEADER)?;
     index.extend(0..items.len());
     index.sort_unstable_by(|&a, &b| name(&items[a]).cmp(name(&items[b])).then(a.cmp(&b)));
     Ok(index)

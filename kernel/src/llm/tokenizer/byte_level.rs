@@ -8,8 +8,8 @@ use core::cmp::Ordering;
 use super::merge::Merger;
 use super::vocab::Vocab;
 use super::words::{DEFAULT, Words};
-use crate::llm::Error;
 use crate::llm::gguf::{Gguf, ValueType};
+use crate::llm::{Error, with_capacity};
 
 const MERGES: &str = "tokenizer.ggml.merges";
 const PRE: &str = "tokenizer.ggml.pre";
@@ -70,15 +70,11 @@ impl ByteLevel {
         if u32::try_from(merges.len()).is_err() {
             return Err(gguf.invalid(MERGES, "has 2^32 elements or more"));
         }
-        let out_of_memory = |_| Error::OutOfMemory {
-            what: "the tokenizer's merges",
-            asked: merges.strings().map(|(text, _)| text.len() as u64 + 12).sum(),
-        };
-        let (mut bytes, mut ends, mut by_pair) = (Vec::new(), Vec::new(), Vec::new());
+        let what = "the tokenizer's merges";
         let n_bytes = merges.strings().map(|(text, _)| text.len()).sum();
-        bytes.try_reserve_exact(n_bytes).map_err(out_of_memory)?;
-        ends.try_reserve_exact(merges.len()).map_err(out_of_memory)?;
-        by_pair.try_reserve_exact(merges.len()).map_err(out_of_memory)?;
+        let mut bytes = with_capacity(n_bytes, what)?;
+        let mut ends = with_capacity(merges.len(), what)?;
+        let mut by_pair = with_capacity(merges.len(), what)?;
         for (rank, (text, _)) in (0..).zip(merges.strings()) {
             bytes.extend_from_slice(text);
             ends.push(bytes.len());

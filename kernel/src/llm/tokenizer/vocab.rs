@@ -4,8 +4,8 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use super::TokenKind;
-use crate::llm::Error;
 use crate::llm::gguf::{Gguf, ValueType};
+use crate::llm::{Error, with_capacity};
 
 const TOKENS: &str = "tokenizer.ggml.tokens";
 const SCORES: &str = "tokenizer.ggml.scores";
@@ -71,17 +71,13 @@ impl Vocab {
         let mut kinds = kinds.into_iter().flat_map(|array| array.i32s());
 
         let n_bytes = texts.strings().map(|(text, _)| text.len()).sum::<usize>();
-        let asked = (n_bytes + n * (size_of::<Token>() + size_of::<u32>())) as u64;
-        let out_of_memory = |_| Error::OutOfMemory { what: "the vocabulary", asked };
+        let what = "the vocabulary";
         let mut vocab = Vocab {
-            bytes: Vec::new(),
-            tokens: Vec::new(),
-            by_text: Vec::new(),
+            bytes: with_capacity(n_bytes, what)?,
+            tokens: with_capacity(n, what)?,
+            by_text: with_capacity(n, what)?,
             byte_tokens: [None; 256],
         };
-        vocab.bytes.try_reserve_exact(n_bytes).map_err(out_of_memory)?;
-        vocab.tokens.try_reserve_exact(n).map_err(out_of_memory)?;
-        vocab.by_text.try_reserve_exact(n).map_err(out_of_memory)?;
         for (id, (text, at)) in (0..).zip(texts.strings()) {
             let kind_id = kinds.next().unwrap_or(1);
             let Some(kind) = kind_of(kind_id) else {
