@@ -14,6 +14,8 @@ pub enum Step {
     Text(&'static str),
     /// This text, whose ASCII letters may be of either case.
     AnyCase(&'static str),
+    /// One of these alternatives.
+    OneOf(Alternatives),
     /// One of these alternatives, or nothing.
     Maybe(Alternatives),
     /// The text ends, or its next character does not belong to a class.
@@ -53,18 +55,23 @@ fn match_steps(steps: &[Step], text: &str) -> Option<usize> {
             let tail = head.eq_ignore_ascii_case(word.as_bytes()).then(|| &text[word.len()..])?;
             match_steps(rest, tail).map(|len| word.len() + len)
         }
-        Step::Maybe(alternatives) => alternatives
-            .iter()
-            .find_map(|steps| {
-                let len = match_steps(steps, text)?;
-                match_steps(rest, &text[len..]).map(|more| len + more)
-            })
-            .or_else(|| match_steps(rest, text)),
+        Step::OneOf(alternatives) => match_one_of(alternatives, rest, text),
+        Step::Maybe(alternatives) => {
+            match_one_of(alternatives, rest, text).or_else(|| match_steps(rest, text))
+        }
         Step::NotBefore(class) => match text.chars().next() {
             Some(c) if class(c) => None,
             _ => match_steps(rest, text),
         },
     }
+}
+
+/// Bytes that the first of the alternatives matches with which `rest` matches too, that included.
+fn match_one_of(alternatives: Alternatives, rest: &[Step], text: &str) -> Option<usize> {
+    alternatives.iter().find_map(|steps| {
+        let len = match_steps(steps, text)?;
+        match_steps(rest, &text[len..]).map(|more| len + more)
+    })
 }
 
 /// Cuts `text` into what the alternatives match and what lies between. Calls `word` for each part.

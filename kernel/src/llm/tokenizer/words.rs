@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 
 use unicode_general_category::{GeneralCategory as Category, get_general_category};
 
-use super::pattern::Step::{AnyCase, Maybe, NotBefore, Some as Take, Text};
-use super::pattern::{Alternatives, split};
+use super::pattern::Step::{AnyCase, Maybe, NotBefore, OneOf, Some as Take, Text};
+use super::pattern::{Alternatives, Step, split};
 
 /// A way to cut texts.
 #[derive(Clone, Copy, Debug)]
@@ -144,74 +144,45 @@ const CONTRACTIONS: Alternatives = &[
     &[AnyCase("'d")],
 ];
 
-const LLAMA3: Alternatives = &[
-    CONTRACTIONS[0],
-    CONTRACTIONS[1],
-    CONTRACTIONS[2],
-    CONTRACTIONS[3],
-    CONTRACTIONS[4],
-    CONTRACTIONS[5],
-    CONTRACTIONS[6],
-    &[Take(is_word_start, 0, 1), Take(is_letter, 1, MANY)],
-    &[Take(is_number, 1, 3)],
-    &[Take(is_space_character, 0, 1), Take(is_other, 1, MANY), Take(is_line_end, 0, MANY)],
+const WORD: &[Step] = &[Take(is_word_start, 0, 1), Take(is_letter, 1, MANY)];
+
+/// Words that begin anew at a capital after small letters.
+const CASED_WORD: Alternatives = &[
+    &[
+        Take(is_word_start, 0, 1),
+        Take(is_letter_but_small, 0, MANY),
+        Take(is_letter_but_capital, 1, MANY),
+    ],
+    &[
+        Take(is_word_start, 0, 1),
+        Take(is_letter_but_small, 1, MANY),
+        Take(is_letter_but_capital, 0, MANY),
+    ],
+];
+
+const SIGNS: &[Step] =
+    &[Take(is_space_character, 0, 1), Take(is_other, 1, MANY), Take(is_line_end, 0, MANY)];
+const SIGNS_AND_SLASHES: &[Step] =
+    &[Take(is_space_character, 0, 1), Take(is_other, 1, MANY), Take(is_line_end_or_slash, 0, MANY)];
+
+const WHITE: Alternatives = &[
     &[Take(is_white, 0, MANY), Take(is_line_end, 1, MANY)],
     &[Take(is_white, 1, MANY), NotBefore(is_not_white)],
     &[Take(is_white, 1, MANY)],
 ];
 
-const QWEN2: Alternatives = &[
-    CONTRACTIONS[0],
-    CONTRACTIONS[1],
-    CONTRACTIONS[2],
-    CONTRACTIONS[3],
-    CONTRACTIONS[4],
-    CONTRACTIONS[5],
-    CONTRACTIONS[6],
-    &[Take(is_word_start, 0, 1), Take(is_letter, 1, MANY)],
-    &[Take(is_number, 1, 1)],
-    LLAMA3[9],
-    LLAMA3[10],
-    LLAMA3[11],
-    LLAMA3[12],
-];
+const LLAMA3: Alternatives =
+    &[&[OneOf(CONTRACTIONS)], WORD, THREE_NUMBERS[0], SIGNS, &[OneOf(WHITE)]];
 
-const TEKKEN: Alternatives = &[
-    &[
-        Take(is_word_start, 0, 1),
-        Take(is_letter_but_small, 0, MANY),
-        Take(is_letter_but_capital, 1, MANY),
-    ],
-    &[
-        Take(is_word_start, 0, 1),
-        Take(is_letter_but_small, 1, MANY),
-        Take(is_letter_but_capital, 0, MANY),
-    ],
-    &[Take(is_number, 1, 1)],
-    &[Take(is_space_character, 0, 1), Take(is_other, 1, MANY), Take(is_line_end_or_slash, 0, MANY)],
-    LLAMA3[10],
-    LLAMA3[11],
-    LLAMA3[12],
-];
+const QWEN2: Alternatives = &[&[OneOf(CONTRACTIONS)], WORD, NUMBER[0], SIGNS, &[OneOf(WHITE)]];
+
+const TEKKEN: Alternatives = &[&[OneOf(CASED_WORD)], NUMBER[0], SIGNS_AND_SLASHES, &[OneOf(WHITE)]];
 
 const GPT_4O: Alternatives = &[
-    &[
-        Take(is_word_start, 0, 1),
-        Take(is_letter_but_small, 0, MANY),
-        Take(is_letter_but_capital, 1, MANY),
-        Maybe(CONTRACTIONS),
-    ],
-    &[
-        Take(is_word_start, 0, 1),
-        Take(is_letter_but_small, 1, MANY),
-        Take(is_letter_but_capital, 0, MANY),
-        Maybe(CONTRACTIONS),
-    ],
-    &[Take(is_number, 1, 3)],
-    TEKKEN[3],
-    LLAMA3[10],
-    LLAMA3[11],
-    LLAMA3[12],
+    &[OneOf(CASED_WORD), Maybe(CONTRACTIONS)],
+    THREE_NUMBERS[0],
+    SIGNS_AND_SLASHES,
+    &[OneOf(WHITE)],
 ];
 
 const DEEPSEEK_V3: Alternatives = &[
@@ -222,9 +193,7 @@ const DEEPSEEK_V3: Alternatives = &[
         Take(is_punctuation_or_symbol, 1, MANY),
         Take(is_line_end, 0, MANY),
     ],
-    LLAMA3[10],
-    LLAMA3[11],
-    LLAMA3[12],
+    &[OneOf(WHITE)],
 ];
 
 const SYMBOLS: Alternatives = &[&[Take(is_symbol, 1, MANY)]];
