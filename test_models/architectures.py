@@ -9,11 +9,9 @@ depends on it is none.
 """
 
 import argparse
-import ctypes
 import hashlib
 import importlib.metadata
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +21,7 @@ import llama_cpp
 import numpy as np
 
 from goldens import compact
-from reference import N_CTX, SETTINGS, Reference
+from reference import N_CTX, SETTINGS, Reference, quantise
 
 N_GENERATED = 64
 PROMPTS = ["abcab cab", "a", "Fox!"]
@@ -42,7 +40,6 @@ MIN_TOKENS = 12
 # logit of the engine is off by 0.055.
 EXCLUDED = {("gemma", "Q4_0"): {2}}
 WINDOW = 11
-N_LAYER = 2
 
 VOCABULARY = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3)] + [
     (f"<0x{byte:02X}>", 0.0, 6) for byte in range(256)] + [
@@ -52,7 +49,7 @@ VOCABULARY = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3)] + [
 class Model:
     """A model being written: its shape, and weights from a seeded generator."""
 
-    n_embd, n_head, n_head_kv, head_size, n_ff, n_layer = 64, 4, 2, 16, 96, N_LAYER
+    n_embd, n_head, n_head_kv, head_size, n_ff, n_layer = 64, 4, 2, 16, 96, 2
 
     def __init__(self, path: Path, architecture: str, seed: int, **shape: int):
         self.__dict__.update(shape)
@@ -111,10 +108,13 @@ class Model:
         if bias:
             self.vector("output_norm.bias", self.n_embd, 0.0)
 
-    def rms(self):
+    def rms(self, names_head_size: bool = False):
         """Settings of models with RMSNorm and grouped queries."""
         self.file.add_layer_norm_rms_eps(1e-5)
         self.file.add_head_count_kv(self.n_head_kv)
+        if names_head_size:
+            self.file.add_key_length(self.head_size)
+            self.file.add_value_length(self.head_size)
 
     def layers(self, bias: bool = False, qkv_bias: bool = False, fused: bool = False,
                qk_norm: bool = False, post_norm: bool = False):
@@ -209,9 +209,7 @@ def qwen2(path: Path, seed: int):
 def qwen3(path: Path, seed: int):
     """Qwen 3, with heads wider than their share of the embedding."""
     m = Model(path, "qwen3", seed, head_size=32)
-    m.rms()
-    m.file.add_key_length(m.head_size)
-    m.file.add_value_length(m.head_size)
+    m.rms(names_head_size=True)
     m.embeddings(output=False)
     m.layers(qk_norm=True)
     m.close()
@@ -220,9 +218,7 @@ def qwen3(path: Path, seed: int):
 def gemma(path: Path, seed: int):
     """Gemma, with one head of keys and values."""
     m = Model(path, "gemma", seed, n_head_kv=1, head_size=32)
-    m.rms()
-    m.file.add_key_length(m.head_size)
-    m.file.add_value_length(m.head_size)
+    m.rms(names_head_size=True)
     m.embeddings(output=False)
     m.layers()
     m.close()
@@ -231,9 +227,7 @@ def gemma(path: Path, seed: int):
 def gemma2(path: Path, seed: int):
     """Gemma 2, its window small enough to count."""
     m = Model(path, "gemma2", seed, head_size=32)
-    m.rms()
-    m.file.add_key_length(m.head_size)
-    m.file.add_value_length(m.head_size)
+    m.rms(names_head_size=True)
     m.file.add_sliding_window(WINDOW)
     m.file.add_attn_logit_softcapping(5.0)
     m.file.add_final_logit_softcapping(40.0)
@@ -245,9 +239,7 @@ def gemma2(path: Path, seed: int):
 def gemma3(path: Path, seed: int):
     """Gemma 3, six layers, so that one of them sees everything."""
     m = Model(path, "gemma3", seed, n_layer=6)
-    m.rms()
-    m.file.add_key_length(m.head_size)
-    m.file.add_value_length(m.head_size)
+    m.rms(names_head_size=True)
     m.file.add_sliding_window(WINDOW)
     m.file.add_rope_freq_base(1_000_000.0)
     m.file.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
@@ -273,16 +265,6 @@ def phi3(path: Path, seed: int):
 
 MODELS = {"llama": llama, "llama-biased": llama_biased, "gpt2": gpt2, "qwen2": qwen2,
           "qwen3": qwen3, "gemma": gemma, "gemma2": gemma2, "gemma3": gemma3, "phi3": phi3}
-
-
-def quantise(source: Path, out: Path, ftype: int):
-    """llama.cpp's own quantiser, with its choice of types."""
-    params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype = ftype
-    params.nthread = 1
-    code = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(out), params)
-    if code != 0:
-        raise SystemExit(f"llama_model_quantize: {code}")
 
 
 def generate(model: Reference, prompt: str) -> dict:

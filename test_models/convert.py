@@ -6,7 +6,6 @@ llama.cpp's: vectors and positions F32, matrices Q4_0, the output's matrix Q6_K.
 
 import argparse
 import hashlib
-import os
 from pathlib import Path
 
 import gguf
@@ -14,6 +13,7 @@ import llama_cpp
 import numpy as np
 import torch
 
+from reference import quantise
 from tokenizer import KINDS
 from train import MODELS
 
@@ -49,16 +49,6 @@ def write_f16(checkpoint: Path, out: Path) -> None:
     w.close()
 
 
-def quantise(source: Path, out: Path) -> None:
-    """Makes the Q4_0 file."""
-    params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0
-    params.nthread = 1
-    code = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(out), params)
-    if code != 0:
-        raise SystemExit(f"llama_model_quantize: {code}")
-
-
 def check(path: Path) -> None:
     """Fails unless every tensor has the type that the engine's tests expect."""
     tensors = gguf.GGUFReader(path).tensors
@@ -84,7 +74,7 @@ def main() -> None:
     f16 = args.checkpoint.with_name(f"{args.checkpoint.stem}-f16.gguf")
     out = args.out / f"{args.checkpoint.stem}.gguf"
     write_f16(args.checkpoint, f16)
-    quantise(f16, out)
+    quantise(f16, out, llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0)
     check(out)
     digest = hashlib.sha256(out.read_bytes()).hexdigest()
     out.with_suffix(".gguf.sha256").write_text(f"{digest}  {out.name}\n")

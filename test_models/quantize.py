@@ -7,7 +7,6 @@ embedding that is the output too, rows that blocks of 256 or of 32 weights do no
 """
 
 import argparse
-import ctypes
 import hashlib
 import importlib.metadata
 import json
@@ -15,8 +14,9 @@ import os
 import tempfile
 
 import gguf
-import llama_cpp
 import numpy as np
+
+from reference import quantise
 
 TYPES = {
     "Q2_K": 10, "Q3_K_S": 11, "Q3_K_M": 12, "Q3_K_L": 13, "Q4_0": 2, "Q4_1": 3, "Q4_K_S": 14, "Q4_K_M": 15,
@@ -108,17 +108,10 @@ def write(path, name):
     writer.close()
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-def quiet(level, text, _):
-    if level >= 4:
-        print(text.decode(), end="")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default=os.path.join(os.path.dirname(__file__), "goldens", "quantize.json"))
     arguments = parser.parse_args()
-    llama_cpp.llama_log_set(quiet, None)
     versions = {p: importlib.metadata.version(p) for p in ("gguf", "llama-cpp-python")}
     result = {"versions": versions, "models": {}}
     with tempfile.TemporaryDirectory() as folder:
@@ -129,11 +122,7 @@ def main():
             sums = {"source": digest(source)}
             for pure in (False, True):
                 for kind, number in TYPES.items():
-                    parameters = llama_cpp.llama_model_quantize_default_params()
-                    parameters.ftype = number
-                    parameters.pure = pure
-                    status = llama_cpp.llama_model_quantize(source.encode(), out.encode(), ctypes.byref(parameters))
-                    assert status == 0, (name, kind)
+                    quantise(source, out, number, pure)
                     sums[kind + (" --pure" if pure else "")] = digest(out)
             result["models"][name] = sums
     with open(arguments.out, "w") as file:

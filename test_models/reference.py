@@ -24,12 +24,25 @@ def _quiet(level, text, _data):
         print(text.decode("utf-8", "replace"), end="", flush=True)
 
 
+ll.llama_log_set(_quiet, ctypes.c_void_p(0))
+
+
+def quantise(source: Path, out: Path, ftype: int, pure: bool = False) -> None:
+    """llama.cpp's own quantiser, with its choice of types; one type for all if `pure`."""
+    params = ll.llama_model_quantize_default_params()
+    params.ftype = ftype
+    params.pure = pure
+    params.nthread = 1
+    code = ll.llama_model_quantize(os.fsencode(source), os.fsencode(out), params)
+    if code != 0:
+        raise SystemExit(f"llama_model_quantize: {code}")
+
+
 class Reference:
     """One model in one context. `repack` lets llama.cpp rearrange weights for the CPU;
     `vocab_only` leaves the network out."""
 
     def __init__(self, path: Path, repack: bool = True, vocab_only: bool = False):
-        ll.llama_log_set(_quiet, ctypes.c_void_p(0))
         ll.llama_backend_init()
         mp = ll.llama_model_default_params()
         mp.n_gpu_layers = 0
