@@ -191,17 +191,13 @@ impl Plan {
 
 /// At most what the tables of a model, of its header while it is read, and of an answer take.
 fn table_bytes(gguf: &Gguf<'_>, tokenizer: &Tokenizer, n_ctx: usize) -> usize {
-    // Four numbers for each token, and its text; a vector that grows may take three times what it
-    // holds, while it moves.
-    let header = usize::try_from(gguf.data_offset()).unwrap_or(usize::MAX);
-    let texts = header.saturating_mul(3);
-    let tokens = tokenizer.n_vocab() * 48;
-    // The entries of the header's vectors, which grow likewise.
+    // The entries of the header's vectors; one that grows may take three times what it holds, while
+    // it moves.
     let entries = (gguf.metadata().len() + gguf.tensors().len()) * 512;
     let answer = answer_bytes(n_ctx, tokenizer).saturating_add(n_ctx * size_of::<u32>());
     let longest = tokenizer.max_token_bytes().min(USUAL_TOKEN_BYTES);
     let prompt = n_ctx.saturating_mul(longest).saturating_mul(ENCODER_BYTES);
-    [texts, tokens, entries, answer, prompt].into_iter().fold(0, usize::saturating_add)
+    [tokenizer.memory_bytes(), entries, answer, prompt].into_iter().fold(0, usize::saturating_add)
 }
 
 /// At most what the text of `n` tokens takes in bytes. Where tokens are no UTF-8, each of their

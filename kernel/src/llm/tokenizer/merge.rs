@@ -1,110 +1,104 @@
-//! Byte-pair encoding: starts from a text's characters and merges neighbours, always the pair of the
-//! highest priority, and of equal ones the leftmost.
-//!
-//! The pairs wait in a heap, so that a text of n characters takes n log n steps.
+//! Joins neighbours until no two can be joined: always the pair of the lowest rank, and of equal
+//! ones the leftmost.
 
-use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
-use core::cmp::Ordering;
+use core::ops::Range;
 
-/// A part of the text that will be a token. Merged ones stay in the list, empty.
-#[derive(Clone, Copy)]
-struct Symbol {
-    start: usize,
-    len: usize,
-    previous: Option<usize>,
-    next: Option<usize>,
+use super::queue::Queue;
+
+/// No symbol, no text, no rank.
+pub const NONE: u32 = u32::MAX;
+
+/// A part of the text that will be a token. Those that were joined to their left neighbours stay
+/// in the list, empty.
+#[derive(Clone, Copy, Debug)]
+pub struct Symbol {
+    start: u32,
+    len: u32,
+    /// The number of its text, or [`NONE`].
+    pub id: u32,
+    previous: u32,
+    next: u32,
+    /// The rank of the pair that this and the next one are; [`NONE`] if they can't be joined.
+    rank: u32,
+    /// The number of the text that the two are together.
+    joined: u32,
 }
 
-/// Two neighbours that may be merged.
-struct Pair {
-    priority: f32,
-    left: usize,
-    right: usize,
-    /// Bytes of the two together: if they have changed since, so has this sum.
-    len: usize,
-}
+impl Symbol {
+    /// Its place in the text, in bytes.
+    pub fn range(&self) -> Range<usize> {
+        self.start as usize..self.start as usize + self.len as usize
+    }
 
-impl Ord for Pair {
-    fn cmp(&self, other: &Self) -> Ordering {
-        // No priority is NaN; 0 and -0 are equal, as in C.
-        let priorities = self.priority.partial_cmp(&other.priority).unwrap_or(Ordering::Equal);
-        priorities.then_with(|| other.left.cmp(&self.left))
+    /// Its place and that of the next symbol together.
+    pub fn range_with(&self, next: &Symbol) -> Range<usize> {
+        self.start as usize..next.range().end
     }
 }
 
-impl PartialOrd for Pair {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Pair {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Pair {}
-
-/// Merges texts. `priority` gives that of a pair from its two texts and from both together, if they
-/// may be merged.
-pub struct Merger<F> {
-    priority: F,
+/// A text being joined. Used again and again, it allocates no more than the longest text needs.
+#[derive(Debug, Default)]
+pub struct Merger {
     symbols: Vec<Symbol>,
-    pairs: BinaryHeap<Pair>,
+    /// The pairs by their ranks and the places of their left symbols. A pair that is no longer
+    /// what it was when it was queued is passed over.
+    pairs: Queue,
 }
 
-impl<F: Fn(&[u8], &[u8], &[u8]) -> Option<f32>> Merger<F> {
-    /// A merger that can be used for one text after the other.
-    pub fn new(priority: F) -> Self {
-        Merger { priority, symbols: Vec::new(), pairs: BinaryHeap::new() }
-    }
-
-    fn consider(&mut self, text: &[u8], left: Option<usize>, right: Option<usize>) {
-        let (Some(left), Some(right)) = (left, right) else { return };
-        let start = self.symbols[left].start;
-        let len = self.symbols[left].len + self.symbols[right].len;
-        // Neighbours are next to each other in the text, so the two are one part of it.
-        let both = &text[start..start + len];
-        let (l, r) = both.split_at(self.symbols[left].len);
-        if let Some(priority) = (self.priority)(l, r, both) {
-            self.pairs.push(Pair { priority, left, right, len });
-        }
-    }
-
-    /// Merges a text as far as it goes and calls `part` for each part that is left.
-    pub fn merge(&mut self, text: &str, mut part: impl FnMut(&[u8])) {
+impl Merger {
+    /// Starts with symbols of these lengths in bytes, under 2^32 together, and numbers.
+    pub fn start(&mut self, symbols: impl Iterator<Item = (u32, u32)>) {
         self.symbols.clear();
-        let mut next = 0;
-        self.symbols.extend(text.char_indices().map(|(start, c)| {
-            next += 1;
-            let (len, previous) = (c.len_utf8(), usize::checked_sub(next, 2));
-            Symbol { start, len, previous, next: Some(next) }
-        }));
+        let mut start = 0;
+        for (i, (len, id)) in (0..).zip(symbols) {
+            // The number before the first wraps around to NONE.
+            let (previous, next) = (u32::wrapping_sub(i, 1), i + 1);
+            self.symbols.push(Symbol { start, len, id, previous, next, rank: NONE, joined: NONE });
+            start += len;
+        }
         if let Some(last) = self.symbols.last_mut() {
-            last.next = None;
+            last.next = NONE;
         }
-        let text = text.as_bytes();
-        for right in 1..self.symbols.len() {
-            self.consider(text, Some(right - 1), Some(right));
+    }
+
+    /// Joins all that can be joined. `rule` gives the rank of a pair, the lowest first, and the
+    /// number of the joined text; `None` if the two can't be joined.
+    pub fn merge(&mut self, rule: impl Fn(&Symbol, &Symbol) -> Option<(u32, u32)>) {
+        for left in 0..self.symbols.len() as u32 {
+            self.find_pair(left, &rule);
         }
-        while let Some(Pair { left, right, len, .. }) = self.pairs.pop() {
-            let (l, r) = (self.symbols[left], self.symbols[right]);
-            // One of the two was merged with another since the pair was found.
-            if l.len == 0 || r.len == 0 || l.len + r.len != len {
+        while let Some((rank, left)) = self.pairs.pop() {
+            let l = self.symbols[left as usize];
+            if l.rank != rank {
                 continue;
             }
-            self.symbols[left] = Symbol { len, next: r.next, ..l };
-            self.symbols[right].len = 0;
-            if let Some(next) = r.next {
-                self.symbols[next].previous = Some(left);
+            let r = &mut self.symbols[l.next as usize];
+            let (next, len) = (r.next, l.len + r.len);
+            (r.len, r.rank) = (0, NONE);
+            if let Some(next) = self.symbols.get_mut(next as usize) {
+                next.previous = left;
             }
-            self.consider(text, l.previous, Some(left));
-            self.consider(text, Some(left), r.next);
+            self.symbols[left as usize] = Symbol { len, id: l.joined, next, ..l };
+            self.find_pair(l.previous, &rule);
+            self.find_pair(left, &rule);
         }
-        for symbol in self.symbols.iter().filter(|symbol| symbol.len > 0) {
-            part(&text[symbol.start..symbol.start + symbol.len]);
+    }
+
+    /// Looks at the pair of a symbol and the next one, one of which is new.
+    fn find_pair(&mut self, left: u32, rule: &impl Fn(&Symbol, &Symbol) -> Option<(u32, u32)>) {
+        let Some(l) = self.symbols.get(left as usize) else { return };
+        let pair = self.symbols.get(l.next as usize).and_then(|r| rule(l, r));
+        let (rank, joined) = pair.unwrap_or((NONE, NONE));
+        let l = &mut self.symbols[left as usize];
+        (l.rank, l.joined) = (rank, joined);
+        if pair.is_some() {
+            self.pairs.push(rank, left);
         }
+    }
+
+    /// What is left, in order.
+    pub fn symbols(&self) -> impl Iterator<Item = &Symbol> {
+        self.symbols.iter().filter(|symbol| symbol.len > 0)
     }
 }

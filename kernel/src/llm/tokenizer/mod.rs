@@ -1,168 +1,151 @@
-//! Text to tokens and back, as llama.cpp's `llama-vocab.cpp` does it: SentencePiece's byte-pair
-//! models (GGUF's tokenizer model `llama`) and byte-level ones (`gpt2`).
+//! Text to tokens and back, as llama.cpp's `llama-vocab.cpp` does it: in the manner of
+//! SentencePiece's byte-pair models (GGUF's tokenizer model `llama`) and of GPT-2's byte-level
+//! byte-pair encoding (`gpt2`).
+//!
+//! [`Tokenizer::encode`] cuts special tokens out of the text (`special.rs`) and gives what is
+//! between them to `sentencepiece.rs` or to `bpe.rs`, which cuts it into words first (`pre.rs`,
+//! `split.rs`); both join neighbours with `merge.rs`.
 
 #![forbid(unsafe_code)]
 
-mod byte_level;
-#[cfg(test)]
-mod byte_level_tests;
+mod bpe;
+mod categories;
+mod class;
 mod decode;
 mod merge;
-mod pattern;
-mod sentence_piece;
+mod pre;
+mod queue;
+mod sentencepiece;
+mod special;
+mod split;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod vocab;
-mod words;
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use byte_level::ByteLevel;
+use bpe::Bpe;
 pub use decode::Decoder;
-use vocab::Vocab;
+use sentencepiece::SentencePiece;
+use special::{Part, Specials};
+use vocab::{TokenKind, Vocab};
 
 use crate::llm::Error;
 use crate::llm::gguf::Gguf;
 
-/// What stands for a space in the vocabulary: U+2581.
-const SPACE: &str = "\u{2581}";
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const SCORES: &str = "tokenizer.ggml.scores";
+const TYPES: &str = "tokenizer.ggml.token_type";
+
+/// Texts are encoded in pieces of at most so many bytes, so that 32 bits are enough for places in
+/// them, spaces being written in three bytes.
+const PIECE_BYTES: usize = 1 << 30;
 
 /// A model's tokenizer.
 #[derive(Debug)]
 pub struct Tokenizer {
     vocab: Vocab,
-    model: Model,
+    method: Method,
     /// Begins each text, if the model wants it.
     bos: Option<u32>,
     add_bos: bool,
     eos: Option<u32>,
     add_eos: bool,
-    /// Stands for bytes that no token has.
-    unk: Option<u32>,
     /// Tokens that end a generation, in order.
     ends: Vec<u32>,
-    /// Tokens that are found in the text before it is cut into pieces, longest first.
-    specials: Vec<u32>,
+    /// Special tokens that are found in any text.
+    user_defined: Specials,
+    /// All that are found where control tokens are.
+    specials: Specials,
 }
 
-/// How text becomes tokens, and what the tokens' texts mean.
 #[derive(Debug)]
-enum Model {
-    /// Spaces are written as [`SPACE`].
-    SentencePiece {
-        /// Whether a text begins with a space, whatever it begins with.
-        add_space_prefix: bool,
-    },
-    /// Bytes are written as visible characters.
-    ByteLevel(ByteLevel),
+enum Method {
+    SentencePiece(SentencePiece),
+    Bpe(Bpe),
 }
 
-/// Texts of tokens that end a generation, whatever the file says of them.
-const ENDS: &[&str] = &[
-    "<|eot_id|>",
-    "<|im_end|>",
-    "<|end|>",
-    "<|return|>",
-    "<|call|>",
-    "<|flush|>",
-    "<|calls|>",
-    "<end_of_turn>",
-    "<|endoftext|>",
-    "</s>",
-    "<|eom_id|>",
-    "<EOT>",
-    "_<EOT>",
-    "[EOT]",
-    "[EOS]",
-    "<|end_of_text|>",
-    "<end_of_utterance>",
-    "<eos>",
-    "<turn|>",
-    "<|tool_response>",
-    "<｜end▁of▁sentence｜>",
-    "[e~[",
-];
+/// The token that the file names with this key.
+fn numbered(
+    gguf: &Gguf<'_>,
+    vocab: &Vocab,
+    key: &str,
+    default: Option<u32>,
+) -> Result<Option<u32>, Error> {
+    let default = default.filter(|&token| vocab.contains(token));
+    let Some(number) = gguf.unsigned(key)? else { return Ok(default) };
+    let token = u32::try_from(number).ok().filter(|&token| vocab.contains(token));
+    if token.is_none() {
+        log::warn!("`{key}` is {number}, which is no token: {default:?} is used");
+    }
+    Ok(token.or(default))
+}
 
-/// What a token is, by its number in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenKind {
-    /// A piece of text.
-    Normal,
-    /// Stands for what the vocabulary does not have.
-    Unknown,
-    /// Steers the model and has no text.
-    Control,
-    /// Added to the model by hand, found in any text.
-    UserDefined,
-    /// Of no use.
-    Unused,
-    /// One byte.
-    Byte,
+fn warn_kind(vocab: &Vocab, token: u32, kind: TokenKind) {
+    let text = String::from_utf8_lossy(vocab.text(token));
+    log::warn!("token {token} ({text:?}) is {:?} but is taken as {kind:?}", vocab.kind(token));
+}
+
+/// The error for a tokenizer of another kind.
+fn unsupported(model: &str) -> Error {
+    let kind = match model {
+        "bert" => " (WordPiece)",
+        "t5" => " (Unigram)",
+        "rwkv" => " (RWKV)",
+        "plamo2" => " (PLaMo-2)",
+        "none" | "no_vocab" => " (no vocabulary)",
+        _ => "",
+    };
+    let model = model.escape_debug();
+    let what = format!("the tokenizer `{model}`{kind}; those that work are gpt2, llama");
+    Error::Unsupported { what }
 }
 
 impl Tokenizer {
     /// Reads the tokenizer of a model.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if it is of another kind, [`Error::ParseError`] if it is malformed.
+    /// [`Error::Unsupported`] if it is of another kind, [`Error::ParseError`] if it is malformed,
+    /// [`Error::OutOfMemory`].
     pub fn from_gguf(gguf: &Gguf<'_>) -> Result<Self, Error> {
-        let flag = |key: &str, default| Ok(gguf.boolean(key)?.unwrap_or(default));
-        const MODEL: &str = "tokenizer.ggml.model";
-        let model = match gguf.string(MODEL)? {
-            Some("llama") => Model::SentencePiece {
-                add_space_prefix: flag("tokenizer.ggml.add_space_prefix", true)?,
-            },
-            Some("gpt2") => Model::ByteLevel(ByteLevel::from_gguf(gguf)?),
-            Some(other) => {
-                let what = format!("the tokenizer `{other}`; those that work are gpt2, llama");
-                return Err(Error::Unsupported { what });
-            }
-            None => return Err(gguf.missing(MODEL)),
+        let pre = match gguf.string("tokenizer.ggml.model")? {
+            Some("llama") => None,
+            Some("gpt2") => Some(bpe::pre_tokenizer(gguf)?),
+            Some(other) => return Err(unsupported(other)),
+            None => return Err(gguf.missing("tokenizer.ggml.model")),
         };
-        let vocab = Vocab::from_gguf(gguf)?;
-        let special = |key: &str, default: Option<u32>| -> Result<Option<u32>, Error> {
-            let default = default.filter(|&id| vocab.contains(id));
-            match gguf.unsigned(key)? {
-                None => Ok(default),
-                Some(id) => match u32::try_from(id).ok().filter(|&id| vocab.contains(id)) {
-                    Some(id) => Ok(Some(id)),
-                    None => {
-                        log::warn!("`{key}` is {id}, which is no token: {default:?} is used");
-                        Ok(default)
-                    }
-                },
-            }
+        let (bos, eos, unk) = match pre {
+            None => (Some(1), Some(2), Some(0)),
+            Some(pre) => (Some(11).filter(|_| pre.default_bos), Some(11), None),
         };
-        let (bos, eos, unk, add_bos) = match &model {
-            Model::SentencePiece { .. } => (Some(1), Some(2), Some(0), true),
-            Model::ByteLevel(merges) => (Some(11), Some(11), None, merges.adds_bos()),
-        };
-        let bos = special("tokenizer.ggml.bos_token_id", bos)?;
-        let eos = special("tokenizer.ggml.eos_token_id", eos)?;
-        let unk = special("tokenizer.ggml.unknown_token_id", unk)?;
-        let mut ends: Vec<u32> = eos.into_iter().collect();
-        for key in ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
-            ends.extend(special(key, None)?);
-        }
-        ends.extend(ENDS.iter().filter_map(|text| vocab.find(text.as_bytes())));
-        ends.sort_unstable();
-        ends.dedup();
+        let mut vocab = Vocab::from_gguf(gguf, pre.is_none())?;
+        let bos = numbered(gguf, &vocab, "tokenizer.ggml.bos_token_id", bos)?;
+        let eos = numbered(gguf, &vocab, "tokenizer.ggml.eos_token_id", eos)?;
+        let unk = numbered(gguf, &vocab, "tokenizer.ggml.unknown_token_id", unk)?;
+        let ends = special::find_ends(gguf, &mut vocab, eos)?;
 
-        let mut specials =
-            vocab.of_kinds(&[TokenKind::Control, TokenKind::UserDefined, TokenKind::Unknown]);
-        specials.retain(|&id| !vocab.text(id).is_empty());
-        specials.sort_by_key(|&id| core::cmp::Reverse(vocab.text(id).len()));
+        let flag = |key: &str, default| Ok(gguf.boolean(key)?.unwrap_or(default));
+        let method = match pre {
+            None => {
+                let add_space_prefix = flag("tokenizer.ggml.add_space_prefix", true)?;
+                Method::SentencePiece(SentencePiece::new(&vocab, unk, add_space_prefix))
+            }
+            Some(pre) => Method::Bpe(Bpe::from_gguf(gguf, pre, &mut vocab)?),
+        };
+        let name = gguf.string("general.name")?.unwrap_or_default().to_ascii_lowercase();
+        let strips = name.contains("phi-3") || name.contains("phi3");
         Ok(Tokenizer {
             bos,
-            model,
-            add_bos: flag("tokenizer.ggml.add_bos_token", add_bos)?,
+            add_bos: flag("tokenizer.ggml.add_bos_token", pre.is_none_or(|pre| pre.add_bos))?,
             eos,
             add_eos: flag("tokenizer.ggml.add_eos_token", false)?,
-            unk,
             ends,
-            specials,
+            user_defined: Specials::new(&vocab, special::is_user_defined, strips),
+            specials: Specials::new(&vocab, special::is_special, strips),
+            method,
             vocab,
         })
     }
@@ -187,27 +170,36 @@ impl Tokenizer {
         self.vocab.max_text_bytes()
     }
 
-    /// The tokens of `text`. With `add_special` those that begin and end a text are added, as the
-    /// model wants it. With `parse_special` control tokens in the text are found by their names;
-    /// without, such names are text like any other.
-    pub fn encode(&self, text: &str, add_special: bool, parse_special: bool) -> Vec<u32> {
+    /// Memory that the tokenizer's tables take, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        let merges = match &self.method {
+            Method::SentencePiece(_) => 0,
+            Method::Bpe(bpe) => bpe.memory_bytes(),
+        };
+        self.vocab.memory_bytes() + merges
+    }
+
+    /// The tokens of `text`, which may be any bytes. With `add_special` those that begin and end a
+    /// text are added, as the model wants it. With `parse_special` control tokens in the text are
+    /// found by their names; without, such names are text like any other.
+    pub fn encode(
+        &self,
+        text: impl AsRef<[u8]>,
+        add_special: bool,
+        parse_special: bool,
+    ) -> Vec<u32> {
         let mut tokens = Vec::new();
         if add_special {
             tokens.extend(self.begin());
         }
-        let mut after_special = true;
-        for part in self.split_specials(text, parse_special) {
+        let specials = if parse_special { &self.specials } else { &self.user_defined };
+        let mut is_start = true;
+        for part in specials.cut(&self.vocab, text.as_ref()) {
             match part {
                 Part::Special(token) => tokens.push(token),
-                Part::Text(text) => match &self.model {
-                    Model::SentencePiece { add_space_prefix } => {
-                        let prefix = if *add_space_prefix && after_special { SPACE } else { "" };
-                        sentence_piece::encode(&self.vocab, self.unk, prefix, text, &mut tokens);
-                    }
-                    Model::ByteLevel(merges) => merges.encode(&self.vocab, text, &mut tokens),
-                },
+                Part::Text(text) => self.encode_text(text, is_start, &mut tokens),
             }
-            after_special = matches!(part, Part::Special(_));
+            is_start = matches!(part, Part::Special(_));
         }
         if add_special && self.add_eos {
             tokens.extend(self.eos);
@@ -215,39 +207,17 @@ impl Tokenizer {
         tokens
     }
 
-    /// Cuts special tokens out of the text: the longest first, wherever it stands, as llama.cpp
-    /// does.
-    fn split_specials<'t>(&self, text: &'t str, parse_special: bool) -> Vec<Part<'t>> {
-        let mut parts = Vec::new();
-        if !text.is_empty() {
-            parts.push(Part::Text(text));
-        }
-        for &token in &self.specials {
-            if self.vocab.kind(token) != TokenKind::UserDefined && !parse_special {
-                continue;
-            }
-            let Ok(name) = core::str::from_utf8(self.vocab.text(token)) else { continue };
-            if !parts.iter().any(|part| matches!(part, Part::Text(text) if text.contains(name))) {
-                continue;
-            }
-            let mut cut = Vec::new();
-            for part in parts {
-                let Part::Text(text) = part else {
-                    cut.push(part);
-                    continue;
-                };
-                for (i, text) in text.split(name).enumerate() {
-                    if i > 0 {
-                        cut.push(Part::Special(token));
-                    }
-                    if !text.is_empty() {
-                        cut.push(Part::Text(text));
-                    }
+    /// Appends the tokens of text without special tokens.
+    fn encode_text(&self, text: &[u8], is_start: bool, out: &mut Vec<u32>) {
+        for (i, piece) in text.chunks(PIECE_BYTES).enumerate() {
+            match &self.method {
+                Method::SentencePiece(method) => {
+                    let prefix = method.add_space_prefix && is_start && i == 0;
+                    method.encode(&self.vocab, prefix, piece, out);
                 }
+                Method::Bpe(bpe) => bpe.encode(&self.vocab, piece, out),
             }
-            parts = cut;
         }
-        parts
     }
 
     /// The bytes of a token as they appear in text: none for control tokens. They may be a part
@@ -261,35 +231,10 @@ impl Tokenizer {
             TokenKind::Control | TokenKind::Unknown | TokenKind::Unused => {}
             TokenKind::UserDefined => out.extend_from_slice(text),
             TokenKind::Byte => out.extend(vocab::byte_of(text)),
-            TokenKind::Normal => match self.model {
-                Model::SentencePiece { .. } => {
-                    let mut rest = text;
-                    while let Some((&first, tail)) = rest.split_first() {
-                        if let Some(tail) = rest.strip_prefix(SPACE.as_bytes()) {
-                            out.push(b' ');
-                            rest = tail;
-                        } else {
-                            out.push(first);
-                            rest = tail;
-                        }
-                    }
-                }
-                Model::ByteLevel(_) => {
-                    for c in String::from_utf8_lossy(text).chars() {
-                        match byte_level::byte_of(c) {
-                            Some(byte) => out.push(byte),
-                            None => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-                        }
-                    }
-                }
+            TokenKind::Normal => match self.method {
+                Method::SentencePiece(_) => sentencepiece::push_bytes(text, out),
+                Method::Bpe(_) => bpe::push_bytes(text, out),
             },
         }
     }
-}
-
-/// A part of a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part<'t> {
-    Text(&'t str),
-    Special(u32),
 }

@@ -1,3 +1,10 @@
+//! SentencePiece with a vocabulary made by hand; the other tests lie beside this.
+
+mod bpe;
+mod llama_cpp;
+mod random;
+mod scale;
+
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -213,8 +220,12 @@ fn malformed_vocabularies_are_refused() {
     assert_eq!(what, "tokens 0 and 2 have the same text");
     // The place is that of the second one: its length, then "a".
     assert_eq!(bytes[at as usize..at as usize + 9], [1, 0, 0, 0, 0, 0, 0, 0, b'a']);
-    let other = Builder::new().string("tokenizer.ggml.model", "bert");
-    assert!(matches!(read(&other), Err(Error::Unsupported { what }) if what.contains("`bert`")));
+    for (model, kind) in
+        [("bert", "WordPiece"), ("t5", "Unigram"), ("rwkv", "RWKV"), ("new\n", "new\\n")]
+    {
+        let other = Builder::new().string("tokenizer.ggml.model", model);
+        assert!(matches!(read(&other), Err(Error::Unsupported { what }) if what.contains(kind)));
+    }
 }
 
 #[test]

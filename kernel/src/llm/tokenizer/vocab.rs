@@ -3,56 +3,75 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use super::TokenKind;
+use super::texts::{NotAdded, Texts};
+use super::{SCORES, TOKENS, TYPES};
 use crate::llm::gguf::{Gguf, ValueType};
 use crate::llm::{Error, with_capacity};
 
-const TOKENS: &str = "tokenizer.ggml.tokens";
-const SCORES: &str = "tokenizer.ggml.scores";
-const TYPES: &str = "tokenizer.ggml.token_type";
+/// What a token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenKind {
+    /// A piece of text.
+    Normal,
+    /// Stands for what the vocabulary does not have.
+    Unknown,
+    /// Steers the model and has no text.
+    Control,
+    /// Added to the model by hand, found in any text.
+    UserDefined,
+    /// Of no use.
+    Unused,
+    /// One byte.
+    Byte,
+}
+
+impl TokenKind {
+    /// By its number in the file.
+    fn numbered(number: i32) -> Option<Self> {
+        match number {
+            1 => Some(TokenKind::Normal),
+            2 => Some(TokenKind::Unknown),
+            3 => Some(TokenKind::Control),
+            4 => Some(TokenKind::UserDefined),
+            5 => Some(TokenKind::Unused),
+            6 => Some(TokenKind::Byte),
+            _ => None,
+        }
+    }
+}
 
 /// All tokens.
 #[derive(Debug)]
 pub struct Vocab {
-    /// The texts, one after the other.
-    bytes: Vec<u8>,
-    tokens: Vec<Token>,
-    /// Tokens by their text, in order; those without a text are missing.
-    by_text: Vec<u32>,
-    /// The token of each byte.
-    byte_tokens: [Option<u32>; 256],
+    /// Those of the tokens, then others that merges go through.
+    texts: Texts,
+    kinds: Vec<TokenKind>,
+    /// Of two merges, the one that gives the token of the higher score comes first. Empty if the
+    /// tokenizer has other means to tell.
+    scores: Vec<f32>,
+    max_text_bytes: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Token {
-    start: usize,
-    end: usize,
-    score: f32,
-    kind: TokenKind,
+/// The name of a byte's token: `<0xNN>`.
+pub fn byte_name(byte: u8) -> [u8; 6] {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let digit = |value: u8| DIGITS[usize::from(value)];
+    [b'<', b'0', b'x', digit(byte >> 4), digit(byte & 15), b'>']
 }
 
-/// The byte that the name of a byte token (`<0xNN>`) gives.
-pub fn byte_of(text: &[u8]) -> Option<u8> {
-    let &[b'<', b'0', b'x', high, low, b'>'] = text else { return None };
+/// The byte whose token has this name, in letters of either case.
+pub fn byte_of(name: &[u8]) -> Option<u8> {
+    let &[b'<', b'0', b'x', high, low, b'>'] = name else { return None };
     let digit = |byte: u8| char::from(byte).to_digit(16);
     u8::try_from(digit(high)? << 4 | digit(low)?).ok()
 }
 
-fn kind_of(id: i32) -> Option<TokenKind> {
-    match id {
-        1 => Some(TokenKind::Normal),
-        2 => Some(TokenKind::Unknown),
-        3 => Some(TokenKind::Control),
-        4 => Some(TokenKind::UserDefined),
-        5 => Some(TokenKind::Unused),
-        6 => Some(TokenKind::Byte),
-        _ => None,
-    }
-}
-
 impl Vocab {
-    /// Reads the vocabulary of a model.
-    pub fn from_gguf(gguf: &Gguf<'_>) -> Result<Self, Error> {
+    /// Reads the vocabulary of a model, its scores only if asked.
+    ///
+    /// # Errors
+    /// [`Error::ParseError`] if it is malformed or has a text twice, [`Error::OutOfMemory`].
+    pub fn from_gguf(gguf: &Gguf<'_>, with_scores: bool) -> Result<Self, Error> {
         let Some(texts) = gguf.array(TOKENS, ValueType::String)? else {
             return Err(gguf.missing(TOKENS));
         };
@@ -70,93 +89,97 @@ impl Vocab {
         let mut scores = scores.into_iter().flat_map(|array| array.f32s());
         let mut kinds = kinds.into_iter().flat_map(|array| array.i32s());
 
-        let n_bytes = texts.strings().map(|(text, _)| text.len()).sum::<usize>();
-        let what = "the vocabulary";
+        let n_bytes = texts.strings().map(|(text, _)| text.len()).sum();
         let mut vocab = Vocab {
-            bytes: with_capacity(n_bytes, what)?,
-            tokens: with_capacity(n, what)?,
-            by_text: with_capacity(n, what)?,
-            byte_tokens: [None; 256],
+            texts: Texts::with_capacity(n, n_bytes)?,
+            kinds: with_capacity(n, "the vocabulary")?,
+            scores: with_capacity(if with_scores { n } else { 0 }, "the vocabulary")?,
+            max_text_bytes: 0,
         };
-        for (id, (text, at)) in (0..).zip(texts.strings()) {
-            let kind_id = kinds.next().unwrap_or(1);
-            let Some(kind) = kind_of(kind_id) else {
-                return Err(gguf.invalid(TYPES, &format!("has {kind_id} for token {id}")));
+        for (id, (text, at)) in texts.strings().enumerate() {
+            let number = kinds.next().unwrap_or(1);
+            let Some(kind) = TokenKind::numbered(number) else {
+                return Err(gguf.invalid(TYPES, &format!("has {number} for token {id}")));
             };
-            let score = scores.next().unwrap_or(0.0);
-            if score.is_nan() {
-                return Err(gguf.invalid(SCORES, &format!("has no number for token {id}")));
+            if kind == TokenKind::Byte && byte_of(text).is_none() {
+                let what = format!("token {id} is a byte but is not named <0xNN>");
+                return Err(Error::ParseError { what, at });
             }
-            if kind == TokenKind::Byte {
-                let Some(byte) = byte_of(text) else {
-                    let what = format!("token {id} is a byte but is not named <0xNN>");
-                    return Err(Error::ParseError { what, at });
-                };
-                vocab.byte_tokens[usize::from(byte)] = Some(id);
+            if with_scores {
+                let score = scores.next().unwrap_or(0.0);
+                if score.is_nan() {
+                    return Err(gguf.invalid(SCORES, &format!("has no number for token {id}")));
+                }
+                vocab.scores.push(score);
             }
-            let start = vocab.bytes.len();
-            vocab.bytes.extend_from_slice(text);
-            vocab.tokens.push(Token { start, end: vocab.bytes.len(), score, kind });
-            if !text.is_empty() {
-                vocab.by_text.push(id);
-            }
+            vocab.texts.push(text).map_err(|not_added| match not_added {
+                NotAdded::Twin(twin) => {
+                    let what = format!("tokens {twin} and {id} have the same text");
+                    Error::ParseError { what, at }
+                }
+                NotAdded::Error(error) => error,
+            })?;
+            vocab.kinds.push(kind);
+            vocab.max_text_bytes = vocab.max_text_bytes.max(text.len());
         }
-        let mut by_text = core::mem::take(&mut vocab.by_text);
-        by_text.sort_unstable_by(|&a, &b| vocab.text(a).cmp(vocab.text(b)).then(a.cmp(&b)));
-        if let Some(twins) = by_text.windows(2).find(|w| vocab.text(w[0]) == vocab.text(w[1])) {
-            let what = format!("tokens {} and {} have the same text", twins[0], twins[1]);
-            let at = texts.strings().nth(twins[1] as usize).map_or(0, |(_, at)| at);
-            return Err(Error::ParseError { what, at });
-        }
-        vocab.by_text = by_text;
         Ok(vocab)
     }
 
     /// Number of tokens.
     pub fn len(&self) -> usize {
-        self.tokens.len()
+        self.kinds.len()
     }
 
     /// Whether there is a token of this number.
     pub fn contains(&self, token: u32) -> bool {
-        (token as usize) < self.tokens.len()
+        (token as usize) < self.len()
     }
 
-    /// The text of a token, spaces written as U+2581.
-    pub fn text(&self, token: u32) -> &[u8] {
-        let Token { start, end, .. } = self.tokens[token as usize];
-        &self.bytes[start..end]
+    /// The text of a token, as the file writes it, or of another numbered text.
+    pub fn text(&self, number: u32) -> &[u8] {
+        self.texts.get(number)
     }
 
-    /// The score of a token: of two merges, the one that gives the higher score comes first.
+    /// The score of a token.
     pub fn score(&self, token: u32) -> f32 {
-        self.tokens[token as usize].score
+        self.scores[token as usize]
     }
 
     /// What a token is.
     pub fn kind(&self, token: u32) -> TokenKind {
-        self.tokens[token as usize].kind
+        self.kinds[token as usize]
+    }
+
+    /// Makes a token another kind.
+    pub fn set_kind(&mut self, token: u32, kind: TokenKind) {
+        self.kinds[token as usize] = kind;
+    }
+
+    /// All tokens with their kinds.
+    pub fn kinds(&self) -> impl Iterator<Item = (u32, TokenKind)> {
+        (0..).zip(self.kinds.iter().copied())
     }
 
     /// The token of this text.
     pub fn find(&self, text: &[u8]) -> Option<u32> {
-        let place = self.by_text.binary_search_by(|&token| self.text(token).cmp(text)).ok()?;
-        Some(self.by_text[place])
+        self.texts.find(text).filter(|&number| self.contains(number))
     }
 
-    /// The token of this byte.
-    pub fn byte(&self, byte: u8) -> Option<u32> {
-        self.byte_tokens[usize::from(byte)].or_else(|| self.find(&[byte]))
+    /// The number of a text: a token's, or one after those of all tokens.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn number(&mut self, text: &[u8]) -> Result<u32, Error> {
+        self.texts.number(text)
     }
 
-    /// All tokens of these kinds.
-    pub fn of_kinds(&self, kinds: &[TokenKind]) -> Vec<u32> {
-        let all = (0..).zip(&self.tokens);
-        all.filter(|(_, token)| kinds.contains(&token.kind)).map(|(id, _)| id).collect()
-    }
-
-    /// Bytes of the longest text.
+    /// Bytes of the longest token's text.
     pub fn max_text_bytes(&self) -> usize {
-        self.tokens.iter().map(|token| token.end - token.start).max().unwrap_or(0)
+        self.max_text_bytes
+    }
+
+    /// Memory in use, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.texts.memory_bytes() + self.kinds.capacity() + 4 * self.scores.capacity()
     }
 }

@@ -1,0 +1,305 @@
+//! Byte-level byte-pair encoding, as GPT-2 has it (GGUF's tokenizer model `gpt2`).
+//!
+//! A pre-tokeniser cuts the text into words, each word is joined from its bytes by a list of
+//! merges, the earlier in the list the earlier in the word. The vocabulary writes bytes as visible
+//! characters: printable ones of Latin-1 as themselves, others as the characters from U+0100 on.
+
+use alloc::borrow::Cow;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::TOKENS;
+use super::merge::Merger;
+use super::pre::PreTokenizer;
+use super::split::split;
+use super::texts::{mix, place, slots};
+use super::vocab::Vocab;
+use crate::llm::gguf::{Gguf, ValueType};
+use crate::llm::{Error, with_capacity};
+
+const MERGES: &str = "tokenizer.ggml.merges";
+
+/// How the vocabulary writes each byte.
+const CHARS: [char; 256] = {
+    let mut chars = ['\0'; 256];
+    let mut next = 0x100;
+    let mut byte = 0;
+    while byte < 256 {
+        let code = match byte {
+            0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => byte as u32,
+            _ => {
+                next += 1;
+                next - 1
+            }
+        };
+        chars[byte] = match char::from_u32(code) {
+            Some(c) => c,
+            None => unreachable!(),
+        };
+        byte += 1;
+    }
+    chars
+};
+
+/// The bytes whose characters are those from U+0100 on.
+const HIDDEN: [u8; 68] = {
+    let mut hidden = [0; 68];
+    let mut byte = 0;
+    while byte < 256 {
+        if CHARS[byte] as usize >= 0x100 {
+            hidden[CHARS[byte] as usize - 0x100] = byte as u8;
+        }
+        byte += 1;
+    }
+    hidden
+};
+
+/// The byte that a character stands for.
+fn byte_of(c: char) -> Option<u8> {
+    let code = c as usize;
+    match code {
+        0x100.. => HIDDEN.get(code - 0x100).copied(),
+        _ => Some(code as u8).filter(|&byte| CHARS[usize::from(byte)] == c),
+    }
+}
+
+/// Two texts that are joined, by their numbers, and the number of the joined text.
+#[derive(Clone, Copy, Debug)]
+struct Merge {
+    left: u32,
+    right: u32,
+    joined: u32,
+}
+
+/// What the model needs besides the vocabulary.
+pub struct Bpe {
+    pre: &'static PreTokenizer,
+    /// In order: the place of a merge is its rank.
+    merges: Vec<Merge>,
+    /// Ranks by the hashes of the two texts.
+    slots: Vec<u32>,
+    /// The number of each byte's character.
+    byte_numbers: Vec<u32>,
+}
+
+impl core::fmt::Debug for Bpe {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Bpe").field("merges", &self.merges.len()).finish_non_exhaustive()
+    }
+}
+
+fn hash_of(left: u32, right: u32) -> u64 {
+    mix(u64::from(left) << 32 | u64::from(right))
+}
+
+/// The pre-tokeniser of a model.
+///
+/// # Errors
+/// [`Error::Unsupported`] if there is none of its name.
+pub fn pre_tokenizer(gguf: &Gguf<'_>) -> Result<&'static PreTokenizer, Error> {
+    let name = match gguf.string("tokenizer.ggml.pre")? {
+        None | Some("") => {
+            log::warn!(
+                "the model does not name its pre-tokenizer: `default` is used, which is rarely \
+                 right; a newer conversion of the model will answer better"
+            );
+            "default"
+        }
+        Some(name) => name,
+    };
+    PreTokenizer::named(name).ok_or_else(|| {
+        let what = alloc::format!("the pre-tokenizer `{}`", name.escape_debug());
+        Error::Unsupported { what }
+    })
+}
+
+impl Bpe {
+    /// Reads the merges. Texts in them that are no tokens are numbered after the tokens: a word
+    /// may pass through them on its way to a token.
+    ///
+    /// # Errors
+    /// [`Error::ParseError`], [`Error::OutOfMemory`].
+    pub fn from_gguf(
+        gguf: &Gguf<'_>,
+        pre: &'static PreTokenizer,
+        vocab: &mut Vocab,
+    ) -> Result<Self, Error> {
+        let Some(texts) = gguf.array(MERGES, ValueType::String)? else {
+            return Err(gguf.missing(MERGES));
+        };
+        if i32::try_from(texts.len()).is_err() {
+            return Err(gguf.invalid(MERGES, "must have under 2^31 elements"));
+        }
+        let mut byte_numbers = Vec::with_capacity(CHARS.len());
+        for c in CHARS {
+            byte_numbers.push(vocab.number(c.encode_utf8(&mut [0; 4]).as_bytes())?);
+        }
+        let lost = byte_numbers.iter().filter(|&&number| !vocab.contains(number)).count();
+        if lost > 0 {
+            log::warn!("`{TOKENS}` has no tokens for {lost} bytes, which prompts will lose");
+        }
+        let mut bpe = Bpe {
+            pre,
+            merges: with_capacity(texts.len(), "the tokenizer's merges")?,
+            slots: slots(texts.len(), "the tokenizer's merges")?,
+            byte_numbers,
+        };
+        let mut joined = Vec::new();
+        let mut malformed = 0;
+        for (text, _) in texts.strings() {
+            // A space may be the first character of the left text.
+            let space = text.iter().skip(1).position(|&byte| byte == b' ').map(|at| at + 1);
+            let Some((left, right)) = space.map(|at| (&text[..at], &text[at + 1..])) else {
+                malformed += 1;
+                continue;
+            };
+            joined.clear();
+            joined.extend_from_slice(left);
+            joined.extend_from_slice(right);
+            let merge = Merge {
+                left: vocab.number(left)?,
+                right: vocab.number(right)?,
+                joined: vocab.number(&joined)?,
+            };
+            bpe.add(merge);
+        }
+        if malformed > 0 {
+            log::warn!("{malformed} of `{MERGES}` are no two texts with a space between");
+        }
+        Ok(bpe)
+    }
+
+    /// Adds a merge; of several of the same two texts the first one counts.
+    fn add(&mut self, merge: Merge) {
+        if let Err(free) = self.place(merge.left, merge.right) {
+            self.slots[free] = self.merges.len() as u32;
+            self.merges.push(merge);
+        }
+    }
+
+    fn place(&self, left: u32, right: u32) -> Result<u32, usize> {
+        place(&self.slots, hash_of(left, right), |rank| {
+            let merge = self.merges[rank as usize];
+            (merge.left, merge.right) == (left, right)
+        })
+    }
+
+    /// Appends the tokens of a text of at most 1 GiB. Bytes that are no UTF-8 become U+FFFD each,
+    /// also those of surrogates, which llama.cpp lets pass.
+    pub fn encode(&self, vocab: &Vocab, text: &[u8], out: &mut Vec<u32>) {
+        let mut words = Words { bpe: self, vocab, merger: Merger::default(), name: String::new() };
+        split(self.pre.stages, &valid(text), &mut |word| words.encode(word, out));
+    }
+
+    /// Memory in use, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.merges.capacity() * size_of::<Merge>() + 4 * self.slots.capacity()
+    }
+}
+
+/// Encodes words, with what can be used again for the next one.
+struct Words<'a> {
+    bpe: &'a Bpe,
+    vocab: &'a Vocab,
+    merger: Merger,
+    /// The word as the vocabulary writes it.
+    name: String,
+}
+
+impl Words<'_> {
+    fn encode(&mut self, word: &str, out: &mut Vec<u32>) {
+        let Words { bpe, vocab, merger, name } = self;
+        if bpe.pre.ignore_merges {
+            name.clear();
+            name.extend(word.bytes().map(|byte| CHARS[usize::from(byte)]));
+            if let Some(token) = vocab.find(name.as_bytes()) {
+                return out.push(token);
+            }
+        }
+        merger.start(word.bytes().map(|byte| (1, bpe.byte_numbers[usize::from(byte)])));
+        merger.merge(|left, right| {
+            let rank = bpe.place(left.id, right.id).ok()?;
+            Some((rank, bpe.merges[rank as usize].joined))
+        });
+        for symbol in merger.symbols() {
+            if vocab.contains(symbol.id) {
+                out.push(symbol.id);
+            } else {
+                // Not the bytes that it stands for, but those of its characters, as in llama.cpp.
+                let text = vocab.text(symbol.id);
+                out.extend(text.iter().filter_map(|&byte| vocab.find(&[byte])));
+            }
+        }
+    }
+}
+
+/// The character with which the text starts, and its bytes. It may take more bytes than it needs,
+/// as llama.cpp lets it.
+fn first_char(text: &[u8]) -> Option<(char, usize)> {
+    let &[first, ref rest @ ..] = text else { return None };
+    let (bits, more) = match first {
+        0x00..=0x7f => (first, 0),
+        0xc0..=0xdf => (first & 0x1f, 1),
+        0xe0..=0xef => (first & 0x0f, 2),
+        0xf0..=0xf7 => (first & 0x07, 3),
+        _ => return None,
+    };
+    let code = rest.get(..more)?.iter().try_fold(u32::from(bits), |code, &byte| {
+        (byte & 0xc0 == 0x80).then(|| code << 6 | u32::from(byte & 0x3f))
+    })?;
+    Some((char::from_u32(code)?, 1 + more))
+}
+
+/// The text, with U+FFFD for each byte that belongs to no character.
+fn valid(text: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = core::str::from_utf8(text) {
+        return Cow::Borrowed(text);
+    }
+    let mut valid = String::with_capacity(text.len() * 3);
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (c, len) = first_char(rest).unwrap_or((char::REPLACEMENT_CHARACTER, 1));
+        valid.push(c);
+        rest = &rest[len..];
+    }
+    Cow::Owned(valid)
+}
+
+/// Appends the bytes that the text of a normal token stands for; characters that stand for no byte
+/// are taken as they are.
+pub fn push_bytes(text: &[u8], out: &mut Vec<u8>) {
+    for chunk in text.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match byte_of(c) {
+                Some(byte) => out.push(byte),
+                None => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        out.extend_from_slice(chunk.invalid());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_and_characters_are_one_to_one() {
+        for byte in 0..=255u8 {
+            assert_eq!(byte_of(CHARS[usize::from(byte)]), Some(byte));
+        }
+        assert_eq!((CHARS[usize::from(b' ')], CHARS[usize::from(b'\n')]), ('Ġ', 'Ċ'));
+        for c in [' ', '\0', '\u{ad}', '\u{144}', '漢'] {
+            assert_eq!(byte_of(c), None, "{c:?}");
+        }
+    }
+
+    #[test]
+    fn each_byte_that_is_no_utf8_is_replaced() {
+        assert!(matches!(valid("naïve".as_bytes()), Cow::Borrowed("naïve")));
+        assert_eq!(valid(b"a\xe2\x82b\xff\xc3"), "a\u{fffd}\u{fffd}b\u{fffd}\u{fffd}");
+        assert_eq!(valid(b"\xed\xa0\x80 \xf5\x80\x80\x80").matches('\u{fffd}').count(), 7);
+        // More bytes than needed.
+        assert_eq!(valid(b"\xc0\xaf\xe0\x80\xb9\xf0\x82\x82\xac"), "/9\u{20ac}");
+    }
+}

@@ -1,0 +1,115 @@
+//! SentencePiece's byte-pair models (GGUF's tokenizer model `llama`): of two neighbours those are
+//! joined whose text is the token with the highest score.
+//!
+//! Spaces are written as U+2581. `tokenizer.ggml.remove_extra_whitespaces` changes nothing, as in
+//! llama.cpp, where only other kinds of tokenizers heed it.
+
+use alloc::vec::Vec;
+
+use super::merge::{Merger, NONE};
+use super::vocab::{Vocab, byte_name};
+
+/// What stands for a space in the vocabulary: U+2581.
+const SPACE: &[u8] = "\u{2581}".as_bytes();
+
+/// What the model needs besides the vocabulary.
+#[derive(Debug)]
+pub struct SentencePiece {
+    /// Whether a text is given a space before its start and after each special token.
+    pub add_space_prefix: bool,
+    /// The token of each byte, for characters that no token has.
+    byte_tokens: Vec<Option<u32>>,
+}
+
+/// Bytes of the character that starts with this one, if it is whole.
+fn char_len(first: u8) -> usize {
+    match first {
+        0xf0.. => 4,
+        0xe0.. => 3,
+        0xc0.. => 2,
+        _ => 1,
+    }
+}
+
+/// The rank of a score: the highest score has the lowest. Zero has one rank, whatever its sign.
+fn rank(score: f32) -> u32 {
+    let bits = (score + 0.0).to_bits();
+    // The bits of numbers rise with them, or fall with them below zero.
+    if score < 0.0 { bits } else { i32::MAX as u32 - bits }
+}
+
+impl SentencePiece {
+    /// `unk` stands for bytes that have no token.
+    pub fn new(vocab: &Vocab, unk: Option<u32>, add_space_prefix: bool) -> Self {
+        let token = |byte| vocab.find(&byte_name(byte)).or_else(|| vocab.find(&[byte])).or(unk);
+        SentencePiece { add_space_prefix, byte_tokens: (0..=u8::MAX).map(token).collect() }
+    }
+
+    /// Appends the tokens of a text of at most 1 GiB, with a space before it if `prefix`. Characters
+    /// without a token become the tokens of their bytes.
+    pub fn encode(&self, vocab: &Vocab, prefix: bool, text: &[u8], out: &mut Vec<u32>) {
+        let spaces = text.iter().filter(|&&byte| byte == b' ').count();
+        let mut escaped = Vec::with_capacity(text.len() + (spaces + 1) * SPACE.len());
+        if prefix {
+            escaped.extend_from_slice(SPACE);
+        }
+        for &byte in text {
+            match byte {
+                b' ' => escaped.extend_from_slice(SPACE),
+                _ => escaped.push(byte),
+            }
+        }
+        let mut rest = &escaped[..];
+        let mut merger = Merger::default();
+        merger.start(core::iter::from_fn(|| {
+            let len = char_len(*rest.first()?).min(rest.len());
+            rest = &rest[len..];
+            Some((len as u32, NONE))
+        }));
+        merger.merge(|left, right| {
+            let joined = left.range_with(right);
+            if joined.len() > vocab.max_text_bytes() {
+                return None;
+            }
+            let token = vocab.find(&escaped[joined])?;
+            Some((rank(vocab.score(token)), token))
+        });
+        for symbol in merger.symbols() {
+            let text = &escaped[symbol.range()];
+            match vocab.find(text) {
+                Some(token) => out.push(token),
+                None => out.extend(text.iter().filter_map(|&b| self.byte_tokens[usize::from(b)])),
+            }
+        }
+    }
+}
+
+/// Appends the bytes that the text of a normal token stands for.
+pub fn push_bytes(text: &[u8], out: &mut Vec<u8>) {
+    let mut rest = text;
+    while let Some((&first, tail)) = rest.split_first() {
+        rest = match rest.strip_prefix(SPACE) {
+            Some(tail) => {
+                out.push(b' ');
+                tail
+            }
+            None => {
+                out.push(first);
+                tail
+            }
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn high_scores_come_first() {
+        let scores =
+            [f32::INFINITY, f32::MAX, 2.5, 1.0, 1e-40, 0.0, -1e-40, -1.0, -2.5, f32::NEG_INFINITY];
+        assert!(scores.windows(2).all(|w| rank(w[0]) < rank(w[1])), "{:?}", scores.map(rank));
+        assert_eq!(rank(0.0), rank(-0.0));
+    }
+}

@@ -1,0 +1,97 @@
+//! What large vocabularies and long prompts cost. A test binary of its own, because it counts
+//! every allocation of the process.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
+
+use kernel::llm::gguf::Gguf;
+use kernel::llm::gguf::build::Builder;
+use kernel::llm::tokenizer::Tokenizer;
+
+/// The system's allocator, with counts.
+struct Counting;
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator as it came. The default `realloc` calls the
+// two, so that both the old place and the new one count while it moves.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.fetch_add(1, Relaxed);
+        let live = LIVE.fetch_add(layout.size(), Relaxed) + layout.size();
+        PEAK.fetch_max(live, Relaxed);
+        // SAFETY: the caller keeps to the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller keeps to the contract of `dealloc`, and `alloc` above is the system's.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// What `run` gives, the allocations it makes, and the most bytes that they hold at a time.
+fn counted<T>(run: impl FnOnce() -> T) -> (T, usize, usize) {
+    let (count, live) = (COUNT.load(Relaxed), LIVE.load(Relaxed));
+    PEAK.store(live, Relaxed);
+    let made = run();
+    (made, COUNT.load(Relaxed) - count, PEAK.load(Relaxed) - live)
+}
+
+/// A byte-level vocabulary of as many tokens as Qwen 2 has, and nearly as many merges: each token
+/// joins two earlier ones.
+fn large_vocabulary() -> Vec<u8> {
+    const N: usize = 151_936;
+    let visible = ('!'..='~').chain('¡'..='¬').chain('®'..='ÿ').chain('\u{100}'..='\u{143}');
+    let mut tokens: Vec<String> = visible.map(String::from).collect();
+    let mut known: HashSet<String> = tokens.iter().cloned().collect();
+    let mut merges = Vec::new();
+    let mut random = 3u64;
+    while tokens.len() < N {
+        random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        let left = &tokens[(random >> 33) as usize % tokens.len().min(3001)];
+        let right = &tokens[(random >> 17) as usize % 256];
+        let joined = format!("{left}{right}");
+        if known.insert(joined.clone()) {
+            merges.push(format!("{left} {right}"));
+            tokens.push(joined);
+        }
+    }
+    Builder::new()
+        .string("tokenizer.ggml.model", "gpt2")
+        .string("tokenizer.ggml.pre", "qwen2")
+        .strings("tokenizer.ggml.tokens", &tokens)
+        .strings("tokenizer.ggml.merges", &merges)
+        .build()
+}
+
+#[test]
+fn memory_is_what_is_said() {
+    let file = large_vocabulary();
+    let gguf = Gguf::parse(&file).unwrap();
+    let start = Instant::now();
+    let (tokenizer, count, peak) = counted(|| Tokenizer::from_gguf(&gguf).unwrap());
+    let took = start.elapsed();
+    let said = tokenizer.memory_bytes();
+    println!("151936 tokens: {} KiB in {count} allocations, {took:?}", said / 1024);
+    // Not one for each token.
+    assert!(count < 64, "{count} allocations");
+    assert!(peak <= said + 4096, "{peak} bytes at the most, {said} are said");
+    assert!(said < 12 << 20, "{said} bytes");
+
+    // What the backend sets aside for each byte of a prompt is enough.
+    for unit in ["a", " ", "\n", "a ", "É", "漢"] {
+        let text = unit.repeat((1 << 18) / unit.len());
+        let (tokens, _, peak) = counted(|| tokenizer.encode(&text, false, false));
+        println!("{unit:?}: {} bytes for each byte", peak / text.len());
+        assert!(tokens.len() > 1000 && peak < 384 * text.len(), "{unit:?}: {peak}");
+    }
+}
