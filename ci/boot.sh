@@ -155,6 +155,22 @@ if boot self-tests --disk "$small" --smp 4 --cpu max,sve=off,pauth-impdef=on --m
     [ -n "$problem" ] || ! events | grep -q '"pass":false' || problem='a self-test failed'
     verdict "$name ($(events | grep -c '"event":"test"' || true) self-tests)" "$problem"
 fi
+# The first three pieces of a text: as near to llama.cpp's figures as these are to each other.
+head -c 3000 test_models/goldens/perplexity.txt >"$logs/text.txt"
+"$builder" disk --out "$logs/text.img" --prompt-file "$logs/text.txt" test_models/tiny.gguf
+if boot perplexity --disk "$logs/text.img" --mode perplexity; then
+    must_hold '^{"event":"perplexity".*"pieces":3,'
+    must_exit 0
+    ours=$(events | sed -n 's/.*"perplexity":\([0-9.]*\),.*/\1/p')
+    # Those of the first model, the third of each list.
+    theirs=$(tr -d ' \n' <test_models/goldens/perplexity.json |
+        sed 's/.*"models":{"tiny.gguf":[^[]*\[\[//; s/\]\].*//; s/\],\[/ /g' | tr ' ' '\n' | cut -d , -f 3)
+    [ -n "$problem" ] || echo "$theirs" | sort -n | awk -v ours="$ours" '
+        NR == 1 { least = $1 } { most = $1 }
+        END { exit !(NR > 1 && 2 * least - most <= ours && ours <= 2 * most - least) }
+    ' || problem="$ours is not among llama.cpp's $theirs"
+    verdict "$name ($ours)" "$problem"
+fi
 if begin chat; then
     printf '%s\n/stats\n/reset\n%s\n/quit\n' "$prompt" "$prompt" |
         timeout 120 "$harness" chat --kernel "$image" --disk "$small" --tokens "$tokens" \

@@ -23,6 +23,14 @@ if [ -n "${CONFIG:-}" ] && [ ! -f "$CONFIG" ]; then
     echo "There is no configuration file $CONFIG." >&2
     exit 2
 fi
+if [ -n "${PROMPT_FILE:-}" ] && [ ! -f "$PROMPT_FILE" ]; then
+    echo "There is no prompt file $PROMPT_FILE." >&2
+    exit 2
+fi
+if [ -n "${PROMPT_FILE:-}" ] && [ -n "${PROMPT:-}" ]; then
+    echo "PROMPT and PROMPT_FILE exclude each other." >&2
+    exit 2
+fi
 
 for switch in "VERIFY=${VERIFY:-1}" "EL2=${EL2:-0}"; do
     case $switch in *=0 | *=1) ;; *)
@@ -39,11 +47,12 @@ else
     ci/setup.sh run
     ci/build.sh
 fi
-disk=$(ci/disk.sh "$model" "${CONFIG:-}")
+disk=$(ci/disk.sh "$model" "${CONFIG:-}" "${PROMPT_FILE:-}")
 
 # PROMPT the harness takes from the environment itself. Values are joined to their flags, or the
 # harness would take `-1` for a flag.
 set -- --kernel target/anchorite.img --disk "$disk"
+[ -z "${PROMPT_FILE:-}" ] || set -- "$@" "--prompt-file=$(basename "$PROMPT_FILE")"
 [ -z "${TOKENS:-}" ] || set -- "$@" "--tokens=$TOKENS"
 [ -z "${CTX:-}" ] || set -- "$@" "--ctx=$CTX"
 [ -z "${TEMPERATURE:-}" ] || set -- "$@" "--temperature=$TEMPERATURE"

@@ -6,12 +6,12 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use kernel::app::config::Config;
+use kernel::app::config::{Config, MAX_TEXT};
 use sha2::{Digest, Sha256};
 
 use crate::checksum::{self, Sum};
 use crate::fat::{self, FileSpec, Identity, Layout, Misfit};
-use crate::model::ModelFile;
+use crate::model::{MAX_NAME, ModelFile, fat_name};
 use crate::progress::Progress;
 use crate::volume::{Content, Extent, Notes, Volume};
 use crate::{output, size};
@@ -38,6 +38,9 @@ pub struct Options {
     /// Configuration for the kernel; if none is given, one that names the first model
     #[arg(long)]
     config: Option<PathBuf>,
+    /// A text for the disk, as long as 4 MiB; the prompt, unless a configuration is given
+    #[arg(long, value_name = "FILE")]
+    prompt_file: Option<PathBuf>,
     /// Read the image back and compare
     #[arg(long)]
     verify: bool,
@@ -79,8 +82,9 @@ fn volume_label(text: &str) -> Result<Label, String> {
 /// Writes the disk image, and says what is on it.
 pub fn build(options: &Options) -> Result<()> {
     let models = open_models(&options.models)?;
-    let config = read_config(options.config.as_deref(), &models)?;
-    let contents = Contents { config, models };
+    let prompt = options.prompt_file.as_deref().map(read_prompt).transpose()?;
+    let config = read_config(options.config.as_deref(), &models, prompt.as_ref())?;
+    let contents = Contents { config, prompt, models };
     let layout = contents.lay_out(options.size, options.label)?;
     output::write_whole(&options.out, |file| {
         let written = contents.write(file, &layout)?;
@@ -139,15 +143,37 @@ fn open_models(paths: &[PathBuf]) -> Result<Models> {
     Ok(models)
 }
 
-/// The configuration: the one at `path`, checked, or one that names the first model.
-fn read_config(path: Option<&Path>, models: &Models) -> Result<String> {
+/// A text with the name that it has on the disk.
+struct Text {
+    name: String,
+    text: String,
+}
+
+/// Reads the text at `path`, and checks that the kernel will take it.
+fn read_prompt(path: &Path) -> Result<Text> {
+    let shown = path.display();
+    let name = fat_name(path, MAX_NAME)?;
+    let taken = [CONFIG, MODELS].iter().any(|taken| taken.eq_ignore_ascii_case(name));
+    ensure!(!taken, "{shown} would stand in the place of the disk's own {name}: rename it");
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
+    let limit = size::human(MAX_TEXT as u64);
+    ensure!(text.len() <= MAX_TEXT, "{shown} is longer than a prompt's {limit}");
+    Ok(Text { name: name.to_owned(), text })
+}
+
+/// The configuration: the one at `path`, checked, or one that names the first model and the prompt.
+fn read_config(path: Option<&Path>, models: &Models, prompt: Option<&Text>) -> Result<String> {
     let Some(path) = path else {
         // Names for FAT hold no quote, no backslash and no control character.
-        return Ok(format!(
+        let mut text = format!(
             "# Settings of Anchorite; boot arguments of the same names override them.\n\
              model = \"{}\"\n",
             models[0].0
-        ));
+        );
+        if let Some(Text { name, .. }) = prompt {
+            text += &format!("prompt_file = \"{name}\"\n");
+        }
+        return Ok(text);
     };
     let shown = path.display();
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
@@ -170,13 +196,17 @@ fn read_config(path: Option<&Path>, models: &Models) -> Result<String> {
 /// What goes on the disk.
 struct Contents {
     config: String,
+    prompt: Option<Text>,
     models: Models,
 }
 
 impl Contents {
-    /// The files of the disk: the configuration, then each model and its sum.
+    /// The files of the disk: the configuration, the prompt, then each model and its sum.
     fn files(&self) -> Vec<FileSpec> {
         let mut files = vec![FileSpec { path: CONFIG.into(), bytes: self.config.len() as u32 }];
+        if let Some(Text { name, text }) = &self.prompt {
+            files.push(FileSpec { path: name.clone(), bytes: text.len() as u32 });
+        }
         for (name, model) in &self.models {
             let line = Sum::of(b"").line(name).len() as u32;
             // The model's size was checked against FAT's limit.
@@ -218,6 +248,9 @@ impl Contents {
             Ok(sum)
         };
         put(&mut self.config.as_bytes())?;
+        if let Some(prompt) = &self.prompt {
+            put(&mut prompt.text.as_bytes())?;
+        }
         for (name, model) in &self.models {
             let sum = put(&mut &model.file).with_context(|| model.path.display().to_string())?;
             compare_with_sum_beside(&model.path, sum)?;

@@ -13,6 +13,8 @@ use crate::size;
 
 /// The largest file that FAT can hold.
 const FAT_LIMIT: u64 = u32::MAX as u64;
+/// The longest name: FAT counts UTF-16 units, fatfs bytes.
+pub const MAX_NAME: usize = 255;
 /// How much of a file is read to find the whole header, in steps. Tokenizers take a few MiB.
 const HEADER_STEPS: [u64; 3] = [1 << 20, 32 << 20, 512 << 20];
 
@@ -92,18 +94,27 @@ impl ModelFile {
                 size::human(self.bytes)
             );
         }
-        let Some(name) = self.path.file_name().and_then(|name| name.to_str()) else {
-            bail!("the name of {shown} is no UTF-8 text: rename it");
-        };
+        // The sum's file has the longer name.
+        let name = fat_name(&self.path, MAX_NAME - ".sha256".len())?;
         ensure!(name.ends_with(".gguf"), "the name of {shown} must end in .gguf: rename it");
-        if let Some(c) = name.chars().find(|&c| !fat_can_hold(c)) {
-            bail!("the name of {shown} has the character {c:?}, which FAT cannot hold: rename it");
-        }
-        // The sum's file has the longer name; FAT counts UTF-16 units, fatfs bytes.
-        let limit = 255 - ".sha256".len();
-        ensure!(name.len() <= limit, "the name of {shown} is longer than {limit} bytes: rename it");
         Ok(name)
     }
+}
+
+/// The name of the file at `path`, if a FAT volume can hold it and it has at most `limit` bytes.
+///
+/// # Errors
+/// It cannot.
+pub fn fat_name(path: &Path, limit: usize) -> Result<&str> {
+    let shown = path.display();
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+        bail!("the name of {shown} is no UTF-8 text: rename it");
+    };
+    if let Some(c) = name.chars().find(|&c| !fat_can_hold(c)) {
+        bail!("the name of {shown} has the character {c:?}, which FAT cannot hold: rename it");
+    }
+    ensure!(name.len() <= limit, "the name of {shown} is longer than {limit} bytes: rename it");
+    Ok(name)
 }
 
 /// Microsoft's FAT specification, section 7: what a long name may consist of.

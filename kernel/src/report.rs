@@ -32,6 +32,8 @@ pub enum Event {
     Model(Model),
     /// One prompt was answered.
     Result(Outcome),
+    /// The perplexity of a text was measured.
+    Perplexity(Perplexity),
     /// One self-test ended.
     Test(Test),
     /// Something went wrong.
@@ -174,6 +176,21 @@ pub struct Outcome {
     pub arena_bytes: u64,
     /// The most of it ever in use since the model was loaded, in bytes.
     pub arena_peak_bytes: u64,
+}
+
+/// The perplexity of a text was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Perplexity {
+    /// e to the mean of the negative log-likelihoods.
+    pub perplexity: f64,
+    /// Its standard error.
+    pub error: f64,
+    /// Tokens that were predicted.
+    pub tokens: usize,
+    /// Pieces, of the context's length, that the text was cut into.
+    pub pieces: usize,
+    /// Time that it took, in µs.
+    pub time_us: u64,
 }
 
 /// One self-test or measurement ended.

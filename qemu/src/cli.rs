@@ -173,6 +173,8 @@ pub enum Mode {
     Generate,
     /// Answer prompts from the serial line.
     Chat,
+    /// Measure how well the model predicts the prompt.
+    Perplexity,
     /// Measure.
     Bench,
     /// Run the self-tests.

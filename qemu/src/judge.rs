@@ -298,12 +298,15 @@ impl Run<'_> {
             return Some(Verdict::failed("the guest's first event is not `hello`", ""));
         }
         let results = self.results().count();
-        let tests = events.iter().filter(|event| matches!(event, Event::Test(_))).count();
+        let count = |wanted: fn(&Event) -> bool| events.iter().filter(|e| wanted(e)).count();
+        let tests = count(|event| matches!(event, Event::Test(_)));
+        let perplexities = count(|event| matches!(event, Event::Perplexity(_)));
         let missing = match self.expected.mode {
             Some(Mode::Generate) if results == 0 => "a `result`",
+            Some(Mode::Perplexity) if perplexities == 0 => "a `perplexity`",
             Some(Mode::Test | Mode::Bench) if tests == 0 => "a `test`",
             // Nobody need ask anything in a chat.
-            None if results + tests == 0 && !self.ready() => "a `model`",
+            None if results + tests + perplexities == 0 && !self.ready() => "a `model`",
             _ => return None,
         };
         Some(Verdict::failed(format!("the guest exited with status 0 without {missing} event"), ""))
@@ -380,6 +383,7 @@ impl Run<'_> {
             Some(Event::Disk(_)) => "after the `disk` event",
             Some(Event::Model(_)) => "after the `model` event",
             Some(Event::Result(_)) => "after a `result` event",
+            Some(Event::Perplexity(_)) => "after the `perplexity` event",
             Some(Event::Test(_)) => "after a `test` event",
             Some(Event::Error(_)) => "after an `error` event",
             Some(Event::Exit(_)) => "after the `exit` event",

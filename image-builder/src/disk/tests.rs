@@ -1,6 +1,7 @@
 use kernel::llm::gguf::build::Builder;
 
 use super::*;
+use kernel::app::config::Prompt;
 
 const LABEL: Label = *b"TEST       ";
 
@@ -18,8 +19,11 @@ fn contents() -> (tempfile::TempDir, Contents) {
         fs::write(paths.last().unwrap(), model).unwrap();
     }
     let models = open_models(&paths).unwrap();
-    let config = read_config(None, &models).unwrap();
-    (folder, Contents { config, models })
+    let path = folder.path().join("Tales of old.txt");
+    fs::write(&path, "Once upon a time").unwrap();
+    let prompt = Some(read_prompt(&path).unwrap());
+    let config = read_config(None, &models, prompt.as_ref()).unwrap();
+    (folder, Contents { config, prompt, models })
 }
 
 #[test]
@@ -33,6 +37,7 @@ fn the_disk_reads_back_as_it_was_written() {
         paths,
         [
             "anchorite.toml",
+            "Tales of old.txt",
             "models/a.gguf",
             "models/a.gguf.sha256",
             "models/b c.gguf",
@@ -99,7 +104,7 @@ fn the_configuration_is_checked_before_the_boot() {
     let path = folder.path().join("c.toml");
     let read = |text: &str| {
         fs::write(&path, text).unwrap();
-        read_config(Some(&path), &contents.models).map_err(|e| format!("{e:#}"))
+        read_config(Some(&path), &contents.models, None).map_err(|e| format!("{e:#}"))
     };
     assert_eq!(
         read("model = \"b c.gguf\"\nseed = 7\n").unwrap(),
@@ -108,7 +113,29 @@ fn the_configuration_is_checked_before_the_boot() {
     assert!(read("seeds = 7\n").unwrap_err().contains("there is no setting `seeds`"));
     assert!(read("model = \"x.gguf\"\n").unwrap_err().contains("the models are a.gguf, b c.gguf"));
     // What is written where none is given must itself pass.
-    Config::from_toml(&contents.config).unwrap();
+    let config = Config::from_toml(&contents.config).unwrap();
+    assert_eq!(config.model.as_deref(), Some("a.gguf"));
+    assert_eq!(config.prompt, Prompt::File("Tales of old.txt".into()));
+}
+
+#[test]
+fn a_prompt_that_the_kernel_would_not_take_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |name: &str, text: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        read_prompt(&path).err().map(|e| format!("{e:#}"))
+    };
+    assert_eq!(refused("a.txt", &vec![b' '; MAX_TEXT]), None);
+    for (name, text, problem) in [
+        ("a.txt", &vec![b' '; MAX_TEXT + 1][..], "longer than a prompt's 4.0 MiB"),
+        ("a.txt", b"\xff", "UTF-8"),
+        ("Models", b"", "the disk's own Models"),
+        ("a:b", b"", "':', which FAT cannot hold"),
+    ] {
+        let error = refused(name, text).unwrap();
+        assert!(error.contains(problem), "{error}");
+    }
 }
 
 #[test]

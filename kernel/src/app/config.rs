@@ -18,6 +18,9 @@ use toml::de::{DeTable, DeValue};
 
 use crate::llm::sampling::{LogitBias, MAX_LAST_N, Mirostat, SamplingConfig};
 
+/// The largest configuration and prompt file taken, in bytes.
+pub const MAX_TEXT: usize = 4 << 20;
+
 /// What the unikernel does with the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
@@ -26,6 +29,8 @@ pub enum Mode {
     Generate,
     /// Answers prompts from the console until `/quit`.
     Chat,
+    /// Measures how well the model predicts the prompt.
+    Perplexity,
     /// Measures the disk, the hash and the engine.
     Bench,
     /// Tests itself.
@@ -101,12 +106,13 @@ pub struct Key {
 pub const KEYS: &[Key] = &[
     Key {
         name: "mode",
-        expects: "generate, chat, bench or test",
+        expects: "generate, chat, perplexity, bench or test",
         help: "what to do with the model (generate)",
         set: |config, value| {
             config.mode = match value.text()? {
                 "generate" => Mode::Generate,
                 "chat" => Mode::Chat,
+                "perplexity" => Mode::Perplexity,
                 "bench" => Mode::Bench,
                 "test" => Mode::Test,
                 _ => return None,

@@ -64,6 +64,8 @@ pub enum Error {
         /// Bytes free.
         free: u64,
     },
+    /// What the model computes is not finite.
+    NotFinite,
     /// The engine refused the model or the prompt.
     Engine(llm::Error),
     /// This many self-tests failed.
@@ -150,6 +152,12 @@ impl Error {
                     mib(*free)
                 ),
                 MORE_MEMORY.to_string(),
+            ),
+            Error::NotFinite => (
+                Code::ParseError,
+                "the model's logits are no finite numbers: weights of it are damaged".to_string(),
+                "get the model again; `log=debug` shows which of its tensors are damaged"
+                    .to_string(),
             ),
             Error::Engine(error) => return engine_fault(error),
             Error::TestsFailed(count) => (

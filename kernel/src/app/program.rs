@@ -7,20 +7,18 @@ use alloc::format;
 
 use crate::app::bench;
 use crate::app::chat::chat;
-use crate::app::config::{Config, Mode, Prompt};
+use crate::app::config::{Config, MAX_TEXT, Mode, Prompt};
 use crate::app::error::Error;
 use crate::app::generate::generate;
 use crate::app::load::{self, Loaded};
 use crate::app::os;
 use crate::app::output::{emit, say};
+use crate::app::perplexity::perplexity;
 use crate::app::selftest;
 use crate::app::team::Team;
 use crate::llm::backend::{Options, TransformerBackend};
 use crate::llm::workers::Workers;
 use crate::report::{self, Event};
-
-/// The largest configuration and prompt file taken, in bytes.
-const MAX_TEXT: usize = 4 << 20;
 
 /// Does what the configuration and these boot arguments say, and returns the exit status.
 pub fn run<'a>(arguments: impl IntoIterator<Item = &'a str>) -> i32 {
@@ -57,6 +55,7 @@ fn try_run<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<(), Error
     match config.mode {
         Mode::Generate => generate(&mut backend, &prompt(&config)?, config.max_tokens),
         Mode::Chat => chat(&mut backend, config.max_tokens),
+        Mode::Perplexity => perplexity(&mut backend, &prompt(&config)?),
         Mode::Bench => bench::engine(&mut backend, &prompt(&config)?, config.max_tokens),
         // Done above: it needs no model.
         Mode::Test => Ok(()),

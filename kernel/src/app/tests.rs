@@ -470,6 +470,35 @@ fn a_console_that_fails_is_an_error() {
 }
 
 #[test]
+fn the_perplexity_of_a_text_is_measured() {
+    let measure = |text: &[u8], model: Vec<u8>| {
+        let set_up = |world: &mut World| {
+            world.files.insert(MODEL, model);
+            world.files.insert("/text.txt", text.to_vec());
+        };
+        Run::new(set_up, &["mode=perplexity", "prompt_file=text.txt", "context=16"])
+    };
+    let story = b"Once upon a time there was a little girl who loved the red ball in the park. \
+        One day she took it to her friend, and they played with it until the sun went down.";
+    let run = measure(story, TINY.0.clone());
+    assert_eq!(run.status, 0, "{}", run.console);
+    let Some(Event::Perplexity(found)) = run.events.last() else { panic!("{}", run.console) };
+    // Of each piece of 16 tokens, the last 7 are predicted.
+    assert!(found.pieces >= 2 && found.tokens == found.pieces * 7, "{found:?}");
+    assert!(found.perplexity > 1.0, "{found:?}");
+    let shown = format!("piece {0} of {0}: {1:.4}\nperplexity ", found.pieces, found.perplexity);
+    assert!(run.console.contains("piece 1 of ") && run.console.contains(&shown), "{}", run.console);
+
+    measure(b"Once upon a time", TINY.0.clone()).fails_with(Code::InvalidConfig, "the text has ");
+    // The scale of the first block of the output's weights, its last two bytes, is no number.
+    let mut broken = TINY.0.clone();
+    let gguf = Gguf::parse(&TINY.0).unwrap();
+    let at = gguf.data_offset() + gguf.tensor("output.weight").unwrap().offset;
+    broken[at as usize..][208..210].copy_from_slice(&0x7e00_u16.to_le_bytes());
+    measure(story, broken).fails_with(Code::ParseError, "no finite numbers");
+}
+
+#[test]
 fn the_image_tests_and_measures_itself() {
     for (mode, least) in [("mode=test", 3), ("mode=bench", 6)] {
         let run = Run::new(

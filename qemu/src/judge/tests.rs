@@ -187,6 +187,7 @@ fn the_guest_must_have_done_what_it_was_told() {
     assert_says(&expecting(None, &idle), 1, "without a `model` event");
     assert_says(&expecting(Some(Mode::Generate), &idle), 1, "without a `result` event");
     assert_says(&expecting(Some(Mode::Test), &idle), 1, "without a `test` event");
+    assert_says(&expecting(Some(Mode::Perplexity), &idle), 1, "without a `perplexity` event");
     assert_says(&expecting(Some(Mode::Bench), &idle), 1, "without a `test` event");
     assert_eq!(expecting(Some(Mode::Chat), &idle).kind, Kind::Passed);
     let events = [hello(), test("a", true), test("b", false), test("c", false), exit(0)];
