@@ -48,9 +48,11 @@ impl Shape {
             let what = format!("experts (`{}`)", header.key("expert_count"));
             return Err(Error::Unsupported { what });
         }
+        let n_layer = header.required("block_count")?;
         let n_embd = header.required("embedding_length")?;
-        let n_head = header.required("attention.head_count")?;
-        let n_head_kv = header.optional("attention.head_count_kv")?.unwrap_or(n_head);
+        let n_head = header.of_layers("attention.head_count", n_layer)?;
+        let n_head = n_head.ok_or_else(|| header.missing("attention.head_count"))?;
+        let n_head_kv = header.of_layers("attention.head_count_kv", n_layer)?.unwrap_or(n_head);
         if !n_head.is_multiple_of(n_head_kv) {
             let why = format!("is {n_head_kv}, which does not divide the {n_head} heads");
             return Err(header.invalid("attention.head_count_kv", &why));
@@ -66,13 +68,14 @@ impl Shape {
         if header.optional("attention.value_length")?.unwrap_or(head_size) != head_size {
             return Err(Error::Unsupported { what: "values of another width than keys".into() });
         }
+        let n_ff = header.of_layers("feed_forward_length", n_layer)?;
         Ok(Shape {
-            n_layer: header.required("block_count")?,
+            n_layer,
             n_embd,
             n_head,
             n_head_kv,
             head_size,
-            n_ff: header.required("feed_forward_length")?,
+            n_ff: n_ff.ok_or_else(|| header.missing("feed_forward_length"))?,
             n_vocab,
             n_ctx_train: header.required("context_length")?,
         })
@@ -101,16 +104,12 @@ impl<'f, 'a> Header<'f, 'a> {
         format!("{}.{name}", self.architecture)
     }
 
-    /// The number of this key, or the one that all its layers have; at least 1.
+    /// The number of this key; at least 1.
     ///
     /// # Errors
-    /// [`Error::ParseError`] if it is no whole number or not between 1 and 2^31,
-    /// [`Error::Unsupported`] if layers differ.
+    /// [`Error::ParseError`] if it is no whole number or not between 1 and 2^31.
     pub fn optional(&self, name: &str) -> Result<Option<usize>, Error> {
-        match self.number(name)? {
-            Some(0) => Err(self.invalid(name, "is 0")),
-            number => Ok(number),
-        }
+        self.not_zero(name, self.number(name)?)
     }
 
     /// As [`Header::optional`], but 0 is allowed and is what an absent key stands for.
@@ -126,32 +125,51 @@ impl<'f, 'a> Header<'f, 'a> {
     /// # Errors
     /// As [`Header::optional`].
     pub fn required(&self, name: &str) -> Result<usize, Error> {
-        self.optional(name)?.ok_or_else(|| self.gguf.missing(&self.key(name)))
+        self.optional(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    /// As [`Header::optional`], where a file may also give the number of each of `n_layer` layers.
+    ///
+    /// # Errors
+    /// As [`Header::optional`]; [`Error::ParseError`] if the layers are not as many,
+    /// [`Error::Unsupported`] if they differ.
+    pub fn of_layers(&self, name: &str, n_layer: usize) -> Result<Option<usize>, Error> {
+        let Some(Value::Array(layers)) = self.gguf.get(&self.key(name)) else {
+            return self.optional(name);
+        };
+        let Some(mut numbers) = layers.integers() else {
+            return Err(self.invalid(name, "is no array of whole numbers"));
+        };
+        if layers.len() != n_layer {
+            let why = format!("has {} numbers for {n_layer} layers", layers.len());
+            return Err(self.invalid(name, &why));
+        }
+        let first = numbers.next();
+        if numbers.any(|number| Some(number) != first) {
+            let what = format!("layers of different shapes (`{}`)", self.key(name));
+            return Err(Error::Unsupported { what });
+        }
+        self.not_zero(name, self.in_range(name, first.map(u64::from))?)
     }
 
     fn number(&self, name: &str) -> Result<Option<usize>, Error> {
-        let key = self.key(name);
-        let number = match self.gguf.get(&key) {
-            Some(Value::Array(layers)) => {
-                let Some(mut numbers) = layers.integers() else {
-                    return Err(self.gguf.invalid(&key, "is no array of whole numbers"));
-                };
-                let first = numbers.next();
-                if numbers.any(|number| Some(number) != first) {
-                    let what = format!("layers of different shapes (`{key}`)");
-                    return Err(Error::Unsupported { what });
-                }
-                first.map(u64::from)
-            }
-            _ => self.gguf.unsigned(&key)?,
-        };
+        self.in_range(name, self.gguf.unsigned(&self.key(name))?)
+    }
+
+    fn in_range(&self, name: &str, number: Option<u64>) -> Result<Option<usize>, Error> {
         match number {
-            None => Ok(None),
             // Numbers of this size have no meaning; what is above 2^31 would overflow later.
             Some(n) if n >= 1 << 31 => {
                 Err(self.invalid(name, &format!("is {n}, which is not below 2^31")))
             }
-            Some(n) => Ok(Some(n as usize)),
+            number => Ok(number.map(|n| n as usize)),
+        }
+    }
+
+    fn not_zero(&self, name: &str, number: Option<usize>) -> Result<Option<usize>, Error> {
+        match number {
+            Some(0) => Err(self.invalid(name, "is 0")),
+            number => Ok(number),
         }
     }
 
@@ -183,6 +201,11 @@ impl<'f, 'a> Header<'f, 'a> {
     /// [`Error::ParseError`] if it is no text.
     pub fn string(&self, name: &str) -> Result<Option<&'a str>, Error> {
         self.gguf.string(&self.key(name))
+    }
+
+    /// The error for a key that must be there and is not.
+    pub fn missing(&self, name: &str) -> Error {
+        self.gguf.missing(&self.key(name))
     }
 
     /// The error for a key whose value makes no sense.
