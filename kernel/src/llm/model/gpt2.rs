@@ -8,9 +8,14 @@ use crate::llm::Error;
 /// This architecture.
 pub const ARCHITECTURE: Architecture = Architecture { name: "gpt2", norm: NormKind::Layer, read };
 
+/// What each layer has; without a bias it would be another model.
+const PARTS: [&str; 5] =
+    ["attn_qkv.weight", "attn_qkv.bias", "attn_output.bias", "ffn_up.bias", "ffn_down.bias"];
+
 fn read(mut reader: Reader<'_, '_>) -> Result<Model, Error> {
     let position_embd = reader.position_embd()?;
     let layers = reader.layers(|reader, i| {
+        reader.require(i, &PARTS)?;
         let attn = Attention { rope: None, ..reader.attention(i)? };
         let ffn = reader.feed_forward(i, Activation::Gelu)?;
         reader.layer(i, attn, ffn)

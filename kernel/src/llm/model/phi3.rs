@@ -16,7 +16,7 @@ fn read(mut reader: Reader<'_, '_>) -> Result<Model, Error> {
     let scale = Scale::Queries(reader.head_scale());
     let layers = reader.layers(|reader, i| {
         let attn = Attention { scale, ..reader.attention(i)? };
-        let ffn = reader.gated_feed_forward(i, Activation::Silu)?;
+        let ffn = reader.fused_feed_forward(i, Activation::Silu)?;
         reader.layer(i, attn, ffn)
     })?;
     reader.finish([rope].into(), layers)

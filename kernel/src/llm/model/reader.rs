@@ -44,7 +44,7 @@ impl<'f, 'a> Reader<'f, 'a> {
         };
         let norm_epsilon = header.non_negative(epsilon)?;
         Ok(Reader {
-            norm_epsilon: norm_epsilon.ok_or_else(|| gguf.missing(&header.key(epsilon)))?,
+            norm_epsilon: norm_epsilon.ok_or_else(|| header.missing(epsilon))?,
             header,
             shape,
             tensors: Tensors::new(gguf),
@@ -148,21 +148,40 @@ impl<'f, 'a> Reader<'f, 'a> {
         Ok(FeedForward { up, gated: false, activation, down })
     }
 
-    /// A gated feed-forward network. Gate and values are one tensor where there is no gate of its
-    /// own.
+    /// A gated feed-forward network.
     pub(super) fn gated_feed_forward(
         &mut self,
         i: usize,
         activation: Activation,
     ) -> Result<FeedForward, Error> {
         let (n_embd, n_ff) = (self.shape.n_embd, self.shape.n_ff);
-        let up = of_layer(i, "ffn_up");
-        let up = match self.optional_linear(&of_layer(i, "ffn_gate"), n_ff, n_embd)? {
-            Some(gate) => vec![gate, self.linear(&up, n_ff, n_embd)?],
-            None => vec![self.linear(&up, 2 * n_ff, n_embd)?],
-        };
+        let up = vec![
+            self.linear(&of_layer(i, "ffn_gate"), n_ff, n_embd)?,
+            self.linear(&of_layer(i, "ffn_up"), n_ff, n_embd)?,
+        ];
         let down = self.linear(&of_layer(i, "ffn_down"), n_embd, n_ff)?;
         Ok(FeedForward { up, gated: true, activation, down })
+    }
+
+    /// A gated feed-forward network whose gate and values are one tensor.
+    pub(super) fn fused_feed_forward(
+        &mut self,
+        i: usize,
+        activation: Activation,
+    ) -> Result<FeedForward, Error> {
+        let (n_embd, n_ff) = (self.shape.n_embd, self.shape.n_ff);
+        let up = vec![self.linear(&of_layer(i, "ffn_up"), 2 * n_ff, n_embd)?];
+        let down = self.linear(&of_layer(i, "ffn_down"), n_embd, n_ff)?;
+        Ok(FeedForward { up, gated: true, activation, down })
+    }
+
+    /// Makes sure that a layer has these tensors, which other architectures can do without.
+    pub fn require(&self, i: usize, parts: &[&str]) -> Result<(), Error> {
+        let mut names = parts.iter().map(|part| of_layer(i, part));
+        match names.find(|name| self.header.gguf().tensor(name).is_none()) {
+            None => Ok(()),
+            Some(name) => Err(self.tensors.missing(&name)),
+        }
     }
 
     /// The norm of this name.

@@ -144,7 +144,8 @@ impl<'f, 'a> Tensors<'f, 'a> {
         }
     }
 
-    fn missing(&self, name: &str) -> Error {
+    /// The error for a tensor that must be there and is not.
+    pub fn missing(&self, name: &str) -> Error {
         Error::ParseError {
             what: format!("the tensor `{name}` is missing"),
             at: self.gguf.data_offset(),
