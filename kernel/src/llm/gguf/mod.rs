@@ -311,8 +311,9 @@ impl<'a> Value<'a> {
             Value::I32(n) => n.to_string(),
             Value::U64(n) => n.to_string(),
             Value::I64(n) => n.to_string(),
-            Value::F32(x) => x.to_string(),
-            Value::F64(x) => x.to_string(),
+            // With an exponent where the number is long.
+            Value::F32(x) => format!("{x:?}"),
+            Value::F64(x) => format!("{x:?}"),
             Value::Bool(b) => b.to_string(),
             Value::String(text) => {
                 let shown: String = String::from_utf8_lossy(text).chars().take(80).collect();

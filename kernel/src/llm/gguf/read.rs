@@ -101,7 +101,7 @@ impl<'a> Reader<'a> {
         let at = self.at;
         let id = self.u32("a value's type")?;
         let Some(kind) = ValueType::from_id(id) else {
-            return error(at, format!("the type of `{key}` is {id}, which does not exist"));
+            return error(at, format!("the type of `{key:.80}` is {id}, which does not exist"));
         };
         let what = "a value";
         Ok(match kind {
@@ -126,12 +126,15 @@ impl<'a> Reader<'a> {
         let id = self.u32("an array's type")?;
         let kind = ValueType::from_id(id);
         let Some((kind, size)) = kind.and_then(|kind| Some((kind, kind.size()?))) else {
-            return error(at, format!("`{key}` is an array of type {id}, which cannot be in one"));
+            return error(
+                at,
+                format!("`{key:.80}` is an array of type {id}, which cannot be in one"),
+            );
         };
         let at = self.at;
         let len = self.count(size, "an array's length")?;
         if len > MAX_LEN {
-            return error(at, format!("`{key}` has {len} elements, the limit is {MAX_LEN}"));
+            return error(at, format!("`{key:.80}` has {len} elements, the limit is {MAX_LEN}"));
         }
         let (start, at) = (self.rest, self.at);
         if kind == ValueType::String {
@@ -309,7 +312,7 @@ pub fn header(bytes: &[u8], file_bytes: u64) -> Result<Gguf<'_>, Error> {
     let keys = index(&metadata, |entry| entry.key)?;
     if let Some(Entry { key, at, .. }) = twin(&metadata, &keys, |entry| entry.key) {
         // The key stands before its value.
-        return error(at - key.len() as u64 - 8, format!("the key `{key}` appears twice"));
+        return error(at - key.len() as u64 - 8, format!("the key `{key:.80}` appears twice"));
     }
     let alignment = alignment(metadata.iter().find(|entry| entry.key == ALIGNMENT_KEY))?;
 

@@ -172,7 +172,7 @@ impl Architecture {
         ARCHITECTURES.iter().find(|known| known.name == name).ok_or_else(|| {
             let known: Vec<&str> = ARCHITECTURES.iter().map(|known| known.name).collect();
             let known = known.join(", ");
-            let what = format!("the architecture `{name}`; those that work are {known}");
+            let what = format!("the architecture `{name:.80}`; those that work are {known}");
             Error::Unsupported { what }
         })
     }

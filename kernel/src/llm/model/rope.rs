@@ -104,7 +104,7 @@ impl Rope {
 
         let kind = header.string("rope.scaling.type")?.unwrap_or("linear");
         if !["none", "linear", "longrope", "yarn"].contains(&kind) {
-            return Err(Error::Unsupported { what: format!("the RoPE scaling `{kind}`") });
+            return Err(Error::Unsupported { what: format!("the RoPE scaling `{kind:.80}`") });
         }
         let mut factor = header.non_negative("rope.scaling.factor")?;
         if factor.is_none() {
