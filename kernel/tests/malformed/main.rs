@@ -1,0 +1,188 @@
+//! Files that are wrong: each must be refused with words that name the fault and its place, and
+//! none may make the engine panic or take memory out of proportion to the file.
+//!
+//! A file goes the whole way: header, tokenizer, model, backend; twice, since a machine judges it by
+//! its header before it is loaded. `container.rs`, `model.rs` and `vocabulary.rs` are the tables of
+//! faults. They have those of llama.cpp's `tests/test-gguf.cpp` and those that other parsers fell
+//! to. A test binary of its own, because it bounds every allocation of the process.
+
+mod bits;
+mod container;
+mod file;
+mod model;
+mod vocabulary;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use kernel::llm::Error;
+use kernel::llm::backend::{ModelBuffer, Options, TransformerBackend, memory_needed};
+use kernel::llm::workers::SingleThread;
+
+use file::{At, File};
+
+/// The system's allocator, as far as there is memory, with an account of what each thread takes.
+struct Bounded;
+
+/// The largest allocation that there is room for.
+const MEMORY: usize = 32 << 20;
+
+thread_local! {
+    static LIVE: Cell<usize> = const { Cell::new(0) };
+    static PEAK: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: every call either fails, as the contract allows, or goes to the system's allocator as it
+// came. The cells have no destructor and are made at compile time, so they never allocate.
+unsafe impl GlobalAlloc for Bounded {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.size() > MEMORY {
+            return std::ptr::null_mut();
+        }
+        // Another thread may free what this one took, so the sums may wrap.
+        let live = LIVE.get().wrapping_add(layout.size());
+        LIVE.set(live);
+        PEAK.set(PEAK.get().max(live));
+        // SAFETY: the caller keeps to the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        LIVE.set(LIVE.get().wrapping_sub(layout.size()));
+        // SAFETY: the caller keeps to the contract of `dealloc`, and `alloc` above is the system's.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Bounded = Bounded;
+
+/// What `run` gives, and the most bytes that it held at a time.
+fn measured<T>(run: impl FnOnce() -> T) -> (T, usize) {
+    let before = LIVE.get();
+    PEAK.set(before);
+    let made = run();
+    (made, PEAK.get() - before)
+}
+
+/// What refuses a file of so many bytes may hold: its text, and entries of tables, which are larger
+/// than what the file has for them.
+fn bound(file_bytes: usize) -> usize {
+    (64 << 10) + 32 * file_bytes
+}
+
+/// Loads a file and, if that works, lets it answer.
+fn load(bytes: &[u8], n_ctx: Option<usize>) -> Result<(), Error> {
+    let file = ModelBuffer::from(bytes);
+    let mut backend =
+        TransformerBackend::new(Options { n_ctx, workers: &SingleThread, now_us: || 0 });
+    let (loaded, peak) = measured(|| backend.load_model(file));
+    let judged = memory_needed(bytes, bytes.len() as u64, n_ctx);
+    match (loaded, judged) {
+        (Ok(()), Ok(needed)) => assert!(peak <= needed.total(), "{peak} of {needed:?}"),
+        (Err(Error::OutOfMemory { what, asked }), Ok(needed)) => {
+            assert!(needed.total() > MEMORY);
+            return Err(Error::OutOfMemory { what, asked });
+        }
+        (Err(error), Err(judged)) => {
+            assert!(peak <= bound(bytes.len()), "{peak} for {} bytes: {error}", bytes.len());
+            assert_eq!(error, judged);
+            assert!(error.to_string().len() < 400, "{error}");
+            return Err(error);
+        }
+        (loaded, judged) => panic!("{loaded:?} but by its header {judged:?}"),
+    }
+    match backend.infer("ab", 2, &mut |_| ControlFlow::Continue(())) {
+        // A vocabulary may have no token for a text; a context may have one position only.
+        Ok(_) | Err(Error::InvalidConfig { .. } | Error::ContextFull { .. }) => Ok(()),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// What must be said of a file.
+#[derive(Clone, Copy, Debug)]
+enum Expected<'a> {
+    /// A parse error with these words and this place.
+    Parse(&'a str, At<'a>),
+    /// That the engine has not what these words say.
+    Unsupported(&'a str),
+    /// Nothing: the file is sound.
+    Sound,
+}
+
+use Expected::{Parse, Sound, Unsupported};
+
+/// A way to break a file.
+struct Fault {
+    name: &'static str,
+    edit: fn(&mut File),
+    expected: Expected<'static>,
+}
+
+const fn fault(name: &'static str, edit: fn(&mut File), expected: Expected<'static>) -> Fault {
+    Fault { name, edit, expected }
+}
+
+/// What is wrong with the answer to a file, if anything is.
+fn judge(file: &File, expected: Expected<'_>) -> Result<(), String> {
+    let written = file.write();
+    match (load(&written.bytes, None), expected) {
+        (Ok(()), Sound) => Ok(()),
+        (Err(Error::ParseError { what, at }), Parse(words, place))
+            if what.contains(words) && at == written.byte(place) =>
+        {
+            Ok(())
+        }
+        (Err(Error::Unsupported { what }), Unsupported(words)) if what.contains(words) => Ok(()),
+        (answer, Parse(_, place)) => {
+            Err(format!("{answer:?}, expected {expected:?} ({})", written.byte(place)))
+        }
+        (answer, _) => Err(format!("{answer:?}, expected {expected:?}")),
+    }
+}
+
+/// Tries a table of faults on a file that is sound.
+#[track_caller]
+fn try_all(sound: &File, faults: &[Fault]) {
+    assert_eq!(judge(sound, Sound), Ok(()));
+    let wrong = faults.iter().filter_map(|Fault { name, edit, expected }| {
+        let mut file = sound.clone();
+        edit(&mut file);
+        judge(&file, *expected).err().map(|answer| format!("{name}: {answer}\n"))
+    });
+    let wrong: Vec<String> = wrong.collect();
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), faults.len(), wrong.concat());
+}
+
+/// A small model of an architecture, with a vocabulary of eleven tokens.
+fn model(name: &str) -> File {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../test_models/architectures");
+    let path = folder.join(format!("{name}-Q4_0.gguf"));
+    let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut file = File::read(&bytes);
+    file.keep_tokens(&[0, 1, 2, 259, 260, 261, 262, 263, 264, 265, 266]);
+    file
+}
+
+/// The small models, by their architectures.
+fn models() -> impl Iterator<Item = (&'static str, File)> {
+    kernel::llm::model::ARCHITECTURES
+        .iter()
+        .map(|architecture| (architecture.name, model(architecture.name)))
+}
+
+#[test]
+fn what_there_is_no_memory_for_is_refused() {
+    let mut file = model("llama");
+    file.set_u32("llama.context_length", i32::MAX as u32);
+    let bytes = file.write().bytes;
+    assert_eq!(load(&bytes, Some(997)), Ok(()));
+    // Two layers, keys and values, 32 numbers of two bytes.
+    for n_ctx in [MEMORY / 256 + 1, i32::MAX as usize] {
+        let error = load(&bytes, Some(n_ctx)).unwrap_err();
+        let asked = n_ctx as u64 * 256;
+        assert_eq!(error, Error::OutOfMemory { what: "the KV cache", asked });
+    }
+}
