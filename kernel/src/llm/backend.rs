@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod perplexity;
+mod verbose;
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -271,7 +272,7 @@ impl TransformerBackend {
             arena_bytes: needed.arena_bytes,
         };
         if self.verbose {
-            log_tensors(&gguf);
+            verbose::log_tensors(&gguf)?;
         }
         let cache = KvCache::try_new(shape.n_layer, n_ctx, shape.n_embd_kv())?;
         let arena = Arena::try_new(needed.arena_bytes)?;
@@ -295,7 +296,8 @@ impl TransformerBackend {
         self.sampler = Sampler::new(config);
     }
 
-    /// Whether the model's tensors and the best logits of each step are logged, at level debug.
+    /// Whether the values of the model's weights (when it is loaded), the norms of the activations
+    /// and the best tokens of each step are logged, at level debug.
     pub fn set_verbose(&mut self, verbose: bool) {
         self.verbose = verbose;
     }
@@ -415,7 +417,7 @@ impl TransformerBackend {
                 break StopReason::MaxTokens;
             }
             if self.verbose {
-                log_best(scratch.logits);
+                verbose::log_best(scratch.logits, tokenizer);
             }
             let token = self.sampler.sample(scratch.logits, scratch.candidates);
             if tokens.is_empty() {
@@ -468,29 +470,4 @@ impl TransformerBackend {
 
 fn per_second(n: usize, us: u64) -> f64 {
     if us == 0 { 0.0 } else { n as f64 * 1e6 / us as f64 }
-}
-
-fn log_tensors(gguf: &Gguf<'_>) {
-    let mut counts = alloc::collections::BTreeMap::new();
-    for tensor in gguf.tensors() {
-        let (count, bytes) = counts.entry(tensor.kind.name).or_insert((0_u32, 0_u64));
-        (*count, *bytes) = (*count + 1, *bytes + tensor.size);
-    }
-    for (name, (count, bytes)) in counts {
-        log::debug!("{count} tensors in {name}, {bytes} bytes");
-    }
-    log::debug!("kernels: {}", crate::llm::kernels::name());
-}
-
-/// Logs the five best tokens with their logits.
-fn log_best(logits: &[f32]) {
-    let mut best = [(0_u32, f32::NEG_INFINITY); 5];
-    for (token, &logit) in (0..).zip(logits) {
-        let place = best.partition_point(|&(_, other)| other >= logit);
-        if place < best.len() {
-            best[place..].rotate_right(1);
-            best[place] = (token, logit);
-        }
-    }
-    log::debug!("best: {best:?}");
 }

@@ -1,0 +1,181 @@
+//! What the log shows of a model that talks gibberish: what its weights are, and which tokens it
+//! thinks likely. What the layers make of the text is logged by the forward pass.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::llm::gguf::{Gguf, TensorInfo};
+use crate::llm::quantize::{WeightType, dequantize_row};
+use crate::llm::tokenizer::Tokenizer;
+use crate::llm::{Error, kernels, with_capacity};
+
+/// How many of the best tokens are shown.
+const BEST: usize = 10;
+
+/// The values of weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Statistics {
+    tensors: usize,
+    bytes: u64,
+    least: f32,
+    most: f32,
+    sum: f64,
+    finite: u64,
+    non_finite: u64,
+}
+
+impl Statistics {
+    const NONE: Statistics = Statistics {
+        tensors: 0,
+        bytes: 0,
+        least: f32::INFINITY,
+        most: f32::NEG_INFINITY,
+        sum: 0.0,
+        finite: 0,
+        non_finite: 0,
+    };
+
+    fn add(&mut self, values: &[f32]) {
+        for &value in values {
+            if value.is_finite() {
+                self.least = self.least.min(value);
+                self.most = self.most.max(value);
+                self.sum += f64::from(value);
+                self.finite += 1;
+            } else {
+                self.non_finite += 1;
+            }
+        }
+    }
+
+    fn join(&mut self, other: Statistics) {
+        self.tensors += other.tensors;
+        self.bytes += other.bytes;
+        self.least = self.least.min(other.least);
+        self.most = self.most.max(other.most);
+        self.sum += other.sum;
+        self.finite += other.finite;
+        self.non_finite += other.non_finite;
+    }
+
+    fn mean(&self) -> f64 {
+        if self.finite == 0 { 0.0 } else { self.sum / self.finite as f64 }
+    }
+}
+
+/// The values of one tensor; `None` if the file ends before it or its type is unknown.
+fn statistics(gguf: &Gguf<'_>, tensor: &TensorInfo<'_>) -> Result<Option<Statistics>, Error> {
+    let known = gguf.data(tensor).zip(WeightType::from_tensor_type(tensor.kind));
+    let Some((data, kind)) = known else { return Ok(None) };
+    // A row has no more weights than the file's bytes have room for.
+    let row = tensor.dims[0] as usize;
+    let mut values: Vec<f32> = with_capacity(row, "a row of weights")?;
+    values.resize(row, 0.0);
+    let mut found = Statistics { tensors: 1, bytes: tensor.size, ..Statistics::NONE };
+    for bytes in data.chunks_exact(kind.row_bytes(row).max(1)) {
+        dequantize_row(kind, bytes, &mut values);
+        found.add(&values);
+    }
+    Ok(Some(found))
+}
+
+/// Logs for each type what weights of it the model has, and warns of tensors that hold what is no
+/// finite number.
+///
+/// # Errors
+/// [`Error::OutOfMemory`] if there is none for a row of weights.
+pub fn log_tensors(gguf: &Gguf<'_>) -> Result<(), Error> {
+    log::debug!("kernels: {}", kernels::name());
+    let weights = gguf.tensors().iter().map(TensorInfo::elements).fold(0, u64::saturating_add);
+    log::debug!("looking at {weights} weights, which takes a while if there are many");
+    let mut by_type = BTreeMap::new();
+    for tensor in gguf.tensors() {
+        let Some(found) = statistics(gguf, tensor)? else { continue };
+        if found.non_finite > 0 {
+            log::warn!(
+                "{} of the {} weights in `{}` are no finite numbers",
+                found.non_finite,
+                found.finite + found.non_finite,
+                tensor.name
+            );
+        }
+        by_type.entry(tensor.kind.name).or_insert(Statistics::NONE).join(found);
+    }
+    for (name, all) in by_type {
+        log::debug!(
+            "{name}: {} tensors, {} weights in {} bytes, from {} to {}, mean {:.3e}, {} not finite",
+            all.tensors,
+            all.finite + all.non_finite,
+            all.bytes,
+            all.least,
+            all.most,
+            all.mean(),
+            all.non_finite
+        );
+    }
+    Ok(())
+}
+
+/// The best tokens with their logits, the best first; those that are no numbers are left out.
+fn best(logits: &[f32]) -> impl Iterator<Item = (u32, f32)> {
+    let mut best = [(u32::MAX, f32::NEG_INFINITY); BEST];
+    for (token, &logit) in (0..).zip(logits) {
+        let place = best.partition_point(|&(_, other)| other >= logit);
+        if place < best.len() && !logit.is_nan() {
+            best[place..].rotate_right(1);
+            best[place] = (token, logit);
+        }
+    }
+    best.into_iter().filter(|&(token, _)| token != u32::MAX)
+}
+
+/// Logs the best tokens with their logits and texts, and how many logits are no finite numbers.
+pub fn log_best(logits: &[f32], tokenizer: &Tokenizer) {
+    let mut line = String::new();
+    let mut text = Vec::new();
+    for (token, logit) in best(logits) {
+        text.clear();
+        tokenizer.push_bytes(token, &mut text);
+        line += &alloc::format!("  {token} {:?} {logit:.3}", String::from_utf8_lossy(&text));
+    }
+    log::debug!("best:{line}");
+    let non_finite = logits.iter().filter(|logit| !logit.is_finite()).count();
+    if non_finite > 0 {
+        log::warn!("{non_finite} of {} logits are no finite numbers", logits.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::llm::gguf::build::Builder;
+
+    #[test]
+    fn weights_are_counted() {
+        let values = [0.5, f32::NAN, -2.0, f32::INFINITY, 3.0, 0.0];
+        let file = Builder::new().tensor_f32("a", &[3, 2], &values).build();
+        let gguf = Gguf::parse(&file).unwrap();
+        let found = statistics(&gguf, &gguf.tensors()[0]).unwrap().unwrap();
+        assert_eq!((found.least, found.most, found.mean()), (-2.0, 3.0, 0.375));
+        assert_eq!((found.finite, found.non_finite, found.bytes), (4, 2, 24));
+        let mut all = Statistics { tensors: 1, ..Statistics::NONE };
+        all.add(&[-5.0, 7.5]);
+        all.join(found);
+        assert_eq!((all.least, all.most, all.mean(), all.tensors), (-5.0, 7.5, 4.0 / 6.0, 2));
+    }
+
+    #[test]
+    fn the_best_come_first() {
+        let mut logits: Vec<f32> = (0..13).map(|i| (i * 7 % 13) as f32).collect();
+        logits[3] = f32::NAN;
+        logits[11] = f32::NEG_INFINITY;
+        let found: Vec<(u32, f32)> = best(&logits).collect();
+        let mut expected: Vec<(u32, f32)> =
+            (0..).zip(logits).filter(|(_, x)| x.is_finite()).collect();
+        expected.sort_by(|a, b| b.1.total_cmp(&a.1));
+        assert_eq!(found, expected[..BEST]);
+        let few: Vec<(u32, f32)> = best(&[f32::NAN, 1.0, f32::NEG_INFINITY]).collect();
+        assert_eq!(few, [(1, 1.0)]);
+    }
+}
