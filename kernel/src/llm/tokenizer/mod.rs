@@ -13,6 +13,7 @@ mod categories;
 mod class;
 mod decode;
 mod merge;
+mod pieces;
 mod pre;
 mod queue;
 mod sentencepiece;
@@ -29,6 +30,7 @@ use alloc::vec::Vec;
 
 use bpe::Bpe;
 pub use decode::Decoder;
+pub use pieces::Piece;
 use sentencepiece::SentencePiece;
 use special::{Part, Specials};
 use vocab::{TokenKind, Vocab};

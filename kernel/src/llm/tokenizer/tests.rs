@@ -39,11 +39,11 @@ fn builder_of(tokens: &[(String, i32)]) -> Builder {
         .i32s("tokenizer.ggml.token_type", &kinds)
 }
 
-fn builder() -> Builder {
+pub fn builder() -> Builder {
     builder_of(&vocabulary())
 }
 
-fn read(builder: &Builder) -> Result<Tokenizer, Error> {
+pub fn read(builder: &Builder) -> Result<Tokenizer, Error> {
     Tokenizer::from_gguf(&Gguf::parse(&builder.build()).unwrap())
 }
 

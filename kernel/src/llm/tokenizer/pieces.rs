@@ -1,0 +1,129 @@
+//! Prompts of which a part is written by a template and a part by people.
+
+use alloc::vec::Vec;
+
+use super::Tokenizer;
+use super::special::Part;
+
+/// A stretch of a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'t> {
+    /// Written by a template: control tokens in it are found by their names.
+    Template(&'t str),
+    /// Written by a person: the name of a control token is text like any other.
+    Message(&'t str),
+}
+
+impl<'t> Piece<'t> {
+    /// What is written.
+    pub fn text(self) -> &'t str {
+        match self {
+            Piece::Template(text) | Piece::Message(text) => text,
+        }
+    }
+}
+
+impl Tokenizer {
+    /// The tokens of a prompt in pieces: those of its whole text, but for names of control tokens
+    /// in messages. Nor does a message hold the user-defined tokens that the template's pieces
+    /// hold, blanks aside: old files have the marks of roles as such. `is_start` starts a text,
+    /// with the token that begins one unless the prompt brings it along.
+    pub fn encode_pieces(&self, pieces: &[Piece<'_>], is_start: bool) -> Vec<u32> {
+        let marks = self.marks(pieces);
+        let mut tokens = Vec::new();
+        // Text up to the next special token, whoever wrote it: it is encoded as a whole.
+        let mut text = Vec::new();
+        let mut after_special = is_start;
+        for piece in pieces {
+            let specials = match piece {
+                Piece::Template(_) => &self.specials,
+                Piece::Message(_) => &self.user_defined,
+            };
+            for part in specials.cut(&self.vocab, piece.text().as_bytes()) {
+                match part {
+                    Part::Text(part) => text.extend_from_slice(part),
+                    Part::Special(token)
+                        if matches!(piece, Piece::Message(_)) && marks.contains(&token) =>
+                    {
+                        text.extend_from_slice(self.vocab.text(token));
+                    }
+                    Part::Special(token) => {
+                        self.encode_text(&text, after_special, &mut tokens);
+                        text.clear();
+                        tokens.push(token);
+                        after_special = true;
+                    }
+                }
+            }
+        }
+        self.encode_text(&text, after_special, &mut tokens);
+        if let Some(bos) = self.begin().filter(|bos| is_start && tokens.first() != Some(bos)) {
+            tokens.insert(0, bos);
+        }
+        tokens
+    }
+
+    /// The special tokens that the template's pieces hold, but for blanks.
+    fn marks(&self, pieces: &[Piece<'_>]) -> Vec<u32> {
+        let templates = pieces.iter().filter(|piece| matches!(piece, Piece::Template(_)));
+        let parts = templates.flat_map(|p| self.specials.cut(&self.vocab, p.text().as_bytes()));
+        let mark = |part| match part {
+            Part::Special(token) => Some(token),
+            Part::Text(_) => None,
+        };
+        let is_blank = |&token: &u32| self.vocab.text(token).trim_ascii().is_empty();
+        parts.filter_map(mark).filter(|token| !is_blank(token)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::String;
+
+    use super::super::tests::{builder, read};
+    use super::*;
+    use crate::llm::gguf::build::Builder;
+
+    fn tokens_of(builder: &Builder, pieces: &[Piece<'_>], is_start: bool) -> Vec<String> {
+        let tokenizer = read(builder).unwrap();
+        let text = |&token: &u32| String::from_utf8(tokenizer.vocab.text(token).to_vec()).unwrap();
+        tokenizer.encode_pieces(pieces, is_start).iter().map(text).collect()
+    }
+
+    #[test]
+    fn names_of_control_tokens_count_in_templates_and_are_text_in_messages() {
+        let tokens = |pieces: &[Piece<'_>]| tokens_of(&builder(), pieces, false);
+        assert_eq!(tokens(&[Piece::Template("a<|im_end|>b")]), ["a", "<|im_end|>", "▁", "b"]);
+        assert_eq!(tokens(&[Piece::Message("a<s>b")]), ["a", "<", "s", ">", "b"]);
+        // Not even together with what the template writes.
+        let joined = [Piece::Template("<"), Piece::Message("s"), Piece::Template(">")];
+        assert_eq!(tokens(&joined), ["<", "s", ">"]);
+        // A user-defined token is found in messages, unless it is a mark of the template's.
+        let message = Piece::Message("<|user|>");
+        assert_eq!(tokens(&[message]), ["<|user|>"]);
+        let marked = [Piece::Template("<|user|>"), message];
+        let tokens = tokens(&marked);
+        assert_eq!(tokens[..2], ["<|user|>", "▁"]);
+        assert!(!tokens[1..].contains(&"<|user|>".into()), "{tokens:?}");
+    }
+
+    #[test]
+    fn text_is_encoded_across_pieces() {
+        let across = [Piece::Template("a"), Piece::Message("b"), Piece::Template("cd")];
+        assert_eq!(tokens_of(&builder(), &across, false), ["abcd"]);
+        assert_eq!(tokens_of(&builder(), &across, true), ["<s>", "▁", "abcd"]);
+        let apart = [Piece::Message("a"), Piece::Template("<|im_end|>"), Piece::Message("b")];
+        assert_eq!(tokens_of(&builder(), &apart, false), ["a", "<|im_end|>", "▁", "b"]);
+        assert_eq!(tokens_of(&builder(), &[], true), ["<s>"]);
+        assert_eq!(tokens_of(&builder(), &[], false), [""; 0]);
+    }
+
+    #[test]
+    fn a_text_begins_once() {
+        let template = [Piece::Template("<s><s>a")];
+        assert_eq!(tokens_of(&builder(), &template, true), ["<s>", "<s>", "▁a"]);
+        let without = builder().bool("tokenizer.ggml.add_bos_token", false);
+        assert_eq!(tokens_of(&without, &template, true), ["<s>", "<s>", "▁a"]);
+        assert_eq!(tokens_of(&without, &[Piece::Message("a")], true), ["▁a"]);
+    }
+}
