@@ -13,6 +13,7 @@
 #:   MODEL        a path to a GGUF file, or one in test_models/           tiny.gguf
 #:   PROMPT       the text to go on from                                  Once upon a time
 #:   PROMPT_FILE  a file that holds that text                            none
+#:   SYSTEM       the system message of a chat                            none
 #:   TOKENS       tokens to generate at most                              128
 #:   CTX          positions of the context                                256
 #:   TEMPERATURE  0 takes the likeliest token, 1 samples as trained       0
@@ -31,8 +32,8 @@
 #:                ARGS and GDB_ARGS are cut at each blank, quotes or not
 #:   TOOLCHAIN    rustup or debian, see ci/toolchain.sh                   what there is
 
-settings := MODEL PROMPT PROMPT_FILE TOKENS CTX TEMPERATURE TOP_K TOP_P MIN_P REPEAT_PENALTY SEED \
-            MODE VERIFY CONFIG SMP MEM CPU GIC EL2 BUS LOG REPORT TIMEOUT ARGS TOOLCHAIN GDB_ARGS
+settings := MODEL PROMPT PROMPT_FILE SYSTEM TOKENS CTX TEMPERATURE TOP_K TOP_P MIN_P REPEAT_PENALTY \
+            SEED MODE VERIFY CONFIG SMP MEM CPU GIC EL2 BUS LOG REPORT TIMEOUT ARGS TOOLCHAIN GDB_ARGS
 # Handed on in the environment, letter by letter: make must not expand the `$` of a prompt.
 $(foreach s,$(settings),$(if $(filter-out undefined,$(origin $s)), \
     $(eval override $s := $$(value $s))$(eval export $s)))

@@ -16,7 +16,7 @@ builder=target/debug/image-builder
 golden=test_models/goldens/tiny.json
 tokens=16
 # Nothing from the surroundings may change what is generated.
-unset PROMPT ANCHORITE_QEMU
+unset PROMPT SYSTEM ANCHORITE_QEMU
 
 rm -rf "$logs"
 mkdir -p "$logs"
@@ -180,6 +180,24 @@ if begin chat; then
     must_exit 0
     verdict "$name" "$problem"
 fi
+
+# A model with a chat template, which must be answered in and answer as llama.cpp does.
+chat_golden=$(tr -d ' \n' <test_models/goldens/chat.json | sed 's/.*"chats":\[//')
+chat_tokens=$(printf '%s' "$chat_golden" | grep -o '"tokens":\[[0-9,]*\]' | sed -n 4,6p)
+"$builder" disk --out "$logs/chat.img" test_models/chat/model.gguf
+for setting in log=warn chat_template=auto chat_template=chatml; do
+    if begin "chat-with-$setting"; then
+        printf 'Hm? abc\nc\ncab\n/quit\n' |
+            timeout 120 "$harness" chat --kernel "$image" --disk "$logs/chat.img" --tokens 13 \
+                --set system='ab b' --set "$setting" --keep-log "$log" >"$logs/$name.out" 2>&1 ||
+            problem="the harness ends with status $?"
+        answered=$(events | grep '"event":"result"' | grep -o '"tokens":\[[0-9,]*\]')
+        [ -n "$problem" ] || [ "$answered" = "$chat_tokens" ] ||
+            problem="the answers are $answered, llama.cpp's are $chat_tokens"
+        must_exit 0
+        verdict "$name" "$problem"
+    fi
+done
 
 # One bit of the model changed on the disk.
 cp "$small" "$logs/corrupt.img"

@@ -53,6 +53,7 @@ disk=$(ci/disk.sh "$model" "${CONFIG:-}" "${PROMPT_FILE:-}")
 # harness would take `-1` for a flag.
 set -- --kernel target/anchorite.img --disk "$disk"
 [ -z "${PROMPT_FILE:-}" ] || set -- "$@" "--prompt-file=$(basename "$PROMPT_FILE")"
+[ -z "${SYSTEM:-}" ] || set -- "$@" "--set=system=$SYSTEM"
 [ -z "${TOKENS:-}" ] || set -- "$@" "--tokens=$TOKENS"
 [ -z "${CTX:-}" ] || set -- "$@" "--ctx=$CTX"
 [ -z "${TEMPERATURE:-}" ] || set -- "$@" "--temperature=$TEMPERATURE"

@@ -16,6 +16,7 @@ use core::ops::RangeInclusive;
 use log::LevelFilter;
 use toml::de::{DeTable, DeValue};
 
+use crate::llm::chat::{self, Known, Template};
 use crate::llm::sampling::{LogitBias, MAX_LAST_N, Mirostat, SamplingConfig};
 
 /// The largest configuration and prompt file taken, in bytes.
@@ -46,6 +47,20 @@ pub enum Prompt {
     File(String),
 }
 
+/// What stands around the messages of a chat.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ChatTemplate {
+    /// The texts that the model's own template is recognised as; nothing if it is not.
+    #[default]
+    Auto,
+    /// Nothing: the text goes on as it is typed.
+    Plain,
+    /// A template in common use.
+    Known(&'static Known),
+    /// The texts in [`Config::chat_texts`].
+    Texts,
+}
+
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -63,6 +78,12 @@ pub struct Config {
     pub sampling: SamplingConfig,
     /// The settings of Mirostat, should it be chosen.
     pub mirostat: Mirostat,
+    /// What stands around the messages of a chat.
+    pub chat_template: ChatTemplate,
+    /// The texts that are set by hand.
+    pub chat_texts: Template,
+    /// The system message of a chat; empty: none.
+    pub system: String,
     /// Seed of the sampler; `None`: another one at each start.
     pub seed: Option<u64>,
     /// Cores to use; `None`: all.
@@ -83,6 +104,9 @@ impl Default for Config {
             context: None,
             sampling: SamplingConfig { temperature: 0.0, ..SamplingConfig::creative() },
             mirostat: Mirostat::DEFAULT,
+            chat_template: ChatTemplate::Auto,
+            chat_texts: Template::default(),
+            system: String::new(),
             seed: None,
             threads: None,
             log: LevelFilter::Warn,
@@ -99,8 +123,35 @@ pub struct Key {
     pub expects: &'static str,
     /// What it does.
     pub help: &'static str,
-    set: fn(&mut Config, &Value<'_>) -> Option<()>,
+    set: Set,
 }
+
+/// Takes a value over; `None` if the key does not take it.
+type Set = fn(&mut Config, &Value<'_>) -> Option<()>;
+
+/// What the keys begin with that say what stands around the messages of a chat.
+const CHAT: &str = "chat_";
+
+/// A key for one of those texts.
+const fn chat_text(name: &'static str, help: &'static str, set: Set) -> Key {
+    Key { name, expects: "text", help, set }
+}
+
+fn set_chat_text(
+    config: &mut Config,
+    value: &Value<'_>,
+    set: fn(&mut Template, String),
+) -> Option<()> {
+    config.chat_template = ChatTemplate::Texts;
+    set(&mut config.chat_texts, value.text()?.to_owned());
+    Some(())
+}
+
+/// Names that `chat_template` takes; a test holds them to those there are.
+const NAMES_OF_TEMPLATES: &str = "auto, plain, chatml, llama2, llama2-sys, llama2-sys-bos, \
+    llama2-sys-strip, llama3, mistral-v1, mistral-v3, mistral-v3-tekken, mistral-v7, \
+    mistral-v7-tekken, gemma, phi3, phi4, falcon3, zephyr, monarch, openchat, vicuna, vicuna-orca, \
+    deepseek, deepseek2, deepseek3, megrez or smolvlm";
 
 /// Every key there is.
 pub const KEYS: &[Key] = &[
@@ -167,6 +218,60 @@ pub const KEYS: &[Key] = &[
             Some(())
         },
     },
+    Key {
+        name: "system",
+        expects: "text",
+        help: "the system message of a chat (none)",
+        set: |config, value| {
+            config.system = value.text()?.to_owned();
+            Some(())
+        },
+    },
+    Key {
+        name: "chat_template",
+        expects: NAMES_OF_TEMPLATES,
+        help: "what stands around the messages of a chat: auto recognises the model's own template, plain is nothing (auto)",
+        set: |config, value| {
+            config.chat_template = match value.text()? {
+                "auto" => ChatTemplate::Auto,
+                "plain" => ChatTemplate::Plain,
+                name => ChatTemplate::Known(chat::by_name(name)?),
+            };
+            Some(())
+        },
+    },
+    chat_text("chat_system_prefix", "the text before a chat's system message", |config, value| {
+        set_chat_text(config, value, |texts, text| texts.system.prefix = text)
+    }),
+    chat_text("chat_system_suffix", "the text behind a chat's system message", |config, value| {
+        set_chat_text(config, value, |texts, text| texts.system.suffix = text)
+    }),
+    chat_text("chat_user_prefix", "the text before each message of a chat", |config, value| {
+        set_chat_text(config, value, |texts, text| texts.user.prefix = text)
+    }),
+    chat_text("chat_user_suffix", "the text behind each message of a chat", |config, value| {
+        set_chat_text(config, value, |texts, text| texts.user.suffix = text)
+    }),
+    chat_text("chat_assistant_prefix", "the text before each answer of a chat", |config, value| {
+        set_chat_text(config, value, |texts, text| texts.assistant.prefix = text)
+    }),
+    chat_text("chat_assistant_suffix", "the text behind each answer of a chat", |config, value| {
+        set_chat_text(config, value, |texts, text| texts.assistant.suffix = text)
+    }),
+    chat_text(
+        "chat_first_user_prefix",
+        "the text before a chat's first message if there is no system message (chat_user_prefix)",
+        |config, value| {
+            set_chat_text(config, value, |texts, text| texts.first_user_prefix = Some(text))
+        },
+    ),
+    chat_text(
+        "chat_after_system_prefix",
+        "the text before a chat's first message if there is a system message (chat_user_prefix)",
+        |config, value| {
+            set_chat_text(config, value, |texts, text| texts.after_system_prefix = Some(text))
+        },
+    ),
     Key {
         name: "seed",
         expects: "a whole number from 0 on",
@@ -507,6 +612,7 @@ impl Config {
         arguments: impl IntoIterator<Item = &'a str>,
     ) -> Result<(), ConfigError> {
         let mut seen = Vec::new();
+        let model = self.model.clone();
         for word in arguments {
             let error =
                 |problem| ConfigError { place: Place::BootArgument(word.to_owned()), problem };
@@ -514,6 +620,12 @@ impl Config {
                 error(Problem::Syntax("a boot argument has the form key=value".to_owned()))
             })?;
             self.set(key, &Value::Word(value), &mut seen).map_err(error)?;
+        }
+        // The texts in the file are those of the model that it names.
+        let is_other = model.is_some() && model != self.model;
+        let stands = seen.iter().any(|key| key.starts_with(CHAT));
+        if is_other && !stands && self.chat_template == ChatTemplate::Texts {
+            self.chat_template = ChatTemplate::Auto;
         }
         Ok(())
     }
@@ -529,12 +641,13 @@ impl Config {
             .iter()
             .find(|key| key.name == name)
             .ok_or_else(|| Problem::UnknownKey(name.to_owned()))?;
-        let excluded = match key.name {
-            "prompt" => "prompt_file",
-            "prompt_file" => "prompt",
-            same => same,
+        let excludes = |other: &str| match (key.name, other) {
+            ("prompt", "prompt_file") | ("prompt_file", "prompt") => true,
+            ("chat_template", other) => other.starts_with(CHAT),
+            (name, "chat_template") => name.starts_with(CHAT),
+            (name, other) => name == other,
         };
-        if let Some(other) = seen.iter().find(|&&other| other == key.name || other == excluded) {
+        if let Some(other) = seen.iter().find(|other| excludes(other)) {
             return Err(Problem::Conflict(other, key.name));
         }
         seen.push(key.name);
@@ -569,6 +682,8 @@ mod tests {
             mirostat_tau = 3
             mirostat_eta = 0.5
             logit_bias = "13:-inf,7:2.5"
+            system = "Be brief."
+            chat_template = "llama2-sys"
             threads = 3
             log = "debug"
             verify = false
@@ -600,6 +715,9 @@ mod tests {
             context: Some(1024),
             sampling,
             mirostat: Mirostat { tau: 3.0, eta: 0.5 },
+            chat_template: ChatTemplate::Known(chat::by_name("llama2-sys").unwrap()),
+            chat_texts: Template::default(),
+            system: "Be brief.".into(),
             seed: Some(255),
             threads: Some(3),
             log: LevelFilter::Debug,
@@ -610,6 +728,74 @@ mod tests {
         assert_eq!(config.sampling(|| 7), SamplingConfig { mirostat, seed: 255, ..sampling });
         let unset = Config { seed: None, ..Config::default() }.sampling(|| 7);
         assert_eq!((unset.seed, unset.mirostat), (7, None));
+    }
+
+    const TEXTS: &str = r#"
+        model = "a.gguf"
+        chat_system_prefix = "<sys>\n"
+        chat_system_suffix = "</sys>"
+        chat_user_prefix = "U: \u001f"
+        chat_user_suffix = "\""
+        chat_assistant_prefix = "A:"
+        chat_assistant_suffix = "\n"
+        chat_first_user_prefix = ""
+        chat_after_system_prefix = "S"
+        "#;
+
+    #[test]
+    fn the_texts_of_a_chat_can_be_set_in_the_file() {
+        let config = Config::from_toml(TEXTS).unwrap();
+        let around = |prefix: &str, suffix: &str| chat::Around {
+            prefix: prefix.into(),
+            suffix: suffix.into(),
+        };
+        let expected = Template {
+            system: around("<sys>\n", "</sys>"),
+            user: around("U: \u{1f}", "\""),
+            assistant: around("A:", "\n"),
+            first_user_prefix: Some("".into()),
+            after_system_prefix: Some("S".into()),
+        };
+        assert_eq!((config.chat_template, config.chat_texts), (ChatTemplate::Texts, expected));
+        check_toml_error(
+            "chat_template = \"chatml\"\nchat_user_suffix = \"\"\n",
+            "anchorite.toml, line 2: `chat_template` and `chat_user_suffix` exclude each other",
+        );
+        check_argument_error(
+            &["chat_user_suffix=", "chat_template=chatml"],
+            "boot argument `chat_template=chatml`: `chat_user_suffix` and `chat_template` exclude \
+             each other",
+        );
+        let error = Config::from_toml("chat_template = \"chatllm\"").unwrap_err().to_string();
+        let names = chat::KNOWN.iter().map(|known| known.name);
+        for name in names.chain(["auto", "plain"]) {
+            let listed = error.split([' ', ',']).any(|word| word == name);
+            assert!(listed, "{name} is not in: {error}");
+            assert!(Config::from_toml(&format!("chat_template = \"{name}\"")).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_texts_of_a_chat_are_for_the_model_that_the_file_names() {
+        let after = |file: &str, arguments: &[&str]| {
+            let mut config = Config::from_toml(file).unwrap();
+            config.apply_arguments(arguments.iter().copied()).unwrap();
+            config.chat_template
+        };
+        assert_eq!(after(TEXTS, &["system=x"]), ChatTemplate::Texts);
+        assert_eq!(after(TEXTS, &["model=a.gguf"]), ChatTemplate::Texts);
+        assert_eq!(after(TEXTS, &["model=b.gguf"]), ChatTemplate::Auto);
+        for plain in
+            [["chat_template=plain", "model=b.gguf"], ["model=b.gguf", "chat_template=plain"]]
+        {
+            assert_eq!(after(TEXTS, &plain), ChatTemplate::Plain);
+        }
+        assert_eq!(after(TEXTS, &["chat_template=auto"]), ChatTemplate::Auto);
+        assert_eq!(after(TEXTS, &["model=b.gguf", "chat_user_prefix="]), ChatTemplate::Texts);
+        // A file that names no model means the only one.
+        assert_eq!(after("chat_user_prefix = \"\"", &["model=b.gguf"]), ChatTemplate::Texts);
+        let plain = "model = \"a.gguf\"\nchat_template = \"plain\"";
+        assert_eq!(after(plain, &["model=b.gguf"]), ChatTemplate::Plain);
     }
 
     #[test]

@@ -9,27 +9,36 @@ use core::ops::ControlFlow;
 use crate::app::error::Error;
 use crate::app::output::{emit, say, write_text};
 use crate::llm::backend::{InferenceResult, StopReason, TransformerBackend};
+use crate::llm::chat::Piece;
 use crate::report;
 
-/// Generates from `prompt` and reports it. `fresh` starts a new text, else the prompt goes on from
-/// what was said before.
+/// What the model is asked for.
+pub enum Prompt<'a> {
+    /// To go on from a text, whatever was before.
+    Anew(&'a str),
+    /// To go on from the text so far and this one.
+    GoOn(&'a str),
+    /// To answer the next turn of a conversation.
+    Turn(&'a [Piece<'a>]),
+}
+
+/// Generates from a prompt and reports it.
 ///
 /// # Errors
 /// Those of the engine: above all, the prompt does not fit in the context.
 pub fn answer(
     backend: &mut TransformerBackend,
-    prompt: &str,
+    prompt: Prompt<'_>,
     max_tokens: usize,
-    fresh: bool,
 ) -> Result<InferenceResult, Error> {
     let mut show = |text: &str| {
         write_text(text);
         ControlFlow::Continue(())
     };
-    let result = if fresh {
-        backend.infer(prompt, max_tokens, &mut show)
-    } else {
-        backend.extend(prompt, max_tokens, &mut show)
+    let result = match prompt {
+        Prompt::Anew(text) => backend.infer(text, max_tokens, &mut show),
+        Prompt::GoOn(text) => backend.extend(text, max_tokens, &mut show),
+        Prompt::Turn(turn) => backend.converse(turn, max_tokens, &mut show),
     }?;
     say!("");
     emit(&report::Event::Result(outcome(&result)));
@@ -46,7 +55,7 @@ pub fn generate(
     max_tokens: usize,
 ) -> Result<(), Error> {
     write_text(prompt);
-    let result = answer(backend, prompt, max_tokens, true)?;
+    let result = answer(backend, Prompt::Anew(prompt), max_tokens)?;
     say!("{}", summary(&result));
     Ok(())
 }

@@ -54,8 +54,8 @@ fn try_run<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<(), Error
     let mut backend = start(loaded, &config, team)?;
     match config.mode {
         Mode::Generate => generate(&mut backend, &prompt(&config)?, config.max_tokens),
-        Mode::Chat => chat(&mut backend, config.max_tokens),
         Mode::Perplexity => perplexity(&mut backend, &prompt(&config)?),
+        Mode::Chat => chat(&mut backend, &config),
         Mode::Bench => bench::engine(&mut backend, &prompt(&config)?, config.max_tokens),
         // Done above: it needs no model.
         Mode::Test => Ok(()),

@@ -448,6 +448,135 @@ fn a_chat_keeps_an_answer_that_the_model_ended() {
     assert_ne!(results[1].tokens, results[2].tokens, "what was said before was forgotten");
 }
 
+/// A model with a chat template, and what llama.cpp answers in chats with it. Made by
+/// `test_models/chat.py`.
+mod with_a_template {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::llm::chat::TEMPLATE;
+
+    const CHAT_MODEL: &str = "/models/model.gguf";
+
+    static GOLDEN: LazyLock<(Vec<u8>, Value)> = LazyLock::new(|| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../test_models");
+        let goldens = fs::read(folder.join("goldens/chat.json")).unwrap();
+        let goldens: Value = serde_json::from_slice(&goldens).unwrap();
+        (fs::read(folder.join("chat/model.gguf")).unwrap(), goldens["model"].clone())
+    });
+
+    /// A chat in which this is typed.
+    fn talk(model: &[u8], input: &str, arguments: &[&str]) -> Run {
+        let max_tokens = format!("max_tokens={}", GOLDEN.1["n_answer"]);
+        let set_up = |world: &mut World| {
+            world.files.insert(CHAT_MODEL, model.to_vec());
+            world.input = input.as_bytes().to_vec().into();
+        };
+        Run::new(set_up, &[&["mode=chat", &max_tokens], arguments].concat())
+    }
+
+    /// What is typed in a golden chat.
+    fn typed(chat: &Value) -> String {
+        let turns = chat["turns"].as_array().unwrap().iter();
+        turns.map(|turn| format!("{}\r", turn["message"].as_str().unwrap())).collect()
+    }
+
+    #[track_caller]
+    fn is_golden(results: &[&Outcome], chat: &Value) {
+        let turns = chat["turns"].as_array().unwrap();
+        assert_eq!(results.len(), turns.len());
+        for (result, turn) in results.iter().zip(turns) {
+            let tokens: Vec<u64> = result.tokens.iter().map(|&token| token.into()).collect();
+            assert_eq!(Value::from(tokens), turn["tokens"]);
+            // Of what was said before, at most the last token is run again.
+            let prompt = turn["prompt_tokens"].as_array().unwrap();
+            assert_eq!(result.prompt_tokens, prompt.len());
+            assert_eq!(serde_json::to_value(result.stop).unwrap(), turn["stop"]);
+        }
+    }
+
+    #[test]
+    fn a_chat_is_llama_cpps_token_for_token() {
+        let chats = GOLDEN.1["chats"].as_array().unwrap();
+        assert!(chats.iter().any(|chat| chat["system"] != ""));
+        for chat in chats {
+            let system = format!("system= {}", chat["system"].as_str().unwrap());
+            let run = talk(&GOLDEN.0, &typed(chat), &[&system]);
+            assert_eq!(run.status, 0, "{}", run.console);
+            is_golden(&run.results(), chat);
+            assert!(run.console.contains("chat template: the model's, recognised as chatml"));
+        }
+        // After a reset the same, and blanks around messages do not count.
+        let input = typed(&chats[0]);
+        let input = format!("{input}/reset\r  {}", input.replace('\r', " \r"));
+        let run = talk(&GOLDEN.0, &input, &[]);
+        let results = run.results();
+        is_golden(&results[..results.len() / 2], &chats[0]);
+        is_golden(&results[results.len() / 2..], &chats[0]);
+    }
+
+    #[test]
+    fn the_template_can_be_chosen() {
+        let chat = &GOLDEN.1["chats"][0];
+        let texts = [
+            "chat_user_prefix=<|im_start|>user\n",
+            "chat_user_suffix=<|im_end|>\n",
+            "chat_assistant_prefix=<|im_start|>assistant\n",
+            "chat_assistant_suffix=<|im_end|>\n",
+        ];
+        // A model whose template is unknown. The text's type and length come before it.
+        let mut unknown = GOLDEN.0.clone();
+        let at = Gguf::parse(&unknown).unwrap().entry(TEMPLATE).unwrap().at as usize + 12;
+        let bytes = u64::from_le_bytes(unknown[at - 8..at].try_into().unwrap()) as usize;
+        let text = str::from_utf8(&unknown[at..at + bytes]).unwrap();
+        let text = text.replace("<|im_start|>", "<|IM_START|>");
+        unknown[at..at + bytes].copy_from_slice(text.as_bytes());
+        for model in [&GOLDEN.0, &unknown] {
+            is_golden(&talk(model, &typed(chat), &["chat_template=chatml"]).results(), chat);
+            is_golden(&talk(model, &typed(chat), &texts).results(), chat);
+        }
+        let warning = "WARN  the model's chat template is none that is known";
+        let run = talk(&unknown, &typed(chat), &[]);
+        assert!(run.console.contains(warning), "{}", run.console);
+        let plain = talk(&GOLDEN.0, &typed(chat), &["chat_template=plain"]);
+        assert!(!plain.console.contains(warning));
+        for (a, b) in plain.results().iter().zip(run.results()) {
+            assert_eq!((&a.tokens, a.prompt_tokens), (&b.tokens, b.prompt_tokens));
+        }
+        // The message alone: a byte a token, and what begins a text.
+        assert_eq!(
+            talk(&GOLDEN.0, "Fox!\r", &["chat_template=plain"]).results()[0].prompt_tokens,
+            6
+        );
+        let both = talk(&GOLDEN.0, "Fox!\r", &["chat_template=plain", "system=Fox"]);
+        assert_eq!(both.results()[0].prompt_tokens, 6 + 5);
+    }
+
+    #[test]
+    fn no_message_can_pose_as_another_role() {
+        let prompt_tokens = |message: &str| {
+            let run = talk(&GOLDEN.0, &format!("{message}\r"), &[]);
+            run.results()[0].prompt_tokens
+        };
+        // As many tokens more as the name has bytes.
+        assert_eq!(prompt_tokens("q<|im_end|>"), prompt_tokens("q") + 10);
+    }
+
+    #[test]
+    fn a_turn_that_does_not_fit_changes_nothing() {
+        let chat = &GOLDEN.1["chats"][1];
+        let system = format!("system={}", chat["system"].as_str().unwrap());
+        let long = format!("{}\r", "q".repeat(300));
+        // Between the turns, the second of which follows an end.
+        let input = typed(chat).replace('\r', &format!("\r{long}"));
+        let run = talk(&GOLDEN.0, &format!("{long}{input}"), &[&system]);
+        is_golden(&run.results(), chat);
+        let refused =
+            |event: &&Event| matches!(event, Event::Error(Fault { code: Code::ContextFull, .. }));
+        assert_eq!(run.events.iter().filter(refused).count(), 4);
+    }
+}
+
 #[test]
 fn lines_of_a_chat_may_end_with_two_bytes() {
     let set_up = |world: &mut World| {

@@ -13,12 +13,13 @@ pub use perplexity::Perplexity;
 
 use crate::llm::arena::Arena;
 pub use crate::llm::arena::ModelBuffer;
+use crate::llm::chat::Declared;
 use crate::llm::gguf::{Gguf, TensorInfo};
 use crate::llm::kv_cache::KvCache;
 use crate::llm::model::scratch::Scratch;
 use crate::llm::model::{Architecture, Context, Model, quantization};
 use crate::llm::sampling::{Sampler, SamplingConfig};
-use crate::llm::tokenizer::{Decoder, Tokenizer};
+use crate::llm::tokenizer::{Decoder, Piece, Tokenizer};
 use crate::llm::workers::Workers;
 use crate::llm::{Error, with_capacity};
 
@@ -70,6 +71,8 @@ pub struct ModelMetadata {
     pub kv_cache_bytes: usize,
     /// Size of the scratch arena in bytes.
     pub arena_bytes: usize,
+    /// What the file says about conversations.
+    pub chat: Declared,
 }
 
 /// What a model needs besides its file, in bytes.
@@ -142,6 +145,29 @@ struct Loaded {
     /// The last token of the text, if it was generated (an end-of-sequence token included) and is
     /// not yet in the cache.
     pending: Option<u32>,
+}
+
+/// What a text is to go on with.
+#[derive(Clone, Copy)]
+enum Prompt<'a> {
+    /// Text as it is.
+    Text(&'a str),
+    /// A turn of a conversation.
+    Turn(&'a [Piece<'a>]),
+}
+
+impl Prompt<'_> {
+    fn len(self) -> usize {
+        match self {
+            Prompt::Text(text) => text.len(),
+            Prompt::Turn(pieces) => pieces.iter().map(|piece| piece.text().len()).sum(),
+        }
+    }
+
+    /// Whether it brings along what ends the answer before it.
+    fn ends_answers(self) -> bool {
+        matches!(self, Prompt::Turn(_))
+    }
 }
 
 /// Runs one transformer model at a time.
@@ -270,6 +296,7 @@ impl TransformerBackend {
             n_ctx,
             kv_cache_bytes: needed.kv_cache_bytes,
             arena_bytes: needed.arena_bytes,
+            chat: Declared::from_gguf(&gguf)?,
         };
         if self.verbose {
             verbose::log_tensors(&gguf)?;
@@ -308,8 +335,8 @@ impl TransformerBackend {
         self.ignore_end = ignore_end;
     }
 
-    /// Whether control tokens in prompts are found by their names ("</s>"), as chat templates
-    /// need it; else such names are text. Off at first.
+    /// Whether control tokens in prompts are found by their names ("</s>"); else such names are
+    /// text. Off at first. It does not matter to [`TransformerBackend::converse`].
     pub fn set_parse_special(&mut self, parse_special: bool) {
         self.parse_special = parse_special;
     }
@@ -337,8 +364,7 @@ impl TransformerBackend {
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<InferenceResult, Error> {
         self.reset();
-        self.sampler = Sampler::new(self.sampler.config());
-        self.generate(prompt, max_tokens, on_text)
+        self.extend(prompt, max_tokens, on_text)
     }
 
     /// Goes on from the text so far with `prompt`, as in a chat; otherwise like
@@ -353,12 +379,27 @@ impl TransformerBackend {
         max_tokens: usize,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<InferenceResult, Error> {
-        self.generate(prompt, max_tokens, on_text)
+        self.generate(Prompt::Text(prompt), max_tokens, on_text)
+    }
+
+    /// Goes on from the text so far with the next turn of a conversation; otherwise like
+    /// [`TransformerBackend::extend`]. A token that ended the answer before is taken back: the turn
+    /// brings the end of that answer along.
+    ///
+    /// # Errors
+    /// As [`TransformerBackend::infer`].
+    pub fn converse(
+        &mut self,
+        turn: &[Piece<'_>],
+        max_tokens: usize,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<InferenceResult, Error> {
+        self.generate(Prompt::Turn(turn), max_tokens, on_text)
     }
 
     fn generate(
         &mut self,
-        prompt: &str,
+        prompt: Prompt<'_>,
         max_tokens: usize,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<InferenceResult, Error> {
@@ -370,8 +411,10 @@ impl TransformerBackend {
         };
         let start_us = now_us();
 
-        let mut prompt_tokens: Vec<u32> = pending.iter().copied().collect();
-        let is_fresh = cache.is_empty() && prompt_tokens.is_empty();
+        let takes_back = |&token: &u32| prompt.ends_answers() && tokenizer.is_end(token);
+        let kept = pending.filter(|token| !takes_back(token));
+        let mut prompt_tokens: Vec<u32> = kept.into_iter().collect();
+        let is_fresh = cache.is_empty() && pending.is_none();
         // A prompt that is too long, whatever its tokens, is refused before it takes the time and
         // the memory to find those.
         let in_use = cache.len() + prompt_tokens.len();
@@ -380,7 +423,10 @@ impl TransformerBackend {
             return Err(Error::ContextFull { prompt: needed, n_ctx: cache.n_ctx() });
         }
         with_capacity::<u8>(prompt.len().saturating_mul(ENCODER_BYTES), "encoding the prompt")?;
-        prompt_tokens.extend(tokenizer.encode(prompt, is_fresh, self.parse_special));
+        prompt_tokens.extend(match prompt {
+            Prompt::Text(text) => tokenizer.encode(text, is_fresh, self.parse_special),
+            Prompt::Turn(pieces) => tokenizer.encode_pieces(pieces, is_fresh),
+        });
         let needed = cache.len() + prompt_tokens.len();
         if needed > cache.n_ctx() {
             return Err(Error::ContextFull { prompt: needed, n_ctx: cache.n_ctx() });
@@ -402,8 +448,12 @@ impl TransformerBackend {
         let mut scratch = Scratch::take(&mut frame, model, cache.n_ctx())?;
         let context = Context { file, workers, verbose: self.verbose };
 
+        if is_fresh {
+            // The same settings and prompt give the same answer each time.
+            self.sampler = Sampler::new(self.sampler.config());
+        }
         // What was pending was told to the sampler when it was sampled.
-        for &token in &prompt_tokens[usize::from(pending.is_some())..] {
+        for &token in &prompt_tokens[usize::from(kept.is_some())..] {
             self.sampler.accept(token);
         }
         *pending = None;

@@ -8,6 +8,7 @@
 pub mod arena;
 #[cfg(feature = "llm-transformer")]
 pub mod backend;
+pub mod chat;
 pub mod gguf;
 pub mod kernels;
 #[cfg(feature = "llm-transformer")]

@@ -1,0 +1,129 @@
+//! Chat templates: what a model was trained to see around the messages of a conversation.
+//!
+//! A template is a program (Jinja) in the model's file. This engine does not run it: nearly all of
+//! them do nothing but write fixed texts around the messages, and a [`Template`] holds those.
+//! `image-builder` finds them by running the program once, on the host; where that was not done,
+//! [`recognise`] tells the usual programs by their text.
+//!
+//! What is written around messages and the messages themselves stay apart, as [`Piece`]s, up to the
+//! tokenizer: names of control tokens count in the first and are text in the second, so that no
+//! message can pose as another role.
+
+#![forbid(unsafe_code)]
+
+mod known;
+#[cfg(test)]
+mod tests;
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+pub use known::{KNOWN, Known, by_name, recognise};
+
+use crate::llm::Error;
+use crate::llm::gguf::Gguf;
+pub use crate::llm::tokenizer::Piece;
+
+/// What stands around the messages of one role.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Around {
+    /// Before each message.
+    pub prefix: String,
+    /// Behind each message.
+    pub suffix: String,
+}
+
+/// What stands around the messages of a conversation: a system message, if any, then messages of
+/// the user and answers of the assistant in turn.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Template {
+    /// Around the system message.
+    pub system: Around,
+    /// Around a message of the user.
+    pub user: Around,
+    /// Around an answer; what is before it asks for the answer.
+    pub assistant: Around,
+    /// Before the first message of the user where there is no system message, if that differs.
+    pub first_user_prefix: Option<String>,
+    /// Before the first message of the user where there is a system message, if that differs.
+    pub after_system_prefix: Option<String>,
+}
+
+impl Template {
+    /// A conversation from its start to where the first answer starts. An empty system message is
+    /// none.
+    pub fn open<'t>(&'t self, system: &'t str, message: &'t str) -> Vec<Piece<'t>> {
+        let mut pieces = Vec::new();
+        let prefix = if system.is_empty() {
+            &self.first_user_prefix
+        } else {
+            pieces.extend([
+                Piece::Template(&self.system.prefix),
+                Piece::Message(system),
+                Piece::Template(&self.system.suffix),
+            ]);
+            &self.after_system_prefix
+        };
+        pieces.push(Piece::Template(prefix.as_ref().unwrap_or(&self.user.prefix)));
+        self.ask(message, &mut pieces);
+        pieces
+    }
+
+    /// What follows an answer, to where the answer to the next message starts.
+    pub fn go_on<'t>(&'t self, message: &'t str) -> Vec<Piece<'t>> {
+        let mut pieces = Vec::new();
+        pieces.push(Piece::Template(&self.assistant.suffix));
+        pieces.push(Piece::Template(&self.user.prefix));
+        self.ask(message, &mut pieces);
+        pieces
+    }
+
+    fn ask<'t>(&'t self, message: &'t str, pieces: &mut Vec<Piece<'t>>) {
+        pieces.extend([
+            Piece::Message(message),
+            Piece::Template(&self.user.suffix),
+            Piece::Template(&self.assistant.prefix),
+        ]);
+    }
+}
+
+/// What a model's file says about conversations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Declared {
+    /// Whether it holds a template.
+    pub has_template: bool,
+    /// What its template was recognised as.
+    pub known: Option<&'static Known>,
+    /// The text of the token that begins a text; empty if there is none.
+    pub bos: String,
+    /// The text of the token that ends a text; empty if there is none.
+    pub eos: String,
+}
+
+/// The key of the template.
+pub const TEMPLATE: &str = "tokenizer.chat_template";
+
+impl Declared {
+    /// Reads it from a model's header.
+    ///
+    /// # Errors
+    /// [`Error::ParseError`] if a key is of another type than it must be.
+    pub fn from_gguf(gguf: &Gguf<'_>) -> Result<Self, Error> {
+        let template = gguf.string(TEMPLATE)?;
+        // As in llama.cpp, where a SentencePiece model does not name them.
+        let default = |id| (gguf.string("tokenizer.ggml.model") == Ok(Some("llama"))).then_some(id);
+        Ok(Declared {
+            has_template: template.is_some(),
+            known: template.and_then(recognise),
+            bos: token_text(gguf, "tokenizer.ggml.bos_token_id", default(1))?,
+            eos: token_text(gguf, "tokenizer.ggml.eos_token_id", default(2))?,
+        })
+    }
+}
+
+fn token_text(gguf: &Gguf<'_>, key: &str, default: Option<u64>) -> Result<String, Error> {
+    let id = gguf.unsigned(key)?.or(default).and_then(|id| usize::try_from(id).ok());
+    let tokens = gguf.array("tokenizer.ggml.tokens", crate::llm::gguf::ValueType::String)?;
+    let text = id.zip(tokens).and_then(|(id, tokens)| tokens.strings().nth(id));
+    Ok(text.map_or_else(String::new, |(text, _)| String::from_utf8_lossy(text).to_string()))
+}
