@@ -867,7 +867,7 @@ mod tests {
         );
         check_toml_error(
             "mode = \"dance\"",
-            "anchorite.toml, line 1: `mode` takes generate, chat, bench or test",
+            "anchorite.toml, line 1: `mode` takes generate, chat, perplexity, bench or test",
         );
         check_toml_error(
             "verify = \"true\"",
