@@ -52,6 +52,10 @@ fn nothing_is_allocated_while_tokens_are_generated() {
         repeat_penalty: 1.1,
         frequency_penalty: 0.1,
         presence_penalty: 0.1,
+        dry_multiplier: 0.8,
+        dry_penalty_last_n: 23,
+        top_n_sigma: 3.0,
+        xtc_probability: 0.5,
         top_k: 101,
         typical_p: 0.98,
         ..SamplingConfig::creative()

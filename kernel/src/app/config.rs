@@ -17,7 +17,9 @@ use log::LevelFilter;
 use toml::de::{DeTable, DeValue};
 
 use crate::llm::chat::{self, Known, Template};
-use crate::llm::sampling::{LogitBias, MAX_LAST_N, Mirostat, SamplingConfig};
+use crate::llm::sampling::{
+    DEFAULT_BREAKERS, LogitBias, MAX_BREAKER_BYTES, MAX_LAST_N, Mirostat, SamplingConfig,
+};
 
 /// The largest configuration and prompt file taken, in bytes.
 pub const MAX_TEXT: usize = 4 << 20;
@@ -76,6 +78,8 @@ pub struct Config {
     pub context: Option<usize>,
     /// How tokens are chosen, but for the seed.
     pub sampling: SamplingConfig,
+    /// What ends a repetition for DRY.
+    pub dry_breakers: Vec<String>,
     /// The settings of Mirostat, should it be chosen.
     pub mirostat: Mirostat,
     /// What stands around the messages of a chat.
@@ -103,6 +107,7 @@ impl Default for Config {
             max_tokens: 128,
             context: None,
             sampling: SamplingConfig { temperature: 0.0, ..SamplingConfig::creative() },
+            dry_breakers: DEFAULT_BREAKERS.map(String::from).into(),
             mirostat: Mirostat::DEFAULT,
             chat_template: ChatTemplate::Auto,
             chat_texts: Template::default(),
@@ -363,9 +368,81 @@ pub const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "dry_multiplier",
+        expects: "a number from 0 to 1000",
+        help: "DRY: how much less likely a token gets that goes on with a repetition; 0: not at all (0)",
+        set: |config, value| {
+            config.sampling.dry_multiplier = value.number(0.0..=1000.0)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "dry_base",
+        expects: "a number from 1 to 1000",
+        help: "DRY: by what that grows with each token repeated (1.75)",
+        set: |config, value| {
+            config.sampling.dry_base = value.number(1.0..=1000.0)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "dry_allowed_length",
+        expects: "a whole number from 0 to 4096",
+        help: "DRY: tokens that may be repeated (2)",
+        set: |config, value| {
+            config.sampling.dry_allowed_length = value.integer(0..=MAX_LAST_N as u64)? as usize;
+            Some(())
+        },
+    },
+    Key {
+        name: "dry_penalty_last_n",
+        expects: "a whole number from 0 to 4096",
+        help: "DRY: how many of the last tokens are searched for repetitions (64)",
+        set: |config, value| {
+            config.sampling.dry_penalty_last_n = value.integer(0..=MAX_LAST_N as u64)? as usize;
+            Some(())
+        },
+    },
+    Key {
+        name: "dry_sequence_breakers",
+        expects: "a list of texts, each of 1 to 40 bytes: [\"\\n\", \":\"]",
+        help: "DRY: what ends a repetition ([\"\\n\", \":\", \"\\\"\", \"*\"])",
+        set: |config, value| {
+            config.dry_breakers = value.texts(1..=MAX_BREAKER_BYTES)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "top_n_sigma",
+        expects: "a number from 0 to 100",
+        help: "keep the tokens whose logits are at most so many standard deviations below the largest; 0: all (0)",
+        set: |config, value| {
+            config.sampling.top_n_sigma = value.number(0.0..=100.0)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "xtc_probability",
+        expects: "a number from 0 to 1",
+        help: "XTC: how often likely tokens are left out (0)",
+        set: |config, value| {
+            config.sampling.xtc_probability = value.number(0.0..=1.0)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "xtc_threshold",
+        expects: "a number from 0 to 1",
+        help: "XTC: leave out the tokens of at least this probability but for the least probable of them (0.1)",
+        set: |config, value| {
+            config.sampling.xtc_threshold = value.number(0.0..=1.0)?;
+            Some(())
+        },
+    },
+    Key {
         name: "mirostat",
         expects: "0 or 2",
-        help: "2: keep the surprise of the text near a target, in place of top_k, typical_p, top_p and min_p (0)",
+        help: "2: keep the surprise of the text near a target, in place of all but temperature and logit_bias (0)",
         set: |config, value| {
             let chosen = value.integer(0..=2).filter(|&version| version != 1)? == 2;
             config.sampling.mirostat = chosen.then_some(Mirostat::DEFAULT);
@@ -451,6 +528,18 @@ impl Value<'_> {
         match self {
             Value::Toml(value) => value.as_str(),
             Value::Word(word) => Some(word),
+        }
+    }
+
+    /// A list of texts; a boot argument has it in TOML's form too.
+    fn texts(&self, lengths: RangeInclusive<usize>) -> Option<Vec<String>> {
+        match self {
+            Value::Toml(value) => {
+                let texts = value.as_array()?.iter().map(|text| text.get_ref().as_str());
+                let texts = texts.map(|text| text.filter(|text| lengths.contains(&text.len())));
+                texts.map(|text| text.map(String::from)).collect()
+            }
+            Value::Word(word) => Value::Toml(DeValue::parse(word).ok()?.get_ref()).texts(lengths),
         }
     }
 
@@ -678,6 +767,14 @@ mod tests {
             frequency_penalty = -1
             presence_penalty = 0.125
             penalty_last_n = 17
+            dry_multiplier = 0.5
+            dry_base = 2
+            dry_allowed_length = 3
+            dry_penalty_last_n = 19
+            dry_sequence_breakers = ["\n", "<|im_end|>"]
+            top_n_sigma = 1.5
+            xtc_probability = 0.375
+            xtc_threshold = 0.0625
             mirostat = 2
             mirostat_tau = 3
             mirostat_eta = 0.5
@@ -699,10 +796,17 @@ mod tests {
             repeat_penalty: 1.5,
             frequency_penalty: -1.0,
             presence_penalty: 0.125,
+            dry_multiplier: 0.5,
+            dry_base: 2.0,
+            dry_allowed_length: 3,
+            dry_penalty_last_n: 19,
+            top_n_sigma: 1.5,
             top_k: 0,
             typical_p: 0.75,
             top_p: 0.5,
             min_p: 0.25,
+            xtc_probability: 0.375,
+            xtc_threshold: 0.0625,
             temperature: 1.0,
             mirostat: Some(Mirostat::DEFAULT),
             seed: 0,
@@ -714,6 +818,7 @@ mod tests {
             max_tokens: 7,
             context: Some(1024),
             sampling,
+            dry_breakers: alloc::vec!["\n".into(), "<|im_end|>".into()],
             mirostat: Mirostat { tau: 3.0, eta: 0.5 },
             chat_template: ChatTemplate::Known(chat::by_name("llama2-sys").unwrap()),
             chat_texts: Template::default(),
@@ -815,6 +920,32 @@ mod tests {
         assert_eq!(config.sampling.temperature, 0.25);
         assert_eq!(config.seed, Some(3));
         assert!(!config.verify);
+    }
+
+    #[test]
+    fn lists_of_texts_have_the_same_form_in_the_file_and_in_arguments() {
+        for (list, texts) in [
+            (r#"["\n", "a b", '"']"#, &["\n", "a b", "\""][..]),
+            ("[]", &[]),
+            (
+                r#"["0123456789012345678901234567890123456789"]"#,
+                &["0123456789012345678901234567890123456789"],
+            ),
+        ] {
+            let setting = format!("dry_sequence_breakers={list}");
+            let mut config = Config::default();
+            config.apply_arguments([&setting[..]]).unwrap();
+            assert_eq!(config.dry_breakers, texts);
+            assert_eq!(Config::from_toml(&setting).unwrap(), config);
+        }
+        for bad in
+            ["x", "\"x\"", "[x]", "[1]", "[\"\"]", "[['x']]", &format!("['{}']", "x".repeat(41))]
+        {
+            let setting = format!("dry_sequence_breakers={bad}");
+            let error = Config::default().apply_arguments([&setting[..]]).unwrap_err();
+            let key = "dry_sequence_breakers";
+            assert!(matches!(error.problem, Problem::BadValue { key: k, .. } if k == key), "{bad}");
+        }
     }
 
     #[test]

@@ -76,6 +76,7 @@ fn start(
     });
     backend.set_verbose(config.log >= log::LevelFilter::Debug);
     backend.set_sampling_config(config.sampling(os::entropy));
+    backend.set_dry_breakers(&config.dry_breakers);
     backend.load_model(loaded.bytes).map_err(|error| match error {
         crate::llm::Error::OutOfMemory { what, asked } => {
             Error::OutOfMemory { what, needed: asked, free: os::memory_available() }
@@ -155,6 +156,13 @@ mod tests {
             ("frequency_penalty", &["-100", "100"]),
             ("presence_penalty", &["-100", "100"]),
             ("penalty_last_n", &["0", "4096"]),
+            ("dry_multiplier", &["0", "1000"]),
+            ("dry_base", &["1", "1000"]),
+            ("dry_allowed_length", &["0", "4096"]),
+            ("dry_penalty_last_n", &["0", "4096"]),
+            ("top_n_sigma", &["0", "1e-45", "100"]),
+            ("xtc_probability", &["0", "1"]),
+            ("xtc_threshold", &["0", "1"]),
             ("mirostat", &["0", "2"]),
             ("logit_bias", &["", "0:-inf,4294967295:1000,7:-1000"]),
             ("seed", &["0", "18446744073709551615"]),

@@ -18,7 +18,7 @@ use crate::llm::gguf::{Gguf, TensorInfo};
 use crate::llm::kv_cache::KvCache;
 use crate::llm::model::scratch::Scratch;
 use crate::llm::model::{Architecture, Context, Model, quantization};
-use crate::llm::sampling::{Sampler, SamplingConfig};
+use crate::llm::sampling::{Breakers, DEFAULT_BREAKERS, Sampler, SamplingConfig};
 use crate::llm::tokenizer::{Decoder, Piece, Tokenizer};
 use crate::llm::workers::Workers;
 use crate::llm::{Error, with_capacity};
@@ -174,6 +174,8 @@ impl Prompt<'_> {
 pub struct TransformerBackend {
     options: Options,
     sampler: Sampler,
+    /// What ends a repetition for the sampler.
+    dry_breakers: Vec<String>,
     verbose: bool,
     ignore_end: bool,
     parse_special: bool,
@@ -261,6 +263,7 @@ impl TransformerBackend {
         TransformerBackend {
             options,
             sampler: Sampler::new(SamplingConfig::greedy()),
+            dry_breakers: DEFAULT_BREAKERS.map(String::from).into(),
             verbose: false,
             ignore_end: false,
             parse_special: false,
@@ -277,6 +280,8 @@ impl TransformerBackend {
     /// [`Error::OutOfMemory`].
     pub fn load_model(&mut self, file: ModelBuffer) -> Result<(), Error> {
         self.loaded = None;
+        // What it knows of tokens is of the model before.
+        self.sampler = Sampler::new(self.sampler.config());
         let gguf = Gguf::parse(&file)?;
         let Plan { model, tokenizer, n_ctx, needed } = Plan::from_gguf(&gguf, self.options.n_ctx)?;
         let shape = model.shape();
@@ -321,6 +326,12 @@ impl TransformerBackend {
     /// How tokens are chosen from now on; the generator starts anew.
     pub fn set_sampling_config(&mut self, config: SamplingConfig) {
         self.sampler = Sampler::new(config);
+    }
+
+    /// The texts that end a repetition for the sampler's DRY from now on; the generator starts anew.
+    pub fn set_dry_breakers(&mut self, texts: &[String]) {
+        self.dry_breakers = texts.into();
+        self.sampler = Sampler::new(self.sampler.config());
     }
 
     /// Whether the values of the model's weights (when it is loaded), the norms of the activations
@@ -435,6 +446,9 @@ impl TransformerBackend {
             return Err(Error::InvalidConfig { what: "the prompt is empty".into() });
         };
 
+        if self.sampler.wants_breakers() {
+            self.sampler.set_breakers(Breakers::new(&self.dry_breakers, tokenizer)?);
+        }
         // All that the answer needs is allocated here, before the first token.
         let room = (cache.n_ctx() - needed + 1).min(max_tokens);
         let mut tokens = with_capacity(room, ANSWER)?;
@@ -450,7 +464,7 @@ impl TransformerBackend {
 
         if is_fresh {
             // The same settings and prompt give the same answer each time.
-            self.sampler = Sampler::new(self.sampler.config());
+            self.sampler.restart();
         }
         // What was pending was told to the sampler when it was sampled.
         for &token in &prompt_tokens[usize::from(kept.is_some())..] {

@@ -71,8 +71,14 @@ fn no_flipped_bit_of_a_vocabulary_makes_the_engine_panic() {
 
 #[test]
 fn weights_that_are_no_numbers_make_no_panic() {
-    let creative =
-        SamplingConfig { typical_p: 0.9, repeat_penalty: 1.1, ..SamplingConfig::creative() };
+    let creative = SamplingConfig {
+        typical_p: 0.9,
+        repeat_penalty: 1.1,
+        dry_multiplier: 0.8,
+        top_n_sigma: 2.0,
+        xtc_probability: 0.5,
+        ..SamplingConfig::creative()
+    };
     let mirostat = SamplingConfig { mirostat: Some(Mirostat::DEFAULT), ..creative };
     for (name, file) in models() {
         let sound = file.write().bytes;

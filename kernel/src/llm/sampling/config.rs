@@ -4,7 +4,7 @@ use alloc::format;
 
 use crate::llm::Error;
 
-/// The most tokens that the penalties look back at: a bound for the sampler's memory.
+/// The most tokens that the penalties, or DRY, look back at: a bound for the sampler's memory.
 pub const MAX_LAST_N: usize = 4096;
 /// The most tokens with a bias.
 pub const MAX_BIASES: usize = 16;
@@ -23,6 +23,19 @@ pub struct SamplingConfig {
     pub frequency_penalty: f32,
     /// What its logit is lowered by if it is among them at all.
     pub presence_penalty: f32,
+    /// DRY: what a token's logit is lowered by if it goes on with a repetition of
+    /// `dry_allowed_length` tokens; 0 turns it off.
+    pub dry_multiplier: f32,
+    /// What that is multiplied with for each token that the repetition is longer; at least 1.
+    pub dry_base: f32,
+    /// Tokens that may be repeated without being lowered.
+    pub dry_allowed_length: usize,
+    /// How many of the last tokens, the prompt's included, are searched for repetitions; 0 turns
+    /// DRY off.
+    pub dry_penalty_last_n: usize,
+    /// The candidates whose logit is at most so many standard deviations below the largest are
+    /// kept; 0 keeps all.
+    pub top_n_sigma: f32,
     /// How many of the best candidates are kept; 0 keeps all.
     pub top_k: usize,
     /// The candidates whose surprise is nearest to the expected one are kept until their
@@ -34,9 +47,14 @@ pub struct SamplingConfig {
     /// The candidates that are at least this much of the best one's probability are kept; 0 keeps
     /// all.
     pub min_p: f32,
+    /// How often XTC leaves likely candidates out; 0 never.
+    pub xtc_probability: f32,
+    /// Those are left out that are at least this probable, but for the least probable of them;
+    /// above 0.5 there is never one to leave out.
+    pub xtc_threshold: f32,
     /// What logits are divided by before the draw; 0 always takes the best candidate.
     pub temperature: f32,
-    /// In place of all that keeps only some candidates: Mirostat.
+    /// Mirostat, in place of all but `logit_bias` and `temperature`.
     pub mirostat: Option<Mirostat>,
     /// Seed of the generator that draws: the same seed gives the same text.
     pub seed: u64,
@@ -96,10 +114,17 @@ impl SamplingConfig {
             repeat_penalty: 1.0,
             frequency_penalty: 0.0,
             presence_penalty: 0.0,
+            dry_multiplier: 0.0,
+            dry_base: 1.75,
+            dry_allowed_length: 2,
+            dry_penalty_last_n: 64,
+            top_n_sigma: 0.0,
             top_k: 0,
             typical_p: 1.0,
             top_p: 1.0,
             min_p: 0.0,
+            xtc_probability: 0.0,
+            xtc_threshold: 0.1,
             temperature: 0.0,
             mirostat: None,
             seed: 0,
@@ -120,7 +145,25 @@ impl SamplingConfig {
     /// Whether the penalties do anything.
     pub(super) fn penalizes(&self) -> bool {
         let penalties = (self.repeat_penalty, self.frequency_penalty, self.presence_penalty);
-        self.penalty_last_n > 0 && penalties != (1.0, 0.0, 0.0)
+        self.mirostat.is_none() && self.penalty_last_n > 0 && penalties != (1.0, 0.0, 0.0)
+    }
+
+    /// Whether DRY does anything.
+    pub(super) fn dries(&self) -> bool {
+        self.mirostat.is_none() && self.dry_multiplier > 0.0 && self.dry_penalty_last_n > 0
+    }
+
+    /// Whether XTC may do anything.
+    pub(super) fn excludes(&self) -> bool {
+        self.mirostat.is_none() && self.xtc_probability > 0.0 && self.xtc_threshold <= 0.5
+    }
+
+    /// Whether it is always the token of the largest logit that is taken.
+    pub(super) fn takes_best(&self) -> bool {
+        let changes_logits =
+            !self.logit_bias.entries().is_empty() || self.penalizes() || self.dries();
+        let leaves_best_out = self.typical_p < 1.0 || self.excludes();
+        self.temperature <= 0.0 && !changes_logits && !leaves_best_out
     }
 
     /// Checks that each setting makes sense.
@@ -136,6 +179,11 @@ impl SamplingConfig {
             ("repeat_penalty", self.repeat_penalty, positive, "above 0"),
             ("frequency_penalty", self.frequency_penalty, penalty.clone(), "within 1000"),
             ("presence_penalty", self.presence_penalty, penalty, "within 1000"),
+            ("dry_multiplier", self.dry_multiplier, 0.0..=1000.0, "between 0 and 1000"),
+            ("dry_base", self.dry_base, 1.0..=1000.0, "between 1 and 1000"),
+            ("top_n_sigma", self.top_n_sigma, 0.0..=f32::MAX, "0 or more"),
+            ("xtc_probability", self.xtc_probability, 0.0..=1.0, "between 0 and 1"),
+            ("xtc_threshold", self.xtc_threshold, 0.0..=1.0, "between 0 and 1"),
             ("typical_p", self.typical_p, 0.0..=1.0, "between 0 and 1"),
             ("top_p", self.top_p, 0.0..=1.0, "between 0 and 1"),
             ("min_p", self.min_p, 0.0..=1.0, "between 0 and 1"),
@@ -148,9 +196,15 @@ impl SamplingConfig {
                 return Err(Error::InvalidConfig { what });
             }
         }
-        if self.penalty_last_n > MAX_LAST_N {
-            let what = format!("penalty_last_n is {}, above {MAX_LAST_N}", self.penalty_last_n);
-            return Err(Error::InvalidConfig { what });
+        for (name, n) in [
+            ("penalty_last_n", self.penalty_last_n),
+            ("dry_penalty_last_n", self.dry_penalty_last_n),
+            ("dry_allowed_length", self.dry_allowed_length),
+        ] {
+            if n > MAX_LAST_N {
+                let what = format!("{name} is {n}, above {MAX_LAST_N}");
+                return Err(Error::InvalidConfig { what });
+            }
         }
         if let Some((token, bias)) = self
             .logit_bias

@@ -1,4 +1,4 @@
-//! The last tokens of the text, for the penalties.
+//! The last tokens of the text, for the penalties and for DRY.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -36,6 +36,19 @@ impl History {
     /// Forgets all tokens.
     pub fn clear(&mut self) {
         self.tokens.clear();
+    }
+
+    /// Number of tokens.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// The token that came so many before the last one.
+    ///
+    /// # Panics
+    /// There are not as many.
+    pub fn back(&self, n: usize) -> u32 {
+        self.tokens[self.tokens.len() - 1 - n]
     }
 
     /// Each of the tokens with how often it is there.

@@ -1,12 +1,13 @@
 //! Choosing the next token from the logits.
 //!
-//! The steps, their order and their meaning are llama.cpp's: biases, penalties, `top_k`,
-//! `typical_p`, `top_p`, `min_p`, temperature, draw. With Mirostat the steps between the penalties
-//! and the temperature are left out, and it decides what is drawn from.
+//! The steps, their order and their meaning are llama.cpp's: biases, penalties, DRY, `top_n_sigma`,
+//! `top_k`, `typical_p`, `top_p`, `min_p`, XTC, temperature, draw. With Mirostat there are only biases
+//! and the temperature before it decides what is drawn from.
 
 #![forbid(unsafe_code)]
 
 mod config;
+mod dry;
 mod history;
 mod random;
 mod steps;
@@ -14,6 +15,8 @@ mod steps;
 mod tests;
 
 pub use config::{LogitBias, MAX_BIASES, MAX_LAST_N, Mirostat, SamplingConfig};
+use dry::Dry;
+pub use dry::{Breakers, DEFAULT_BREAKERS, MAX_BREAKER_BYTES};
 use history::History;
 pub use random::SplitMix64;
 
@@ -33,18 +36,26 @@ pub struct Sampler {
     config: SamplingConfig,
     generator: SplitMix64,
     history: History,
+    dry: Dry,
     /// Mirostat's bound on the surprise of a token, in bits.
     mu: f32,
 }
 
 impl Sampler {
-    /// A sampler at the start of its sequence, for a text of which there is nothing yet. It
-    /// allocates nothing after this.
+    /// A sampler at the start of its sequence, for a text of which there is nothing yet and that
+    /// nothing breaks (see [`Sampler::set_breakers`]). It allocates nothing after this.
     pub fn new(config: SamplingConfig) -> Self {
         let last_n = if config.penalizes() { config.penalty_last_n.min(MAX_LAST_N) } else { 0 };
-        let mu = 2.0 * config.mirostat.map_or(0.0, |mirostat| mirostat.tau);
-        let generator = SplitMix64::new(config.seed);
-        Sampler { config, generator, history: History::new(last_n), mu }
+        let dry_n = if config.dries() { config.dry_penalty_last_n.min(MAX_LAST_N) } else { 0 };
+        let mut sampler = Sampler {
+            config,
+            generator: SplitMix64::new(config.seed),
+            history: History::new(last_n),
+            dry: Dry::new(dry_n),
+            mu: 0.0,
+        };
+        sampler.forget();
+        sampler
     }
 
     /// The settings.
@@ -52,29 +63,59 @@ impl Sampler {
         self.config
     }
 
+    /// Whether the settings ask for DRY and nothing was said of what ends a repetition.
+    pub fn wants_breakers(&self) -> bool {
+        self.config.dries() && !self.dry.has_breakers()
+    }
+
+    /// What ends a repetition for DRY; the text so far stays.
+    pub fn set_breakers(&mut self, breakers: Breakers) {
+        self.dry.set_breakers(breakers);
+    }
+
     /// Tells the sampler a token of the text, one of the prompt or one that was sampled: the
     /// penalties count it.
     pub fn accept(&mut self, token: u32) {
         self.history.push(token);
+        self.dry.push(token);
     }
 
     /// Forgets the text, but not where the generator is.
     pub fn forget(&mut self) {
         self.history.clear();
+        self.dry.clear();
         self.mu = 2.0 * self.config.mirostat.map_or(0.0, |mirostat| mirostat.tau);
+    }
+
+    /// Forgets the text and starts the generator anew.
+    pub fn restart(&mut self) {
+        self.forget();
+        self.generator = SplitMix64::new(self.config.seed);
     }
 
     /// The next token. `candidates` is scratch space of the length of `logits`; what it holds does
     /// not matter.
     pub fn sample(&mut self, logits: &[f32], candidates: &mut [Candidate]) -> u32 {
-        let config = self.config;
-        let changes_logits = config.penalizes() || !config.logit_bias.entries().is_empty();
-        if config.temperature <= 0.0 && config.typical_p >= 1.0 && !changes_logits {
+        if self.config.takes_best() {
             return argmax(logits);
         }
+        let candidates = self.candidates(logits, candidates);
+        let drawn = match self.config.temperature {
+            temperature if temperature > 0.0 => self.draw(candidates),
+            _ => candidates[0],
+        };
+        self.observe(drawn);
+        drawn.token
+    }
+
+    /// What may be drawn, with its probabilities: one candidate at the least.
+    fn candidates<'c>(
+        &mut self,
+        logits: &[f32],
+        candidates: &'c mut [Candidate],
+    ) -> &'c mut [Candidate] {
+        let config = self.config;
         for (candidate, (token, &logit)) in candidates.iter_mut().zip((0..).zip(logits)) {
-            // What is not a number is never chosen.
-            let logit = if logit.is_nan() { f32::NEG_INFINITY } else { logit };
             *candidate = Candidate { token, logit, p: 0.0 };
         }
         for &(token, bias) in config.logit_bias.entries() {
@@ -85,24 +126,38 @@ impl Sampler {
         if config.penalizes() {
             self.penalize(candidates);
         }
+        if config.dries() {
+            self.dry.penalize(&config, candidates);
+        }
+        // What is not a number is never chosen.
+        for candidate in candidates.iter_mut().filter(|candidate| candidate.logit.is_nan()) {
+            candidate.logit = f32::NEG_INFINITY;
+        }
         if steps::largest(candidates).is_infinite() {
             // There is nothing to compare with: only infinities, or none but them.
             return steps::best(candidates);
         }
-        match config.mirostat {
-            Some(mirostat) => self.mirostat(candidates, mirostat),
+        let candidates = match config.mirostat {
+            Some(_) => candidates,
             None => {
+                let candidates = steps::top_n_sigma(candidates, config.top_n_sigma);
                 let candidates = steps::top_k(candidates, config.top_k);
                 let candidates = steps::typical(candidates, config.typical_p);
                 let candidates = steps::top_p(candidates, config.top_p);
                 let candidates = steps::min_p(candidates, config.min_p);
-                if config.temperature <= 0.0 {
-                    return steps::best(candidates);
-                }
-                steps::temperature(candidates, config.temperature);
-                self.draw(candidates).token
+                self.xtc(candidates)
             }
+        };
+        if config.temperature <= 0.0 {
+            return steps::best(candidates);
         }
+        steps::temperature(candidates, config.temperature);
+        let candidates = match config.mirostat {
+            Some(_) => steps::surprise(candidates, self.mu),
+            None => candidates,
+        };
+        steps::softmax(candidates);
+        candidates
     }
 
     fn penalize(&mut self, candidates: &mut [Candidate]) {
@@ -121,19 +176,20 @@ impl Sampler {
         }
     }
 
-    fn mirostat(&mut self, candidates: &mut [Candidate], Mirostat { tau, eta }: Mirostat) -> u32 {
-        if self.config.temperature <= 0.0 {
-            return steps::best(candidates);
+    /// Leaves likely candidates out, now and then.
+    fn xtc<'c>(&mut self, candidates: &'c mut [Candidate]) -> &'c mut [Candidate] {
+        let SamplingConfig { xtc_probability, xtc_threshold, .. } = self.config;
+        if !self.config.excludes() || candidates.len() < 2 {
+            return candidates;
         }
-        steps::temperature(candidates, self.config.temperature);
-        let Candidate { token, p, .. } = self.draw(steps::surprise(candidates, self.mu));
-        self.mu -= eta * (-libm::log2f(p) - tau);
-        token
+        match self.generator.next_unit() {
+            chance if chance > f64::from(xtc_probability) => candidates,
+            _ => steps::xtc(candidates, xtc_threshold),
+        }
     }
 
-    /// Draws one of the candidates by their logits.
-    fn draw(&mut self, candidates: &mut [Candidate]) -> Candidate {
-        steps::softmax(candidates);
+    /// Draws one of the candidates by their probabilities.
+    fn draw(&mut self, candidates: &[Candidate]) -> Candidate {
         let mut rest = self.generator.next_unit();
         // The probabilities may add up to a little less than 1; then it is the last one that has
         // any.
@@ -146,6 +202,13 @@ impl Sampler {
             }
         }
         drawn
+    }
+
+    /// Lets Mirostat's bound follow the surprise of what was drawn.
+    fn observe(&mut self, drawn: Candidate) {
+        if let Some(Mirostat { tau, eta }) = self.config.mirostat {
+            self.mu -= eta * (-libm::log2f(drawn.p) - tau);
+        }
     }
 }
 

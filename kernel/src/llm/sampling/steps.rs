@@ -18,9 +18,43 @@ pub fn largest(candidates: &[Candidate]) -> f32 {
     candidates.iter().fold(f32::NEG_INFINITY, |largest, candidate| largest.max(candidate.logit))
 }
 
-/// The token of the largest logit, of equal ones that with the lowest number.
-pub fn best(candidates: &[Candidate]) -> u32 {
-    candidates.iter().min_by(|a, b| by_logit(a, b)).map_or(0, |candidate| candidate.token)
+/// Keeps the one of the largest logit, of equal ones that with the lowest number.
+pub fn best(candidates: &mut [Candidate]) -> &mut [Candidate] {
+    let ranked = (0..candidates.len()).min_by(|&a, &b| by_logit(&candidates[a], &candidates[b]));
+    candidates.swap(0, ranked.unwrap_or(0));
+    candidates[0].p = 1.0;
+    &mut candidates[..1]
+}
+
+/// Keeps those that are right.
+fn retain(candidates: &mut [Candidate], is_right: impl Fn(&Candidate) -> bool) -> &mut [Candidate] {
+    let mut kept = 0;
+    for i in 0..candidates.len() {
+        if is_right(&candidates[i]) {
+            candidates.swap(kept, i);
+            kept += 1;
+        }
+    }
+    &mut candidates[..kept]
+}
+
+/// Keeps those whose logit is at most `n` standard deviations of all below the largest; all if `n`
+/// is 0. Top-nσ, Tang et al., 2024.
+pub fn top_n_sigma(candidates: &mut [Candidate], n: f32) -> &mut [Candidate] {
+    if n <= 0.0 {
+        return candidates;
+    }
+    let logits = candidates.iter().map(|candidate| candidate.logit);
+    let logits = logits.filter(|&logit| logit != f32::NEG_INFINITY);
+    let count = logits.clone().count() as f32;
+    // Rounded as llama.cpp does.
+    let mean = logits.clone().sum::<f32>() / count;
+    let squares = logits.fold(0.0_f32, |sum, logit| {
+        let difference = f64::from(logit - mean);
+        (f64::from(sum) + difference * difference) as f32
+    });
+    let least = largest(candidates) - n * libm::sqrtf(squares / count);
+    retain(candidates, |candidate| candidate.logit >= least)
 }
 
 /// Keeps the `k` best, sorted; all if `k` is 0.
@@ -85,14 +119,16 @@ pub fn min_p(candidates: &mut [Candidate], p: f32) -> &mut [Candidate] {
         return candidates;
     }
     let least = largest(candidates) + libm::logf(p);
-    let mut kept = 0;
-    for i in 0..candidates.len() {
-        if candidates[i].logit >= least {
-            candidates.swap(kept, i);
-            kept += 1;
-        }
-    }
-    &mut candidates[..kept]
+    retain(candidates, |candidate| candidate.logit >= least)
+}
+
+/// Leaves out those of at least this probability, but for the least probable of them; sorted.
+/// "Exclude top choices", p-e-w, 2024.
+pub fn xtc(candidates: &mut [Candidate], threshold: f32) -> &mut [Candidate] {
+    sort(candidates);
+    softmax(candidates);
+    let likely = candidates.iter().take_while(|candidate| candidate.p >= threshold).count();
+    &mut candidates[likely.saturating_sub(1)..]
 }
 
 /// Divides by the temperature, which is above 0. The largest logit becomes 0: were each divided by
@@ -115,12 +151,12 @@ pub fn surprise(candidates: &mut [Candidate], mu: f32) -> &mut [Candidate] {
 /// Sets the probabilities among these candidates.
 pub fn softmax(candidates: &mut [Candidate]) {
     let largest = largest(candidates);
-    let mut sum = 0.0;
+    let mut sum = 0.0_f64;
     for candidate in candidates.iter_mut() {
         candidate.p = libm::expf(candidate.logit - largest);
-        sum += candidate.p;
+        sum += f64::from(candidate.p);
     }
     for candidate in candidates {
-        candidate.p /= sum;
+        candidate.p = (f64::from(candidate.p) / sum) as f32;
     }
 }

@@ -1,3 +1,5 @@
+mod llama_cpp;
+
 use super::*;
 use crate::llm::Error;
 use alloc::vec;
@@ -195,6 +197,72 @@ fn penalties_make_tokens_rarer_whatever_the_sign_of_their_logits() {
 }
 
 #[test]
+fn dry_lowers_what_goes_on_with_a_repetition() {
+    let dry = SamplingConfig { dry_multiplier: 0.5, dry_base: 3.0, ..ALL };
+    let e = libm::exp(-0.5);
+    let check = |config, text: &[u32], shares: [f64; 4]| {
+        let sum: f64 = shares.iter().sum();
+        let shares = (0..).zip(shares.map(|share| share / sum));
+        let expected: Vec<_> = shares.filter(|&(_, share)| share > 0.0).collect();
+        assert_drawn(&draw_after(text, config, N), &expected);
+    };
+    // After 1 3 there once came 0; after 3 alone there came 2 as well, which is allowed.
+    let text = [3, 2, 1, 3, 0, 1, 3];
+    check(dry, &text, [0.2 * e, 0.4, 0.1, 0.3]);
+    // One token more: by three times as much.
+    check(dry, &[2, 1, 3, 0, 2, 1, 3], [0.2 * e * e * e, 0.4, 0.1, 0.3]);
+    check(SamplingConfig { dry_allowed_length: 3, ..dry }, &text, [0.2, 0.4, 0.1, 0.3]);
+    check(
+        SamplingConfig { dry_allowed_length: 1, ..dry },
+        &text,
+        [0.2 * e * e * e, 0.4, 0.1 * e, 0.3],
+    );
+    // The first 1 is too long ago.
+    check(SamplingConfig { dry_penalty_last_n: 4, ..dry }, &text, [0.2, 0.4, 0.1, 0.3]);
+    // A token that does not exist does no harm.
+    check(dry, &[1, 3, 9, 1, 3], [0.2, 0.4, 0.1, 0.3]);
+    // Whatever the length, the power is finite; a multiple of it may ban the token.
+    let long = [1; 997];
+    let steep = SamplingConfig { dry_base: 1000.0, dry_multiplier: 1000.0, ..dry };
+    check(SamplingConfig { dry_penalty_last_n: 997, ..steep }, &long, [0.2, 0.0, 0.1, 0.3]);
+}
+
+#[test]
+fn top_n_sigma_keeps_what_is_near_the_largest_logit() {
+    // The logits' mean is -1.509, their standard deviation 0.515; the distances from the largest
+    // are 0.288 (0.3), 0.693 (0.2) and 1.386 (0.1).
+    let config = |top_n_sigma| SamplingConfig { top_n_sigma, ..ALL };
+    assert_shares(config(0.5), &[(1, 1.0)]);
+    assert_shares(config(0.6), &[(1, 0.4 / 0.7), (3, 0.3 / 0.7)]);
+    assert_shares(config(1.4), &[(1, 0.4 / 0.9), (3, 0.3 / 0.9), (0, 0.2 / 0.9)]);
+    assert_shares(config(3.0), &[(0, 0.2), (1, 0.4), (2, 0.1), (3, 0.3)]);
+    // Tokens that are banned do not count.
+    let mut logit_bias = LogitBias::NONE;
+    logit_bias.push(2, f32::NEG_INFINITY).unwrap();
+    let config = SamplingConfig { logit_bias, ..config(1.0) };
+    // The others' mean is -1.244, their deviation 0.285.
+    assert_shares(config, &[(1, 1.0)]);
+}
+
+#[test]
+fn xtc_leaves_likely_tokens_out_now_and_then() {
+    let xtc = SamplingConfig { xtc_probability: 1.0, xtc_threshold: 0.15, ..ALL };
+    // 0.4 and 0.3 go, 0.2 is the least probable above the threshold.
+    assert_shares(xtc, &[(0, 0.2 / 0.3), (2, 0.1 / 0.3)]);
+    let always = SamplingConfig { temperature: 0.0, ..xtc };
+    assert_shares(always, &[(0, 1.0)]);
+    let half = SamplingConfig { xtc_probability: 0.5, ..always };
+    assert_shares(half, &[(0, 0.5), (1, 0.5)]);
+    let shares = [(0, 0.2), (1, 0.4), (2, 0.1), (3, 0.3)];
+    assert_shares(SamplingConfig { xtc_probability: 0.0, ..xtc }, &shares);
+    assert_shares(SamplingConfig { xtc_threshold: 0.35, ..xtc }, &shares);
+    assert_shares(SamplingConfig { xtc_threshold: 0.51, ..xtc }, &shares);
+    // It counts what the other steps left.
+    let config = SamplingConfig { top_k: 2, xtc_threshold: 0.35, ..xtc };
+    assert_shares(config, &[(3, 1.0)]);
+}
+
+#[test]
 fn biases_come_first() {
     let mut bias = LogitBias::NONE;
     bias.push(1, f32::NEG_INFINITY).unwrap();
@@ -219,11 +287,22 @@ fn biases_come_first() {
 #[test]
 fn mirostat_bounds_the_surprise_and_follows_its_target() {
     let mirostat = Mirostat { tau: 1.0, eta: 0.5 };
-    // Other filters do not count.
-    let config = SamplingConfig { mirostat: Some(mirostat), top_k: 1, min_p: 1.0, ..ALL };
+    // Other steps do not count.
+    let config = SamplingConfig {
+        mirostat: Some(mirostat),
+        top_k: 1,
+        min_p: 1.0,
+        typical_p: 0.1,
+        repeat_penalty: 9.0,
+        dry_multiplier: 9.0,
+        dry_allowed_length: 0,
+        xtc_probability: 1.0,
+        ..ALL
+    };
     let mut scratch = [Candidate { token: 99, logit: 99.0, p: 99.0 }; 4];
     let mut first = |seed| {
         let mut sampler = Sampler::new(SamplingConfig { seed, ..config });
+        [1, 3, 1, 3].into_iter().for_each(|token| sampler.accept(token));
         (sampler.sample(&logits(), &mut scratch), sampler.mu)
     };
     // The first bound is 2 bits. The surprises are 1.32 (0.4), 1.74 (0.3), 2.32 and 3.32.
@@ -298,6 +377,13 @@ fn settings_that_make_no_sense_are_named() {
         (SamplingConfig { frequency_penalty: 1e4, ..ALL }, "frequency_penalty"),
         (SamplingConfig { presence_penalty: f32::NAN, ..ALL }, "presence_penalty"),
         (SamplingConfig { penalty_last_n: MAX_LAST_N + 1, ..ALL }, "penalty_last_n"),
+        (SamplingConfig { dry_multiplier: -0.5, ..ALL }, "dry_multiplier"),
+        (SamplingConfig { dry_base: 0.5, ..ALL }, "dry_base"),
+        (SamplingConfig { dry_penalty_last_n: MAX_LAST_N + 1, ..ALL }, "dry_penalty_last_n"),
+        (SamplingConfig { dry_allowed_length: MAX_LAST_N + 1, ..ALL }, "dry_allowed_length"),
+        (SamplingConfig { top_n_sigma: -1.0, ..ALL }, "top_n_sigma"),
+        (SamplingConfig { xtc_probability: 1.5, ..ALL }, "xtc_probability"),
+        (SamplingConfig { xtc_threshold: -0.1, ..ALL }, "xtc_threshold"),
         (
             SamplingConfig { mirostat: Some(Mirostat { tau: -1.0, eta: 0.1 }), ..ALL },
             "mirostat_tau",

@@ -222,6 +222,22 @@ impl Tokenizer {
         }
     }
 
+    /// The bytes of a token that stands alone: control tokens by their names, and without the space
+    /// that is put before a text.
+    pub fn push_piece(&self, token: u32, out: &mut Vec<u8>) {
+        let start = out.len();
+        match self.vocab.contains(token).then(|| self.vocab.kind(token)) {
+            Some(TokenKind::Control | TokenKind::Unknown) => {
+                out.extend_from_slice(self.vocab.text(token));
+            }
+            _ => self.push_bytes(token, out),
+        }
+        let adds_space = matches!(&self.method, Method::SentencePiece(it) if it.add_space_prefix);
+        if adds_space && out.get(start) == Some(&b' ') {
+            out.remove(start);
+        }
+    }
+
     /// The bytes of a token as they appear in text: none for control tokens. They may be a part
     /// of a character only; a [`Decoder`] joins them.
     pub fn push_bytes(&self, token: u32, out: &mut Vec<u8>) {
