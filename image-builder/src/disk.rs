@@ -6,7 +6,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use kernel::app::config::{Config, MAX_TEXT};
+use kernel::app::config::{ChatTemplate, Config, MAX_TEXT};
 use sha2::{Digest, Sha256};
 
 use crate::checksum::{self, Sum};
@@ -14,7 +14,7 @@ use crate::fat::{self, FileSpec, Identity, Layout, Misfit};
 use crate::model::{MAX_NAME, ModelFile, fat_name};
 use crate::progress::Progress;
 use crate::volume::{Content, Extent, Notes, Volume};
-use crate::{output, size};
+use crate::{chat, output, size};
 
 /// Where the kernel looks for its configuration.
 const CONFIG: &str = "anchorite.toml";
@@ -35,7 +35,8 @@ pub struct Options {
     /// Label of the volume
     #[arg(long, default_value = "ANCHORITE", value_parser = volume_label)]
     label: Label,
-    /// Configuration for the kernel; if none is given, one that names the first model
+    /// Configuration for the kernel; if none is given, one that names the first model. What the
+    /// model's chat template writes around messages is added, unless it says so itself
     #[arg(long)]
     config: Option<PathBuf>,
     /// A text for the disk, as long as 4 MiB; the prompt, unless a configuration is given
@@ -84,6 +85,7 @@ pub fn build(options: &Options) -> Result<()> {
     let models = open_models(&options.models)?;
     let prompt = options.prompt_file.as_deref().map(read_prompt).transpose()?;
     let config = read_config(options.config.as_deref(), &models, prompt.as_ref())?;
+    let config = with_chat_template(config, &models)?;
     let contents = Contents { config, prompt, models };
     let layout = contents.lay_out(options.size, options.label)?;
     output::write_whole(&options.out, |file| {
@@ -189,6 +191,35 @@ fn read_config(path: Option<&Path>, models: &Models, prompt: Option<&Text>) -> R
             "warning: {shown} names none of the models, so boot with model=NAME"
         )),
         None => {}
+    }
+    Ok(text)
+}
+
+/// The configuration with what the chat template of its model writes around messages, unless it
+/// says itself what stands there.
+fn with_chat_template(mut text: String, models: &Models) -> Result<String> {
+    let config = Config::from_toml(&text).expect("it was checked");
+    let model = match &config.model {
+        Some(wanted) => models.iter().find(|(name, _)| name == wanted),
+        None if models.len() == 1 => models.first(),
+        None => None,
+    };
+    let now = chat::now()?;
+    // A model that the kernel cannot run is told of below.
+    let found = model.and_then(|(name, model)| Some((name, chat::find(&model.gguf(), now).ok()??)));
+    let Some((name, found)) = found.filter(|_| config.chat_template == ChatTemplate::Auto) else {
+        return Ok(text);
+    };
+    let given = text.len();
+    if let Some(settings) = &found.settings {
+        text += &format!("\n# What the chat template of {name} writes around messages.\n");
+        text += &chat::to_toml(settings);
+    }
+    // `chat_template = "auto"` leaves it to the kernel, and excludes other settings of a chat.
+    if Config::from_toml(&text).is_err() {
+        text.truncate(given);
+    } else if let Some(problem) = &found.problem {
+        crate::say(&format!("warning: the chat template of {name}: {problem}"));
     }
     Ok(text)
 }

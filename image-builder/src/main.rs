@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod chat;
 mod checksum;
 mod disk;
 mod fat;

@@ -147,3 +147,53 @@ fn a_model_that_changes_while_it_is_copied_is_noticed() {
         assert!(error.contains(problem), "{error}");
     }
 }
+
+#[test]
+fn the_texts_of_the_models_chat_template_are_added() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut paths = Vec::new();
+    for (name, template) in [
+        ("a.gguf", "{% for m in messages %}A{{ m.content }}{% endfor %}"),
+        ("b.gguf", "{% for m in messages %}B{{ m.content }}{% endfor %}"),
+        ("none.gguf", ""),
+        ("broken.gguf", "{% if"),
+    ] {
+        let model = Builder::new()
+            .string("general.architecture", "llama")
+            .string("tokenizer.ggml.model", "llama")
+            .strings("tokenizer.ggml.tokens", &["<unk>", "<s>", "</s>"])
+            .f32s("tokenizer.ggml.scores", &[0.0; 3])
+            .i32s("tokenizer.ggml.token_type", &[2, 3, 3])
+            .tensor_f32("t", &[7], &[0.0; 7]);
+        let model = match template {
+            "" => model,
+            template => model.string("tokenizer.chat_template", template),
+        };
+        paths.push(folder.path().join(name));
+        fs::write(paths.last().unwrap(), model.build()).unwrap();
+    }
+    let models = open_models(&paths).unwrap();
+    let added = |text: &str| with_chat_template(text.to_owned(), &models).unwrap();
+    let prefix = |text: &str| {
+        let text = added(text);
+        let config = Config::from_toml(&text).unwrap();
+        (config.chat_template == ChatTemplate::Texts).then_some(config.chat_texts.user.prefix)
+    };
+    assert_eq!(prefix("model = \"a.gguf\""), Some("A".into()));
+    assert_eq!(prefix("seed = 7 # b\nmodel = \"b.gguf\" # b"), Some("B".into()));
+    // Of no model, of one without a template, or against what is set.
+    for text in [
+        "",
+        "model = \"none.gguf\"\n",
+        "model = \"broken.gguf\"\n",
+        "chat_template = \"plain\"\nmodel = \"a.gguf\"",
+        "chat_template = \"auto\"\nmodel = \"a.gguf\"",
+        "chat_template = \"gemma\"\nmodel = \"a.gguf\"",
+        "chat_user_suffix = \"x\"\nmodel = \"a.gguf\"",
+    ] {
+        assert_eq!(added(text), text);
+    }
+    let alone = open_models(&paths[..1]).unwrap();
+    let text = with_chat_template(String::new(), &alone).unwrap();
+    assert!(text.contains("\nchat_user_prefix = \"A\"\n"), "{text}");
+}

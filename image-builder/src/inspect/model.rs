@@ -11,6 +11,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{Checksum, table};
+use crate::chat;
 use crate::checksum::{self, Sum};
 use crate::model::ModelFile;
 use crate::progress::Progress;
@@ -36,6 +37,8 @@ pub struct Model {
     /// The shape, by the keys of the model's architecture.
     shape: BTreeMap<String, serde_json::Value>,
     tokenizer: BTreeMap<String, serde_json::Value>,
+    /// What stands around the messages of a chat, if the model says so.
+    chat_template: Option<chat::Found>,
     metadata: BTreeMap<String, serde_json::Value>,
     tensor_types: Vec<TypeUse>,
     tensors: Vec<Tensor>,
@@ -106,6 +109,8 @@ pub fn read(path: &Path) -> Result<Model> {
         unsupported,
         shape: entries(&gguf, &format!("{architecture}.")),
         tokenizer: entries(&gguf, "tokenizer."),
+        // What is wrong with a model makes it unsupported.
+        chat_template: chat::find(&gguf, chat::now()?).ok().flatten(),
         metadata: entries(&gguf, "general."),
         tensor_types: type_uses(&gguf),
         tensors: tensors(&gguf),
@@ -202,6 +207,9 @@ impl fmt::Display for Model {
         }
         if let Some(why) = &self.unsupported {
             writeln!(f, "The kernel will not run it: {why}")?;
+        }
+        if let Some(found) = &self.chat_template {
+            write!(f, "\n{found}")?;
         }
         let parts =
             [("General", &self.metadata), ("Shape", &self.shape), ("Tokenizer", &self.tokenizer)];

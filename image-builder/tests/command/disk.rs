@@ -253,3 +253,40 @@ fn inspect_tells_what_is_inside() {
     place.write("text", "This is neither.");
     place.run(["inspect", "text"]).fails(1, "neither a GGUF model nor a disk image");
 }
+
+/// The model with a chat template that comes along.
+#[test]
+fn a_chat_template_is_shown_and_written() {
+    let place = Place::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../test_models/chat");
+    let mut model = read(&folder.join("model.gguf"));
+    place.write("m.gguf", &model);
+    let shown = place.run(["inspect", "m.gguf"]).succeeds().stdout();
+    assert!(shown.contains("Chat template (the kernel recognises it as chatml)"), "{shown}");
+    assert!(shown.contains("    chat_user_prefix = \"<|im_start|>user\\n\"\n"), "{shown}");
+    let json = place.run(["inspect", "--json", "m.gguf"]).succeeds().stdout();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let found = &json["chat_template"];
+    assert_eq!(found["recognised"], "chatml");
+    assert_eq!(found["settings"]["chat_assistant_suffix"], "<|im_end|>\n");
+    assert_eq!((&found["takes_system"], &found["problem"]), (&true.into(), &().into()));
+
+    place.run(["disk", "--out", "m.img", "m.gguf"]).succeeds();
+    let image = place.path("m.img");
+    let config = ["-i".as_ref(), image.as_ref(), "::anchorite.toml".as_ref()];
+    if let Some(output) = system_tool("mtype", &config) {
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            text.contains("\nchat_assistant_prefix = \"<|im_start|>assistant\\n\"\n"),
+            "{text}"
+        );
+    }
+    // A program that is broken is a warning, and its text drives no terminal.
+    let at = model.windows(5).position(|bytes| bytes == b"{%- f").unwrap();
+    model[at..at + 9].copy_from_slice(b"{%-\x1b[2J %");
+    place.write("m.gguf", &model);
+    let said = place.run(["disk", "--out", "m.img", "m.gguf"]).succeeds().stderr();
+    assert!(said.contains("warning: the chat template of m.gguf: line "), "{said}");
+    assert!(!said.contains('\x1b'), "{said}");
+    place.run(["inspect", "m.gguf"]).succeeds();
+}

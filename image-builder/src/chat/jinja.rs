@@ -1,0 +1,153 @@
+//! Runs a chat template as `transformers` and llama.cpp run it.
+
+use std::env;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, Error, ErrorKind, Value, context};
+
+/// Steps that a template may take; the longest known ones take a hundredth.
+const FUEL: u64 = 1_000_000;
+
+/// Who said what.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// `system`, `user` or `assistant`.
+    pub role: &'a str,
+    /// The text.
+    pub content: &'a str,
+}
+
+/// A template of a model.
+pub struct Program<'a> {
+    environment: Environment<'a>,
+    text: String,
+    bos: &'a str,
+    eos: &'a str,
+}
+
+impl<'a> Program<'a> {
+    /// The template with this text, of a model with these texts of the tokens for begin and end;
+    /// `now` is the time in seconds since 1970.
+    pub fn new(text: &str, bos: &'a str, eos: &'a str, now: i64) -> Self {
+        let mut environment = Environment::new();
+        let mut syntax = SyntaxConfig::builder();
+        syntax.trim_blocks(true).lstrip_blocks(true);
+        environment.set_syntax(syntax.build().expect("the usual marks do not exclude each other"));
+        environment.set_fuel(Some(FUEL));
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        // Not so in Jinja, where `tools is iterable` asks whether there are tools.
+        environment
+            .add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
+        environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
+            Err(Error::new(ErrorKind::InvalidOperation, message))
+        });
+        environment.add_function("strftime_now", move |format: String| format_date(&format, now));
+        Program { environment, text: without_generation_tags(text), bos, eos }
+    }
+
+    /// The text for these messages; with `ask`, what asks for an answer stands at its end.
+    ///
+    /// # Errors
+    /// The template is malformed, or refuses the messages.
+    pub fn render(&self, messages: &[Message<'_>], ask: bool) -> Result<String> {
+        let messages: Vec<Value> = messages
+            .iter()
+            .map(|message| context! { role => message.role, content => message.content })
+            .collect();
+        let values = context! {
+            messages,
+            add_generation_prompt => ask,
+            bos_token => self.bos,
+            eos_token => self.eos,
+            tools => (),
+            documents => (),
+        };
+        self.environment.render_named_str("chat_template", &self.text, values).map_err(|error| {
+            let place = error.line().map(|line| format!("line {line}: "));
+            let why = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+            anyhow::anyhow!("{}{why}", place.unwrap_or_default())
+        })
+    }
+}
+
+/// `{% generation %}` and its end tell a trainer which text is the model's, and write nothing.
+/// Comments take their places, with the blanks around them taken away as those do.
+fn without_generation_tags(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, tag)) = rest.split_once("{%") {
+        let Some((inside, after)) = tag.split_once("%}") else { break };
+        out.push_str(before);
+        let name = inside.trim_matches(['-', '+']).trim();
+        if matches!(name, "generation" | "endgeneration") {
+            let strips = |strips: bool| if strips { "-" } else { "" };
+            let start = strips(inside.starts_with('-'));
+            out.push_str(&format!("{{#{start}{}#}}", strips(inside.ends_with('-'))));
+        } else {
+            out.push_str(&format!("{{%{inside}%}}"));
+        }
+        rest = after;
+    }
+    out + rest
+}
+
+fn format_date(format: &str, now: i64) -> Result<String, Error> {
+    let date = Timestamp::from_second(now).map(|time| time.to_zoned(TimeZone::UTC));
+    date.and_then(|date| jiff::fmt::strtime::format(format, &date))
+        .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
+}
+
+/// The time in seconds since 1970: that of `SOURCE_DATE_EPOCH`, so that a disk can be made again
+/// bit for bit, or the clock's.
+///
+/// # Errors
+/// `SOURCE_DATE_EPOCH` is no number.
+pub fn now() -> Result<i64> {
+    match env::var("SOURCE_DATE_EPOCH") {
+        Ok(seconds) => seconds.parse().context("SOURCE_DATE_EPOCH is no number of seconds"),
+        Err(_) => Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs().try_into()?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn render(text: &str) -> Result<String> {
+        let question = Message { role: "user", content: "Who?" };
+        Program::new(text, "<s>", "</s>", 1_136_214_245).render(&[question], true)
+    }
+
+    #[test]
+    fn a_template_has_what_transformers_gives_it() {
+        let text = "{% if tools is none and documents is none and not x is defined %}\n\
+            \x20   {{ bos_token ~ messages[0].content.upper().split('H') | tojson ~ eos_token }}\n\
+            {% endif %}";
+        assert_eq!(render(text).unwrap(), "    <s>[\"W\", \"O?\"]</s>\n");
+        assert_eq!(render("{{ strftime_now('%d %b %Y, %H:%M') }}").unwrap(), "02 Jan 2006, 15:04");
+        let iterable = "{{ tools is iterable }}{{ messages is iterable }}{{ 'a' is iterable }}";
+        assert_eq!(render(iterable).unwrap(), "FalseTrueTrue");
+        assert_eq!(render("{% for i in range(7) %}{% break %}{% endfor %}a").unwrap(), "a");
+    }
+
+    #[test]
+    fn what_a_template_refuses_it_says() {
+        let error = |text| render(text).unwrap_err().to_string();
+        assert_eq!(error("a\n{{ raise_exception('no, thanks') }}"), "line 2: no, thanks");
+        assert!(error("{{ strftime_now('%!') }}").contains("line 1"));
+        assert!(error("{% if %}").contains("line 1"));
+        assert!(error("{% for i in range(100000) %}{% for j in range(100000) %}{{ j }}{% endfor %}{% endfor %}").contains("fuel"));
+    }
+
+    #[test]
+    fn tags_for_trainers_write_nothing() {
+        let text = "a {%- generation -%} b {% endgeneration %} c {% if true %}d{% endif %}{%";
+        assert_eq!(without_generation_tags(text), "a {#--#} b {##} c {% if true %}d{% endif %}{%");
+        assert_eq!(render("a {%- generation %} b {%- endgeneration -%} c").unwrap(), "a bc");
+    }
+}

@@ -1,0 +1,271 @@
+//! The chat template of a model: its program is run once, on messages that serve as marks, to find
+//! what it writes around messages. The kernel, which has no room for Jinja, takes those texts from
+//! its configuration.
+
+mod jinja;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use anyhow::{Context, Result, ensure};
+pub use jinja::now;
+use jinja::{Message, Program};
+use kernel::llm;
+use kernel::llm::chat::{Around, Declared, Piece, TEMPLATE, Template};
+use kernel::llm::gguf::Gguf;
+use kernel::llm::tokenizer::Tokenizer;
+use serde::Serialize;
+
+/// Messages that no template writes by itself.
+const SYSTEM: &str = "anchorite-system-message";
+const QUESTIONS: [&str; 3] =
+    ["anchorite-question-one", "anchorite-question-two", "anchorite-question-three"];
+const ANSWERS: [&str; 2] = ["anchorite-answer-one", "anchorite-answer-two"];
+const ANSWER: Message<'_> = Message { role: "assistant", content: ANSWERS[0] };
+
+/// What was found about a model's chat template.
+#[derive(Serialize)]
+pub struct Found {
+    /// llama.cpp's name for it, if it is one that the kernel recognises.
+    pub recognised: Option<&'static str>,
+    /// The texts by the kernel's settings for them; `None` if the program gives none.
+    pub settings: Option<BTreeMap<&'static str, String>>,
+    /// Whether it has a place for a system message. If not, that stands before the first message.
+    pub takes_system: bool,
+    /// Why there are no texts, or where they do not give what the program gives.
+    pub problem: Option<String>,
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.recognised {
+            Some(name) => writeln!(f, "Chat template (the kernel recognises it as {name})")?,
+            None => writeln!(f, "Chat template (none that the kernel recognises)")?,
+        }
+        for line in self.settings.as_ref().map(to_toml).iter().flat_map(|text| text.lines()) {
+            writeln!(f, "    {line}")?;
+        }
+        if self.settings.is_some() && !self.takes_system {
+            writeln!(f, "    It has no place for a system message but before the first message.")?;
+        }
+        match &self.problem {
+            Some(problem) => writeln!(f, "    Not in full: {problem}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Looks at a model's chat template; `None` if it has none. `now` is what it takes for the time, in
+/// seconds since 1970.
+///
+/// # Errors
+/// The model's tokenizer is malformed, or none that the kernel has.
+pub fn find(gguf: &Gguf<'_>, now: i64) -> Result<Option<Found>, llm::Error> {
+    let Some(text) = gguf.string(TEMPLATE)? else { return Ok(None) };
+    let declared = Declared::from_gguf(gguf)?;
+    // A token that the kernel puts before each text need not stand in the texts.
+    let begin = match Tokenizer::from_gguf(gguf)?.begin() {
+        Some(_) => declared.bos.as_str(),
+        None => "",
+    };
+    let program = Program::new(text, &declared.bos, &declared.eos, now);
+    let derived = Derived::from_program(&program, begin);
+    Ok(Some(Found {
+        recognised: declared.known.map(|known| known.name),
+        takes_system: derived.as_ref().is_ok_and(|derived| derived.takes_system),
+        settings: derived.as_ref().ok().map(|derived| settings(&derived.template)),
+        problem: match derived {
+            Ok(derived) => derived.difference(&program, begin),
+            Err(error) => Some(format!("{error:#}")),
+        },
+    }))
+}
+
+/// The kernel's settings for these texts; those that are as if not given are left out.
+fn settings(template: &Template) -> BTreeMap<&'static str, String> {
+    let Template { system, user, assistant, first_user_prefix, after_system_prefix } = template;
+    let given = [
+        ("chat_system_prefix", Some(&system.prefix)),
+        ("chat_system_suffix", Some(&system.suffix)),
+        ("chat_user_prefix", Some(&user.prefix)),
+        ("chat_user_suffix", Some(&user.suffix)),
+        ("chat_assistant_prefix", Some(&assistant.prefix)),
+        ("chat_assistant_suffix", Some(&assistant.suffix)),
+        ("chat_first_user_prefix", first_user_prefix.as_ref()),
+        ("chat_after_system_prefix", after_system_prefix.as_ref()),
+    ];
+    given.into_iter().filter_map(|(key, text)| Some((key, text?.clone()))).collect()
+}
+
+/// Settings as lines of TOML.
+pub fn to_toml(settings: &BTreeMap<&'static str, String>) -> String {
+    let line = |(key, text): (&&str, &String)| {
+        // TOML's strings are JSON's, but that DEL must be escaped too.
+        let quoted = serde_json::Value::from(text.as_str()).to_string();
+        format!("{key} = {}\n", quoted.replace('\x7f', "\\u007F"))
+    };
+    settings.iter().map(line).collect()
+}
+
+/// A conversation of so many questions, with the answers between them.
+fn conversation(with_system: bool, questions: usize) -> Vec<Message<'static>> {
+    let mut messages = Vec::new();
+    if with_system {
+        messages.push(Message { role: "system", content: SYSTEM });
+    }
+    for (i, question) in QUESTIONS.into_iter().take(questions).enumerate() {
+        if i > 0 {
+            messages.push(Message { role: "assistant", content: ANSWERS[i - 1] });
+        }
+        messages.push(Message { role: "user", content: question });
+    }
+    messages
+}
+
+/// What stands before and behind the only place at which a mark stands.
+fn around<'t>(text: &'t str, mark: &str) -> Result<(&'t str, &'t str)> {
+    let parts = text.split_once(mark).context("it leaves a message out, or changes it")?;
+    ensure!(!parts.1.contains(mark), "it repeats a message");
+    Ok(parts)
+}
+
+/// The texts of a template, found by running it.
+struct Derived {
+    template: Template,
+    takes_system: bool,
+    /// Whether it writes what asks for an answer; else what it writes before answers does.
+    asks: bool,
+    /// What it writes before an answer that the model writes by itself: blanks.
+    lead: String,
+}
+
+impl Derived {
+    /// Finds the texts. `begin` is the text with which each conversation begins by itself.
+    ///
+    /// # Errors
+    /// The template takes no conversation, or does not write its messages once, in order, and as
+    /// they are.
+    fn from_program(program: &Program<'_>, begin: &str) -> Result<Derived> {
+        let without_begin = |text: &str| text.strip_prefix(begin).unwrap_or(text).to_owned();
+        let one = program.render(&conversation(false, 1), true)?;
+        let two = program.render(&conversation(false, 2), true)?;
+        let (opening, asking) = around(&one, QUESTIONS[0])?;
+        let (_, rest) = around(&two, QUESTIONS[0])?;
+        let (before_answer, rest) = around(rest, ANSWERS[0])?;
+        let (between, _) = around(rest, QUESTIONS[1])?;
+
+        // Where a message ends shows where no answer is asked for. Such a conversation is not one
+        // that every template takes; then the text between two messages is of the second one.
+        let end_of = |messages: &[Message<'_>]| {
+            let last = messages.last().map_or("", |message| message.content);
+            let text = program.render(messages, false).ok()?;
+            Some(around(&text, last).ok()?.1.to_owned())
+        };
+        let split = |text: &str, end: Option<String>| match end {
+            Some(end) if text.starts_with(&end) => (end.clone(), text[end.len()..].to_owned()),
+            _ => (String::new(), text.to_owned()),
+        };
+        let (user_suffix, mut asking) = split(asking, end_of(&conversation(false, 1)));
+        let answered = [&conversation(false, 2)[..1], &[ANSWER]].concat();
+        let (assistant_suffix, user_prefix) = split(between, end_of(&answered));
+
+        let before_answer = before_answer.strip_prefix(&user_suffix).unwrap_or_default();
+        let asks = !asking.is_empty() || before_answer.trim().is_empty();
+        if !asks {
+            asking = before_answer.to_owned();
+        }
+        let lead = before_answer.strip_prefix(&asking).unwrap_or_default();
+        let lead = if lead.trim().is_empty() { lead } else { "" };
+
+        let opening = without_begin(opening);
+        let with_system = program.render(&conversation(true, 1), true).ok();
+        let system = with_system.as_deref().and_then(|text| {
+            let (before, rest) = around(text, SYSTEM).ok()?;
+            Some((without_begin(before), around(rest, QUESTIONS[0]).ok()?.0))
+        });
+        let takes_system = system.is_some();
+        // Where a template has no place for it, llama.cpp puts it there too.
+        let (system_prefix, behind) = system.unwrap_or((opening.clone(), "\n\n"));
+        let own = behind.strip_suffix(&user_prefix).filter(|_| !user_prefix.is_empty());
+        let template = Template {
+            system: Around { prefix: system_prefix, suffix: own.unwrap_or(behind).to_owned() },
+            after_system_prefix: own
+                .is_none()
+                .then(String::new)
+                .filter(|_| !user_prefix.is_empty()),
+            first_user_prefix: (opening != user_prefix).then_some(opening),
+            user: Around { prefix: user_prefix, suffix: user_suffix },
+            assistant: Around { prefix: asking, suffix: assistant_suffix },
+        };
+        Ok(Derived { template, takes_system, asks, lead: lead.to_owned() })
+    }
+
+    /// A conversation in pieces.
+    fn compose<'t>(&'t self, messages: &[Message<'t>]) -> Vec<Piece<'t>> {
+        let (system, rest) = match messages {
+            [system, rest @ ..] if system.role == "system" => (system.content, rest),
+            rest => ("", rest),
+        };
+        let mut pieces = Vec::new();
+        for (i, message) in rest.iter().enumerate() {
+            pieces.extend(match message.role {
+                "assistant" => vec![Piece::Message(&self.lead), Piece::Message(message.content)],
+                _ if i == 0 => self.template.open(system, message.content),
+                _ => self.template.go_on(message.content),
+            });
+        }
+        pieces
+    }
+
+    /// The first conversation in which the program gives another text; `None` if there is none.
+    fn difference(&self, program: &Program<'_>, begin: &str) -> Option<String> {
+        for with_system in [false, true] {
+            for questions in 1..=QUESTIONS.len() {
+                if with_system && !self.takes_system {
+                    continue;
+                }
+                let messages = conversation(with_system, questions);
+                let which = format!(
+                    "with {questions} question{}{}",
+                    if questions == 1 { "" } else { "s" },
+                    if with_system { " and a system message" } else { "" }
+                );
+                let expected = match program.render(&messages, true) {
+                    Ok(text) => text,
+                    Err(error) => return Some(format!("{which} it fails: {error}")),
+                };
+                let mut expected = expected.strip_prefix(begin).unwrap_or(&expected).to_owned();
+                if !self.asks {
+                    expected.push_str(&self.template.assistant.prefix);
+                }
+                let given = text_of(&self.compose(&messages));
+                if given != expected {
+                    let (given, expected) = parting(&given, &expected);
+                    return Some(format!(
+                        "{which} it writes {expected:?}, the texts give {given:?}"
+                    ));
+                }
+            }
+        }
+        None
+    }
+}
+
+fn text_of(pieces: &[Piece<'_>]) -> String {
+    pieces.iter().map(|piece| piece.text()).collect()
+}
+
+/// A little of both texts, from shortly before the place where they part.
+fn parting<'t>(a: &'t str, b: &'t str) -> (&'t str, &'t str) {
+    const BEFORE: usize = 20;
+    const SHOWN: usize = 60;
+    let same = a.chars().zip(b.chars()).take_while(|(a, b)| a == b).count();
+    let excerpt = |text: &'t str| {
+        let place = |n| text.char_indices().nth(n).map_or(text.len(), |(at, _)| at);
+        let start = same.saturating_sub(BEFORE);
+        &text[place(start)..place(start + SHOWN)]
+    };
+    (excerpt(a), excerpt(b))
+}
