@@ -1,5 +1,5 @@
-"""Writes a small model of random weights for each architecture, in three tensor types each, and
-what llama.cpp makes of it: architectures/*.gguf and goldens/architectures.json.
+"""Writes small models of random weights for each architecture, in F16, Q8_0, Q4_0 and, wider ones,
+in mixes of K types, and what llama.cpp makes of them: architectures/*.gguf and goldens/architectures.json.
 
 The weights are random, their sizes such that every part of the network counts. A seed is only taken
 if rounding does not decide the text: the best logit leads at each step, and llama.cpp gives the same
@@ -29,7 +29,16 @@ TYPES = {
     "F16": llama_cpp.LLAMA_FTYPE_MOSTLY_F16,
     "Q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0,
     "Q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0,
+    "Q4_K_M": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M,
 }
+# Mixes with the other K types, for one of them.
+MORE_TYPES = {
+    "Q2_K": llama_cpp.LLAMA_FTYPE_MOSTLY_Q2_K,
+    "Q3_K_M": llama_cpp.LLAMA_FTYPE_MOSTLY_Q3_K_M,
+}
+# Blocks of the K types take 256 weights, and so do all rows here. One layer is enough for most.
+WIDE = {"n_embd": 256, "n_head": 4, "n_head_kv": 1, "head_size": 64, "n_ff": 256, "n_layer": 1}
+WIDER = {"qwen3": {"head_size": 128}, "gemma2": {"n_layer": 2}, "gemma3": {"n_layer": 2}}
 # The least lead of a best logit over the second.
 MIN_GAP = 0.005
 # The most that first logits may change where nothing should.
@@ -152,9 +161,9 @@ class Model:
         self.file.close()
 
 
-def llama(path: Path, seed: int):
+def llama(path: Path, seed: int, **shape: int):
     """Llama 3: factors for RoPE's frequencies, a tied output."""
-    m = Model(path, "llama", seed)
+    m = Model(path, "llama", seed, **shape)
     m.rms()
     m.file.add_rope_freq_base(500_000.0)
     m.file.add_rope_dimension_count(m.head_size)
@@ -164,9 +173,9 @@ def llama(path: Path, seed: int):
     m.close()
 
 
-def llama_biased(path: Path, seed: int):
+def llama_biased(path: Path, seed: int, **shape: int):
     """`llama` with all biases that it may have, and a context stretched by linear scaling."""
-    m = Model(path, "llama", seed)
+    m = Model(path, "llama", seed, **shape)
     m.rms()
     m.file.add_rope_dimension_count(m.head_size)
     m.file.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
@@ -176,9 +185,9 @@ def llama_biased(path: Path, seed: int):
     m.close()
 
 
-def gpt2(path: Path, seed: int):
+def gpt2(path: Path, seed: int, **shape: int):
     """GPT-2 with a tied output."""
-    m = Model(path, "gpt2", seed)
+    m = Model(path, "gpt2", seed, **shape)
     m.file.add_layer_norm_eps(1e-5)
     m.embeddings(output=False)
     m.matrix("position_embd", N_CTX, m.n_embd, 4.0)
@@ -193,9 +202,9 @@ def gpt2(path: Path, seed: int):
     m.close()
 
 
-def qwen2(path: Path, seed: int):
+def qwen2(path: Path, seed: int, **shape: int):
     """Qwen 2.5, its context stretched by YaRN."""
-    m = Model(path, "qwen2", seed)
+    m = Model(path, "qwen2", seed, **shape)
     m.rms()
     m.file.add_rope_freq_base(1_000_000.0)
     m.file.add_rope_scaling_type(gguf.RopeScalingType.YARN)
@@ -206,27 +215,27 @@ def qwen2(path: Path, seed: int):
     m.close()
 
 
-def qwen3(path: Path, seed: int):
+def qwen3(path: Path, seed: int, **shape: int):
     """Qwen 3, with heads wider than their share of the embedding."""
-    m = Model(path, "qwen3", seed, head_size=32)
+    m = Model(path, "qwen3", seed, **{"head_size": 32} | shape)
     m.rms(names_head_size=True)
     m.embeddings(output=False)
     m.layers(qk_norm=True)
     m.close()
 
 
-def gemma(path: Path, seed: int):
+def gemma(path: Path, seed: int, **shape: int):
     """Gemma, with one head of keys and values."""
-    m = Model(path, "gemma", seed, n_head_kv=1, head_size=32)
+    m = Model(path, "gemma", seed, **{"n_head_kv": 1, "head_size": 32} | shape)
     m.rms(names_head_size=True)
     m.embeddings(output=False)
     m.layers()
     m.close()
 
 
-def gemma2(path: Path, seed: int):
+def gemma2(path: Path, seed: int, **shape: int):
     """Gemma 2, its window small enough to count."""
-    m = Model(path, "gemma2", seed, head_size=32)
+    m = Model(path, "gemma2", seed, **{"head_size": 32} | shape)
     m.rms(names_head_size=True)
     m.file.add_sliding_window(WINDOW)
     m.file.add_attn_logit_softcapping(5.0)
@@ -236,11 +245,13 @@ def gemma2(path: Path, seed: int):
     m.close()
 
 
-def gemma3(path: Path, seed: int):
-    """Gemma 3, six layers, so that one of them sees everything."""
-    m = Model(path, "gemma3", seed, n_layer=6)
+def gemma3(path: Path, seed: int, **shape: int):
+    """Gemma 3, as many layers as it takes for one that sees everything."""
+    m = Model(path, "gemma3", seed, **{"n_layer": 6} | shape)
     m.rms(names_head_size=True)
     m.file.add_sliding_window(WINDOW)
+    if m.n_layer < 6:
+        m.file.add_uint32("gemma3.attention.sliding_window_pattern", m.n_layer)
     m.file.add_rope_freq_base(1_000_000.0)
     m.file.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
     m.file.add_rope_scaling_factor(8.0)
@@ -249,9 +260,9 @@ def gemma3(path: Path, seed: int):
     m.close()
 
 
-def phi3(path: Path, seed: int):
+def phi3(path: Path, seed: int, **shape: int):
     """Phi 3, its context longer than the one trained first."""
-    m = Model(path, "phi3", seed)
+    m = Model(path, "phi3", seed, **shape)
     m.rms()
     m.file.add_rope_dimension_count(m.head_size)
     m.file.add_rope_scaling_orig_ctx_len(64)
@@ -317,13 +328,14 @@ def different(runs: list[dict]) -> int:
 
 def find(name: str, kind: str, n_seeds: int) -> tuple[int, bytes, list[dict]]:
     """The first seed whose model can have goldens, with its file and its runs."""
+    shape = WIDE | WIDER.get(name, {}) if "_K" in kind else {}
     with tempfile.TemporaryDirectory() as folder:
         source, file = Path(folder) / "f32.gguf", Path(folder) / f"{name}-{kind}.gguf"
         for seed in range(n_seeds):
             if seed in EXCLUDED.get((name, kind), ()):
                 continue
-            MODELS[name](source, seed)
-            quantise(source, file, TYPES[kind])
+            MODELS[name](source, seed, **shape)
+            quantise(source, file, (TYPES | MORE_TYPES)[kind])
             model = Reference(file)
             runs = [generate(model, prompt) for prompt in PROMPTS]
             model.close()
@@ -338,12 +350,15 @@ def main() -> None:
     here = Path(__file__).parent
     arg = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arg.add_argument("--only", nargs="*", default=list(MODELS), help="these models")
+    arg.add_argument("--types", nargs="*", default=[*TYPES, *MORE_TYPES], help="in these types")
     arg.add_argument("--seeds", type=int, default=5000, help="seeds to try at most")
     args = arg.parse_args()
 
     goldens = here / "goldens" / "architectures.json"
     models = json.loads(goldens.read_text())["models"] if goldens.exists() else {}
-    for name, kind in ((name, kind) for name in args.only for kind in TYPES):
+    for name, kind in ((name, kind) for name in args.only for kind in args.types):
+        if kind in MORE_TYPES and name != "llama":
+            continue
         seed, data, runs = find(name, kind, args.seeds)
         (here / "architectures" / f"{name}-{kind}.gguf").write_bytes(data)
         models[f"{name}-{kind}"] = {

@@ -1,9 +1,9 @@
-//! Every architecture against llama.cpp: small models of random weights, in three tensor types
-//! each. `test_models/architectures.py` made models and goldens.
+//! Every architecture against llama.cpp: small models of random weights, in F16, Q8_0,
+//! Q4_0 and mixes of K types. `test_models/architectures.py` made models and goldens.
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use kernel::llm::arena::Arena;
@@ -55,12 +55,24 @@ fn models(goldens: &Goldens) -> impl Iterator<Item = (&str, Vec<u8>, &[Run])> {
 }
 
 #[test]
-fn every_architecture_has_goldens_in_three_types() {
+fn every_architecture_has_goldens_in_four_types() {
     let goldens = goldens();
     for Architecture { name, .. } in ARCHITECTURES {
-        for kind in ["F16", "Q8_0", "Q4_0"] {
+        for kind in ["F16", "Q8_0", "Q4_0", "Q4_K_M"] {
             assert!(goldens.models.contains_key(&format!("{name}-{kind}")), "{name} in {kind}");
         }
+    }
+}
+
+#[test]
+fn every_k_type_is_in_one_of_the_models() {
+    let mut kinds = BTreeSet::new();
+    for (_, file, _) in models(&goldens()) {
+        let gguf = Gguf::parse(&file).unwrap();
+        kinds.extend(gguf.tensors().iter().map(|tensor| tensor.kind.name));
+    }
+    for kind in ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"] {
+        assert!(kinds.contains(kind), "{kind} is in none");
     }
 }
 
