@@ -149,9 +149,15 @@ if boot no-sum --disk "$logs/no-sum.img" --tokens 3; then
 fi
 
 # The other modes.
-if boot self-tests --disk "$small" --smp 4 --cpu max,sve=off,pauth-impdef=on --mode test; then
+"$builder" disk --out "$logs/random.img" test_models/architectures/llama-Q4_0.gguf
+if boot self-tests --disk "$logs/random.img" --smp 4 --cpu max,sve=off,pauth-impdef=on --mode test; then
     must_hold '^{"event":"test".*"pass":true'
     must_exit 0
+    for model_test in load_real_model generate_single_token generate_multiple_tokens \
+        sampling_strategies performance_targets long_generation concurrent_inference \
+        repeated_inference kv_cache_speedup; do
+        must_hold "^{\"event\":\"test\",\"name\":\"test_$model_test\",\"pass\":true.*\"figure\":[0-9]"
+    done
     [ -n "$problem" ] || ! events | grep -q '"pass":false' || problem='a self-test failed'
     verdict "$name ($(events | grep -c '"event":"test"' || true) self-tests)" "$problem"
 fi

@@ -96,6 +96,8 @@ pub struct Config {
     pub log: LevelFilter,
     /// Whether the model's checksum is checked.
     pub verify: bool,
+    /// A part of the names of the self-tests to run; empty: all run.
+    pub tests: String,
 }
 
 impl Default for Config {
@@ -116,6 +118,7 @@ impl Default for Config {
             threads: None,
             log: LevelFilter::Warn,
             verify: true,
+            tests: String::new(),
         }
     }
 }
@@ -503,6 +506,15 @@ pub const KEYS: &[Key] = &[
             Some(())
         },
     },
+    Key {
+        name: "tests",
+        expects: "a part of a test's name",
+        help: "which tests mode = \"test\" runs (all)",
+        set: |config, value| {
+            config.tests = value.text()?.to_owned();
+            Some(())
+        },
+    },
 ];
 
 /// Reads biases of tokens, as in "13:-inf,29871:2.5".
@@ -784,6 +796,7 @@ mod tests {
             threads = 3
             log = "debug"
             verify = false
+            tests = "clock"
             "#,
         )
         .unwrap();
@@ -827,6 +840,7 @@ mod tests {
             threads: Some(3),
             log: LevelFilter::Debug,
             verify: false,
+            tests: "clock".into(),
         };
         assert_eq!(config, expected);
         let mirostat = Some(Mirostat { tau: 3.0, eta: 0.5 });

@@ -68,6 +68,8 @@ pub enum Error {
     NotFinite,
     /// The engine refused the model or the prompt.
     Engine(llm::Error),
+    /// No self-test has a name that holds this.
+    NoSuchTest(String),
     /// This many self-tests failed.
     TestsFailed(usize),
 }
@@ -160,6 +162,11 @@ impl Error {
                     .to_string(),
             ),
             Error::Engine(error) => return engine_fault(error),
+            Error::NoSuchTest(name) => (
+                Code::InvalidConfig,
+                format!("no test's name holds `{name}`"),
+                "run all of them, without `tests`, to see their names".to_string(),
+            ),
             Error::TestsFailed(count) => (
                 Code::TestFailed,
                 format!("{count} self-tests failed"),

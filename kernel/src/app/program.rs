@@ -14,7 +14,7 @@ use crate::app::load::{self, Loaded};
 use crate::app::os;
 use crate::app::output::{emit, say};
 use crate::app::perplexity::perplexity;
-use crate::app::selftest;
+use crate::app::selftest::SelfTests;
 use crate::app::team::Team;
 use crate::llm::backend::{Options, TransformerBackend};
 use crate::llm::workers::Workers;
@@ -44,7 +44,7 @@ fn try_run<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<(), Error
     }
     let team: &'static Team = Box::leak(Box::new(Team::new(threads)));
     if config.mode == Mode::Test {
-        return selftest::run(team);
+        return test(&config, team);
     }
     let name = load::choose_model(config.model.as_deref())?;
     if config.mode == Mode::Bench {
@@ -57,9 +57,26 @@ fn try_run<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<(), Error
         Mode::Perplexity => perplexity(&mut backend, &prompt(&config)?),
         Mode::Chat => chat(&mut backend, &config),
         Mode::Bench => bench::engine(&mut backend, &prompt(&config)?, config.max_tokens),
-        // Done above: it needs no model.
+        // Done above.
         Mode::Test => Ok(()),
     }
+}
+
+/// Tests the image, then the model, if there is one.
+fn test(config: &Config, team: &'static Team) -> Result<(), Error> {
+    let mut tests = SelfTests::new(&config.tests);
+    tests.run_engine(team);
+    if tests.want_model() {
+        match load::choose_model(config.model.as_deref()) {
+            Err(Error::NoModel) => log::warn!("there is no model, so that none is tested"),
+            Err(error) => return Err(error),
+            Ok(name) => {
+                let loaded = load::load(&name, config.verify, config.context, team)?;
+                tests.run_model(&mut start(loaded, config, team)?, team);
+            }
+        }
+    }
+    tests.finish()
 }
 
 /// Hands the model to the engine and reports it.

@@ -1,4 +1,5 @@
-//! `mode=test`: the image tests itself on the machine it runs on, one `test` event for each.
+//! `mode=test`: the image tests itself and its model on the machine it runs on, one `test` event for
+//! each test.
 
 #![forbid(unsafe_code)]
 
@@ -11,32 +12,91 @@ use crate::app::os;
 use crate::app::output::{emit, say};
 use crate::app::sha256;
 use crate::llm;
+use crate::llm::backend::TransformerBackend;
+use crate::llm::model_tests::{Machine, TESTS};
 use crate::llm::workers::Workers;
 use crate::report::{Event, Test};
 
 /// What a test found: what it saw, or why it failed.
 type Verdict = Result<String, String>;
 
-/// Runs every test that needs no model.
-///
-/// # Errors
-/// Some failed.
-pub fn run(workers: &dyn Workers) -> Result<(), Error> {
-    let mut failed = 0;
-    let mut report = |name: &str, verdict: Verdict| {
-        let pass = verdict.is_ok();
-        failed += usize::from(!pass);
-        let (Ok(detail) | Err(detail)) = verdict;
-        say!("{} {name}: {detail}", if pass { "pass" } else { "FAIL" });
-        emit(&Event::Test(Test { name: name.to_string(), pass, detail, figure: None }));
-    };
-    report("clock", clock());
-    report("sha256", sha256());
-    report("team", team(workers));
-    for (name, outcome) in llm::self_tests() {
-        report(&name, outcome);
+/// The tests of one run.
+pub struct SelfTests<'a> {
+    /// A part of the names of those that run.
+    wanted: &'a str,
+    run: usize,
+    failed: usize,
+}
+
+impl<'a> SelfTests<'a> {
+    /// Those whose names hold `wanted`.
+    pub fn new(wanted: &'a str) -> Self {
+        SelfTests { wanted, run: 0, failed: 0 }
     }
-    if failed == 0 { Ok(()) } else { Err(Error::TestsFailed(failed)) }
+
+    fn wants(&self, name: &str) -> bool {
+        name.contains(self.wanted)
+    }
+
+    fn report(&mut self, name: &str, verdict: Verdict, figure: Option<f64>) {
+        self.run += 1;
+        let pass = verdict.is_ok();
+        self.failed += usize::from(!pass);
+        let (Ok(detail) | Err(detail)) = verdict;
+        match figure {
+            Some(figure) => say!("pass {name}: {figure:.1} {detail}"),
+            None => say!("{} {name}: {detail}", if pass { "pass" } else { "FAIL" }),
+        }
+        emit(&Event::Test(Test { name: name.to_string(), pass, detail, figure }));
+    }
+
+    /// Runs those that need no model.
+    pub fn run_engine(&mut self, workers: &dyn Workers) {
+        if self.wants("clock") {
+            self.report("clock", clock(), None);
+        }
+        if self.wants("sha256") {
+            self.report("sha256", sha256(), None);
+        }
+        if self.wants("team") {
+            self.report("team", team(workers), None);
+        }
+        for (name, outcome) in llm::self_tests() {
+            if self.wants(&name) {
+                self.report(&name, outcome, None);
+            }
+        }
+    }
+
+    /// Whether a test that needs a model is among those wanted.
+    pub fn want_model(&self) -> bool {
+        TESTS.iter().any(|test| self.wants(test.name))
+    }
+
+    /// Runs those of a model.
+    pub fn run_model(&mut self, backend: &mut TransformerBackend, team: &'static dyn Workers) {
+        let machine =
+            Machine { now_us: os::now_us, memory_free: os::memory_available, threads: team };
+        let wanted = self.wanted;
+        for test in TESTS.iter().filter(|test| test.name.contains(wanted)) {
+            // Some take minutes.
+            say!("run  {}", test.name);
+            match test.run(backend, machine) {
+                Ok(finding) => self.report(test.name, Ok(finding.detail), Some(finding.figure)),
+                Err(error) => self.report(test.name, Err(error), None),
+            }
+        }
+    }
+
+    /// # Errors
+    /// Some failed, or none was of the wanted name.
+    pub fn finish(self) -> Result<(), Error> {
+        match self {
+            SelfTests { run: 0, wanted, .. } => Err(Error::NoSuchTest(wanted.to_string())),
+            SelfTests { failed: 0, .. } => Ok(()),
+            SelfTests { failed, .. } => Err(Error::TestsFailed(failed)),
+        }
+    }
 }
 
 fn clock() -> Verdict {

@@ -11,7 +11,8 @@ use std::vec::Vec;
 use crate::app::fake_abi::{World, reads_so_far, run_in_world};
 use crate::app::run;
 use crate::llm::gguf::Gguf;
-use crate::report::{Checksum, Code, Event, Fault, Model, Outcome, StopReason};
+use crate::llm::model_tests::TESTS;
+use crate::report::{Checksum, Code, Event, Fault, Model, Outcome, StopReason, Test};
 
 /// The test model and its checksum file.
 static TINY: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
@@ -57,6 +58,13 @@ impl Run {
             _ => None,
         });
         results.collect()
+    }
+
+    fn tests(&self) -> impl Iterator<Item = &Test> {
+        self.events.iter().filter_map(|event| match event {
+            Event::Test(test) => Some(test),
+            _ => None,
+        })
     }
 
     /// Checks that the run failed, with an error as its last event and no result.
@@ -628,17 +636,50 @@ fn the_perplexity_of_a_text_is_measured() {
 }
 
 #[test]
-fn the_image_tests_and_measures_itself() {
-    for (mode, least) in [("mode=test", 3), ("mode=bench", 6)] {
-        let run = Run::new(
-            |world| {
-                model_disk(world);
-                world.files.insert("/dev/disk", std::vec![0; TINY.0.len()]);
-            },
-            &[mode, "max_tokens=3"],
-        );
-        assert_eq!(run.status, 0, "{}", run.console);
-        let passed = run.events.iter().filter(|e| matches!(e, Event::Test(test) if test.pass));
-        assert!(passed.count() >= least, "{}", run.console);
-    }
+fn the_image_measures_itself() {
+    let run = Run::new(
+        |world| {
+            model_disk(world);
+            world.files.insert("/dev/disk", std::vec![0; TINY.0.len()]);
+        },
+        &["mode=bench", "max_tokens=3"],
+    );
+    assert_eq!(run.status, 0, "{}", run.console);
+    assert!(run.tests().count() >= 6, "{}", run.console);
+    assert!(run.tests().all(|test| test.figure.is_some_and(|figure| figure > 0.0)));
+}
+
+#[test]
+fn the_image_tests_itself_and_its_model() {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../test_models/architectures/llama-Q4_0.gguf");
+    let model = fs::read(path).unwrap();
+    let test = |arguments: &[&str]| {
+        let set_up = |world: &mut World| {
+            world.files.insert("/models/a.gguf", model.clone());
+            // Threads that wait for each other thousands of times are slow where there are fewer
+            // cores than threads.
+            world.cores = 1;
+        };
+        Run::new(set_up, &[&["mode=test"], arguments].concat())
+    };
+    let run = test(&[]);
+    assert_eq!(run.status, 0, "{}", run.console);
+    assert!(run.tests().all(|test| test.pass), "{}", run.console);
+    let of_the_model = run.tests().filter(|test| test.figure.is_some());
+    assert_eq!(of_the_model.count(), TESTS.len(), "{}", run.console);
+    assert!(run.tests().count() > TESTS.len() + 3);
+
+    let names = |run: &Run| -> Vec<String> { run.tests().map(|test| test.name.clone()).collect() };
+    let run = test(&["tests=test_generate"]);
+    assert_eq!(names(&run), ["test_generate_single_token", "test_generate_multiple_tokens"]);
+    // For others no model is read.
+    let run = test(&["tests=clock"]);
+    assert_eq!(names(&run), ["clock"]);
+    assert!(!run.events.iter().any(|event| matches!(event, Event::Model(_))));
+    test(&["tests=dance"]).fails_with(Code::InvalidConfig, "`dance`");
+
+    let run = Run::new(|_| {}, &["mode=test"]);
+    assert_eq!(run.status, 0, "{}", run.console);
+    assert!(run.console.contains("WARN  there is no model"), "{}", run.console);
 }

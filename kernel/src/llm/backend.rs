@@ -3,9 +3,11 @@
 #![forbid(unsafe_code)]
 
 mod perplexity;
+mod uncached;
 mod verbose;
 
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
@@ -134,12 +136,17 @@ pub struct InferenceResult {
     pub arena_peak_bytes: usize,
 }
 
-/// A model and all that it needs to run.
-struct Loaded {
+/// A model, which any number of texts may share.
+struct Shared {
     file: ModelBuffer,
     model: Model,
     tokenizer: Tokenizer,
     metadata: ModelMetadata,
+}
+
+/// A model and all that one text needs besides.
+struct Loaded {
+    shared: Arc<Shared>,
     cache: KvCache,
     arena: Arena,
     /// The last token of the text, if it was generated (an end-of-sequence token included) and is
@@ -170,7 +177,7 @@ impl Prompt<'_> {
     }
 }
 
-/// Runs one transformer model at a time.
+/// Runs one transformer model at a time, on one text at a time.
 pub struct TransformerBackend {
     options: Options,
     sampler: Sampler,
@@ -257,6 +264,16 @@ pub fn memory_needed(
     Ok(Plan::from_gguf(&gguf, n_ctx)?.needed)
 }
 
+impl Loaded {
+    fn new(shared: Arc<Shared>) -> Result<Loaded, Error> {
+        let Shared { model, metadata, .. } = &*shared;
+        let shape = model.shape();
+        let cache = KvCache::try_new(shape.n_layer, metadata.n_ctx, shape.n_embd_kv())?;
+        let arena = Arena::try_new(metadata.arena_bytes)?;
+        Ok(Loaded { shared, cache, arena, pending: None })
+    }
+}
+
 impl TransformerBackend {
     /// A backend without a model, which takes the best token each time.
     pub fn new(options: Options) -> Self {
@@ -306,11 +323,27 @@ impl TransformerBackend {
         if self.verbose {
             verbose::log_tensors(&gguf)?;
         }
-        let cache = KvCache::try_new(shape.n_layer, n_ctx, shape.n_embd_kv())?;
-        let arena = Arena::try_new(needed.arena_bytes)?;
-        let loaded = Loaded { model, tokenizer, metadata, cache, arena, pending: None, file };
-        self.loaded = Some(loaded);
+        self.loaded = Some(Loaded::new(Arc::new(Shared { file, model, tokenizer, metadata }))?);
         Ok(())
+    }
+
+    /// Another backend with the same model and settings, and a text of its own; `workers` share its
+    /// work. The model is in memory once, until the last of them gives it up.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if there is none for another cache and arena.
+    pub fn share(&self, workers: &'static dyn Workers) -> Result<TransformerBackend, Error> {
+        let loaded = match &self.loaded {
+            Some(loaded) => Some(Loaded::new(Arc::clone(&loaded.shared))?),
+            None => None,
+        };
+        Ok(TransformerBackend {
+            options: Options { workers, ..self.options },
+            sampler: Sampler::new(self.sampler.config()),
+            dry_breakers: self.dry_breakers.clone(),
+            loaded,
+            ..*self
+        })
     }
 
     /// Whether there is a model.
@@ -320,7 +353,7 @@ impl TransformerBackend {
 
     /// What the model is; `None` if there is none.
     pub fn model_metadata(&self) -> Option<&ModelMetadata> {
-        self.loaded.as_ref().map(|loaded| &loaded.metadata)
+        self.loaded.as_ref().map(|loaded| &loaded.shared.metadata)
     }
 
     /// How tokens are chosen from now on; the generator starts anew.
@@ -416,10 +449,10 @@ impl TransformerBackend {
     ) -> Result<InferenceResult, Error> {
         self.sampler.config().check()?;
         let Options { workers, now_us, .. } = self.options;
-        let Some(Loaded { file, model, tokenizer, cache, arena, pending, .. }) = &mut self.loaded
-        else {
+        let Some(Loaded { shared, cache, arena, pending }) = &mut self.loaded else {
             return Err(Error::InvalidConfig { what: "no model is loaded".into() });
         };
+        let Shared { file, model, tokenizer, .. } = &**shared;
         let start_us = now_us();
 
         let takes_back = |&token: &u32| prompt.ends_answers() && tokenizer.is_end(token);

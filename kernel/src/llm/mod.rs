@@ -15,8 +15,12 @@ pub mod kernels;
 pub mod kv_cache;
 #[cfg(feature = "llm-transformer")]
 pub mod model;
+#[cfg(feature = "llm-transformer")]
+pub mod model_tests;
 pub mod quantize;
 pub mod sampling;
+#[cfg(all(test, feature = "llm-transformer"))]
+mod tests;
 pub mod tokenizer;
 #[cfg(all(test, feature = "llm-transformer"))]
 mod transformer;

@@ -5,7 +5,7 @@
 use alloc::format;
 use core::ops::ControlFlow;
 
-use super::{Loaded, TransformerBackend};
+use super::{Loaded, Shared, TransformerBackend};
 use crate::llm::Error;
 use crate::llm::model::Context;
 use crate::llm::model::scratch::Scratch;
@@ -72,9 +72,10 @@ impl TransformerBackend {
     ) -> Result<Perplexity, Error> {
         self.reset();
         let workers = self.options.workers;
-        let Some(Loaded { file, model, tokenizer, cache, arena, .. }) = &mut self.loaded else {
+        let Some(Loaded { shared, cache, arena, .. }) = &mut self.loaded else {
             return Err(Error::InvalidConfig { what: "no model is loaded".into() });
         };
+        let Shared { file, model, tokenizer, .. } = &**shared;
         let n_ctx = cache.n_ctx();
         let tokens = tokenizer.encode(text, true, false);
         let n_chunks = tokens.len() / n_ctx;

@@ -3,4 +3,4 @@
 mod backend;
 mod forward;
 mod naive;
-mod synthetic;
+pub mod synthetic;

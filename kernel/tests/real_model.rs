@@ -1,0 +1,128 @@
+//! The tests of `llm::model_tests` on every model in the folder `MODEL_DIR`; without it, on those of
+//! `test_models`. They take long, and a model of one's own can be put to the test with them:
+//!
+//!     MODEL_DIR=path/to/models cargo test -p kernel --test real_model -- --ignored --nocapture
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use kernel::llm::backend::{ModelBuffer, Options, TransformerBackend};
+use kernel::llm::model_tests::{Machine, TESTS};
+use kernel::llm::workers::{SingleThread, Workers};
+
+/// The system's allocator, with a count of the bytes that each thread has allocated and not freed.
+struct Counting;
+
+thread_local! {
+    static IN_USE: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        IN_USE.set(IN_USE.get().wrapping_add(layout.size()));
+        // SAFETY: the caller keeps to the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        IN_USE.set(IN_USE.get().wrapping_sub(layout.size()));
+        // SAFETY: the caller keeps to the contract of `dealloc`, and `alloc` above is the system's.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn memory_free() -> u64 {
+    (1 << 60) - IN_USE.get() as u64
+}
+
+fn now_us() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed().as_micros() as u64
+}
+
+/// As many threads as the test of concurrent texts is to have.
+struct Threads(usize);
+
+impl Workers for Threads {
+    fn count(&self) -> usize {
+        self.0
+    }
+
+    fn run(&self, job: &(dyn Fn(usize) + Sync)) {
+        std::thread::scope(|scope| {
+            for i in 1..self.0 {
+                scope.spawn(move || job(i));
+            }
+            job(0);
+        });
+    }
+}
+
+fn models() -> Vec<PathBuf> {
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../test_models");
+    let folder = std::env::var_os("MODEL_DIR").map_or(committed, PathBuf::from);
+    let files = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut models: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
+    models.retain(|path| path.extension().is_some_and(|extension| extension == "gguf"));
+    models.sort();
+    assert!(!models.is_empty(), "there is no model in {}", folder.display());
+    models
+}
+
+/// Runs the test of this name on each model.
+fn run(name: &str) {
+    let test = TESTS.iter().find(|test| test.name == name).unwrap();
+    let machine = Machine { now_us, memory_free, threads: &Threads(3) };
+    let mut failed = Vec::new();
+    for path in models() {
+        let file = std::fs::read(&path).unwrap();
+        let options = Options { n_ctx: None, workers: &SingleThread, now_us };
+        let mut backend = TransformerBackend::new(options);
+        let loaded = backend.load_model(ModelBuffer::from(&file[..])).map_err(|e| e.to_string());
+        drop(file);
+        let outcome = loaded.and_then(|()| test.run(&mut backend, machine));
+        let model = path.display();
+        match outcome {
+            Ok(finding) => println!("{name}, {model}: {:.1} {}", finding.figure, finding.detail),
+            Err(error) => failed.push(format!("{model}: {error}")),
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+macro_rules! tests {
+    ($($name:ident)*) => {
+        $(
+            #[test]
+            #[ignore = "takes long; runs on the models in MODEL_DIR"]
+            fn $name() {
+                run(stringify!($name));
+            }
+        )*
+
+        #[test]
+        fn none_is_forgotten() {
+            let names: Vec<_> = TESTS.iter().map(|test| test.name).collect();
+            assert_eq!(names, [$(stringify!($name)),*]);
+        }
+    };
+}
+
+tests! {
+    test_load_real_model
+    test_generate_single_token
+    test_generate_multiple_tokens
+    test_sampling_strategies
+    test_performance_targets
+    test_long_generation
+    test_concurrent_inference
+    test_repeated_inference
+    test_kv_cache_speedup
+}
