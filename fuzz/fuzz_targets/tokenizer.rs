@@ -47,7 +47,7 @@ static SENTENCEPIECE: LazyLock<Tokenizer> = LazyLock::new(|| {
 });
 
 fn decode(tokenizer: &Tokenizer, tokens: &[u32]) -> String {
-    let mut decoder = Decoder::new(tokenizer.max_token_bytes());
+    let mut decoder = Decoder::try_new(tokenizer.max_token_bytes()).unwrap();
     let mut text = String::new();
     for &token in tokens {
         decoder.push(tokenizer, token, &mut text);

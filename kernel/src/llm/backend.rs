@@ -490,7 +490,7 @@ impl TransformerBackend {
         output
             .try_reserve_exact(output_bytes)
             .map_err(|_| Error::OutOfMemory { what: ANSWER, asked: output_bytes as u64 })?;
-        let mut decoder = Decoder::new(tokenizer.max_token_bytes());
+        let mut decoder = Decoder::try_new(tokenizer.max_token_bytes())?;
         let mut frame = arena.frame();
         let mut scratch = Scratch::take(&mut frame, model, cache.n_ctx())?;
         let context = Context { file, workers, verbose: self.verbose };

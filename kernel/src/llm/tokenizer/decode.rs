@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::Tokenizer;
+use crate::llm::{Error, with_capacity};
 
 /// What stands for bytes that are no UTF-8.
 const REPLACEMENT: &str = "\u{fffd}";
@@ -17,8 +18,12 @@ pub struct Decoder {
 
 impl Decoder {
     /// An empty decoder that need not allocate for tokens of up to `max_token_bytes` bytes.
-    pub fn new(max_token_bytes: usize) -> Self {
-        Decoder { held: Vec::with_capacity(max_token_bytes.saturating_add(3)) }
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn try_new(max_token_bytes: usize) -> Result<Self, Error> {
+        let held = with_capacity(max_token_bytes.saturating_add(3), "the text of a token")?;
+        Ok(Decoder { held })
     }
 
     /// Appends to `out` the text that is whole with this token. Bytes that no further ones can

@@ -59,7 +59,7 @@ fn pieces(tokenizer: &Tokenizer, text: &str, parse_special: bool) -> Vec<String>
 }
 
 fn decode(tokenizer: &Tokenizer, tokens: &[u32]) -> Vec<String> {
-    let mut decoder = Decoder::new(tokenizer.max_token_bytes());
+    let mut decoder = Decoder::try_new(tokenizer.max_token_bytes()).unwrap();
     let mut parts: Vec<String> = Vec::new();
     for &token in tokens {
         let mut part = String::new();

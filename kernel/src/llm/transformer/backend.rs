@@ -169,7 +169,7 @@ fn an_answer_of_broken_bytes_fits_the_memory_reserved_for_it() {
         )
         .build();
     let tokenizer = Tokenizer::from_gguf(&Gguf::parse(&file).unwrap()).unwrap();
-    let mut decoder = Decoder::new(tokenizer.max_token_bytes());
+    let mut decoder = Decoder::try_new(tokenizer.max_token_bytes()).unwrap();
     let mut output = String::new();
     for _ in 0..5 {
         decoder.push(&tokenizer, 1, &mut output);
