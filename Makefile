@@ -16,6 +16,9 @@
 #:   SYSTEM       the system message of a chat                            none
 #:   TOKENS       tokens to generate at most                              128
 #:   CTX          positions of the context                                256
+#:   KV_CACHE     f16, f32 or q8_0: the format of the KV cache            f16
+#:   CONTEXT_SHIFT  1: when the context is full, forget half and go on    0
+#:   KEEP         tokens of the first prompt never forgotten then; -1: all  0
 #:   TEMPERATURE  0 takes the likeliest token, 1 samples as trained       0
 #:   TOP_K TOP_P MIN_P  which tokens are sampled from                     40 0.95 0.05
 #:   REPEAT_PENALTY  above 1: the last tokens come less likely again      1
@@ -32,8 +35,9 @@
 #:                ARGS and GDB_ARGS are cut at each blank, quotes or not
 #:   TOOLCHAIN    rustup or debian, see ci/toolchain.sh                   what there is
 
-settings := MODEL PROMPT PROMPT_FILE SYSTEM TOKENS CTX TEMPERATURE TOP_K TOP_P MIN_P REPEAT_PENALTY \
-            SEED MODE VERIFY CONFIG SMP MEM CPU GIC EL2 BUS LOG REPORT TIMEOUT ARGS TOOLCHAIN GDB_ARGS
+settings := MODEL PROMPT PROMPT_FILE SYSTEM TOKENS CTX KV_CACHE CONTEXT_SHIFT KEEP TEMPERATURE \
+            TOP_K TOP_P MIN_P REPEAT_PENALTY SEED MODE VERIFY CONFIG SMP MEM CPU GIC EL2 BUS LOG \
+            REPORT TIMEOUT ARGS TOOLCHAIN GDB_ARGS
 # Handed on in the environment, letter by letter: make must not expand the `$` of a prompt.
 $(foreach s,$(settings),$(if $(filter-out undefined,$(origin $s)), \
     $(eval override $s := $$(value $s))$(eval export $s)))

@@ -32,7 +32,7 @@ if [ -n "${PROMPT_FILE:-}" ] && [ -n "${PROMPT:-}" ]; then
     exit 2
 fi
 
-for switch in "VERIFY=${VERIFY:-1}" "EL2=${EL2:-0}"; do
+for switch in "VERIFY=${VERIFY:-1}" "EL2=${EL2:-0}" "CONTEXT_SHIFT=${CONTEXT_SHIFT:-0}"; do
     case $switch in *=0 | *=1) ;; *)
         echo "$switch: expected 0 or 1" >&2
         exit 2
@@ -56,6 +56,9 @@ set -- --kernel target/anchorite.img --disk "$disk"
 [ -z "${SYSTEM:-}" ] || set -- "$@" "--set=system=$SYSTEM"
 [ -z "${TOKENS:-}" ] || set -- "$@" "--tokens=$TOKENS"
 [ -z "${CTX:-}" ] || set -- "$@" "--ctx=$CTX"
+[ -z "${KV_CACHE:-}" ] || set -- "$@" "--kv-cache=$KV_CACHE"
+[ "${CONTEXT_SHIFT:-0}" = 0 ] || set -- "$@" --context-shift
+[ -z "${KEEP:-}" ] || set -- "$@" "--keep=$KEEP"
 [ -z "${TEMPERATURE:-}" ] || set -- "$@" "--temperature=$TEMPERATURE"
 [ -z "${TOP_K:-}" ] || set -- "$@" "--top-k=$TOP_K"
 [ -z "${TOP_P:-}" ] || set -- "$@" "--top-p=$TOP_P"

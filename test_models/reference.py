@@ -1,7 +1,8 @@
 """llama.cpp, through llama-cpp-python's C bindings, with all settings fixed.
 
-One thread, a context of 256, an F16 KV cache, no flash attention, no device
-but the CPU: the settings that the project's own engine is compared under.
+One thread, a context of 256, an F16 KV cache unless another is asked for, no flash attention where
+it can be done without, no device but the CPU: the settings that the project's own engine is compared
+under.
 """
 
 import ctypes
@@ -38,11 +39,18 @@ def quantise(source: Path, out: Path, ftype: int, pure: bool = False) -> None:
         raise SystemExit(f"llama_model_quantize: {code}")
 
 
+# The types of a KV cache. Values in Q8_0 llama.cpp only has with flash attention.
+KV_TYPES = {"f16": (ll.GGML_TYPE_F16, ll.LLAMA_FLASH_ATTN_TYPE_DISABLED),
+            "f32": (ll.GGML_TYPE_F32, ll.LLAMA_FLASH_ATTN_TYPE_DISABLED),
+            "q8_0": (ll.GGML_TYPE_Q8_0, ll.LLAMA_FLASH_ATTN_TYPE_ENABLED)}
+
+
 class Reference:
     """One model in one context. `repack` lets llama.cpp rearrange weights for the CPU;
-    `vocab_only` leaves the network out."""
+    `vocab_only` leaves the network out; `kv_type` is the type of keys and values."""
 
-    def __init__(self, path: Path, repack: bool = True, vocab_only: bool = False):
+    def __init__(self, path: Path, repack: bool = True, vocab_only: bool = False,
+                 kv_type: str = "f16"):
         ll.llama_backend_init()
         mp = ll.llama_model_default_params()
         mp.n_gpu_layers = 0
@@ -61,9 +69,12 @@ class Reference:
         cp = ll.llama_context_default_params()
         cp.n_ctx = cp.n_batch = cp.n_ubatch = N_CTX
         cp.n_threads = cp.n_threads_batch = 1
-        cp.type_k = cp.type_v = ll.GGML_TYPE_F16
-        cp.flash_attn_type = ll.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        cp.type_k, cp.flash_attn_type = KV_TYPES[kv_type]
+        cp.type_v = cp.type_k
+        cp.swa_full = True
         self.ctx = ll.llama_init_from_model(self.model, cp)
+        if not self.ctx:
+            raise SystemExit(f"llama.cpp has no context in {kv_type} for {path}")
 
     def close(self) -> None:
         """Gives up the context and the model."""
@@ -92,6 +103,16 @@ class Reference:
     def clear(self) -> None:
         """Empties the KV cache."""
         ll.llama_memory_clear(ll.llama_get_memory(self.ctx), True)
+
+    def slide(self, n_keep: int, n_past: int) -> int:
+        """Drops half of what lies behind the first `n_keep` of `n_past` positions, as
+        `llama-completion --context-shift` does; returns how many positions are left."""
+        memory, n_discard = ll.llama_get_memory(self.ctx), (n_past - n_keep) // 2
+        if not ll.llama_memory_can_shift(memory):
+            raise SystemExit("llama.cpp cannot shift the positions of this model")
+        ll.llama_memory_seq_rm(memory, 0, n_keep, n_keep + n_discard)
+        ll.llama_memory_seq_add(memory, 0, n_keep + n_discard, n_past, -n_discard)
+        return n_past - n_discard
 
     def decode(self, ids: list[int], position: int, all_logits: bool = False) -> np.ndarray:
         """Runs one batch; logits of its last token, or of each: [n, n_vocab]."""

@@ -103,10 +103,10 @@ pub fn build(options: &Options) -> Result<()> {
         size::human(layout.geometry.cluster.into()),
         if options.verify { ", read back and equal" } else { "" }
     );
-    let n_ctx = Config::from_toml(&contents.config).ok().and_then(|config| config.context);
+    let context = Config::from_toml(&contents.config).unwrap_or_default().context_options();
     for (name, model) in &contents.models {
         let bytes = size::human(model.bytes);
-        match model.memory_needed(n_ctx) {
+        match model.memory_needed(context) {
             Ok(needed) => {
                 let memory = model.bytes.saturating_add(needed.total() as u64);
                 println!("    {MODELS}/{name}: {bytes}, runs in {}", size::human(memory));

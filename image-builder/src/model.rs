@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use kernel::llm;
-use kernel::llm::backend::{MemoryNeeded, memory_needed};
+use kernel::llm::backend::{ContextOptions, MemoryNeeded, memory_needed};
 use kernel::llm::gguf::{Gguf, MAGIC};
 
 use crate::size;
@@ -72,13 +72,12 @@ impl ModelFile {
         Gguf::parse_header(&self.header, self.bytes).expect("checked when it was opened")
     }
 
-    /// What the kernel's engine needs to run it besides its file, with a context of `n_ctx`
-    /// positions or the engine's own choice.
+    /// What the kernel's engine needs to run it besides its file, with this context.
     ///
     /// # Errors
     /// The engine cannot run it.
-    pub fn memory_needed(&self, n_ctx: Option<usize>) -> Result<MemoryNeeded, llm::Error> {
-        memory_needed(&self.header, self.bytes, n_ctx)
+    pub fn memory_needed(&self, context: ContextOptions) -> Result<MemoryNeeded, llm::Error> {
+        memory_needed(&self.header, self.bytes, context)
     }
 
     /// The name under which a FAT volume can hold it.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
 use kernel::llm;
-use kernel::llm::backend::{ModelBuffer, Options, Perplexity, TransformerBackend};
+use kernel::llm::backend::{ContextOptions, ModelBuffer, Options, Perplexity, TransformerBackend};
 use kernel::llm::sampling::SamplingConfig;
 use kernel::llm::workers::Workers;
 
@@ -21,6 +21,9 @@ Usage: generate [OPTIONS] MODEL PROMPT
 
   --tokens N        tokens to generate at most (128)
   --context N       positions in the KV cache (256, or the model's own if less)
+  --kv-cache TYPE   format of the KV cache: f16, f32 or q8_0 (f16)
+  --context-shift   when the context is full, forget half of it and go on
+  --keep N          tokens of the prompt that --context-shift never forgets; -1: all (0)
   --temperature T   0 always takes the best token (0)
   --top-k K         keep the K best candidates; 0 keeps all (40)
   --top-p P         keep the best candidates that reach this probability (0.95)
@@ -40,7 +43,7 @@ struct Arguments {
     model: String,
     prompt: String,
     tokens: usize,
-    context: Option<usize>,
+    context: ContextOptions,
     sampling: SamplingConfig,
     threads: usize,
     ignore_end: bool,
@@ -61,7 +64,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
         model: String::new(),
         prompt: String::new(),
         tokens: 128,
-        context: None,
+        context: ContextOptions::default(),
         sampling: SamplingConfig { temperature: 0.0, ..SamplingConfig::creative() },
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         ignore_end: false,
@@ -76,7 +79,15 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
         match option {
             "--help" | "-h" => return Ok(None),
             "--tokens" => arguments.tokens = value(option, words.next())?,
-            "--context" => arguments.context = Some(value(option, words.next())?),
+            "--context" => arguments.context.n_ctx = Some(value(option, words.next())?),
+            "--context-shift" => arguments.context.context_shift = true,
+            "--keep" => {
+                let n: i64 = value(option, words.next())?;
+                let all = (n == -1).then_some(usize::MAX);
+                let keep = all.or(usize::try_from(n).ok());
+                arguments.context.keep = keep.ok_or(format!("--keep cannot be `{n}`"))?;
+            }
+            "--kv-cache" => arguments.context.kv_cache = value(option, words.next())?,
             "--temperature" => arguments.sampling.temperature = value(option, words.next())?,
             "--top-k" => arguments.sampling.top_k = value(option, words.next())?,
             "--top-p" => arguments.sampling.top_p = value(option, words.next())?,
@@ -221,7 +232,7 @@ fn run(arguments: Arguments) -> Result<(), String> {
     let bytes = std::fs::read(&arguments.model)
         .map_err(|error| format!("cannot read {}: {error}", arguments.model))?;
     let mut backend = TransformerBackend::new(Options {
-        n_ctx: arguments.context,
+        context: arguments.context,
         workers: Box::leak(Box::new(Team::new(arguments.threads))),
         now_us,
     });
@@ -259,18 +270,19 @@ fn run(arguments: Arguments) -> Result<(), String> {
             arguments.threads,
         );
         eprintln!(
-            "KV cache {} bytes, arena {} bytes ({} used)",
-            model.kv_cache_bytes, result.arena_bytes, result.arena_peak_bytes
+            "KV cache {} bytes ({}), arena {} bytes ({} used)",
+            model.kv_cache_bytes, model.kv_cache_type, result.arena_bytes, result.arena_peak_bytes
         );
     }
     eprintln!(
-        "{} prompt tokens at {:.1}/s, first token after {:.3} s, {} tokens at {:.1}/s ({:?})",
+        "{} prompt tokens at {:.1}/s, first token after {:.3} s, {} tokens at {:.1}/s ({:?}, {} context shifts)",
         result.prompt_tokens,
         result.prompt_tokens_per_s,
         result.first_token_us as f64 / 1e6,
         result.tokens_emitted,
         result.tokens_per_s,
         result.stop,
+        result.context_shifts,
     );
     Ok(())
 }

@@ -6,7 +6,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kernel::llm::backend::{ModelBuffer, Options, TransformerBackend};
+use kernel::llm::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
+use kernel::llm::kv_cache::CacheType;
 use kernel::llm::sampling::{LogitBias, Mirostat, SamplingConfig};
 use kernel::llm::workers::SingleThread;
 
@@ -36,13 +37,34 @@ fn allocations() -> usize {
     COUNT.load(Ordering::Relaxed)
 }
 
-#[test]
-fn nothing_is_allocated_while_tokens_are_generated() {
+fn loaded(context: ContextOptions) -> TransformerBackend {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../test_models/tiny.gguf");
     let model = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let options = Options { n_ctx: None, workers: &SingleThread, now_us: || 0 };
+    let options = Options { context, workers: &SingleThread, now_us: || 0 };
     let mut backend = TransformerBackend::new(options);
     backend.load_model(ModelBuffer::from(&model[..])).unwrap();
+    backend
+}
+
+/// Generates, and returns how often the context slid.
+#[track_caller]
+fn generate_without_allocating(backend: &mut TransformerBackend) -> usize {
+    let mut counts = Vec::with_capacity(1000);
+    let before = allocations();
+    let result = backend.infer("Once upon a time", 61, &mut |_| {
+        counts.push(allocations());
+        ControlFlow::Continue(())
+    });
+    let result = result.unwrap();
+    // The count works: the text that is kept was allocated.
+    assert!(allocations() > before && !result.output.is_empty() && counts.len() > 10);
+    assert_eq!(counts.first(), counts.last(), "{counts:?}");
+    result.context_shifts
+}
+
+// One test, because the allocations of another one would count.
+#[test]
+fn nothing_is_allocated_while_tokens_are_generated() {
     let mut logit_bias = LogitBias::NONE;
     logit_bias.push(7, -1.5).unwrap();
     // Fewer tokens than the text has, so that old ones are dropped.
@@ -61,17 +83,15 @@ fn nothing_is_allocated_while_tokens_are_generated() {
         ..SamplingConfig::creative()
     };
     let mirostat = SamplingConfig { mirostat: Some(Mirostat::DEFAULT), ..every_step };
+    let mut backend = loaded(ContextOptions::default());
     for sampling in [SamplingConfig::greedy(), SamplingConfig::creative(), every_step, mirostat] {
         backend.set_sampling_config(sampling);
-        let mut counts = Vec::with_capacity(1000);
-        let before = allocations();
-        let result = backend.infer("Once upon a time", 61, &mut |_| {
-            counts.push(allocations());
-            ControlFlow::Continue(())
-        });
-        let result = result.unwrap();
-        // The count works: the text that is kept was allocated.
-        assert!(allocations() > before && !result.output.is_empty() && counts.len() > 10);
-        assert_eq!(counts.first(), counts.last(), "{counts:?}");
+        assert_eq!(generate_without_allocating(&mut backend), 0);
+    }
+    for kv_cache in CacheType::ALL {
+        let context = ContextOptions { kv_cache, ..ContextOptions::default() };
+        assert_eq!(generate_without_allocating(&mut loaded(context)), 0);
+        let short = ContextOptions { n_ctx: Some(19), context_shift: true, keep: 3, ..context };
+        assert!(generate_without_allocating(&mut loaded(short)) > 3);
     }
 }

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use kernel::llm::arena::Arena;
-use kernel::llm::backend::{ModelBuffer, Options, TransformerBackend};
+use kernel::llm::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
 use kernel::llm::gguf::Gguf;
-use kernel::llm::kv_cache::KvCache;
+use kernel::llm::kv_cache::{CacheType, KvCache};
 use kernel::llm::model::scratch::Scratch;
 use kernel::llm::model::{ARCHITECTURES, Architecture, Context};
 use kernel::llm::workers::SingleThread;
@@ -82,7 +82,8 @@ fn greedy_tokens_are_those_of_llama_cpp() {
     let mut faults = Vec::new();
     for (name, file, runs) in models(&goldens) {
         let n_ctx = Some(goldens.settings.n_ctx);
-        let options = Options { n_ctx, workers: &SingleThread, now_us: || 0 };
+        let context = ContextOptions { n_ctx, ..ContextOptions::default() };
+        let options = Options { context, workers: &SingleThread, now_us: || 0 };
         let mut backend = TransformerBackend::new(options);
         backend.set_ignore_end(true);
         backend.load_model(ModelBuffer::from(&file[..])).unwrap();
@@ -126,11 +127,11 @@ fn logits(file: &[u8], tokens: &[u32], n_ctx: usize) -> Vec<f32> {
     let gguf = Gguf::parse(file).unwrap();
     let n_vocab = gguf.tensor("token_embd.weight").unwrap().dims[1] as usize;
     let model = Architecture::of(&gguf).unwrap().model(&gguf, n_vocab).unwrap();
-    let shape = model.shape();
-    let mut cache = KvCache::try_new(shape.n_layer, n_ctx, shape.n_embd_kv()).unwrap();
-    let mut arena = Arena::try_new(Scratch::bytes(&model, n_ctx)).unwrap();
+    let shape = model.cache_shape(CacheType::F16, n_ctx, false).unwrap();
+    let mut arena = Arena::try_new(Scratch::bytes(&model, &shape)).unwrap();
     let mut frame = arena.frame();
-    let mut scratch = Scratch::take(&mut frame, &model, n_ctx).unwrap();
+    let mut scratch = Scratch::take(&mut frame, &model, &shape).unwrap();
+    let mut cache = KvCache::try_new(shape).unwrap();
     let context = Context { file, workers: &SingleThread, verbose: false };
     for &token in tokens {
         model.forward(context, token, &mut cache, &mut scratch, true);

@@ -5,7 +5,7 @@ mod support;
 
 use std::ops::ControlFlow;
 
-use kernel::llm::backend::{ModelBuffer, Options, TransformerBackend};
+use kernel::llm::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
 use kernel::llm::gguf::Gguf;
 use kernel::llm::tokenizer::Tokenizer;
 use kernel::llm::workers::SingleThread;
@@ -60,7 +60,8 @@ fn compare_texts(name: &str) {
     let model = read_model(&format!("{name}.gguf"), &goldens.model_sha256);
     assert_eq!(goldens.runs.len(), 10);
 
-    let options = Options { n_ctx: None, workers: &SingleThread, now_us: || 0 };
+    let options =
+        Options { context: ContextOptions::default(), workers: &SingleThread, now_us: || 0 };
     let mut backend = TransformerBackend::new(options);
     // The goldens go on after an end of the text.
     backend.set_ignore_end(true);
@@ -126,7 +127,8 @@ fn perplexity_is_that_of_llama_cpp() {
     assert!(!goldens.models.is_empty());
     for (name, measured) in &goldens.models {
         let model = read_model(name, &measured.sha256);
-        let options = Options { n_ctx: None, workers: &SingleThread, now_us: || 0 };
+        let options =
+            Options { context: ContextOptions::default(), workers: &SingleThread, now_us: || 0 };
         let mut backend = TransformerBackend::new(options);
         backend.load_model(ModelBuffer::from(&model[..])).unwrap();
         let mut after_each = Vec::new();

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Instant;
 
-use kernel::llm::backend::{ModelBuffer, Options, TransformerBackend};
+use kernel::llm::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
 use kernel::llm::model_tests::{Machine, TESTS};
 use kernel::llm::workers::{SingleThread, Workers};
 
@@ -83,7 +83,8 @@ fn run(name: &str) {
     let mut failed = Vec::new();
     for path in models() {
         let file = std::fs::read(&path).unwrap();
-        let options = Options { n_ctx: None, workers: &SingleThread, now_us };
+        let options =
+            Options { context: ContextOptions::default(), workers: &SingleThread, now_us };
         let mut backend = TransformerBackend::new(options);
         let loaded = backend.load_model(ModelBuffer::from(&file[..])).map_err(|e| e.to_string());
         drop(file);

@@ -88,6 +88,15 @@ pub struct Cli {
     /// Positions of the context
     #[arg(long, value_name = "N", help_heading = GUEST)]
     ctx: Option<u32>,
+    /// Format of the KV cache: f16, f32 or q8_0
+    #[arg(long, value_name = "TYPE", help_heading = GUEST)]
+    kv_cache: Option<String>,
+    /// When the context is full, forget half of it and go on
+    #[arg(long, help_heading = GUEST)]
+    context_shift: bool,
+    /// Tokens of the first prompt that --context-shift never forgets; -1: all
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = GUEST)]
+    keep: Option<i64>,
     /// Seed of the sampler
     #[arg(long, value_name = "N", help_heading = GUEST)]
     seed: Option<u64>,
@@ -321,13 +330,16 @@ impl Cli {
     ) -> Result<Vec<(String, String)>, String> {
         let mode_takes_prompt = mode != Some(Mode::Chat);
         let mode = mode.and_then(|mode| Some(mode.to_possible_value()?.get_name().to_string()));
-        let named: [(&str, Option<String>); 14] = [
+        let named: [(&str, Option<String>); 17] = [
             ("mode", mode),
             ("model", self.model.clone()),
             ("prompt", self.prompt.clone()),
             ("prompt_file", self.prompt_file.clone()),
             ("max_tokens", self.tokens.map(|n| n.to_string())),
             ("context", self.ctx.map(|n| n.to_string())),
+            ("kv_cache", self.kv_cache.clone()),
+            ("context_shift", self.context_shift.then(|| "true".into())),
+            ("keep", self.keep.map(|n| n.to_string())),
             ("seed", self.seed.map(|n| n.to_string())),
             ("temperature", self.temperature.map(|t| t.to_string())),
             ("top_k", self.top_k.map(|k| k.to_string())),

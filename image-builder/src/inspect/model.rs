@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::Result;
+use kernel::llm::backend::ContextOptions;
 use kernel::llm::gguf::{Gguf, TensorInfo, Value};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -86,7 +87,7 @@ pub fn read(path: &Path) -> Result<Model> {
     let model = ModelFile::open(path)?;
     let gguf = model.gguf();
     let sum = sum(&model)?;
-    let needed = model.memory_needed(None);
+    let needed = model.memory_needed(ContextOptions::default());
     let unsupported = needed.as_ref().err().map(ToString::to_string);
     let memory = needed.ok().map(|needed| Memory {
         file: model.bytes,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
 
-use kernel::llm::backend::{ModelBuffer, Options, TransformerBackend};
+use kernel::llm::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
 use kernel::llm::gguf::build::Builder;
 use kernel::llm::gguf::{Gguf, TensorType};
 use kernel::llm::quantize::{WeightType, dequantize_row};
@@ -204,7 +204,8 @@ fn a_quantised_model_answers() {
         let said = place.run(["quantize", "tiny.gguf", "out.gguf", kind]).succeeds().stdout();
         assert!(said.contains(described) && said.contains("13 F32"), "{said}");
         let file = read(&place.path("out.gguf"));
-        let options = Options { n_ctx: None, workers: &SingleThread, now_us: || 0 };
+        let options =
+            Options { context: ContextOptions::default(), workers: &SingleThread, now_us: || 0 };
         let mut backend = TransformerBackend::new(options);
         backend.load_model(ModelBuffer::from(&file[..])).unwrap();
         let prompt = "The capital of France is";

@@ -16,7 +16,9 @@ use core::ops::RangeInclusive;
 use log::LevelFilter;
 use toml::de::{DeTable, DeValue};
 
+use crate::llm::backend::ContextOptions;
 use crate::llm::chat::{self, Known, Template};
+use crate::llm::kv_cache::CacheType;
 use crate::llm::sampling::{
     DEFAULT_BREAKERS, LogitBias, MAX_BREAKER_BYTES, MAX_LAST_N, Mirostat, SamplingConfig,
 };
@@ -76,6 +78,12 @@ pub struct Config {
     pub max_tokens: usize,
     /// Positions in the KV cache; `None`: 256, or fewer if the model has fewer.
     pub context: Option<usize>,
+    /// The format of keys and values in the KV cache.
+    pub kv_cache: CacheType,
+    /// Whether a text that outgrows the context goes on.
+    pub context_shift: bool,
+    /// Tokens of the first prompt that are kept then.
+    pub keep: usize,
     /// How tokens are chosen, but for the seed.
     pub sampling: SamplingConfig,
     /// What ends a repetition for DRY.
@@ -108,6 +116,9 @@ impl Default for Config {
             prompt: Prompt::Text("Once upon a time".to_owned()),
             max_tokens: 128,
             context: None,
+            kv_cache: CacheType::F16,
+            context_shift: false,
+            keep: 0,
             sampling: SamplingConfig { temperature: 0.0, ..SamplingConfig::creative() },
             dry_breakers: DEFAULT_BREAKERS.map(String::from).into(),
             mirostat: Mirostat::DEFAULT,
@@ -223,6 +234,36 @@ pub const KEYS: &[Key] = &[
         help: "positions in the KV cache (256, or the model's own if that is less)",
         set: |config, value| {
             config.context = Some(value.integer(1..=u64::from(u32::MAX))? as usize);
+            Some(())
+        },
+    },
+    Key {
+        name: "kv_cache",
+        expects: "f16, f32 or q8_0",
+        help: "the format of the KV cache; q8_0 takes about half the memory of f16 (f16)",
+        set: |config, value| {
+            config.kv_cache = value.text()?.parse().ok()?;
+            Some(())
+        },
+    },
+    Key {
+        name: "context_shift",
+        expects: "true or false",
+        help: "when the context is full, forget half of it and go on, instead of stopping (false)",
+        set: |config, value| {
+            config.context_shift = value.boolean()?;
+            Some(())
+        },
+    },
+    Key {
+        name: "keep",
+        expects: "a whole number from -1 on",
+        help: "tokens of the first prompt that context_shift never forgets, -1: all (0)",
+        set: |config, value| {
+            config.keep = match value.signed()? {
+                -1 => usize::MAX,
+                n => usize::try_from(n).ok()?,
+            };
             Some(())
         },
     },
@@ -681,6 +722,16 @@ impl Config {
         }
     }
 
+    /// How much of the text the model sees, and how that is kept.
+    pub fn context_options(&self) -> ContextOptions {
+        ContextOptions {
+            n_ctx: self.context,
+            kv_cache: self.kv_cache,
+            context_shift: self.context_shift,
+            keep: self.keep,
+        }
+    }
+
     /// Reads the settings of `anchorite.toml`; those not given have their defaults.
     ///
     /// # Errors
@@ -769,6 +820,9 @@ mod tests {
             prompt = "It was a \"dark\" night,\nand"
             max_tokens = 7
             context = 1_024
+            kv_cache = "q8_0"
+            context_shift = true
+            keep = 13
             seed = 0xff
             temperature = 1
             top_k = 0
@@ -830,6 +884,9 @@ mod tests {
             prompt: Prompt::Text("It was a \"dark\" night,\nand".into()),
             max_tokens: 7,
             context: Some(1024),
+            kv_cache: CacheType::Q8_0,
+            context_shift: true,
+            keep: 13,
             sampling,
             dry_breakers: alloc::vec!["\n".into(), "<|im_end|>".into()],
             mirostat: Mirostat { tau: 3.0, eta: 0.5 },
@@ -843,6 +900,14 @@ mod tests {
             tests: "clock".into(),
         };
         assert_eq!(config, expected);
+        let context = ContextOptions {
+            n_ctx: Some(1024),
+            kv_cache: CacheType::Q8_0,
+            context_shift: true,
+            keep: 13,
+        };
+        assert_eq!(config.context_options(), context);
+        assert_eq!(Config::from_toml("keep = -1").unwrap().keep, usize::MAX);
         let mirostat = Some(Mirostat { tau: 3.0, eta: 0.5 });
         assert_eq!(config.sampling(|| 7), SamplingConfig { mirostat, seed: 255, ..sampling });
         let unset = Config { seed: None, ..Config::default() }.sampling(|| 7);
@@ -1074,6 +1139,18 @@ mod tests {
             let error = Config::default().apply_arguments([argument.as_str()]).unwrap_err();
             assert!(matches!(error.problem, Problem::BadValue { key: "logit_bias", .. }), "{bad}");
         }
+        check_argument_error(
+            &["kv_cache=q4_0"],
+            "boot argument `kv_cache=q4_0`: `kv_cache` takes f16, f32 or q8_0",
+        );
+        check_argument_error(
+            &["keep=-2"],
+            "boot argument `keep=-2`: `keep` takes a whole number from -1 on",
+        );
+        check_argument_error(
+            &["context_shift=1"],
+            "boot argument `context_shift=1`: `context_shift` takes true or false",
+        );
         check_argument_error(
             &["mirostat=1"],
             "boot argument `mirostat=1`: `mirostat` takes 0 or 2",

@@ -68,8 +68,13 @@ pub fn summary(result: &InferenceResult) -> String {
         StopReason::ContextFull => "the context is full",
         StopReason::Cancelled => "cancelled",
     };
+    let shifts = match result.context_shifts {
+        0 => String::new(),
+        1 => "the context slid once; ".into(),
+        n => format!("the context slid {n} times; "),
+    };
     format!(
-        "[{} prompt tokens at {:.1}/s, first token after {:.3} s, {} tokens at {:.1}/s; {stop}]",
+        "[{} prompt tokens at {:.1}/s, first token after {:.3} s, {} tokens at {:.1}/s; {shifts}{stop}]",
         result.prompt_tokens,
         result.prompt_tokens_per_s,
         result.first_token_us as f64 / 1e6,

@@ -18,7 +18,7 @@ use crate::app::os::{self, Errno, File};
 use crate::app::output::{Progress, say};
 use crate::app::sha256::{Digest, Sha256};
 use crate::llm;
-use crate::llm::backend::{ModelBuffer, memory_needed};
+use crate::llm::backend::{ContextOptions, ModelBuffer, memory_needed};
 use crate::llm::workers::Workers;
 use crate::report::Checksum;
 
@@ -101,8 +101,8 @@ pub fn choose_model(wanted: Option<&str>) -> Result<String, Error> {
     }
 }
 
-/// Loads the model `name`, and checks it against its `.sha256` file if `verify` says so. `n_ctx` is
-/// the context that it will have, for a memory that does not suffice to be found out early.
+/// Loads the model `name`, and checks it against its `.sha256` file if `verify` says so. `context`
+/// is the one that it will have, for a memory that does not suffice to be found out early.
 ///
 /// # Errors
 /// The memory does not suffice, the disk fails, the checksum is another, or the header shows that
@@ -110,7 +110,7 @@ pub fn choose_model(wanted: Option<&str>) -> Result<String, Error> {
 pub fn load(
     name: &str,
     verify: bool,
-    n_ctx: Option<usize>,
+    context: ContextOptions,
     workers: &dyn Workers,
 ) -> Result<Loaded, Error> {
     let path = format!("/models/{name}");
@@ -130,7 +130,7 @@ pub fn load(
     let failed = |errno| disk_error(&path, errno);
     let file = File::open(&path).map_err(failed)?;
     let size = file.size().map_err(failed)?;
-    let mut bytes = allocate(&file, size, n_ctx)?;
+    let mut bytes = allocate(&file, size, context)?;
     let before_us = os::now_us();
     let mut done = 0;
     let mut judged = false;
@@ -138,7 +138,7 @@ pub fn load(
         let end = next_piece(done, bytes.len());
         file.read_full(&mut bytes.as_mut_slice()[done..end]).map_err(failed)?;
         done = end;
-        judged = judge(&bytes[..done], size, n_ctx)?;
+        judged = judge(&bytes[..done], size, context)?;
     }
     let head_us = os::now_us() - before_us;
 
@@ -168,7 +168,7 @@ pub fn load(
         return Err(Error::ChecksumMismatch { expected, actual });
     }
     if !judged {
-        judge(&bytes, size, n_ctx)?;
+        judge(&bytes, size, context)?;
     }
     Ok(Loaded { bytes, file: name.to_owned(), checksum, sha256, load_us, read_us, hash_us })
 }
@@ -185,8 +185,8 @@ fn next_piece(done: usize, length: usize) -> usize {
 /// # Errors
 /// The engine cannot run the model, or the memory does not suffice for what it needs besides its
 /// file, for which there is memory already.
-fn judge(prefix: &[u8], size: u64, n_ctx: Option<usize>) -> Result<bool, Error> {
-    let needed = match memory_needed(prefix, size, n_ctx) {
+fn judge(prefix: &[u8], size: u64, context: ContextOptions) -> Result<bool, Error> {
+    let needed = match memory_needed(prefix, size, context) {
         Ok(needed) => needed.total(),
         Err(llm::Error::HeaderCutShort { .. }) => return Ok(false),
         Err(llm::Error::ParseError { .. }) => return Ok(true),
@@ -215,13 +215,13 @@ fn expected_digest(path: &str) -> Result<Option<Digest>, Error> {
 }
 
 /// Memory for a file of `size` bytes.
-fn allocate(file: &File, size: u64, n_ctx: Option<usize>) -> Result<ModelBuffer, Error> {
+fn allocate(file: &File, size: u64, context: ContextOptions) -> Result<ModelBuffer, Error> {
     let too_large = || {
         // The header tells what the model needs besides its file. It is small in most models; where
         // it is not, the size of the file alone has to do.
         let header = ModelBuffer::try_new(bytes_of(size).min(HEADER)).and_then(|mut header| {
             let n = file.read_full(header.as_mut_slice()).unwrap_or(0);
-            memory_needed(&header[..n], size, n_ctx)
+            memory_needed(&header[..n], size, context)
         });
         match header {
             // More memory would not help.

@@ -50,7 +50,7 @@ fn try_run<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<(), Error
     if config.mode == Mode::Bench {
         bench::disk(&name)?;
     }
-    let loaded = load::load(&name, config.verify, config.context, team)?;
+    let loaded = load::load(&name, config.verify, config.context_options(), team)?;
     let mut backend = start(loaded, &config, team)?;
     match config.mode {
         Mode::Generate => generate(&mut backend, &prompt(&config)?, config.max_tokens),
@@ -71,7 +71,7 @@ fn test(config: &Config, team: &'static Team) -> Result<(), Error> {
             Err(Error::NoModel) => log::warn!("there is no model, so that none is tested"),
             Err(error) => return Err(error),
             Ok(name) => {
-                let loaded = load::load(&name, config.verify, config.context, team)?;
+                let loaded = load::load(&name, config.verify, config.context_options(), team)?;
                 tests.run_model(&mut start(loaded, config, team)?, team);
             }
         }
@@ -87,7 +87,7 @@ fn start(
 ) -> Result<TransformerBackend, Error> {
     let bytes = loaded.bytes.len() as u64;
     let mut backend = TransformerBackend::new(Options {
-        n_ctx: config.context,
+        context: config.context_options(),
         workers: team,
         now_us: os::now_us,
     });

@@ -320,7 +320,7 @@ fn what_the_header_decides_is_said_before_the_rest_is_read() {
     let other = with_value("general.architecture", 12, b"mamba");
     fails_with(other, &[], Code::Unsupported, "the architecture `mamba`");
     let many = TINY.0.clone();
-    fails_with(many, &["context=1000000"], Code::InvalidConfig, "the context is 1000000");
+    fails_with(many, &["context=1000000"], Code::InvalidConfig, "`context` is 1000000");
 }
 
 #[test]

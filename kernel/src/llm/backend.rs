@@ -6,6 +6,7 @@ mod perplexity;
 mod uncached;
 mod verbose;
 
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -17,7 +18,7 @@ use crate::llm::arena::Arena;
 pub use crate::llm::arena::ModelBuffer;
 use crate::llm::chat::Declared;
 use crate::llm::gguf::{Gguf, TensorInfo};
-use crate::llm::kv_cache::KvCache;
+use crate::llm::kv_cache::{CacheShape, CacheType, KvCache};
 use crate::llm::model::scratch::Scratch;
 use crate::llm::model::{Architecture, Context, Model, quantization};
 use crate::llm::sampling::{Breakers, DEFAULT_BREAKERS, Sampler, SamplingConfig};
@@ -30,12 +31,32 @@ const ANSWER: &str = "the answer";
 /// Positions in the KV cache if the caller asks for no number.
 pub const DEFAULT_N_CTX: usize = 256;
 
-/// What a backend is made with.
-#[derive(Clone, Copy)]
-pub struct Options {
+/// How much of a text the model sees, and how that is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ContextOptions {
     /// Positions in the KV cache: up to those that the model was trained for. `None` is
     /// [`DEFAULT_N_CTX`], or what the model has if that is less.
     pub n_ctx: Option<usize>,
+    /// The format of keys and values.
+    pub kv_cache: CacheType,
+    /// Whether a text that outgrows the context goes on: its first tokens are kept, half of the
+    /// rest is forgotten. As llama.cpp's `--context-shift`, it happens when one position is left.
+    pub context_shift: bool,
+    /// Tokens of the first prompt that are kept then, besides the one that begins a text; at most
+    /// all of them.
+    pub keep: usize,
+}
+
+/// The least context that a text can outgrow without an end, and how much of it the first prompt
+/// leaves at least; as in llama.cpp.
+const LEAST_SHIFTED: usize = 8;
+const LEAST_LEFT: usize = 4;
+
+/// What a backend is made with.
+#[derive(Clone, Copy)]
+pub struct Options {
+    /// The context.
+    pub context: ContextOptions,
     /// The threads that share the work.
     pub workers: &'static dyn Workers,
     /// The time in µs since any fixed moment.
@@ -69,6 +90,8 @@ pub struct ModelMetadata {
     pub n_ctx_train: usize,
     /// Positions in the KV cache.
     pub n_ctx: usize,
+    /// The format of its keys and values.
+    pub kv_cache_type: CacheType,
     /// Size of the KV cache in bytes.
     pub kv_cache_bytes: usize,
     /// Size of the scratch arena in bytes.
@@ -122,6 +145,8 @@ pub struct InferenceResult {
     pub tokens_emitted: usize,
     /// Why it ended.
     pub stop: StopReason,
+    /// How often the text outgrew the context and went on.
+    pub context_shifts: usize,
     /// From the call to the last token, in µs.
     pub latency_us: u64,
     /// From the call to the first token, in µs.
@@ -142,6 +167,8 @@ struct Shared {
     model: Model,
     tokenizer: Tokenizer,
     metadata: ModelMetadata,
+    /// The shape of the cache of each text.
+    cache: CacheShape,
 }
 
 /// A model and all that one text needs besides.
@@ -149,6 +176,8 @@ struct Loaded {
     shared: Arc<Shared>,
     cache: KvCache,
     arena: Arena,
+    /// The first positions of the text, which stay when it outgrows the context.
+    n_keep: usize,
     /// The last token of the text, if it was generated (an end-of-sequence token included) and is
     /// not yet in the cache.
     pending: Option<u32>,
@@ -193,12 +222,12 @@ pub struct TransformerBackend {
 struct Plan {
     model: Model,
     tokenizer: Tokenizer,
-    n_ctx: usize,
+    cache: CacheShape,
     needed: MemoryNeeded,
 }
 
 impl Plan {
-    fn from_gguf(gguf: &Gguf<'_>, n_ctx: Option<usize>) -> Result<Self, Error> {
+    fn from_gguf(gguf: &Gguf<'_>, context: ContextOptions) -> Result<Self, Error> {
         let architecture = Architecture::of(gguf)?;
         if gguf.unsigned("split.count")?.is_some_and(|n| n > 1) {
             return Err(Error::Unsupported { what: "several files (`split.count`)".into() });
@@ -206,22 +235,27 @@ impl Plan {
         let tokenizer = Tokenizer::from_gguf(gguf)?;
         let model = architecture.model(gguf, tokenizer.n_vocab())?;
         let shape = model.shape();
-        let n_ctx = match n_ctx {
+        let n_ctx = match context.n_ctx {
             None => DEFAULT_N_CTX.min(shape.n_ctx_train),
             Some(n) if (1..=shape.n_ctx_train).contains(&n) => n,
             Some(n) => {
                 let trained = shape.n_ctx_train;
-                let what = alloc::format!("the context is {n}, not between 1 and {trained}");
+                let what = format!("`context` is {n}, not between 1 and the model's {trained}");
                 return Err(Error::InvalidConfig { what });
             }
         };
-        let kv_cache_bytes = KvCache::bytes(shape.n_layer, n_ctx, shape.n_embd_kv());
+        if context.context_shift && n_ctx < LEAST_SHIFTED {
+            let what =
+                format!("`context` is {n_ctx}, but `context_shift` takes at least {LEAST_SHIFTED}");
+            return Err(Error::InvalidConfig { what });
+        }
+        let cache = model.cache_shape(context.kv_cache, n_ctx, context.context_shift)?;
         let needed = MemoryNeeded {
-            kv_cache_bytes: kv_cache_bytes.unwrap_or(usize::MAX),
-            arena_bytes: Scratch::bytes(&model, n_ctx),
+            kv_cache_bytes: cache.bytes().unwrap_or(usize::MAX),
+            arena_bytes: Scratch::bytes(&model, &cache),
             table_bytes: table_bytes(gguf, &tokenizer, n_ctx),
         };
-        Ok(Plan { model, tokenizer, n_ctx, needed })
+        Ok(Plan { model, tokenizer, cache, needed })
     }
 }
 
@@ -258,19 +292,17 @@ const USUAL_TOKEN_BYTES: usize = 16;
 pub fn memory_needed(
     prefix: &[u8],
     file_bytes: u64,
-    n_ctx: Option<usize>,
+    context: ContextOptions,
 ) -> Result<MemoryNeeded, Error> {
     let gguf = Gguf::parse_header(prefix, file_bytes)?;
-    Ok(Plan::from_gguf(&gguf, n_ctx)?.needed)
+    Ok(Plan::from_gguf(&gguf, context)?.needed)
 }
 
 impl Loaded {
     fn new(shared: Arc<Shared>) -> Result<Loaded, Error> {
-        let Shared { model, metadata, .. } = &*shared;
-        let shape = model.shape();
-        let cache = KvCache::try_new(shape.n_layer, metadata.n_ctx, shape.n_embd_kv())?;
-        let arena = Arena::try_new(metadata.arena_bytes)?;
-        Ok(Loaded { shared, cache, arena, pending: None })
+        let cache = KvCache::try_new(shared.cache.clone())?;
+        let arena = Arena::try_new(shared.metadata.arena_bytes)?;
+        Ok(Loaded { shared, cache, arena, n_keep: 0, pending: None })
     }
 }
 
@@ -300,7 +332,8 @@ impl TransformerBackend {
         // What it knows of tokens is of the model before.
         self.sampler = Sampler::new(self.sampler.config());
         let gguf = Gguf::parse(&file)?;
-        let Plan { model, tokenizer, n_ctx, needed } = Plan::from_gguf(&gguf, self.options.n_ctx)?;
+        let plan = Plan::from_gguf(&gguf, self.options.context)?;
+        let Plan { model, tokenizer, cache, needed } = plan;
         let shape = model.shape();
         let parameters = gguf.tensors().iter().map(TensorInfo::elements);
         let metadata = ModelMetadata {
@@ -315,7 +348,8 @@ impl TransformerBackend {
             n_ff: shape.n_ff,
             n_vocab: shape.n_vocab,
             n_ctx_train: shape.n_ctx_train,
-            n_ctx,
+            n_ctx: cache.n_ctx,
+            kv_cache_type: cache.kind,
             kv_cache_bytes: needed.kv_cache_bytes,
             arena_bytes: needed.arena_bytes,
             chat: Declared::from_gguf(&gguf)?,
@@ -323,7 +357,8 @@ impl TransformerBackend {
         if self.verbose {
             verbose::log_tensors(&gguf)?;
         }
-        self.loaded = Some(Loaded::new(Arc::new(Shared { file, model, tokenizer, metadata }))?);
+        let shared = Shared { file, model, tokenizer, metadata, cache };
+        self.loaded = Some(Loaded::new(Arc::new(shared))?);
         Ok(())
     }
 
@@ -389,6 +424,7 @@ impl TransformerBackend {
     pub fn reset(&mut self) {
         if let Some(loaded) = &mut self.loaded {
             loaded.cache.clear();
+            loaded.n_keep = 0;
             loaded.pending = None;
         }
         self.sampler.forget();
@@ -448,8 +484,9 @@ impl TransformerBackend {
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<InferenceResult, Error> {
         self.sampler.config().check()?;
-        let Options { workers, now_us, .. } = self.options;
-        let Some(Loaded { shared, cache, arena, pending }) = &mut self.loaded else {
+        let Options { workers, now_us, context: ContextOptions { context_shift, keep, .. } } =
+            self.options;
+        let Some(Loaded { shared, cache, arena, n_keep, pending }) = &mut self.loaded else {
             return Err(Error::InvalidConfig { what: "no model is loaded".into() });
         };
         let Shared { file, model, tokenizer, .. } = &**shared;
@@ -461,19 +498,24 @@ impl TransformerBackend {
         let is_fresh = cache.is_empty() && pending.is_none();
         // A prompt that is too long, whatever its tokens, is refused before it takes the time and
         // the memory to find those.
-        let in_use = cache.len() + prompt_tokens.len();
-        let needed = in_use + prompt.len().div_ceil(tokenizer.max_token_bytes().max(1));
-        if needed > cache.n_ctx() {
-            return Err(Error::ContextFull { prompt: needed, n_ctx: cache.n_ctx() });
+        let (in_use, n_ctx) = match context_shift {
+            // What is not kept makes room.
+            true => (*n_keep, cache.n_ctx() - LEAST_LEFT),
+            false => (cache.len(), cache.n_ctx()),
+        };
+        let least = prompt.len().div_ceil(tokenizer.max_token_bytes().max(1));
+        let needed = in_use + prompt_tokens.len() + least;
+        if needed > n_ctx {
+            return Err(Error::ContextFull { prompt: needed, n_ctx });
         }
         with_capacity::<u8>(prompt.len().saturating_mul(ENCODER_BYTES), "encoding the prompt")?;
         prompt_tokens.extend(match prompt {
             Prompt::Text(text) => tokenizer.encode(text, is_fresh, self.parse_special),
             Prompt::Turn(pieces) => tokenizer.encode_pieces(pieces, is_fresh),
         });
-        let needed = cache.len() + prompt_tokens.len();
-        if needed > cache.n_ctx() {
-            return Err(Error::ContextFull { prompt: needed, n_ctx: cache.n_ctx() });
+        let needed = in_use + prompt_tokens.len();
+        if needed > n_ctx {
+            return Err(Error::ContextFull { prompt: needed, n_ctx });
         }
         let Some((&last, before)) = prompt_tokens.split_last() else {
             return Err(Error::InvalidConfig { what: "the prompt is empty".into() });
@@ -483,7 +525,7 @@ impl TransformerBackend {
             self.sampler.set_breakers(Breakers::new(&self.dry_breakers, tokenizer)?);
         }
         // All that the answer needs is allocated here, before the first token.
-        let room = (cache.n_ctx() - needed + 1).min(max_tokens);
+        let room = if context_shift { max_tokens } else { max_tokens.min(n_ctx - needed + 1) };
         let mut tokens = with_capacity(room, ANSWER)?;
         let mut output = String::new();
         let output_bytes = answer_bytes(room, tokenizer);
@@ -492,7 +534,7 @@ impl TransformerBackend {
             .map_err(|_| Error::OutOfMemory { what: ANSWER, asked: output_bytes as u64 })?;
         let mut decoder = Decoder::try_new(tokenizer.max_token_bytes())?;
         let mut frame = arena.frame();
-        let mut scratch = Scratch::take(&mut frame, model, cache.n_ctx())?;
+        let mut scratch = Scratch::take(&mut frame, model, cache.shape())?;
         let context = Context { file, workers, verbose: self.verbose };
 
         if is_fresh {
@@ -504,10 +546,23 @@ impl TransformerBackend {
             self.sampler.accept(token);
         }
         *pending = None;
-        for &token in before {
-            model.forward(context, token, cache, &mut scratch, false);
+        if is_fresh {
+            let begin = usize::from(tokenizer.begin().is_some());
+            *n_keep = prompt_tokens.len().min(keep.saturating_add(begin));
         }
-        model.forward(context, last, cache, &mut scratch, true);
+        let mut context_shifts = 0;
+        let mut forward = |token, scratch: &mut Scratch<'_>, wants_logits| {
+            if context_shift && cache.len() + 1 == cache.n_ctx() {
+                model.slide(cache, *n_keep, scratch);
+                context_shifts += 1;
+            }
+            model.forward(context, token, cache, scratch, wants_logits);
+            cache.len() == cache.n_ctx()
+        };
+        for &token in before {
+            forward(token, &mut scratch, false);
+        }
+        let mut is_full = forward(last, &mut scratch, true);
         let mut first_token_us = now_us() - start_us;
         let stop = loop {
             if tokens.len() == max_tokens {
@@ -536,10 +591,10 @@ impl TransformerBackend {
             if tokens.len() == max_tokens {
                 break StopReason::MaxTokens;
             }
-            if cache.len() == cache.n_ctx() {
+            if is_full {
                 break StopReason::ContextFull;
             }
-            model.forward(context, token, cache, &mut scratch, true);
+            is_full = forward(token, &mut scratch, true);
             *pending = None;
         };
         let latency_us = now_us() - start_us;
@@ -553,6 +608,7 @@ impl TransformerBackend {
             prompt_tokens: prompt_tokens.len(),
             tokens_emitted: tokens.len(),
             stop,
+            context_shifts,
             latency_us,
             first_token_us,
             prompt_tokens_per_s: per_second(prompt_tokens.len(), first_token_us),

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
 use super::transformer::synthetic::Synthetic;
-use crate::llm::backend::{ModelBuffer, Options, StopReason, TransformerBackend};
+use crate::llm::backend::{ContextOptions, ModelBuffer, Options, StopReason, TransformerBackend};
 use crate::llm::gguf::Gguf;
 use crate::llm::model_tests::{Machine, TESTS};
 use crate::llm::quantize::WeightType;
@@ -13,7 +13,8 @@ use crate::llm::tokenizer::{Decoder, Tokenizer};
 use crate::llm::workers::SingleThread;
 
 fn backend(kind: WeightType) -> TransformerBackend {
-    let options = Options { n_ctx: None, workers: &SingleThread, now_us: || 0 };
+    let options =
+        Options { context: ContextOptions::default(), workers: &SingleThread, now_us: || 0 };
     let mut backend = TransformerBackend::new(options);
     let file = Synthetic::new(kind).builder().build();
     backend.load_model(ModelBuffer::from(&file[..])).unwrap();
@@ -21,7 +22,7 @@ fn backend(kind: WeightType) -> TransformerBackend {
 }
 
 fn decode(tokenizer: &Tokenizer, tokens: &[u32]) -> String {
-    let mut decoder = Decoder::new(tokenizer.max_token_bytes());
+    let mut decoder = Decoder::try_new(tokenizer.max_token_bytes()).unwrap();
     let mut text = String::new();
     for &token in tokens {
         decoder.push(tokenizer, token, &mut text);

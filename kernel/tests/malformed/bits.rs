@@ -4,7 +4,9 @@
 use std::ops::ControlFlow;
 
 use kernel::llm::Error;
-use kernel::llm::backend::{ModelBuffer, Options, TransformerBackend, memory_needed};
+use kernel::llm::backend::{
+    ContextOptions, ModelBuffer, Options, TransformerBackend, memory_needed,
+};
 use kernel::llm::gguf::Gguf;
 use kernel::llm::sampling::{Mirostat, SamplingConfig};
 use kernel::llm::workers::SingleThread;
@@ -44,7 +46,8 @@ fn change_each_byte(file: &File, change: impl Fn(u8) -> Vec<u8>) {
             refused += u32::from(load(&bytes, None).is_err());
             // The same of a file that says to be larger than any: its data cannot be missing.
             let prefix = &bytes[..data];
-            let (judged, peak) = measured(|| memory_needed(prefix, 1 << 62, None));
+            let (judged, peak) =
+                measured(|| memory_needed(prefix, 1 << 62, ContextOptions::default()));
             if judged.is_err() {
                 assert!(peak <= bound(data), "{peak}: {judged:?}");
             }
@@ -87,7 +90,8 @@ fn weights_that_are_no_numbers_make_no_panic() {
             for byte in [0, 0x7b, 0x7f, 0x80, 0xff] {
                 let mut bytes = sound.clone();
                 bytes[gguf.range(tensor).unwrap()].fill(byte);
-                let options = Options { n_ctx: None, workers: &SingleThread, now_us: || 0 };
+                let context = ContextOptions::default();
+                let options = Options { context, workers: &SingleThread, now_us: || 0 };
                 let mut backend = TransformerBackend::new(options);
                 backend.load_model(ModelBuffer::from(&bytes[..])).unwrap();
                 for sampling in [SamplingConfig::greedy(), creative, mirostat] {

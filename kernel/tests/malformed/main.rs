@@ -18,7 +18,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use kernel::llm::Error;
-use kernel::llm::backend::{ModelBuffer, Options, TransformerBackend, memory_needed};
+use kernel::llm::backend::{
+    ContextOptions, ModelBuffer, Options, TransformerBackend, memory_needed,
+};
 use kernel::llm::workers::SingleThread;
 
 use file::{At, File};
@@ -76,10 +78,11 @@ fn bound(file_bytes: usize) -> usize {
 /// Loads a file and, if that works, lets it answer.
 fn load(bytes: &[u8], n_ctx: Option<usize>) -> Result<(), Error> {
     let file = ModelBuffer::from(bytes);
-    let mut backend =
-        TransformerBackend::new(Options { n_ctx, workers: &SingleThread, now_us: || 0 });
+    let context = ContextOptions { n_ctx, ..ContextOptions::default() };
+    let options = Options { context, workers: &SingleThread, now_us: || 0 };
+    let mut backend = TransformerBackend::new(options);
     let (loaded, peak) = measured(|| backend.load_model(file));
-    let judged = memory_needed(bytes, bytes.len() as u64, n_ctx);
+    let judged = memory_needed(bytes, bytes.len() as u64, context);
     match (loaded, judged) {
         (Ok(()), Ok(needed)) => assert!(peak <= needed.total(), "{peak} of {needed:?}"),
         (Err(Error::OutOfMemory { what, asked }), Ok(needed)) => {

@@ -88,7 +88,7 @@ impl TransformerBackend {
             return Err(Error::InvalidConfig { what });
         }
         let mut frame = arena.frame();
-        let mut scratch = Scratch::take(&mut frame, model, n_ctx)?;
+        let mut scratch = Scratch::take(&mut frame, model, cache.shape())?;
         let context = Context { file, workers, verbose: false };
         let mut sums = Sums::default();
         for (chunk, tokens) in tokens.chunks_exact(n_ctx).enumerate() {

@@ -32,7 +32,7 @@ impl TransformerBackend {
             return Err(Error::ContextFull { prompt: n_prompt + n, n_ctx: cache.n_ctx() });
         }
         let mut frame = arena.frame();
-        let mut scratch = Scratch::take(&mut frame, model, cache.n_ctx())?;
+        let mut scratch = Scratch::take(&mut frame, model, cache.shape())?;
         let context = Context { file, workers, verbose: false };
         let mut greedy = Sampler::new(SamplingConfig::greedy());
         for _ in 0..n {

@@ -114,6 +114,24 @@ pub fn rotate_halves(head: &mut [f32], angles: &[f32]) {
     }
 }
 
+/// Multiplies each `width` numbers, a power of two, with Hadamard's matrix of that width, scaled so
+/// that it is its own inverse.
+pub fn hadamard(x: &mut [f32], width: usize) {
+    let factor = 1.0 / libm::sqrtf(width as f32);
+    scale(x, factor);
+    let mut half = 1;
+    while half < width {
+        // Pairs `half` apart become their sum and their difference.
+        for part in x.chunks_exact_mut(2 * half) {
+            let (first, second) = part.split_at_mut(half);
+            for (a, b) in first.iter_mut().zip(second) {
+                (*a, *b) = (*a + *b, *a - *b);
+            }
+        }
+        half *= 2;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,5 +190,25 @@ mod tests {
         let mut head = [1.0, 3.0, 2.0, 4.0, 5.0];
         rotate_halves(&mut head, &angles);
         assert_eq!(head, [-2.0, 3.0, 1.0, 4.0, 5.0]);
+    }
+
+    #[test]
+    fn hadamard_is_the_published_matrix_and_its_own_inverse() {
+        // Sylvester's: the sign at (i, j) is the parity of the bits that i and j share.
+        for width in [2, 4, 8] {
+            let x: Vec<f32> = (0..2 * width).map(|i| (i * i % 7) as f32 - 2.0).collect();
+            let mut out = x.clone();
+            hadamard(&mut out, width);
+            for (x, out) in x.chunks(width).zip(out.chunks(width)) {
+                for (i, actual) in out.iter().enumerate() {
+                    let signed =
+                        |(j, x): (usize, &f32)| if (i & j).count_ones() % 2 == 0 { *x } else { -x };
+                    let sum: f32 = x.iter().enumerate().map(signed).sum();
+                    assert!((actual - sum / (width as f32).sqrt()).abs() < 1e-5);
+                }
+            }
+            hadamard(&mut out, width);
+            assert_near(&out, &x);
+        }
     }
 }

@@ -19,7 +19,12 @@ use scalar as active;
 
 pub use elementwise::*;
 
-use crate::llm::quantize::{ActivationType, BlockQ8_0, BlockQ8_1, BlockQ8K, Scales, WeightType};
+use core::ops::Range;
+
+use crate::llm::quantize::{
+    ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, F16Bytes, F32Bytes, Q8_0Bytes,
+    SUPER_BLOCK, Scales, WeightType,
+};
 
 /// Lanes in which floating-point sums run.
 pub const LANES: usize = 4;
@@ -50,7 +55,23 @@ pub enum Activations<'a> {
     Q8K(&'a [BlockQ8K]),
 }
 
-impl Activations<'_> {
+impl<'a> Activations<'a> {
+    /// Some of them, which are whole blocks.
+    pub fn part(&self, range: Range<usize>) -> Activations<'a> {
+        let blocks = |n: usize| {
+            debug_assert!(range.start.is_multiple_of(n) && range.end.is_multiple_of(n));
+            range.start / n..range.end / n
+        };
+        match *self {
+            Activations::F32(x) => Activations::F32(&x[range]),
+            Activations::F16(x) => Activations::F16(&x[range]),
+            Activations::BF16(x) => Activations::BF16(&x[range]),
+            Activations::Q8_0(x) => Activations::Q8_0(&x[blocks(BLOCK)]),
+            Activations::Q8_1(x) => Activations::Q8_1(&x[blocks(BLOCK)]),
+            Activations::Q8K(x) => Activations::Q8K(&x[blocks(SUPER_BLOCK)]),
+        }
+    }
+
     /// Their format.
     pub fn kind(&self) -> ActivationType {
         match self {
@@ -74,14 +95,19 @@ pub fn dot(kind: WeightType, row: &[u8], x: &Activations<'_>) -> f32 {
     active::dot(kind, row, x)
 }
 
-/// The dot product of F16 numbers, as bits, with F32 ones.
-pub fn dot_f16(a: &[u16], x: &[f32]) -> f32 {
-    active::dot_f16_cache(a, x)
+/// Adds `factor` times the values to `out`.
+pub fn add_scaled_f32(out: &mut [f32], factor: f32, values: &[F32Bytes]) {
+    active::add_scaled_f32(out, factor, values);
 }
 
-/// Adds `factor` times the F16 numbers `values`, as bits, to `out`.
-pub fn add_scaled_f16(out: &mut [f32], factor: f32, values: &[u16]) {
+/// Adds `factor` times the values to `out`.
+pub fn add_scaled_f16(out: &mut [f32], factor: f32, values: &[F16Bytes]) {
     active::add_scaled_f16(out, factor, values);
+}
+
+/// Adds `factor` times the values to `out`: a block for each 32 of it.
+pub fn add_scaled_q8_0(out: &mut [f32], factor: f32, values: &[Q8_0Bytes]) {
+    active::add_scaled_q8_0(out, factor, values);
 }
 
 /// The dot product of a block of 256 weights with activations of scale `x_d`, from the sums of whole

@@ -6,7 +6,8 @@
 
 use super::{Activations, LANES, scale_sums};
 use crate::llm::quantize::{
-    Block, BlockQ8_0, BlockQ8_1, BlockQ8K, GROUP, SuperBlock, Visitor, WeightType, f16_to_f32,
+    BLOCK, Block, BlockQ8_0, BlockQ8_1, BlockQ8K, F16Bytes, F32Bytes, GROUP, Q8_0Bytes, SuperBlock,
+    Visitor, WeightType, f16_to_f32, scale,
 };
 
 /// Why other activations never come here.
@@ -52,10 +53,6 @@ impl Visitor for Dot<'_> {
     }
 }
 
-pub fn dot_f16_cache(weights: &[u16], x: &[f32]) -> f32 {
-    dot_numbers(weights, x, |&bits| f16_to_f32(bits))
-}
-
 fn dot_numbers<T>(weights: &[T], x: &[f32], value: impl Fn(&T) -> f32) -> f32 {
     let mut lanes = [0.0; LANES];
     let (weights, weights_rest) = weights.as_chunks::<LANES>();
@@ -69,9 +66,25 @@ fn dot_numbers<T>(weights: &[T], x: &[f32], value: impl Fn(&T) -> f32) -> f32 {
     rest.fold(sum_lanes(lanes), |sum, (weight, x)| sum + value(weight) * x)
 }
 
-pub fn add_scaled_f16(out: &mut [f32], factor: f32, values: &[u16]) {
-    for (out, &bits) in out.iter_mut().zip(values) {
-        *out += factor * f16_to_f32(bits);
+pub fn add_scaled_f32(out: &mut [f32], factor: f32, values: &[F32Bytes]) {
+    for (out, &bytes) in out.iter_mut().zip(values) {
+        *out += factor * f32::from_le_bytes(bytes);
+    }
+}
+
+pub fn add_scaled_f16(out: &mut [f32], factor: f32, values: &[F16Bytes]) {
+    for (out, &bytes) in out.iter_mut().zip(values) {
+        *out += factor * f16_to_f32(u16::from_le_bytes(bytes));
+    }
+}
+
+pub fn add_scaled_q8_0(out: &mut [f32], factor: f32, values: &[Q8_0Bytes]) {
+    for (out, block) in out.as_chunks_mut::<BLOCK>().0.iter_mut().zip(values) {
+        let [d0, d1, weights @ ..] = block;
+        let d = scale([*d0, *d1]);
+        for (out, &q) in out.iter_mut().zip(weights) {
+            *out += factor * (f32::from(q as i8) * d);
+        }
     }
 }
 

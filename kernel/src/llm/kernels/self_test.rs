@@ -11,8 +11,8 @@ use alloc::vec::Vec;
 use super::{Activations, active, dot, scalar};
 use crate::llm::quantize::{
     ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, SUPER_BLOCK, WeightType, dequantize_row,
-    f16_to_f32, f32_to_bf16, f32_to_f16, quantize_q8_0, quantize_q8_1, quantize_q8_k,
-    round_to_bf16, round_to_f16,
+    f32_to_bf16, f32_to_f16, quantize_q8_0, quantize_q8_1, quantize_q8_k, round_to_bf16,
+    round_to_f16,
 };
 use crate::llm::sampling::SplitMix64;
 
@@ -24,10 +24,11 @@ pub fn checks() -> impl Iterator<Item = (String, Outcome)> {
     let of_types = WeightType::ALL.iter().map(|&kind| {
         (format!("kernel {}", kind.tensor_type().name.to_lowercase()), check_dot(kind))
     });
-    type Check = fn() -> Outcome;
-    let others: [(&str, Check); 2] =
-        [("kernel f16 cache", check_f16_cache), ("kernel add scaled", check_add_scaled)];
-    of_types.chain(others.into_iter().map(|(name, check)| (name.into(), check())))
+    let of_caches = ADD_SCALED.iter().map(|add| {
+        let name = add.kind.tensor_type().name.to_lowercase();
+        (format!("kernel add scaled {name}"), check_add_scaled(add))
+    });
+    of_types.chain(of_caches)
 }
 
 /// Numbers of blocks in the rows that are checked.
@@ -233,31 +234,45 @@ fn check_dot(kind: WeightType) -> Outcome {
     Ok(summary(largest))
 }
 
-fn check_f16_cache() -> Outcome {
-    let mut noise = Noise::new(19);
-    let mut largest = 0.0_f64;
-    for n in LENGTHS {
-        let bits: Vec<u16> = noise.floats(n).into_iter().map(f32_to_f16).collect();
-        let x = noise.floats(n);
-        let products = bits.iter().zip(&x).map(|(&b, &x)| f64::from(f16_to_f32(b)) * f64::from(x));
-        let actual = super::dot_f16(&bits, &x);
-        largest =
-            largest.max(compare(n, actual, scalar::dot_f16_cache(&bits, &x), TOLERANCE, products)?);
-    }
-    Ok(summary(largest))
+/// The kernels that add up values of a cache's type.
+struct AddScaled {
+    kind: WeightType,
+    active: fn(&mut [f32], f32, &[u8]),
+    portable: fn(&mut [f32], f32, &[u8]),
 }
 
-fn check_add_scaled() -> Outcome {
+const ADD_SCALED: [AddScaled; 3] = [
+    AddScaled {
+        kind: WeightType::F32,
+        active: |out, factor, row| active::add_scaled_f32(out, factor, row.as_chunks().0),
+        portable: |out, factor, row| scalar::add_scaled_f32(out, factor, row.as_chunks().0),
+    },
+    AddScaled {
+        kind: WeightType::F16,
+        active: |out, factor, row| active::add_scaled_f16(out, factor, row.as_chunks().0),
+        portable: |out, factor, row| scalar::add_scaled_f16(out, factor, row.as_chunks().0),
+    },
+    AddScaled {
+        kind: WeightType::Q8_0,
+        active: |out, factor, row| active::add_scaled_q8_0(out, factor, row.as_chunks().0),
+        portable: |out, factor, row| scalar::add_scaled_q8_0(out, factor, row.as_chunks().0),
+    },
+];
+
+fn check_add_scaled(add: &AddScaled) -> Outcome {
     let mut noise = Noise::new(23);
     let mut largest = 0.0_f64;
-    for n in LENGTHS {
-        let bits: Vec<u16> = noise.floats(n).into_iter().map(f32_to_f16).collect();
+    for blocks in LENGTHS {
+        let n = blocks * add.kind.tensor_type().block_weights as usize;
+        let row = random_row(add.kind, blocks, 1.0, &mut noise);
+        let mut values = vec![0.0; n];
+        dequantize_row(add.kind, &row, &mut values);
         let (before, factor) = (noise.floats(n), noise.float());
         let (mut out, mut portable) = (before.clone(), before.clone());
-        active::add_scaled_f16(&mut out, factor, &bits);
-        scalar::add_scaled_f16(&mut portable, factor, &bits);
+        (add.active)(&mut out, factor, &row);
+        (add.portable)(&mut portable, factor, &row);
         for i in 0..n {
-            let added = f64::from(factor) * f64::from(f16_to_f32(bits[i]));
+            let added = f64::from(factor) * f64::from(values[i]);
             let terms = [f64::from(before[i]), added].into_iter();
             largest = largest.max(compare(n, out[i], portable[i], TOLERANCE, terms)?);
         }
@@ -274,7 +289,7 @@ mod tests {
         for (name, outcome) in checks() {
             outcome.unwrap_or_else(|error| panic!("{name}: {error}"));
         }
-        assert_eq!(checks().count(), WeightType::ALL.len() + 2);
+        assert_eq!(checks().count(), WeightType::ALL.len() + ADD_SCALED.len());
     }
 
     #[test]

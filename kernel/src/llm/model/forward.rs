@@ -2,11 +2,8 @@
 
 use super::scratch::Scratch;
 use super::{Activation, Attention, Context, FeedForward, Linear, Model, Norm, Scale};
-use crate::llm::kernels::{
-    add, add_scaled_f16, dot_f16, gelu, layer_norm, rms_norm, scale, silu, soft_cap, softmax,
-};
+use crate::llm::kernels::{add, gelu, layer_norm, rms_norm, scale, silu, soft_cap, softmax};
 use crate::llm::kv_cache::KvCache;
-use crate::llm::quantize::round_to_f16;
 use crate::llm::workers::for_each_chunk;
 
 impl Model {
@@ -21,11 +18,8 @@ impl Model {
         wants_logits: bool,
     ) {
         self.embed(context, token, cache.len(), scratch);
-        let mut angles = &mut *scratch.angles;
-        for rope in &self.ropes {
-            let (own, others) = angles.split_at_mut(rope.n_rot());
-            rope.angles(cache.len(), cache.n_ctx(), own);
-            angles = others;
+        for (rope, angles) in self.ropes.iter().zip(self.split_angles(scratch.angles)) {
+            rope.angles(cache.len(), cache.n_ctx(), angles);
         }
         for (i, layer) in self.layers.iter().enumerate() {
             self.norm_into(context, &layer.attn_norm, scratch);
@@ -109,10 +103,7 @@ impl Model {
             queries.chunks_exact_mut(head_size).for_each(|q| self.norm(context, q_norm, q));
             keys.chunks_exact_mut(head_size).for_each(|k| self.norm(context, k_norm, k));
         }
-        if let Some(index) = attn.rope {
-            let before: usize = self.ropes[..index].iter().map(|rope| rope.n_rot()).sum();
-            let rope = &self.ropes[index];
-            let angles = &angles[before..before + rope.n_rot()];
+        if let Some((rope, angles)) = self.rope(attn, angles) {
             let heads = queries.chunks_exact_mut(head_size);
             heads
                 .chain(keys.chunks_exact_mut(head_size))
@@ -121,9 +112,15 @@ impl Model {
         if let Scale::Queries(factor) = attn.scale {
             scale(queries, factor);
         }
+        let spread = cache.shape().spread();
+        spread.keys(queries);
+        spread.keys(keys);
+        spread.values(values);
         cache.write(layer, keys, values);
-        // Keys are F16, so the queries are rounded to it too (ggml's `vec_dot_type` of F16).
-        queries.iter_mut().for_each(|x| *x = round_to_f16(*x));
+        // ggml multiplies keys, too, with numbers in the format that their type wants.
+        let kind = cache.shape().kind.weight_type();
+        quantized.set(queries, core::iter::once(kind));
+        let queries = quantized.for_weights(kind);
 
         let end = cache.len() + 1;
         let seen = attn.window.map_or(0, |window| end.saturating_sub(window))..end;
@@ -134,10 +131,8 @@ impl Model {
         for_each_chunk(context.workers, heads, stride, |head, part| {
             let (scores, result) = part.split_at_mut(cache.n_ctx());
             let scores = &mut scores[..n_seen];
-            let query = &queries[head * head_size..(head + 1) * head_size];
-            for (score, key) in scores.iter_mut().zip(keys.head(head / group, head_size)) {
-                *score = dot_f16(key, query);
-            }
+            let query = queries.part(head * head_size..(head + 1) * head_size);
+            keys.scores(head / group, query, scores);
             if let Some(cap) = attn.score_cap {
                 soft_cap(scores, cap);
             }
@@ -145,16 +140,14 @@ impl Model {
                 scale(scores, factor);
             }
             softmax(scores);
-            result.fill(0.0);
-            for (p, value) in scores.iter().zip(values.head(head / group, head_size)) {
-                // Values are F16, so the probabilities are rounded to it too.
-                add_scaled_f16(result, round_to_f16(*p), value);
-            }
+            values.weighted_sum(head / group, scores, result);
         });
-        for (joined, part) in normed.chunks_exact_mut(head_size).zip(heads.chunks_exact(stride)) {
+        let joined = &mut normed[..shape.n_embd_q()];
+        for (joined, part) in joined.chunks_exact_mut(head_size).zip(heads.chunks_exact(stride)) {
             joined.copy_from_slice(&part[cache.n_ctx()..]);
         }
-        context.multiply(one(&attn.output), &normed[..shape.n_embd_q()], quantized, delta);
+        spread.values(joined);
+        context.multiply(one(&attn.output), joined, quantized, delta);
     }
 
     /// Puts into `delta` what the feed-forward network makes of the token.

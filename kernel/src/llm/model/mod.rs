@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cache;
 mod context;
 mod forward;
 mod gemma;
@@ -198,9 +199,30 @@ impl Model {
         &self.shape
     }
 
+    /// All its linear maps.
+    fn maps(&self) -> impl Iterator<Item = &Linear> {
+        let of_layers = self.layers.iter().flat_map(|Layer { attn, ffn, .. }| {
+            attn.qkv.iter().chain([&attn.output]).chain(&ffn.up).chain([&ffn.down])
+        });
+        of_layers.chain([&self.output])
+    }
+
     /// Numbers that the angles of all its rotations are.
     fn n_angles(&self) -> usize {
         self.ropes.iter().map(Rope::n_rot).sum()
+    }
+
+    /// The angles of each of its rotations, in `angles` one after the other.
+    fn split_angles<'a>(&self, mut angles: &'a mut [f32]) -> impl Iterator<Item = &'a mut [f32]> {
+        self.ropes.iter().map(move |rope| angles.split_off_mut(..rope.n_rot()).unwrap_or_default())
+    }
+
+    /// How a layer's heads are rotated, with the angles for it; `None` if they are not.
+    fn rope<'a>(&self, attn: &Attention, angles: &'a [f32]) -> Option<(&Rope, &'a [f32])> {
+        let (before, rest) = self.ropes.split_at(attn.rope?);
+        let start = before.iter().map(Rope::n_rot).sum();
+        let rope = rest.first()?;
+        Some((rope, &angles[start..start + rope.n_rot()]))
     }
 }
 

@@ -157,6 +157,16 @@ impl Rope {
     /// Writes cosine and sine of each pair's angle at this position: `[n_rot]`. `n_ctx` is the
     /// length of the context.
     pub fn angles(&self, position: usize, n_ctx: usize, out: &mut [f32]) {
+        self.turn(position as f32, self.magnitude, n_ctx, out);
+    }
+
+    /// As [`Rope::angles`], for keys that were rotated already and move this many positions towards
+    /// the start.
+    pub fn angles_back(&self, positions: usize, n_ctx: usize, out: &mut [f32]) {
+        self.turn(-(positions as f32), 1.0, n_ctx, out);
+    }
+
+    fn turn(&self, mut theta: f32, magnitude: f32, n_ctx: usize, out: &mut [f32]) {
         let factors = match &self.factors {
             Factors::None => None,
             Factors::One(factors) => Some(factors),
@@ -167,7 +177,6 @@ impl Rope {
         };
         // As ggml does: the angle falls by repeated multiplication, rounding included.
         let step = libm::powf(self.base, -2.0 / self.n_rot as f32);
-        let mut theta = position as f32;
         for (i, pair) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
             let plain = theta / factors.map_or(1.0, |factors| factors[i]);
             let mut angle = self.scale * plain;
@@ -175,7 +184,7 @@ impl Rope {
                 let share = yarn.share(i);
                 angle = angle * (1.0 - share) + plain * share;
             }
-            *pair = [libm::cosf(angle) * self.magnitude, libm::sinf(angle) * self.magnitude];
+            *pair = [libm::cosf(angle) * magnitude, libm::sinf(angle) * magnitude];
             theta *= step;
         }
     }

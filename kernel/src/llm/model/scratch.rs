@@ -1,9 +1,10 @@
 //! The scratch memory of a forward pass.
 
-use super::Model;
+use super::{Linear, Model};
 use crate::llm::Error;
 use crate::llm::arena::{Frame, Plain, slice_bytes};
 use crate::llm::kernels::Activations;
+use crate::llm::kv_cache::CacheShape;
 use crate::llm::quantize::{
     ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, SUPER_BLOCK, WeightType, quantize_q8_0,
     quantize_q8_1, quantize_q8_k, round_to_bf16, round_to_f16,
@@ -59,11 +60,10 @@ impl<'a> Scratch<'a> {
     fn from_source(
         source: &mut impl Source<'a>,
         model: &Model,
-        n_ctx: usize,
+        cache: &CacheShape,
     ) -> Result<Self, Error> {
         let shape = model.shape();
-        let widest = shape.n_embd.max(shape.n_embd_q()).max(shape.n_ff);
-        let head_stride = n_ctx.saturating_add(shape.head_size);
+        let head_stride = cache.n_ctx.saturating_add(shape.head_size);
         Ok(Scratch {
             x: source.take(shape.n_embd)?,
             delta: source.take(shape.n_embd)?,
@@ -74,15 +74,7 @@ impl<'a> Scratch<'a> {
             angles: source.take(model.n_angles())?,
             logits: source.take(shape.n_vocab)?,
             candidates: source.take(shape.n_vocab)?,
-            quantized: Quantized {
-                f32: source.take(widest)?,
-                f16: source.take(widest)?,
-                bf16: source.take(widest)?,
-                q8_0: source.take(widest.div_ceil(BLOCK))?,
-                q8_1: source.take(widest.div_ceil(BLOCK))?,
-                q8_k: source.take(widest.div_ceil(SUPER_BLOCK))?,
-                len: 0,
-            },
+            quantized: Quantized::from_source(source, model, cache)?,
         })
     }
 
@@ -90,22 +82,22 @@ impl<'a> Scratch<'a> {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] if the arena is smaller than [`Scratch::bytes`].
-    pub fn take(frame: &mut Frame<'a>, model: &Model, n_ctx: usize) -> Result<Self, Error> {
-        Self::from_source(frame, model, n_ctx)
+    pub fn take(frame: &mut Frame<'a>, model: &Model, cache: &CacheShape) -> Result<Self, Error> {
+        Self::from_source(frame, model, cache)
     }
 
     /// Bytes that an arena must have for these slices.
-    pub fn bytes(model: &Model, n_ctx: usize) -> usize {
+    pub fn bytes(model: &Model, cache: &CacheShape) -> usize {
         let mut counter = Counter(0);
         // A counter never fails; if it did, no arena would be large enough.
-        match Scratch::from_source(&mut counter, model, n_ctx) {
+        match Scratch::from_source(&mut counter, model, cache) {
             Ok(_) => counter.0,
             Err(_) => usize::MAX,
         }
     }
 }
 
-/// A vector of activations in each of the formats in which weights want it.
+/// A vector of activations in each of the formats in which a model's weights want it.
 pub struct Quantized<'a> {
     f32: &'a mut [f32],
     f16: &'a mut [f32],
@@ -116,7 +108,31 @@ pub struct Quantized<'a> {
     len: usize,
 }
 
-impl Quantized<'_> {
+impl<'a> Quantized<'a> {
+    /// Takes room for the widest vector in each format, none for formats that no weights want.
+    fn from_source(
+        source: &mut impl Source<'a>,
+        model: &Model,
+        cache: &CacheShape,
+    ) -> Result<Self, Error> {
+        let maps = model.maps().map(|Linear { weights, .. }| (weights.kind(), weights.columns()));
+        let mut widest = [0; ActivationType::COUNT];
+        for (kind, width) in maps.chain([(cache.kind.weight_type(), model.shape().n_embd_q())]) {
+            let widest = &mut widest[kind.activations() as usize];
+            *widest = width.max(*widest);
+        }
+        let widest = |kind| widest[kind as usize];
+        Ok(Quantized {
+            f32: source.take(widest(ActivationType::F32))?,
+            f16: source.take(widest(ActivationType::F16))?,
+            bf16: source.take(widest(ActivationType::BF16))?,
+            q8_0: source.take(widest(ActivationType::Q8_0) / BLOCK)?,
+            q8_1: source.take(widest(ActivationType::Q8_1) / BLOCK)?,
+            q8_k: source.take(widest(ActivationType::Q8_K) / SUPER_BLOCK)?,
+            len: 0,
+        })
+    }
+
     /// Brings `x` into the formats that weights of these types need.
     pub fn set(&mut self, x: &[f32], kinds: impl Iterator<Item = WeightType>) {
         self.len = x.len();

@@ -39,6 +39,8 @@ pub const SUPER_BLOCK: usize = 256;
 pub type F32Bytes = [u8; 4];
 /// A block of F16 or BF16: one weight, little endian.
 pub type F16Bytes = [u8; 2];
+/// A block of Q8_0: its scale in F16, then 32 signed bytes.
+pub type Q8_0Bytes = [u8; 2 + BLOCK];
 
 /// The weights of IQ4_NL and IQ4_XS: steps that are small around zero.
 pub const IQ4_VALUES: [i8; 16] =

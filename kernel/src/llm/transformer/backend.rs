@@ -7,12 +7,13 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use super::synthetic::{N_CTX_TRAIN, Synthetic};
 use crate::llm::Error;
 use crate::llm::backend::{
-    InferenceResult, ModelBuffer, Options, StopReason, TransformerBackend, answer_bytes,
-    memory_needed,
+    ContextOptions, InferenceResult, ModelBuffer, Options, StopReason, TransformerBackend,
+    answer_bytes, memory_needed,
 };
 use crate::llm::gguf::build::Builder;
 use crate::llm::gguf::{Gguf, TensorType};
 use crate::llm::kernels::self_test::Noise;
+use crate::llm::kv_cache::CacheType;
 use crate::llm::quantize::WeightType;
 use crate::llm::sampling::SamplingConfig;
 use crate::llm::tokenizer::{Decoder, Tokenizer};
@@ -24,8 +25,12 @@ fn now_us() -> u64 {
     NOW.fetch_add(1000, Ordering::Relaxed)
 }
 
+fn context(n_ctx: Option<usize>) -> ContextOptions {
+    ContextOptions { n_ctx, ..ContextOptions::default() }
+}
+
 fn backend(n_ctx: Option<usize>) -> TransformerBackend {
-    TransformerBackend::new(Options { n_ctx, workers: &SingleThread, now_us })
+    TransformerBackend::new(Options { context: context(n_ctx), workers: &SingleThread, now_us })
 }
 
 fn builder() -> Builder {
@@ -70,13 +75,13 @@ fn a_model_is_described() {
 fn the_memory_needed_is_known_before_the_model_is_loaded() {
     let file = builder().build();
     let data = Gguf::parse(&file).unwrap().data_offset() as usize;
-    let needed = memory_needed(&file[..data], file.len() as u64, Some(31)).unwrap();
+    let needed = memory_needed(&file[..data], file.len() as u64, context(Some(31))).unwrap();
     let backend = loaded(&file, Some(31));
     let model = backend.model_metadata().unwrap();
     assert_eq!(needed.kv_cache_bytes, model.kv_cache_bytes);
     assert_eq!(needed.arena_bytes, model.arena_bytes);
     assert!(needed.total() > model.kv_cache_bytes + model.arena_bytes);
-    let half = memory_needed(&file[..data / 2], file.len() as u64, None);
+    let half = memory_needed(&file[..data / 2], file.len() as u64, context(None));
     assert!(matches!(half, Err(Error::HeaderCutShort { .. })), "{half:?}");
 }
 
@@ -87,8 +92,67 @@ fn the_context_is_256_or_what_the_model_has_or_what_is_asked_for() {
     assert_eq!(loaded(&file, Some(97)).model_metadata().unwrap().n_ctx, 97);
     for n_ctx in [0, 98, usize::MAX] {
         let error = backend(Some(n_ctx)).load_model(ModelBuffer::from(&file[..])).unwrap_err();
-        assert!(matches!(error, Error::InvalidConfig { .. }), "{error}");
+        let what = alloc::format!("`context` is {n_ctx}, not between 1 and the model's 97");
+        assert_eq!(error, Error::InvalidConfig { what });
     }
+}
+
+/// What is said to a model that is loaded in such a context.
+#[track_caller]
+fn invalid(file: &[u8], context: ContextOptions, words: &str) {
+    let options = Options { context, workers: &SingleThread, now_us };
+    let error = TransformerBackend::new(options).load_model(ModelBuffer::from(file)).unwrap_err();
+    assert!(matches!(error, Error::InvalidConfig { .. }), "{error}");
+    assert!(alloc::format!("{error}").contains(words), "{error} does not say {words:?}");
+}
+
+#[test]
+fn a_context_that_a_model_cannot_have_is_refused() {
+    // Heads are 11 wide.
+    let file = builder().build();
+    let q8_0 = ContextOptions { kv_cache: CacheType::Q8_0, ..ContextOptions::default() };
+    invalid(&file, q8_0, "`kv_cache` is q8_0, which takes heads whose width 32 divides");
+    let shift = ContextOptions { context_shift: true, ..context(Some(7)) };
+    invalid(&file, shift, "`context` is 7, but `context_shift` takes at least 8");
+    let gpt2 = include_bytes!("../../../../test_models/architectures/gpt2-Q8_0.gguf");
+    let shift = ContextOptions { context_shift: true, ..ContextOptions::default() };
+    invalid(gpt2, shift, "`context_shift` is on, but a model of the architecture `gpt2`");
+}
+
+#[test]
+fn the_memory_for_a_cache_of_each_type_is_known_exactly() {
+    let synthetic = Synthetic { n_head: 8, n_rot: 32, ..Synthetic::new(WeightType::Q8_0) };
+    let file = synthetic.builder().build();
+    let data = Gguf::parse(&file).unwrap().data_offset() as usize;
+    // Two layers of two heads of keys and values, of 32 numbers each.
+    for (kind, bytes) in [(CacheType::F32, 128), (CacheType::F16, 64), (CacheType::Q8_0, 34)] {
+        for context_shift in [false, true] {
+            let context = ContextOptions { kv_cache: kind, context_shift, ..context(Some(31)) };
+            let mut backend =
+                TransformerBackend::new(Options { context, workers: &SingleThread, now_us });
+            backend.load_model(ModelBuffer::from(&file[..])).unwrap();
+            let model = backend.model_metadata().unwrap();
+            assert_eq!((model.kv_cache_type, model.kv_cache_bytes), (kind, 31 * 2 * 2 * 2 * bytes));
+            let needed = memory_needed(&file[..data], file.len() as u64, context).unwrap();
+            assert_eq!(needed.kv_cache_bytes, model.kv_cache_bytes);
+            assert_eq!(needed.arena_bytes, model.arena_bytes);
+        }
+    }
+}
+
+#[test]
+fn layers_with_a_window_keep_no_more_than_that() {
+    // Every other layer of two sees 11 positions, through one head of 2 times 32 numbers.
+    let file = include_bytes!("../../../../test_models/architectures/gemma2-Q8_0.gguf");
+    let bytes = |n_ctx, context_shift| {
+        let context = ContextOptions { context_shift, ..context(Some(n_ctx)) };
+        memory_needed(file, file.len() as u64, context).unwrap().kv_cache_bytes
+    };
+    let row = 2 * 2 * 32 * 2;
+    assert_eq!(bytes(61, false), (61 + 11) * row);
+    assert_eq!(bytes(7, false), (7 + 7) * row);
+    // What slides must be whole.
+    assert_eq!(bytes(61, true), (61 + 61) * row);
 }
 
 #[test]
@@ -140,6 +204,51 @@ fn generation_stops_when_the_context_is_full() {
     // A token for each letter, for the space before them, and for the beginning.
     let error = backend.infer("cacacacacaca", 1, &mut |_| ControlFlow::Continue(()));
     assert_eq!(error, Err(Error::ContextFull { prompt: 14, n_ctx: 11 }));
+}
+
+/// A backend that keeps the first `keep` tokens of the first prompt and slides the others.
+fn sliding(n_ctx: usize, keep: usize) -> TransformerBackend {
+    let context = ContextOptions { context_shift: true, keep, ..context(Some(n_ctx)) };
+    let mut backend = TransformerBackend::new(Options { context, workers: &SingleThread, now_us });
+    backend.set_ignore_end(true);
+    backend.load_model(ModelBuffer::from(&builder().build()[..])).unwrap();
+    backend
+}
+
+#[test]
+fn a_text_that_slides_outgrows_the_context() {
+    let mut backend = sliding(11, 0);
+    let result = infer(&mut backend, "abc", 101);
+    assert_eq!((result.stop, result.tokens_emitted), (StopReason::MaxTokens, 101));
+    // With the three of the prompt, all but the last are processed: 103. Ten fit; of those the
+    // first, with which each text begins, stays, and half of the others goes: four.
+    assert_eq!(result.context_shifts, (103_usize - 10).div_ceil(4));
+    // Up to the first time nothing is different.
+    let still = infer(&mut loaded(&builder().build(), Some(11)), "abc", 8);
+    assert_eq!(result.tokens[..8], still.tokens);
+    // It goes on as it would have without a break, and starts anew as if nothing had been.
+    let mut parts = infer(&mut backend, "abc", 37).tokens;
+    parts.extend(backend.extend("", 64, &mut |_| ControlFlow::Continue(())).unwrap().tokens);
+    assert_eq!(parts, result.tokens);
+    // If two tokens more are kept, three go each time.
+    let kept = infer(&mut sliding(11, 2), "abc", 101);
+    assert_eq!(kept.context_shifts, (103_usize - 10).div_ceil(3));
+    assert_ne!(kept.tokens, result.tokens);
+    assert_eq!(infer(&mut sliding(11, usize::MAX), "abc", 101).tokens, kept.tokens);
+}
+
+#[test]
+fn a_chat_that_slides_takes_any_number_of_prompts() {
+    let mut backend = sliding(13, usize::MAX);
+    infer(&mut backend, "abc", 7);
+    for _ in 0..17 {
+        let more = backend.extend("cab", 3, &mut |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!((more.stop, more.tokens_emitted), (StopReason::MaxTokens, 3));
+    }
+    // But each prompt must fit, beside what is kept and some room.
+    let full = backend.extend("cabcab cabcab", 3, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert!(matches!(full, Error::ContextFull { n_ctx: 9, .. }), "{full}");
+    assert!(backend.infer("cacacacacaca", 1, &mut |_| ControlFlow::Continue(())).is_err());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::naive;
 use super::synthetic::Synthetic;
 use crate::llm::arena::Arena;
 use crate::llm::gguf::Gguf;
-use crate::llm::kv_cache::KvCache;
+use crate::llm::kv_cache::{CacheType, KvCache};
 use crate::llm::model::scratch::Scratch;
 use crate::llm::model::{Architecture, Context};
 use crate::llm::quantize::WeightType;
@@ -16,16 +16,16 @@ const TOKENS: [u32; 11] = [1, 260, 7, 263, 100, 2, 261, 261, 0, 265, 31];
 const N_CTX: usize = 13;
 
 /// The engine's logits after each of the tokens.
-fn logits(file: &[u8], workers: &dyn Workers) -> Vec<Vec<f32>> {
+fn logits(file: &[u8], kv_cache: CacheType, workers: &dyn Workers) -> Vec<Vec<f32>> {
     let gguf = Gguf::parse(file).unwrap();
     let n_vocab = Tokenizer::from_gguf(&gguf).unwrap().n_vocab();
     let model = Architecture::of(&gguf).unwrap().model(&gguf, n_vocab).unwrap();
-    let shape = model.shape();
-    let mut cache = KvCache::try_new(shape.n_layer, N_CTX, shape.n_embd_kv()).unwrap();
-    let bytes = Scratch::bytes(&model, N_CTX);
+    let shape = model.cache_shape(kv_cache, N_CTX, false).unwrap();
+    let bytes = Scratch::bytes(&model, &shape);
+    let mut cache = KvCache::try_new(shape.clone()).unwrap();
     let mut arena = Arena::try_new(bytes).unwrap();
     let mut frame = arena.frame();
-    let mut scratch = Scratch::take(&mut frame, &model, N_CTX).unwrap();
+    let mut scratch = Scratch::take(&mut frame, &model, &shape).unwrap();
     let run = |&token: &u32| {
         model.forward(
             Context { file, workers, verbose: false },
@@ -43,10 +43,10 @@ fn logits(file: &[u8], workers: &dyn Workers) -> Vec<Vec<f32>> {
 }
 
 /// How far the engine's logits are from the naive ones, relative to the latter's size.
-fn error(file: &[u8]) -> f64 {
+fn error(file: &[u8], kv_cache: CacheType) -> f64 {
     let gguf = Gguf::parse(file).unwrap();
     let mut worst = 0.0_f64;
-    for (i, actual) in logits(file, &SingleThread).iter().enumerate() {
+    for (i, actual) in logits(file, kv_cache, &SingleThread).iter().enumerate() {
         let expected = naive::logits(&gguf, &TOKENS[..=i]);
         assert_eq!(actual.len(), expected.len());
         let size: f64 = expected.iter().map(|x| x * x).sum();
@@ -68,10 +68,23 @@ fn the_forward_pass_is_the_textbook_one() {
         (WeightType::Q4_0, 4e-2),
         (WeightType::Q6_K, 1e-1),
     ] {
-        let error = error(&Synthetic::new(kind).builder().build());
+        let error = error(&Synthetic::new(kind).builder().build(), CacheType::F16);
         assert!(error < limit, "{kind:?}: {error}");
         // Were it exactly the same, the two would not be independent.
         assert!(error > 0.0);
+    }
+}
+
+#[test]
+fn the_cache_of_every_type_is_the_textbook_one() {
+    // Heads of one block, and of two, over which numbers are spread.
+    for n_head in [4, 8] {
+        let synthetic = Synthetic { n_head, n_rot: 32, ..Synthetic::new(WeightType::Q8_0) };
+        let file = Synthetic { kind: WeightType::F32, ..synthetic }.builder().build();
+        let errors = CacheType::ALL.map(|kind| error(&file, kind));
+        let [f32, f16, q8_0] = errors;
+        assert!(f32 < 2e-6 && f16 < 2e-3 && q8_0 < 3e-2, "{errors:?}");
+        assert!(0.0 < f32 && 100.0 * f32 < f16 && 5.0 * f16 < q8_0, "{errors:?}");
     }
 }
 
@@ -84,12 +97,13 @@ fn every_variant_is_the_textbook_one() {
         Synthetic { n_head_kv: 6, ..plain.clone() },
         Synthetic { n_head_kv: 1, n_layer: 1, ..plain.clone() },
     ] {
-        let error = error(&synthetic.builder().build());
+        let error = error(&synthetic.builder().build(), CacheType::F16);
         assert!(error < 2e-3, "{synthetic:?}: {error}");
     }
     let stretched = plain.builder().f32("llama.rope.scaling.factor", 4.0).build();
-    assert!(error(&stretched) < 2e-3);
-    assert_ne!(logits(&stretched, &SingleThread), logits(&plain.builder().build(), &SingleThread));
+    assert!(error(&stretched, CacheType::F16) < 2e-3);
+    let logits = |file: &[u8]| logits(file, CacheType::F16, &SingleThread);
+    assert_ne!(logits(&stretched), logits(&plain.builder().build()));
 }
 
 #[test]
@@ -102,7 +116,7 @@ fn a_wrong_weight_shows() {
     let mut damaged = file.clone();
     damaged[place..place + 4].copy_from_slice(&3.0_f32.to_le_bytes());
     let expected = naive::logits(&gguf, &TOKENS);
-    let actual = &logits(&damaged, &SingleThread)[TOKENS.len() - 1];
+    let actual = &logits(&damaged, CacheType::F16, &SingleThread)[TOKENS.len() - 1];
     let pairs = actual.iter().zip(&expected);
     assert!(pairs.map(|(&a, e)| (f64::from(a) - e).abs()).fold(0.0, f64::max) > 1e-2);
 }
@@ -111,9 +125,9 @@ fn a_wrong_weight_shows() {
 fn threads_change_nothing() {
     for kind in [WeightType::F32, WeightType::Q4_0, WeightType::Q6_K] {
         let file = Synthetic::new(kind).builder().build();
-        let alone = logits(&file, &SingleThread);
+        let alone = logits(&file, CacheType::F16, &SingleThread);
         for n in [2, 3, 7] {
-            assert_eq!(logits(&file, &HostThreads(n)), alone);
+            assert_eq!(logits(&file, CacheType::F16, &HostThreads(n)), alone);
         }
     }
 }

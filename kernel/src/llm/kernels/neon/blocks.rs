@@ -2,10 +2,10 @@
 
 use core::arch::aarch64::*;
 
-use super::vectors::{f16s_to_f32, load_f32, load_s8, load_u8, sum_lanes};
+use super::vectors::{f16s_to_f32, load_f32, load_s8, load_u8, store_f32, sum_lanes};
 use crate::llm::kernels::LANES;
 use crate::llm::quantize::blocks::half_power;
-use crate::llm::quantize::{BLOCK, BlockQ8_0, BlockQ8_1, FP4_VALUES, IQ4_VALUES};
+use crate::llm::quantize::{BLOCK, BlockQ8_0, BlockQ8_1, FP4_VALUES, IQ4_VALUES, Q8_0Bytes, scale};
 
 /// The weights of a block.
 type Weights = [int8x16_t; 2];
@@ -175,4 +175,26 @@ pub fn dot_mxfp4(weights: &[[u8; 17]], x: &[BlockQ8_0]) -> f32 {
         |blocks: &[[u8; 17]; LANES]| load_f32(&[0, 1, 2, 3].map(|i| half_power(blocks[i][0])));
     let sums = |block: &[u8; 17], x: &_| products(look_up(&FP4_VALUES, nibbles(block, 1)), x);
     dot(weights, x, scales, sums)
+}
+
+/// Adds `factor` times the values to `out`: a block for each 32 of it.
+#[target_feature(enable = "neon")]
+pub fn add_scaled_q8_0(out: &mut [f32], factor: f32, values: &[Q8_0Bytes]) {
+    for (out, block) in out.as_chunks_mut::<BLOCK>().0.iter_mut().zip(values) {
+        let d = scale([block[0], block[1]]);
+        for (half, out) in out.as_chunks_mut::<{ BLOCK / 2 }>().0.iter_mut().enumerate() {
+            let bytes = vreinterpretq_s8_u8(load_u8(block, 2 + half * BLOCK / 2));
+            let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes));
+            let fours = [
+                vmovl_s16(vget_low_s16(low)),
+                vmovl_high_s16(low),
+                vmovl_s16(vget_low_s16(high)),
+                vmovl_high_s16(high),
+            ];
+            for (four, out) in fours.into_iter().zip(out.as_chunks_mut::<LANES>().0) {
+                let values = vmulq_n_f32(vcvtq_f32_s32(four), d);
+                store_f32(out, vaddq_f32(load_f32(out), vmulq_n_f32(values, factor)));
+            }
+        }
+    }
 }

@@ -9,7 +9,9 @@ mod super_blocks;
 mod vectors;
 
 use super::{Activations, scalar};
-use crate::llm::quantize::{Block, BlockQ8K, SuperBlock, Visitor, WeightType};
+use crate::llm::quantize::{
+    Block, BlockQ8K, F16Bytes, F32Bytes, Q8_0Bytes, SuperBlock, Visitor, WeightType,
+};
 
 /// The dot product of a row of weights with activations: see [`super::dot`].
 pub fn dot(kind: WeightType, row: &[u8], x: &Activations<'_>) -> f32 {
@@ -18,16 +20,22 @@ pub fn dot(kind: WeightType, row: &[u8], x: &Activations<'_>) -> f32 {
     unsafe { dot_on_neon(kind, row, x) }
 }
 
-/// The dot product of F16 numbers, as bits, with F32 ones.
-pub fn dot_f16_cache(weights: &[u16], x: &[f32]) -> f32 {
+/// Adds `factor` times the values to `out`.
+pub fn add_scaled_f32(out: &mut [f32], factor: f32, values: &[F32Bytes]) {
     // SAFETY: as in `dot`.
-    unsafe { numbers::dot_f16_cache(weights, x) }
+    unsafe { numbers::add_scaled_f32(out, factor, values) }
 }
 
-/// Adds `factor` times the F16 numbers `values`, as bits, to `out`.
-pub fn add_scaled_f16(out: &mut [f32], factor: f32, values: &[u16]) {
+/// Adds `factor` times the values to `out`.
+pub fn add_scaled_f16(out: &mut [f32], factor: f32, values: &[F16Bytes]) {
     // SAFETY: as in `dot`.
     unsafe { numbers::add_scaled_f16(out, factor, values) }
+}
+
+/// Adds `factor` times the values to `out`.
+pub fn add_scaled_q8_0(out: &mut [f32], factor: f32, values: &[Q8_0Bytes]) {
+    // SAFETY: as in `dot`.
+    unsafe { blocks::add_scaled_q8_0(out, factor, values) }
 }
 
 #[target_feature(enable = "neon")]

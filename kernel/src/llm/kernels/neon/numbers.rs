@@ -33,13 +33,16 @@ fn dot<T>(
     rest.fold(sum_lanes(lanes), |sum, (weight, x)| sum + value(weight) * x)
 }
 
+/// Eight numbers as two vectors.
+#[target_feature(enable = "neon")]
+fn eight_f32(numbers: &[F32Bytes; 2 * LANES]) -> [float32x4_t; 2] {
+    let (fours, _) = numbers.as_chunks::<LANES>();
+    [load_f32(&fours[0]), load_f32(&fours[1])]
+}
+
 #[target_feature(enable = "neon")]
 pub fn dot_f32(weights: &[F32Bytes], x: &[f32]) -> f32 {
-    let load = |weights: &[F32Bytes; 2 * LANES]| {
-        let (fours, _) = weights.as_chunks::<LANES>();
-        [load_f32(&fours[0]), load_f32(&fours[1])]
-    };
-    dot(weights, x, load, |&bytes| f32::from_le_bytes(bytes))
+    dot(weights, x, |weights| eight_f32(weights), |&bytes| f32::from_le_bytes(bytes))
 }
 
 #[target_feature(enable = "neon")]
@@ -54,21 +57,34 @@ pub fn dot_bf16(weights: &[F16Bytes], x: &[f32]) -> f32 {
     dot(weights, x, |numbers| load_bf16(numbers), value)
 }
 
+/// Adds `factor` times the numbers to as many of `out`; `load` makes two vectors of them at once.
+/// Returns what is left of both.
 #[target_feature(enable = "neon")]
-pub fn dot_f16_cache(weights: &[u16], x: &[f32]) -> f32 {
-    dot(weights, x, |numbers| load_f16(numbers), |&bits| f16_to_f32(bits))
-}
-
-#[target_feature(enable = "neon")]
-pub fn add_scaled_f16(out: &mut [f32], factor: f32, values: &[u16]) {
+fn add_scaled<'o, 'v, T>(
+    out: &'o mut [f32],
+    factor: f32,
+    values: &'v [T],
+    load: impl Fn(&[T; 2 * LANES]) -> [float32x4_t; 2],
+) -> (&'o mut [f32], &'v [T]) {
     let (out, out_rest) = out.as_chunks_mut::<{ 2 * LANES }>();
     let (values, values_rest) = values.as_chunks::<{ 2 * LANES }>();
     for (out, values) in out.iter_mut().zip(values) {
-        let values = load_f16(values);
-        for (out, value) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(values) {
+        for (out, value) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(load(values)) {
             let sum = vaddq_f32(load_f32(out), vmulq_n_f32(value, factor));
             store_f32(out, sum);
         }
     }
-    scalar::add_scaled_f16(out_rest, factor, values_rest);
+    (out_rest, values_rest)
+}
+
+#[target_feature(enable = "neon")]
+pub fn add_scaled_f32(out: &mut [f32], factor: f32, values: &[F32Bytes]) {
+    let (out, values) = add_scaled(out, factor, values, |values| eight_f32(values));
+    scalar::add_scaled_f32(out, factor, values);
+}
+
+#[target_feature(enable = "neon")]
+pub fn add_scaled_f16(out: &mut [f32], factor: f32, values: &[F16Bytes]) {
+    let (out, values) = add_scaled(out, factor, values, |values| load_f16(values));
+    scalar::add_scaled_f16(out, factor, values);
 }

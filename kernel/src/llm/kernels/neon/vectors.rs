@@ -4,6 +4,7 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 
 use crate::llm::kernels::LANES;
+use crate::llm::quantize::F16Bytes;
 
 /// The sum of the lanes, pairwise.
 #[target_feature(enable = "neon")]
@@ -64,19 +65,17 @@ pub fn store_f32(to: &mut [f32; LANES], numbers: float32x4_t) {
     }
 }
 
-/// Eight numbers in F16 as two vectors; T is u16 or its bytes.
+/// Eight numbers in F16 as two vectors.
 #[target_feature(enable = "neon")]
-pub fn load_f16<T>(numbers: &[T; 2 * LANES]) -> [float32x4_t; 2] {
-    const { assert!(size_of::<T>() == 2) };
+pub fn load_f16(numbers: &[F16Bytes; 2 * LANES]) -> [float32x4_t; 2] {
     // SAFETY: the reference is valid for reads of 16 bytes.
     let numbers = vreinterpretq_f16_u8(unsafe { load(numbers.as_ptr().cast()) });
     [vcvt_f32_f16(vget_low_f16(numbers)), vcvt_high_f32_f16(numbers)]
 }
 
-/// Eight numbers in BF16 as two vectors; T is u16 or its bytes.
+/// Eight numbers in BF16 as two vectors.
 #[target_feature(enable = "neon")]
-pub fn load_bf16<T>(numbers: &[T; 2 * LANES]) -> [float32x4_t; 2] {
-    const { assert!(size_of::<T>() == 2) };
+pub fn load_bf16(numbers: &[F16Bytes; 2 * LANES]) -> [float32x4_t; 2] {
     // SAFETY: the reference is valid for reads of 16 bytes.
     let numbers = vreinterpretq_u16_u8(unsafe { load(numbers.as_ptr().cast()) });
     let upper_halves = |halves| vreinterpretq_f32_u32(vshlq_n_u32::<16>(vmovl_u16(halves)));

@@ -58,6 +58,7 @@ pub fn q5_1(x: &[f32; BLOCK]) -> [u8; 24] {
     join(&[&d_and_offset, &fifth_bits(&q), &pairs(&q)])
 }
 
+/// Quantises a block to Q8_0.
 pub fn q8_0(x: &[f32; BLOCK]) -> [u8; 34] {
     let (q, d) = quantize_32(x);
     join(&[&f32_to_f16(d).to_le_bytes(), &q.map(|q| q as u8)])

@@ -2,11 +2,13 @@
 //!
 //! They give the bytes of ggml's `quantize_row_*_ref` (`ggml-quants.c`), which is what llama.cpp's
 //! quantiser writes without an importance matrix, compiled without fused multiply-add. So each sum
-//! has ggml's order. The engine does not need them; `image-builder` does.
+//! has ggml's order. The engine needs that of Q8_0, for its cache; `image-builder` needs all.
 
 mod blocks;
 mod k_quants;
 mod search;
+
+pub use blocks::q8_0;
 
 use super::{BLOCK, SUPER_BLOCK, WeightType, f32_to_bf16, f32_to_f16};
 

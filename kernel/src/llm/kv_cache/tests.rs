@@ -1,0 +1,221 @@
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::*;
+use crate::llm::kernels::self_test::{Noise, Owned};
+
+/// How far a number of at most 1 may be off, once it was in the cache.
+fn limit(kind: CacheType) -> f32 {
+    match kind {
+        CacheType::F32 => 0.0,
+        CacheType::F16 => 1.0 / 4096.0,
+        // Half a step of 1/127, and the scale's rounding to F16.
+        CacheType::Q8_0 => 0.5 / 127.0 + 1.0 / 2048.0,
+    }
+}
+
+fn shape(kind: CacheType) -> CacheShape {
+    CacheShape { kind, n_ctx: 13, n_head_kv: 3, head_size: 32, kept: vec![13, 5, 13] }
+}
+
+/// Keys and values, `[n_embd_kv]` each, of a layer at a position.
+fn numbers(layer: usize, position: usize) -> [Vec<f32>; 2] {
+    let mut noise = Noise::new((layer * 101 + position) as u64);
+    [noise.floats(96), noise.floats(96)]
+}
+
+/// A cache of the numbers of these positions, the first one first.
+fn filled(shape: CacheShape, positions: &[usize]) -> KvCache {
+    let mut cache = KvCache::try_new(shape).unwrap();
+    for &position in positions {
+        for layer in 0..cache.shape.kept.len() {
+            let [keys, values] = numbers(layer, position);
+            cache.write(layer, &keys, &values);
+        }
+        cache.advance();
+    }
+    cache
+}
+
+/// What a layer holds at these positions, `[2, positions, n_embd_kv]`, in the order of the heads.
+fn held(cache: &KvCache, layer: usize, positions: Range<usize>) -> [Vec<Vec<f32>>; 2] {
+    let (keys, values) = cache.layer(layer, positions.clone());
+    let CacheShape { kind, n_head_kv, head_size, .. } = cache.shape;
+    [keys, values].map(|side| {
+        let mut rows = vec![Vec::new(); positions.len()];
+        for head in 0..n_head_kv {
+            assert_eq!(side.head(head).count(), positions.len());
+            for (row, bytes) in rows.iter_mut().zip(side.head(head)) {
+                let mut numbers = vec![f32::NAN; head_size];
+                dequantize_row(kind.weight_type(), bytes, &mut numbers);
+                row.extend(numbers);
+            }
+        }
+        rows
+    })
+}
+
+#[track_caller]
+fn assert_near(actual: &[f32], expected: &[f32], limit: f32) {
+    assert_eq!(actual.len(), expected.len());
+    for (a, e) in actual.iter().zip(expected) {
+        assert!((a - e).abs() <= limit, "{a}, expected {e} within {limit}");
+    }
+}
+
+#[test]
+fn what_is_written_is_read_rounded() {
+    for kind in CacheType::ALL {
+        let positions: Vec<usize> = (0..13).collect();
+        let cache = filled(shape(kind), &positions);
+        assert_eq!(cache.len(), 13);
+        // The layer in the middle keeps five; they go round.
+        for (layer, seen) in [(0, 0..13), (1, 8..13), (1, 9..12), (1, 10..11), (2, 3..11)] {
+            let held = held(&cache, layer, seen.clone());
+            for (row, position) in seen.enumerate() {
+                let expected = numbers(layer, position);
+                for side in 0..2 {
+                    assert_near(&held[side][row], &expected[side], limit(kind));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_emptied_cache_starts_anew() {
+    let mut cache = filled(shape(CacheType::F32), &[0, 1, 2, 3, 4, 5, 6]);
+    cache.clear();
+    assert!(cache.is_empty());
+    let [keys, values] = numbers(1, 7);
+    cache.write(1, &keys, &values);
+    assert_eq!(held(&cache, 1, 0..1), [[keys], [values]]);
+}
+
+#[test]
+fn its_size_is_the_one_stated() {
+    for (kind, bytes) in [(CacheType::F32, 128), (CacheType::F16, 64), (CacheType::Q8_0, 34)] {
+        let shape = shape(kind);
+        assert_eq!(shape.bytes(), Some((13 + 5 + 13) * 2 * 3 * bytes));
+        assert_eq!(KvCache::try_new(shape.clone()).unwrap().data.len(), shape.bytes().unwrap());
+        for kept in [vec![usize::MAX], vec![usize::MAX / 192 / 2; 2], vec![1 << 50]] {
+            let large = CacheShape { kept, ..shape.clone() };
+            let error = KvCache::try_new(large.clone()).unwrap_err();
+            let asked = large.bytes().unwrap_or(usize::MAX) as u64;
+            assert_eq!(error, Error::OutOfMemory { what: KV_CACHE, asked });
+        }
+    }
+}
+
+#[test]
+fn types_have_the_names_of_llama_cpp() {
+    for (name, kind) in
+        [("f32", CacheType::F32), ("f16", CacheType::F16), ("q8_0", CacheType::Q8_0)]
+    {
+        assert_eq!((name.parse(), kind.name()), (Ok(kind), name));
+    }
+    for name in ["", "F16", "q8_1", "q4_0"] {
+        assert_eq!(name.parse::<CacheType>(), Err(()));
+    }
+    assert_eq!(CacheType::default(), CacheType::F16);
+}
+
+#[test]
+#[should_panic(expected = "position 13 of 13")]
+fn a_full_cache_takes_nothing() {
+    filled(shape(CacheType::F16), &[0; 14]);
+}
+
+#[test]
+#[should_panic(expected = "6 of 5 positions")]
+fn a_window_gives_no_more_than_it_keeps() {
+    filled(shape(CacheType::F16), &[0; 7]).layer(1, 1..7);
+}
+
+#[test]
+fn scores_and_sums_are_those_of_the_numbers_held() {
+    for kind in CacheType::ALL {
+        let positions: Vec<usize> = (0..11).collect();
+        let cache = filled(shape(kind), &positions);
+        let query = Noise::new(7).floats(32);
+        let query = Owned::new(kind.weight_type(), &query);
+        let probabilities = Noise::new(11).floats(5);
+        for layer in 0..2 {
+            let seen = 6..11;
+            let [key_rows, value_rows] = held(&cache, layer, seen.clone());
+            let (keys, values) = cache.layer(layer, seen);
+            for head in 0..3 {
+                let of_head = |row: &Vec<f32>| row[head * 32..(head + 1) * 32].to_vec();
+                let mut scores = [f32::NAN; 5];
+                keys.scores(head, query.borrow(), &mut scores);
+                let expected: Vec<f32> = key_rows
+                    .iter()
+                    .map(|row| of_head(row).iter().zip(query.values()).map(|(k, q)| k * q).sum())
+                    .collect();
+                assert_near(&scores, &expected, 1e-5);
+                let mut sum = [f32::NAN; 32];
+                values.weighted_sum(head, &probabilities, &mut sum);
+                let mut expected = [0.0; 32];
+                for (row, p) in value_rows.iter().zip(&probabilities) {
+                    expected.iter_mut().zip(of_head(row)).for_each(|(sum, v)| *sum += p * v);
+                }
+                // Probabilities beside F16 are rounded to it.
+                let limit = if kind == CacheType::F16 { 1e-3 } else { 1e-6 };
+                assert_near(&sum, &expected, limit);
+            }
+        }
+    }
+}
+
+#[test]
+fn positions_behind_those_dropped_move_up() {
+    for kind in CacheType::ALL {
+        let all = CacheShape { kept: vec![13; 3], ..shape(kind) };
+        let mut cache = filled(all.clone(), &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+        cache.drop_positions(3..7);
+        let expected = filled(all, &[0, 1, 2, 7, 8, 9, 10]);
+        assert_eq!(cache.len(), expected.len());
+        for layer in 0..3 {
+            assert_eq!(held(&cache, layer, 0..7), held(&expected, layer, 0..7));
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "layer 1 keeps a window")]
+fn positions_are_not_dropped_where_only_a_window_is_kept() {
+    filled(shape(CacheType::F16), &[0; 7]).drop_positions(0..3);
+}
+
+#[test]
+fn keys_are_changed_where_they_are() {
+    for kind in CacheType::ALL {
+        let mut cache = filled(shape(kind), &[0, 1, 2, 3, 4, 5, 6]);
+        let before = held(&cache, 1, 2..7);
+        let mut keys = [f32::NAN; 96];
+        cache.change_keys(1, 5, &mut keys, |keys| keys.iter_mut().for_each(|key| *key *= -2.0));
+        let after = held(&cache, 1, 2..7);
+        for row in 0..5 {
+            let factor = if row == 3 { -2.0 } else { 1.0 };
+            let expected: Vec<f32> = before[0][row].iter().map(|key| factor * key).collect();
+            assert_near(&after[0][row], &expected, 0.0);
+        }
+        assert_eq!(after[1], before[1]);
+    }
+}
+
+#[test]
+fn only_wide_heads_in_q8_0_are_spread() {
+    for (kind, head_size, keys, values) in [
+        (CacheType::F16, 64, None, None),
+        (CacheType::F32, 128, None, None),
+        (CacheType::Q8_0, 32, None, None),
+        (CacheType::Q8_0, 96, None, None),
+        (CacheType::Q8_0, 64, Some(64), Some(64)),
+        (CacheType::Q8_0, 192, Some(64), Some(64)),
+        (CacheType::Q8_0, 256, Some(256), Some(64)),
+    ] {
+        let spread = CacheShape { head_size, ..shape(kind) }.spread();
+        assert_eq!(spread, Spread { keys, values }, "{kind}, {head_size}");
+    }
+}
