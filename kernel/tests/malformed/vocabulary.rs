@@ -47,6 +47,11 @@ const FAULTS: &[Fault] = &[
         Unsupported(r"the tokenizer `\u{1b}[`"),
     ),
     fault(
+        "an endless name",
+        |f| f.set(MODEL, string(&[b'x'; 4096])),
+        Unsupported("xxx`; those that work are gpt2, llama"),
+    ),
+    fault(
         "no tokens",
         |f| f.remove(TOKENS),
         Parse("the key `tokenizer.ggml.tokens` is missing", At::EndOfKeys),
@@ -150,6 +155,11 @@ const BYTE_LEVEL: &[Fault] = &[
         "merges that are numbers",
         |f| f.set(MERGES, i32s(&[1])),
         Parse("must be an array of strings but is an array of 1 i32", At::Value(MERGES, 0)),
+    ),
+    fault(
+        "a pre-tokenizer with an endless name",
+        |f| f.set(PRE, string(&[b'x'; 4096])),
+        Unsupported("the pre-tokenizer `xxx"),
     ),
     fault(
         "an unknown pre-tokenizer",

@@ -8,12 +8,12 @@ use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::TOKENS;
 use super::merge::Merger;
 use super::pre::PreTokenizer;
 use super::split::split;
 use super::texts::{mix, place, slots};
 use super::vocab::Vocab;
+use super::{TOKENS, shown};
 use crate::llm::gguf::{Gguf, ValueType};
 use crate::llm::{Error, with_capacity};
 
@@ -108,7 +108,7 @@ pub fn pre_tokenizer(gguf: &Gguf<'_>) -> Result<&'static PreTokenizer, Error> {
         Some(name) => name,
     };
     PreTokenizer::named(name).ok_or_else(|| {
-        let what = alloc::format!("the pre-tokenizer `{}`", name.escape_debug());
+        let what = alloc::format!("the pre-tokenizer `{}`", shown(name));
         Error::Unsupported { what }
     })
 }

@@ -91,6 +91,11 @@ fn warn_kind(vocab: &Vocab, token: u32, kind: TokenKind) {
     log::warn!("token {token} ({text:?}) is {:?} but is taken as {kind:?}", vocab.kind(token));
 }
 
+/// A name of the file's as errors quote it: not longer than a line.
+fn shown(name: &str) -> String {
+    name.chars().take(80).flat_map(char::escape_debug).collect()
+}
+
 /// The error for a tokenizer of another kind.
 fn unsupported(model: &str) -> Error {
     let kind = match model {
@@ -101,7 +106,7 @@ fn unsupported(model: &str) -> Error {
         "none" | "no_vocab" => " (no vocabulary)",
         _ => "",
     };
-    let model = model.escape_debug();
+    let model = shown(model);
     let what = format!("the tokenizer `{model}`{kind}; those that work are gpt2, llama");
     Error::Unsupported { what }
 }
