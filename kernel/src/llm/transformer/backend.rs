@@ -374,6 +374,40 @@ fn the_penalties_count_the_prompt_and_the_answer() {
 }
 
 #[test]
+fn dry_counts_the_prompt_and_the_answer_and_ends_where_it_is_told() {
+    let mut backend = loaded(&builder().build(), None);
+    backend.set_ignore_end(true);
+    let has_twins = |tokens: &[u32]| {
+        let mut pairs: Vec<_> = tokens.windows(2).collect();
+        pairs.sort_unstable();
+        pairs.windows(2).any(|twins| twins[0] == twins[1])
+    };
+    let plain = infer(&mut backend, "abcabc", 61);
+    assert!(has_twins(&plain.tokens));
+
+    // So high that no two tokens come together twice, nor two of the prompt's.
+    let dry_multiplier = 1000.0;
+    backend.set_sampling_config(SamplingConfig {
+        dry_multiplier,
+        dry_allowed_length: 1,
+        dry_penalty_last_n: 97,
+        ..SamplingConfig::greedy()
+    });
+    backend.set_dry_breakers(&[]);
+    let dry = infer(&mut backend, "abcabc", 61);
+    assert!(!has_twins(&dry.tokens), "{:?}", dry.tokens);
+    assert_eq!(infer(&mut backend, "abcabc", 61).tokens, dry.tokens);
+
+    // Where each visible character ends what was said, pairs may come again.
+    let visible: Vec<String> = ('!'..='~').map(String::from).collect();
+    backend.set_dry_breakers(&visible);
+    let broken = infer(&mut backend, "abcabc", 61);
+    assert!(has_twins(&broken.tokens), "{:?}", broken.tokens);
+    backend.set_dry_breakers(&[]);
+    assert_eq!(infer(&mut backend, "abcabc", 61).tokens, dry.tokens);
+}
+
+#[test]
 fn settings_and_prompts_without_sense_are_refused() {
     let nothing = &mut |_: &str| ControlFlow::Continue(());
     assert!(matches!(backend(None).infer("a", 1, nothing), Err(Error::InvalidConfig { .. })));
