@@ -128,6 +128,16 @@ answers memory-64M --disk "$small" --mem 64M --smp 1
 answers memory-4G --disk "$small" --mem 4G
 answers threads --disk "$small" --smp 4 --threads 2
 
+answers cache-f32 --disk "$small" --kv-cache f32
+answers cache-q8_0 --disk "$small" --kv-cache q8_0
+
+# A text that outgrows its context.
+if boot context-shift --disk "$small" --ctx 16 --context-shift --tokens 40 --expect-tokens 40; then
+    must_hold '^{"event":"result".*"stop":"max_tokens"'
+    must_exit 0
+    verdict "$name" "$problem"
+fi
+
 # A fact that the model knows.
 if boot fact --disk "$small" --prompt 'The capital of France is' --expect Paris; then
     must_exit 0
@@ -230,6 +240,23 @@ dd if=/dev/null of="$logs/large.gguf" bs=1M seek=80 status=none
 "$builder" disk --out "$logs/large.img" "$logs/large.gguf"
 fails out-of-memory OutOfMemory '[0-9][0-9]* MiB' --disk "$logs/large.img" --mem 64M --smp 1
 
+# A cache that does not fit: the test model, said to have 65536 positions. The error names a context
+# that fits, and then the model runs.
+cp test_models/tiny.gguf "$logs/long.gguf"
+key=llama.context_length
+key_at=$(grep -abo "$key" "$logs/long.gguf" | head -n 1 | cut -d : -f 1)
+printf '\000\000\001\000' |
+    dd of="$logs/long.gguf" bs=1 seek=$((key_at + ${#key} + 4)) conv=notrunc status=none
+"$builder" disk --out "$logs/long.img" "$logs/long.gguf"
+# shellcheck disable=SC2016 # the event has the quotes
+fails cache-too-large OutOfMemory '"hint":"lower `context` to [0-9]' \
+    --disk "$logs/long.img" --ctx 65536 --mem 64M --smp 1
+if [ -e "$logs/cache-too-large.log" ]; then
+    # shellcheck disable=SC2016
+    fitting=$(events | sed -n 's/.*lower `context` to \([0-9]*\).*/\1/p')
+    answers cache-that-fits --disk "$logs/long.img" --ctx "$fitting" --mem 64M --smp 1
+fi
+
 # A sector in the middle of the model that cannot be read.
 sector=$((place / 512))
 fails bad-sector DiskError "$sector" -- -device virtio-blk-device,drive=d -blockdev \
@@ -255,7 +282,7 @@ if begin make-missing-model; then
 fi
 
 # The disks are large; the logs are what one wants to keep.
-rm -f "$logs"/*.img "$logs/large.gguf"
+rm -f "$logs"/*.img "$logs"/*.gguf
 [ $((passed + failed)) -gt 0 ] || {
     echo "no check has $only in its name" >&2
     exit 2

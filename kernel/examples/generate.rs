@@ -10,7 +10,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
 use kernel::llm;
-use kernel::llm::backend::{ContextOptions, ModelBuffer, Options, Perplexity, TransformerBackend};
+use kernel::llm::backend::{
+    ContextOptions, ModelBuffer, Options, Perplexity, TransformerBackend, memory_needed, remedy,
+    settings_that_fit,
+};
 use kernel::llm::sampling::SamplingConfig;
 use kernel::llm::workers::Workers;
 
@@ -224,6 +227,26 @@ fn now_us() -> u64 {
     START.get_or_init(Instant::now).elapsed().as_micros() as u64
 }
 
+/// Refuses a model that would not fit into memory: Linux promises more than it has, and ends the
+/// process later.
+fn check_memory(file: &[u8], context: ContextOptions) -> Result<(), String> {
+    let Ok(meminfo) = std::fs::read_to_string("/proc/meminfo") else { return Ok(()) };
+    let kib = meminfo.lines().find_map(|line| {
+        line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    });
+    // What the file does not say here, the load will.
+    let size = file.len() as u64;
+    let (Some(kib), Ok(needed)) = (kib, memory_needed(file, size, context)) else { return Ok(()) };
+    // The engine takes a copy of the file.
+    let (free, needed) = (kib * 1024, size.saturating_add(needed.total() as u64));
+    if needed <= free {
+        return Ok(());
+    }
+    let instead = settings_that_fit(file, size, context, free.saturating_sub(size));
+    let instead = if instead.is_empty() { "take a smaller model" } else { &instead };
+    Err(format!("not enough memory: {needed} bytes needed, {free} free: {instead}"))
+}
+
 fn run(arguments: Arguments) -> Result<(), String> {
     if arguments.check {
         check()?;
@@ -240,8 +263,12 @@ fn run(arguments: Arguments) -> Result<(), String> {
     backend.set_sampling_config(arguments.sampling);
     backend.set_ignore_end(arguments.ignore_end);
     backend.set_parse_special(arguments.special);
-    let load = backend.load_model(ModelBuffer::from(&bytes[..]));
-    load.map_err(|error| format!("{}: {error}", arguments.model))?;
+    let told = |error: llm::Error| match remedy(&error) {
+        Some(instead) => format!("{}: {error}: {instead}", arguments.model),
+        None => format!("{}: {error}", arguments.model),
+    };
+    check_memory(&bytes, arguments.context).map_err(|e| format!("{}: {e}", arguments.model))?;
+    backend.load_model(ModelBuffer::from(&bytes[..])).map_err(told)?;
     drop(bytes);
     let load_us = now_us() - start_us;
 
@@ -256,7 +283,7 @@ fn run(arguments: Arguments) -> Result<(), String> {
         Err(_) => ControlFlow::Break(()),
     };
     let result = backend.infer(&arguments.prompt, arguments.tokens, &mut show);
-    let result = result.map_err(|error| error.to_string())?;
+    let result = result.map_err(told)?;
     println!();
     if let Some(model) = backend.model_metadata() {
         eprintln!(

@@ -11,6 +11,7 @@ use crate::app::load::{PIECE, disk_error};
 use crate::app::os::{self, File};
 use crate::app::output::{emit, say};
 use crate::app::sha256::Sha256;
+use crate::llm;
 use crate::llm::backend::{ModelBuffer, TransformerBackend};
 use crate::report::{Event, Test};
 
@@ -34,8 +35,7 @@ pub fn disk(model: &str) -> Result<(), Error> {
     let path = format!("/models/{model}");
     let size =
         File::open(&path).and_then(|file| file.size()).map_err(|errno| disk_error(&path, errno))?;
-    let no_room =
-        || Error::OutOfMemory { what: "the model", needed: size, free: os::memory_available() };
+    let no_room = || Error::from(llm::Error::OutOfMemory { what: "the model", asked: size });
     let length = usize::try_from(size).map_err(|_| no_room())?;
     let mut buffer = ModelBuffer::try_new(length).map_err(|_| no_room())?;
 

@@ -7,9 +7,10 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::app::config::ConfigError;
-use crate::app::os::Errno;
+use crate::app::os::{self, Errno};
 use crate::app::sha256::Digest;
 use crate::llm;
+use crate::llm::backend::remedy;
 use crate::report::{Code, Fault};
 
 /// What can go wrong in the application.
@@ -63,6 +64,8 @@ pub enum Error {
         needed: u64,
         /// Bytes free.
         free: u64,
+        /// What to set otherwise; empty if no setting helps.
+        instead: String,
     },
     /// What the model computes is not finite.
     NotFinite,
@@ -82,12 +85,18 @@ impl From<ConfigError> for Error {
 
 impl From<llm::Error> for Error {
     fn from(error: llm::Error) -> Self {
-        Error::Engine(error)
+        match error {
+            llm::Error::OutOfMemory { what, asked: needed } => {
+                let instead = remedy(&error).unwrap_or_default().to_string();
+                Error::OutOfMemory { what, needed, free: os::memory_available(), instead }
+            }
+            error => Error::Engine(error),
+        }
     }
 }
 
-const MORE_MEMORY: &str = "give the machine more memory (`make run MEM=…`, QEMU's -m), take a \
-     smaller model, or lower `context`";
+const MORE_MEMORY: &str =
+    "give the machine more memory (`make run MEM=…`, QEMU's -m) or take a smaller model";
 
 /// Bytes as people read them.
 fn mib(bytes: u64) -> String {
@@ -146,14 +155,17 @@ impl Error {
                  disk anew"
                     .to_string(),
             ),
-            Error::OutOfMemory { what, needed, free } => (
+            Error::OutOfMemory { what, needed, free, instead } => (
                 Code::OutOfMemory,
                 format!(
                     "{what} needs {} ({needed} bytes), {} ({free} bytes) are free",
                     mib(*needed),
                     mib(*free)
                 ),
-                MORE_MEMORY.to_string(),
+                match instead.as_str() {
+                    "" => MORE_MEMORY.to_string(),
+                    instead => format!("{instead}; or {MORE_MEMORY}"),
+                },
             ),
             Error::NotFinite => (
                 Code::ParseError,

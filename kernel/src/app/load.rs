@@ -18,7 +18,7 @@ use crate::app::os::{self, Errno, File};
 use crate::app::output::{Progress, say};
 use crate::app::sha256::{Digest, Sha256};
 use crate::llm;
-use crate::llm::backend::{ContextOptions, ModelBuffer, memory_needed};
+use crate::llm::backend::{ContextOptions, ModelBuffer, memory_needed, settings_that_fit};
 use crate::llm::workers::Workers;
 use crate::report::Checksum;
 
@@ -190,10 +190,14 @@ fn judge(prefix: &[u8], size: u64, context: ContextOptions) -> Result<bool, Erro
         Ok(needed) => needed.total(),
         Err(llm::Error::HeaderCutShort { .. }) => return Ok(false),
         Err(llm::Error::ParseError { .. }) => return Ok(true),
-        Err(error) => return Err(Error::Engine(error)),
+        Err(error) => return Err(error.into()),
     };
     let free = os::memory_available();
-    if free < needed as u64 { Err(no_room(size, needed, free + size)) } else { Ok(true) }
+    if free >= needed as u64 {
+        return Ok(true);
+    }
+    let instead = settings_that_fit(prefix, size, context, free);
+    Err(no_room(size, needed, free + size, instead))
 }
 
 /// The digest in the `.sha256` file beside the model, if there is one.
@@ -230,7 +234,8 @@ fn allocate(file: &File, size: u64, context: ContextOptions) -> Result<ModelBuff
             }
             needed => {
                 let besides = needed.map_or(0, |needed| needed.total());
-                no_room(size, besides, os::memory_available())
+                // No setting makes the file smaller.
+                no_room(size, besides, os::memory_available(), String::new())
             }
         }
     };
@@ -242,9 +247,9 @@ fn bytes_of(size: u64) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX)
 }
 
-fn no_room(size: u64, besides: usize, free: u64) -> Error {
+fn no_room(size: u64, besides: usize, free: u64, instead: String) -> Error {
     let needed = size.saturating_add(besides as u64);
-    Error::OutOfMemory { what: "the model with its cache and tables", needed, free }
+    Error::OutOfMemory { what: "the model with its cache and tables", needed, free, instead }
 }
 
 /// One load, shared between the core that reads and the one that hashes.

@@ -94,12 +94,7 @@ fn start(
     backend.set_verbose(config.log >= log::LevelFilter::Debug);
     backend.set_sampling_config(config.sampling(os::entropy));
     backend.set_dry_breakers(&config.dry_breakers);
-    backend.load_model(loaded.bytes).map_err(|error| match error {
-        crate::llm::Error::OutOfMemory { what, asked } => {
-            Error::OutOfMemory { what, needed: asked, free: os::memory_available() }
-        }
-        error => Error::Engine(error),
-    })?;
+    backend.load_model(loaded.bytes)?;
 
     let load_mb_per_s = bytes as f64 / loaded.load_us.max(1) as f64;
     if let Some(model) = backend.model_metadata() {

@@ -10,7 +10,9 @@ use std::vec::Vec;
 
 use crate::app::fake_abi::{World, reads_so_far, run_in_world};
 use crate::app::run;
+use crate::llm::backend::{ContextOptions, memory_needed};
 use crate::llm::gguf::Gguf;
+use crate::llm::kv_cache::CacheType;
 use crate::llm::model_tests::TESTS;
 use crate::report::{Checksum, Code, Event, Fault, Model, Outcome, StopReason, Test};
 
@@ -303,6 +305,51 @@ fn a_memory_too_small_for_the_model_is_found_out_whatever_the_header_is_long() {
         let run = Run::new(set_up, &["max_tokens=1"]);
         run.fails_with(Code::OutOfMemory, "the model with its cache and tables needs");
     }
+}
+
+#[test]
+fn the_error_says_which_settings_make_the_model_fit() {
+    let needed = |n_ctx: usize, kv_cache| {
+        let context = ContextOptions { n_ctx: Some(n_ctx), kv_cache, ..ContextOptions::default() };
+        memory_needed(&TINY.0, TINY.0.len() as u64, context).unwrap().total()
+    };
+    let hint = |bytes: usize, arguments: &[&str]| {
+        let set_up = |world: &mut World| {
+            model_disk(world);
+            let free = format!("MemAvailable: {} kB\n", bytes.div_ceil(1024));
+            world.files.insert("/proc/meminfo", free.into_bytes());
+        };
+        let run = Run::new(set_up, arguments);
+        (run.status == 1)
+            .then(|| run.fails_with(Code::OutOfMemory, "the model with its").hint.clone())
+    };
+    use CacheType::{F16, F32, Q8_0};
+    for (free, arguments, ways) in [
+        (needed(256, Q8_0), &[][..], "set `kv_cache` to q8_0 or lower `context` to 128; or"),
+        (needed(128, F16), &[], "lower `context` to 128; or"),
+        (needed(32, F16), &[], "lower `context` to 32; or"),
+        (
+            needed(256, F16),
+            &["kv_cache=f32"],
+            "set `kv_cache` to f16 or lower `context` to 128; or",
+        ),
+        (needed(128, Q8_0), &["kv_cache=q8_0"], "lower `context` to 128; or"),
+        (needed(96, F32), &["kv_cache=f32", "context=192"], "lower `context` to 96; or"),
+        (needed(1, F16) - 2048, &[], "give the machine more memory"),
+    ] {
+        let hint = hint(free, arguments).unwrap();
+        assert!(hint.starts_with(ways), "{arguments:?}: {hint:?}, expected {ways:?}");
+        assert!(hint.contains("MEM="), "{hint:?}");
+    }
+    assert_eq!(hint(needed(256, F16), &["max_tokens=1"]), None);
+}
+
+#[test]
+fn an_answer_that_does_not_fit_the_memory_is_an_error_too() {
+    let arguments = ["context_shift=true", "max_tokens=4294967295"];
+    let run = Run::new(model_disk, &arguments);
+    let fault = run.fails_with(Code::OutOfMemory, "the answer needs");
+    assert!(fault.hint.starts_with("lower `max_tokens`; or give"), "{fault:?}");
 }
 
 #[test]

@@ -89,7 +89,8 @@ impl Drop for ModelBuffer {
     }
 }
 
-const ARENA: &str = "scratch memory";
+/// What the memory of an arena is called in errors.
+pub const ARENA: &str = "scratch memory";
 
 /// Types that every pattern of bits is a value of.
 ///

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod perplexity;
+mod remedy;
 mod uncached;
 mod verbose;
 
@@ -13,6 +14,7 @@ use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
 pub use perplexity::Perplexity;
+pub use remedy::{remedy, settings_that_fit};
 
 use crate::llm::arena::Arena;
 pub use crate::llm::arena::ModelBuffer;
@@ -28,6 +30,8 @@ use crate::llm::{Error, with_capacity};
 
 /// What the memory for an answer is called in errors.
 const ANSWER: &str = "the answer";
+/// And that for finding the tokens of a prompt.
+const PROMPT: &str = "encoding the prompt";
 /// Positions in the KV cache if the caller asks for no number.
 pub const DEFAULT_N_CTX: usize = 256;
 
@@ -508,7 +512,7 @@ impl TransformerBackend {
         if needed > n_ctx {
             return Err(Error::ContextFull { prompt: needed, n_ctx });
         }
-        with_capacity::<u8>(prompt.len().saturating_mul(ENCODER_BYTES), "encoding the prompt")?;
+        with_capacity::<u8>(prompt.len().saturating_mul(ENCODER_BYTES), PROMPT)?;
         prompt_tokens.extend(match prompt {
             Prompt::Text(text) => tokenizer.encode(text, is_fresh, self.parse_special),
             Prompt::Turn(pieces) => tokenizer.encode_pieces(pieces, is_fresh),
