@@ -45,7 +45,8 @@ fn without_options_the_disk_decides() {
 #[test]
 fn options_become_boot_arguments_under_the_kernels_names() {
     let plan = plan(
-        "--mode bench --model m.gguf --prompt Once --tokens 5 --ctx 7 --seed 11 \
+        "--mode bench --model m.gguf --prompt Once --tokens 5 --ctx 7 --kv-cache q8_0 \
+         --context-shift --keep -1 --seed 11 \
          --temperature 0.7 --top-k 13 --top-p 0.9 --min-p 0.1 --repeat-penalty 1.5 \
          --threads 2 --log debug --no-verify --set a=b=c",
     );
@@ -59,6 +60,9 @@ fn options_become_boot_arguments_under_the_kernels_names() {
             ("prompt", "Once"),
             ("max_tokens", "5"),
             ("context", "7"),
+            ("kv_cache", "q8_0"),
+            ("context_shift", "true"),
+            ("keep", "-1"),
             ("seed", "11"),
             ("temperature", "0.7"),
             ("top_k", "13"),
@@ -82,6 +86,8 @@ fn values_that_the_guest_would_refuse_are_refused_before_it_starts() {
     for (words, named) in [
         ("--tokens 0", "max_tokens"),
         ("--ctx 0", "context"),
+        ("--kv-cache q4_0", "kv_cache"),
+        ("--keep -2", "keep"),
         ("--temperature=-1", "temperature"),
         ("--temperature nan", "temperature"),
         ("--top-p 2", "top_p"),
