@@ -202,6 +202,11 @@ chat_golden=$(tr -d ' \n' <test_models/goldens/chat.json | sed 's/.*"chats":\[//
 chat_tokens=$(printf '%s' "$chat_golden" | grep -o '"tokens":\[[0-9,]*\]' | sed -n 4,6p)
 "$builder" disk --out "$logs/chat.img" test_models/chat/model.gguf
 for setting in log=warn chat_template=auto chat_template=chatml; do
+    case $setting in
+    log=warn) said='as configured' ;;
+    chat_template=auto) said="the model's, recognised as chatml" ;;
+    *) said='chatml, as configured' ;;
+    esac
     if begin "chat-with-$setting"; then
         printf 'Hm? abc\nc\ncab\n/quit\n' |
             timeout 120 "$harness" chat --kernel "$image" --disk "$logs/chat.img" --tokens 13 \
@@ -210,6 +215,8 @@ for setting in log=warn chat_template=auto chat_template=chatml; do
         answered=$(events | grep '"event":"result"' | grep -o '"tokens":\[[0-9,]*\]')
         [ -n "$problem" ] || [ "$answered" = "$chat_tokens" ] ||
             problem="the answers are $answered, llama.cpp's are $chat_tokens"
+        [ -n "$problem" ] || tr -d '\r' <"$log" | grep -qx "chat template: $said" ||
+            problem="it does not say that the template is $said"
         must_exit 0
         verdict "$name" "$problem"
     fi

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use kernel::llm::gguf::build::Builder;
+
 use super::common::{Place, model, read, system_tool};
 
 /// `fsck.fat` finds nothing, and mtools read every file as it was.
@@ -289,4 +291,35 @@ fn a_chat_template_is_shown_and_written() {
     assert!(said.contains("warning: the chat template of m.gguf: line "), "{said}");
     assert!(!said.contains('\x1b'), "{said}");
     place.run(["inspect", "m.gguf"]).succeeds();
+}
+
+#[test]
+fn a_date_in_a_template_can_be_fixed() {
+    let place = Place::new();
+    let model = Builder::new()
+        .string("general.architecture", "llama")
+        .string("tokenizer.ggml.model", "llama")
+        .strings("tokenizer.ggml.tokens", &["<unk>", "<s>", "</s>"])
+        .f32s("tokenizer.ggml.scores", &[0.0; 3])
+        .i32s("tokenizer.ggml.token_type", &[2, 3, 3])
+        .string(
+            "tokenizer.chat_template",
+            "{{ strftime_now('%s') }}{% for m in messages %}U{{ m.content }}{% endfor %}",
+        )
+        .tensor_f32("t", &[7], &[0.0; 7]);
+    place.write("m.gguf", model.build());
+    let image = |epoch: &str, name: &str| {
+        let arguments = ["disk", "--out", name, "m.gguf"];
+        place.command(arguments).env("SOURCE_DATE_EPOCH", epoch).output().unwrap()
+    };
+    for (epoch, name) in [("17", "a.img"), ("17", "b.img"), ("19", "c.img")] {
+        assert!(image(epoch, name).status.success());
+    }
+    let [a, b, c] = ["a.img", "b.img", "c.img"].map(|name| read(&place.path(name)));
+    assert!(a == b && b != c);
+    let text = b"chat_first_user_prefix = \"17U\"";
+    assert!(a.windows(text.len()).any(|bytes| bytes == text));
+    let refused = image("soon", "d.img");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("SOURCE_DATE_EPOCH"));
 }

@@ -39,8 +39,8 @@ fn template(config: &Config, declared: &Declared) -> (Option<Template>, String) 
         }
         (ChatTemplate::Auto, None) => {
             log::warn!(
-                "the model's chat template is none that is known: set `chat_template`, or make \
-                 the disk with a configuration that does not"
+                "the model's chat template is none that is known: make the disk with \
+                 `image-builder disk`, which runs it, or set `chat_template`"
             );
             (None, "no chat template".into())
         }

@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+mod chat;
+
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -16,8 +18,11 @@ use core::ops::RangeInclusive;
 use log::LevelFilter;
 use toml::de::{DeTable, DeValue};
 
+pub use chat::ChatTemplate;
+use chat::{CHAT, NAMES_OF_TEMPLATES, chat_text, set_chat_text};
+
 use crate::llm::backend::ContextOptions;
-use crate::llm::chat::{self, Known, Template};
+use crate::llm::chat::{Template, by_name};
 use crate::llm::kv_cache::CacheType;
 use crate::llm::sampling::{
     DEFAULT_BREAKERS, LogitBias, MAX_BREAKER_BYTES, MAX_LAST_N, Mirostat, SamplingConfig,
@@ -49,20 +54,6 @@ pub enum Prompt {
     Text(String),
     /// A file on the model disk.
     File(String),
-}
-
-/// What stands around the messages of a chat.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum ChatTemplate {
-    /// The texts that the model's own template is recognised as; nothing if it is not.
-    #[default]
-    Auto,
-    /// Nothing: the text goes on as it is typed.
-    Plain,
-    /// A template in common use.
-    Known(&'static Known),
-    /// The texts in [`Config::chat_texts`].
-    Texts,
 }
 
 /// Everything that can be set.
@@ -147,30 +138,6 @@ pub struct Key {
 
 /// Takes a value over; `None` if the key does not take it.
 type Set = fn(&mut Config, &Value<'_>) -> Option<()>;
-
-/// What the keys begin with that say what stands around the messages of a chat.
-const CHAT: &str = "chat_";
-
-/// A key for one of those texts.
-const fn chat_text(name: &'static str, help: &'static str, set: Set) -> Key {
-    Key { name, expects: "text", help, set }
-}
-
-fn set_chat_text(
-    config: &mut Config,
-    value: &Value<'_>,
-    set: fn(&mut Template, String),
-) -> Option<()> {
-    config.chat_template = ChatTemplate::Texts;
-    set(&mut config.chat_texts, value.text()?.to_owned());
-    Some(())
-}
-
-/// Names that `chat_template` takes; a test holds them to those there are.
-const NAMES_OF_TEMPLATES: &str = "auto, plain, chatml, llama2, llama2-sys, llama2-sys-bos, \
-    llama2-sys-strip, llama3, mistral-v1, mistral-v3, mistral-v3-tekken, mistral-v7, \
-    mistral-v7-tekken, gemma, phi3, phi4, falcon3, zephyr, monarch, openchat, vicuna, vicuna-orca, \
-    deepseek, deepseek2, deepseek3, megrez or smolvlm";
 
 /// Every key there is.
 pub const KEYS: &[Key] = &[
@@ -284,7 +251,7 @@ pub const KEYS: &[Key] = &[
             config.chat_template = match value.text()? {
                 "auto" => ChatTemplate::Auto,
                 "plain" => ChatTemplate::Plain,
-                name => ChatTemplate::Known(chat::by_name(name)?),
+                name => ChatTemplate::Known(by_name(name)?),
             };
             Some(())
         },
@@ -890,7 +857,7 @@ mod tests {
             sampling,
             dry_breakers: alloc::vec!["\n".into(), "<|im_end|>".into()],
             mirostat: Mirostat { tau: 3.0, eta: 0.5 },
-            chat_template: ChatTemplate::Known(chat::by_name("llama2-sys").unwrap()),
+            chat_template: ChatTemplate::Known(by_name("llama2-sys").unwrap()),
             chat_texts: Template::default(),
             system: "Be brief.".into(),
             seed: Some(255),
@@ -912,74 +879,6 @@ mod tests {
         assert_eq!(config.sampling(|| 7), SamplingConfig { mirostat, seed: 255, ..sampling });
         let unset = Config { seed: None, ..Config::default() }.sampling(|| 7);
         assert_eq!((unset.seed, unset.mirostat), (7, None));
-    }
-
-    const TEXTS: &str = r#"
-        model = "a.gguf"
-        chat_system_prefix = "<sys>\n"
-        chat_system_suffix = "</sys>"
-        chat_user_prefix = "U: \u001f"
-        chat_user_suffix = "\""
-        chat_assistant_prefix = "A:"
-        chat_assistant_suffix = "\n"
-        chat_first_user_prefix = ""
-        chat_after_system_prefix = "S"
-        "#;
-
-    #[test]
-    fn the_texts_of_a_chat_can_be_set_in_the_file() {
-        let config = Config::from_toml(TEXTS).unwrap();
-        let around = |prefix: &str, suffix: &str| chat::Around {
-            prefix: prefix.into(),
-            suffix: suffix.into(),
-        };
-        let expected = Template {
-            system: around("<sys>\n", "</sys>"),
-            user: around("U: \u{1f}", "\""),
-            assistant: around("A:", "\n"),
-            first_user_prefix: Some("".into()),
-            after_system_prefix: Some("S".into()),
-        };
-        assert_eq!((config.chat_template, config.chat_texts), (ChatTemplate::Texts, expected));
-        check_toml_error(
-            "chat_template = \"chatml\"\nchat_user_suffix = \"\"\n",
-            "anchorite.toml, line 2: `chat_template` and `chat_user_suffix` exclude each other",
-        );
-        check_argument_error(
-            &["chat_user_suffix=", "chat_template=chatml"],
-            "boot argument `chat_template=chatml`: `chat_user_suffix` and `chat_template` exclude \
-             each other",
-        );
-        let error = Config::from_toml("chat_template = \"chatllm\"").unwrap_err().to_string();
-        let names = chat::KNOWN.iter().map(|known| known.name);
-        for name in names.chain(["auto", "plain"]) {
-            let listed = error.split([' ', ',']).any(|word| word == name);
-            assert!(listed, "{name} is not in: {error}");
-            assert!(Config::from_toml(&format!("chat_template = \"{name}\"")).is_ok(), "{name}");
-        }
-    }
-
-    #[test]
-    fn the_texts_of_a_chat_are_for_the_model_that_the_file_names() {
-        let after = |file: &str, arguments: &[&str]| {
-            let mut config = Config::from_toml(file).unwrap();
-            config.apply_arguments(arguments.iter().copied()).unwrap();
-            config.chat_template
-        };
-        assert_eq!(after(TEXTS, &["system=x"]), ChatTemplate::Texts);
-        assert_eq!(after(TEXTS, &["model=a.gguf"]), ChatTemplate::Texts);
-        assert_eq!(after(TEXTS, &["model=b.gguf"]), ChatTemplate::Auto);
-        for plain in
-            [["chat_template=plain", "model=b.gguf"], ["model=b.gguf", "chat_template=plain"]]
-        {
-            assert_eq!(after(TEXTS, &plain), ChatTemplate::Plain);
-        }
-        assert_eq!(after(TEXTS, &["chat_template=auto"]), ChatTemplate::Auto);
-        assert_eq!(after(TEXTS, &["model=b.gguf", "chat_user_prefix="]), ChatTemplate::Texts);
-        // A file that names no model means the only one.
-        assert_eq!(after("chat_user_prefix = \"\"", &["model=b.gguf"]), ChatTemplate::Texts);
-        let plain = "model = \"a.gguf\"\nchat_template = \"plain\"";
-        assert_eq!(after(plain, &["model=b.gguf"]), ChatTemplate::Plain);
     }
 
     #[test]
@@ -1061,7 +960,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_toml_error(text: &str, expected: &str) {
+    pub fn check_toml_error(text: &str, expected: &str) {
         assert_eq!(Config::from_toml(text).unwrap_err().to_string(), expected);
     }
 
@@ -1118,7 +1017,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_argument_error(arguments: &[&str], expected: &str) {
+    pub fn check_argument_error(arguments: &[&str], expected: &str) {
         let error = Config::default().apply_arguments(arguments.iter().copied()).unwrap_err();
         assert_eq!(error.to_string(), expected);
     }

@@ -1,0 +1,122 @@
+//! What is set for chats.
+
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+
+use super::{Config, Key, Set, Value};
+use crate::llm::chat::{Known, Template};
+
+/// What stands around the messages of a chat.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ChatTemplate {
+    /// The texts that the model's own template is recognised as; nothing if it is not.
+    #[default]
+    Auto,
+    /// Nothing: the text goes on as it is typed.
+    Plain,
+    /// A template in common use.
+    Known(&'static Known),
+    /// The texts in [`Config::chat_texts`].
+    Texts,
+}
+
+/// What the keys begin with that say what stands around the messages of a chat.
+pub const CHAT: &str = "chat_";
+
+/// A key for one of those texts.
+pub const fn chat_text(name: &'static str, help: &'static str, set: Set) -> Key {
+    Key { name, expects: "text", help, set }
+}
+
+/// Takes one of those texts over.
+pub fn set_chat_text(
+    config: &mut Config,
+    value: &Value<'_>,
+    set: fn(&mut Template, String),
+) -> Option<()> {
+    config.chat_template = ChatTemplate::Texts;
+    set(&mut config.chat_texts, value.text()?.to_owned());
+    Some(())
+}
+
+/// Names that `chat_template` takes; a test holds them to those there are.
+pub const NAMES_OF_TEMPLATES: &str = "auto, plain, chatml, llama2, llama2-sys, llama2-sys-bos, \
+    llama2-sys-strip, llama3, mistral-v1, mistral-v3, mistral-v3-tekken, mistral-v7, \
+    mistral-v7-tekken, gemma, phi3, phi4, falcon3, zephyr, monarch, openchat, vicuna, vicuna-orca, \
+    deepseek, deepseek2, deepseek3, megrez or smolvlm";
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+    use alloc::string::ToString;
+
+    use super::super::tests::{check_argument_error, check_toml_error};
+    use super::*;
+    use crate::llm::chat::{Around, KNOWN};
+
+    const TEXTS: &str = r#"
+        model = "a.gguf"
+        chat_system_prefix = "<sys>\n"
+        chat_system_suffix = "</sys>"
+        chat_user_prefix = "U: \u001f"
+        chat_user_suffix = "\""
+        chat_assistant_prefix = "A:"
+        chat_assistant_suffix = "\n"
+        chat_first_user_prefix = ""
+        chat_after_system_prefix = "S"
+        "#;
+
+    #[test]
+    fn the_texts_of_a_chat_can_be_set_in_the_file() {
+        let config = Config::from_toml(TEXTS).unwrap();
+        let around =
+            |prefix: &str, suffix: &str| Around { prefix: prefix.into(), suffix: suffix.into() };
+        let expected = Template {
+            system: around("<sys>\n", "</sys>"),
+            user: around("U: \u{1f}", "\""),
+            assistant: around("A:", "\n"),
+            first_user_prefix: Some("".into()),
+            after_system_prefix: Some("S".into()),
+        };
+        assert_eq!((config.chat_template, config.chat_texts), (ChatTemplate::Texts, expected));
+        check_toml_error(
+            "chat_template = \"chatml\"\nchat_user_suffix = \"\"\n",
+            "anchorite.toml, line 2: `chat_template` and `chat_user_suffix` exclude each other",
+        );
+        check_argument_error(
+            &["chat_user_suffix=", "chat_template=chatml"],
+            "boot argument `chat_template=chatml`: `chat_user_suffix` and `chat_template` exclude \
+             each other",
+        );
+        let error = Config::from_toml("chat_template = \"chatllm\"").unwrap_err().to_string();
+        let names = KNOWN.iter().map(|known| known.name);
+        for name in names.chain(["auto", "plain"]) {
+            let listed = error.split([' ', ',']).any(|word| word == name);
+            assert!(listed, "{name} is not in: {error}");
+            assert!(Config::from_toml(&format!("chat_template = \"{name}\"")).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_texts_of_a_chat_are_for_the_model_that_the_file_names() {
+        let after = |file: &str, arguments: &[&str]| {
+            let mut config = Config::from_toml(file).unwrap();
+            config.apply_arguments(arguments.iter().copied()).unwrap();
+            config.chat_template
+        };
+        assert_eq!(after(TEXTS, &["system=x"]), ChatTemplate::Texts);
+        assert_eq!(after(TEXTS, &["model=a.gguf"]), ChatTemplate::Texts);
+        assert_eq!(after(TEXTS, &["model=b.gguf"]), ChatTemplate::Auto);
+        for plain in
+            [["chat_template=plain", "model=b.gguf"], ["model=b.gguf", "chat_template=plain"]]
+        {
+            assert_eq!(after(TEXTS, &plain), ChatTemplate::Plain);
+        }
+        assert_eq!(after(TEXTS, &["chat_template=auto"]), ChatTemplate::Auto);
+        assert_eq!(after(TEXTS, &["model=b.gguf", "chat_user_prefix="]), ChatTemplate::Texts);
+        // A file that names no model means the only one.
+        assert_eq!(after("chat_user_prefix = \"\"", &["model=b.gguf"]), ChatTemplate::Texts);
+        let plain = "model = \"a.gguf\"\nchat_template = \"plain\"";
+        assert_eq!(after(plain, &["model=b.gguf"]), ChatTemplate::Plain);
+    }
+}
