@@ -188,13 +188,10 @@ impl Derived {
         let takes_system = system.is_some();
         // Where a template has no place for it, llama.cpp puts it there too.
         let (system_prefix, behind) = system.unwrap_or((opening.clone(), "\n\n"));
-        let own = behind.strip_suffix(&user_prefix).filter(|_| !user_prefix.is_empty());
+        let own = behind.strip_suffix(&user_prefix);
         let template = Template {
             system: Around { prefix: system_prefix, suffix: own.unwrap_or(behind).to_owned() },
-            after_system_prefix: own
-                .is_none()
-                .then(String::new)
-                .filter(|_| !user_prefix.is_empty()),
+            after_system_prefix: own.is_none().then(String::new),
             first_user_prefix: (opening != user_prefix).then_some(opening),
             user: Around { prefix: user_prefix, suffix: user_suffix },
             assistant: Around { prefix: asking, suffix: assistant_suffix },
