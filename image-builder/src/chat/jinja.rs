@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_template_has_what_transformers_gives_it() {
-        let text = "{% if tools is none and documents is none and not x is defined %}\n\
+        let text = "  {% if tools is none and documents is none and not x is defined %}\n\
             \x20   {{ bos_token ~ messages[0].content.upper().split('H') | tojson ~ eos_token }}\n\
             {% endif %}";
         assert_eq!(render(text).unwrap(), "    <s>[\"W\", \"O?\"]</s>\n");
