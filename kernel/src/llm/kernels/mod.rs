@@ -72,6 +72,21 @@ impl<'a> Activations<'a> {
         }
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Activations::F32(x) | Activations::F16(x) | Activations::BF16(x) => x.len(),
+            Activations::Q8_0(x) => x.len() * BLOCK,
+            Activations::Q8_1(x) => x.len() * BLOCK,
+            Activations::Q8K(x) => x.len() * SUPER_BLOCK,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Their format.
     pub fn kind(&self) -> ActivationType {
         match self {
@@ -85,14 +100,26 @@ impl<'a> Activations<'a> {
     }
 }
 
-/// The dot product of a row of weights, as it lies in the file, with activations of the same
-/// length in the format that `kind` wants ([`WeightType::activations`]).
+/// The dot products of rows of weights, as they lie in the file one after the other, with
+/// activations of a row's length in the format that `kind` wants ([`WeightType::activations`]): one
+/// for each of `out`.
 ///
 /// # Panics
-/// The activations are in another format.
-pub fn dot(kind: WeightType, row: &[u8], x: &Activations<'_>) -> f32 {
+/// The activations are in another format, or the rows are not as many as `out` has places.
+pub fn multiply(kind: WeightType, rows: &[u8], x: &Activations<'_>, out: &mut [f32]) {
     assert!(kind.activations() == x.kind(), "{kind:?} weights with {:?} activations", x.kind());
-    active::dot(kind, row, x)
+    assert!(rows.len() == out.len() * kind.row_bytes(x.len()), "{} bytes of rows", rows.len());
+    active::multiply(kind, rows, x, out);
+}
+
+/// The dot product of one row: see [`multiply`].
+///
+/// # Panics
+/// As [`multiply`].
+pub fn dot(kind: WeightType, row: &[u8], x: &Activations<'_>) -> f32 {
+    let mut out = [0.0];
+    multiply(kind, row, x, &mut out);
+    out[0]
 }
 
 /// Adds `factor` times the values to `out`.

@@ -18,7 +18,15 @@ fn sum_lanes(lanes: [f32; LANES]) -> f32 {
     (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
 }
 
-/// The dot product of a row of weights with activations: see [`super::dot`].
+/// The dot products of rows of weights with activations: see [`super::multiply`].
+pub fn multiply(kind: WeightType, rows: &[u8], x: &Activations<'_>, out: &mut [f32]) {
+    let row_bytes = rows.len() / out.len().max(1);
+    for (row, out) in rows.chunks_exact(row_bytes.max(1)).zip(out) {
+        *out = dot(kind, row, x);
+    }
+}
+
+/// The dot product of one row.
 pub fn dot(kind: WeightType, row: &[u8], x: &Activations<'_>) -> f32 {
     kind.visit(Dot { row, x })
 }

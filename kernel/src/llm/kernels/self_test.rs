@@ -8,7 +8,7 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{Activations, active, dot, scalar};
+use super::{Activations, active, multiply, scalar};
 use crate::llm::quantize::{
     ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, SUPER_BLOCK, WeightType, dequantize_row,
     f32_to_bf16, f32_to_f16, quantize_q8_0, quantize_q8_1, quantize_q8_k, round_to_bf16,
@@ -33,6 +33,8 @@ pub fn checks() -> impl Iterator<Item = (String, Outcome)> {
 
 /// Numbers of blocks in the rows that are checked.
 const LENGTHS: [usize; 7] = [1, 2, 3, 5, 7, 13, 61];
+/// Numbers of the rows of these lengths.
+const ROWS: [usize; 7] = [11, 7, 5, 3, 2, 1, 13];
 /// How far a sum may be from the one in double precision, relative to the sum of the magnitudes.
 const TOLERANCE: f64 = 1e-5;
 /// The same if the activations have their sum as an F16, of the scale before it was rounded.
@@ -207,29 +209,33 @@ fn check_dot(kind: WeightType) -> Outcome {
     let mut noise = Noise::new(17);
     let block = kind.tensor_type().block_weights as usize;
     let mut cases = Vec::new();
-    for blocks in LENGTHS {
+    for (blocks, rows) in LENGTHS.into_iter().zip(ROWS) {
         let x = noise.floats(blocks * block);
-        cases.push((random_row(kind, blocks, 1.0, &mut noise), x));
+        cases.push((random_row(kind, rows * blocks, 1.0, &mut noise), x));
     }
     // Sums as large as they get: all weights the least or the greatest, all activations as well.
     for byte in [0x00, 0x77, 0x80, 0x88, 0xff] {
         for x in [1.0, -1.0] {
             let n = 5 * block;
-            let bytes = vec![byte; kind.row_bytes(n)];
+            let bytes = vec![byte; 5 * kind.row_bytes(n)];
             cases.push((with_scales(kind, bytes, 1.0, &mut noise), vec![x; n]));
         }
     }
     let mut largest = 0.0_f64;
-    for (row, x) in cases {
+    for (rows, x) in cases {
         let n = x.len();
         let x = Owned::new(kind, &x);
-        let mut weights = vec![0.0; n];
-        dequantize_row(kind, &row, &mut weights);
         let values = x.values();
-        let products = weights.iter().zip(&values).map(|(&w, &x)| f64::from(w) * f64::from(x));
-        let portable = scalar::dot(kind, &row, &x.borrow());
-        let actual = dot(kind, &row, &x.borrow());
-        largest = largest.max(compare(n, actual, portable, tolerance, products)?);
+        let n_rows = rows.len() / kind.row_bytes(n);
+        let (mut actual, mut portable) = (vec![0.0; n_rows], vec![0.0; n_rows]);
+        multiply(kind, &rows, &x.borrow(), &mut actual);
+        scalar::multiply(kind, &rows, &x.borrow(), &mut portable);
+        let mut weights = vec![0.0; n];
+        for (i, row) in rows.chunks_exact(kind.row_bytes(n)).enumerate() {
+            dequantize_row(kind, row, &mut weights);
+            let products = weights.iter().zip(&values).map(|(&w, &x)| f64::from(w) * f64::from(x));
+            largest = largest.max(compare(n, actual[i], portable[i], tolerance, products)?);
+        }
     }
     Ok(summary(largest))
 }

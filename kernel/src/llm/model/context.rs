@@ -2,7 +2,7 @@
 
 use super::Linear;
 use super::scratch::Quantized;
-use crate::llm::kernels::{add_bias, dot};
+use crate::llm::kernels::{self, add_bias};
 use crate::llm::workers::{Workers, for_each_chunk};
 
 /// Where the work is done: the file's bytes and the threads.
@@ -46,9 +46,8 @@ impl Context<'_> {
                 let n = part.len().min(weights.rows() - first);
                 let (now, later) = core::mem::take(&mut part).split_at_mut(n);
                 let x = quantized.for_weights(weights.kind());
-                for (row, out) in (first..).zip(now) {
-                    *out = dot(weights.kind(), weights.row(self.file, row), &x);
-                }
+                let rows = weights.rows_in(self.file, first..first + n);
+                kernels::multiply(weights.kind(), rows, &x, now);
                 (first, part) = (0, later);
                 if part.is_empty() {
                     break;

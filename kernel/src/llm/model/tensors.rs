@@ -36,15 +36,15 @@ impl Matrix {
         self.columns
     }
 
-    /// The bytes of one row. `file` is the whole file.
-    pub fn row<'a>(&self, file: &'a [u8], row: usize) -> &'a [u8] {
+    /// The bytes of some rows. `file` is the whole file.
+    pub fn rows_in<'a>(&self, file: &'a [u8], rows: Range<usize>) -> &'a [u8] {
         let len = self.kind.row_bytes(self.columns);
-        &file[self.bytes.clone()][row * len..(row + 1) * len]
+        &file[self.bytes.clone()][rows.start * len..rows.end * len]
     }
 
     /// Writes the weights of one row to `out`.
     pub fn dequantize_row(&self, file: &[u8], row: usize, out: &mut [f32]) {
-        dequantize_row(self.kind, self.row(file, row), out);
+        dequantize_row(self.kind, self.rows_in(file, row..row + 1), out);
     }
 }
 

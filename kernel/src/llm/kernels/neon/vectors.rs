@@ -39,6 +39,19 @@ pub fn load_u8<const N: usize>(bytes: &[u8; N], at: usize) -> uint8x16_t {
     unsafe { load(sixteen.as_ptr()) }
 }
 
+/// The 16 bytes of `bytes` from `AT`, in one instruction with the place as part of it.
+#[target_feature(enable = "neon")]
+pub fn load_at<const AT: usize, const N: usize>(bytes: &[u8; N]) -> uint8x16_t {
+    const { assert!(AT + 16 <= N && AT < 256) };
+    let vector;
+    // SAFETY: the reference is valid for reads of N bytes.
+    unsafe {
+        asm!("ldur {:q}, [{}, #{}]", out(vreg) vector, in(reg) bytes.as_ptr(), const AT,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    vector
+}
+
 /// The 16 bytes of `bytes` from `at`.
 #[target_feature(enable = "neon")]
 pub fn load_s8<const N: usize>(bytes: &[i8; N], at: usize) -> int8x16_t {
@@ -92,9 +105,27 @@ pub fn load_s16(numbers: &[i16; 16]) -> [int16x8_t; 2] {
     [vreinterpretq_s16_u8(low), vreinterpretq_s16_u8(high)]
 }
 
-/// The values of four F16.
+/// The F16 at byte `at` of each of four blocks.
 #[target_feature(enable = "neon")]
-pub fn f16s_to_f32(bits: [u16; LANES]) -> float32x4_t {
-    let bits = bits.into_iter().rev().fold(0, |all, bits| all << 16 | u64::from(bits));
-    vcvt_f32_f16(vreinterpret_f16_u16(vcreate_u16(bits)))
+pub fn load_f16s<const N: usize>(blocks: [&[u8; N]; LANES], at: usize) -> float32x4_t {
+    let [a, b, c, d] = blocks.map(|block| {
+        let two: &F16Bytes = block[at..].first_chunk().expect("two bytes from there");
+        two.as_ptr()
+    });
+    let bits: uint16x4_t;
+    // SAFETY: each reference is valid for reads of two bytes.
+    unsafe {
+        asm!("ldr {bits:h}, [{a}]", "ld1 {{{bits:v}.h}}[1], [{b}]", "ld1 {{{bits:v}.h}}[2], [{c}]",
+            "ld1 {{{bits:v}.h}}[3], [{d}]", bits = out(vreg) bits, a = in(reg) a, b = in(reg) b,
+            c = in(reg) c, d = in(reg) d, options(pure, readonly, nostack, preserves_flags));
+    }
+    vcvt_f32_f16(vreinterpret_f16_u16(bits))
+}
+
+/// Four numbers in one vector.
+#[target_feature(enable = "neon")]
+pub fn gather(numbers: [f32; LANES]) -> float32x4_t {
+    let [a, b, c, d] = numbers;
+    let vector = vsetq_lane_f32::<1>(b, vdupq_n_f32(a));
+    vsetq_lane_f32::<3>(d, vsetq_lane_f32::<2>(c, vector))
 }
