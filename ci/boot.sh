@@ -133,7 +133,7 @@ answers cache-q8_0 --disk "$small" --kv-cache q8_0
 
 # A text that outgrows its context.
 if boot context-shift --disk "$small" --ctx 16 --context-shift --tokens 40 --expect-tokens 40; then
-    must_hold '^{"event":"result".*"stop":"max_tokens"'
+    must_hold '^{"event":"result".*"stop":"max_tokens","context_shifts":[1-9]'
     must_exit 0
     verdict "$name" "$problem"
 fi

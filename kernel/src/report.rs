@@ -164,6 +164,8 @@ pub struct Outcome {
     pub tokens: Vec<u32>,
     /// Why the generation stopped.
     pub stop: StopReason,
+    /// How many times the context was full and half of the text was forgotten.
+    pub context_shifts: usize,
     /// From the start of the prompt's processing to the last token, in µs.
     pub latency_us: u64,
     /// From the start of the prompt's processing to the first token, in µs.
@@ -191,6 +193,16 @@ pub struct Perplexity {
     pub pieces: usize,
     /// Time that it took, in µs.
     pub time_us: u64,
+}
+
+/// How many tokens came, and how fast, for people. The first one is not counted in the rate, so that
+/// one token has none.
+pub fn tokens_at(n: usize, per_s: f64) -> String {
+    match n {
+        0 => "0 tokens".into(),
+        1 => "1 token".into(),
+        n => alloc::format!("{n} tokens at {per_s:.1}/s"),
+    }
 }
 
 /// One self-test or measurement ended.
@@ -374,6 +386,7 @@ mod tests {
             output: output.to_string(),
             tokens: vec![5, 7],
             stop: StopReason::MaxTokens,
+            context_shifts: 0,
             latency_us: 11,
             first_token_us: 7,
             prompt_tokens_per_s: 0.5,
@@ -424,6 +437,13 @@ mod tests {
         line.clear();
         write_exit(&mut line, -3).unwrap();
         assert_eq!(Event::from_line(&line).unwrap().unwrap(), Event::Exit(Exit { status: -3 }));
+    }
+
+    #[test]
+    fn one_token_has_no_rate() {
+        assert_eq!(tokens_at(0, 0.0), "0 tokens");
+        assert_eq!(tokens_at(1, 0.0), "1 token");
+        assert_eq!(tokens_at(2, 2.25), "2 tokens at 2.2/s");
     }
 
     #[test]

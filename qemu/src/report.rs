@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use kernel::report::{Event, Outcome};
+use kernel::report::{Event, Outcome, tokens_at};
 use serde::Serialize;
 
 use crate::command::Accelerator;
@@ -149,7 +149,7 @@ pub fn summary(record: &Record) -> String {
                 prompt_tokens, prompt_tokens_per_s, tokens_emitted, tokens_per_s, ..
             } = answer;
             parts.push(format!("{prompt_tokens} prompt tokens at {prompt_tokens_per_s:.1}/s"));
-            parts.push(format!("{tokens_emitted} tokens at {tokens_per_s:.1}/s"));
+            parts.push(tokens_at(*tokens_emitted, *tokens_per_s));
         }
         answers => {
             let tokens: usize = answers.iter().map(|answer| answer.tokens_emitted).sum();
@@ -189,6 +189,7 @@ mod tests {
             output: String::new(),
             tokens: vec![],
             stop: StopReason::MaxTokens,
+            context_shifts: 0,
             latency_us,
             first_token_us,
             prompt_tokens_per_s: 41.0,

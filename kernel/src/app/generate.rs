@@ -74,12 +74,11 @@ pub fn summary(result: &InferenceResult) -> String {
         n => format!("the context slid {n} times; "),
     };
     format!(
-        "[{} prompt tokens at {:.1}/s, first token after {:.3} s, {} tokens at {:.1}/s; {shifts}{stop}]",
+        "[{} prompt tokens at {:.1}/s, first token after {:.3} s, {}; {shifts}{stop}]",
         result.prompt_tokens,
         result.prompt_tokens_per_s,
         result.first_token_us as f64 / 1e6,
-        result.tokens_emitted,
-        result.tokens_per_s,
+        report::tokens_at(result.tokens_emitted, result.tokens_per_s),
     )
 }
 
@@ -95,6 +94,7 @@ fn outcome(result: &InferenceResult) -> report::Outcome {
             StopReason::ContextFull => report::StopReason::ContextFull,
             StopReason::Cancelled => report::StopReason::Cancelled,
         },
+        context_shifts: result.context_shifts,
         latency_us: result.latency_us,
         first_token_us: result.first_token_us,
         prompt_tokens_per_s: result.prompt_tokens_per_s,

@@ -22,6 +22,7 @@ fn result(output: &str, tokens_emitted: usize) -> Event {
         output: output.into(),
         tokens: vec![],
         stop: StopReason::MaxTokens,
+        context_shifts: 0,
         latency_us: 11,
         first_token_us: 7,
         prompt_tokens_per_s: 0.5,

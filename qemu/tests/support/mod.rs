@@ -219,6 +219,7 @@ pub fn result(output: &str, tokens: &[u32]) -> Event {
         output: output.into(),
         tokens: tokens.into(),
         stop: StopReason::MaxTokens,
+        context_shifts: 0,
         latency_us: 11,
         first_token_us: 7,
         prompt_tokens_per_s: 41.0,

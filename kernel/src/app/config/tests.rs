@@ -1,0 +1,275 @@
+use super::*;
+
+#[test]
+fn every_key_can_be_set_in_the_file() {
+    let config = Config::from_toml(
+        r#"
+        mode = "chat"
+        model = "a b.gguf"
+        prompt = "It was a \"dark\" night,\nand"
+        max_tokens = 7
+        context = 1_024
+        kv_cache = "q8_0"
+        context_shift = true
+        keep = 13
+        seed = 0xff
+        temperature = 1
+        top_k = 0
+        top_p = 0.5
+        min_p = 0.25
+        typical_p = 0.75
+        repeat_penalty = 1.5
+        frequency_penalty = -1
+        presence_penalty = 0.125
+        penalty_last_n = 17
+        dry_multiplier = 0.5
+        dry_base = 2
+        dry_allowed_length = 3
+        dry_penalty_last_n = 19
+        dry_sequence_breakers = ["\n", "<|im_end|>"]
+        top_n_sigma = 1.5
+        xtc_probability = 0.375
+        xtc_threshold = 0.0625
+        mirostat = 2
+        mirostat_tau = 3
+        mirostat_eta = 0.5
+        logit_bias = "13:-inf,7:2.5"
+        system = "Be brief."
+        chat_template = "llama2-sys"
+        threads = 3
+        log = "debug"
+        verify = false
+        tests = "clock"
+        "#,
+    )
+    .unwrap();
+    let mut logit_bias = LogitBias::NONE;
+    logit_bias.push(13, f32::NEG_INFINITY).unwrap();
+    logit_bias.push(7, 2.5).unwrap();
+    let sampling = SamplingConfig {
+        logit_bias,
+        penalty_last_n: 17,
+        repeat_penalty: 1.5,
+        frequency_penalty: -1.0,
+        presence_penalty: 0.125,
+        dry_multiplier: 0.5,
+        dry_base: 2.0,
+        dry_allowed_length: 3,
+        dry_penalty_last_n: 19,
+        top_n_sigma: 1.5,
+        top_k: 0,
+        typical_p: 0.75,
+        top_p: 0.5,
+        min_p: 0.25,
+        xtc_probability: 0.375,
+        xtc_threshold: 0.0625,
+        temperature: 1.0,
+        mirostat: Some(Mirostat::DEFAULT),
+        seed: 0,
+    };
+    let expected = Config {
+        mode: Mode::Chat,
+        model: Some("a b.gguf".into()),
+        prompt: Prompt::Text("It was a \"dark\" night,\nand".into()),
+        max_tokens: 7,
+        context: Some(1024),
+        kv_cache: CacheType::Q8_0,
+        context_shift: true,
+        keep: 13,
+        sampling,
+        dry_breakers: alloc::vec!["\n".into(), "<|im_end|>".into()],
+        mirostat: Mirostat { tau: 3.0, eta: 0.5 },
+        chat_template: ChatTemplate::Known(by_name("llama2-sys").unwrap()),
+        chat_texts: Template::default(),
+        system: "Be brief.".into(),
+        seed: Some(255),
+        threads: Some(3),
+        log: LevelFilter::Debug,
+        verify: false,
+        tests: "clock".into(),
+    };
+    assert_eq!(config, expected);
+    let context = ContextOptions {
+        n_ctx: Some(1024),
+        kv_cache: CacheType::Q8_0,
+        context_shift: true,
+        keep: 13,
+    };
+    assert_eq!(config.context_options(), context);
+    assert_eq!(Config::from_toml("keep = -1").unwrap().keep, usize::MAX);
+    let mirostat = Some(Mirostat { tau: 3.0, eta: 0.5 });
+    assert_eq!(config.sampling(|| 7), SamplingConfig { mirostat, seed: 255, ..sampling });
+    let unset = Config { seed: None, ..Config::default() }.sampling(|| 7);
+    assert_eq!((unset.seed, unset.mirostat), (7, None));
+}
+
+#[test]
+fn an_empty_file_gives_the_defaults() {
+    assert_eq!(Config::from_toml("# nothing\n").unwrap(), Config::default());
+}
+
+#[test]
+fn arguments_override_the_file() {
+    let mut config =
+        Config::from_toml("mode = \"chat\"\nprompt_file = \"a.txt\"\nseed = 3\n").unwrap();
+    config
+        .apply_arguments(["mode=generate", "prompt=a = b", "temperature=0.25", "verify=false"])
+        .unwrap();
+    assert_eq!(config.mode, Mode::Generate);
+    assert_eq!(config.prompt, Prompt::Text("a = b".into()));
+    assert_eq!(config.sampling.temperature, 0.25);
+    assert_eq!(config.seed, Some(3));
+    assert!(!config.verify);
+}
+
+#[test]
+fn lists_of_texts_have_the_same_form_in_the_file_and_in_arguments() {
+    for (list, texts) in [
+        (r#"["\n", "a b", '"']"#, &["\n", "a b", "\""][..]),
+        ("[]", &[]),
+        (
+            r#"["0123456789012345678901234567890123456789"]"#,
+            &["0123456789012345678901234567890123456789"],
+        ),
+    ] {
+        let setting = format!("dry_sequence_breakers={list}");
+        let mut config = Config::default();
+        config.apply_arguments([&setting[..]]).unwrap();
+        assert_eq!(config.dry_breakers, texts);
+        assert_eq!(Config::from_toml(&setting).unwrap(), config);
+    }
+    for bad in ["x", "\"x\"", "[x]", "[1]", "[\"\"]", "[['x']]", &format!("['{}']", "x".repeat(41))]
+    {
+        let setting = format!("dry_sequence_breakers={bad}");
+        let error = Config::default().apply_arguments([&setting[..]]).unwrap_err();
+        let key = "dry_sequence_breakers";
+        assert!(matches!(error.problem, Problem::BadValue { key: k, .. } if k == key), "{bad}");
+    }
+}
+
+#[test]
+fn numbers_have_the_same_forms_in_the_file_and_in_arguments() {
+    for (text, seed) in [
+        ("7", Some(7)),
+        ("1_024", Some(1024)),
+        ("0xff", Some(255)),
+        ("0b11", Some(3)),
+        ("18446744073709551615", Some(u64::MAX)),
+        ("+7", Some(7)),
+        ("007", None),
+        ("1__0", None),
+        ("7.0", None),
+        ("-7", None),
+        ("18446744073709551616", None),
+        ("", None),
+    ] {
+        let mut config = Config::default();
+        let argument = format!("seed={text}");
+        let by_argument = config.apply_arguments([argument.as_str()]);
+        assert_eq!(by_argument.ok().and(config.seed), seed, "{argument}");
+        let by_file = Config::from_toml(&format!("seed = {text}"));
+        assert_eq!(by_file.ok().and_then(|config| config.seed), seed, "{text}");
+    }
+    for (text, temperature) in [("0.25", 0.25), ("2", 2.0), ("0x1", 1.0), ("1e-3", 1e-3)] {
+        let mut config = Config::default();
+        let argument = format!("temperature={text}");
+        config.apply_arguments([argument.as_str()]).unwrap();
+        assert_eq!(config.sampling.temperature, temperature);
+        let by_file = Config::from_toml(&format!("temperature = {text}")).unwrap();
+        assert_eq!(by_file.sampling.temperature, temperature);
+    }
+}
+
+#[track_caller]
+pub fn check_toml_error(text: &str, expected: &str) {
+    assert_eq!(Config::from_toml(text).unwrap_err().to_string(), expected);
+}
+
+#[test]
+fn an_error_names_the_key_and_the_line() {
+    check_toml_error(
+        "seed = 1\ntemprature = 1\n",
+        "anchorite.toml, line 2: there is no setting `temprature`",
+    );
+    check_toml_error(
+        "\n\n[sampler]\nseed = 1\n",
+        "anchorite.toml, line 3: there is no setting `sampler`",
+    );
+    check_toml_error(
+        "mode = \"dance\"",
+        "anchorite.toml, line 1: `mode` takes generate, chat, perplexity, bench or test",
+    );
+    check_toml_error("verify = \"true\"", "anchorite.toml, line 1: `verify` takes true or false");
+    check_toml_error(
+        "max_tokens = 0",
+        "anchorite.toml, line 1: `max_tokens` takes a whole number from 1 on",
+    );
+    check_toml_error("seed = -1", "anchorite.toml, line 1: `seed` takes a whole number from 0 on");
+    check_toml_error("top_p = 1.5", "anchorite.toml, line 1: `top_p` takes a number from 0 to 1");
+    check_toml_error("top_p = 2", "anchorite.toml, line 1: `top_p` takes a number from 0 to 1");
+    check_toml_error(
+        "temperature = nan",
+        "anchorite.toml, line 1: `temperature` takes a number from 0 to 100",
+    );
+    check_toml_error(
+        "model = \"../x\"",
+        "anchorite.toml, line 1: `model` takes the name of a file in models/",
+    );
+    check_toml_error(
+        "prompt = \"a\"\nprompt_file = \"b\"\n",
+        "anchorite.toml, line 2: `prompt` and `prompt_file` exclude each other",
+    );
+    let error = Config::from_toml("seed = 1\nmode = \n").unwrap_err();
+    assert_eq!(error.place, Place::Line(2));
+    assert!(matches!(error.problem, Problem::Syntax(_)));
+    assert!(matches!(Config::from_toml("seed = 1\nseed = 2").unwrap_err().place, Place::Line(2)));
+}
+
+#[track_caller]
+pub fn check_argument_error(arguments: &[&str], expected: &str) {
+    let error = Config::default().apply_arguments(arguments.iter().copied()).unwrap_err();
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn an_error_names_the_argument() {
+    check_argument_error(
+        &["seed=1", "quiet"],
+        "boot argument `quiet`: a boot argument has the form key=value",
+    );
+    check_argument_error(&["sede=1"], "boot argument `sede=1`: there is no setting `sede`");
+    check_argument_error(
+        &["top_k=many"],
+        "boot argument `top_k=many`: `top_k` takes a whole number from 0 on",
+    );
+    for bad in ["3", "3:", "3:nan", "3:inf", "-1:2", "3:1,", "3:1001"] {
+        let argument = format!("logit_bias={bad}");
+        let error = Config::default().apply_arguments([argument.as_str()]).unwrap_err();
+        assert!(matches!(error.problem, Problem::BadValue { key: "logit_bias", .. }), "{bad}");
+    }
+    check_argument_error(
+        &["kv_cache=q4_0"],
+        "boot argument `kv_cache=q4_0`: `kv_cache` takes f16, f32 or q8_0",
+    );
+    check_argument_error(
+        &["keep=-2"],
+        "boot argument `keep=-2`: `keep` takes a whole number from -1 on",
+    );
+    check_argument_error(
+        &["context_shift=1"],
+        "boot argument `context_shift=1`: `context_shift` takes true or false",
+    );
+    check_argument_error(&["mirostat=1"], "boot argument `mirostat=1`: `mirostat` takes 0 or 2");
+    check_argument_error(&["verify=no"], "boot argument `verify=no`: `verify` takes true or false");
+    check_argument_error(
+        &["temperature=inf"],
+        "boot argument `temperature=inf`: `temperature` takes a number from 0 to 100",
+    );
+    check_argument_error(&["seed=1", "seed=2"], "boot argument `seed=2`: `seed` is given twice");
+}
+
+#[test]
+fn the_hint_for_an_unknown_key_lists_the_keys() {
+    let hint = Config::from_toml("sede = 1").unwrap_err().hint();
+    assert!(KEYS.iter().all(|key| hint.contains(key.name)));
+}
