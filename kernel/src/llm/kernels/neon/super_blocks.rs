@@ -5,7 +5,7 @@ use core::arch::aarch64::*;
 use super::vectors::{load_s8, load_s16, load_u8};
 use crate::llm::kernels::scale_sums;
 use crate::llm::quantize::{
-    BlockQ8K, GROUP, IQ4_VALUES, Scales, SuperBlock, iq, k_quants, ternary,
+    BlockQ8K, GROUP, IQ4_VALUES, SUPER_BLOCK, Scales, SuperBlock, iq, k_quants, ternary,
 };
 
 /// The weights of half a block: eight groups of 16.
@@ -21,25 +21,40 @@ fn dot<const N: usize>(
 ) -> f32 {
     let mut total = 0.0;
     for (block, x) in weights.iter().zip(x) {
-        let scales = scales(block);
-        let halves = [half(block, 0), half(block, 1)];
-        total += block_product(halves, &scales, x);
+        total += block_product(|i| half(block, i), &scales(block), x);
     }
     total
 }
 
 #[target_feature(enable = "neon")]
-fn block_product(halves: [Half; 2], scales: &Scales, x: &BlockQ8K) -> f32 {
-    let mut sums = vdupq_n_s32(0);
-    let groups = halves.into_iter().flatten().zip(&scales.scales).enumerate();
-    for (group, (weights, &scale)) in groups {
-        let x = load_s8(&x.qs, group * GROUP);
-        // Two products of at most 128 * 127 fit in 16 bits: activations are never -128.
-        let products = vmull_s8(vget_low_s8(weights), vget_low_s8(x));
-        let products = vmlal_high_s8(products, weights, x);
-        sums = vmlaq_n_s32(sums, vpaddlq_s16(products), i32::from(scale));
+fn block_product(half: impl Fn(usize) -> Half, scales: &Scales, x: &BlockQ8K) -> f32 {
+    let of_groups = load_s8(&scales.scales, 0);
+    let (x_first, x_second) = x.qs.split_first_chunk().expect("two halves");
+    let x_second = x_second.first_chunk().expect("two halves");
+    let first = half_sums(half(0), x_first, vmovl_s8(vget_low_s8(of_groups)));
+    let second = half_sums(half(1), x_second, vmovl_high_s8(of_groups));
+    let sum = vaddvq_s32(vaddq_s32(first, second));
+    scale_sums(scales, x.d, sum, || min_sum(scales, x))
+}
+
+/// The products of half a block, each group's times its scale, added up to four sums.
+#[target_feature(enable = "neon")]
+fn half_sums(weights: Half, x: &[i8; SUPER_BLOCK / 2], scales: int16x8_t) -> int32x4_t {
+    // Two chains of sums, so that one need not wait for the other.
+    let (mut low, mut high) = (vdupq_n_s32(0), vdupq_n_s32(0));
+    // The lane of a scale is part of the instruction, so that a loop cannot say it.
+    macro_rules! add_groups {
+        ($($group:literal)*) => {$({
+            let (weights, x) = (weights[$group], load_s8(x, $group * GROUP));
+            // Two products of at most 128 * 127 fit in 16 bits: activations are never -128.
+            let products = vmull_s8(vget_low_s8(weights), vget_low_s8(x));
+            let products = vmlal_high_s8(products, weights, x);
+            low = vmlal_laneq_s16::<$group>(low, vget_low_s16(products), scales);
+            high = vmlal_high_laneq_s16::<$group>(high, products, scales);
+        })*};
     }
-    scale_sums(scales, x.d, vaddvq_s32(sums), || min_sum(scales, x))
+    add_groups!(0 1 2 3 4 5 6 7);
+    vaddq_s32(low, high)
 }
 
 /// What the minimums take off, over its scale.
@@ -71,7 +86,7 @@ pub fn dot_unpacked<const N: usize>(
 fn unpacked_product(block: &SuperBlock, x: &BlockQ8K) -> f32 {
     let half =
         |half: usize| core::array::from_fn(|i| load_s8(&block.weights, (half * 8 + i) * GROUP));
-    block_product([half(0), half(1)], &block.scales, x)
+    block_product(half, &block.scales, x)
 }
 
 /// Two bits of each weight: two loads hold the four stripes of half a block. See
