@@ -112,7 +112,7 @@ unsafe impl Plain for BlockQ8K {}
 unsafe impl Plain for Candidate {}
 
 const _: () = assert!(
-    size_of::<BlockQ8_0>() == 4 + 32
+    size_of::<BlockQ8_0>() == 8 + 32
         && size_of::<BlockQ8_1>() == 8 + 32
         && size_of::<BlockQ8K>() == 4 + 256 + 32
         && size_of::<Candidate>() == 4 + 4 + 4

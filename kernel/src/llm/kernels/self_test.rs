@@ -130,7 +130,7 @@ impl Owned {
             ActivationType::F16 => Owned::F16(x.iter().map(|&x| round_to_f16(x)).collect()),
             ActivationType::BF16 => Owned::BF16(x.iter().map(|&x| round_to_bf16(x)).collect()),
             ActivationType::Q8_0 => {
-                let mut blocks = vec![BlockQ8_0 { d: 0.0, qs: [0; BLOCK] }; n / BLOCK];
+                let mut blocks = vec![BlockQ8_0::ZERO; n / BLOCK];
                 quantize_q8_0(x, &mut blocks);
                 Owned::Q8_0(blocks)
             }

@@ -34,8 +34,15 @@ impl ActivationType {
 pub struct BlockQ8_0 {
     /// The scale, rounded to F16 as ggml stores it.
     pub d: f32,
+    /// The sum of `qs`, for weights that are stored with a number added to each.
+    pub sum: i32,
     /// The activations over the scale, from -127.
     pub qs: [i8; BLOCK],
+}
+
+impl BlockQ8_0 {
+    /// 32 zeros.
+    pub const ZERO: BlockQ8_0 = BlockQ8_0 { d: 0.0, sum: 0, qs: [0; BLOCK] };
 }
 
 /// As [`BlockQ8_0`], with the sum, for weights that have an offset.
@@ -70,11 +77,15 @@ pub(super) fn quantize_32(x: &[f32; BLOCK]) -> ([i8; BLOCK], f32) {
     (x.map(|x| round_half_away(x * inverse) as i8), d)
 }
 
+fn sum(qs: &[i8; BLOCK]) -> i32 {
+    qs.iter().map(|&q| i32::from(q)).sum()
+}
+
 /// Quantises activations to Q8_0: `out` has one block for each 32 of `x`.
 pub fn quantize_q8_0(x: &[f32], out: &mut [BlockQ8_0]) {
     for (x, block) in x.as_chunks().0.iter().zip(out) {
         let (qs, d) = quantize_32(x);
-        *block = BlockQ8_0 { d: round_to_f16(d), qs };
+        *block = BlockQ8_0 { d: round_to_f16(d), sum: sum(&qs), qs };
     }
 }
 
@@ -82,8 +93,7 @@ pub fn quantize_q8_0(x: &[f32], out: &mut [BlockQ8_0]) {
 pub fn quantize_q8_1(x: &[f32], out: &mut [BlockQ8_1]) {
     for (x, block) in x.as_chunks().0.iter().zip(out) {
         let (qs, d) = quantize_32(x);
-        let sum: i32 = qs.iter().map(|&q| i32::from(q)).sum();
-        *block = BlockQ8_1 { d: round_to_f16(d), sum: round_to_f16(sum as f32 * d), qs };
+        *block = BlockQ8_1 { d: round_to_f16(d), sum: round_to_f16(sum(&qs) as f32 * d), qs };
     }
 }
 

@@ -57,19 +57,20 @@ fn q8_0_is_quantised_as_ggml_does() {
     x[31] = 15.875;
     x[16] = 0.0625;
     x[17] = -0.0625;
-    let mut out = [BlockQ8_0 { d: 9.0, qs: [9; 32] }; 2];
+    let mut out = [BlockQ8_0 { d: 9.0, sum: 9, qs: [9; 32] }; 2];
     quantize_q8_0(&[&x[..], &[0.0; 32]].concat(), &mut out);
     // d = 15.875 / 127 = 1/8, so 0.25 becomes 2 and half a step rounds away from zero.
     assert_eq!(out[0].d, 0.125);
     let mut expected: [i8; 32] = core::array::from_fn(|i| 2 * (i as i8 - 16));
     (expected[31], expected[16], expected[17]) = (127, 1, -1);
     assert_eq!(out[0].qs, expected);
-    assert_eq!(out[1], BlockQ8_0 { d: 0.0, qs: [0; 32] });
+    assert_eq!(out[0].sum, expected.map(i32::from).iter().sum::<i32>());
+    assert_eq!(out[1], BlockQ8_0::ZERO);
 }
 
 #[test]
 fn the_scale_of_q8_0_is_rounded_but_the_activations_are_not() {
-    let mut out = [BlockQ8_0 { d: 0.0, qs: [0; 32] }];
+    let mut out = [BlockQ8_0::ZERO];
     let mut x = [0.0; 32];
     x[..2].copy_from_slice(&[1.0, -0.3]);
     quantize_q8_0(&x, &mut out);
@@ -101,7 +102,7 @@ fn odd_activations_are_no_panic() {
     for x in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE / 4.0, f32::MAX] {
         let mut x = vec![x; 256];
         x[13] = 1e-40;
-        quantize_q8_0(&x, &mut [BlockQ8_0 { d: 0.0, qs: [0; 32] }; 8]);
+        quantize_q8_0(&x, &mut [BlockQ8_0::ZERO; 8]);
         quantize_q8_k(&x, &mut [BlockQ8K { d: 0.0, qs: [0; 256], sums: [0; 16] }]);
     }
 }

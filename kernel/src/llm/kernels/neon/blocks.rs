@@ -4,7 +4,7 @@
 use core::arch::aarch64::*;
 
 use super::vectors::{
-    gather, load_at, load_f16s, load_f32, load_s8, load_u8, store_f32, sum_lanes,
+    gather, gather_s32, load_at, load_f16s, load_f32, load_s8, load_u8, store_f32, sum_lanes,
 };
 use crate::llm::kernels::LANES;
 use crate::llm::quantize::blocks::half_power;
@@ -134,7 +134,7 @@ fn multiply_scaled<const N: usize>(
     scales: impl Fn([&[u8; N]; LANES]) -> float32x4_t,
     sums: impl Fn([&[u8; N]; LANES], [&BlockQ8_0; LANES]) -> int32x4_t,
 ) {
-    let zero = ([0; N], BlockQ8_0 { d: 0.0, qs: [0; BLOCK] });
+    let zero = ([0; N], BlockQ8_0::ZERO);
     multiply(rows, x, zero, out, |blocks, x| {
         let scales = vmulq_f32(scales(blocks), gather(x.map(|x| x.d)));
         vmulq_f32(vcvtq_f32_s32(sums(blocks, x)), scales)
@@ -202,7 +202,11 @@ pub fn multiply_q4_0(rows: &[[u8; 18]], x: &[BlockQ8_0], out: &mut [f32]) {
         x,
         out,
         |blocks| load_f16s(blocks, 0),
-        |blocks, x| small_sums(blocks, x, |block| less(nibbles::<2, 18>(block), 8), |x| &x.qs),
+        |blocks, x| {
+            // The 8 that each weight has too much is taken off all products at once.
+            let sums = small_sums(blocks, x, |block| less(nibbles::<2, 18>(block), 0), |x| &x.qs);
+            vsubq_s32(sums, vshlq_n_s32::<3>(gather_s32(x.map(|x| x.sum))))
+        },
     );
 }
 

@@ -2,10 +2,10 @@
 
 use core::arch::aarch64::*;
 
-use super::vectors::{load_s8, load_s16, load_u8};
+use super::vectors::{load_at, load_s8, load_s16, load_u8};
 use crate::llm::kernels::scale_sums;
 use crate::llm::quantize::{
-    BlockQ8K, GROUP, IQ4_VALUES, SUPER_BLOCK, Scales, SuperBlock, iq, k_quants, ternary,
+    BlockQ8K, GROUP, IQ4_VALUES, SUPER_BLOCK, Scales, SuperBlock, iq, k_quants, scale, ternary,
 };
 
 /// The weights of half a block: eight groups of 16.
@@ -28,13 +28,18 @@ fn dot<const N: usize>(
 
 #[target_feature(enable = "neon")]
 fn block_product(half: impl Fn(usize) -> Half, scales: &Scales, x: &BlockQ8K) -> f32 {
-    let of_groups = load_s8(&scales.scales, 0);
+    let sum = block_sum(half, load_s8(&scales.scales, 0), x);
+    scale_sums(scales, x.d, sum, || min_sum(scales, x))
+}
+
+/// The products of a block, each group's times its scale, added up.
+#[target_feature(enable = "neon")]
+fn block_sum(half: impl Fn(usize) -> Half, scales: int8x16_t, x: &BlockQ8K) -> i32 {
     let (x_first, x_second) = x.qs.split_first_chunk().expect("two halves");
     let x_second = x_second.first_chunk().expect("two halves");
-    let first = half_sums(half(0), x_first, vmovl_s8(vget_low_s8(of_groups)));
-    let second = half_sums(half(1), x_second, vmovl_high_s8(of_groups));
-    let sum = vaddvq_s32(vaddq_s32(first, second));
-    scale_sums(scales, x.d, sum, || min_sum(scales, x))
+    let first = half_sums(half(0), x_first, vmovl_s8(vget_low_s8(scales)));
+    let second = half_sums(half(1), x_second, vmovl_high_s8(scales));
+    vaddvq_s32(vaddq_s32(first, second))
 }
 
 /// The products of half a block, each group's times its scale, added up to four sums.
@@ -171,9 +176,11 @@ pub fn dot_q5_k(weights: &[[u8; 176]], x: &[BlockQ8K]) -> f32 {
     })
 }
 
+/// The output of a model quantised to fewer bits mostly has this type. So here nothing is taken
+/// apart byte by byte: scales are loaded as a vector, and high bits are shifted to where they go.
 #[target_feature(enable = "neon")]
 pub fn dot_q6_k(weights: &[[u8; 210]], x: &[BlockQ8K]) -> f32 {
-    dot(weights, x, k_quants::q6_k_scales, |block, half| {
+    let half = |block: &[u8; 210], half: usize| {
         // Here two stripes of 64 share 64 bytes.
         let mask = vdupq_n_u8(15);
         let bytes = [0, 16, 32, 48].map(|i| load_u8(block, half * 64 + i));
@@ -181,9 +188,29 @@ pub fn dot_q6_k(weights: &[[u8; 210]], x: &[BlockQ8K]) -> f32 {
             0..4 => vandq_u8(bytes[i], mask),
             _ => vshrq_n_u8::<4>(bytes[i - 4]),
         });
-        let high = crumbs(block, 128 + half * 32).map(|q| vshlq_n_u8::<4>(q));
+        let mask = vdupq_n_u8(0x30);
+        let bytes = [0, 16].map(|i| load_u8(block, 128 + half * 32 + i));
+        let high = core::array::from_fn(|i| {
+            let bytes = bytes[i % 2];
+            vandq_u8(
+                match i / 2 {
+                    0 => vshlq_n_u8::<4>(bytes),
+                    1 => vshlq_n_u8::<2>(bytes),
+                    2 => bytes,
+                    _ => vshrq_n_u8::<2>(bytes),
+                },
+                mask,
+            )
+        });
         join(low, high, 32)
-    })
+    };
+    let mut total = 0.0;
+    for (block, x) in weights.iter().zip(x) {
+        let scales = vreinterpretq_s8_u8(load_at::<192, 210>(block));
+        let sum = block_sum(|i| half(block, i), scales, x);
+        total += sum as f32 * (scale([block[208], block[209]]) * x.d);
+    }
+    total
 }
 
 #[target_feature(enable = "neon")]

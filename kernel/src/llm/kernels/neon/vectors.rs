@@ -129,3 +129,11 @@ pub fn gather(numbers: [f32; LANES]) -> float32x4_t {
     let vector = vsetq_lane_f32::<1>(b, vdupq_n_f32(a));
     vsetq_lane_f32::<3>(d, vsetq_lane_f32::<2>(c, vector))
 }
+
+/// Four whole numbers in one vector.
+#[target_feature(enable = "neon")]
+pub fn gather_s32(numbers: [i32; LANES]) -> int32x4_t {
+    let [a, b, c, d] = numbers;
+    let vector = vsetq_lane_s32::<1>(b, vdupq_n_s32(a));
+    vsetq_lane_s32::<3>(d, vsetq_lane_s32::<2>(c, vector))
+}
