@@ -1,40 +1,24 @@
 //! Nothing is allocated while tokens are generated. A test binary of its own, because it counts
 //! every allocation of the process.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "support/memory.rs"]
+mod memory;
+
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kernel::llm::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
 use kernel::llm::kv_cache::CacheType;
 use kernel::llm::sampling::{LogitBias, Mirostat, SamplingConfig};
 use kernel::llm::workers::SingleThread;
 
-/// The system's allocator, with a count of the allocations.
-struct Counting;
-
-static COUNT: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller keeps to the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps to the contract of `dealloc`, and `alloc` above is the system's.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
+use memory::{COUNT, Counting};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Counting = Counting { largest: usize::MAX };
 
 fn allocations() -> usize {
-    COUNT.load(Ordering::Relaxed)
+    COUNT.get()
 }
 
 fn loaded(context: ContextOptions) -> TransformerBackend {

@@ -1,9 +1,11 @@
 //! Every architecture against llama.cpp: small models of random weights, in F16, Q8_0,
 //! Q4_0 and mixes of K types. `test_models/architectures.py` made models and goldens.
 
+#[path = "support/runs.rs"]
+mod runs;
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use kernel::llm::arena::Arena;
@@ -15,25 +17,8 @@ use kernel::llm::model::{ARCHITECTURES, Architecture, Context};
 use kernel::llm::workers::SingleThread;
 use serde::Deserialize;
 
+use runs::Goldens;
 use support::{read, read_model};
-
-#[derive(Deserialize)]
-struct Goldens {
-    settings: Settings,
-    n_generated: usize,
-    models: BTreeMap<String, Model>,
-}
-
-#[derive(Deserialize)]
-struct Settings {
-    n_ctx: usize,
-}
-
-#[derive(Deserialize)]
-struct Model {
-    sha256: String,
-    runs: Vec<Run>,
-}
 
 #[derive(Deserialize)]
 struct Run {
@@ -43,11 +28,11 @@ struct Run {
     first_logits: Vec<f32>,
 }
 
-fn goldens() -> Goldens {
+fn goldens() -> Goldens<Run> {
     serde_json::from_slice(&read("goldens/architectures.json")).unwrap()
 }
 
-fn models(goldens: &Goldens) -> impl Iterator<Item = (&str, Vec<u8>, &[Run])> {
+fn models(goldens: &Goldens<Run>) -> impl Iterator<Item = (&str, Vec<u8>, &[Run])> {
     goldens.models.iter().map(|(name, golden)| {
         let file = read_model(&format!("architectures/{name}.gguf"), &golden.sha256);
         (&name[..], file, &golden.runs[..])

@@ -1,6 +1,8 @@
 //! KV caches of every type, and texts that outgrow the context, against llama.cpp.
 //! `test_models/kv_cache.py` made the file that this reads.
 
+#[path = "support/runs.rs"]
+mod runs;
 mod support;
 
 use std::collections::BTreeMap;
@@ -15,25 +17,8 @@ use kernel::llm::model::{Architecture, Context};
 use kernel::llm::workers::SingleThread;
 use serde::Deserialize;
 
+use runs::Goldens;
 use support::{read, read_model};
-
-#[derive(Deserialize)]
-struct Goldens {
-    n_generated: usize,
-    settings: Settings,
-    models: BTreeMap<String, Model>,
-}
-
-#[derive(Deserialize)]
-struct Settings {
-    n_ctx: usize,
-}
-
-#[derive(Deserialize)]
-struct Model {
-    sha256: String,
-    runs: Vec<Run>,
-}
 
 #[derive(Deserialize)]
 struct Run {
@@ -57,8 +42,8 @@ impl Run {
 }
 
 /// Each model of the goldens with its bytes.
-fn models() -> (Goldens, Vec<(String, Vec<u8>)>) {
-    let goldens: Goldens = serde_json::from_slice(&read("goldens/kv_cache.json")).unwrap();
+fn models() -> (Goldens<Run>, Vec<(String, Vec<u8>)>) {
+    let goldens: Goldens<Run> = serde_json::from_slice(&read("goldens/kv_cache.json")).unwrap();
     let files =
         goldens.models.iter().map(|(name, model)| (name.clone(), read_model(name, &model.sha256)));
     let files = files.collect();

@@ -3,8 +3,9 @@
 //!
 //!     MODEL_DIR=path/to/models cargo test -p kernel --test real_model -- --ignored --nocapture
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "support/memory.rs"]
+mod memory;
+
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Instant;
@@ -13,33 +14,13 @@ use kernel::llm::backend::{ContextOptions, ModelBuffer, Options, TransformerBack
 use kernel::llm::model_tests::{Machine, TESTS};
 use kernel::llm::workers::{SingleThread, Workers};
 
-/// The system's allocator, with a count of the bytes that each thread has allocated and not freed.
-struct Counting;
-
-thread_local! {
-    static IN_USE: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        IN_USE.set(IN_USE.get().wrapping_add(layout.size()));
-        // SAFETY: the caller keeps to the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        IN_USE.set(IN_USE.get().wrapping_sub(layout.size()));
-        // SAFETY: the caller keeps to the contract of `dealloc`, and `alloc` above is the system's.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
+use memory::{Counting, LIVE};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Counting = Counting { largest: usize::MAX };
 
 fn memory_free() -> u64 {
-    (1 << 60) - IN_USE.get() as u64
+    (1 << 60) - LIVE.get() as u64
 }
 
 fn now_us() -> u64 {

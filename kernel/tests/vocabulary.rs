@@ -1,49 +1,27 @@
 //! What large vocabularies and long prompts cost. A test binary of its own, because it counts
 //! every allocation of the process.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "support/memory.rs"]
+mod memory;
+
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use kernel::llm::gguf::Gguf;
 use kernel::llm::gguf::build::Builder;
 use kernel::llm::tokenizer::Tokenizer;
 
-/// The system's allocator, with counts.
-struct Counting;
-
-static COUNT: AtomicUsize = AtomicUsize::new(0);
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator as it came. The default `realloc` calls the
-// two, so that both the old place and the new one count while it moves.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.fetch_add(1, Relaxed);
-        let live = LIVE.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK.fetch_max(live, Relaxed);
-        // SAFETY: the caller keeps to the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller keeps to the contract of `dealloc`, and `alloc` above is the system's.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
+use memory::{COUNT, Counting, LIVE, PEAK};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Counting = Counting { largest: usize::MAX };
 
 /// What `run` gives, the allocations it makes, and the most bytes that they hold at a time.
 fn counted<T>(run: impl FnOnce() -> T) -> (T, usize, usize) {
-    let (count, live) = (COUNT.load(Relaxed), LIVE.load(Relaxed));
-    PEAK.store(live, Relaxed);
+    let (count, live) = (COUNT.get(), LIVE.get());
+    PEAK.set(live);
     let made = run();
-    (made, COUNT.load(Relaxed) - count, PEAK.load(Relaxed) - live)
+    (made, COUNT.get() - count, PEAK.get() - live)
 }
 
 /// A byte-level vocabulary of as many tokens as Qwen 2 has, and nearly as many merges: each token

@@ -9,11 +9,11 @@
 mod bits;
 mod container;
 mod file;
+#[path = "../support/memory.rs"]
+mod memory;
 mod model;
 mod vocabulary;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -24,42 +24,13 @@ use kernel::llm::backend::{
 use kernel::llm::workers::SingleThread;
 
 use file::{At, File};
-
-/// The system's allocator, as far as there is memory, with an account of what each thread takes.
-struct Bounded;
+use memory::{Counting, LIVE, PEAK};
 
 /// The largest allocation that there is room for.
 const MEMORY: usize = 32 << 20;
 
-thread_local! {
-    static LIVE: Cell<usize> = const { Cell::new(0) };
-    static PEAK: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every call either fails, as the contract allows, or goes to the system's allocator as it
-// came. The cells have no destructor and are made at compile time, so they never allocate.
-unsafe impl GlobalAlloc for Bounded {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if layout.size() > MEMORY {
-            return std::ptr::null_mut();
-        }
-        // Another thread may free what this one took, so the sums may wrap.
-        let live = LIVE.get().wrapping_add(layout.size());
-        LIVE.set(live);
-        PEAK.set(PEAK.get().max(live));
-        // SAFETY: the caller keeps to the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        LIVE.set(LIVE.get().wrapping_sub(layout.size()));
-        // SAFETY: the caller keeps to the contract of `dealloc`, and `alloc` above is the system's.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Bounded = Bounded;
+static ALLOCATOR: Counting = Counting { largest: MEMORY };
 
 /// What `run` gives, and the most bytes that it held at a time.
 fn measured<T>(run: impl FnOnce() -> T) -> (T, usize) {
