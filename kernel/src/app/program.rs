@@ -10,7 +10,7 @@ use crate::app::chat::chat;
 use crate::app::config::{Config, MAX_TEXT, Mode, Prompt};
 use crate::app::error::Error;
 use crate::app::generate::generate;
-use crate::app::load::{self, Loaded};
+use crate::app::load;
 use crate::app::os;
 use crate::app::output::{emit, say};
 use crate::app::perplexity::perplexity;
@@ -50,8 +50,7 @@ fn try_run<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<(), Error
     if config.mode == Mode::Bench {
         bench::disk(&name)?;
     }
-    let loaded = load::load(&name, config.verify, config.context_options(), team)?;
-    let mut backend = start(loaded, &config, team)?;
+    let mut backend = start(&name, &config, team)?;
     match config.mode {
         Mode::Generate => generate(&mut backend, &prompt(&config)?, config.max_tokens),
         Mode::Perplexity => perplexity(&mut backend, &prompt(&config)?),
@@ -70,21 +69,19 @@ fn test(config: &Config, team: &'static Team) -> Result<(), Error> {
         match load::choose_model(config.model.as_deref()) {
             Err(Error::NoModel) => log::warn!("there is no model, so that none is tested"),
             Err(error) => return Err(error),
-            Ok(name) => {
-                let loaded = load::load(&name, config.verify, config.context_options(), team)?;
-                tests.run_model(&mut start(loaded, config, team)?, team);
-            }
+            Ok(name) => tests.run_model(&mut start(&name, config, team)?, team),
         }
     }
     tests.finish()
 }
 
-/// Hands the model to the engine and reports it.
+/// Loads the model `name`, hands it to the engine and reports it.
 fn start(
-    loaded: Loaded,
+    name: &str,
     config: &Config,
     team: &'static dyn Workers,
 ) -> Result<TransformerBackend, Error> {
+    let loaded = load::load(name, config.verify, config.context_options(), team)?;
     let bytes = loaded.bytes.len() as u64;
     let mut backend = TransformerBackend::new(Options {
         context: config.context_options(),

@@ -310,6 +310,11 @@ impl Loaded {
     }
 }
 
+/// The model, which must have been loaded.
+fn required(loaded: &mut Option<Loaded>) -> Result<&mut Loaded, Error> {
+    loaded.as_mut().ok_or_else(|| Error::InvalidConfig { what: "no model is loaded".into() })
+}
+
 impl TransformerBackend {
     /// A backend without a model, which takes the best token each time.
     pub fn new(options: Options) -> Self {
@@ -490,9 +495,7 @@ impl TransformerBackend {
         self.sampler.config().check()?;
         let Options { workers, now_us, context: ContextOptions { context_shift, keep, .. } } =
             self.options;
-        let Some(Loaded { shared, cache, arena, n_keep, pending }) = &mut self.loaded else {
-            return Err(Error::InvalidConfig { what: "no model is loaded".into() });
-        };
+        let Loaded { shared, cache, arena, n_keep, pending } = required(&mut self.loaded)?;
         let Shared { file, model, tokenizer, .. } = &**shared;
         let start_us = now_us();
 

@@ -9,7 +9,7 @@ use crate::llm::backend::{ContextOptions, ModelBuffer, Options, StopReason, Tran
 use crate::llm::gguf::Gguf;
 use crate::llm::model_tests::{Machine, TESTS};
 use crate::llm::quantize::WeightType;
-use crate::llm::tokenizer::{Decoder, Tokenizer};
+use crate::llm::tokenizer::Tokenizer;
 use crate::llm::workers::SingleThread;
 
 fn backend(kind: WeightType) -> TransformerBackend {
@@ -19,16 +19,6 @@ fn backend(kind: WeightType) -> TransformerBackend {
     let file = Synthetic::new(kind).builder().build();
     backend.load_model(ModelBuffer::from(&file[..])).unwrap();
     backend
-}
-
-fn decode(tokenizer: &Tokenizer, tokens: &[u32]) -> String {
-    let mut decoder = Decoder::try_new(tokenizer.max_token_bytes()).unwrap();
-    let mut text = String::new();
-    for &token in tokens {
-        decoder.push(tokenizer, token, &mut text);
-    }
-    decoder.finish(&mut text);
-    text
 }
 
 #[test]
@@ -44,7 +34,7 @@ fn test_complete_inference_pipeline_stub() {
     let result = backend.infer("ab abc", 23, &mut on_text).unwrap();
     assert_eq!(result.prompt_tokens, tokenizer.encode("ab abc", true, false).len());
     assert_eq!((result.tokens.len(), result.stop), (23, StopReason::MaxTokens));
-    assert_eq!(result.output, decode(&tokenizer, &result.tokens));
+    assert_eq!(result.output, tokenizer.decode(&result.tokens).unwrap());
     assert_eq!(result.output, streamed);
     assert!(result.output.chars().count() > 3, "{:?}", result.output);
 }
@@ -57,7 +47,7 @@ fn test_tokenizer_roundtrip() {
     {
         let tokens = tokenizer.encode(text, true, false);
         // The space is the one that begins a text.
-        assert_eq!(decode(&tokenizer, &tokens), [" ", text].concat(), "{tokens:?}");
+        assert_eq!(tokenizer.decode(&tokens).unwrap(), [" ", text].concat(), "{tokens:?}");
     }
 }
 

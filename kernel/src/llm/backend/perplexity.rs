@@ -5,7 +5,7 @@
 use alloc::format;
 use core::ops::ControlFlow;
 
-use super::{Loaded, Shared, TransformerBackend};
+use super::{Loaded, Shared, TransformerBackend, required};
 use crate::llm::Error;
 use crate::llm::model::Context;
 use crate::llm::model::scratch::Scratch;
@@ -72,9 +72,7 @@ impl TransformerBackend {
     ) -> Result<Perplexity, Error> {
         self.reset();
         let workers = self.options.workers;
-        let Some(Loaded { shared, cache, arena, .. }) = &mut self.loaded else {
-            return Err(Error::InvalidConfig { what: "no model is loaded".into() });
-        };
+        let Loaded { shared, cache, arena, .. } = required(&mut self.loaded)?;
         let Shared { file, model, tokenizer, .. } = &**shared;
         let n_ctx = cache.n_ctx();
         let tokens = tokenizer.encode(text, true, false);

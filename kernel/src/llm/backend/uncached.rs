@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Loaded, Shared, TransformerBackend};
+use super::{Loaded, Shared, TransformerBackend, required};
 use crate::llm::model::Context;
 use crate::llm::model::scratch::Scratch;
 use crate::llm::sampling::{Sampler, SamplingConfig};
@@ -19,9 +19,7 @@ impl TransformerBackend {
     pub(crate) fn infer_uncached(&mut self, prompt: &str, n: usize) -> Result<Vec<u32>, Error> {
         self.reset();
         let workers = self.options.workers;
-        let Some(Loaded { shared, cache, arena, .. }) = &mut self.loaded else {
-            return Err(Error::InvalidConfig { what: "no model is loaded".into() });
-        };
+        let Loaded { shared, cache, arena, .. } = required(&mut self.loaded)?;
         let Shared { file, model, tokenizer, .. } = &**shared;
         let mut text = tokenizer.encode(prompt, true, self.parse_special);
         let n_prompt = text.len();

@@ -49,35 +49,26 @@ impl Statistics {
         }
     }
 
-    fn join(&mut self, other: Statistics) {
-        self.tensors += other.tensors;
-        self.bytes += other.bytes;
-        self.least = self.least.min(other.least);
-        self.most = self.most.max(other.most);
-        self.sum += other.sum;
-        self.finite += other.finite;
-        self.non_finite += other.non_finite;
-    }
-
     fn mean(&self) -> f64 {
         if self.finite == 0 { 0.0 } else { self.sum / self.finite as f64 }
     }
 }
 
-/// The values of one tensor; `None` if the file ends before it or its type is unknown.
-fn statistics(gguf: &Gguf<'_>, tensor: &TensorInfo<'_>) -> Result<Option<Statistics>, Error> {
+/// Adds the values of one tensor; nothing if the file ends before it or its type is unknown.
+fn add_tensor(gguf: &Gguf<'_>, tensor: &TensorInfo<'_>, all: &mut Statistics) -> Result<(), Error> {
     let known = gguf.data(tensor).zip(WeightType::from_tensor_type(tensor.kind));
-    let Some((data, kind)) = known else { return Ok(None) };
+    let Some((data, kind)) = known else { return Ok(()) };
     // A row has no more weights than the file's bytes have room for.
     let row = tensor.dims[0] as usize;
     let mut values: Vec<f32> = with_capacity(row, "a row of weights")?;
     values.resize(row, 0.0);
-    let mut found = Statistics { tensors: 1, bytes: tensor.size, ..Statistics::NONE };
+    all.tensors += 1;
+    all.bytes += tensor.size;
     for bytes in data.chunks_exact(kind.row_bytes(row).max(1)) {
         dequantize_row(kind, bytes, &mut values);
-        found.add(&values);
+        all.add(&values);
     }
-    Ok(Some(found))
+    Ok(())
 }
 
 /// Logs for each type what weights of it the model has, and warns of tensors that hold what is no
@@ -91,16 +82,17 @@ pub fn log_tensors(gguf: &Gguf<'_>) -> Result<(), Error> {
     log::debug!("looking at {weights} weights, which takes a while if there are many");
     let mut by_type = BTreeMap::new();
     for tensor in gguf.tensors() {
-        let Some(found) = statistics(gguf, tensor)? else { continue };
-        if found.non_finite > 0 {
+        let all = by_type.entry(tensor.kind.name).or_insert(Statistics::NONE);
+        let before = all.non_finite;
+        add_tensor(gguf, tensor, all)?;
+        let non_finite = all.non_finite - before;
+        if non_finite > 0 {
             log::warn!(
-                "{} of the {} weights in `{}` are no finite numbers",
-                found.non_finite,
-                found.finite + found.non_finite,
+                "{non_finite} of the {} weights in `{}` are no finite numbers",
+                tensor.elements(),
                 tensor.name
             );
         }
-        by_type.entry(tensor.kind.name).or_insert(Statistics::NONE).join(found);
     }
     for (name, all) in by_type {
         log::debug!(
@@ -156,12 +148,13 @@ mod tests {
         let values = [0.5, f32::NAN, -2.0, f32::INFINITY, 3.0, 0.0];
         let file = Builder::new().tensor_f32("a", &[3, 2], &values).build();
         let gguf = Gguf::parse(&file).unwrap();
-        let found = statistics(&gguf, &gguf.tensors()[0]).unwrap().unwrap();
+        let mut found = Statistics::NONE;
+        add_tensor(&gguf, &gguf.tensors()[0], &mut found).unwrap();
         assert_eq!((found.least, found.most, found.mean()), (-2.0, 3.0, 0.375));
         assert_eq!((found.finite, found.non_finite, found.bytes), (4, 2, 24));
         let mut all = Statistics { tensors: 1, ..Statistics::NONE };
         all.add(&[-5.0, 7.5]);
-        all.join(found);
+        add_tensor(&gguf, &gguf.tensors()[0], &mut all).unwrap();
         assert_eq!((all.least, all.most, all.mean(), all.tensors), (-5.0, 7.5, 4.0 / 6.0, 2));
     }
 

@@ -137,6 +137,14 @@ pub fn add_scaled_q8_0(out: &mut [f32], factor: f32, values: &[Q8_0Bytes]) {
     active::add_scaled_q8_0(out, factor, values);
 }
 
+/// Sets `out` to what `dot` makes of each of the rows, which are of one length.
+fn each_row(rows: &[u8], out: &mut [f32], dot: impl Fn(&[u8]) -> f32) {
+    let row_bytes = rows.len() / out.len().max(1);
+    for (row, out) in rows.chunks_exact(row_bytes.max(1)).zip(out) {
+        *out = dot(row);
+    }
+}
+
 /// The dot product of a block of 256 weights with activations of scale `x_d`, from the sums of whole
 /// numbers: `sum`, of the products, and `min_sum`, of what the minimums take off.
 fn scale_sums(scales: &Scales, x_d: f32, sum: i32, min_sum: impl FnOnce() -> i32) -> f32 {

@@ -4,7 +4,7 @@
 //! neighbours at once; the lanes are added in a fixed order at the end. Products and sums are
 //! rounded separately: fused operations would give other bits.
 
-use super::{Activations, LANES, scale_sums};
+use super::{Activations, LANES, each_row, scale_sums};
 use crate::llm::quantize::{
     BLOCK, Block, BlockQ8_0, BlockQ8_1, BlockQ8K, F16Bytes, F32Bytes, GROUP, Q8_0Bytes, SuperBlock,
     Visitor, WeightType, f16_to_f32, scale,
@@ -20,10 +20,7 @@ fn sum_lanes(lanes: [f32; LANES]) -> f32 {
 
 /// The dot products of rows of weights with activations: see [`super::multiply`].
 pub fn multiply(kind: WeightType, rows: &[u8], x: &Activations<'_>, out: &mut [f32]) {
-    let row_bytes = rows.len() / out.len().max(1);
-    for (row, out) in rows.chunks_exact(row_bytes.max(1)).zip(out) {
-        *out = dot(kind, row, x);
-    }
+    each_row(rows, out, |row| dot(kind, row, x));
 }
 
 /// The dot product of one row.

@@ -243,6 +243,20 @@ impl Tokenizer {
         }
     }
 
+    /// The text of these tokens.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if there is none for the text of a token.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String, Error> {
+        let mut decoder = Decoder::try_new(self.max_token_bytes())?;
+        let mut text = String::new();
+        for &token in tokens {
+            decoder.push(self, token, &mut text);
+        }
+        decoder.finish(&mut text);
+        Ok(text)
+    }
+
     /// The bytes of a token as they appear in text: none for control tokens. They may be a part
     /// of a character only; a [`Decoder`] joins them.
     pub fn push_bytes(&self, token: u32, out: &mut Vec<u8>) {

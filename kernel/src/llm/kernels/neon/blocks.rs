@@ -28,28 +28,26 @@ fn products(weights: Weights, x: &[i8; BLOCK]) -> int32x4_t {
 
 /// The sum of the products of each of four blocks, `weights` giving those of a block.
 #[target_feature(enable = "neon")]
-fn sums<A, B>(
+fn sums<A>(
     blocks: [&A; LANES],
-    x: [&B; LANES],
+    x: [&[i8; BLOCK]; LANES],
     weights: impl Fn(&A) -> Weights,
-    qs: impl Fn(&B) -> &[i8; BLOCK],
 ) -> int32x4_t {
-    let [a, b, c, d] = core::array::from_fn(|i| products(weights(blocks[i]), qs(x[i])));
+    let [a, b, c, d] = core::array::from_fn(|i| products(weights(blocks[i]), x[i]));
     vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d))
 }
 
 /// As [`sums`], for weights of at most 16: even all products of a block, in two sums, fit in 16
 /// bits.
 #[target_feature(enable = "neon")]
-fn small_sums<A, B>(
+fn small_sums<A>(
     blocks: [&A; LANES],
-    x: [&B; LANES],
+    x: [&[i8; BLOCK]; LANES],
     weights: impl Fn(&A) -> Weights,
-    qs: impl Fn(&B) -> &[i8; BLOCK],
 ) -> int32x4_t {
     let [a, b, c, d] = core::array::from_fn(|i| {
-        let ([low, high], x) = (weights(blocks[i]), qs(x[i]));
-        let (x_low, x_high) = (load_s8(x, 0), load_s8(x, 16));
+        let [low, high] = weights(blocks[i]);
+        let (x_low, x_high) = (load_s8(x[i], 0), load_s8(x[i], 16));
         let sums = vmull_s8(vget_low_s8(low), vget_low_s8(x_low));
         let sums = vmlal_high_s8(sums, low, x_low);
         let sums = vmlal_s8(sums, vget_low_s8(high), vget_low_s8(x_high));
@@ -179,12 +177,16 @@ fn five_bits<const AT: usize, const N: usize>(block: &[u8; N]) -> [uint8x16_t; 2
     [vorrq_u8(low, fifth(places)), vorrq_u8(high, fifth(high_places))]
 }
 
-/// `numbers` less `offset`.
+/// The numbers, as they are.
+#[target_feature(enable = "neon")]
+fn signed(numbers: [uint8x16_t; 2]) -> Weights {
+    numbers.map(|numbers| vreinterpretq_s8_u8(numbers))
+}
+
+/// The numbers less `offset`.
 #[target_feature(enable = "neon")]
 fn less(numbers: [uint8x16_t; 2], offset: i8) -> Weights {
-    let offset = vdupq_n_s8(offset);
-    let [low, high] = numbers;
-    [vsubq_s8(vreinterpretq_s8_u8(low), offset), vsubq_s8(vreinterpretq_s8_u8(high), offset)]
+    signed(numbers).map(|numbers| vsubq_s8(numbers, vdupq_n_s8(offset)))
 }
 
 /// The values at these places.
@@ -204,7 +206,8 @@ pub fn multiply_q4_0(rows: &[[u8; 18]], x: &[BlockQ8_0], out: &mut [f32]) {
         |blocks| load_f16s(blocks, 0),
         |blocks, x| {
             // The 8 that each weight has too much is taken off all products at once.
-            let sums = small_sums(blocks, x, |block| less(nibbles::<2, 18>(block), 0), |x| &x.qs);
+            let sums =
+                small_sums(blocks, x.map(|x| &x.qs), |block| signed(nibbles::<2, 18>(block)));
             vsubq_s32(sums, vshlq_n_s32::<3>(gather_s32(x.map(|x| x.sum))))
         },
     );
@@ -213,7 +216,7 @@ pub fn multiply_q4_0(rows: &[[u8; 18]], x: &[BlockQ8_0], out: &mut [f32]) {
 #[target_feature(enable = "neon")]
 pub fn multiply_q4_1(rows: &[[u8; 20]], x: &[BlockQ8_1], out: &mut [f32]) {
     multiply_with_offset(rows, x, out, |blocks, x| {
-        small_sums(blocks, x, |block| less(nibbles::<4, 20>(block), 0), |x| &x.qs)
+        small_sums(blocks, x.map(|x| &x.qs), |block| signed(nibbles::<4, 20>(block)))
     });
 }
 
@@ -224,14 +227,16 @@ pub fn multiply_q5_0(rows: &[[u8; 22]], x: &[BlockQ8_0], out: &mut [f32]) {
         x,
         out,
         |blocks| load_f16s(blocks, 0),
-        |blocks, x| small_sums(blocks, x, |block| less(five_bits::<6, 22>(block), 16), |x| &x.qs),
+        |blocks, x| {
+            small_sums(blocks, x.map(|x| &x.qs), |block| less(five_bits::<6, 22>(block), 16))
+        },
     );
 }
 
 #[target_feature(enable = "neon")]
 pub fn multiply_q5_1(rows: &[[u8; 24]], x: &[BlockQ8_1], out: &mut [f32]) {
     multiply_with_offset(rows, x, out, |blocks, x| {
-        sums(blocks, x, |block| less(five_bits::<8, 24>(block), 0), |x| &x.qs)
+        sums(blocks, x.map(|x| &x.qs), |block| signed(five_bits::<8, 24>(block)))
     });
 }
 
@@ -243,10 +248,9 @@ pub fn multiply_q8_0(rows: &[[u8; 34]], x: &[BlockQ8_0], out: &mut [f32]) {
         out,
         |blocks| load_f16s(blocks, 0),
         |blocks, x| {
-            let weights = |block: &[u8; 34]| {
-                [load_at::<2, 34>(block), load_at::<18, 34>(block)].map(|q| vreinterpretq_s8_u8(q))
-            };
-            sums(blocks, x, weights, |x| &x.qs)
+            let weights =
+                |block: &[u8; 34]| signed([load_at::<2, 34>(block), load_at::<18, 34>(block)]);
+            sums(blocks, x.map(|x| &x.qs), weights)
         },
     );
 }
@@ -259,7 +263,7 @@ pub fn multiply_iq4_nl(rows: &[[u8; 18]], x: &[BlockQ8_0], out: &mut [f32]) {
         out,
         |blocks| load_f16s(blocks, 0),
         |blocks, x| {
-            sums(blocks, x, |block| look_up(&IQ4_VALUES, nibbles::<2, 18>(block)), |x| &x.qs)
+            sums(blocks, x.map(|x| &x.qs), |block| look_up(&IQ4_VALUES, nibbles::<2, 18>(block)))
         },
     );
 }
@@ -268,7 +272,7 @@ pub fn multiply_iq4_nl(rows: &[[u8; 18]], x: &[BlockQ8_0], out: &mut [f32]) {
 pub fn multiply_mxfp4(rows: &[[u8; 17]], x: &[BlockQ8_0], out: &mut [f32]) {
     let scales = |blocks: [&[u8; 17]; LANES]| gather(blocks.map(|block| half_power(block[0])));
     multiply_scaled(rows, x, out, scales, |blocks, x| {
-        small_sums(blocks, x, |block| look_up(&FP4_VALUES, nibbles::<1, 17>(block)), |x| &x.qs)
+        small_sums(blocks, x.map(|x| &x.qs), |block| look_up(&FP4_VALUES, nibbles::<1, 17>(block)))
     });
 }
 

@@ -8,7 +8,7 @@ mod numbers;
 mod super_blocks;
 mod vectors;
 
-use super::{Activations, scalar};
+use super::{Activations, each_row, scalar};
 use crate::llm::quantize::{
     Block, BlockQ8K, F16Bytes, F32Bytes, Q8_0Bytes, SuperBlock, Visitor, WeightType,
 };
@@ -62,12 +62,7 @@ fn multiply_on_neon(kind: WeightType, rows: &[u8], x: &Activations<'_>, out: &mu
         (WeightType::Q5_1, Activations::Q8_1(x)) => {
             blocks::multiply_q5_1(rows.as_chunks().0, x, out);
         }
-        _ => {
-            let row_bytes = rows.len() / out.len().max(1);
-            for (row, out) in rows.chunks_exact(row_bytes.max(1)).zip(out) {
-                *out = dot(kind, row, x);
-            }
-        }
+        _ => each_row(rows, out, |row| dot(kind, row, x)),
     }
 }
 
