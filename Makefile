@@ -4,6 +4,7 @@
 #:   make chat     the same, as a conversation; /quit ends it
 #:   make test     every check and test, the boots in QEMU included
 #:   make build    the kernel's image and the commands for the host
+#:   make bench    measure: instructions a token, tokens a second, and more; see bench/README.md
 #:   make debug    boot with gdb attached and symbols loaded (gdb's arguments: GDB_ARGS)
 #:   make setup    install what all of these need; each also does so for itself
 #:   make clean    remove what was built
@@ -32,12 +33,13 @@
 #:   LOG REPORT   files for the serial line's bytes and for a report      none
 #:   TIMEOUT      seconds that all of it may take                         3600
 #:   ARGS         more arguments for the harness (target/debug/anchorite-qemu --help)
-#:                ARGS and GDB_ARGS are cut at each blank, quotes or not
+#:                ARGS, BENCH and GDB_ARGS are cut at each blank, quotes or not
+#:   BENCH        arguments for make bench ("instructions --shape tiny", "--help")  none
 #:   TOOLCHAIN    rustup or debian, see ci/toolchain.sh                   what there is
 
 settings := MODEL PROMPT PROMPT_FILE SYSTEM TOKENS CTX KV_CACHE CONTEXT_SHIFT KEEP TEMPERATURE \
             TOP_K TOP_P MIN_P REPEAT_PENALTY SEED MODE VERIFY CONFIG SMP MEM CPU GIC EL2 BUS LOG \
-            REPORT TIMEOUT ARGS TOOLCHAIN GDB_ARGS
+            REPORT TIMEOUT ARGS BENCH TOOLCHAIN GDB_ARGS
 # Handed on in the environment, letter by letter: make must not expand the `$` of a prompt.
 $(foreach s,$(settings),$(if $(filter-out undefined,$(origin $s)), \
     $(eval override $s := $$(value $s))$(eval export $s)))
@@ -45,7 +47,7 @@ $(foreach s,$(settings),$(if $(filter-out undefined,$(origin $s)), \
 unknown := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v)))
 $(if $(unknown),$(error there is no setting $(unknown): `make help` lists them))
 
-.PHONY: help setup build run chat debug test clean
+.PHONY: help setup build run chat bench debug test clean
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
 
@@ -58,6 +60,11 @@ build:
 
 run chat debug:
 	@ci/run.sh $@
+
+bench:
+	@ci/setup.sh bench
+	@ci/build.sh
+	@target/debug/anchorite-bench $$BENCH
 
 test:
 	@ci/setup.sh test

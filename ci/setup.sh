@@ -5,6 +5,7 @@
 #   ci/setup.sh run      and QEMU
 #   ci/setup.sh test     and what the tests look at disk images and code with
 #   ci/setup.sh debug    what `run` needs, and gdb
+#   ci/setup.sh bench    what `run` needs, and what looks at the code that was built
 #   ci/setup.sh all      all of these
 #
 # Packages are installed with apt-get, where there is one; elsewhere the script says what it would
@@ -13,7 +14,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 purpose=${1:-test}
-case $purpose in build | run | test | debug | all) ;; *)
+case $purpose in build | run | test | bench | debug | all) ;; *)
     sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
@@ -45,6 +46,11 @@ need cc 'gcc libc6-dev'
 case $purpose in test | all)
     need fsck.fat dosfstools
     need mcopy mtools
+    ;;
+esac
+case $purpose in bench | all)
+    need llvm-mca llvm
+    need llvm-objdump llvm
     ;;
 esac
 case $purpose in debug | all)
@@ -109,6 +115,10 @@ if ! has apt-get; then
     esac
     case $packages in *dosfstools* | *mtools*)
         say '    fsck.fat and mtools   Fedora, Arch, Homebrew: dosfstools mtools'
+        ;;
+    esac
+    case $packages in *llvm*)
+        say '    llvm-mca              Fedora, Arch, Homebrew: llvm'
         ;;
     esac
     case $packages in *gdb*)

@@ -60,6 +60,10 @@ pub struct Cli {
     /// What runs the guest's instructions [default: the host's cores if they can, else tcg]
     #[arg(long, value_enum, help_heading = MACHINE)]
     accel: Option<Accelerator>,
+    /// Have the guest's clock count instructions, one a nanosecond, so that its timings repeat
+    /// exactly and can be compared between hosts; one core, by TCG
+    #[arg(long, help_heading = MACHINE)]
+    icount: bool,
     /// Wait for gdb on this port; no time limits
     #[arg(long, value_name = "PORT", num_args = 0..=1, default_missing_value = "1234", help_heading = MACHINE)]
     gdb: Option<u16>,
@@ -300,12 +304,20 @@ impl Cli {
         }
         devices.extend(self.gdb.map(|port| Device::Gdb { port }));
 
-        let cores = self.smp.unwrap_or(environment.cores.clamp(1, GICV2_CORES));
+        if self.icount && self.smp.is_some_and(|cores| cores > 1) {
+            return Err("--icount is for one core: leave --smp out".into());
+        }
+        if self.icount && self.accel.is_some_and(|accel| accel != Accelerator::Tcg) {
+            return Err("--icount is for TCG alone: leave --accel out".into());
+        }
+        let default_cores = if self.icount { 1 } else { environment.cores.clamp(1, GICV2_CORES) };
+        let cores = self.smp.unwrap_or(default_cores);
         if self.gic == Some(2) && cores > GICV2_CORES {
             return Err(format!("--gic 2 serves at most {GICV2_CORES} cores: use --gic 3"));
         }
         let accelerator = match self.accel {
             Some(accelerator) => accelerator,
+            None if self.icount => Accelerator::Tcg,
             None => Accelerator::pick(host, self.cpu.as_deref(), self.el2),
         };
         let cpu = self.cpu.clone().unwrap_or_else(|| accelerator.default_cpu().into());
@@ -316,6 +328,7 @@ impl Cli {
             memory_mib: self.mem,
             gic: self.gic.or((cores > GICV2_CORES).then_some(3)),
             el2: self.el2,
+            icount: self.icount,
             kernel: self.kernel.clone(),
             boot_arguments: self.boot_arguments(mode, environment)?,
             devices,

@@ -126,6 +126,8 @@ pub struct Machine {
     pub gic: Option<u8>,
     /// Whether the guest starts at EL2.
     pub el2: bool,
+    /// Whether the guest's clock counts instructions, one a nanosecond; for one core under TCG.
+    pub icount: bool,
     /// The arm64 `Image`.
     pub kernel: PathBuf,
     /// Boot arguments, in order.
@@ -149,7 +151,15 @@ impl Machine {
             machine += ",virtualization=on";
         }
         arguments.option("-machine", machine);
-        arguments.option("-accel", self.accelerator.argument());
+        match self.icount {
+            // QEMU counts instructions in a single thread alone. `sleep=off`: while the guest waits
+            // for an interrupt its clock jumps to that, as no instruction could move it.
+            true => {
+                arguments.option("-accel", "tcg,thread=single");
+                arguments.option("-icount", "shift=0,sleep=off");
+            }
+            false => arguments.option("-accel", self.accelerator.argument()),
+        }
         arguments.option("-cpu", &self.cpu);
         arguments.option("-smp", self.cores.to_string());
         arguments.option("-m", format!("{}M", self.memory_mib));
@@ -266,6 +276,7 @@ mod tests {
             memory_mib: 64,
             gic: None,
             el2: false,
+            icount: false,
             kernel: "anchorite.img".into(),
             boot_arguments: vec![],
             devices: vec![],
@@ -293,7 +304,7 @@ mod tests {
         machine.el2 = true;
         machine.devices =
             vec![Device::Disk { file: "a.img".into(), bus: Bus::Pci }, Device::Gdb { port: 1237 }];
-        machine.extra = vec!["-icount".into(), "shift=0".into()];
+        machine.extra = vec!["-rtc".into(), "clock=vm".into()];
         machine.boot_arguments = vec![("mode".into(), "test".into())];
         let line = line(&machine);
         for part in [
@@ -304,7 +315,14 @@ mod tests {
         ] {
             assert!(line.contains(part), "{part} in {line}");
         }
-        assert!(line.ends_with("-icount shift=0"), "{line}");
+        assert!(line.ends_with("-rtc clock=vm"), "{line}");
+    }
+
+    #[test]
+    fn instructions_are_counted_in_one_thread() {
+        let line = line(&Machine { icount: true, ..machine() });
+        assert!(line.contains(" -accel tcg,thread=single -icount shift=0,sleep=off "), "{line}");
+        assert!(!line.contains("thread=multi"), "{line}");
     }
 
     #[test]

@@ -138,6 +138,28 @@ fn a_chat_connects_the_input_and_has_no_end_of_time() {
 }
 
 #[test]
+fn instructions_are_counted_on_one_core_by_tcg() {
+    let counted = plan("--icount").unwrap().machine;
+    assert!(counted.icount);
+    assert_eq!((counted.cores, counted.accelerator), (1, Accelerator::Tcg));
+    assert!(!plan("").unwrap().machine.icount);
+    assert!(plan("--icount --smp 1 --accel tcg").is_ok());
+    for (words, named) in [("--icount --smp 2", "--smp"), ("--icount --accel kvm", "--accel")] {
+        let message = plan(words).unwrap_err();
+        assert!(message.contains(named), "{words}: {message}");
+    }
+    // A host whose own cores would be taken for anything else counts all the same by TCG.
+    let host = Host { aarch64: true, kvm: true, macos: false };
+    let cli = |words: &[&str]| {
+        let image = ["anchorite-qemu", "--kernel", "Cargo.toml"].iter();
+        Cli::try_parse_from(image.chain(words)).unwrap().plan(&environment(), host).unwrap()
+    };
+    assert_eq!(cli(&[]).machine.accelerator, Accelerator::Kvm);
+    assert_eq!(cli(&["--icount"]).machine.accelerator, Accelerator::Tcg);
+    assert_ne!(cli(&["--icount"]).machine.cpu, "host");
+}
+
+#[test]
 fn limits_are_seconds_and_0_is_none() {
     let limits = plan("--boot-timeout 0.5 --idle-timeout 0 --timeout 7").unwrap().limits;
     let seconds = Duration::from_secs_f64;

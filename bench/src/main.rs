@@ -1,0 +1,143 @@
+//! `anchorite-bench`: measures what is built.
+//!
+//! Exit status: 0 all well, 1 a measurement failed, 2 wrong usage.
+
+#![forbid(unsafe_code)]
+
+mod disks;
+mod guest;
+mod instructions;
+mod model;
+mod random;
+mod rates;
+mod results;
+mod shape;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+
+use guest::House;
+use instructions::Instructions;
+use rates::Rates;
+use results::{Row, Store};
+use shape::{Cpu, ShapeName};
+
+/// Measures Anchorite in QEMU, with models of random weights that it makes itself.
+///
+/// Shows tables on standard output, keeps the results as JSON and writes the tables into
+/// bench/README.md, which says what they mean. What is not measured keeps its last result.
+#[derive(Debug, Parser)]
+#[command(name = "anchorite-bench", version)]
+struct Cli {
+    /// What to measure [default: all]
+    #[arg(value_enum)]
+    instruments: Vec<Instrument>,
+    /// The model's shape; may be repeated [default: tiny and gpt2]
+    #[arg(long, value_enum, value_name = "SHAPE")]
+    shape: Vec<ShapeName>,
+    /// The processor; may be repeated [default: all]
+    #[arg(long, value_enum, value_name = "CPU")]
+    cpu: Vec<Cpu>,
+    /// All shapes: TinyLlama takes 1.3 GB of disk and many minutes
+    #[arg(long, conflicts_with = "shape")]
+    full: bool,
+    /// How often what depends on the host's clock is measured
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
+    rounds: u32,
+    /// Where results are kept, and the README with their tables beside it
+    #[arg(long, value_name = "FOLDER", default_value = "bench/results")]
+    results: PathBuf,
+    /// cargo's folder, with what is measured
+    #[arg(long, value_name = "FOLDER", default_value = "target")]
+    target: PathBuf,
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Instrument {
+    /// Instructions for a token, the same on each host
+    Instructions,
+    /// Tokens a second on 1, 2 and 4 cores
+    Rates,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("anchorite-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What was given, or else the default.
+fn or<T: Copy>(given: &[T], default: &[T]) -> Vec<T> {
+    if given.is_empty() { default.into() } else { given.into() }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    let house = House::new(&cli.target)?;
+    let shapes = match cli.full {
+        true => ShapeName::value_variants().into(),
+        false => or(&cli.shape, &[ShapeName::Tiny, ShapeName::Gpt2]),
+    };
+    let cpus = or(&cli.cpu, Cpu::value_variants());
+    let pairs = || shapes.iter().flat_map(|&shape| cpus.iter().map(move |&cpu| (shape, cpu)));
+    let rounds = cli.rounds as usize;
+    for instrument in or(&cli.instruments, Instrument::value_variants()) {
+        match instrument {
+            Instrument::Instructions => {
+                each::<Instructions>(&cli.results, pairs(), |(shape, cpu)| {
+                    instructions::measure(&house, shape, cpu)
+                })?
+            }
+            Instrument::Rates => each::<Rates>(&cli.results, pairs(), |(shape, cpu)| {
+                rates::measure(&house, shape, cpu, rounds)
+            })?,
+        }
+    }
+    Ok(())
+}
+
+/// Measures each subject, keeps each result as soon as it is there, and shows the table.
+fn each<R: Row>(
+    folder: &Path,
+    subjects: impl Iterator<Item = (ShapeName, Cpu)>,
+    mut measure: impl FnMut((ShapeName, Cpu)) -> Result<R>,
+) -> Result<()> {
+    let mut store = Store::<R>::open(folder)?;
+    for subject in subjects {
+        store.put(measure(subject)?)?;
+    }
+    publish(folder, &store)
+}
+
+/// Shows the table, and writes it into the README.
+fn publish<R: Row>(folder: &Path, store: &Store<R>) -> Result<()> {
+    let table = store.table();
+    println!("{}\n\n{table}", R::NAME);
+    let readme = folder.with_file_name("README.md");
+    let Ok(text) = fs::read_to_string(&readme) else { return Ok(()) };
+    match results::with_table(&text, R::NAME, &table) {
+        Some(text) => {
+            fs::write(&readme, text).with_context(|| format!("cannot write {}", readme.display()))
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clap_finds_no_fault_with_the_definition() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,162 @@
+//! Results: kept as JSON, shown as tables, and written into the README.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// What one instrument gives for one shape, processor or kernel.
+pub trait Row: Serialize + DeserializeOwned {
+    /// The instrument's name, that of its file and of its place in the README.
+    const NAME: &'static str;
+    /// What tells rows apart and orders them.
+    type Key: Ord;
+
+    /// This row's key.
+    fn key(&self) -> Self::Key;
+
+    /// The table of these rows.
+    fn table(rows: &[Self]) -> String;
+}
+
+/// The rows of an instrument in their file. A row stays until it is measured again.
+pub struct Store<R> {
+    path: PathBuf,
+    rows: Vec<R>,
+}
+
+impl<R: Row> Store<R> {
+    /// What is in the file; nothing if there is none.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is none of ours.
+    pub fn open(folder: &Path) -> Result<Store<R>> {
+        let path = folder.join(R::NAME).with_extension("json");
+        let rows = match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text)
+                .with_context(|| format!("{} holds something else: remove it", path.display()))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
+        };
+        Ok(Store { path, rows })
+    }
+
+    /// Puts a row into the file, in the place of the one with its key.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn put(&mut self, row: R) -> Result<()> {
+        match self.rows.binary_search_by_key(&row.key(), Row::key) {
+            Ok(place) => self.rows[place] = row,
+            Err(place) => self.rows.insert(place, row),
+        }
+        let write = || {
+            let folder = self.path.parent().unwrap_or(Path::new("."));
+            fs::create_dir_all(folder)?;
+            fs::write(&self.path, serde_json::to_string_pretty(&self.rows)? + "\n")?;
+            anyhow::Ok(())
+        };
+        write().with_context(|| format!("cannot write {}", self.path.display()))
+    }
+
+    /// The table.
+    pub fn table(&self) -> String {
+        R::table(&self.rows)
+    }
+}
+
+/// A table in Markdown.
+pub fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
+    let mut text = format!("| {} |\n|{}\n", header.join(" | "), "---|".repeat(N));
+    for row in rows {
+        text += &format!("| {} |\n", row.join(" | "));
+    }
+    text
+}
+
+/// The text with the instrument's table in its place, between two marks; `None` if it has no such
+/// place.
+pub fn with_table(text: &str, name: &str, table: &str) -> Option<String> {
+    let (start, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->\n"));
+    let (before, rest) = text.split_once(&start)?;
+    let (_, after) = rest.split_once(&end)?;
+    Some(format!("{before}{start}{table}{end}{after}"))
+}
+
+/// Three digits of a number, or more where there are more before the point.
+pub fn digits(x: f64) -> String {
+    let places = match x.abs() {
+        100.0.. => 0,
+        10.0.. => 1,
+        _ => 2,
+    };
+    format!("{x:.places$}")
+}
+
+/// The middle of some numbers, or the mean of the two in the middle; 0 of none.
+pub fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    match numbers.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => numbers[n / 2],
+        n => (numbers[n / 2 - 1] + numbers[n / 2]) / 2.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Number(u32, u32);
+
+    impl Row for Number {
+        const NAME: &'static str = "numbers";
+        type Key = u32;
+
+        fn key(&self) -> u32 {
+            self.0
+        }
+
+        fn table(rows: &[Number]) -> String {
+            rows.iter().map(|row| format!("{}:{} ", row.0, row.1)).collect()
+        }
+    }
+
+    #[test]
+    fn rows_are_kept_until_they_are_measured_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&folder.path().join("new")).unwrap();
+        for (key, value) in [(5, 1), (3, 2), (5, 7)] {
+            store.put(Number(key, value)).unwrap();
+        }
+        let again: Store<Number> = Store::open(&folder.path().join("new")).unwrap();
+        assert_eq!(again.table(), "3:2 5:7 ");
+
+        fs::write(folder.path().join("numbers.json"), "{}").unwrap();
+        let error = Store::<Number>::open(folder.path()).err().unwrap();
+        assert!(error.to_string().contains("numbers.json holds something else"), "{error}");
+    }
+
+    #[test]
+    fn tables_take_their_place() {
+        let text = "a\n<!-- x -->\nold\n<!-- /x -->\nb\n";
+        let new = with_table(text, "x", &table(["h", "i"], &[["1".into(), "2".into()]])).unwrap();
+        assert_eq!(new, "a\n<!-- x -->\n| h | i |\n|---|---|\n| 1 | 2 |\n<!-- /x -->\nb\n");
+        assert_eq!(with_table(text, "y", ""), None);
+    }
+
+    #[test]
+    fn numbers_have_three_digits() {
+        for (x, text) in [(1234.5, "1234"), (98.76, "98.8"), (1.0, "1.00"), (0.126, "0.13")] {
+            assert_eq!(digits(x), text);
+        }
+        assert_eq!((median(vec![3.0, 9.0, 1.0]), median(vec![2.0, 4.0])), (3.0, 3.0));
+    }
+}

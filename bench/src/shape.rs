@@ -1,0 +1,128 @@
+//! The shapes that are measured, and the processors.
+
+#![forbid(unsafe_code)]
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// A shape by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
+pub enum ShapeName {
+    /// A llama of 10 million parameters.
+    Tiny,
+    /// GPT-2 with 124 million parameters and an output of its own.
+    Gpt2,
+    /// TinyLlama with 1.1 billion parameters.
+    TinyLlama,
+}
+
+/// How wide and deep a model is.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// `general.architecture`: "llama" or "gpt2".
+    pub architecture: &'static str,
+    /// Layers.
+    pub n_layer: u64,
+    /// Width of the embedding; 256 divides it, as Q6_K asks for.
+    pub n_embd: u64,
+    /// Attention heads.
+    pub n_head: u64,
+    /// Key and value heads.
+    pub n_head_kv: u64,
+    /// Width of the feed-forward network.
+    pub n_ff: u64,
+    /// Tokens in the vocabulary.
+    pub n_vocab: u64,
+    /// Positions of the context that the model claims to be trained with.
+    pub n_ctx: u64,
+}
+
+impl ShapeName {
+    /// The name in commands, tables and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            ShapeName::Tiny => "tiny",
+            ShapeName::Gpt2 => "gpt2",
+            ShapeName::TinyLlama => "tinyllama",
+        }
+    }
+
+    /// The name for people.
+    pub fn title(self) -> &'static str {
+        match self {
+            ShapeName::Tiny => "tiny",
+            ShapeName::Gpt2 => "GPT-2-124M",
+            ShapeName::TinyLlama => "TinyLlama-1.1B",
+        }
+    }
+
+    /// What it looks like.
+    pub fn shape(self) -> Shape {
+        let tiny = Shape {
+            architecture: "llama",
+            n_layer: 6,
+            n_embd: 256,
+            n_head: 8,
+            n_head_kv: 4,
+            n_ff: 1024,
+            n_vocab: 8192,
+            n_ctx: 256,
+        };
+        match self {
+            ShapeName::Tiny => tiny,
+            ShapeName::Gpt2 => Shape {
+                architecture: "gpt2",
+                n_layer: 12,
+                n_embd: 768,
+                n_head: 12,
+                n_head_kv: 12,
+                n_ff: 3072,
+                n_vocab: 50257,
+                n_ctx: 1024,
+            },
+            ShapeName::TinyLlama => Shape {
+                n_layer: 22,
+                n_embd: 2048,
+                n_head: 32,
+                n_ff: 5632,
+                n_vocab: 32000,
+                n_ctx: 2048,
+                ..tiny
+            },
+        }
+    }
+}
+
+/// A processor, each the poorest one with some of the instructions that kernels are written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cpu {
+    /// Advanced SIMD of Armv8.0: the Raspberry Pi 4.
+    CortexA72,
+    /// With dot products: Apple M1, Cortex-A76.
+    NeoverseN1,
+    /// All that QEMU knows but SVE: with products of matrices (`i8mm`).
+    Max,
+}
+
+impl Cpu {
+    /// As QEMU's `-cpu` takes it.
+    pub fn qemu(self) -> &'static str {
+        match self {
+            Cpu::CortexA72 => "cortex-a72",
+            Cpu::NeoverseN1 => "neoverse-n1",
+            // The architected cipher for signing pointers takes TCG longer than the rest.
+            Cpu::Max => "max,sve=off,pauth-impdef=on",
+        }
+    }
+
+    /// The name in commands and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cpu::Max => "max",
+            other => other.qemu(),
+        }
+    }
+}
