@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cycles;
 mod disks;
 mod guest;
 mod instructions;
@@ -63,6 +64,8 @@ enum Instrument {
     Instructions,
     /// Tokens a second on 1, 2 and 4 cores
     Rates,
+    /// Cycles of real cores in the kernels' inner loops, as LLVM models them
+    Cycles,
 }
 
 fn main() -> ExitCode {
@@ -99,6 +102,14 @@ fn run(cli: &Cli) -> Result<()> {
             Instrument::Rates => each::<Rates>(&cli.results, pairs(), |(shape, cpu)| {
                 rates::measure(&house, shape, cpu, rounds)
             })?,
+            Instrument::Cycles => {
+                // Kernels that are no more are to go.
+                let mut store = Store::empty(&cli.results);
+                for kernel in cycles::measure(&house.elf())? {
+                    store.put(kernel)?;
+                }
+                publish(&cli.results, &store)?;
+            }
         }
     }
     Ok(())

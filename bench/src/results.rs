@@ -30,12 +30,17 @@ pub struct Store<R> {
 }
 
 impl<R: Row> Store<R> {
+    /// Nothing yet, and nothing of what is in the file.
+    pub fn empty(folder: &Path) -> Store<R> {
+        Store { path: folder.join(R::NAME).with_extension("json"), rows: Vec::new() }
+    }
+
     /// What is in the file; nothing if there is none.
     ///
     /// # Errors
     /// The file cannot be read, or is none of ours.
     pub fn open(folder: &Path) -> Result<Store<R>> {
-        let path = folder.join(R::NAME).with_extension("json");
+        let Store { path, .. } = Store::<R>::empty(folder);
         let rows = match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text)
                 .with_context(|| format!("{} holds something else: remove it", path.display()))?,

@@ -1,0 +1,307 @@
+//! Instrument 3: cycles of real cores, as LLVM models them, for the inner loops of the kernels as
+//! they are in the image that is built.
+//!
+//! `llvm-objdump` takes the ELF file apart, [`loops`] finds the innermost loops that multiply bytes,
+//! `llvm-symbolizer` says which kernel each was inlined from, and `llvm-mca` how many cycles an
+//! iteration takes if the caches hold all of it. Beside that stands how many cycles the memory
+//! needs for as many weights: where the first is less, a faster kernel would only wait.
+
+#![forbid(unsafe_code)]
+
+mod disassembly;
+mod loops;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use kernel::llm::gguf::TensorType;
+use serde::{Deserialize, Serialize};
+
+use crate::results::{Row, digits, table};
+use disassembly::Instruction;
+
+/// Extensions beyond Armv8.0 that kernels use.
+const EXTENSIONS: &str = "--mattr=+dotprod,+i8mm";
+/// Iterations that are simulated: so many that the first ones count for nothing.
+const ITERATIONS: u64 = 200;
+
+/// A processor with its memory.
+struct Machine {
+    /// As LLVM calls it.
+    core: &'static str,
+    /// Cores that share the memory.
+    cores: f64,
+    /// Their clock in GHz.
+    ghz: f64,
+    /// What the memory delivers, in 10^9 bytes a second.
+    gb_per_s: f64,
+    /// Whether it has dot products.
+    dotprod: bool,
+}
+
+/// Where the figures come from, the README says.
+const MACHINES: [Machine; 3] = [
+    Machine { core: "cortex-a72", cores: 4.0, ghz: 1.5, gb_per_s: 5.5, dotprod: false },
+    Machine { core: "apple-m1", cores: 4.0, ghz: 3.2, gb_per_s: 68.0, dotprod: true },
+    Machine { core: "neoverse-n1", cores: 64.0, ghz: 2.5, gb_per_s: 204.8, dotprod: true },
+];
+
+/// The instructions that a kernel multiplies with, the poorest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Extension {
+    /// Those of every Armv8.0 core.
+    Neon,
+    /// `sdot`.
+    Dotprod,
+    /// `smmla`.
+    I8mm,
+}
+
+/// The inner loop of a kernel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Kernel {
+    /// The function that it was inlined from.
+    name: String,
+    /// What it multiplies with.
+    extension: Extension,
+    /// Products of a weight with a number of one token, an iteration.
+    products: u64,
+    /// Instructions in an iteration.
+    instructions: usize,
+    /// Bytes that hold 32 of the weights; none if the name does not tell their type.
+    bytes: Option<f64>,
+    /// Cycles for 32 products on each of [`MACHINES`], in their order; none where the processor
+    /// lacks the instructions.
+    cycles: [Option<f64>; MACHINES.len()],
+}
+
+/// Measures all kernels of the ELF file.
+///
+/// # Errors
+/// LLVM's tools are missing or refuse the code, or no kernel is found.
+pub fn measure(elf: &Path) -> Result<Vec<Kernel>> {
+    let mut objdump = Command::new("llvm-objdump");
+    objdump.args(["--disassemble", "--no-show-raw-insn", EXTENSIONS]).arg(elf);
+    let listing = output(&mut objdump, "")?;
+    let loops: Vec<_> = disassembly::parse(&listing).iter().flat_map(loops::innermost).collect();
+    let names = names(elf, &loops)?;
+    let mut kernels: Vec<Kernel> = vec![];
+    eprintln!("cycles: simulating {} loops", loops.len());
+    for (body, name) in loops.iter().zip(names) {
+        let kernel = model(body, name)?;
+        // Of the loops that are alike one is enough, as of those for what is left over.
+        match kernels.iter_mut().find(|known| known.key() == kernel.key()) {
+            Some(known) if known.instructions > kernel.instructions => *known = kernel,
+            Some(_) => {}
+            None => kernels.push(kernel),
+        }
+    }
+    ensure!(!kernels.is_empty(), "{} holds no loop that multiplies bytes", elf.display());
+    Ok(kernels)
+}
+
+/// The kernel that each loop belongs to.
+fn names(elf: &Path, loops: &[loops::Loop]) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Place {
+        symbol: Vec<Frame>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Frame {
+        function_name: String,
+    }
+
+    let mut symbolizer = Command::new("llvm-symbolizer");
+    symbolizer.args(["--inlining", "--output-style=JSON", "--obj"]).arg(elf);
+    let mut addresses = String::new();
+    for body in loops {
+        let product = body.iter().find(|instruction| instruction.products() > 0);
+        let address = product.context("a loop without products")?.address;
+        addresses += &format!("{address:#x}\n");
+    }
+    let text = output(&mut symbolizer, &addresses)?;
+    let places: Result<Vec<Place>, _> = text.lines().map(serde_json::from_str).collect();
+    let places = places.context("reading what llvm-symbolizer said")?;
+    ensure!(places.len() == loops.len(), "llvm-symbolizer found {} places", places.len());
+    let name_of = |place: &Place| {
+        let frames = || place.symbol.iter().rev().map(|frame| base_name(&frame.function_name));
+        // The outermost function that is about one type of weights; or else the outermost.
+        let name = frames().find(|name| weight_type(name).is_some()).or(frames().next());
+        name.unwrap_or("?").to_owned()
+    };
+    Ok(places.iter().map(name_of).collect())
+}
+
+/// `tile` of `a::b::tile<[u8; 17], c::D>`, or of `a::b::tile::h0123456789abcdef`.
+fn base_name(function: &str) -> &str {
+    let path = function.split('<').next().unwrap_or_default();
+    let mut parts = path.rsplit("::");
+    let last = parts.next().unwrap_or_default();
+    let is_hash = last.len() == 17 && last[1..].bytes().all(|c| c.is_ascii_hexdigit());
+    if is_hash { parts.next().unwrap_or(last) } else { last }
+}
+
+/// The type of weights that a function is named for.
+fn weight_type(name: &str) -> Option<TensorType> {
+    let named = TensorType::ALL.iter().filter(|kind| {
+        let words = format!("_{name}_");
+        words.contains(&format!("_{}_", kind.name.to_ascii_lowercase()))
+    });
+    // `IQ4_NL` and no shorter name within it.
+    named.max_by_key(|kind| kind.name.len()).copied()
+}
+
+/// What LLVM's models say about a loop.
+fn model(body: &[Instruction], name: String) -> Result<Kernel> {
+    let has = |word| body.iter().any(|instruction| instruction.mnemonic.ends_with(word));
+    let extension = match (has("mmla"), has("dot")) {
+        (true, _) => Extension::I8mm,
+        (false, true) => Extension::Dotprod,
+        (false, false) => Extension::Neon,
+    };
+    let products = loops::products(body);
+    let code: String = body.iter().map(|instruction| instruction.assembly() + "\n").collect();
+    let mut cycles = [None; MACHINES.len()];
+    for (machine, cycles) in MACHINES.iter().zip(&mut cycles) {
+        if machine.dotprod || extension == Extension::Neon {
+            let each =
+                simulate(machine.core, &code).with_context(|| format!("the loop of {name}"))?;
+            *cycles = Some(each * 32.0 / products as f64);
+        }
+    }
+    let bytes =
+        weight_type(&name).map(|kind| 32.0 * kind.block_bytes as f64 / kind.block_weights as f64);
+    Ok(Kernel { name, extension, products, instructions: body.len(), bytes, cycles })
+}
+
+/// Cycles of one iteration.
+fn simulate(core: &str, code: &str) -> Result<f64> {
+    let mut mca = Command::new("llvm-mca");
+    mca.args(["-march=aarch64", EXTENSIONS, "-instruction-info=0", "-resource-pressure=0"]);
+    mca.arg(format!("-mcpu={core}")).arg(format!("-iterations={ITERATIONS}"));
+    let text = output(&mut mca, code)?;
+    let total = text.lines().find_map(|line| line.strip_prefix("Total Cycles:"));
+    let total: f64 =
+        total.and_then(|n| n.trim().parse().ok()).context("llvm-mca gave no cycles")?;
+    Ok(total / ITERATIONS as f64)
+}
+
+/// What a command of LLVM's makes of its input.
+fn output(command: &mut Command, input: &str) -> Result<String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot start {program}; install it: ci/setup.sh bench"))?;
+    let mut stdin = child.stdin.take().context("no way to the program")?;
+    let output = std::thread::scope(|scope| {
+        // The program may write before it has read all.
+        scope.spawn(move || stdin.write_all(input.as_bytes()));
+        child.wait_with_output()
+    })?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), anyhow!("{program}: {}", errors.trim()));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+impl Row for Kernel {
+    const NAME: &'static str = "cycles";
+    type Key = (String, Extension, u64);
+
+    fn key(&self) -> Self::Key {
+        (self.name.clone(), self.extension, self.products)
+    }
+
+    fn table(rows: &[Self]) -> String {
+        let header = [
+            "kernel",
+            "with",
+            "products",
+            "instructions",
+            "A72",
+            "memory",
+            "M1",
+            "memory",
+            "N1",
+            "memory",
+        ];
+        let of = |row: &Kernel, i: usize| {
+            let Machine { cores, ghz, gb_per_s, .. } = MACHINES[i];
+            let memory = row.bytes.map(|bytes| bytes * ghz * cores / gb_per_s);
+            let cycles = match (row.cycles[i], memory) {
+                (Some(cycles), Some(memory)) if cycles <= memory => {
+                    format!("**{}**", digits(cycles))
+                }
+                (Some(cycles), _) => digits(cycles),
+                (None, _) => "–".into(),
+            };
+            [cycles, memory.map_or("–".into(), digits)]
+        };
+        let lines = rows.iter().map(|row| {
+            let [a72, a72_memory] = of(row, 0);
+            let [m1, m1_memory] = of(row, 1);
+            let [n1, n1_memory] = of(row, 2);
+            [
+                format!("`{}`", row.name),
+                format!("{:?}", row.extension).to_lowercase(),
+                row.products.to_string(),
+                row.instructions.to_string(),
+                a72,
+                a72_memory,
+                m1,
+                m1_memory,
+                n1,
+                n1_memory,
+            ]
+        });
+        table(header, &lines.collect::<Vec<_>>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_the_type_of_weights() {
+        let hashed = "kernel::llm::kernels::neon::multiply_q4_0::h21291bd0e0835e8e";
+        assert_eq!(base_name(hashed), "multiply_q4_0");
+        assert_eq!(base_name("tile<[u8; 17], a::B<u8>>"), "tile");
+        let kind = |name| weight_type(name).map(|kind| kind.name);
+        assert_eq!(kind("multiply_q4_0"), Some("Q4_0"));
+        assert_eq!(kind("iq4_nl_by_rows"), Some("IQ4_NL"));
+        assert_eq!(kind("tile"), None);
+        assert_eq!(kind("sq4_0"), None);
+    }
+
+    #[test]
+    fn the_memory_is_the_limit_where_cycles_are_fewer() {
+        let kernel = |cycles| Kernel {
+            name: "multiply_q4_0".into(),
+            extension: Extension::Neon,
+            products: 128,
+            instructions: 64,
+            bytes: Some(18.0),
+            cycles,
+        };
+        // 18 bytes take the Pi's memory 3.3 ns, in which four cores have 19.6 cycles.
+        let table = Kernel::table(&[kernel([Some(20.0), Some(3.0), None])]);
+        let line =
+            "| `multiply_q4_0` | neon | 128 | 64 | 20.0 | 19.6 | **3.00** | 3.39 | – | 14.1 |";
+        assert!(table.ends_with(&format!("{line}\n")), "{table}");
+    }
+
+    #[test]
+    fn a_tool_that_is_missing_is_named_with_what_to_do() {
+        let error = output(&mut Command::new("llvm-nonsense"), "").unwrap_err().to_string();
+        assert!(error.contains("llvm-nonsense") && error.contains("ci/setup.sh"), "{error}");
+        let error =
+            output(Command::new("sh").args(["-c", "echo odd >&2; exit 1"]), "").unwrap_err();
+        assert!(error.to_string().contains("sh: odd"), "{error}");
+    }
+}
