@@ -1,117 +1,78 @@
 //! The steps between the matrices: norms, activation functions, rotations. Each works in place
-//! and rounds where ggml does (`ops.cpp`, `vec.h`).
+//! and rounds where ggml does (`ops.cpp`, `vec.h`); exponentials are our own.
 
 #![forbid(unsafe_code)]
 
-use crate::llm::quantize::{F32Bytes, round_to_f16};
+use super::active::Vector;
+use super::steps;
+use crate::llm::quantize::F32Bytes;
 
-/// Adds `x` to `out`.
+/// Adds `x`, of the same length, to `out`.
 pub fn add(out: &mut [f32], x: &[f32]) {
-    for (out, x) in out.iter_mut().zip(x) {
-        *out += x;
-    }
+    steps::add::<Vector>(out, x);
 }
 
-/// Adds numbers of the file to `out`.
+/// Adds numbers of the file, as many, to `out`.
 pub fn add_bias(out: &mut [f32], bias: &[F32Bytes]) {
-    for (out, &bias) in out.iter_mut().zip(bias) {
-        *out += f32::from_le_bytes(bias);
-    }
+    steps::add::<Vector>(out, bias);
 }
 
 /// Multiplies `x` with a number.
 pub fn scale(x: &mut [f32], factor: f32) {
-    for x in x {
-        *x *= factor;
-    }
+    steps::scale::<Vector>(x, factor);
 }
 
 /// RMSNorm: `x` over the root of its mean square, times `weights`.
 pub fn rms_norm(x: &mut [f32], weights: &[F32Bytes], epsilon: f32) {
-    // ggml squares in f32 and adds in f64.
-    let sum: f64 = x.iter().map(|x| f64::from(x * x)).sum();
-    let mean = (sum / x.len() as f64) as f32;
-    let factor = 1.0 / libm::sqrtf(mean + epsilon);
-    for (x, &weight) in x.iter_mut().zip(weights) {
-        *x = *x * factor * f32::from_le_bytes(weight);
-    }
+    steps::rms_norm::<Vector>(x, weights, epsilon);
 }
 
 /// LayerNorm: `x` less its mean, over its standard deviation, times `weights`, plus `bias`.
 pub fn layer_norm(x: &mut [f32], weights: &[F32Bytes], bias: &[F32Bytes], epsilon: f32) {
-    let sum: f64 = x.iter().map(|&x| f64::from(x)).sum();
-    let mean = sum as f32 / x.len() as f32;
-    let mut squares = 0.0_f64;
-    for x in x.iter_mut() {
-        *x -= mean;
-        squares += f64::from(*x * *x);
-    }
-    let factor = 1.0 / libm::sqrtf((squares / x.len() as f64) as f32 + epsilon);
-    for (x, (&weight, &bias)) in x.iter_mut().zip(weights.iter().zip(bias)) {
-        *x = *x * factor * f32::from_le_bytes(weight) + f32::from_le_bytes(bias);
-    }
+    steps::layer_norm::<Vector>(x, weights, bias, epsilon);
 }
 
 /// Turns scores into probabilities that add up to 1.
 pub fn softmax(scores: &mut [f32]) {
-    let largest = scores.iter().fold(f32::NEG_INFINITY, |largest, &x| largest.max(x));
-    let mut sum = 0.0_f64;
-    for score in scores.iter_mut() {
-        *score = libm::expf(*score - largest);
-        sum += f64::from(*score);
-    }
-    let factor = (1.0 / sum) as f32;
-    for score in scores {
-        *score *= factor;
-    }
+    steps::softmax::<Vector>(scores);
 }
 
 /// Bends numbers softly so that none is beyond `cap` (Gemma 2's report, section 2).
 pub fn soft_cap(x: &mut [f32], cap: f32) {
-    let inverse = 1.0 / cap;
-    for x in x {
-        *x = libm::tanhf(*x * inverse) * cap;
-    }
+    steps::soft_cap::<Vector>(x, cap);
 }
 
-/// SiLU, `x` times its logistic function.
-pub fn silu(x: f32) -> f32 {
-    x / (1.0 + libm::expf(-x))
+/// SiLU of each number: times its logistic function.
+pub fn silu(x: &mut [f32]) {
+    steps::silu::<Vector>(x);
 }
 
-/// GELU in its tanh form (Hendrycks and Gimpel 2016). ggml looks it up in a table of F16 numbers,
-/// so argument and result are rounded to F16; for all F16 numbers this is that table.
-pub fn gelu(x: f32) -> f32 {
-    if x <= -10.0 {
-        return 0.0;
-    }
-    if x >= 10.0 {
-        return x;
-    }
-    const ROOT_OF_2_OVER_PI: f32 = 0.797_884_6;
-    let x = round_to_f16(x);
-    // C compilers fuse this; one F16 number in 65,536 shows it.
-    let inner = ROOT_OF_2_OVER_PI * x * libm::fmaf(0.044_715 * x, x, 1.0);
-    round_to_f16(0.5 * x * (1.0 + libm::tanhf(inner)))
+/// SiLU of each number of `gate`, times the one of `up` (Shazeer 2020).
+pub fn swiglu(gate: &mut [f32], up: &[f32]) {
+    steps::swiglu::<Vector>(gate, up);
 }
 
-/// Rotates the first pairs of a head by `angles`, a cosine and a sine for each; a pair is two
-/// neighbours.
+/// GELU of each number in its tanh form (Hendrycks and Gimpel 2016). ggml looks it up in a table of
+/// F16 numbers, so argument and result are rounded to F16; for all F16 numbers this is that table.
+pub fn gelu(x: &mut [f32]) {
+    steps::gelu::<Vector>(x);
+}
+
+/// GELU of each number of `gate`, as [`gelu`], times the one of `up`.
+pub fn geglu(gate: &mut [f32], up: &[f32]) {
+    steps::geglu::<Vector>(gate, up);
+}
+
+/// Rotates the first pairs of a head by `angles`, the cosine of each and then the sine of each; a
+/// pair is two neighbours.
 pub fn rotate_neighbours(head: &mut [f32], angles: &[f32]) {
-    let pairs = head.as_chunks_mut::<2>().0.iter_mut();
-    for ([a, b], [cos, sin]) in pairs.zip(angles.as_chunks::<2>().0) {
-        (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
-    }
+    steps::rotate_neighbours::<Vector>(head, angles);
 }
 
-/// Rotates the first numbers of a head, as many as there are `angles`; a pair is one number of
-/// their first half and its counterpart in the second (GPT-NeoX's order).
+/// As [`rotate_neighbours`]; a pair is one number of the first half of those rotated and its
+/// counterpart in the second (GPT-NeoX's order).
 pub fn rotate_halves(head: &mut [f32], angles: &[f32]) {
-    let half = angles.len() / 2;
-    let (first, second) = head.split_at_mut(half);
-    for ((a, b), [cos, sin]) in first.iter_mut().zip(second).zip(angles.as_chunks::<2>().0) {
-        (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
-    }
+    steps::rotate_halves::<Vector>(head, angles);
 }
 
 /// Multiplies each `width` numbers, a power of two, with Hadamard's matrix of that width, scaled so
@@ -135,6 +96,7 @@ pub fn hadamard(x: &mut [f32], width: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llm::quantize::{f16_to_f32, round_to_f16};
     use alloc::vec::Vec;
 
     fn bytes(numbers: &[f32]) -> Vec<F32Bytes> {
@@ -165,12 +127,60 @@ mod tests {
 
     #[test]
     fn activation_functions_have_the_published_values() {
-        assert_near(&[silu(0.0), silu(1.0), silu(-2.0)], &[0.0, 0.731_058_6, -0.238_405_84]);
-        for (x, expected) in [(0.0, 0.0), (1.0, 0.841_192), (-1.0, -0.158_808), (3.0, 2.996_363)] {
+        let mut x = [0.0, 1.0, -2.0, f32::INFINITY, -1e30];
+        let mut gated = x;
+        silu(&mut x);
+        assert_eq!(x[3..], [f32::INFINITY, -0.0]);
+        assert_near(&x[..3], &[0.0, 0.731_058_6, -0.238_405_84]);
+        swiglu(&mut gated, &[3.0, -2.0, 0.5, 1.0, 1.0]);
+        assert_eq!(gated, [0.0, -2.0 * x[1], 0.5 * x[2], x[3], x[4]]);
+
+        let mut x = [0.0, 1.0, -1.0, 3.0, -10.5, 12.34];
+        let mut gated = x;
+        gelu(&mut x);
+        assert_eq!(x[4..], [0.0, 12.34]);
+        for (x, expected) in x.iter().zip([0.0, 0.841_192, -0.158_808, 2.996_363]) {
             // Within the last digit of an F16 number.
-            assert!((gelu(x) - expected).abs() <= 1e-3 * x.abs(), "{x}: {}", gelu(x));
+            assert!((x - expected).abs() <= 1e-3 * expected.abs(), "{x}, expected {expected}");
         }
-        assert_eq!([gelu(-10.5), gelu(12.34)], [0.0, 12.34]);
+        geglu(&mut gated, &[3.0, -2.0, 0.5, 1.0, 7.0, 2.0]);
+        assert_eq!(gated, [0.0, -2.0 * x[1], 0.5 * x[2], x[3], 0.0, 24.68]);
+    }
+
+    #[test]
+    fn gelu_is_the_table_of_ggml() {
+        let bits: Vec<u16> = (0..=u16::MAX).filter(|&bits| !f16_to_f32(bits).is_nan()).collect();
+        let mut x: Vec<f32> = bits.iter().map(|&bits| f16_to_f32(bits)).collect();
+        gelu(&mut x);
+        for (&bits, actual) in bits.iter().zip(x) {
+            // The formula by which ggml makes it.
+            let x = f16_to_f32(bits);
+            let inner = 0.797_884_6 * x * libm::fmaf(0.044_715 * x, x, 1.0);
+            let entry = round_to_f16(0.5 * x * (1.0 + libm::tanhf(inner)));
+            let expected = match x {
+                x if x <= -10.0 => 0.0,
+                x if x >= 10.0 => x,
+                _ => entry,
+            };
+            assert_eq!(actual.to_bits(), expected.to_bits(), "of {x}");
+        }
+    }
+
+    #[test]
+    fn probabilities_are_the_exponentials_over_their_sum() {
+        for n in [1, 2, 3, 4, 5, 101] {
+            let scores: Vec<f32> = (0..n).map(|i| (i * 37 % 101) as f32 * 0.25 - 20.0).collect();
+            let sum: f64 = scores.iter().map(|&x| f64::from(x).exp()).sum();
+            let mut probabilities = scores.clone();
+            softmax(&mut probabilities);
+            for (p, x) in probabilities.into_iter().zip(scores) {
+                let exact = f64::from(x).exp() / sum;
+                assert!((f64::from(p) - exact).abs() <= 4e-7 * exact, "{p}, expected {exact}");
+            }
+        }
+        let mut far = [-1e30, 300.0, f32::NEG_INFINITY, 300.0, 0.0];
+        softmax(&mut far);
+        assert_eq!(far, [0.0, 0.5, 0.0, 0.5, 0.0]);
     }
 
     #[test]
@@ -182,14 +192,34 @@ mod tests {
 
     #[test]
     fn both_orders_rotate_the_same_pairs() {
-        // By a quarter turn, and by none.
-        let angles = [0.0, 1.0, 1.0, 0.0];
-        let mut head = [1.0, 2.0, 3.0, 4.0, 5.0];
-        rotate_neighbours(&mut head, &angles);
-        assert_eq!(head, [-2.0, 1.0, 3.0, 4.0, 5.0]);
-        let mut head = [1.0, 3.0, 2.0, 4.0, 5.0];
-        rotate_halves(&mut head, &angles);
-        assert_eq!(head, [-2.0, 3.0, 1.0, 4.0, 5.0]);
+        // 0, 7, 11 pairs: by a quarter turn, by none, and by what has the sine 3/5, in turn.
+        for pairs in [0, 7, 11] {
+            let turns = [(0.0, 1.0), (1.0, 0.0), (0.8, 0.6)];
+            let turns: Vec<(f32, f32)> = (0..pairs).map(|i| turns[i % 3]).collect();
+            let angles: Vec<f32> =
+                turns.iter().map(|turn| turn.0).chain(turns.iter().map(|turn| turn.1)).collect();
+            let a = |i: usize| (i * i % 13) as f32 - 4.0;
+            let b = |i: usize| 7.0 - i as f32;
+            let rotated = |i: usize| {
+                let (cos, sin) = turns[i];
+                (a(i) * cos - b(i) * sin, a(i) * sin + b(i) * cos)
+            };
+            // What is behind them stays.
+            let neighbours = |pair: &dyn Fn(usize) -> (f32, f32)| -> Vec<f32> {
+                (0..pairs).map(pair).flat_map(|(a, b)| [a, b]).chain([5.0]).collect()
+            };
+            let halves = |pair: &dyn Fn(usize) -> (f32, f32)| -> Vec<f32> {
+                let all: Vec<_> = (0..pairs).map(pair).collect();
+                let (first, second) = (all.iter().map(|p| p.0), all.iter().map(|p| p.1));
+                first.chain(second).chain([5.0]).collect()
+            };
+            let mut head = neighbours(&|i| (a(i), b(i)));
+            rotate_neighbours(&mut head, &angles);
+            assert_eq!(head, neighbours(&rotated));
+            let mut head = halves(&|i| (a(i), b(i)));
+            rotate_halves(&mut head, &angles);
+            assert_eq!(head, halves(&rotated));
+        }
     }
 
     #[test]

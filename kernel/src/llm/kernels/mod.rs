@@ -4,13 +4,18 @@
 //! the vector unit at hand. All give the same bits, so that a model's text does not depend on the
 //! machine: integer sums are exact, and the order of floating-point sums is fixed.
 //!
+//! The element-wise steps are written once, over [`lanes`].
+//!
 //! The numbers follow ggml's CPU backend (`ops.cpp`, `vec.h`, `ggml-quants.c`).
 
 mod elementwise;
+mod functions;
+mod lanes;
 #[cfg(all(feature = "simd", target_arch = "aarch64", target_feature = "neon"))]
 mod neon;
 mod scalar;
 pub mod self_test;
+mod steps;
 
 #[cfg(all(feature = "simd", target_arch = "aarch64", target_feature = "neon"))]
 use neon as active;

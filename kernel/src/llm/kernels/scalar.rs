@@ -4,6 +4,8 @@
 //! neighbours at once; the lanes are added in a fixed order at the end. Products and sums are
 //! rounded separately: fused operations would give other bits.
 
+pub use super::lanes::Portable as Vector;
+
 use super::{Activations, LANES, each_row, scale_sums};
 use crate::llm::quantize::{
     BLOCK, Block, BlockQ8_0, BlockQ8_1, BlockQ8K, F16Bytes, F32Bytes, GROUP, Q8_0Bytes, SuperBlock,

@@ -8,11 +8,11 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{Activations, active, multiply, scalar};
+use super::{Activations, active, multiply, scalar, steps};
 use crate::llm::quantize::{
-    ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, SUPER_BLOCK, WeightType, dequantize_row,
-    f32_to_bf16, f32_to_f16, quantize_q8_0, quantize_q8_1, quantize_q8_k, round_to_bf16,
-    round_to_f16,
+    ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, F32Bytes, SUPER_BLOCK, WeightType,
+    dequantize_row, f32_to_bf16, f32_to_f16, quantize_q8_0, quantize_q8_1, quantize_q8_k,
+    round_to_bf16, round_to_f16,
 };
 use crate::llm::sampling::SplitMix64;
 
@@ -28,7 +28,8 @@ pub fn checks() -> impl Iterator<Item = (String, Outcome)> {
         let name = add.kind.tensor_type().name.to_lowercase();
         (format!("kernel add scaled {name}"), check_add_scaled(add))
     });
-    of_types.chain(of_caches)
+    let of_steps = STEPS.iter().map(|step| (format!("kernel {}", step.name), check_step(step)));
+    of_types.chain(of_caches).chain(of_steps)
 }
 
 /// Numbers of blocks in the rows that are checked.
@@ -286,6 +287,81 @@ fn check_add_scaled(add: &AddScaled) -> Outcome {
     Ok(summary(largest))
 }
 
+/// A step between the matrices, as it is in use and in portable lanes. It changes the first numbers
+/// with the help of the others, which are as many.
+struct Step {
+    name: &'static str,
+    active: fn(&mut [f32], &[f32]),
+    portable: fn(&mut [f32], &[f32]),
+}
+
+/// A [`Step`]: its function in [`steps`], and what that takes of the numbers.
+macro_rules! step {
+    ($name:literal, $function:ident, |$x:ident, $others:ident| $($argument:expr),*) => {
+        Step {
+            name: $name,
+            active: |$x, $others| steps::$function::<active::Vector>($x, $($argument),*),
+            portable: |$x, $others| steps::$function::<scalar::Vector>($x, $($argument),*),
+        }
+    };
+}
+
+const STEPS: [Step; 12] = [
+    step!("add", add, |x, others| others),
+    step!("scale", scale, |x, others| others[0]),
+    step!("rms norm", rms_norm, |x, others| &bytes(others), 1e-5),
+    step!("layer norm", layer_norm, |x, others| &bytes(others), &bytes(others), 1e-5),
+    step!("softmax", softmax, |x, _others|),
+    step!("soft cap", soft_cap, |x, _others| 30.0),
+    step!("silu", silu, |x, _others|),
+    step!("swiglu", swiglu, |x, others| others),
+    step!("gelu", gelu, |x, _others|),
+    step!("geglu", geglu, |x, others| others),
+    step!("rotate neighbours", rotate_neighbours, |x, others| even(others)),
+    step!("rotate halves", rotate_halves, |x, others| even(others)),
+];
+
+fn bytes(numbers: &[f32]) -> Vec<F32Bytes> {
+    numbers.iter().map(|x| x.to_le_bytes()).collect()
+}
+
+/// An even number of them.
+fn even(numbers: &[f32]) -> &[f32] {
+    &numbers[..numbers.len() / 2 * 2]
+}
+
+fn check_step(step: &Step) -> Outcome {
+    let mut noise = Noise::new(29);
+    let mut cases = Vec::new();
+    for n in LENGTHS {
+        // What attention and activations look like, and what is far beyond.
+        for amplitude in [1e-3, 1.0, 10.0, 100.0, 1e30] {
+            let x: Vec<f32> = noise.floats(n).iter().map(|x| x * amplitude).collect();
+            cases.push((x, noise.floats(n)));
+        }
+    }
+    // Every pattern of a number's first bits.
+    let patterns = (0..=u32::MAX).step_by(1_000_003).map(f32::from_bits);
+    let numbers: Vec<f32> = patterns.filter(|x| x.is_finite()).collect();
+    cases.push((numbers.clone(), noise.floats(numbers.len())));
+    for (x, others) in cases {
+        let (mut actual, mut portable) = (x.clone(), x.clone());
+        (step.active)(&mut actual, &others);
+        (step.portable)(&mut portable, &others);
+        for (i, (a, p)) in actual.iter().zip(&portable).enumerate() {
+            // The bits of what is not a number are the machine's.
+            if a.to_bits() != p.to_bits() && !(a.is_nan() && p.is_nan()) {
+                let n = x.len();
+                return Err(format!(
+                    "number {i} of {n}, {:e}: {a:e}, portable lanes give {p:e}",
+                    x[i]
+                ));
+            }
+        }
+    }
+    Ok(format!("{} gives the bits of portable lanes", super::name()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -295,7 +371,8 @@ mod tests {
         for (name, outcome) in checks() {
             outcome.unwrap_or_else(|error| panic!("{name}: {error}"));
         }
-        assert_eq!(checks().count(), WeightType::ALL.len() + ADD_SCALED.len());
+        let expected = WeightType::ALL.len() + ADD_SCALED.len() + STEPS.len();
+        assert_eq!(checks().count(), expected);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use super::scratch::Scratch;
 use super::{Activation, Attention, Context, FeedForward, Linear, Model, Norm, Scale};
-use crate::llm::kernels::{add, gelu, layer_norm, rms_norm, scale, silu, soft_cap, softmax};
+use crate::llm::kernels::{
+    add, geglu, gelu, layer_norm, rms_norm, scale, silu, soft_cap, softmax, swiglu,
+};
 use crate::llm::kv_cache::KvCache;
 use crate::llm::workers::for_each_chunk;
 
@@ -157,13 +159,11 @@ impl Model {
         let gate_up = &mut gate_up[..if ffn.gated { 2 * n_ff } else { n_ff }];
         context.multiply(&ffn.up, &normed[..self.shape.n_embd], quantized, gate_up);
         let (hidden, up) = gate_up.split_at_mut(n_ff);
-        match ffn.activation {
-            Activation::Silu => hidden.iter_mut().for_each(|x| *x = silu(*x)),
-            Activation::Gelu => hidden.iter_mut().for_each(|x| *x = gelu(*x)),
-        }
-        // `up` is empty where there is no gate.
-        for (x, up) in hidden.iter_mut().zip(up) {
-            *x *= *up;
+        match (ffn.activation, ffn.gated) {
+            (Activation::Silu, true) => swiglu(hidden, up),
+            (Activation::Silu, false) => silu(hidden),
+            (Activation::Gelu, true) => geglu(hidden, up),
+            (Activation::Gelu, false) => gelu(hidden),
         }
         context.multiply(one(&ffn.down), hidden, quantized, delta);
     }

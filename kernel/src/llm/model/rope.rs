@@ -154,8 +154,8 @@ impl Rope {
         self.n_rot
     }
 
-    /// Writes cosine and sine of each pair's angle at this position: `[n_rot]`. `n_ctx` is the
-    /// length of the context.
+    /// Writes the cosines of all pairs' angles at this position, then their sines: `[n_rot]`. `n_ctx`
+    /// is the length of the context.
     pub fn angles(&self, position: usize, n_ctx: usize, out: &mut [f32]) {
         self.turn(position as f32, self.magnitude, n_ctx, out);
     }
@@ -177,14 +177,15 @@ impl Rope {
         };
         // As ggml does: the angle falls by repeated multiplication, rounding included.
         let step = libm::powf(self.base, -2.0 / self.n_rot as f32);
-        for (i, pair) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        let (cos, sin) = out.split_at_mut(self.n_rot / 2);
+        for (i, (cos, sin)) in cos.iter_mut().zip(sin).enumerate() {
             let plain = theta / factors.map_or(1.0, |factors| factors[i]);
             let mut angle = self.scale * plain;
             if let Some(yarn) = self.yarn {
                 let share = yarn.share(i);
                 angle = angle * (1.0 - share) + plain * share;
             }
-            *pair = [libm::cosf(angle) * magnitude, libm::sinf(angle) * magnitude];
+            (*cos, *sin) = (libm::cosf(angle) * magnitude, libm::sinf(angle) * magnitude);
             theta *= step;
         }
     }

@@ -4,9 +4,12 @@
 //! [`LANES`](super::LANES), and products and sums are rounded separately (no fused multiply-add).
 
 mod blocks;
+mod lanes;
 mod numbers;
 mod super_blocks;
 mod vectors;
+
+pub use lanes::Neon as Vector;
 
 use super::{Activations, each_row, scalar};
 use crate::llm::quantize::{

@@ -1,0 +1,242 @@
+//! Four numbers at once: what the steps between the matrices are written in.
+//!
+//! A step over [`Lanes`] is one piece of code for every vector unit. Each operation below is one or
+//! two instructions on all of them, and rounds as IEEE 754 says, so that all give the same bits
+//! (but for those of what is not a number).
+
+use core::ops::{Add, Div, Mul, Sub};
+
+use super::LANES;
+use crate::llm::quantize::{F32Bytes, round_to_f16};
+
+/// A number that lanes are loaded from.
+pub trait Number: Copy {
+    /// Zero.
+    const ZERO: Self;
+
+    /// Its value.
+    fn value(self) -> f32;
+}
+
+impl Number for f32 {
+    const ZERO: Self = 0.0;
+
+    fn value(self) -> f32 {
+        self
+    }
+}
+
+impl Number for F32Bytes {
+    const ZERO: Self = [0; 4];
+
+    fn value(self) -> f32 {
+        f32::from_le_bytes(self)
+    }
+}
+
+/// Four numbers. What is said of one happens to each.
+pub trait Lanes:
+    Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
+{
+    /// Sums in double precision, one for each lane.
+    type Sums: Copy;
+
+    /// Four times the same number.
+    fn splat(x: f32) -> Self;
+
+    /// Four neighbours.
+    fn load<T: Number>(numbers: &[T; LANES]) -> Self;
+
+    /// Writes four neighbours.
+    fn store(self, to: &mut [f32; LANES]);
+
+    /// The product with `factor`, plus `addend`, rounded once.
+    fn mul_add(self, factor: Self, addend: Self) -> Self;
+
+    /// The nearest number from `least` to `most`. What is not a number stays none.
+    fn clamp(self, least: f32, most: f32) -> Self;
+
+    /// The larger one, the other if one is not a number.
+    fn max(self, other: Self) -> Self;
+
+    /// Without its sign.
+    fn abs(self) -> Self;
+
+    /// With the sign of `other`.
+    fn with_sign_of(self, other: Self) -> Self;
+
+    /// `then` if it is less than `limit`, else `otherwise`.
+    fn if_less(self, limit: f32, then: Self, otherwise: Self) -> Self;
+
+    /// The nearest F16, halves to the even one.
+    fn round_to_f16(self) -> Self;
+
+    /// Times 2^n, rounded once: for magnitudes from 1/2 to 2, and whole n from -150 to 128.
+    fn times_power_of_2(self, n: Self) -> Self;
+
+    /// The largest of the four.
+    fn largest(self) -> f32;
+
+    /// No sums yet.
+    fn no_sums() -> Self::Sums;
+
+    /// Adds each lane to its sum.
+    fn add_to(self, sums: Self::Sums) -> Self::Sums;
+
+    /// The sum of the sums, pairwise.
+    fn total(sums: Self::Sums) -> f64;
+
+    /// Of eight neighbours, those at even places and those at odd ones.
+    fn unzip(eight: [Self; 2]) -> [Self; 2];
+
+    /// Takes [`Lanes::unzip`] back.
+    fn zip(even_odd: [Self; 2]) -> [Self; 2];
+}
+
+/// The portable lanes: the reference for all others.
+#[derive(Clone, Copy)]
+pub struct Portable([f32; LANES]);
+
+impl Portable {
+    #[inline]
+    fn with(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        Portable(core::array::from_fn(|i| f(self.0[i], other.0[i])))
+    }
+}
+
+impl Add for Portable {
+    type Output = Self;
+
+    #[inline]
+    fn add(self, other: Self) -> Self {
+        self.with(other, |a, b| a + b)
+    }
+}
+
+impl Sub for Portable {
+    type Output = Self;
+
+    #[inline]
+    fn sub(self, other: Self) -> Self {
+        self.with(other, |a, b| a - b)
+    }
+}
+
+impl Mul for Portable {
+    type Output = Self;
+
+    #[inline]
+    fn mul(self, other: Self) -> Self {
+        self.with(other, |a, b| a * b)
+    }
+}
+
+impl Div for Portable {
+    type Output = Self;
+
+    #[inline]
+    fn div(self, other: Self) -> Self {
+        self.with(other, |a, b| a / b)
+    }
+}
+
+impl Lanes for Portable {
+    type Sums = [f64; LANES];
+
+    #[inline]
+    fn splat(x: f32) -> Self {
+        Portable([x; LANES])
+    }
+
+    #[inline]
+    fn load<T: Number>(numbers: &[T; LANES]) -> Self {
+        Portable(numbers.map(T::value))
+    }
+
+    #[inline]
+    fn store(self, to: &mut [f32; LANES]) {
+        *to = self.0;
+    }
+
+    #[inline]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        Portable(core::array::from_fn(|i| libm::fmaf(self.0[i], factor.0[i], addend.0[i])))
+    }
+
+    #[inline]
+    fn clamp(self, least: f32, most: f32) -> Self {
+        Portable(self.0.map(|x| x.clamp(least, most)))
+    }
+
+    #[inline]
+    fn max(self, other: Self) -> Self {
+        self.with(other, f32::max)
+    }
+
+    #[inline]
+    fn abs(self) -> Self {
+        Portable(self.0.map(f32::abs))
+    }
+
+    #[inline]
+    fn with_sign_of(self, other: Self) -> Self {
+        self.with(other, f32::copysign)
+    }
+
+    #[inline]
+    fn if_less(self, limit: f32, then: Self, otherwise: Self) -> Self {
+        Portable(core::array::from_fn(
+            |i| {
+                if self.0[i] < limit { then.0[i] } else { otherwise.0[i] }
+            },
+        ))
+    }
+
+    #[inline]
+    fn round_to_f16(self) -> Self {
+        Portable(self.0.map(round_to_f16))
+    }
+
+    #[inline]
+    fn times_power_of_2(self, n: Self) -> Self {
+        // Half of the power goes into the exponent, which has room for it; the multiplication with
+        // the other half rounds, and finds what is too large or too small.
+        self.with(n, |x, n| {
+            let n = n as i32;
+            let half = n >> 1;
+            let scaled = f32::from_bits(x.to_bits().wrapping_add((half << 23) as u32));
+            scaled * f32::from_bits(((n - half + 127) << 23) as u32)
+        })
+    }
+
+    #[inline]
+    fn largest(self) -> f32 {
+        let [a, b, c, d] = self.0;
+        a.max(b).max(c.max(d))
+    }
+
+    #[inline]
+    fn no_sums() -> Self::Sums {
+        [0.0; LANES]
+    }
+
+    #[inline]
+    fn add_to(self, sums: Self::Sums) -> Self::Sums {
+        core::array::from_fn(|i| sums[i] + f64::from(self.0[i]))
+    }
+
+    #[inline]
+    fn total(sums: Self::Sums) -> f64 {
+        (sums[0] + sums[1]) + (sums[2] + sums[3])
+    }
+
+    #[inline]
+    fn unzip([Portable(a), Portable(b)]: [Self; 2]) -> [Self; 2] {
+        [Portable([a[0], a[2], b[0], b[2]]), Portable([a[1], a[3], b[1], b[3]])]
+    }
+
+    #[inline]
+    fn zip([Portable(a), Portable(b)]: [Self; 2]) -> [Self; 2] {
+        [Portable([a[0], b[0], a[1], b[1]]), Portable([a[2], b[2], a[3], b[3]])]
+    }
+}
