@@ -34,6 +34,11 @@ pub fn disk(house: &House, name: ShapeName) -> Result<PathBuf> {
     Ok(disk)
 }
 
+/// Size of the model of this shape in bytes.
+pub fn model_bytes(name: ShapeName) -> u64 {
+    Model::new(name.title(), &name.shape()).bytes()
+}
+
 /// Whether `file` is missing or older than `than`.
 fn is_older(file: &Path, than: &Path) -> bool {
     let changed = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use kernel::report::{Event, Outcome};
+use kernel::report::{Event, Outcome, Test};
 use serde::Deserialize;
 
 use crate::model::prompt;
@@ -47,7 +47,20 @@ pub struct Run<'a> {
 /// What a run came to, as the harness reports it.
 #[derive(Debug, Deserialize)]
 pub struct Report {
+    /// When things happened, by the host's clock.
+    pub host_us: HostTimes,
     events: Vec<Seen>,
+}
+
+/// Times from QEMU's start, in µs.
+#[derive(Debug, Deserialize)]
+pub struct HostTimes {
+    /// To the `hello` event, if there was one.
+    pub hello: Option<u64>,
+    /// To the `model` event, if there was one.
+    pub model: Option<u64>,
+    /// To the first token, if there was one.
+    pub first_token: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -198,6 +211,18 @@ impl Report {
             _ => None,
         })
     }
+
+    /// The figure of this name that `mode=bench` measured.
+    ///
+    /// # Errors
+    /// It did not.
+    pub fn figure(&self, name: &str) -> Result<f64> {
+        let test = self.find(name, |event| match event {
+            Event::Test(test) if test.name == name => Some(test),
+            _ => None,
+        });
+        test.and_then(|test: &Test| test.figure.with_context(|| format!("`{name}` has no figure")))
+    }
 }
 
 #[cfg(test)]
@@ -222,14 +247,17 @@ mod tests {
     #[test]
     fn the_harness_s_report_is_read() {
         let report: Report = serde_json::from_str(REPORT).unwrap();
+        assert_eq!(report.host_us.first_token, Some(251_003));
         assert_eq!(report.result().unwrap().latency_us, 700);
+        assert_eq!(report.figure("hash").unwrap(), 61.5);
     }
 
     #[test]
     fn what_the_guest_did_not_say_is_named() {
-        let report: Report = serde_json::from_str(r#"{"events": []}"#).unwrap();
-        let message = report.result().unwrap_err().to_string();
-        assert!(message.contains("no `result` event"), "{message}");
+        let report: Report = serde_json::from_str(REPORT).unwrap();
+        let message = |result: Result<f64>| result.unwrap_err().to_string();
+        assert!(message(report.figure("raw")).contains("no `raw` event"));
+        assert!(message(report.figure("sleep")).contains("`sleep` has no figure"));
     }
 
     #[test]

@@ -7,7 +7,9 @@
 mod cycles;
 mod disks;
 mod guest;
+mod host;
 mod instructions;
+mod machine;
 mod model;
 mod random;
 mod rates;
@@ -23,6 +25,7 @@ use clap::{Parser, ValueEnum};
 
 use guest::House;
 use instructions::Instructions;
+use machine::Machine;
 use rates::Rates;
 use results::{Row, Store};
 use shape::{Cpu, ShapeName};
@@ -64,6 +67,8 @@ enum Instrument {
     Instructions,
     /// Tokens a second on 1, 2 and 4 cores
     Rates,
+    /// The whole machine: its start, the model's load, its memory
+    Machine,
     /// Cycles of real cores in the kernels' inner loops, as LLVM models them
     Cycles,
 }
@@ -101,6 +106,9 @@ fn run(cli: &Cli) -> Result<()> {
             }
             Instrument::Rates => each::<Rates>(&cli.results, pairs(), |(shape, cpu)| {
                 rates::measure(&house, shape, cpu, rounds)
+            })?,
+            Instrument::Machine => each::<Machine>(&cli.results, pairs(), |(shape, cpu)| {
+                machine::measure(&house, shape, cpu, rounds)
             })?,
             Instrument::Cycles => {
                 // Kernels that are no more are to go.

@@ -5,14 +5,12 @@
 
 #![forbid(unsafe_code)]
 
-use std::num::NonZero;
-use std::thread::available_parallelism;
-
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::disks;
 use crate::guest::{House, Run};
+use crate::host::Host;
 use crate::results::{Row, digits, median, table};
 use crate::shape::{Cpu, ShapeName};
 
@@ -28,8 +26,8 @@ pub struct Rates {
     pub shape: ShapeName,
     /// The processor.
     pub cpu: Cpu,
-    /// Cores of the host. More of the guest's than these gain nothing.
-    pub host_cores: usize,
+    /// The host before the first round.
+    pub host: Host,
     /// Rounds that medians were taken of.
     pub rounds: usize,
     /// One for each number of cores.
@@ -62,6 +60,7 @@ type Pair = (f64, f64);
 /// A run fails.
 pub fn measure(house: &House, shape: ShapeName, cpu: Cpu, rounds: usize) -> Result<Rates> {
     let disk = disks::disk(house, shape)?;
+    let host = Host::now();
     let mut runs: Vec<Vec<Pair>> = vec![Vec::new(); CORES.len()];
     for round in 1..=rounds {
         for (cores, runs) in CORES.into_iter().zip(&mut runs) {
@@ -85,8 +84,7 @@ pub fn measure(house: &House, shape: ShapeName, cpu: Cpu, rounds: usize) -> Resu
             runs.push((result.prompt_tokens_per_s, result.tokens_per_s));
         }
     }
-    let host_cores = available_parallelism().map_or(1, NonZero::get);
-    Ok(Rates { shape, cpu, host_cores, rounds, rates: summarise(&runs) })
+    Ok(Rates { shape, cpu, host, rounds, rates: summarise(&runs) })
 }
 
 /// The medians of the runs: for each number of cores those of all rounds.
@@ -134,7 +132,7 @@ impl Row for Rates {
         let lines = rows.iter().flat_map(|row| {
             row.rates.iter().map(|rate| {
                 let beyond =
-                    if rate.cores as usize > row.host_cores { " (the host has fewer)" } else { "" };
+                    if rate.cores as usize > row.host.cores { " (the host has fewer)" } else { "" };
                 [
                     row.shape.title().into(),
                     row.cpu.name().into(),

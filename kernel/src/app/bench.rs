@@ -68,7 +68,7 @@ fn read_rate(path: &str, buffer: &mut [u8]) -> Result<f64, Error> {
     Ok(mb_per_s(size, os::now_us() - start_us))
 }
 
-/// Measures a prompt and a generation of `max_tokens`.
+/// Measures a prompt, a generation of `max_tokens`, and the memory in use after them.
 ///
 /// # Errors
 /// Those of the engine.
@@ -81,5 +81,6 @@ pub fn engine(
     report("prompt", result.prompt_tokens_per_s, "tokens/s");
     report("generate", result.tokens_per_s, "tokens/s");
     report("first_token", result.first_token_us as f64 / 1e3, "ms");
+    report("memory_in_use", os::memory_in_use() as f64 / 1e6, "MB");
     Ok(())
 }

@@ -205,12 +205,23 @@ impl Drop for File {
 
 /// Bytes that the machine has free for allocation, as `/proc/meminfo` says; 0 if it does not.
 pub fn memory_available() -> u64 {
-    let text = File::open("/proc/meminfo").and_then(|file| file.read_all(4096)).unwrap_or_default();
-    parse_memory_available(&String::from_utf8_lossy(&text)).unwrap_or(0)
+    parse_memory(&meminfo(), "MemAvailable:").unwrap_or(0)
 }
 
-fn parse_memory_available(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+/// Bytes of the machine's memory that are in use, by whatever, as `/proc/meminfo` says.
+pub fn memory_in_use() -> u64 {
+    let meminfo = meminfo();
+    let bytes = |key| parse_memory(&meminfo, key).unwrap_or(0);
+    bytes("MemTotal:").saturating_sub(bytes("MemAvailable:"))
+}
+
+fn meminfo() -> String {
+    let text = File::open("/proc/meminfo").and_then(|file| file.read_all(4096)).unwrap_or_default();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn parse_memory(meminfo: &str, key: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(key))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
@@ -257,11 +268,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_available_memory_is_read_from_meminfo() {
+    fn the_memory_is_read_from_meminfo() {
+        let available = |meminfo| parse_memory(meminfo, "MemAvailable:");
         let meminfo = "MemTotal:       1048576 kB\nMemFree: 7 kB\nMemAvailable:       13 kB\n";
-        assert_eq!(parse_memory_available(meminfo), Some(13 * 1024));
-        assert_eq!(parse_memory_available("MemTotal: 1 kB\n"), None);
-        assert_eq!(parse_memory_available("MemAvailable: 99999999999999999999 kB\n"), None);
-        assert_eq!(parse_memory_available("MemAvailable: 18446744073709551615 kB\n"), None);
+        assert_eq!(available(meminfo), Some(13 * 1024));
+        assert_eq!(parse_memory(meminfo, "MemTotal:"), Some(1 << 30));
+        assert_eq!(available("MemTotal: 1 kB\n"), None);
+        assert_eq!(available("MemAvailable: 99999999999999999999 kB\n"), None);
+        assert_eq!(available("MemAvailable: 18446744073709551615 kB\n"), None);
     }
 }

@@ -688,11 +688,15 @@ fn the_image_measures_itself() {
         |world| {
             model_disk(world);
             world.files.insert("/dev/disk", std::vec![0; TINY.0.len()]);
+            let meminfo = b"MemTotal: 131072 kB\nMemAvailable: 65536 kB\n";
+            world.files.insert("/proc/meminfo", meminfo.to_vec());
         },
         &["mode=bench", "max_tokens=3"],
     );
     assert_eq!(run.status, 0, "{}", run.console);
     assert!(run.tests().count() >= 6, "{}", run.console);
+    let memory = run.tests().find(|test| test.name == "memory_in_use").unwrap();
+    assert_eq!(memory.figure, Some(67.108_864));
     assert!(run.tests().all(|test| test.figure.is_some_and(|figure| figure > 0.0)));
 }
 

@@ -1,0 +1,49 @@
+//! The host, as far as it matters for what its clock measures.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::num::NonZero;
+use std::thread::available_parallelism;
+
+use serde::{Deserialize, Serialize};
+
+/// What a measurement by the host's clock depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    /// Its cores. More of the guest's than these gain nothing.
+    pub cores: usize,
+    /// Programs that wanted to run in the minute before, on average; `None` if the host does not
+    /// tell.
+    pub load: Option<f64>,
+}
+
+impl Host {
+    /// The host now. Says so if it has other things to do.
+    pub fn now() -> Host {
+        let cores = available_parallelism().map_or(1, NonZero::get);
+        let load = fs::read_to_string("/proc/loadavg").ok().and_then(|text| first_number(&text));
+        if let Some(load) = load.filter(|&load| load > 0.5 * cores as f64) {
+            eprintln!(
+                "warning: this host is busy ({load} programs on {cores} cores): mind the spread"
+            );
+        }
+        Host { cores, load }
+    }
+}
+
+fn first_number(text: &str) -> Option<f64> {
+    text.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_load_is_read() {
+        assert_eq!(first_number("3.74 2.96 1.99 2/345 6789\n"), Some(3.74));
+        assert_eq!(first_number(""), None);
+        assert!(Host::now().cores >= 1);
+    }
+}
