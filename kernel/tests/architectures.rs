@@ -13,7 +13,7 @@ use kernel::llm::backend::{ContextOptions, ModelBuffer, Options, TransformerBack
 use kernel::llm::gguf::Gguf;
 use kernel::llm::kv_cache::{CacheType, KvCache};
 use kernel::llm::model::scratch::Scratch;
-use kernel::llm::model::{ARCHITECTURES, Architecture, Context};
+use kernel::llm::model::{ARCHITECTURES, Architecture, Context, batch};
 use kernel::llm::workers::SingleThread;
 use serde::Deserialize;
 
@@ -118,9 +118,10 @@ fn logits(file: &[u8], tokens: &[u32], n_ctx: usize) -> Vec<f32> {
     let mut scratch = Scratch::take(&mut frame, &model, &shape).unwrap();
     let mut cache = KvCache::try_new(shape).unwrap();
     let context = Context { file, workers: &SingleThread, verbose: false };
-    for &token in tokens {
-        model.forward(context, token, &mut cache, &mut scratch, true);
+    for tokens in tokens.chunks(batch(n_ctx)) {
+        model.forward(context, tokens, 1, &mut cache, &mut scratch);
     }
+    model.logits(context, 0, &mut scratch);
     scratch.logits.to_vec()
 }
 

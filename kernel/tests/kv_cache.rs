@@ -142,14 +142,15 @@ fn logits(file: &[u8], run: &Run, n_ctx: usize) -> [Vec<f32>; 2] {
     let mut cache = KvCache::try_new(shape).unwrap();
     let context = Context { file, workers: &SingleThread, verbose: false };
     let mut after = |tokens: &[u32]| {
-        for (i, &token) in tokens.iter().enumerate() {
+        for &token in tokens {
             if let Some(n_keep) = run.n_keep
                 && cache.len() + 1 == n_ctx
             {
                 model.slide(&mut cache, n_keep, &mut scratch);
             }
-            model.forward(context, token, &mut cache, &mut scratch, i + 1 == tokens.len());
+            model.forward(context, &[token], 1, &mut cache, &mut scratch);
         }
+        model.logits(context, 0, &mut scratch);
         scratch.logits.to_vec()
     };
     [after(&run.prompt_tokens), after(&run.tokens[..run.tokens.len() - 1])]

@@ -5,6 +5,8 @@
 
 #[path = "support/memory.rs"]
 mod memory;
+#[path = "support/threads.rs"]
+mod threads;
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -12,9 +14,10 @@ use std::time::Instant;
 
 use kernel::llm::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
 use kernel::llm::model_tests::{Machine, TESTS};
-use kernel::llm::workers::{SingleThread, Workers};
+use kernel::llm::workers::SingleThread;
 
 use memory::{Counting, LIVE};
+use threads::Threads;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting { largest: usize::MAX };
@@ -26,24 +29,6 @@ fn memory_free() -> u64 {
 fn now_us() -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     START.elapsed().as_micros() as u64
-}
-
-/// As many threads as the test of concurrent texts is to have.
-struct Threads(usize);
-
-impl Workers for Threads {
-    fn count(&self) -> usize {
-        self.0
-    }
-
-    fn run(&self, job: &(dyn Fn(usize) + Sync)) {
-        std::thread::scope(|scope| {
-            for i in 1..self.0 {
-                scope.spawn(move || job(i));
-            }
-            job(0);
-        });
-    }
 }
 
 fn models() -> Vec<PathBuf> {

@@ -22,7 +22,7 @@ use crate::llm::chat::Declared;
 use crate::llm::gguf::{Gguf, TensorInfo};
 use crate::llm::kv_cache::{CacheShape, CacheType, KvCache};
 use crate::llm::model::scratch::Scratch;
-use crate::llm::model::{Architecture, Context, Model, quantization};
+use crate::llm::model::{Architecture, Context, Model, batch, quantization};
 use crate::llm::sampling::{Breakers, DEFAULT_BREAKERS, Sampler, SamplingConfig};
 use crate::llm::tokenizer::{Decoder, Piece, Tokenizer};
 use crate::llm::workers::Workers;
@@ -524,9 +524,9 @@ impl TransformerBackend {
         if needed > n_ctx {
             return Err(Error::ContextFull { prompt: needed, n_ctx });
         }
-        let Some((&last, before)) = prompt_tokens.split_last() else {
+        if prompt_tokens.is_empty() {
             return Err(Error::InvalidConfig { what: "the prompt is empty".into() });
-        };
+        }
 
         if self.sampler.wants_breakers() {
             self.sampler.set_breakers(Breakers::new(&self.dry_breakers, tokenizer)?);
@@ -558,18 +558,28 @@ impl TransformerBackend {
             *n_keep = prompt_tokens.len().min(keep.saturating_add(begin));
         }
         let mut context_shifts = 0;
-        let mut forward = |token, scratch: &mut Scratch<'_>, wants_logits| {
-            if context_shift && cache.len() + 1 == cache.n_ctx() {
-                model.slide(cache, *n_keep, scratch);
-                context_shifts += 1;
+        // Ends with the logits of what follows the tokens, and says whether the context is full.
+        let mut forward = |mut tokens: &[u32], scratch: &mut Scratch<'_>| {
+            while !tokens.is_empty() {
+                let mut room = cache.n_ctx() - cache.len();
+                if context_shift {
+                    if room == 1 {
+                        model.slide(cache, *n_keep, scratch);
+                        context_shifts += 1;
+                        room = cache.n_ctx() - cache.len();
+                    }
+                    // The last position stays free.
+                    room -= 1;
+                }
+                let n = tokens.len().min(room).min(batch(cache.n_ctx()));
+                let now = tokens.split_off(..n).unwrap_or_default();
+                let wanted = usize::from(tokens.is_empty());
+                model.forward(context, now, wanted, cache, scratch);
             }
-            model.forward(context, token, cache, scratch, wants_logits);
+            model.logits(context, 0, scratch);
             cache.len() == cache.n_ctx()
         };
-        for &token in before {
-            forward(token, &mut scratch, false);
-        }
-        let mut is_full = forward(last, &mut scratch, true);
+        let mut is_full = forward(&prompt_tokens, &mut scratch);
         let mut first_token_us = now_us() - start_us;
         let stop = loop {
             if tokens.len() == max_tokens {
@@ -601,7 +611,7 @@ impl TransformerBackend {
             if is_full {
                 break StopReason::ContextFull;
             }
-            is_full = forward(token, &mut scratch, true);
+            is_full = forward(&[token], &mut scratch);
             *pending = None;
         };
         let latency_us = now_us() - start_us;

@@ -1,7 +1,13 @@
-//! Threads that share one job, and the one way in which the engine shares its work among them.
+//! Threads that share one job, and the ways in which the engine shares its work among them.
+//!
+//! Participants claim pieces of the work one after the other, so that cores of different speed all
+//! stay busy until the end.
 
 use core::marker::PhantomData;
+use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
+
+use spin::Mutex;
 
 /// A team of threads that works on one job at a time.
 pub trait Workers: Sync {
@@ -11,6 +17,12 @@ pub trait Workers: Sync {
     /// Calls `job(i)` once for each participant i in `0..count()`, at the same time, the caller
     /// being one of them, and returns when all have returned.
     fn run(&self, job: &(dyn Fn(usize) + Sync));
+
+    /// The least work that is worth a job, in multiplications: for less the caller alone is sooner
+    /// done than the others have come.
+    fn least_work(&self) -> usize {
+        0
+    }
 }
 
 /// The caller alone.
@@ -27,69 +39,160 @@ impl Workers for SingleThread {
     }
 }
 
-/// Chunks of a slice that several threads take, each chunk once.
-struct Chunks<'a, T> {
-    start: *mut T,
-    len: usize,
-    chunk: usize,
-    next: AtomicUsize,
-    slice: PhantomData<&'a mut [T]>,
+/// The next item; the lock is held no longer than it takes to get it.
+fn claim<I: Iterator>(items: &Mutex<I>) -> Option<I::Item> {
+    items.lock().next()
 }
 
-// SAFETY: a shared `Chunks` only hands out `&mut [T]` to parts of the slice, each part once (see
-// `take`). That is to send parts of a `&mut [T]` to other threads, which `T: Send` allows.
-unsafe impl<T: Send> Sync for Chunks<'_, T> {}
-
-impl<'a, T> Chunks<'a, T> {
-    fn new(slice: &'a mut [T], chunk: usize) -> Self {
-        let (start, len) = (slice.as_mut_ptr(), slice.len());
-        Chunks { start, len, chunk, next: AtomicUsize::new(0), slice: PhantomData }
-    }
-
-    /// The next chunk and its number; `None` when all are taken.
-    fn take(&self) -> Option<(usize, &'a mut [T])> {
-        // Each participant takes one number too many, so the counter cannot wrap.
-        let index = self.next.fetch_add(1, Ordering::Relaxed);
-        let first = index.checked_mul(self.chunk).filter(|&first| first < self.len)?;
-        let len = self.chunk.min(self.len - first);
-        // SAFETY: `first + len <= self.len`, so this is a part of the slice that `new` borrowed
-        // mutably for 'a. The counter gives each index once and parts of different indices do not
-        // overlap, so no other reference to this part exists.
-        Some((index, unsafe { core::slice::from_raw_parts_mut(self.start.add(first), len) }))
-    }
+/// Calls `work` once for each item. Claiming one takes a lock, so items are to be worth that.
+pub fn for_each<I>(workers: &dyn Workers, items: I, work: impl Fn(I::Item) + Sync)
+where
+    I: Iterator + Send,
+{
+    for_each_with(workers, core::iter::repeat(()), items, |(), item| work(item));
 }
 
-/// Splits `slice` into chunks of `chunk` elements (the last may be shorter) and calls
-/// `work(index, chunk)` once for each. Participants claim chunks from an atomic counter, so that
-/// cores of different speed all stay busy until the end.
-///
-/// # Panics
-/// `chunk` is 0.
-pub fn for_each_chunk<T: Send>(
+/// As [`for_each`], for work that needs a place of its own: each participant claims one of `places`
+/// for all its items. Those for whom none is left do nothing, so there must be at least one.
+pub fn for_each_with<P, I>(
     workers: &dyn Workers,
-    slice: &mut [T],
-    chunk: usize,
-    work: impl Fn(usize, &mut [T]) + Sync,
-) {
-    assert_ne!(chunk, 0, "chunks of nothing");
-    if workers.count() == 1 || slice.len() <= chunk {
-        for (index, part) in slice.chunks_mut(chunk).enumerate() {
-            work(index, part);
-        }
-        return;
-    }
-    let chunks = Chunks::new(slice, chunk);
+    places: P,
+    items: I,
+    work: impl Fn(&mut P::Item, I::Item) + Sync,
+) where
+    P: Iterator + Send,
+    I: Iterator + Send,
+{
+    let (places, items) = (Mutex::new(places), Mutex::new(items));
     workers.run(&|_| {
-        while let Some((index, part)) = chunks.take() {
-            work(index, part);
+        let Some(mut place) = claim(&places) else { return };
+        while let Some(item) = claim(&items) {
+            work(&mut place, item);
         }
     });
+}
+
+/// The columns of a row-major matrix, which several threads claim in bands, each column once.
+pub struct Bands<'a, T> {
+    start: *mut T,
+    rows: usize,
+    columns: usize,
+    /// The first column that is not claimed.
+    next: AtomicUsize,
+    matrix: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: a shared `Bands` only hands out access to parts of the matrix, each part once (see
+// `claim`). That is to send parts of a `&mut [T]` to other threads, which `T: Send` allows.
+unsafe impl<T: Send> Sync for Bands<'_, T> {}
+
+impl<'a, T> Bands<'a, T> {
+    /// The bands of `matrix`, whose rows have `columns` numbers.
+    ///
+    /// # Panics
+    /// It is not made of whole rows.
+    pub fn new(matrix: &'a mut [T], columns: usize) -> Self {
+        assert!(matrix.len().is_multiple_of(columns), "{} in rows of {columns}", matrix.len());
+        let rows = matrix.len() / columns;
+        let start = matrix.as_mut_ptr();
+        Bands { start, rows, columns, next: AtomicUsize::new(0), matrix: PhantomData }
+    }
+
+    /// The next columns: from the first that nobody has claimed up to `end` of it, at least one and
+    /// at most all that are left. `None` when there is none left.
+    pub fn claim(&self, end: impl Fn(usize) -> usize) -> Option<Band<'a, T>> {
+        let mut first = self.next.load(Ordering::Relaxed);
+        loop {
+            if first >= self.columns {
+                return None;
+            }
+            let end = end(first).clamp(first + 1, self.columns);
+            let order = Ordering::Relaxed;
+            match self.next.compare_exchange_weak(first, end, order, order) {
+                Ok(_) => {
+                    let (rows, stride) = (self.rows, self.columns);
+                    let (start, matrix) = (self.start, PhantomData);
+                    // `next` went from `first` to `end` here and never goes back, so no other band
+                    // has these columns.
+                    return Some(Band { start, rows, stride, columns: first..end, matrix });
+                }
+                Err(now) => first = now,
+            }
+        }
+    }
+}
+
+/// Some columns of a matrix, which nobody else has.
+pub struct Band<'a, T> {
+    /// The matrix's first row.
+    start: *mut T,
+    rows: usize,
+    /// From one row to the next.
+    stride: usize,
+    /// Which columns; within `stride`.
+    columns: Range<usize>,
+    matrix: PhantomData<&'a mut [T]>,
+}
+
+impl<T> Band<'_, T> {
+    /// Which columns they are.
+    pub fn columns(&self) -> Range<usize> {
+        self.columns.clone()
+    }
+
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The band's part of a row.
+    ///
+    /// # Panics
+    /// There is no such row.
+    pub fn row(&mut self, row: usize) -> &mut [T] {
+        let [row] = self.disjoint_rows([row]);
+        row
+    }
+
+    /// The band's parts of several rows.
+    ///
+    /// # Panics
+    /// One of them is not there, or there twice.
+    pub fn disjoint_rows<const N: usize>(&mut self, rows: [usize; N]) -> [&mut [T]; N] {
+        for (i, row) in rows.iter().enumerate() {
+            assert!(*row < self.rows && !rows[..i].contains(row), "{rows:?} of {}", self.rows);
+        }
+        // SAFETY: each is a part of the matrix that `Bands::new` borrowed mutably for longer than
+        // this borrow: `row` is one of its rows, or of those that `every` left, and the columns lie
+        // within a row (`Bands::claim`). No two are of the same row, no other band has these
+        // columns, and this one is borrowed mutably as long as the parts are.
+        rows.map(|row| unsafe {
+            let start = self.start.add(row * self.stride + self.columns.start);
+            core::slice::from_raw_parts_mut(start, self.columns.len())
+        })
+    }
+
+    /// The rows `part`, `part + parts`, `part + 2 * parts` and so on.
+    ///
+    /// # Panics
+    /// `part` is not below `parts`, or `parts` does not divide the rows.
+    pub fn every(&mut self, parts: usize, part: usize) -> Band<'_, T> {
+        assert!(part < parts && self.rows.is_multiple_of(parts), "{part} of {parts}");
+        Band {
+            start: self.start.wrapping_add(part * self.stride),
+            rows: self.rows / parts,
+            stride: self.stride * parts,
+            columns: self.columns(),
+            matrix: PhantomData,
+        }
+    }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
     use alloc::vec;
+    use alloc::vec::Vec;
 
     /// Threads of the host, started anew for each job.
     pub struct HostThreads(pub usize);
@@ -110,19 +213,79 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn every_chunk_is_worked_on_once() {
+    fn every_item_is_worked_on_once() {
         for workers in [&SingleThread as &dyn Workers, &HostThreads(3)] {
             for len in [0, 1, 7, 101, 1009] {
-                for chunk in [1, 7, 13, 2000] {
-                    let mut slice = vec![0_usize; len];
-                    for_each_chunk(workers, &mut slice, chunk, |index, part| {
-                        for (i, x) in part.iter_mut().enumerate() {
-                            *x += index * chunk + i + 1;
+                let mut items = vec![0_usize; len];
+                for_each(workers, items.iter_mut().enumerate(), |(i, item)| *item += i + 1);
+                assert!(items.iter().enumerate().all(|(i, &item)| item == i + 1));
+            }
+        }
+    }
+
+    #[test]
+    fn each_participant_has_one_place_and_those_without_do_nothing() {
+        let mut places = [0_usize; 2];
+        for_each_with(&HostThreads(5), places.iter_mut(), 0..1009, |place, item| **place += item);
+        assert_eq!(places.iter().sum::<usize>(), 1009 * 1008 / 2);
+    }
+
+    #[test]
+    fn every_number_is_in_one_band() {
+        for workers in [&SingleThread as &dyn Workers, &HostThreads(3)] {
+            for (rows, columns) in [(1, 1), (1, 101), (7, 13), (31, 1009)] {
+                for width in [0, 1, 8, 2000] {
+                    let mut matrix = vec![0_usize; rows * columns];
+                    let bands = Bands::new(&mut matrix, columns);
+                    workers.run(&|_| {
+                        while let Some(mut band) = bands.claim(|first| first + width) {
+                            let Range { start, end } = band.columns();
+                            assert!(end == columns || end - start == width.max(1));
+                            for row in 0..band.rows() {
+                                for (i, x) in band.row(row).iter_mut().enumerate() {
+                                    *x += row * columns + start + i + 1;
+                                }
+                            }
                         }
                     });
-                    assert!(slice.iter().enumerate().all(|(i, &x)| x == i + 1));
+                    assert!(matrix.iter().enumerate().all(|(i, &x)| x == i + 1));
                 }
             }
         }
+    }
+
+    #[test]
+    fn every_so_many_rows_are_a_band_too() {
+        let mut matrix: Vec<usize> = (0..6 * 7).collect();
+        let bands = Bands::new(&mut matrix, 7);
+        assert!(bands.claim(|first| first + 2).is_some());
+        let mut band = bands.claim(|first| first + 3).unwrap();
+        let mut second = band.every(3, 1);
+        assert_eq!((second.rows(), second.columns()), (2, 2..5));
+        assert_eq!((second.row(0), 7 + 2), (&mut [9, 10, 11][..], 9));
+        assert_eq!(second.row(1), [4 * 7 + 2, 4 * 7 + 3, 4 * 7 + 4]);
+    }
+
+    #[test]
+    fn several_rows_of_a_band_are_at_hand_at_once() {
+        let mut matrix: Vec<usize> = (0..4 * 3).collect();
+        let mut band = Bands::new(&mut matrix, 3).claim(|first| first + 2).unwrap();
+        let [third, first] = band.disjoint_rows([2, 0]);
+        core::mem::swap(&mut third[1], &mut first[1]);
+        assert_eq!(matrix, [0, 7, 2, 3, 4, 5, 6, 1, 8, 9, 10, 11]);
+    }
+
+    #[test]
+    #[should_panic(expected = "[0, 1, 0] of 2")]
+    fn no_row_is_at_hand_twice() {
+        let mut matrix = [0; 6];
+        Bands::new(&mut matrix, 3).claim(|first| first + 1).unwrap().disjoint_rows([0, 1, 0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "[2] of 2")]
+    fn a_band_ends_with_its_matrix() {
+        let mut matrix = [0; 6];
+        Bands::new(&mut matrix, 3).claim(|first| first + 1).unwrap().row(2);
     }
 }

@@ -7,8 +7,8 @@ use core::ops::ControlFlow;
 
 use super::{Loaded, Shared, TransformerBackend, required};
 use crate::llm::Error;
-use crate::llm::model::Context;
 use crate::llm::model::scratch::Scratch;
+use crate::llm::model::{Context, batch};
 
 /// A perplexity.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,7 +75,7 @@ impl TransformerBackend {
         let Loaded { shared, cache, arena, .. } = required(&mut self.loaded)?;
         let Shared { file, model, tokenizer, .. } = &**shared;
         let n_ctx = cache.n_ctx();
-        let tokens = tokenizer.encode(text, true, false);
+        let mut tokens = tokenizer.encode(text, true, false);
         let n_chunks = tokens.len() / n_ctx;
         if n_ctx < 2 || n_chunks < 2 {
             let n = tokens.len();
@@ -89,18 +89,22 @@ impl TransformerBackend {
         let mut scratch = Scratch::take(&mut frame, model, cache.shape())?;
         let context = Context { file, workers, verbose: false };
         let mut sums = Sums::default();
-        for (chunk, tokens) in tokens.chunks_exact(n_ctx).enumerate() {
+        for (chunk, tokens) in tokens.chunks_exact_mut(n_ctx).enumerate() {
             cache.clear();
-            for (i, &token) in tokens.iter().enumerate() {
-                let token = match tokenizer.begin() {
-                    Some(begin) if i == 0 => begin,
-                    _ => token,
-                };
-                let next = tokens.get(i + 1).filter(|_| i >= n_ctx / 2);
-                model.forward(context, token, cache, &mut scratch, next.is_some());
-                if let Some(&next) = next {
+            if let Some(begin) = tokenizer.begin() {
+                tokens[0] = begin;
+            }
+            let mut first = 0;
+            for now in tokens.chunks(batch(n_ctx)) {
+                let end = first + now.len();
+                // What follows tokens of the second half is predicted.
+                let from = end.min(first.max(n_ctx / 2));
+                model.forward(context, now, end - from, cache, &mut scratch);
+                for (i, &next) in tokens[from..].iter().skip(1).take(end - from).enumerate() {
+                    model.logits(context, i, &mut scratch);
                     sums.add(scratch.logits, next);
                 }
+                first = end;
             }
             let so_far = sums.perplexity(chunk + 1, n_chunks);
             if on_chunk(&so_far).is_break() {

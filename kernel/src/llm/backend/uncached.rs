@@ -35,9 +35,12 @@ impl TransformerBackend {
         let mut greedy = Sampler::new(SamplingConfig::greedy());
         for _ in 0..n {
             cache.clear();
+            // One by one, as what the cache saves is to show, not what batches do.
             for (i, &token) in text.iter().enumerate() {
-                model.forward(context, token, cache, &mut scratch, i + 1 == text.len());
+                let wanted = usize::from(i + 1 == text.len());
+                model.forward(context, &[token], wanted, cache, &mut scratch);
             }
+            model.logits(context, 0, &mut scratch);
             text.push(greedy.sample(scratch.logits, scratch.candidates));
         }
         cache.clear();

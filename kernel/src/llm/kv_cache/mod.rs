@@ -1,7 +1,7 @@
 //! Keys and values of the positions that were processed, as F16 (llama.cpp's default), F32 or Q8_0.
 //!
 //! Rows have the layout of weights of these types, so the same kernels multiply them. A layer that
-//! sees only a window keeps no more positions than that.
+//! sees only a window keeps no more positions than the tokens of a batch see together.
 
 #![forbid(unsafe_code)]
 
@@ -219,6 +219,27 @@ impl<'a> Side<'a> {
     }
 }
 
+/// Where the keys and the values of one position in one layer go.
+#[derive(Debug)]
+pub struct Slot<'a> {
+    kind: CacheType,
+    keys: &'a mut [u8],
+    values: &'a mut [u8],
+}
+
+impl Slot<'_> {
+    /// Writes them, `[n_embd_kv]` each.
+    ///
+    /// # Panics
+    /// They are not as many as the place is for.
+    pub fn write(self, keys: &[f32], values: &[f32]) {
+        for (numbers, row) in [(keys, self.keys), (values, self.values)] {
+            assert_eq!(self.kind.weight_type().row_bytes(numbers.len()), row.len());
+            self.kind.encode(numbers, row);
+        }
+    }
+}
+
 impl KvCache {
     /// An empty cache.
     ///
@@ -269,24 +290,29 @@ impl KvCache {
         first + rows.start * self.row_bytes..first + rows.end * self.row_bytes
     }
 
-    /// Writes keys and values of one layer, `[n_embd_kv]` each, at the first free position,
-    /// [`KvCache::len`]. It counts as free until [`KvCache::advance`].
+    /// The places in one layer of the next `n` positions, which count as free until
+    /// [`KvCache::advance`].
     ///
     /// # Panics
-    /// The cache is full, or a slice has another length.
-    pub fn write(&mut self, layer: usize, keys: &[f32], values: &[f32]) {
-        assert!(self.len < self.n_ctx(), "position {} of {}", self.len, self.n_ctx());
-        let row = self.len % self.shape.kept[layer];
-        for (side, numbers) in [keys, values].into_iter().enumerate() {
-            assert_eq!(numbers.len(), self.shape.n_head_kv * self.shape.head_size);
-            let bytes = self.rows(layer, side, row..row + 1);
-            self.shape.kind.encode(numbers, &mut self.data[bytes]);
-        }
+    /// The cache has not so many left, or the layer does not keep so many.
+    pub fn slots(&mut self, layer: usize, n: usize) -> impl Iterator<Item = Slot<'_>> + Send {
+        let (len, kept, n_ctx) = (self.len, self.shape.kept[layer], self.shape.n_ctx);
+        assert!(n <= kept && len + n <= n_ctx, "{n} positions behind {len}, of {kept} and {n_ctx}");
+        let (kind, row_bytes) = (self.shape.kind, self.row_bytes);
+        let side_bytes = kept * row_bytes;
+        let layer = &mut self.data[self.starts[layer]..][..2 * side_bytes];
+        let (keys, values) = layer.split_at_mut(side_bytes);
+        let [keys, values] = [keys, values].map(|side| {
+            // From the first free row up to the last one, and on at the first.
+            let (before, from) = side.split_at_mut(len % kept * row_bytes);
+            from.chunks_exact_mut(row_bytes).chain(before.chunks_exact_mut(row_bytes))
+        });
+        keys.zip(values).take(n).map(move |(keys, values)| Slot { kind, keys, values })
     }
 
-    /// Takes the first free position into use.
-    pub fn advance(&mut self) {
-        self.len += 1;
+    /// Takes the next `n` positions into use.
+    pub fn advance(&mut self, n: usize) {
+        self.len += n;
     }
 
     /// Keys and values of one layer at these positions, which are among those that it keeps.

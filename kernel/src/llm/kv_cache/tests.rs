@@ -30,9 +30,9 @@ fn filled(shape: CacheShape, positions: &[usize]) -> KvCache {
     for &position in positions {
         for layer in 0..cache.shape.kept.len() {
             let [keys, values] = numbers(layer, position);
-            cache.write(layer, &keys, &values);
+            cache.slots(layer, 1).for_each(|slot| slot.write(&keys, &values));
         }
-        cache.advance();
+        cache.advance(1);
     }
     cache
 }
@@ -83,12 +83,39 @@ fn what_is_written_is_read_rounded() {
 }
 
 #[test]
+fn positions_written_at_once_are_those_written_one_by_one() {
+    for kind in CacheType::ALL {
+        let mut cache = KvCache::try_new(shape(kind)).unwrap();
+        // The layer in the middle keeps five: two of three go round.
+        for positions in [0..1, 1..4, 4..4, 4..7, 7..11, 11..13] {
+            for layer in 0..3 {
+                let slots = cache.slots(layer, positions.len());
+                assert_eq!(slots.count(), positions.len());
+                for (position, slot) in positions.clone().zip(cache.slots(layer, positions.len())) {
+                    let [keys, values] = numbers(layer, position);
+                    slot.write(&keys, &values);
+                }
+            }
+            cache.advance(positions.len());
+        }
+        let expected = filled(shape(kind), &Vec::from_iter(0..13));
+        assert_eq!((cache.len(), &cache.data[..]), (13, &expected.data[..]));
+    }
+}
+
+#[test]
+#[should_panic(expected = "6 positions behind 3, of 5 and 13")]
+fn no_more_positions_are_written_at_once_than_a_layer_keeps() {
+    let _ = filled(shape(CacheType::F16), &[0; 3]).slots(1, 6);
+}
+
+#[test]
 fn an_emptied_cache_starts_anew() {
     let mut cache = filled(shape(CacheType::F32), &[0, 1, 2, 3, 4, 5, 6]);
     cache.clear();
     assert!(cache.is_empty());
     let [keys, values] = numbers(1, 7);
-    cache.write(1, &keys, &values);
+    cache.slots(1, 1).for_each(|slot| slot.write(&keys, &values));
     assert_eq!(held(&cache, 1, 0..1), [[keys], [values]]);
 }
 
@@ -121,7 +148,7 @@ fn types_have_the_names_of_llama_cpp() {
 }
 
 #[test]
-#[should_panic(expected = "position 13 of 13")]
+#[should_panic(expected = "1 positions behind 13, of 13 and 13")]
 fn a_full_cache_takes_nothing() {
     filled(shape(CacheType::F16), &[0; 14]);
 }

@@ -2,15 +2,16 @@
 
 use alloc::format;
 
-use super::Model;
 use super::scratch::Scratch;
+use super::{Model, batch};
 use crate::llm::Error;
 use crate::llm::kv_cache::{CacheShape, CacheType, KvCache};
 use crate::llm::quantize::BLOCK;
 
 impl Model {
-    /// The shape of a cache for `n_ctx` positions, with keys and values of this type. If it is to
-    /// slide ([`Model::slide`]), layers with a window keep all positions too.
+    /// The shape of a cache for `n_ctx` positions, with keys and values of this type. A layer with a
+    /// window keeps what the tokens of a batch see together, or, if the cache is to slide
+    /// ([`Model::slide`]), all positions.
     ///
     /// # Errors
     /// [`Error::InvalidConfig`] if the model's heads are no whole blocks of that type, or if its
@@ -38,7 +39,7 @@ impl Model {
             return Err(Error::InvalidConfig { what });
         }
         let kept = self.layers.iter().map(|layer| match layer.attn.window {
-            Some(window) if !slides => window.min(n_ctx),
+            Some(window) if !slides => (window + batch(n_ctx) - 1).min(n_ctx),
             _ => n_ctx,
         });
         let n_head_kv = self.shape.n_head_kv;

@@ -1,9 +1,11 @@
 //! Where a forward pass works, and its one expensive step.
 
+use core::ops::Range;
+
 use super::Linear;
 use super::scratch::Quantized;
 use crate::llm::kernels::{self, add_bias};
-use crate::llm::workers::{Workers, for_each_chunk};
+use crate::llm::workers::{Band, Bands, SingleThread, Workers};
 
 /// Where the work is done: the file's bytes and the threads.
 #[derive(Clone, Copy)]
@@ -16,51 +18,108 @@ pub struct Context<'a> {
     pub verbose: bool,
 }
 
-/// The least rows that are worth claiming.
-const MIN_CHUNK: usize = 8;
-/// Chunks for each thread, so that a slow one holds up the others for little.
-const CHUNKS_PER_WORKER: usize = 8;
+/// Rows that a band of a matrix starts at are multiples of this.
+pub const ROWS: usize = 8;
+/// Bytes of weights that a band has at most, so that they stay in a core's cache from one token to
+/// the next.
+const BAND_BYTES: usize = 16 << 10;
+/// Multiplications that are worth claiming.
+const LEAST_CLAIMED: usize = 1 << 13;
+/// Shares of what is left for each thread: one takes as much, so that the bands become smaller
+/// towards the end and a slow one holds up the others for little.
+const SHARES_PER_WORKER: usize = 2;
 
-impl Context<'_> {
-    /// Applies several linear maps to the same vector: `out` gets their results, one after the
-    /// other. `quantized` is scratch space.
+impl<'a> Context<'a> {
+    /// The threads for so many pieces of so much work each, in multiplications; the caller alone
+    /// where that is sooner done.
+    pub fn workers_for(&self, pieces: usize, work: usize) -> &'a dyn Workers {
+        match pieces > 1 && pieces.saturating_mul(work) >= self.workers.least_work() {
+            true => self.workers,
+            false => &SingleThread,
+        }
+    }
+
+    /// Applies linear maps to `n` vectors. What all maps make of one, one map after the other, is cut
+    /// into `parts` of the same width: `out` is `[n, parts, width]`. `finish` gets each band of its
+    /// `n * parts` rows as soon as it is there.
+    ///
+    /// The weights of a band are read from memory once for all vectors. A band lies in one map for
+    /// each part, and starts there at a multiple of [`ROWS`].
     pub fn multiply(
         &self,
         maps: &[Linear],
-        x: &[f32],
-        quantized: &mut Quantized<'_>,
+        x: &Quantized<'_>,
+        parts: usize,
         out: &mut [f32],
+        finish: impl Fn(&mut Band<'_, f32>) + Sync,
     ) {
-        quantized.set(x, maps.iter().map(|map| map.weights.kind()));
-        let quantized = &*quantized;
-        let per_worker = out.len() / (self.workers.count() * CHUNKS_PER_WORKER);
-        let chunk = per_worker.max(MIN_CHUNK);
-        for_each_chunk(self.workers, out, chunk, |index, part| {
-            let mut first = index * chunk;
-            let mut part = part;
-            for Linear { weights, .. } in maps {
-                if first >= weights.rows() {
-                    first -= weights.rows();
-                    continue;
+        let rows: usize = maps.iter().map(|map| map.weights.rows()).sum();
+        let (n, width) = (out.len() / rows, rows / parts);
+        // All parts of a column have as many.
+        let work = maps.iter().map(|map| map.weights.columns()).max().unwrap_or(0) * n * parts;
+        let workers = self.workers_for(width.div_ceil(ROWS), work * ROWS);
+        let shares = match workers.count() {
+            1 => 1,
+            count => count * SHARES_PER_WORKER,
+        };
+        let least = LEAST_CLAIMED / work.max(1);
+        let end = |first: usize| {
+            let share = (width - first).div_ceil(shares);
+            let ends = (0..parts).map(|part| {
+                let (map, row) = find(maps, part * width + first);
+                let most = BAND_BYTES / map.weights.kind().row_bytes(map.weights.columns());
+                let n = share.min(most).max(least).next_multiple_of(ROWS);
+                first + n.min(map.weights.rows() - row)
+            });
+            ends.min().unwrap_or(width)
+        };
+        let bands = Bands::new(out, width);
+        workers.run(&|_| {
+            while let Some(mut band) = bands.claim(end) {
+                let Range { start, end } = band.columns();
+                for part in 0..parts {
+                    let (map, row) = find(maps, part * width + start);
+                    let rows = row..row + (end - start);
+                    self.multiply_rows(map, rows, x, &mut band.every(parts, part));
                 }
-                let n = part.len().min(weights.rows() - first);
-                let (now, later) = core::mem::take(&mut part).split_at_mut(n);
-                let x = quantized.for_weights(weights.kind());
-                let rows = weights.rows_in(self.file, first..first + n);
-                kernels::multiply(weights.kind(), rows, &x, now);
-                (first, part) = (0, later);
-                if part.is_empty() {
-                    break;
-                }
+                finish(&mut band);
             }
         });
-        let mut out = out;
-        for Linear { weights, bias } in maps {
-            let (now, later) = out.split_at_mut(weights.rows());
+    }
+
+    /// Some rows of a map times each of `n` vectors: `[n, rows]`.
+    fn multiply_rows(
+        &self,
+        map: &Linear,
+        rows: Range<usize>,
+        x: &Quantized<'_>,
+        out: &mut Band<'_, f32>,
+    ) {
+        let Linear { weights, bias } = map;
+        let (kind, columns) = (weights.kind(), weights.columns());
+        let bytes = weights.rows_in(self.file, rows.clone());
+        let x = x.for_weights(kind);
+        for token in 0..out.rows() {
+            let out = out.row(token);
+            kernels::multiply(kind, bytes, &x.part(token * columns..(token + 1) * columns), out);
             if let Some(bias) = bias {
-                add_bias(now, bias.values(self.file));
+                add_bias(out, &bias.values(self.file)[rows.clone()]);
             }
-            out = later;
         }
     }
+}
+
+/// The map that has this one of all rows, and which one it is there.
+///
+/// # Panics
+/// There is no such row.
+fn find(maps: &[Linear], row: usize) -> (&Linear, usize) {
+    let mut left = row;
+    for map in maps {
+        match left.checked_sub(map.weights.rows()) {
+            None => return (map, left),
+            Some(behind) => left = behind,
+        }
+    }
+    panic!("row {row} is {left} rows behind the last");
 }

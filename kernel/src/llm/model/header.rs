@@ -38,6 +38,11 @@ impl Shape {
         self.n_head * self.head_size
     }
 
+    /// Width of queries, keys and values together.
+    pub fn n_embd_qkv(&self) -> usize {
+        self.n_embd_q() + 2 * self.n_embd_kv()
+    }
+
     /// Reads the shape of a model with a vocabulary of `n_vocab` tokens.
     ///
     /// # Errors

@@ -37,6 +37,15 @@ use tensors::{Matrix, Vector};
 use crate::llm::Error;
 use crate::llm::gguf::{Gguf, TensorInfo};
 
+/// The most tokens that go through a model at once.
+const BATCH: usize = 32;
+
+/// The most tokens that go through a model at once in a context of `n_ctx` positions. The weights
+/// are read once for all of them.
+pub fn batch(n_ctx: usize) -> usize {
+    BATCH.min(n_ctx)
+}
+
 /// An architecture: how a family of models is read from its files.
 pub struct Architecture {
     /// Its name, as `general.architecture` has it.
@@ -133,6 +142,13 @@ struct FeedForward {
     down: Linear,
 }
 
+impl FeedForward {
+    /// How many numbers `up` gives for each of `down`.
+    fn parts(&self) -> usize {
+        if self.gated { 2 } else { 1 }
+    }
+}
+
 /// An activation function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Activation {
@@ -205,6 +221,12 @@ impl Model {
             attn.qkv.iter().chain([&attn.output]).chain(&ffn.up).chain([&ffn.down])
         });
         of_layers.chain([&self.output])
+    }
+
+    /// The most numbers that go to the activation function in a layer, gates included.
+    fn n_gate_up(&self) -> usize {
+        let parts = self.layers.iter().map(|layer| layer.ffn.parts());
+        parts.max().unwrap_or(0) * self.shape.n_ff
     }
 
     /// Numbers that the angles of all its rotations are.

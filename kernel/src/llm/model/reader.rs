@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::context::ROWS;
 use super::header::{Header, Shape};
 use super::rope::{Pairs, Rope};
 use super::tensors::{Matrix, Tensors};
@@ -170,6 +171,10 @@ impl<'f, 'a> Reader<'f, 'a> {
         activation: Activation,
     ) -> Result<FeedForward, Error> {
         let (n_embd, n_ff) = (self.shape.n_embd, self.shape.n_ff);
+        if !n_ff.is_multiple_of(ROWS) {
+            let what = format!("half of a tensor, {n_ff} rows, which {ROWS} does not divide");
+            return Err(Error::Unsupported { what });
+        }
         let up = vec![self.linear(&of_layer(i, "ffn_up"), 2 * n_ff, n_embd)?];
         let down = self.linear(&of_layer(i, "ffn_down"), n_embd, n_ff)?;
         Ok(FeedForward { up, gated: true, activation, down })

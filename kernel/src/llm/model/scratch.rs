@@ -1,6 +1,6 @@
 //! The scratch memory of a forward pass.
 
-use super::{Linear, Model};
+use super::{Linear, Model, batch};
 use crate::llm::Error;
 use crate::llm::arena::{Frame, Plain, slice_bytes};
 use crate::llm::kernels::Activations;
@@ -11,23 +11,25 @@ use crate::llm::quantize::{
 };
 use crate::llm::sampling::Candidate;
 
-/// All slices that one forward pass and the choice of a token need.
+/// All slices that a forward pass of up to `n` tokens ([`batch`]) and the choice of the next one
+/// need. Matrices have a row for each token, one behind the other.
 pub struct Scratch<'a> {
-    /// The state of the token: `[n_embd]`.
+    /// The states of the tokens: `[n, n_embd]`.
     pub x: &'a mut [f32],
-    /// What is added to it: `[n_embd]`.
+    /// What is added to them: `[n, n_embd]`.
     pub delta: &'a mut [f32],
-    /// The normed state, or the joined heads: `[max(n_embd, n_embd_q)]`.
+    /// The normed states, or the joined heads: `[n, max(n_embd, n_embd_q)]`.
     pub normed: &'a mut [f32],
-    /// Queries, keys and values: `[n_embd_q + 2 * n_embd_kv]`.
+    /// Queries, keys and values: `[n, n_embd_q + 2 * n_embd_kv]`.
     pub qkv: &'a mut [f32],
-    /// For each head the scores of all positions, then its result: `[n_head, n_ctx + head_size]`.
-    pub heads: &'a mut [f32],
-    /// Gate and values of the feed-forward network: `[2 * n_ff]`.
+    /// For as many heads at a time as there are of one token, the scores of all positions:
+    /// `[n_head, n_ctx]`.
+    pub scores: &'a mut [f32],
+    /// Gate and values of the feed-forward network: `[n, 2, n_ff]`, or `[n, n_ff]`.
     pub gate_up: &'a mut [f32],
-    /// The angles of each of the model's rotations: `[n_rot]` for each.
+    /// The angles of each of the model's rotations: `[n, n_angles]`.
     pub angles: &'a mut [f32],
-    /// `[n_vocab]`.
+    /// Of one token: `[n_vocab]`.
     pub logits: &'a mut [f32],
     /// For the sampler: `[n_vocab]`.
     pub candidates: &'a mut [Candidate],
@@ -63,15 +65,16 @@ impl<'a> Scratch<'a> {
         cache: &CacheShape,
     ) -> Result<Self, Error> {
         let shape = model.shape();
-        let head_stride = cache.n_ctx.saturating_add(shape.head_size);
+        let n = batch(cache.n_ctx);
+        let rows = |width: usize| n.saturating_mul(width);
         Ok(Scratch {
-            x: source.take(shape.n_embd)?,
-            delta: source.take(shape.n_embd)?,
-            normed: source.take(shape.n_embd.max(shape.n_embd_q()))?,
-            qkv: source.take(shape.n_embd_q() + 2 * shape.n_embd_kv())?,
-            heads: source.take(shape.n_head.saturating_mul(head_stride))?,
-            gate_up: source.take(2 * shape.n_ff)?,
-            angles: source.take(model.n_angles())?,
+            x: source.take(rows(shape.n_embd))?,
+            delta: source.take(rows(shape.n_embd))?,
+            normed: source.take(rows(shape.n_embd.max(shape.n_embd_q())))?,
+            qkv: source.take(rows(shape.n_embd_qkv()))?,
+            scores: source.take(shape.n_head.saturating_mul(cache.n_ctx))?,
+            gate_up: source.take(rows(model.n_gate_up()))?,
+            angles: source.take(rows(model.n_angles()))?,
             logits: source.take(shape.n_vocab)?,
             candidates: source.take(shape.n_vocab)?,
             quantized: Quantized::from_source(source, model, cache)?,
@@ -97,7 +100,7 @@ impl<'a> Scratch<'a> {
     }
 }
 
-/// A vector of activations in each of the formats in which a model's weights want it.
+/// Activations of one token or several, in each of the formats in which a model's weights want them.
 pub struct Quantized<'a> {
     f32: &'a mut [f32],
     f16: &'a mut [f32],
@@ -109,7 +112,7 @@ pub struct Quantized<'a> {
 }
 
 impl<'a> Quantized<'a> {
-    /// Takes room for the widest vector in each format, none for formats that no weights want.
+    /// Takes room for the widest vectors in each format, none for formats that no weights want.
     fn from_source(
         source: &mut impl Source<'a>,
         model: &Model,
@@ -121,15 +124,39 @@ impl<'a> Quantized<'a> {
             let widest = &mut widest[kind.activations() as usize];
             *widest = width.max(*widest);
         }
-        let widest = |kind| widest[kind as usize];
+        let n = batch(cache.n_ctx);
+        let room = |kind, block| n.saturating_mul(widest[kind as usize] / block);
         Ok(Quantized {
-            f32: source.take(widest(ActivationType::F32))?,
-            f16: source.take(widest(ActivationType::F16))?,
-            bf16: source.take(widest(ActivationType::BF16))?,
-            q8_0: source.take(widest(ActivationType::Q8_0) / BLOCK)?,
-            q8_1: source.take(widest(ActivationType::Q8_1) / BLOCK)?,
-            q8_k: source.take(widest(ActivationType::Q8_K) / SUPER_BLOCK)?,
+            f32: source.take(room(ActivationType::F32, 1))?,
+            f16: source.take(room(ActivationType::F16, 1))?,
+            bf16: source.take(room(ActivationType::BF16, 1))?,
+            q8_0: source.take(room(ActivationType::Q8_0, BLOCK))?,
+            q8_1: source.take(room(ActivationType::Q8_1, BLOCK))?,
+            q8_k: source.take(room(ActivationType::Q8_K, SUPER_BLOCK))?,
             len: 0,
+        })
+    }
+
+    /// Room for `n` vectors of this width, each to be set; together they are what `self` holds then,
+    /// one behind the other.
+    pub fn vectors(
+        &mut self,
+        n: usize,
+        width: usize,
+    ) -> impl Iterator<Item = Quantized<'_>> + Send {
+        self.len = n * width;
+        let (mut f32, mut f16, mut bf16) =
+            (rows(self.f32, width), rows(self.f16, width), rows(self.bf16, width));
+        let (mut q8_0, mut q8_1) = (rows(self.q8_0, width / BLOCK), rows(self.q8_1, width / BLOCK));
+        let mut q8_k = rows(self.q8_k, width / SUPER_BLOCK);
+        (0..n).map(move |_| Quantized {
+            f32: f32.next().unwrap_or_default(),
+            f16: f16.next().unwrap_or_default(),
+            bf16: bf16.next().unwrap_or_default(),
+            q8_0: q8_0.next().unwrap_or_default(),
+            q8_1: q8_1.next().unwrap_or_default(),
+            q8_k: q8_k.next().unwrap_or_default(),
+            len: width,
         })
     }
 
@@ -161,7 +188,8 @@ impl<'a> Quantized<'a> {
         }
     }
 
-    /// The vector for weights of this type, which must have been named to [`Quantized::set`].
+    /// All that it holds, for weights of this type, which must have been named to
+    /// [`Quantized::set`].
     pub fn for_weights(&self, kind: WeightType) -> Activations<'_> {
         match kind.activations() {
             ActivationType::F32 => Activations::F32(&self.f32[..self.len]),
@@ -172,4 +200,10 @@ impl<'a> Quantized<'a> {
             ActivationType::Q8_K => Activations::Q8K(&self.q8_k[..self.len / SUPER_BLOCK]),
         }
     }
+}
+
+/// The rows of a matrix, and empty ones when there are no more: a width of 0 is none, and a format
+/// that no weights want has no room.
+pub fn rows<T>(mut matrix: &mut [T], width: usize) -> impl Iterator<Item = &mut [T]> {
+    core::iter::repeat_with(move || matrix.split_off_mut(..width).unwrap_or_default())
 }

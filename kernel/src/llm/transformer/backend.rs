@@ -141,15 +141,17 @@ fn the_memory_for_a_cache_of_each_type_is_known_exactly() {
 }
 
 #[test]
-fn layers_with_a_window_keep_no_more_than_that() {
-    // Every other layer of two sees 11 positions, through one head of 2 times 32 numbers.
+fn layers_with_a_window_keep_what_a_batch_sees_of_it() {
+    // Every other layer of two sees 11 positions, through one head of 2 times 32 numbers; the tokens
+    // of a batch of 32 see 31 more together.
     let file = include_bytes!("../../../../test_models/architectures/gemma2-Q8_0.gguf");
     let bytes = |n_ctx, context_shift| {
         let context = ContextOptions { context_shift, ..context(Some(n_ctx)) };
         memory_needed(file, file.len() as u64, context).unwrap().kv_cache_bytes
     };
     let row = 2 * 2 * 32 * 2;
-    assert_eq!(bytes(61, false), (61 + 11) * row);
+    assert_eq!(bytes(61, false), (61 + 11 + 31) * row);
+    assert_eq!(bytes(41, false), (41 + 41) * row);
     assert_eq!(bytes(7, false), (7 + 7) * row);
     // What slides must be whole.
     assert_eq!(bytes(61, true), (61 + 61) * row);

@@ -26,17 +26,13 @@ fn logits(file: &[u8], kv_cache: CacheType, workers: &dyn Workers) -> Vec<Vec<f3
     let mut arena = Arena::try_new(bytes).unwrap();
     let mut frame = arena.frame();
     let mut scratch = Scratch::take(&mut frame, &model, &shape).unwrap();
-    let run = |&token: &u32| {
-        model.forward(
-            Context { file, workers, verbose: false },
-            token,
-            &mut cache,
-            &mut scratch,
-            true,
-        );
+    let context = Context { file, workers, verbose: false };
+    model.forward(context, &TOKENS, TOKENS.len(), &mut cache, &mut scratch);
+    let run = |i| {
+        model.logits(context, i, &mut scratch);
         scratch.logits.to_vec()
     };
-    let all = TOKENS.iter().map(run).collect();
+    let all = (0..TOKENS.len()).map(run).collect();
     // The sizes were counted exactly.
     assert_eq!(arena.peak_bytes(), bytes);
     all

@@ -1,0 +1,138 @@
+//! A token in a batch gives, to the bit, what it gives alone: models of all architectures, caches of
+//! all types, with one thread and with several.
+
+#[path = "support/threads.rs"]
+mod threads;
+
+use std::path::Path;
+
+use kernel::llm::arena::Arena;
+use kernel::llm::gguf::Gguf;
+use kernel::llm::kv_cache::{CacheType, KvCache};
+use kernel::llm::model::scratch::Scratch;
+use kernel::llm::model::{Architecture, Context, batch};
+use kernel::llm::workers::{SingleThread, Workers};
+
+use threads::Threads;
+
+/// Tokens of a text, so that the positions that layers with a window keep, 11 + 31 of them, go round.
+const N: usize = 59;
+const N_CTX: usize = 61;
+
+/// The models of `test_models/architectures` that `wanted` wants, by their names.
+fn models(wanted: impl Fn(&str) -> bool) -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../test_models/architectures");
+    let files = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path());
+    let models = files.filter_map(|path| {
+        let name = path.file_stem()?.to_str()?.to_string();
+        let is_model = path.extension()? == "gguf" && wanted(&name);
+        is_model.then(|| (name, std::fs::read(&path).unwrap()))
+    });
+    models.collect()
+}
+
+/// Runs a text through a model and returns the logits behind each token; `None` where they were not
+/// wanted. `parts` says of how many tokens each part of the text is, and how many of them, the last
+/// ones, are wanted; the last part comes again and again. More than a batch are several batches.
+fn logits(
+    file: &[u8],
+    kind: CacheType,
+    workers: &dyn Workers,
+    parts: &[(usize, usize)],
+) -> Vec<Option<Vec<u32>>> {
+    let gguf = Gguf::parse(file).unwrap();
+    let n_vocab = gguf.tensor("token_embd.weight").unwrap().dims[1] as usize;
+    let model = Architecture::of(&gguf).unwrap().model(&gguf, n_vocab).unwrap();
+    let shape = model.cache_shape(kind, N_CTX, false).unwrap();
+    let mut arena = Arena::try_new(Scratch::bytes(&model, &shape)).unwrap();
+    let mut frame = arena.frame();
+    let mut scratch = Scratch::take(&mut frame, &model, &shape).unwrap();
+    let mut cache = KvCache::try_new(shape).unwrap();
+    let context = Context { file, workers, verbose: false };
+
+    let text: Vec<u32> = (0..N).map(|i| ((43 * i * i + 17 * i) % n_vocab) as u32).collect();
+    let mut parts = parts.iter().copied();
+    let (mut n, mut wanted) = (0, 0);
+    let mut rest = &text[..];
+    let mut all = Vec::new();
+    while !rest.is_empty() {
+        (n, wanted) = parts.next().unwrap_or((n, wanted));
+        let part = rest.split_off(..n.min(rest.len())).unwrap();
+        for tokens in part.chunks(batch(N_CTX)) {
+            let wanted = wanted.min(tokens.len());
+            model.forward(context, tokens, wanted, &mut cache, &mut scratch);
+            all.resize(all.len() + tokens.len() - wanted, None);
+            for i in 0..wanted {
+                model.logits(context, i, &mut scratch);
+                all.push(Some(scratch.logits.iter().map(|logit| logit.to_bits()).collect()));
+            }
+        }
+    }
+    all
+}
+
+/// Compares the logits of a text in parts with those of its tokens one by one.
+#[track_caller]
+fn compare(
+    name: &str,
+    file: &[u8],
+    kind: CacheType,
+    workers: &dyn Workers,
+    texts: &[&[(usize, usize)]],
+) {
+    let alone = logits(file, kind, &SingleThread, &[(1, 1)]);
+    // The comparison can fail: no two places of the text have the same logits.
+    for (i, logits) in alone.iter().enumerate() {
+        assert!(logits.is_some() && !alone[..i].contains(logits), "{name}: token {i}");
+    }
+    for parts in texts {
+        let together = logits(file, kind, workers, parts);
+        assert!(together.len() == N && together.iter().any(Option::is_some));
+        let differs = |(together, alone)| !(Option::is_none(together) || together == alone);
+        let place = together.iter().zip(&alone).position(differs);
+        assert_eq!(place, None, "{name}, {kind}, {parts:?}");
+    }
+}
+
+#[test]
+fn a_token_in_a_batch_is_a_token_alone() {
+    let models = models(|_| true);
+    assert!(models.len() > 36);
+    for (name, file) in models {
+        for n in [1, 2, 3, 7, 31, 32, 33] {
+            // All of the text in such batches; a prompt, of which only the last is wanted, and one
+            // token after the other behind it; and batches behind more tokens than a window has.
+            let texts: [&[_]; 3] = [&[(n, n)], &[(n, 1), (1, 1)], &[(19, 1), (n, n)]];
+            compare(&name, &file, CacheType::F16, &SingleThread, &texts);
+        }
+    }
+}
+
+#[test]
+fn threads_change_nothing() {
+    for (name, file) in models(|name| name.ends_with("-Q4_0") || name.ends_with("-F16")) {
+        for (n, threads) in [(1, 2), (7, 3), (33, 5)] {
+            let texts: [&[_]; 2] = [&[(n, n)], &[(n, 1), (2, 2)]];
+            compare(&name, &file, CacheType::F16, &Threads(threads), &texts);
+        }
+    }
+}
+
+#[test]
+fn caches_of_all_types_take_batches() {
+    for (name, file) in models(|name| name.ends_with("-Q4_K_M")) {
+        for kind in [CacheType::F32, CacheType::Q8_0] {
+            compare(&name, &file, kind, &SingleThread, &[&[(7, 7)], &[(33, 1), (3, 3)]]);
+            compare(&name, &file, kind, &Threads(3), &[&[(3, 3), (31, 31)]]);
+        }
+    }
+}
+
+#[test]
+fn any_of_the_last_tokens_can_be_asked_for() {
+    for (name, file) in models(|name| name.ends_with("-Q8_0")) {
+        let parts: &[_] = &[(13, 0), (1, 0), (17, 3), (2, 1), (23, 23), (3, 2)];
+        compare(&name, &file, CacheType::F16, &SingleThread, &[parts]);
+        compare(&name, &file, CacheType::F16, &Threads(2), &[parts]);
+    }
+}
