@@ -19,6 +19,12 @@ pub struct Host {
 }
 
 impl Host {
+    /// The load on its cores, for a table.
+    pub fn shown(&self) -> String {
+        let load = self.load.map_or("?".into(), |load| format!("{load:.1}"));
+        format!("{load} on {}", self.cores)
+    }
+
     /// The host now. Says so if it has other things to do.
     pub fn now() -> Host {
         let cores = available_parallelism().map_or(1, NonZero::get);
@@ -44,6 +50,8 @@ mod tests {
     fn the_load_is_read() {
         assert_eq!(first_number("3.74 2.96 1.99 2/345 6789\n"), Some(3.74));
         assert_eq!(first_number(""), None);
+        assert_eq!(Host { cores: 2, load: Some(3.74) }.shown(), "3.7 on 2");
+        assert_eq!(Host { cores: 2, load: None }.shown(), "? on 2");
         assert!(Host::now().cores >= 1);
     }
 }

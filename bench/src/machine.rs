@@ -140,6 +140,7 @@ impl Row for Machine {
             "to the slower part",
             "memory in use",
             "beyond the file",
+            "host's load",
         ];
         let lines = rows.iter().map(|row| {
             let s = |x: f64| format!("{x:.3} s");
@@ -155,6 +156,7 @@ impl Row for Machine {
                 format!("{:.2} ×", row.checked_load_ratio),
                 mb(row.memory_mb),
                 mb(row.memory_mb - row.file_mb),
+                row.host.shown(),
             ]
         });
         table(header, &lines.collect::<Vec<_>>())

@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 
+use cycles::Kernel;
 use guest::House;
 use instructions::Instructions;
 use machine::Machine;
@@ -52,6 +53,9 @@ struct Cli {
     /// How often what depends on the host's clock is measured
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: u32,
+    /// Measure nothing: show the last results, and write them into the README
+    #[arg(long)]
+    show: bool,
     /// Where results are kept, and the README with their tables beside it
     #[arg(long, value_name = "FOLDER", default_value = "bench/results")]
     results: PathBuf,
@@ -89,6 +93,10 @@ fn or<T: Copy>(given: &[T], default: &[T]) -> Vec<T> {
 }
 
 fn run(cli: &Cli) -> Result<()> {
+    let instruments = or(&cli.instruments, Instrument::value_variants());
+    if cli.show {
+        return instruments.into_iter().try_for_each(|instrument| show(instrument, &cli.results));
+    }
     let house = House::new(&cli.target)?;
     let shapes = match cli.full {
         true => ShapeName::value_variants().into(),
@@ -97,7 +105,7 @@ fn run(cli: &Cli) -> Result<()> {
     let cpus = or(&cli.cpu, Cpu::value_variants());
     let pairs = || shapes.iter().flat_map(|&shape| cpus.iter().map(move |&cpu| (shape, cpu)));
     let rounds = cli.rounds as usize;
-    for instrument in or(&cli.instruments, Instrument::value_variants()) {
+    for instrument in instruments {
         match instrument {
             Instrument::Instructions => {
                 each::<Instructions>(&cli.results, pairs(), |(shape, cpu)| {
@@ -112,7 +120,7 @@ fn run(cli: &Cli) -> Result<()> {
             })?,
             Instrument::Cycles => {
                 // Kernels that are no more are to go.
-                let mut store = Store::empty(&cli.results);
+                let mut store = Store::<Kernel>::empty(&cli.results);
                 for kernel in cycles::measure(&house.elf())? {
                     store.put(kernel)?;
                 }
@@ -134,6 +142,15 @@ fn each<R: Row>(
         store.put(measure(subject)?)?;
     }
     publish(folder, &store)
+}
+
+fn show(instrument: Instrument, folder: &Path) -> Result<()> {
+    match instrument {
+        Instrument::Instructions => publish(folder, &Store::<Instructions>::open(folder)?),
+        Instrument::Rates => publish(folder, &Store::<Rates>::open(folder)?),
+        Instrument::Machine => publish(folder, &Store::<Machine>::open(folder)?),
+        Instrument::Cycles => publish(folder, &Store::<Kernel>::open(folder)?),
+    }
 }
 
 /// Shows the table, and writes it into the README.
@@ -158,5 +175,20 @@ mod tests {
     fn clap_finds_no_fault_with_the_definition() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_readme_has_the_tables_of_the_results() {
+        let room = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let readme = fs::read_to_string(room.join("README.md")).unwrap();
+        let check = |name, table: String| {
+            let with_table = results::with_table(&readme, name, &table);
+            assert!(with_table.as_ref() == Some(&readme), "{name}: run make bench, or\n{table}");
+        };
+        let results = room.join("results");
+        check(Instructions::NAME, Store::<Instructions>::open(&results).unwrap().table());
+        check(Rates::NAME, Store::<Rates>::open(&results).unwrap().table());
+        check(Machine::NAME, Store::<Machine>::open(&results).unwrap().table());
+        check(Kernel::NAME, Store::<Kernel>::open(&results).unwrap().table());
     }
 }

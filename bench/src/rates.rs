@@ -128,6 +128,7 @@ impl Row for Rates {
             "spread",
             "prompt, tokens/s",
             "to one core",
+            "host's load",
         ];
         let lines = rows.iter().flat_map(|row| {
             row.rates.iter().map(|rate| {
@@ -142,6 +143,7 @@ impl Row for Rates {
                     format!("{:.0} %", 100.0 * rate.spread),
                     digits(rate.prompt_per_s),
                     format!("{:.2} ×", rate.prompt_ratio),
+                    row.host.shown(),
                 ]
             })
         });
