@@ -20,6 +20,7 @@ use crate::llm::arena::Arena;
 pub use crate::llm::arena::ModelBuffer;
 use crate::llm::chat::Declared;
 use crate::llm::gguf::{Gguf, TensorInfo};
+use crate::llm::kernels::wants_stripes;
 use crate::llm::kv_cache::{CacheShape, CacheType, KvCache};
 use crate::llm::model::scratch::Scratch;
 use crate::llm::model::{Architecture, Context, Model, batch, quantization};
@@ -336,13 +337,13 @@ impl TransformerBackend {
     /// [`Error::ParseError`] if the file is malformed, [`Error::Unsupported`] if it needs what the
     /// engine does not have, [`Error::InvalidConfig`] if the model has not the context asked for,
     /// [`Error::OutOfMemory`].
-    pub fn load_model(&mut self, file: ModelBuffer) -> Result<(), Error> {
+    pub fn load_model(&mut self, mut file: ModelBuffer) -> Result<(), Error> {
         self.loaded = None;
         // What it knows of tokens is of the model before.
         self.sampler = Sampler::new(self.sampler.config());
         let gguf = Gguf::parse(&file)?;
         let plan = Plan::from_gguf(&gguf, self.options.context)?;
-        let Plan { model, tokenizer, cache, needed } = plan;
+        let Plan { mut model, tokenizer, cache, needed } = plan;
         let shape = model.shape();
         let parameters = gguf.tensors().iter().map(TensorInfo::elements);
         let metadata = ModelMetadata {
@@ -366,6 +367,7 @@ impl TransformerBackend {
         if self.verbose {
             verbose::log_tensors(&gguf)?;
         }
+        model.rearrange(&mut file, wants_stripes, self.options.workers);
         let shared = Shared { file, model, tokenizer, metadata, cache };
         self.loaded = Some(Loaded::new(Arc::new(shared))?);
         Ok(())

@@ -8,11 +8,14 @@
 //!
 //! The numbers follow ggml's CPU backend (`ops.cpp`, `vec.h`, `ggml-quants.c`).
 
+mod cpu;
 mod elementwise;
 mod functions;
 mod lanes;
 #[cfg(all(feature = "simd", target_arch = "aarch64", target_feature = "neon"))]
 mod neon;
+#[cfg(not(all(feature = "simd", target_arch = "aarch64", target_feature = "neon")))]
+mod portable;
 mod scalar;
 pub mod self_test;
 mod steps;
@@ -20,26 +23,114 @@ mod steps;
 #[cfg(all(feature = "simd", target_arch = "aarch64", target_feature = "neon"))]
 use neon as active;
 #[cfg(not(all(feature = "simd", target_arch = "aarch64", target_feature = "neon")))]
-use scalar as active;
+use portable as active;
 
 pub use elementwise::*;
 
+use alloc::vec::Vec;
 use core::ops::Range;
 
+use cpu::Features;
+
 use crate::llm::quantize::{
-    ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, F16Bytes, F32Bytes, Q8_0Bytes,
-    SUPER_BLOCK, Scales, WeightType,
+    ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, F16Bytes, F32Bytes, Q8_0Bytes, QUAD,
+    QuadQ8_0, QuadQ8_1, QuadQ8K, SUPER_BLOCK, Scales, TILE_ROWS, WeightType,
 };
 
 /// Lanes in which floating-point sums run.
 pub const LANES: usize = 4;
 
-/// Which kernels are in use: "neon" or "scalar".
+/// Tokens that can be multiplied with the same weights at once.
+pub const BATCH: usize = 32;
+
+/// The sums of the rows of a stripe for a token.
+pub type RowSums = [f32; TILE_ROWS];
+
+/// The kernels in use: the best that the processor has.
+fn set() -> active::Set {
+    static SET: spin::Once<active::Set> = spin::Once::new();
+    *SET.call_once(|| active::Set::best(Features::detect()))
+}
+
+/// Which kernels are in use: "scalar", "neon", "dotprod" or "i8mm".
 pub fn name() -> &'static str {
-    if cfg!(all(feature = "simd", target_arch = "aarch64", target_feature = "neon")) {
-        "neon"
-    } else {
-        "scalar"
+    set().name()
+}
+
+/// Whether the kernels want weights of this type as stripes.
+pub fn wants_stripes(kind: WeightType) -> bool {
+    active::Set::WANTS_STRIPES && kind.has_tiles()
+}
+
+/// Rearranges eight rows of weights, which lie one after the other, to a stripe
+/// ([`WeightType::make_stripe`]). `copy` is room for a copy of them.
+///
+/// # Panics
+/// These are not eight rows of whole blocks.
+pub fn make_stripe(kind: WeightType, rows: &mut [u8], copy: &mut Vec<u8>) {
+    active::make_stripe(kind, rows, copy);
+}
+
+/// Neighbouring rows of a matrix of weights.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    /// The format of the weights.
+    pub kind: WeightType,
+    /// Weights of a row.
+    pub columns: usize,
+    /// The rows, one after the other.
+    pub bytes: &'a [u8],
+    /// Whether each whole eight of them are rearranged to a stripe.
+    pub striped: bool,
+}
+
+impl<'a> Rows<'a> {
+    /// The stripes, and the rows that are as in the file.
+    fn split(&self) -> (&'a [u8], &'a [u8]) {
+        let stripe_bytes = TILE_ROWS * self.row_bytes();
+        let striped = if self.striped { self.bytes.len() / stripe_bytes * stripe_bytes } else { 0 };
+        self.bytes.split_at(striped)
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.kind.row_bytes(self.columns)
+    }
+}
+
+/// The activations of some tokens, a row's length each.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// How many tokens: 1 to [`BATCH`].
+    pub n: usize,
+    /// Those of one token after the other.
+    pub x: Activations<'a>,
+    /// If there are several, the same as [`crate::llm::quantize::Interleave`] puts them.
+    pub quads: Quads<'a>,
+}
+
+/// The activations of each four tokens side by side: `[tokens / 4, blocks]`.
+#[derive(Clone, Copy, Debug)]
+pub enum Quads<'a> {
+    /// Not there: there is one token, or no weights want it.
+    None,
+    /// Of [`Activations::Q8_0`].
+    Q8_0(&'a [QuadQ8_0]),
+    /// Of [`Activations::Q8_1`].
+    Q8_1(&'a [QuadQ8_1]),
+    /// Of [`Activations::Q8K`].
+    Q8K(&'a [QuadQ8K]),
+}
+
+impl<'a> Batch<'a> {
+    /// One token's activations.
+    pub fn one(x: Activations<'a>) -> Self {
+        Batch { n: 1, x, quads: Quads::None }
+    }
+
+    /// Those of one of the tokens.
+    fn token(&self, token: usize) -> Activations<'a> {
+        let len = self.x.len() / self.n;
+        self.x.part(token * len..(token + 1) * len)
     }
 }
 
@@ -105,25 +196,60 @@ impl<'a> Activations<'a> {
     }
 }
 
-/// The dot products of rows of weights, as they lie in the file one after the other, with
-/// activations of a row's length in the format that `kind` wants ([`WeightType::activations`]): one
-/// for each of `out`.
+/// The dot products of rows of weights with the activations of each token, in the format that the
+/// weights want ([`WeightType::activations`]). `put(token, row, sums)` gets them: those of a few rows
+/// from `row` at a time.
 ///
 /// # Panics
-/// The activations are in another format, or the rows are not as many as `out` has places.
-pub fn multiply(kind: WeightType, rows: &[u8], x: &Activations<'_>, out: &mut [f32]) {
-    assert!(kind.activations() == x.kind(), "{kind:?} weights with {:?} activations", x.kind());
-    assert!(rows.len() == out.len() * kind.row_bytes(x.len()), "{} bytes of rows", rows.len());
-    active::multiply(kind, rows, x, out);
+/// The activations are in another format, or of another length.
+pub fn multiply(rows: &Rows<'_>, x: &Batch<'_>, put: impl FnMut(usize, usize, &[f32])) {
+    multiply_with(set(), rows, x, put);
 }
 
-/// The dot product of one row: see [`multiply`].
+fn multiply_with(
+    set: active::Set,
+    rows: &Rows<'_>,
+    x: &Batch<'_>,
+    mut put: impl FnMut(usize, usize, &[f32]),
+) {
+    let kind = rows.kind;
+    assert!(kind.activations() == x.x.kind(), "{kind:?} weights with {:?} activations", x.x.kind());
+    assert!(x.n * rows.columns == x.x.len() && x.n <= BATCH, "{} activations", x.x.len());
+    // Room for all tokens is cleared only if there are several.
+    let sums = match x.n {
+        1 => &mut [[0.0; TILE_ROWS]; 1][..],
+        n => &mut [[0.0; TILE_ROWS]; BATCH][..n.next_multiple_of(QUAD)],
+    };
+    let row_bytes = rows.row_bytes();
+    let (stripes, rest) = rows.split();
+    let mut row = 0;
+    for stripe in stripes.chunks_exact(TILE_ROWS * row_bytes) {
+        active::multiply_stripe(set, kind, stripe, x, sums);
+        for (token, sums) in sums[..x.n].iter().enumerate() {
+            put(token, row, sums);
+        }
+        row += TILE_ROWS;
+    }
+    for some in rest.chunks(TILE_ROWS * row_bytes) {
+        let sums = &mut sums[0][..some.len() / row_bytes];
+        for token in 0..x.n {
+            active::multiply(kind, some, &x.token(token), sums);
+            put(token, row, sums);
+        }
+        row += sums.len();
+    }
+}
+
+/// The dot product of one row, as it lies in the file, with activations in the format that `kind`
+/// wants.
 ///
 /// # Panics
-/// As [`multiply`].
+/// The activations are in another format, or of another length.
 pub fn dot(kind: WeightType, row: &[u8], x: &Activations<'_>) -> f32 {
+    assert!(kind.activations() == x.kind(), "{kind:?} weights with {:?} activations", x.kind());
+    assert!(row.len() == kind.row_bytes(x.len()), "{} bytes of a row", row.len());
     let mut out = [0.0];
-    multiply(kind, row, x, &mut out);
+    active::multiply(kind, row, x, &mut out);
     out[0]
 }
 

@@ -1,15 +1,17 @@
 //! The portable kernels: the reference for all others, which must give the same bits.
 //!
-//! Sums run in [`LANES`] lanes, so that vector units (and the compiler, here) can work on
-//! neighbours at once; the lanes are added in a fixed order at the end. Products and sums are
-//! rounded separately: fused operations would give other bits.
+//! Blocks are added up in their order. What vector units can add up in lanes only (numbers that are
+//! no blocks) runs in [`LANES`] lanes here too, which are added in a fixed order at the end. Where
+//! product and sum are rounded at once, and where not, is part of the reference.
 
 pub use super::lanes::Portable as Vector;
 
-use super::{Activations, LANES, each_row, scale_sums};
+use libm::fmaf;
+
+use super::{Activations, LANES, scale_sums};
 use crate::llm::quantize::{
-    BLOCK, Block, BlockQ8_0, BlockQ8_1, BlockQ8K, F16Bytes, F32Bytes, GROUP, Q8_0Bytes, SuperBlock,
-    Visitor, WeightType, f16_to_f32, scale,
+    BLOCK, Block, BlockQ8_0, BlockQ8_1, BlockQ8K, F16Bytes, F32Bytes, GROUP, Q8_0Bytes, Row,
+    SuperBlock, Visitor, WeightType, f16_to_f32, scale,
 };
 
 /// Why other activations never come here.
@@ -20,19 +22,15 @@ fn sum_lanes(lanes: [f32; LANES]) -> f32 {
     (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
 }
 
-/// The dot products of rows of weights with activations: see [`super::multiply`].
-pub fn multiply(kind: WeightType, rows: &[u8], x: &Activations<'_>, out: &mut [f32]) {
-    each_row(rows, out, |row| dot(kind, row, x));
-}
-
 /// The dot product of one row.
 pub fn dot(kind: WeightType, row: &[u8], x: &Activations<'_>) -> f32 {
-    kind.visit(Dot { row, x })
+    kind.visit(Dot { row: Row::of_file(row), x })
 }
 
-struct Dot<'a> {
-    row: &'a [u8],
-    x: &'a Activations<'a>,
+/// A dot product, for [`WeightType::visit`].
+pub struct Dot<'a> {
+    pub row: Row<'a>,
+    pub x: &'a Activations<'a>,
 }
 
 impl Visitor for Dot<'_> {
@@ -42,11 +40,11 @@ impl Visitor for Dot<'_> {
         let (Activations::F32(x) | Activations::F16(x) | Activations::BF16(x)) = *self.x else {
             unreachable!("{CHECKED}")
         };
-        dot_numbers(self.row.as_chunks().0, x, value)
+        dot_numbers(self.row.blocks().map(|block| value(&block)), x)
     }
 
     fn blocks<const N: usize>(self, unpack: impl Fn(&[u8; N]) -> Block) -> f32 {
-        let blocks = self.row.as_chunks().0.iter().map(unpack);
+        let blocks = self.row.blocks().map(|block| unpack(&block));
         match *self.x {
             Activations::Q8_0(x) => dot_blocks(blocks, x),
             Activations::Q8_1(x) => dot_blocks_with_offset(blocks, x),
@@ -56,21 +54,19 @@ impl Visitor for Dot<'_> {
 
     fn super_blocks<const N: usize>(self, unpack: impl Fn(&[u8; N]) -> SuperBlock) -> f32 {
         let Activations::Q8K(x) = *self.x else { unreachable!("{CHECKED}") };
-        dot_super_blocks(self.row.as_chunks().0.iter().map(unpack), x)
+        dot_super_blocks(self.row.blocks().map(|block| unpack(&block)), x)
     }
 }
 
-fn dot_numbers<T>(weights: &[T], x: &[f32], value: impl Fn(&T) -> f32) -> f32 {
+fn dot_numbers(mut weights: impl Iterator<Item = f32>, x: &[f32]) -> f32 {
     let mut lanes = [0.0; LANES];
-    let (weights, weights_rest) = weights.as_chunks::<LANES>();
-    let (x, x_rest) = x.as_chunks::<LANES>();
-    for (weights, x) in weights.iter().zip(x) {
-        for i in 0..LANES {
-            lanes[i] += value(&weights[i]) * x[i];
+    let (fours, rest) = x.as_chunks::<LANES>();
+    for x in fours {
+        for (lane, (x, weight)) in lanes.iter_mut().zip(x.iter().zip(&mut weights)) {
+            *lane += weight * x;
         }
     }
-    let rest = weights_rest.iter().zip(x_rest);
-    rest.fold(sum_lanes(lanes), |sum, (weight, x)| sum + value(weight) * x)
+    rest.iter().zip(weights).fold(sum_lanes(lanes), |sum, (x, weight)| sum + weight * x)
 }
 
 pub fn add_scaled_f32(out: &mut [f32], factor: f32, values: &[F32Bytes]) {
@@ -101,20 +97,16 @@ fn products(weights: &[i8], x: &[i8]) -> i32 {
 }
 
 fn dot_blocks(weights: impl Iterator<Item = Block>, x: &[BlockQ8_0]) -> f32 {
-    let mut lanes = [0.0; LANES];
-    for (i, (block, x)) in weights.zip(x).enumerate() {
-        lanes[i % LANES] += products(&block.weights, &x.qs) as f32 * (block.d * x.d);
-    }
-    sum_lanes(lanes)
+    weights.zip(x).fold(0.0, |total, (block, x)| {
+        fmaf(products(&block.weights, &x.qs) as f32 * block.d, x.d, total)
+    })
 }
 
 fn dot_blocks_with_offset(weights: impl Iterator<Item = Block>, x: &[BlockQ8_1]) -> f32 {
-    let mut lanes = [0.0; LANES];
-    for (i, (block, x)) in weights.zip(x).enumerate() {
-        let product = products(&block.weights, &x.qs) as f32 * (block.d * x.d);
-        lanes[i % LANES] += product + block.offset * x.sum;
-    }
-    sum_lanes(lanes)
+    weights.zip(x).fold(0.0, |total, (block, x)| {
+        let total = fmaf(products(&block.weights, &x.qs) as f32 * block.d, x.d, total);
+        fmaf(block.offset, x.sum, total)
+    })
 }
 
 fn dot_super_blocks(weights: impl Iterator<Item = SuperBlock>, x: &[BlockQ8K]) -> f32 {

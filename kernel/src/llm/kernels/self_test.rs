@@ -8,11 +8,13 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{Activations, active, multiply, scalar, steps};
+use super::cpu::Features;
+use super::{Activations, Batch, Quads, Rows, active, make_stripe, multiply_with, scalar, steps};
+use crate::llm::arena::ModelBuffer;
 use crate::llm::quantize::{
-    ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, F32Bytes, SUPER_BLOCK, WeightType,
-    dequantize_row, f32_to_bf16, f32_to_f16, quantize_q8_0, quantize_q8_1, quantize_q8_k,
-    round_to_bf16, round_to_f16,
+    ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, F32Bytes, Interleave, QUAD, SUPER_BLOCK,
+    TILE_ROWS, WeightType, dequantize_row, f32_to_bf16, f32_to_f16, interleave, quantize_q8_0,
+    quantize_q8_1, quantize_q8_k, round_to_bf16, round_to_f16,
 };
 use crate::llm::sampling::SplitMix64;
 
@@ -35,7 +37,9 @@ pub fn checks() -> impl Iterator<Item = (String, Outcome)> {
 /// Numbers of blocks in the rows that are checked.
 const LENGTHS: [usize; 7] = [1, 2, 3, 5, 7, 13, 61];
 /// Numbers of the rows of these lengths.
-const ROWS: [usize; 7] = [11, 7, 5, 3, 2, 1, 13];
+const ROWS: [usize; 7] = [11, 7, 5, 8, 16, 1, 17];
+/// Numbers of the tokens that they are multiplied with.
+const TOKENS: [usize; 7] = [1, 2, 3, 5, 1, 4, 7];
 /// How far a sum may be from the one in double precision, relative to the sum of the magnitudes.
 const TOLERANCE: f64 = 1e-5;
 /// The same if the activations have their sum as an F16, of the scale before it was rounded.
@@ -112,63 +116,95 @@ fn set_scales(kind: WeightType, block: &mut [u8], mut scale: impl FnMut() -> f32
     }
 }
 
-/// Activations in one of the formats.
-pub(crate) enum Owned {
-    F32(Vec<f32>),
-    F16(Vec<f32>),
-    BF16(Vec<f32>),
-    Q8_0(Vec<BlockQ8_0>),
-    Q8_1(Vec<BlockQ8_1>),
-    Q8K(Vec<BlockQ8K>),
+/// Activations of some tokens in the format of some weights.
+pub(crate) struct Owned {
+    n: usize,
+    kind: ActivationType,
+    numbers: Vec<f32>,
+    q8_0: Side<BlockQ8_0>,
+    q8_1: Side<BlockQ8_1>,
+    q8_k: Side<BlockQ8K>,
+}
+
+/// Blocks one token after the other, and side by side.
+struct Side<B: Interleave> {
+    blocks: Vec<B>,
+    quads: Vec<B::Quad>,
+}
+
+impl<B: Interleave> Side<B> {
+    fn empty() -> Self {
+        Side { blocks: Vec::new(), quads: Vec::new() }
+    }
+
+    /// Those of `n` tokens, `quantize` giving them.
+    fn new(n: usize, blocks: usize, quantize: impl FnOnce(&mut [B])) -> Self {
+        let mut all = vec![B::ZERO; blocks];
+        quantize(&mut all);
+        let per_token = blocks / n;
+        let mut quads = Vec::new();
+        for tokens in all.chunks(QUAD * per_token) {
+            let start = quads.len();
+            quads.resize(start + per_token, B::interleave([&B::ZERO; QUAD]));
+            interleave(tokens, per_token, &mut quads[start..]);
+        }
+        Side { blocks: all, quads }
+    }
 }
 
 impl Owned {
-    /// Activations in the format for `kind`.
-    pub fn new(kind: WeightType, x: &[f32]) -> Owned {
-        let n = x.len();
-        match kind.activations() {
-            ActivationType::F32 => Owned::F32(x.into()),
-            ActivationType::F16 => Owned::F16(x.iter().map(|&x| round_to_f16(x)).collect()),
-            ActivationType::BF16 => Owned::BF16(x.iter().map(|&x| round_to_bf16(x)).collect()),
-            ActivationType::Q8_0 => {
-                let mut blocks = vec![BlockQ8_0::ZERO; n / BLOCK];
-                quantize_q8_0(x, &mut blocks);
-                Owned::Q8_0(blocks)
-            }
-            ActivationType::Q8_1 => {
-                let empty = BlockQ8_1 { d: 0.0, sum: 0.0, qs: [0; BLOCK] };
-                let mut blocks = vec![empty; n / BLOCK];
-                quantize_q8_1(x, &mut blocks);
-                Owned::Q8_1(blocks)
-            }
-            ActivationType::Q8_K => {
-                let empty = BlockQ8K { d: 0.0, qs: [0; SUPER_BLOCK], sums: [0; SUPER_BLOCK / 16] };
-                let mut blocks = vec![empty; n / SUPER_BLOCK];
-                quantize_q8_k(x, &mut blocks);
-                Owned::Q8K(blocks)
-            }
+    /// Activations of `n` tokens in the format for `kind`.
+    pub fn new(kind: WeightType, x: &[f32], n: usize) -> Owned {
+        let kind = kind.activations();
+        let mut owned = Owned {
+            n,
+            kind,
+            numbers: Vec::new(),
+            q8_0: Side::empty(),
+            q8_1: Side::empty(),
+            q8_k: Side::empty(),
+        };
+        let (small, large) = (x.len() / BLOCK, x.len() / SUPER_BLOCK);
+        match kind {
+            ActivationType::F32 => owned.numbers = x.into(),
+            ActivationType::F16 => owned.numbers = x.iter().map(|&x| round_to_f16(x)).collect(),
+            ActivationType::BF16 => owned.numbers = x.iter().map(|&x| round_to_bf16(x)).collect(),
+            ActivationType::Q8_0 => owned.q8_0 = Side::new(n, small, |out| quantize_q8_0(x, out)),
+            ActivationType::Q8_1 => owned.q8_1 = Side::new(n, small, |out| quantize_q8_1(x, out)),
+            ActivationType::Q8_K => owned.q8_k = Side::new(n, large, |out| quantize_q8_k(x, out)),
         }
+        owned
     }
 
     /// As the kernels take them.
-    pub fn borrow(&self) -> Activations<'_> {
-        match self {
-            Owned::F32(x) => Activations::F32(x),
-            Owned::F16(x) => Activations::F16(x),
-            Owned::BF16(x) => Activations::BF16(x),
-            Owned::Q8_0(x) => Activations::Q8_0(x),
-            Owned::Q8_1(x) => Activations::Q8_1(x),
-            Owned::Q8K(x) => Activations::Q8K(x),
-        }
+    pub fn batch(&self) -> Batch<'_> {
+        let (x, quads) = match self.kind {
+            ActivationType::F32 => (Activations::F32(&self.numbers), Quads::None),
+            ActivationType::F16 => (Activations::F16(&self.numbers), Quads::None),
+            ActivationType::BF16 => (Activations::BF16(&self.numbers), Quads::None),
+            ActivationType::Q8_0 => {
+                (Activations::Q8_0(&self.q8_0.blocks), Quads::Q8_0(&self.q8_0.quads))
+            }
+            ActivationType::Q8_1 => {
+                (Activations::Q8_1(&self.q8_1.blocks), Quads::Q8_1(&self.q8_1.quads))
+            }
+            ActivationType::Q8_K => {
+                (Activations::Q8K(&self.q8_k.blocks), Quads::Q8K(&self.q8_k.quads))
+            }
+        };
+        Batch { n: self.n, x, quads }
     }
 
     /// The values that they stand for.
     pub fn values(&self) -> Vec<f32> {
-        match self {
-            Owned::F32(x) | Owned::F16(x) | Owned::BF16(x) => x.clone(),
-            Owned::Q8_0(x) => x.iter().flat_map(|b| b.qs.map(|q| b.d * f32::from(q))).collect(),
-            Owned::Q8_1(x) => x.iter().flat_map(|b| b.qs.map(|q| b.d * f32::from(q))).collect(),
-            Owned::Q8K(x) => x.iter().flat_map(|b| b.qs.map(|q| b.d * f32::from(q))).collect(),
+        fn times<const N: usize>(qs: &[i8; N], d: f32) -> impl Iterator<Item = f32> {
+            qs.iter().map(move |&q| d * f32::from(q))
+        }
+        match self.batch().x {
+            Activations::F32(x) | Activations::F16(x) | Activations::BF16(x) => x.into(),
+            Activations::Q8_0(x) => x.iter().flat_map(|block| times(&block.qs, block.d)).collect(),
+            Activations::Q8_1(x) => x.iter().flat_map(|block| times(&block.qs, block.d)).collect(),
+            Activations::Q8K(x) => x.iter().flat_map(|block| times(&block.qs, block.d)).collect(),
         }
     }
 }
@@ -196,10 +232,9 @@ fn compare(
 }
 
 fn summary(largest: f64) -> String {
-    format!(
-        "{} gives the portable kernel's bits, and is within {largest:.1e} of double precision",
-        super::name()
-    )
+    let names: Vec<&str> = active::Set::all(Features::detect()).map(active::Set::name).collect();
+    let names = names.join(", ");
+    format!("portable bits by {names}; within {largest:.1e} of double precision")
 }
 
 fn check_dot(kind: WeightType) -> Outcome {
@@ -210,35 +245,80 @@ fn check_dot(kind: WeightType) -> Outcome {
     let mut noise = Noise::new(17);
     let block = kind.tensor_type().block_weights as usize;
     let mut cases = Vec::new();
-    for (blocks, rows) in LENGTHS.into_iter().zip(ROWS) {
-        let x = noise.floats(blocks * block);
-        cases.push((random_row(kind, rows * blocks, 1.0, &mut noise), x));
+    for ((blocks, rows), tokens) in LENGTHS.into_iter().zip(ROWS).zip(TOKENS) {
+        let x = noise.floats(tokens * blocks * block);
+        cases.push((random_row(kind, rows * blocks, 1.0, &mut noise), x, tokens));
     }
     // Sums as large as they get: all weights the least or the greatest, all activations as well.
     for byte in [0x00, 0x77, 0x80, 0x88, 0xff] {
         for x in [1.0, -1.0] {
-            let n = 5 * block;
-            let bytes = vec![byte; 5 * kind.row_bytes(n)];
-            cases.push((with_scales(kind, bytes, 1.0, &mut noise), vec![x; n]));
+            for tokens in [1, 2] {
+                let n = 5 * block;
+                let bytes = vec![byte; 9 * kind.row_bytes(n)];
+                let rows = with_scales(kind, bytes, 1.0, &mut noise);
+                cases.push((rows, vec![x; tokens * n], tokens));
+            }
         }
     }
     let mut largest = 0.0_f64;
-    for (rows, x) in cases {
-        let n = x.len();
-        let x = Owned::new(kind, &x);
+    for (rows, x, tokens) in cases {
+        let n = x.len() / tokens;
+        let row_bytes = kind.row_bytes(n);
+        let x = Owned::new(kind, &x, tokens);
         let values = x.values();
-        let n_rows = rows.len() / kind.row_bytes(n);
-        let (mut actual, mut portable) = (vec![0.0; n_rows], vec![0.0; n_rows]);
-        multiply(kind, &rows, &x.borrow(), &mut actual);
-        scalar::multiply(kind, &rows, &x.borrow(), &mut portable);
         let mut weights = vec![0.0; n];
-        for (i, row) in rows.chunks_exact(kind.row_bytes(n)).enumerate() {
-            dequantize_row(kind, row, &mut weights);
-            let products = weights.iter().zip(&values).map(|(&w, &x)| f64::from(w) * f64::from(x));
-            largest = largest.max(compare(n, actual[i], portable[i], tolerance, products)?);
+        let expected: Vec<Vec<f32>> = (0..tokens)
+            .map(|token| {
+                let x = x.batch().token(token);
+                rows.chunks_exact(row_bytes).map(|row| scalar::dot(kind, row, &x)).collect()
+            })
+            .collect();
+        for (set, striped) in active::Set::all(Features::detect())
+            .flat_map(|set| [(set, false), (set, true)])
+            .filter(|(_, striped)| !striped || kind.has_tiles())
+        {
+            let rows = if striped {
+                striped_rows(kind, &rows, row_bytes)
+            } else {
+                ModelBuffer::from(&rows[..])
+            };
+            let rows = Rows { kind, columns: n, bytes: &rows, striped };
+            let mut actual = expected.iter().map(|sums| vec![0.0; sums.len()]).collect::<Vec<_>>();
+            multiply_with(set, &rows, &x.batch(), |token, row, sums| {
+                actual[token][row..row + sums.len()].copy_from_slice(sums);
+            });
+            for (token, (actual, expected)) in actual.iter().zip(&expected).enumerate() {
+                for (row, (&actual, &expected)) in actual.iter().zip(expected).enumerate() {
+                    if actual.to_bits() != expected.to_bits() {
+                        return Err(format!(
+                            "length {n}, row {row}, token {token} of {tokens}: {} gives \
+                             {actual:e}, the portable kernel {expected:e}",
+                            set.name()
+                        ));
+                    }
+                }
+            }
+        }
+        for (row, bytes) in rows.chunks_exact(row_bytes).enumerate() {
+            dequantize_row(kind, bytes, &mut weights);
+            for (token, x) in values.chunks_exact(n).enumerate() {
+                let products = weights.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x));
+                let sum = expected[token][row];
+                largest = largest.max(compare(n, sum, sum, tolerance, products)?);
+            }
         }
     }
     Ok(summary(largest))
+}
+
+/// The rows with each whole eight of them rearranged to a stripe.
+fn striped_rows(kind: WeightType, rows: &[u8], row_bytes: usize) -> ModelBuffer {
+    let mut rows = ModelBuffer::from(rows);
+    let mut copy = Vec::new();
+    for eight in rows.as_mut_slice().chunks_exact_mut(TILE_ROWS * row_bytes) {
+        make_stripe(kind, eight, &mut copy);
+    }
+    rows
 }
 
 /// The kernels that add up values of a cache's type.

@@ -165,7 +165,7 @@ fn scores_and_sums_are_those_of_the_numbers_held() {
         let positions: Vec<usize> = (0..11).collect();
         let cache = filled(shape(kind), &positions);
         let query = Noise::new(7).floats(32);
-        let query = Owned::new(kind.weight_type(), &query);
+        let query = Owned::new(kind.weight_type(), &query, 1);
         let probabilities = Noise::new(11).floats(5);
         for layer in 0..2 {
             let seen = 6..11;
@@ -174,7 +174,7 @@ fn scores_and_sums_are_those_of_the_numbers_held() {
             for head in 0..3 {
                 let of_head = |row: &Vec<f32>| row[head * 32..(head + 1) * 32].to_vec();
                 let mut scores = [f32::NAN; 5];
-                keys.scores(head, query.borrow(), &mut scores);
+                keys.scores(head, query.batch().x, &mut scores);
                 let expected: Vec<f32> = key_rows
                     .iter()
                     .map(|row| of_head(row).iter().zip(query.values()).map(|(k, q)| k * q).sum())

@@ -5,6 +5,7 @@ use core::ops::Range;
 use super::Linear;
 use super::scratch::Quantized;
 use crate::llm::kernels::{self, add_bias};
+use crate::llm::quantize::TILE_ROWS;
 use crate::llm::workers::{Band, Bands, SingleThread, Workers};
 
 /// Where the work is done: the file's bytes and the threads.
@@ -18,8 +19,8 @@ pub struct Context<'a> {
     pub verbose: bool,
 }
 
-/// Rows that a band of a matrix starts at are multiples of this.
-pub const ROWS: usize = 8;
+/// Rows that a band of a matrix starts at are multiples of this: whole stripes.
+pub const ROWS: usize = TILE_ROWS;
 /// Bytes of weights that a band has at most, so that they stay in a core's cache from one token to
 /// the next.
 const BAND_BYTES: usize = 16 << 10;
@@ -48,7 +49,7 @@ impl<'a> Context<'a> {
     pub fn multiply(
         &self,
         maps: &[Linear],
-        x: &Quantized<'_>,
+        x: &mut Quantized<'_>,
         parts: usize,
         out: &mut [f32],
         finish: impl Fn(&mut Band<'_, f32>) + Sync,
@@ -73,6 +74,8 @@ impl<'a> Context<'a> {
             });
             ends.min().unwrap_or(width)
         };
+        x.interleave(maps.iter().map(|map| map.weights.kind()), n);
+        let x = &*x;
         let bands = Bands::new(out, width);
         workers.run(&|_| {
             while let Some(mut band) = bands.claim(end) {
@@ -96,15 +99,13 @@ impl<'a> Context<'a> {
         out: &mut Band<'_, f32>,
     ) {
         let Linear { weights, bias } = map;
-        let (kind, columns) = (weights.kind(), weights.columns());
-        let bytes = weights.rows_in(self.file, rows.clone());
-        let x = x.for_weights(kind);
-        for token in 0..out.rows() {
-            let out = out.row(token);
-            kernels::multiply(kind, bytes, &x.part(token * columns..(token + 1) * columns), out);
-            if let Some(bias) = bias {
-                add_bias(out, &bias.values(self.file)[rows.clone()]);
-            }
+        let x = x.batch(weights.kind(), out.rows());
+        kernels::multiply(&weights.rows_in(self.file, rows.clone()), &x, |token, row, sums| {
+            out.row(token)[row..row + sums.len()].copy_from_slice(sums);
+        });
+        if let Some(bias) = bias {
+            let bias = &bias.values(self.file)[rows];
+            (0..out.rows()).for_each(|token| add_bias(out.row(token), bias));
         }
     }
 }

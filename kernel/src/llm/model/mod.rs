@@ -21,6 +21,7 @@ mod qwen3;
 pub mod reader;
 pub mod rope;
 pub mod scratch;
+mod stripes;
 pub mod tensors;
 
 use alloc::collections::BTreeSet;
@@ -36,9 +37,7 @@ use tensors::{Matrix, Vector};
 
 use crate::llm::Error;
 use crate::llm::gguf::{Gguf, TensorInfo};
-
-/// The most tokens that go through a model at once.
-const BATCH: usize = 32;
+use crate::llm::kernels::BATCH;
 
 /// The most tokens that go through a model at once in a context of `n_ctx` positions. The weights
 /// are read once for all of them.

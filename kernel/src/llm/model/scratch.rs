@@ -3,11 +3,12 @@
 use super::{Linear, Model, batch};
 use crate::llm::Error;
 use crate::llm::arena::{Frame, Plain, slice_bytes};
-use crate::llm::kernels::Activations;
+use crate::llm::kernels::{Activations, Batch, Quads, wants_stripes};
 use crate::llm::kv_cache::CacheShape;
 use crate::llm::quantize::{
-    ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, SUPER_BLOCK, WeightType, quantize_q8_0,
-    quantize_q8_1, quantize_q8_k, round_to_bf16, round_to_f16,
+    ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, Interleave, QUAD, QuadQ8_0, QuadQ8_1,
+    QuadQ8K, SUPER_BLOCK, WeightType, interleave, quantize_q8_0, quantize_q8_1, quantize_q8_k,
+    round_to_bf16, round_to_f16,
 };
 use crate::llm::sampling::Candidate;
 
@@ -108,6 +109,9 @@ pub struct Quantized<'a> {
     q8_0: &'a mut [BlockQ8_0],
     q8_1: &'a mut [BlockQ8_1],
     q8_k: &'a mut [BlockQ8K],
+    quads_q8_0: &'a mut [QuadQ8_0],
+    quads_q8_1: &'a mut [QuadQ8_1],
+    quads_q8_k: &'a mut [QuadQ8K],
     len: usize,
 }
 
@@ -125,6 +129,14 @@ impl<'a> Quantized<'a> {
             *widest = width.max(*widest);
         }
         let n = batch(cache.n_ctx);
+        let mut widest_quads = [0; ActivationType::COUNT];
+        for Linear { weights, .. } in model.maps().filter(|map| wants_stripes(map.weights.kind())) {
+            let widest = &mut widest_quads[weights.kind().activations() as usize];
+            *widest = weights.columns().max(*widest);
+        }
+        // One token has no use for them.
+        let quads = if n == 1 { 0 } else { n.div_ceil(QUAD) };
+        let quads = |kind, block| quads.saturating_mul(widest_quads[kind as usize] / block);
         let room = |kind, block| n.saturating_mul(widest[kind as usize] / block);
         Ok(Quantized {
             f32: source.take(room(ActivationType::F32, 1))?,
@@ -133,6 +145,9 @@ impl<'a> Quantized<'a> {
             q8_0: source.take(room(ActivationType::Q8_0, BLOCK))?,
             q8_1: source.take(room(ActivationType::Q8_1, BLOCK))?,
             q8_k: source.take(room(ActivationType::Q8_K, SUPER_BLOCK))?,
+            quads_q8_0: source.take(quads(ActivationType::Q8_0, BLOCK))?,
+            quads_q8_1: source.take(quads(ActivationType::Q8_1, BLOCK))?,
+            quads_q8_k: source.take(quads(ActivationType::Q8_K, SUPER_BLOCK))?,
             len: 0,
         })
     }
@@ -156,6 +171,9 @@ impl<'a> Quantized<'a> {
             q8_0: q8_0.next().unwrap_or_default(),
             q8_1: q8_1.next().unwrap_or_default(),
             q8_k: q8_k.next().unwrap_or_default(),
+            quads_q8_0: &mut [],
+            quads_q8_1: &mut [],
+            quads_q8_k: &mut [],
             len: width,
         })
     }
@@ -199,6 +217,57 @@ impl<'a> Quantized<'a> {
             ActivationType::Q8_1 => Activations::Q8_1(&self.q8_1[..self.len / BLOCK]),
             ActivationType::Q8_K => Activations::Q8K(&self.q8_k[..self.len / SUPER_BLOCK]),
         }
+    }
+}
+
+impl Quantized<'_> {
+    /// Puts the activations of each four of `n` tokens side by side, if there are several, for
+    /// weights of these types that want that.
+    pub fn interleave(&mut self, kinds: impl Iterator<Item = WeightType>, n: usize) {
+        if n == 1 {
+            return;
+        }
+        let width = self.len / n;
+        let mut done = [false; ActivationType::COUNT];
+        for kind in kinds.filter(|&kind| wants_stripes(kind)) {
+            let kind = kind.activations();
+            if core::mem::replace(&mut done[kind as usize], true) {
+                continue;
+            }
+            match kind {
+                ActivationType::Q8_0 => {
+                    interleave_all(&self.q8_0[..self.len / BLOCK], width / BLOCK, self.quads_q8_0);
+                }
+                ActivationType::Q8_1 => {
+                    interleave_all(&self.q8_1[..self.len / BLOCK], width / BLOCK, self.quads_q8_1);
+                }
+                ActivationType::Q8_K => {
+                    let (len, width) = (self.len / SUPER_BLOCK, width / SUPER_BLOCK);
+                    interleave_all(&self.q8_k[..len], width, self.quads_q8_k);
+                }
+                ActivationType::F32 | ActivationType::F16 | ActivationType::BF16 => {}
+            }
+        }
+    }
+
+    /// All that it holds, which is of `n` tokens, for weights of this type: see
+    /// [`Quantized::for_weights`].
+    pub fn batch(&self, kind: WeightType, n: usize) -> Batch<'_> {
+        let quads = match kind.activations() {
+            _ if n == 1 || !wants_stripes(kind) => Quads::None,
+            ActivationType::Q8_0 => Quads::Q8_0(self.quads_q8_0),
+            ActivationType::Q8_1 => Quads::Q8_1(self.quads_q8_1),
+            ActivationType::Q8_K => Quads::Q8K(self.quads_q8_k),
+            ActivationType::F32 | ActivationType::F16 | ActivationType::BF16 => Quads::None,
+        };
+        Batch { n, x: self.for_weights(kind), quads }
+    }
+}
+
+/// Puts the blocks of each four tokens, `width` of each, side by side.
+fn interleave_all<B: Interleave>(tokens: &[B], width: usize, quads: &mut [B::Quad]) {
+    for (tokens, quads) in tokens.chunks(QUAD * width).zip(quads.chunks_exact_mut(width)) {
+        interleave(tokens, width, quads);
     }
 }
 

@@ -8,16 +8,19 @@ use core::ops::Range;
 
 use crate::llm::Error;
 use crate::llm::gguf::{Gguf, TensorInfo};
-use crate::llm::quantize::{F32Bytes, WeightType, dequantize_row};
+use crate::llm::kernels::Rows;
+use crate::llm::quantize::{F32Bytes, Row, TILE_ROWS, WeightType};
 
 /// A matrix of weights in the file: `[rows, columns]`, row-major.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Matrix {
-    kind: WeightType,
-    rows: usize,
-    columns: usize,
+    pub(super) kind: WeightType,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
     /// Where it lies in the file.
-    bytes: Range<usize>,
+    pub(super) bytes: Range<usize>,
+    /// Whether each whole eight of its rows were rearranged to a stripe.
+    pub(super) striped: bool,
 }
 
 impl Matrix {
@@ -36,15 +39,28 @@ impl Matrix {
         self.columns
     }
 
-    /// The bytes of some rows. `file` is the whole file.
-    pub fn rows_in<'a>(&self, file: &'a [u8], rows: Range<usize>) -> &'a [u8] {
-        let len = self.kind.row_bytes(self.columns);
-        &file[self.bytes.clone()][rows.start * len..rows.end * len]
+    /// Some rows, the first of which is the first of a stripe, and the last the last of one or of
+    /// the matrix. `file` is the whole file.
+    pub fn rows_in<'a>(&self, file: &'a [u8], rows: Range<usize>) -> Rows<'a> {
+        let Matrix { kind, columns, striped, .. } = *self;
+        Rows { kind, columns, bytes: self.bytes_of(file, rows), striped }
     }
 
     /// Writes the weights of one row to `out`.
     pub fn dequantize_row(&self, file: &[u8], row: usize, out: &mut [f32]) {
-        dequantize_row(self.kind, self.rows_in(file, row..row + 1), out);
+        let stripe = row / TILE_ROWS * TILE_ROWS;
+        let row = if self.striped && stripe + TILE_ROWS <= self.rows {
+            let bytes = self.bytes_of(file, stripe..stripe + TILE_ROWS);
+            Row::of_stripe(self.kind, bytes, row - stripe)
+        } else {
+            Row::of_file(self.bytes_of(file, row..row + 1))
+        };
+        row.dequantize(self.kind, out);
+    }
+
+    fn bytes_of<'a>(&self, file: &'a [u8], rows: Range<usize>) -> &'a [u8] {
+        let len = self.kind.row_bytes(self.columns);
+        &file[self.bytes.clone()][rows.start * len..rows.end * len]
     }
 }
 
@@ -95,7 +111,7 @@ impl<'f, 'a> Tensors<'f, 'a> {
         if tensor.dims != [columns as u64, rows as u64, 1, 1] {
             return Err(wrong_shape(tensor, &format!("[{columns}, {rows}]")));
         }
-        Ok(Some(Matrix { kind, rows, columns, bytes: self.range(tensor) }))
+        Ok(Some(Matrix { kind, rows, columns, bytes: self.range(tensor), striped: false }))
     }
 
     /// The vector of this name, which must be there, in F32, and of this length.

@@ -3,7 +3,7 @@
 //! Activations are quantised as ggml's reference code does it (`ggml-quants.c`), halves rounded
 //! away from zero or to the even number included.
 
-use super::{BLOCK, SUPER_BLOCK, round_to_f16};
+use super::{BLOCK, GROUP, GROUPS, Interleave, SUPER_BLOCK, round_to_f16};
 
 /// The formats of activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,41 +32,38 @@ impl ActivationType {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C)]
 pub struct BlockQ8_0 {
-    /// The scale, rounded to F16 as ggml stores it.
-    pub d: f32,
-    /// The sum of `qs`, for weights that are stored with a number added to each.
-    pub sum: i32,
     /// The activations over the scale, from -127.
     pub qs: [i8; BLOCK],
-}
-
-impl BlockQ8_0 {
-    /// 32 zeros.
-    pub const ZERO: BlockQ8_0 = BlockQ8_0 { d: 0.0, sum: 0, qs: [0; BLOCK] };
+    /// The scale, rounded to F16 as ggml stores it.
+    pub d: f32,
+    /// -8 times the sum of `qs`: what weights that are stored with 8 added have too much.
+    pub minus_8_sums: i32,
 }
 
 /// As [`BlockQ8_0`], with the sum, for weights that have an offset.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C)]
 pub struct BlockQ8_1 {
+    /// The activations over the scale, from -127.
+    pub qs: [i8; BLOCK],
     /// The scale, rounded to F16 as ggml stores it.
     pub d: f32,
     /// The sum of `qs` times the scale, rounded to F16.
     pub sum: f32,
-    /// The activations over the scale, from -127.
-    pub qs: [i8; BLOCK],
 }
 
 /// 256 activations as signed bytes with one scale.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C)]
 pub struct BlockQ8K {
-    /// The scale.
-    pub d: f32,
     /// The activations over the scale, from -127.
     pub qs: [i8; SUPER_BLOCK],
+    /// -32 times `sums`: what weights that are stored with 32 added have too much.
+    pub minus_32_sums: [i32; GROUPS],
     /// Sums of 16 neighbours.
-    pub sums: [i16; SUPER_BLOCK / 16],
+    pub sums: [i16; GROUPS],
+    /// The scale.
+    pub d: f32,
 }
 
 /// 32 activations over their scale, and the scale, not rounded.
@@ -85,7 +82,7 @@ fn sum(qs: &[i8; BLOCK]) -> i32 {
 pub fn quantize_q8_0(x: &[f32], out: &mut [BlockQ8_0]) {
     for (x, block) in x.as_chunks().0.iter().zip(out) {
         let (qs, d) = quantize_32(x);
-        *block = BlockQ8_0 { d: round_to_f16(d), sum: sum(&qs), qs };
+        *block = BlockQ8_0 { qs, d: round_to_f16(d), minus_8_sums: -8 * sum(&qs) };
     }
 }
 
@@ -93,7 +90,7 @@ pub fn quantize_q8_0(x: &[f32], out: &mut [BlockQ8_0]) {
 pub fn quantize_q8_1(x: &[f32], out: &mut [BlockQ8_1]) {
     for (x, block) in x.as_chunks().0.iter().zip(out) {
         let (qs, d) = quantize_32(x);
-        *block = BlockQ8_1 { d: round_to_f16(d), sum: round_to_f16(sum(&qs) as f32 * d), qs };
+        *block = BlockQ8_1 { qs, d: round_to_f16(d), sum: round_to_f16(sum(&qs) as f32 * d) };
     }
 }
 
@@ -103,16 +100,17 @@ pub fn quantize_q8_k(x: &[f32], out: &mut [BlockQ8K]) {
         // The first of the largest, with its sign, becomes -127.
         let largest = first_of_largest(x);
         if largest == 0.0 {
-            *block = BlockQ8K { d: 0.0, qs: [0; SUPER_BLOCK], sums: [0; SUPER_BLOCK / 16] };
+            *block = BlockQ8K::ZERO;
             continue;
         }
         let inverse = -127.0 / largest;
         for (q, x) in block.qs.iter_mut().zip(x) {
             *q = round_half_even(inverse * x).min(127) as i8;
         }
-        for (sum, qs) in block.sums.iter_mut().zip(block.qs.as_chunks::<16>().0) {
+        for (sum, qs) in block.sums.iter_mut().zip(block.qs.as_chunks::<GROUP>().0) {
             *sum = qs.iter().map(|&q| i16::from(q)).sum();
         }
+        block.minus_32_sums = block.sums.map(|sum| -32 * i32::from(sum));
         block.d = 1.0 / inverse;
     }
 }

@@ -15,10 +15,12 @@ mod f16;
 mod grids;
 pub mod iq;
 pub mod k_quants;
+mod quads;
 mod super_block;
 pub mod ternary;
 #[cfg(test)]
 mod tests;
+mod tiles;
 
 pub use activations::{
     ActivationType, BlockQ8_0, BlockQ8_1, BlockQ8K, quantize_q8_0, quantize_q8_1, quantize_q8_k,
@@ -26,7 +28,9 @@ pub use activations::{
 pub use bf16::{bf16_to_f32, f32_to_bf16, round_to_bf16};
 pub use blocks::Block;
 pub use f16::{f16_to_f32, f32_to_f16, round_to_f16};
+pub use quads::{Interleave, QUAD, QuadQ8_0, QuadQ8_1, QuadQ8K, interleave};
 pub use super_block::{GROUP, GROUPS, Scales, SuperBlock};
+pub use tiles::{Row, TILE_ROWS, move_units};
 
 use crate::llm::gguf::TensorType;
 
@@ -192,11 +196,18 @@ fn part<const N: usize>(block: &[u8], at: usize) -> &[u8; N] {
 
 /// Writes the row of weights in `bytes` to `out`.
 pub fn dequantize_row(kind: WeightType, bytes: &[u8], out: &mut [f32]) {
-    kind.visit(Dequantize { bytes, out });
+    Row::of_file(bytes).dequantize(kind, out);
+}
+
+impl Row<'_> {
+    /// Writes the weights, of this type, to `out`.
+    pub fn dequantize(self, kind: WeightType, out: &mut [f32]) {
+        kind.visit(Dequantize { row: self, out });
+    }
 }
 
 struct Dequantize<'a> {
-    bytes: &'a [u8],
+    row: Row<'a>,
     out: &'a mut [f32],
 }
 
@@ -204,22 +215,21 @@ impl Visitor for Dequantize<'_> {
     type Output = ();
 
     fn numbers<const N: usize>(self, value: impl Fn(&[u8; N]) -> f32) {
-        for (bytes, out) in self.bytes.as_chunks().0.iter().zip(self.out) {
-            *out = value(bytes);
+        for (block, out) in self.row.blocks().zip(self.out) {
+            *out = value(&block);
         }
     }
 
     fn blocks<const N: usize>(self, unpack: impl Fn(&[u8; N]) -> Block) {
-        for (bytes, out) in self.bytes.as_chunks().0.iter().zip(self.out.as_chunks_mut::<BLOCK>().0)
-        {
-            let Block { weights, d, offset } = unpack(bytes);
+        for (block, out) in self.row.blocks().zip(self.out.as_chunks_mut::<BLOCK>().0) {
+            let Block { weights, d, offset } = unpack(&block);
             *out = weights.map(|q| f32::from(q) * d + offset);
         }
     }
 
     fn super_blocks<const N: usize>(self, unpack: impl Fn(&[u8; N]) -> SuperBlock) {
-        for (bytes, out) in self.bytes.as_chunks().0.iter().zip(self.out.as_chunks_mut().0) {
-            unpack(bytes).dequantize(out);
+        for (block, out) in self.row.blocks().zip(self.out.as_chunks_mut().0) {
+            unpack(&block).dequantize(out);
         }
     }
 }

@@ -57,14 +57,14 @@ fn q8_0_is_quantised_as_ggml_does() {
     x[31] = 15.875;
     x[16] = 0.0625;
     x[17] = -0.0625;
-    let mut out = [BlockQ8_0 { d: 9.0, sum: 9, qs: [9; 32] }; 2];
+    let mut out = [BlockQ8_0 { qs: [9; 32], d: 9.0, minus_8_sums: 9 }; 2];
     quantize_q8_0(&[&x[..], &[0.0; 32]].concat(), &mut out);
     // d = 15.875 / 127 = 1/8, so 0.25 becomes 2 and half a step rounds away from zero.
     assert_eq!(out[0].d, 0.125);
     let mut expected: [i8; 32] = core::array::from_fn(|i| 2 * (i as i8 - 16));
     (expected[31], expected[16], expected[17]) = (127, 1, -1);
     assert_eq!(out[0].qs, expected);
-    assert_eq!(out[0].sum, expected.map(i32::from).iter().sum::<i32>());
+    assert_eq!(out[0].minus_8_sums, -8 * expected.map(i32::from).iter().sum::<i32>());
     assert_eq!(out[1], BlockQ8_0::ZERO);
 }
 
@@ -85,16 +85,17 @@ fn q8_k_is_quantised_as_ggml_does() {
     for sign in [1.0, -1.0] {
         let mut x = vec![0.0; 256];
         (x[3], x[5], x[7], x[250]) = (sign * 63.5, sign * -63.5, sign * 0.25, sign * 0.75);
-        let mut out = [BlockQ8K { d: 0.0, qs: [9; 256], sums: [9; 16] }];
+        let mut out = [BlockQ8K { qs: [9; 256], minus_32_sums: [9; 16], sums: [9; 16], d: 0.0 }];
         quantize_q8_k(&x, &mut out);
         assert_eq!(out[0].d, -0.5 * sign);
         // Halves round to the even number: -0.5 to 0, -1.5 to -2.
         assert_eq!((out[0].qs[3], out[0].qs[5], out[0].qs[7], out[0].qs[250]), (-127, 127, 0, -2));
         assert_eq!((out[0].sums[0], out[0].sums[1], out[0].sums[15]), (0, 0, -2));
+        assert_eq!((out[0].minus_32_sums[0], out[0].minus_32_sums[15]), (0, 64));
     }
-    let mut out = [BlockQ8K { d: 1.0, qs: [9; 256], sums: [9; 16] }];
+    let mut out = [BlockQ8K { qs: [9; 256], minus_32_sums: [9; 16], sums: [9; 16], d: 1.0 }];
     quantize_q8_k(&[0.0; 256], &mut out);
-    assert_eq!(out[0], BlockQ8K { d: 0.0, qs: [0; 256], sums: [0; 16] });
+    assert_eq!(out[0], BlockQ8K::ZERO);
 }
 
 #[test]
@@ -103,7 +104,7 @@ fn odd_activations_are_no_panic() {
         let mut x = vec![x; 256];
         x[13] = 1e-40;
         quantize_q8_0(&x, &mut [BlockQ8_0::ZERO; 8]);
-        quantize_q8_k(&x, &mut [BlockQ8K { d: 0.0, qs: [0; 256], sums: [0; 16] }]);
+        quantize_q8_k(&x, &mut [BlockQ8K::ZERO]);
     }
 }
 
@@ -189,8 +190,8 @@ fn dot_products_are_those_of_ggml() {
         dequantize_row(kind, blocks, &mut weights);
         let dots = numbers(&format!("{name}.dots"));
         for (expected, n) in dots.into_iter().zip((256..).step_by(256)) {
-            let activations = Owned::new(kind, &x[..n]);
-            let actual = dot(kind, &blocks[..kind.row_bytes(n)], &activations.borrow());
+            let activations = Owned::new(kind, &x[..n], 1);
+            let actual = dot(kind, &blocks[..kind.row_bytes(n)], &activations.batch().x);
             let products: Vec<f64> =
                 weights.iter().zip(&x[..n]).map(|(&w, &x)| f64::from(w) * f64::from(x)).collect();
             let magnitude: f64 = products.iter().map(|p| p.abs()).sum();

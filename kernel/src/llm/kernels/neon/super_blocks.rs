@@ -1,11 +1,11 @@
-//! Types with blocks of 256 weights.
+//! Rows of types with blocks of 256 weights that have no tiles.
 
 use core::arch::aarch64::*;
 
-use super::vectors::{load_at, load_s8, load_s16, load_u8};
+use super::vectors::{load_s8, load_s16, load_u8};
 use crate::llm::kernels::scale_sums;
 use crate::llm::quantize::{
-    BlockQ8K, GROUP, IQ4_VALUES, SUPER_BLOCK, Scales, SuperBlock, iq, k_quants, scale, ternary,
+    BlockQ8K, GROUP, IQ4_VALUES, SUPER_BLOCK, Scales, SuperBlock, iq, ternary,
 };
 
 /// The weights of half a block: eight groups of 16.
@@ -110,107 +110,6 @@ fn crumbs<const N: usize>(block: &[u8; N], at: usize) -> [uint8x16_t; 8] {
         vshrq_n_u8::<6>(a),
         vshrq_n_u8::<6>(b),
     ]
-}
-
-/// Four bits of each weight, from 64 bytes: each 32 hold two stripes.
-#[target_feature(enable = "neon")]
-fn nibbles<const N: usize>(block: &[u8; N], at: usize) -> [uint8x16_t; 8] {
-    let mask = vdupq_n_u8(15);
-    let [a, b, c, d] = [0, 16, 32, 48].map(|i| load_u8(block, at + i));
-    [
-        vandq_u8(a, mask),
-        vandq_u8(b, mask),
-        vshrq_n_u8::<4>(a),
-        vshrq_n_u8::<4>(b),
-        vandq_u8(c, mask),
-        vandq_u8(d, mask),
-        vshrq_n_u8::<4>(c),
-        vshrq_n_u8::<4>(d),
-    ]
-}
-
-/// `value` where the weight has its bit set, in the 32 bytes from `at` that all eight stripes
-/// share.
-#[target_feature(enable = "neon")]
-fn bits<const N: usize>(block: &[u8; N], at: usize, half: usize, value: u8) -> [uint8x16_t; 8] {
-    let bytes = [load_u8(block, at), load_u8(block, at + 16)];
-    let value = vdupq_n_u8(value);
-    core::array::from_fn(|i| {
-        let bit = vdupq_n_u8(1 << (half * 4 + i / 2));
-        vandq_u8(vtstq_u8(bytes[i % 2], bit), value)
-    })
-}
-
-/// The weights out of their low and high bits, less `offset`.
-#[target_feature(enable = "neon")]
-fn join(low: [uint8x16_t; 8], high: [uint8x16_t; 8], offset: i8) -> Half {
-    let offset = vdupq_n_s8(offset);
-    core::array::from_fn(|i| vsubq_s8(vreinterpretq_s8_u8(vorrq_u8(low[i], high[i])), offset))
-}
-
-#[target_feature(enable = "neon")]
-pub fn dot_q2_k(weights: &[[u8; 84]], x: &[BlockQ8K]) -> f32 {
-    dot(weights, x, k_quants::q2_k_scales, |block, half| {
-        crumbs(block, 16 + half * 32).map(|q| vreinterpretq_s8_u8(q))
-    })
-}
-
-#[target_feature(enable = "neon")]
-pub fn dot_q3_k(weights: &[[u8; 110]], x: &[BlockQ8K]) -> f32 {
-    dot(weights, x, k_quants::q3_k_scales, |block, half| {
-        join(crumbs(block, 32 + half * 32), bits(block, 0, half, 4), 4)
-    })
-}
-
-#[target_feature(enable = "neon")]
-pub fn dot_q4_k(weights: &[[u8; 144]], x: &[BlockQ8K]) -> f32 {
-    dot(weights, x, k_quants::q4_k_scales, |block, half| {
-        nibbles(block, 16 + half * 64).map(|q| vreinterpretq_s8_u8(q))
-    })
-}
-
-#[target_feature(enable = "neon")]
-pub fn dot_q5_k(weights: &[[u8; 176]], x: &[BlockQ8K]) -> f32 {
-    dot(weights, x, k_quants::q4_k_scales, |block, half| {
-        join(nibbles(block, 48 + half * 64), bits(block, 16, half, 16), 0)
-    })
-}
-
-/// The output of a model quantised to fewer bits mostly has this type. So here nothing is taken
-/// apart byte by byte: scales are loaded as a vector, and high bits are shifted to where they go.
-#[target_feature(enable = "neon")]
-pub fn dot_q6_k(weights: &[[u8; 210]], x: &[BlockQ8K]) -> f32 {
-    let half = |block: &[u8; 210], half: usize| {
-        // Here two stripes of 64 share 64 bytes.
-        let mask = vdupq_n_u8(15);
-        let bytes = [0, 16, 32, 48].map(|i| load_u8(block, half * 64 + i));
-        let low = core::array::from_fn(|i| match i {
-            0..4 => vandq_u8(bytes[i], mask),
-            _ => vshrq_n_u8::<4>(bytes[i - 4]),
-        });
-        let mask = vdupq_n_u8(0x30);
-        let bytes = [0, 16].map(|i| load_u8(block, 128 + half * 32 + i));
-        let high = core::array::from_fn(|i| {
-            let bytes = bytes[i % 2];
-            vandq_u8(
-                match i / 2 {
-                    0 => vshlq_n_u8::<4>(bytes),
-                    1 => vshlq_n_u8::<2>(bytes),
-                    2 => bytes,
-                    _ => vshrq_n_u8::<2>(bytes),
-                },
-                mask,
-            )
-        });
-        join(low, high, 32)
-    };
-    let mut total = 0.0;
-    for (block, x) in weights.iter().zip(x) {
-        let scales = vreinterpretq_s8_u8(load_at::<192, 210>(block));
-        let sum = block_sum(|i| half(block, i), scales, x);
-        total += sum as f32 * (scale([block[208], block[209]]) * x.d);
-    }
-    total
 }
 
 #[target_feature(enable = "neon")]

@@ -3,6 +3,7 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
+use crate::llm::arena::Plain;
 use crate::llm::kernels::LANES;
 use crate::llm::quantize::F16Bytes;
 
@@ -60,6 +61,37 @@ pub fn load_s8<const N: usize>(bytes: &[i8; N], at: usize) -> int8x16_t {
     vreinterpretq_s8_u8(unsafe { load(sixteen.as_ptr().cast()) })
 }
 
+/// The 32 bytes, in one instruction.
+#[target_feature(enable = "neon")]
+pub fn load_pair(bytes: &[i8; 32]) -> [int8x16_t; 2] {
+    let (low, high);
+    // SAFETY: the reference is valid for reads of 32 bytes.
+    unsafe {
+        asm!("ldp {:q}, {:q}, [{}]", out(vreg) low, out(vreg) high, in(reg) bytes.as_ptr(),
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    [low, high]
+}
+
+/// Bytes as vectors.
+///
+/// # Panics
+/// They are not whole vectors, or do not start at a multiple of 16.
+pub fn as_vectors(bytes: &[u8]) -> &[uint8x16_t] {
+    // SAFETY: each 16 bytes are a vector.
+    let (before, vectors, after) = unsafe { bytes.align_to() };
+    assert!(before.is_empty() && after.is_empty(), "bytes that are no vectors");
+    vectors
+}
+
+/// A value as vectors.
+pub fn vectors_of<T: Plain, const N: usize>(value: &T) -> &[int8x16_t; N] {
+    const { assert!(align_of::<T>() == 16 && size_of::<T>() == 16 * N) };
+    // SAFETY: the size and the alignment are those of the vectors, and of `Plain` values each byte
+    // is initialised.
+    unsafe { &*(&raw const *value).cast() }
+}
+
 /// Four numbers; T is f32 or its bytes, which have the order of these cores: little endian.
 #[target_feature(enable = "neon")]
 pub fn load_f32<T>(numbers: &[T; LANES]) -> float32x4_t {
@@ -74,6 +106,16 @@ pub fn store_f32(to: &mut [f32; LANES], numbers: float32x4_t) {
     // SAFETY: the reference is valid for writes of 16 bytes.
     unsafe {
         asm!("str {:q}, [{}]", in(vreg) numbers, in(reg) to.as_mut_ptr(),
+            options(nostack, preserves_flags));
+    }
+}
+
+/// Stores 16 bytes.
+#[target_feature(enable = "neon")]
+pub fn store_u8(to: &mut [u8; 16], bytes: uint8x16_t) {
+    // SAFETY: the reference is valid for writes of 16 bytes.
+    unsafe {
+        asm!("str {:q}, [{}]", in(vreg) bytes, in(reg) to.as_mut_ptr(),
             options(nostack, preserves_flags));
     }
 }
@@ -103,37 +145,4 @@ pub fn load_s16(numbers: &[i16; 16]) -> [int16x8_t; 2] {
     // its middle.
     let [low, high] = unsafe { [load(bytes), load(bytes.add(16))] };
     [vreinterpretq_s16_u8(low), vreinterpretq_s16_u8(high)]
-}
-
-/// The F16 at byte `at` of each of four blocks.
-#[target_feature(enable = "neon")]
-pub fn load_f16s<const N: usize>(blocks: [&[u8; N]; LANES], at: usize) -> float32x4_t {
-    let [a, b, c, d] = blocks.map(|block| {
-        let two: &F16Bytes = block[at..].first_chunk().expect("two bytes from there");
-        two.as_ptr()
-    });
-    let bits: uint16x4_t;
-    // SAFETY: each reference is valid for reads of two bytes.
-    unsafe {
-        asm!("ldr {bits:h}, [{a}]", "ld1 {{{bits:v}.h}}[1], [{b}]", "ld1 {{{bits:v}.h}}[2], [{c}]",
-            "ld1 {{{bits:v}.h}}[3], [{d}]", bits = out(vreg) bits, a = in(reg) a, b = in(reg) b,
-            c = in(reg) c, d = in(reg) d, options(pure, readonly, nostack, preserves_flags));
-    }
-    vcvt_f32_f16(vreinterpret_f16_u16(bits))
-}
-
-/// Four numbers in one vector.
-#[target_feature(enable = "neon")]
-pub fn gather(numbers: [f32; LANES]) -> float32x4_t {
-    let [a, b, c, d] = numbers;
-    let vector = vsetq_lane_f32::<1>(b, vdupq_n_f32(a));
-    vsetq_lane_f32::<3>(d, vsetq_lane_f32::<2>(c, vector))
-}
-
-/// Four whole numbers in one vector.
-#[target_feature(enable = "neon")]
-pub fn gather_s32(numbers: [i32; LANES]) -> int32x4_t {
-    let [a, b, c, d] = numbers;
-    let vector = vsetq_lane_s32::<1>(b, vdupq_n_s32(a));
-    vsetq_lane_s32::<3>(d, vsetq_lane_s32::<2>(c, vector))
 }

@@ -1,0 +1,390 @@
+//! The sets of instructions that multiply bytes, behind one interface: products of eight rows of
+//! weights with one token's activations, or with those of four tokens.
+//!
+//! `sdot` and `smmla` are in inline assembly, since the intrinsics for them are not stable. A value
+//! of [`DotProd`] or [`I8mm`] only comes from a look at the processor, so that whoever holds one may
+//! use its instructions.
+
+use core::arch::aarch64::*;
+use core::arch::asm;
+
+use crate::llm::kernels::cpu::Features;
+
+/// Four columns of eight rows: in the first vector those of row 0, then of rows 1, 2 and 3; in the
+/// second those of the other rows.
+pub type Group = [int8x16_t; 2];
+
+/// A sum for each of eight rows.
+pub type Sums = [int32x4_t; 2];
+
+/// The instructions at hand. `N` is a number of groups of four columns, a multiple of four.
+pub trait Isa: Copy {
+    /// The sums of the products of each row with one token's activations, 16 in each of the `x`,
+    /// added to `start`.
+    fn one<const N: usize>(self, weights: [Group; N], x: &[int8x16_t], start: int32x4_t) -> Sums;
+
+    /// The same for four times 16 columns, each with its own activations: `weights(i)` gives group i
+    /// of each.
+    fn sixteens(
+        self,
+        weights: impl Fn(usize) -> [Group; 4],
+        x: [int8x16_t; 4],
+        start: [int32x4_t; 4],
+    ) -> [Sums; 4];
+
+    /// The weights in the order in which [`Isa::four`] takes them.
+    #[inline(always)]
+    fn arrange<const N: usize>(self, weights: [Group; N]) -> [Group; N] {
+        weights
+    }
+
+    /// The sums of the products of each row with the activations of each of four tokens, four of
+    /// each token in each of the `x`, added to the token's lane of `start`.
+    fn four<const N: usize>(
+        self,
+        weights: &[Group; N],
+        x: &[int8x16_t; N],
+        start: int32x4_t,
+    ) -> [Sums; 4];
+}
+
+/// Does something for each lane of a vector; the lane is part of an instruction, so that a loop
+/// cannot say it.
+macro_rules! for_each_lane {
+    ($lane:ident => $body:block) => {{
+        {
+            const $lane: i32 = 0;
+            $body
+        }
+        {
+            const $lane: i32 = 1;
+            $body
+        }
+        {
+            const $lane: i32 = 2;
+            $body
+        }
+        {
+            const $lane: i32 = 3;
+            $body
+        }
+    }};
+}
+pub(super) use for_each_lane;
+
+/// What every Armv8-A core has: sums of 16 bits, as long as those suffice.
+#[derive(Clone, Copy, Debug)]
+pub struct Neon {
+    /// The largest weight, less its sign.
+    pub largest: i32,
+}
+
+impl Neon {
+    /// Whether the sum of `n` products fits in 16 bits. Activations are at most 127.
+    #[inline(always)]
+    fn fits(self, n: usize) -> bool {
+        self.largest * 127 * n as i32 <= i16::MAX.into()
+    }
+}
+
+/// Products of four columns of eight rows with four activations, repeated in all lanes: two rows in
+/// each vector.
+#[inline(always)]
+fn add_products(sums: [int16x8_t; 4], weights: Group, x: int8x16_t) -> [int16x8_t; 4] {
+    let [a, b, c, d] = sums;
+    let [first, second] = weights;
+    // SAFETY: this module is only built where the whole build has NEON.
+    unsafe {
+        [
+            vmlal_s8(a, vget_low_s8(first), vget_low_s8(x)),
+            vmlal_high_s8(b, first, x),
+            vmlal_s8(c, vget_low_s8(second), vget_low_s8(x)),
+            vmlal_high_s8(d, second, x),
+        ]
+    }
+}
+
+/// The four activations in a lane, in all lanes.
+#[inline(always)]
+fn repeat<const LANE: i32>(x: int8x16_t) -> int8x16_t {
+    // SAFETY: as in `add_products`.
+    unsafe { vreinterpretq_s8_s32(vdupq_laneq_s32::<LANE>(vreinterpretq_s32_s8(x))) }
+}
+
+impl Neon {
+    /// Adds up the products with activations that are repeated in all lanes.
+    #[inline(always)]
+    fn sums<const N: usize>(
+        self,
+        weights: [Group; N],
+        x: [int8x16_t; N],
+        start: int32x4_t,
+    ) -> Sums {
+        // SAFETY: as in `add_products`.
+        unsafe {
+            if self.fits(N) {
+                let mut sums = [vdupq_n_s16(0); 4];
+                for (weights, x) in weights.into_iter().zip(x) {
+                    sums = add_products(sums, weights, x);
+                }
+                return self.add_lanes(sums, N, start);
+            }
+            let mut sums = [vdupq_n_s32(0); 4];
+            let pairs = weights.as_chunks::<2>().0.iter().zip(x.as_chunks::<2>().0);
+            for (&[weights0, weights1], &[x0, x1]) in pairs {
+                let two = add_products([vdupq_n_s16(0); 4], weights0, x0);
+                let two = add_products(two, weights1, x1);
+                for (sum, two) in sums.iter_mut().zip(two) {
+                    *sum = vpadalq_s16(*sum, two);
+                }
+            }
+            let [a, b, c, d] = sums;
+            [vaddq_s32(start, vpaddq_s32(a, b)), vaddq_s32(start, vpaddq_s32(c, d))]
+        }
+    }
+
+    /// Adds up the four lanes of each row, of which each is a sum of `n` products.
+    #[inline(always)]
+    fn add_lanes(self, sums: [int16x8_t; 4], n: usize, start: int32x4_t) -> Sums {
+        // SAFETY: as in `add_products`.
+        unsafe {
+            if self.fits(2 * n) {
+                let [a, b, c, d] = sums;
+                return [
+                    vpadalq_s16(start, vpaddq_s16(a, b)),
+                    vpadalq_s16(start, vpaddq_s16(c, d)),
+                ];
+            }
+            let [a, b, c, d] = sums.map(|sums| vpaddlq_s16(sums));
+            [vaddq_s32(start, vpaddq_s32(a, b)), vaddq_s32(start, vpaddq_s32(c, d))]
+        }
+    }
+}
+
+impl Isa for Neon {
+    #[inline(always)]
+    fn one<const N: usize>(self, weights: [Group; N], x: &[int8x16_t], start: int32x4_t) -> Sums {
+        // SAFETY: as in `add_products`.
+        let mut groups = unsafe { [vdupq_n_s8(0); N] };
+        for (groups, &x) in groups.as_chunks_mut::<4>().0.iter_mut().zip(x) {
+            for_each_lane!(LANE => { groups[LANE as usize] = repeat::<LANE>(x); });
+        }
+        self.sums(weights, groups, start)
+    }
+
+    #[inline(always)]
+    fn sixteens(
+        self,
+        weights: impl Fn(usize) -> [Group; 4],
+        x: [int8x16_t; 4],
+        start: [int32x4_t; 4],
+    ) -> [Sums; 4] {
+        // SAFETY: as in `add_products`.
+        let mut sums = unsafe { [[vdupq_n_s16(0); 4]; 4] };
+        for_each_lane!(LANE => {
+            let weights = weights(LANE as usize);
+            for i in 0..4 {
+                sums[i] = add_products(sums[i], weights[i], repeat::<LANE>(x[i]));
+            }
+        });
+        core::array::from_fn(|i| self.add_lanes(sums[i], 4, start[i]))
+    }
+
+    /// One token after the other.
+    #[inline(always)]
+    fn four<const N: usize>(
+        self,
+        weights: &[Group; N],
+        x: &[int8x16_t; N],
+        start: int32x4_t,
+    ) -> [Sums; 4] {
+        let mut sums = [[start; 2]; 4];
+        for_each_lane!(TOKEN => {
+            // SAFETY: as in `add_products`.
+            let start = unsafe { vdupq_laneq_s32::<TOKEN>(start) };
+            sums[TOKEN as usize] = self.sums(*weights, x.map(repeat::<TOKEN>), start);
+        });
+        sums
+    }
+}
+
+/// Cores with `sdot` (FEAT_DotProd).
+#[derive(Clone, Copy, Debug)]
+pub struct DotProd(());
+
+impl DotProd {
+    /// If these features have it.
+    pub fn of(features: Features) -> Option<Self> {
+        features.dotprod.then_some(DotProd(()))
+    }
+
+    /// Adds to each lane the products of its four weights with the four activations in lane `LANE`.
+    #[inline(always)]
+    fn add<const LANE: i32>(
+        self,
+        mut sums: int32x4_t,
+        weights: int8x16_t,
+        x: int8x16_t,
+    ) -> int32x4_t {
+        // SAFETY: a value of this type only exists where the processor has the instruction.
+        unsafe {
+            asm!(".arch_extension dotprod", "sdot {:v}.4s, {:v}.16b, {:v}.4b[{}]",
+                inout(vreg) sums, in(vreg) weights, in(vreg) x, const LANE,
+                options(pure, nomem, nostack, preserves_flags));
+        }
+        sums
+    }
+}
+
+impl Isa for DotProd {
+    #[inline(always)]
+    fn one<const N: usize>(self, weights: [Group; N], x: &[int8x16_t], start: int32x4_t) -> Sums {
+        let [mut first, mut second] = [start; 2];
+        for (weights, &x) in weights.as_chunks::<4>().0.iter().zip(x) {
+            for_each_lane!(LANE => {
+                let [a, b] = weights[LANE as usize];
+                first = self.add::<LANE>(first, a, x);
+                second = self.add::<LANE>(second, b, x);
+            });
+        }
+        [first, second]
+    }
+
+    #[inline(always)]
+    fn sixteens(
+        self,
+        weights: impl Fn(usize) -> [Group; 4],
+        x: [int8x16_t; 4],
+        start: [int32x4_t; 4],
+    ) -> [Sums; 4] {
+        let mut sums = start.map(|start| [start; 2]);
+        for_each_lane!(LANE => {
+            let weights = weights(LANE as usize);
+            for i in 0..4 {
+                let ([first, second], [a, b]) = (sums[i], weights[i]);
+                sums[i] = [self.add::<LANE>(first, a, x[i]), self.add::<LANE>(second, b, x[i])];
+            }
+        });
+        sums
+    }
+
+    #[inline(always)]
+    fn four<const N: usize>(
+        self,
+        weights: &[Group; N],
+        x: &[int8x16_t; N],
+        start: int32x4_t,
+    ) -> [Sums; 4] {
+        let mut sums = [[start; 2]; 4];
+        for_each_lane!(TOKEN => {
+            // SAFETY: as in `add_products`.
+            sums[TOKEN as usize] = unsafe { [vdupq_laneq_s32::<TOKEN>(start); 2] };
+        });
+        for (&[a, b], &x) in weights.iter().zip(x) {
+            for_each_lane!(TOKEN => {
+                let [first, second] = sums[TOKEN as usize];
+                sums[TOKEN as usize] =
+                    [self.add::<TOKEN>(first, a, x), self.add::<TOKEN>(second, b, x)];
+            });
+        }
+        sums
+    }
+}
+
+/// Cores with `sdot` and `smmla` (FEAT_I8MM).
+#[derive(Clone, Copy, Debug)]
+pub struct I8mm(pub DotProd);
+
+impl I8mm {
+    /// If these features have both.
+    pub fn of(features: Features) -> Option<Self> {
+        DotProd::of(features).filter(|_| features.i8mm).map(I8mm)
+    }
+
+    /// Adds the products of two rows with two tokens, of eight columns: `[2, 2]`.
+    #[inline(always)]
+    fn add(self, mut sums: int32x4_t, weights: int8x16_t, x: int8x16_t) -> int32x4_t {
+        // SAFETY: a value of this type only exists where the processor has the instruction.
+        unsafe {
+            asm!(".arch_extension i8mm", "smmla {:v}.4s, {:v}.16b, {:v}.16b",
+                inout(vreg) sums, in(vreg) weights, in(vreg) x,
+                options(pure, nomem, nostack, preserves_flags));
+        }
+        sums
+    }
+}
+
+/// Eight columns of the first two and of the last two rows (or tokens), out of four columns of four
+/// each, twice.
+#[inline(always)]
+fn eight_columns(first: int8x16_t, second: int8x16_t) -> [int8x16_t; 2] {
+    // SAFETY: as in `add_products`.
+    unsafe {
+        let (first, second) = (vreinterpretq_s32_s8(first), vreinterpretq_s32_s8(second));
+        [
+            vreinterpretq_s8_s32(vzip1q_s32(first, second)),
+            vreinterpretq_s8_s32(vzip2q_s32(first, second)),
+        ]
+    }
+}
+
+impl Isa for I8mm {
+    #[inline(always)]
+    fn one<const N: usize>(self, weights: [Group; N], x: &[int8x16_t], start: int32x4_t) -> Sums {
+        self.0.one(weights, x, start)
+    }
+
+    #[inline(always)]
+    fn sixteens(
+        self,
+        weights: impl Fn(usize) -> [Group; 4],
+        x: [int8x16_t; 4],
+        start: [int32x4_t; 4],
+    ) -> [Sums; 4] {
+        self.0.sixteens(weights, x, start)
+    }
+
+    /// Two groups become one of the rows 0 and 1, 4 and 5, and one of the others.
+    #[inline(always)]
+    fn arrange<const N: usize>(self, mut weights: [Group; N]) -> [Group; N] {
+        for [first, second] in weights.as_chunks_mut::<2>().0 {
+            let [a, b] = eight_columns(first[0], second[0]);
+            let [c, d] = eight_columns(first[1], second[1]);
+            (*first, *second) = ([a, c], [b, d]);
+        }
+        weights
+    }
+
+    #[inline(always)]
+    fn four<const N: usize>(
+        self,
+        weights: &[Group; N],
+        x: &[int8x16_t; N],
+        start: int32x4_t,
+    ) -> [Sums; 4] {
+        // SAFETY: as in `add_products`.
+        let starts = unsafe {
+            let pairs = vreinterpretq_s64_s32(start);
+            [
+                vreinterpretq_s32_s64(vdupq_laneq_s64::<0>(pairs)),
+                vreinterpretq_s32_s64(vdupq_laneq_s64::<1>(pairs)),
+            ]
+        };
+        // For each two tokens, the sums of each two rows.
+        let mut sums = starts.map(|start| [start; 4]);
+        let pairs = weights.as_chunks::<2>().0.iter().zip(x.as_chunks::<2>().0);
+        for (&[[rows01, rows45], [rows23, rows67]], &[x0, x1]) in pairs {
+            for (sums, x) in sums.iter_mut().zip(eight_columns(x0, x1)) {
+                for (sums, rows) in sums.iter_mut().zip([rows01, rows23, rows45, rows67]) {
+                    *sums = self.add(*sums, rows, x);
+                }
+            }
+        }
+        let [first, second] = sums.map(|[a, b, c, d]| {
+            // SAFETY: as in `add_products`.
+            unsafe { [[vuzp1q_s32(a, b), vuzp1q_s32(c, d)], [vuzp2q_s32(a, b), vuzp2q_s32(c, d)]] }
+        });
+        let ([t0, t1], [t2, t3]) = (first, second);
+        [t0, t1, t2, t3]
+    }
+}

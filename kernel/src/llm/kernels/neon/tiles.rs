@@ -1,0 +1,396 @@
+//! Products of stripes of eight rows (`quantize/tiles.rs`) with the activations of one token or of
+//! several.
+//!
+//! One token's activations meet the weights as they are taken apart. For several tokens, 256 columns
+//! of the stripe are taken apart first, into a buffer that stays in the nearest cache, and the
+//! tokens go over them, four at a time.
+
+use core::arch::aarch64::*;
+
+use super::formats::{self, Simple, Super, Totals};
+use super::isa::{DotProd, I8mm, Isa, Neon, Sums, for_each_lane};
+use super::vectors::{as_vectors, load_f32, load_pair, load_s8, store_f32, vectors_of};
+use crate::llm::kernels::cpu::Features;
+use crate::llm::kernels::{Activations, Batch, Quads, RowSums};
+use crate::llm::quantize::{
+    BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, GROUP, GROUPS, Interleave, QUAD, QuadQ8_0, QuadQ8_1,
+    QuadQ8K, SUPER_BLOCK, WeightType,
+};
+
+/// The instructions in use.
+#[derive(Clone, Copy, Debug)]
+pub enum Set {
+    /// Those of every Armv8-A core.
+    Neon,
+    /// And `sdot`.
+    DotProd(DotProd),
+    /// And `smmla`.
+    I8mm(I8mm),
+}
+
+impl Set {
+    /// Whether weights are to be rearranged to stripes.
+    pub const WANTS_STRIPES: bool = true;
+
+    /// The best that a processor with these features has.
+    pub fn best(features: Features) -> Set {
+        Set::all(features).last().unwrap_or(Set::Neon)
+    }
+
+    /// All that a processor with these features has, the best one last.
+    pub fn all(features: Features) -> impl Iterator<Item = Set> {
+        let dotprod = DotProd::of(features).map(Set::DotProd);
+        let i8mm = I8mm::of(features).map(Set::I8mm);
+        [Some(Set::Neon), dotprod, i8mm].into_iter().flatten()
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Set::Neon => "neon",
+            Set::DotProd(_) => "dotprod",
+            Set::I8mm(_) => "i8mm",
+        }
+    }
+}
+
+/// The products of the rows of a stripe with each token of the batch. `sums` has room for whole
+/// groups of four tokens, if there are several.
+///
+/// # Panics
+/// There are no tiles of this type, or the activations are not what it wants.
+pub fn multiply(set: Set, kind: WeightType, stripe: &[u8], x: &Batch<'_>, sums: &mut [RowSums]) {
+    match kind {
+        WeightType::Q4_0 => simple::<formats::Q4_0>(set, stripe, x, sums),
+        WeightType::Q4_1 => simple::<formats::Q4_1>(set, stripe, x, sums),
+        WeightType::Q5_0 => simple::<formats::Q5_0>(set, stripe, x, sums),
+        WeightType::Q5_1 => simple::<formats::Q5_1>(set, stripe, x, sums),
+        WeightType::Q8_0 => simple::<formats::Q8_0>(set, stripe, x, sums),
+        WeightType::IQ4_NL => simple::<formats::Iq4Nl>(set, stripe, x, sums),
+        WeightType::Q2_K => super_blocks::<formats::Q2K>(set, stripe, x, sums),
+        WeightType::Q3_K => super_blocks::<formats::Q3K>(set, stripe, x, sums),
+        WeightType::Q4_K => super_blocks::<formats::Q4K>(set, stripe, x, sums),
+        WeightType::Q5_K => super_blocks::<formats::Q5K>(set, stripe, x, sums),
+        WeightType::Q6_K => super_blocks::<formats::Q6K>(set, stripe, x, sums),
+        _ => unreachable!("{kind:?} has no tiles"),
+    }
+}
+
+fn simple<F: Simple>(set: Set, stripe: &[u8], x: &Batch<'_>, sums: &mut [RowSums]) {
+    let tiles = F::tiles(as_vectors(stripe));
+    let neon = Neon { largest: F::LARGEST };
+    // SAFETY: this module is only built where the whole build has NEON.
+    unsafe {
+        if x.n == 1 {
+            let x = F::Activations::of(&x.x);
+            let sums = &mut sums[0];
+            match set {
+                Set::Neon => simple_one::<_, F>(neon, tiles, x, sums),
+                // One token has no use for products of matrices.
+                Set::DotProd(isa) | Set::I8mm(I8mm(isa)) => {
+                    simple_one::<_, F>(isa, tiles, x, sums);
+                }
+            }
+        } else {
+            let x = F::Activations::quads(&x.quads);
+            match set {
+                Set::Neon => simple_quads::<_, F>(neon, tiles, x, sums),
+                Set::DotProd(isa) => simple_quads::<_, F>(isa, tiles, x, sums),
+                Set::I8mm(isa) => simple_quads::<_, F>(isa, tiles, x, sums),
+            }
+        }
+    }
+}
+
+fn super_blocks<F: Super>(set: Set, stripe: &[u8], x: &Batch<'_>, sums: &mut [RowSums]) {
+    let tiles = F::tiles(as_vectors(stripe));
+    let neon = Neon { largest: F::LARGEST };
+    // SAFETY: as in `simple`.
+    unsafe {
+        if x.n == 1 {
+            let Activations::Q8K(x) = x.x else { unreachable!("{CHECKED}") };
+            let sums = &mut sums[0];
+            match set {
+                Set::Neon => super_one::<_, F>(neon, tiles, x, sums),
+                Set::DotProd(isa) | Set::I8mm(I8mm(isa)) => super_one::<_, F>(isa, tiles, x, sums),
+            }
+        } else {
+            let Quads::Q8K(x) = x.quads else { unreachable!("{CHECKED}") };
+            match set {
+                Set::Neon => super_quads::<_, F>(neon, tiles, x, sums),
+                Set::DotProd(isa) => super_quads::<_, F>(isa, tiles, x, sums),
+                Set::I8mm(isa) => super_quads::<_, F>(isa, tiles, x, sums),
+            }
+        }
+    }
+}
+
+/// Why other activations never come here.
+const CHECKED: &str = "the caller has compared the formats";
+
+/// The activations that [`Simple`] types are multiplied with.
+pub trait Block8: Interleave {
+    /// Those of the one token.
+    fn of<'a>(x: &Activations<'a>) -> &'a [Self];
+
+    /// Those of several tokens.
+    fn quads<'a>(x: &Quads<'a>) -> &'a [Self::Quad];
+
+    /// The activations, their scale, and what the type has of their sum, bit by bit.
+    fn parts(&self) -> (&[i8; BLOCK], f32, u32);
+
+    /// The same of four tokens: eight vectors, one and one.
+    fn quad_vectors(quad: &Self::Quad) -> &[int8x16_t; 10];
+}
+
+impl Block8 for BlockQ8_0 {
+    fn of<'a>(x: &Activations<'a>) -> &'a [Self] {
+        let Activations::Q8_0(x) = *x else { unreachable!("{CHECKED}") };
+        x
+    }
+
+    fn quads<'a>(x: &Quads<'a>) -> &'a [QuadQ8_0] {
+        let Quads::Q8_0(x) = *x else { unreachable!("{CHECKED}") };
+        x
+    }
+
+    #[inline(always)]
+    fn parts(&self) -> (&[i8; BLOCK], f32, u32) {
+        (&self.qs, self.d, self.minus_8_sums as u32)
+    }
+
+    #[inline(always)]
+    fn quad_vectors(quad: &QuadQ8_0) -> &[int8x16_t; 10] {
+        vectors_of(quad)
+    }
+}
+
+impl Block8 for BlockQ8_1 {
+    fn of<'a>(x: &Activations<'a>) -> &'a [Self] {
+        let Activations::Q8_1(x) = *x else { unreachable!("{CHECKED}") };
+        x
+    }
+
+    fn quads<'a>(x: &Quads<'a>) -> &'a [QuadQ8_1] {
+        let Quads::Q8_1(x) = *x else { unreachable!("{CHECKED}") };
+        x
+    }
+
+    #[inline(always)]
+    fn parts(&self) -> (&[i8; BLOCK], f32, u32) {
+        (&self.qs, self.d, self.sum.to_bits())
+    }
+
+    #[inline(always)]
+    fn quad_vectors(quad: &QuadQ8_1) -> &[int8x16_t; 10] {
+        vectors_of(quad)
+    }
+}
+
+/// The sums of the rows out of vectors.
+#[target_feature(enable = "neon")]
+fn store_totals(totals: Totals, sums: &mut RowSums) {
+    for (sums, totals) in sums.as_chunks_mut().0.iter_mut().zip(totals) {
+        store_f32(sums, totals);
+    }
+}
+
+#[target_feature(enable = "neon")]
+fn load_totals(sums: &RowSums) -> Totals {
+    let (fours, _) = sums.as_chunks();
+    [load_f32(&fours[0]), load_f32(&fours[1])]
+}
+
+#[target_feature(enable = "neon")]
+fn simple_one<I: Isa, F: Simple>(
+    isa: I,
+    tiles: &[F::Tile],
+    x: &[F::Activations],
+    sums: &mut RowSums,
+) {
+    let mut totals = [vdupq_n_f32(0.0); 2];
+    for (tile, x) in tiles.iter().zip(x) {
+        let (qs, d, sum) = x.parts();
+        let start = F::start(vdupq_n_s32(sum as i32));
+        let sums = isa.one(F::weights(tile), &load_pair(qs), start);
+        let scales = F::scales(tile);
+        for half in 0..2 {
+            let scaled = vmulq_f32(vcvtq_f32_s32(sums[half]), scales[half]);
+            totals[half] = vfmaq_n_f32(totals[half], scaled, d);
+            if F::HAS_OFFSETS {
+                let offsets = F::offsets(tile)[half];
+                totals[half] = vfmaq_n_f32(totals[half], offsets, f32::from_bits(sum));
+            }
+        }
+    }
+    store_totals(totals, sums);
+}
+
+/// Blocks of 32 columns that are taken apart at a time.
+const BLOCKS_AT_ONCE: usize = SUPER_BLOCK / BLOCK;
+
+#[target_feature(enable = "neon")]
+fn simple_quads<I: Isa, F: Simple>(
+    isa: I,
+    tiles: &[F::Tile],
+    x: &[<F::Activations as Interleave>::Quad],
+    sums: &mut [RowSums],
+) {
+    sums.fill([0.0; 8]);
+    let mut weights = [[[vdupq_n_s8(0); 2]; 8]; BLOCKS_AT_ONCE];
+    let mut numbers = [[[vdupq_n_f32(0.0); 2]; 2]; BLOCKS_AT_ONCE];
+    for (i, some) in tiles.chunks(BLOCKS_AT_ONCE).enumerate() {
+        let taken_apart = weights.iter_mut().zip(&mut numbers);
+        for (tile, (weights, numbers)) in some.iter().zip(taken_apart) {
+            *weights = isa.arrange(F::weights(tile));
+            *numbers = [F::scales(tile), F::offsets(tile)];
+        }
+        let of_tokens = x.chunks_exact(tiles.len()).zip(sums.as_chunks_mut::<QUAD>().0);
+        for (x, sums) in of_tokens {
+            let mut totals = sums.each_ref().map(|sums| load_totals(sums));
+            let x = &x[i * BLOCKS_AT_ONCE..][..some.len()];
+            for ((weights, [scales, offsets]), x) in weights.iter().zip(&numbers).zip(x) {
+                let [qs @ .., d, sum] = F::Activations::quad_vectors(x);
+                let products = isa.four(weights, qs, F::start(vreinterpretq_s32_s8(*sum)));
+                let (d, sum) = (vreinterpretq_f32_s8(*d), vreinterpretq_f32_s8(*sum));
+                for_each_lane!(TOKEN => {
+                    let total = &mut totals[TOKEN as usize];
+                    for half in 0..2 {
+                        let products = vcvtq_f32_s32(products[TOKEN as usize][half]);
+                        let scaled = vmulq_f32(products, scales[half]);
+                        total[half] = vfmaq_laneq_f32::<TOKEN>(total[half], scaled, d);
+                        if F::HAS_OFFSETS {
+                            total[half] =
+                                vfmaq_laneq_f32::<TOKEN>(total[half], offsets[half], sum);
+                        }
+                    }
+                });
+            }
+            for (totals, sums) in totals.into_iter().zip(sums) {
+                store_totals(totals, sums);
+            }
+        }
+    }
+}
+
+/// The numbers of each row, wider.
+#[target_feature(enable = "neon")]
+fn widen(numbers: int8x8_t) -> Sums {
+    let numbers = vmovl_s8(numbers);
+    [vmovl_s16(vget_low_s16(numbers)), vmovl_high_s16(numbers)]
+}
+
+/// Adds the products of a block of 256, of activations of scale `x_d`, from the sums of whole
+/// numbers: as `scale_sums` of the portable kernels has it.
+#[target_feature(enable = "neon")]
+fn add_block<F: Super>(
+    total: &mut Totals,
+    [d, d_min]: &[Totals; 2],
+    x_d: f32,
+    sums: Sums,
+    min_sums: Sums,
+) {
+    for half in 0..2 {
+        let mut product = vmulq_f32(vcvtq_f32_s32(sums[half]), vmulq_n_f32(d[half], x_d));
+        if F::HAS_MINS {
+            let min = vmulq_f32(vcvtq_f32_s32(min_sums[half]), vmulq_n_f32(d_min[half], x_d));
+            // An infinite scale times 0 would be no number.
+            let none = vreinterpretq_s32_u32(vceqzq_f32(d_min[half]));
+            let min = vbicq_s32(vreinterpretq_s32_f32(min), none);
+            product = vsubq_f32(product, vreinterpretq_f32_s32(min));
+        }
+        total[half] = vaddq_f32(total[half], product);
+    }
+}
+
+#[target_feature(enable = "neon")]
+fn super_one<I: Isa, F: Super>(isa: I, tiles: &[F::Tile], x: &[BlockQ8K], row_sums: &mut RowSums) {
+    let mut total = [vdupq_n_f32(0.0); 2];
+    for (tile, x) in tiles.iter().zip(x) {
+        let (scales, mins) = F::scales(tile);
+        let (mut sums, mut min_sums) = ([vdupq_n_s32(0); 2], [vdupq_n_s32(0); 2]);
+        for (quarter, groups) in F::QUARTERS.into_iter().enumerate() {
+            let qs = groups.map(|group| load_s8(&x.qs, group * GROUP));
+            let start = groups.map(|group| F::start(vdupq_n_s32(x.minus_32_sums[group])));
+            let products = isa.sixteens(|i| F::weights(tile, quarter, i), qs, start);
+            for (products, group) in products.into_iter().zip(groups) {
+                let scales = widen(scales[group]);
+                for half in 0..2 {
+                    sums[half] = vmlaq_s32(sums[half], products[half], scales[half]);
+                }
+            }
+        }
+        if F::HAS_MINS {
+            for (mins, &x) in mins.into_iter().zip(&x.sums) {
+                let mins = vreinterpretq_s16_u16(vmovl_u8(mins));
+                min_sums[0] = vmlal_n_s16(min_sums[0], vget_low_s16(mins), x);
+                min_sums[1] = vmlal_high_n_s16(min_sums[1], mins, x);
+            }
+        }
+        add_block::<F>(&mut total, &F::d(tile), x.d, sums, min_sums);
+    }
+    store_totals(total, row_sums);
+}
+
+#[target_feature(enable = "neon")]
+fn super_quads<I: Isa, F: Super>(
+    isa: I,
+    tiles: &[F::Tile],
+    x: &[QuadQ8K],
+    row_sums: &mut [RowSums],
+) {
+    row_sums.fill([0.0; 8]);
+    let mut weights = [[[vdupq_n_s8(0); 2]; 4]; GROUPS];
+    for (i, tile) in tiles.iter().enumerate() {
+        for (quarter, groups) in F::QUARTERS.into_iter().enumerate() {
+            let words: [_; 4] = core::array::from_fn(|i| F::weights(tile, quarter, i));
+            for (i, group) in groups.into_iter().enumerate() {
+                weights[group] = isa.arrange(words.map(|groups| groups[i]));
+            }
+        }
+        let (scales, mins) = F::scales(tile);
+        let scales = scales.map(|scales| widen(scales));
+        let d = F::d(tile);
+        let of_tokens = x.chunks_exact(tiles.len()).zip(row_sums.as_chunks_mut::<QUAD>().0);
+        for (x, row_sums) in of_tokens {
+            let vectors: &[int8x16_t; 89] = vectors_of(&x[i]);
+            let (qs, rest) = vectors.split_at(SUPER_BLOCK / QUAD);
+            let (starts, rest) = rest.split_at(GROUPS);
+            let (x_sums, x_d) = rest.split_at(GROUPS / 2);
+            let (qs, _) = qs.as_chunks::<4>();
+            let mut sums = [[vdupq_n_s32(0); 2]; QUAD];
+            let mut min_sums = sums;
+            for (((weights, scales), qs), start) in weights.iter().zip(&scales).zip(qs).zip(starts)
+            {
+                let products = isa.four(weights, qs, F::start(vreinterpretq_s32_s8(*start)));
+                for (sums, products) in sums.iter_mut().zip(products) {
+                    for half in 0..2 {
+                        sums[half] = vmlaq_s32(sums[half], products[half], scales[half]);
+                    }
+                }
+            }
+            if F::HAS_MINS {
+                for (mins, x) in mins.as_chunks::<2>().0.iter().zip(x_sums) {
+                    let [first, second] = mins.map(|mins| vreinterpretq_s16_u16(vmovl_u8(mins)));
+                    let x = vreinterpretq_s16_s8(*x);
+                    let (x_first, x_second) = (vget_low_s16(x), vget_high_s16(x));
+                    for_each_lane!(TOKEN => {
+                        let [low, high] = &mut min_sums[TOKEN as usize];
+                        *low = vmlal_lane_s16::<TOKEN>(*low, vget_low_s16(first), x_first);
+                        *high = vmlal_high_lane_s16::<TOKEN>(*high, first, x_first);
+                        *low = vmlal_lane_s16::<TOKEN>(*low, vget_low_s16(second), x_second);
+                        *high = vmlal_high_lane_s16::<TOKEN>(*high, second, x_second);
+                    });
+                }
+            }
+            let x_d = vreinterpretq_f32_s8(x_d[0]);
+            for_each_lane!(TOKEN => {
+                let token = TOKEN as usize;
+                let mut total = load_totals(&row_sums[token]);
+                let x_d = vgetq_lane_f32::<TOKEN>(x_d);
+                add_block::<F>(&mut total, &d, x_d, sums[token], min_sums[token]);
+                store_totals(total, &mut row_sums[token]);
+            });
+        }
+    }
+}
