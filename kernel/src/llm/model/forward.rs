@@ -1,5 +1,7 @@
 //! The forward pass: from a token to the logits of the next one.
 
+use core::ops::Range;
+
 use super::scratch::{Quantized, Scratch, rows};
 use super::{
     Activation, Attention, Context, FeedForward, Layer, Linear, Model, Norm, Scale, batch,
@@ -46,8 +48,8 @@ impl Model {
             if n == 0 {
                 break;
             }
-            let first = cache.len() + tokens.len() - n;
-            self.attention(context, i, &layer.attn, first, n, cache, scratch);
+            let end = cache.len() + tokens.len();
+            self.attention(context, i, &layer.attn, end - n..end, cache, scratch);
             let to_ffn = Some((&layer.ffn_norm, &layer.ffn.up[..]));
             self.add_and_prepare(context, layer.attn_post_norm.as_ref(), to_ffn, n, scratch);
             self.feed_forward(context, &layer.ffn, n, scratch);
@@ -217,22 +219,20 @@ impl Model {
         }
     }
 
-    /// Puts into `delta` what the heads of `n` tokens see, each at the positions up to its own:
-    /// `first` is that of the first.
-    #[expect(clippy::too_many_arguments, reason = "which tokens of which layer, and where")]
+    /// Puts into `delta` what the heads of the tokens at these positions see, each up to its own.
     fn attention(
         &self,
         context: Context<'_>,
         layer: usize,
         attn: &Attention,
-        first: usize,
-        n: usize,
+        positions: Range<usize>,
         cache: &KvCache,
         scratch: &mut Scratch<'_>,
     ) {
         let shape = &self.shape;
         let (head_size, n_head) = (shape.head_size, shape.n_head);
         let Scratch { delta, normed, qkv, scores, quantized, .. } = scratch;
+        let n = positions.len();
         let joined = &mut normed[..n * shape.n_embd_q()];
 
         let group = n_head / shape.n_head_kv;
@@ -241,10 +241,10 @@ impl Model {
         let heads = joined.chunks_exact_mut(head_size);
         let heads = heads.zip(quantized.vectors(n * n_head, head_size)).enumerate();
         let places = scores.chunks_exact_mut(cache.n_ctx());
-        let workers = context.workers_for(n * n_head, 2 * head_size * (first + n));
+        let workers = context.workers_for(n * n_head, 2 * head_size * positions.end);
         for_each_with(workers, places, heads, |scores, (i, (result, mut query))| {
             let (token, head) = (i / n_head, i % n_head);
-            let end = first + token + 1;
+            let end = positions.start + token + 1;
             let seen = attn.window.map_or(0, |window| end.saturating_sub(window))..end;
             let scores = &mut scores[..seen.len()];
             let (keys, values) = cache.layer(layer, seen);
