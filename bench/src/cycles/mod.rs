@@ -129,10 +129,10 @@ fn names(elf: &Path, loops: &[loops::Loop]) -> Result<Vec<String>> {
     let places = places.context("reading what llvm-symbolizer said")?;
     ensure!(places.len() == loops.len(), "llvm-symbolizer found {} places", places.len());
     let name_of = |place: &Place| {
-        let frames = || place.symbol.iter().rev().map(|frame| base_name(&frame.function_name));
-        // The outermost function that is about one type of weights; or else the outermost.
-        let name = frames().find(|name| weight_type(name).is_some()).or(frames().next());
-        name.unwrap_or("?").to_owned()
+        let mut frames = place.symbol.iter().map(|frame| frame.function_name.as_str());
+        // The innermost function that is about one type of weights, or else the outermost of all.
+        let outermost = place.symbol.last().map_or("?", |frame| base_name(&frame.function_name));
+        frames.find_map(kernel_name).unwrap_or_else(|| outermost.into())
     };
     Ok(places.iter().map(name_of).collect())
 }
@@ -146,10 +146,32 @@ fn base_name(function: &str) -> &str {
     if is_hash { parts.next().unwrap_or(last) } else { last }
 }
 
+/// A short name for a function that says for which type of weights it is, by its own name
+/// (`dot_q4_0`) or by its parameters (`dot<a::Q4_0>`).
+fn kernel_name(function: &str) -> Option<String> {
+    // A closure's parameters are those of the functions around it.
+    if function.contains("closure") {
+        return None;
+    }
+    let name = base_name(function);
+    if weight_type(name).is_some() {
+        return Some(name.into());
+    }
+    let parameters = function.split_once('<')?.1.split([',', '<', '>', ' ']);
+    let mut names = parameters.filter_map(|parameter| parameter.rsplit("::").next());
+    let kind = names.find_map(|name| {
+        TensorType::ALL.iter().find(|kind| {
+            let plain = |text: &str| text.replace('_', "").to_ascii_lowercase();
+            plain(kind.name) == plain(name)
+        })
+    })?;
+    Some(format!("{name}<{}>", kind.name))
+}
+
 /// The type of weights that a function is named for.
 fn weight_type(name: &str) -> Option<TensorType> {
     let named = TensorType::ALL.iter().filter(|kind| {
-        let words = format!("_{name}_");
+        let words = format!("_{}_", name.to_ascii_lowercase().replace(['<', '>'], "_"));
         words.contains(&format!("_{}_", kind.name.to_ascii_lowercase()))
     });
     // `IQ4_NL` and no shorter name within it.
@@ -272,7 +294,14 @@ mod tests {
         let hashed = "kernel::llm::kernels::neon::multiply_q4_0::h21291bd0e0835e8e";
         assert_eq!(base_name(hashed), "multiply_q4_0");
         assert_eq!(base_name("tile<[u8; 17], a::B<u8>>"), "tile");
+        let short = |function| kernel_name(function).unwrap_or_default();
+        assert_eq!(short("a::one<b::isa::DotProd, b::formats::Q6K>"), "one<Q6_K>");
+        assert_eq!(short("a::one<b::isa::DotProd, b::formats::Iq4Nl>"), "one<IQ4_NL>");
+        assert_eq!(short(hashed), "multiply_q4_0");
+        assert_eq!(short("tile<[u8; 17], a::BlockQ8_0>"), "");
+        assert_eq!(short("try_from_fn<a::one::{closure_env#2}<a::Q6K>>"), "");
         let kind = |name| weight_type(name).map(|kind| kind.name);
+        assert_eq!(kind("one<Q6_K>"), Some("Q6_K"));
         assert_eq!(kind("multiply_q4_0"), Some("Q4_0"));
         assert_eq!(kind("iq4_nl_by_rows"), Some("IQ4_NL"));
         assert_eq!(kind("tile"), None);
