@@ -21,9 +21,6 @@ pub struct Context<'a> {
 
 /// Rows that a band of a matrix starts at are multiples of this: whole stripes.
 pub const ROWS: usize = TILE_ROWS;
-/// Bytes of weights that a band has at most, so that they stay in a core's cache from one token to
-/// the next.
-const BAND_BYTES: usize = 16 << 10;
 /// Multiplications that are worth claiming.
 const LEAST_CLAIMED: usize = 1 << 13;
 /// Shares of what is left for each thread: one takes as much, so that the bands become smaller
@@ -65,12 +62,10 @@ impl<'a> Context<'a> {
         };
         let least = LEAST_CLAIMED / work.max(1);
         let end = |first: usize| {
-            let share = (width - first).div_ceil(shares);
+            let share = (width - first).div_ceil(shares).max(least).next_multiple_of(ROWS);
             let ends = (0..parts).map(|part| {
                 let (map, row) = find(maps, part * width + first);
-                let most = BAND_BYTES / map.weights.kind().row_bytes(map.weights.columns());
-                let n = share.min(most).max(least).next_multiple_of(ROWS);
-                first + n.min(map.weights.rows() - row)
+                first + share.min(map.weights.rows() - row)
             });
             ends.min().unwrap_or(width)
         };
