@@ -196,47 +196,50 @@ impl<'a> Activations<'a> {
     }
 }
 
-/// The dot products of rows of weights with the activations of each token, in the format that the
-/// weights want ([`WeightType::activations`]). `put(token, row, sums)` gets them: those of a few rows
-/// from `row` at a time.
-///
-/// # Panics
-/// The activations are in another format, or of another length.
-pub fn multiply(rows: &Rows<'_>, x: &Batch<'_>, put: impl FnMut(usize, usize, &[f32])) {
-    multiply_with(set(), rows, x, put);
+/// Where products go: a row of them for each token.
+pub trait Output {
+    /// Those of a token, one for each row of weights.
+    fn of_token(&mut self, token: usize) -> &mut [f32];
 }
 
-fn multiply_with(
-    set: active::Set,
-    rows: &Rows<'_>,
-    x: &Batch<'_>,
-    mut put: impl FnMut(usize, usize, &[f32]),
-) {
+/// The dot products of rows of weights with the activations of each token, in the format that the
+/// weights want ([`WeightType::activations`]).
+///
+/// # Panics
+/// The activations are in another format, or `out` or they are of another length.
+pub fn multiply(rows: &Rows<'_>, x: &Batch<'_>, out: &mut impl Output) {
+    multiply_with(set(), rows, x, out);
+}
+
+fn multiply_with(set: active::Set, rows: &Rows<'_>, x: &Batch<'_>, out: &mut impl Output) {
     let kind = rows.kind;
     assert!(kind.activations() == x.x.kind(), "{kind:?} weights with {:?} activations", x.x.kind());
     assert!(x.n * rows.columns == x.x.len() && x.n <= BATCH, "{} activations", x.x.len());
-    // Room for all tokens is cleared only if there are several.
-    let sums = match x.n {
-        1 => &mut [[0.0; TILE_ROWS]; 1][..],
-        n => &mut [[0.0; TILE_ROWS]; BATCH][..n.next_multiple_of(QUAD)],
-    };
     let row_bytes = rows.row_bytes();
     let (stripes, rest) = rows.split();
-    let mut row = 0;
-    for stripe in stripes.chunks_exact(TILE_ROWS * row_bytes) {
-        active::multiply_stripe(set, kind, stripe, x, sums);
-        for (token, sums) in sums[..x.n].iter().enumerate() {
-            put(token, row, sums);
-        }
-        row += TILE_ROWS;
-    }
-    for some in rest.chunks(TILE_ROWS * row_bytes) {
-        let sums = &mut sums[0][..some.len() / row_bytes];
+    let striped = stripes.len() / row_bytes;
+    if striped == 0 {
+        // The types that have no tiles, and matrices of a few rows.
+    } else if let Quads::None = x.quads {
         for token in 0..x.n {
-            active::multiply(kind, some, &x.token(token), sums);
-            put(token, row, sums);
+            let (sums, _) = out.of_token(token)[..striped].as_chunks_mut();
+            active::multiply_stripes(set, kind, stripes, &x.token(token), sums);
         }
-        row += sums.len();
+    } else {
+        let mut sums = [[0.0; TILE_ROWS]; BATCH];
+        let sums = &mut sums[..x.n.next_multiple_of(QUAD)];
+        for (i, stripe) in stripes.chunks_exact(TILE_ROWS * row_bytes).enumerate() {
+            active::multiply_batch(set, kind, stripe, &x.quads, sums);
+            for (token, sums) in sums[..x.n].iter().enumerate() {
+                out.of_token(token)[i * TILE_ROWS..][..TILE_ROWS].copy_from_slice(sums);
+            }
+        }
+    }
+    for token in 0..x.n {
+        let sums = &mut out.of_token(token)[striped..];
+        if !sums.is_empty() {
+            active::multiply(kind, rest, &x.token(token), sums);
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 
 use super::cpu::Features;
 use super::scalar::{self, Dot};
-use super::{Activations, Batch, RowSums, each_row};
-use crate::llm::quantize::{Row, WeightType, move_units};
+use super::{Activations, Quads, RowSums, each_row};
+use crate::llm::quantize::{Row, TILE_ROWS, WeightType, move_units};
 
 pub use super::scalar::{Vector, add_scaled_f16, add_scaled_f32, add_scaled_q8_0};
 
@@ -40,20 +40,26 @@ pub fn multiply(kind: WeightType, rows: &[u8], x: &Activations<'_>, out: &mut [f
     each_row(rows, out, |row| scalar::dot(kind, row, x));
 }
 
-/// The products of the rows of a stripe with each token of the batch.
-pub fn multiply_stripe(
+/// The products of the rows of stripes with one token's activations: `sums` are those of each
+/// stripe.
+pub fn multiply_stripes(
     _: Set,
     kind: WeightType,
-    stripe: &[u8],
-    x: &Batch<'_>,
+    stripes: &[u8],
+    x: &Activations<'_>,
     sums: &mut [RowSums],
 ) {
-    for (token, sums) in sums[..x.n].iter_mut().enumerate() {
-        let x = x.token(token);
+    let stripe_bytes = TILE_ROWS * kind.row_bytes(x.len());
+    for (stripe, sums) in stripes.chunks_exact(stripe_bytes).zip(sums) {
         for (row, sum) in sums.iter_mut().enumerate() {
-            *sum = kind.visit(Dot { row: Row::of_stripe(kind, stripe, row), x: &x });
+            *sum = kind.visit(Dot { row: Row::of_stripe(kind, stripe, row), x });
         }
     }
+}
+
+/// Not there: these kernels take the tokens one by one.
+pub fn multiply_batch(_: Set, _: WeightType, _: &[u8], _: &Quads<'_>, _: &mut [RowSums]) {
+    unreachable!("`BATCHES` is false")
 }
 
 /// Rearranges eight rows to a stripe.

@@ -9,7 +9,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::cpu::Features;
-use super::{Activations, Batch, Quads, Rows, active, make_stripe, multiply_with, scalar, steps};
+use super::{
+    Activations, Batch, Output, Quads, Rows, active, make_stripe, multiply_with, scalar, steps,
+};
 use crate::llm::arena::ModelBuffer;
 use crate::llm::quantize::{
     ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, F32Bytes, Interleave, QUAD, SUPER_BLOCK,
@@ -237,6 +239,15 @@ fn summary(largest: f64) -> String {
     format!("portable bits by {names}; within {largest:.1e} of double precision")
 }
 
+/// The products of each token.
+struct Sums(Vec<Vec<f32>>);
+
+impl Output for Sums {
+    fn of_token(&mut self, token: usize) -> &mut [f32] {
+        &mut self.0[token]
+    }
+}
+
 fn check_dot(kind: WeightType) -> Outcome {
     let tolerance = match kind.activations() {
         ActivationType::Q8_1 => TOLERANCE_Q8_1,
@@ -283,11 +294,9 @@ fn check_dot(kind: WeightType) -> Outcome {
                 ModelBuffer::from(&rows[..])
             };
             let rows = Rows { kind, columns: n, bytes: &rows, striped };
-            let mut actual = expected.iter().map(|sums| vec![0.0; sums.len()]).collect::<Vec<_>>();
-            multiply_with(set, &rows, &x.batch(), |token, row, sums| {
-                actual[token][row..row + sums.len()].copy_from_slice(sums);
-            });
-            for (token, (actual, expected)) in actual.iter().zip(&expected).enumerate() {
+            let mut actual = Sums(expected.iter().map(|sums| vec![0.0; sums.len()]).collect());
+            multiply_with(set, &rows, &x.batch(), &mut actual);
+            for (token, (actual, expected)) in actual.0.iter().zip(&expected).enumerate() {
                 for (row, (&actual, &expected)) in actual.iter().zip(expected).enumerate() {
                     if actual.to_bits() != expected.to_bits() {
                         return Err(format!(

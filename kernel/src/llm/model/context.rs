@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::Linear;
 use super::scratch::Quantized;
-use crate::llm::kernels::{self, add_bias};
+use crate::llm::kernels::{self, Output, add_bias};
 use crate::llm::quantize::TILE_ROWS;
 use crate::llm::workers::{Band, Bands, SingleThread, Workers};
 
@@ -95,13 +95,17 @@ impl<'a> Context<'a> {
     ) {
         let Linear { weights, bias } = map;
         let x = x.batch(weights.kind(), out.rows());
-        kernels::multiply(&weights.rows_in(self.file, rows.clone()), &x, |token, row, sums| {
-            out.row(token)[row..row + sums.len()].copy_from_slice(sums);
-        });
+        kernels::multiply(&weights.rows_in(self.file, rows.clone()), &x, out);
         if let Some(bias) = bias {
             let bias = &bias.values(self.file)[rows];
             (0..out.rows()).for_each(|token| add_bias(out.row(token), bias));
         }
+    }
+}
+
+impl Output for Band<'_, f32> {
+    fn of_token(&mut self, token: usize) -> &mut [f32] {
+        self.row(token)
     }
 }
 

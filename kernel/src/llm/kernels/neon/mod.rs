@@ -22,7 +22,7 @@ use crate::llm::quantize::{
 };
 
 pub use stripes::make_stripe;
-pub use tiles::{Set, multiply as multiply_stripe};
+pub use tiles::{Set, multiply_batch, multiply_stripes};
 
 /// The dot products of rows of weights with activations: see [`super::multiply`].
 pub fn multiply(kind: WeightType, rows: &[u8], x: &Activations<'_>, out: &mut [f32]) {

@@ -11,7 +11,7 @@ use super::formats::{self, Simple, Super, Totals};
 use super::isa::{DotProd, I8mm, Isa, Neon, Sums, for_each_lane};
 use super::vectors::{as_vectors, load_f32, load_pair, load_s8, store_f32, vectors_of};
 use crate::llm::kernels::cpu::Features;
-use crate::llm::kernels::{Activations, Batch, Quads, RowSums};
+use crate::llm::kernels::{Activations, Quads, RowSums};
 use crate::llm::quantize::{
     BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, GROUP, GROUPS, Interleave, QUAD, QuadQ8_0, QuadQ8_1,
     QuadQ8K, SUPER_BLOCK, WeightType,
@@ -54,73 +54,108 @@ impl Set {
     }
 }
 
-/// The products of the rows of a stripe with each token of the batch. `sums` has room for whole
-/// groups of four tokens, if there are several.
+/// Calls one of the functions below for a type of weights.
+macro_rules! for_type {
+    ($kind:expr, $simple:ident, $super_blocks:ident, ($($argument:expr),*)) => {
+        match $kind {
+            WeightType::Q4_0 => $simple::<formats::Q4_0>($($argument),*),
+            WeightType::Q4_1 => $simple::<formats::Q4_1>($($argument),*),
+            WeightType::Q5_0 => $simple::<formats::Q5_0>($($argument),*),
+            WeightType::Q5_1 => $simple::<formats::Q5_1>($($argument),*),
+            WeightType::Q8_0 => $simple::<formats::Q8_0>($($argument),*),
+            WeightType::IQ4_NL => $simple::<formats::Iq4Nl>($($argument),*),
+            WeightType::Q2_K => $super_blocks::<formats::Q2K>($($argument),*),
+            WeightType::Q3_K => $super_blocks::<formats::Q3K>($($argument),*),
+            WeightType::Q4_K => $super_blocks::<formats::Q4K>($($argument),*),
+            WeightType::Q5_K => $super_blocks::<formats::Q5K>($($argument),*),
+            WeightType::Q6_K => $super_blocks::<formats::Q6K>($($argument),*),
+            kind => unreachable!("{kind:?} has no tiles"),
+        }
+    };
+}
+
+/// The products of the rows of stripes with one token's activations: `sums` are those of each
+/// stripe.
 ///
 /// # Panics
 /// There are no tiles of this type, or the activations are not what it wants.
-pub fn multiply(set: Set, kind: WeightType, stripe: &[u8], x: &Batch<'_>, sums: &mut [RowSums]) {
-    match kind {
-        WeightType::Q4_0 => simple::<formats::Q4_0>(set, stripe, x, sums),
-        WeightType::Q4_1 => simple::<formats::Q4_1>(set, stripe, x, sums),
-        WeightType::Q5_0 => simple::<formats::Q5_0>(set, stripe, x, sums),
-        WeightType::Q5_1 => simple::<formats::Q5_1>(set, stripe, x, sums),
-        WeightType::Q8_0 => simple::<formats::Q8_0>(set, stripe, x, sums),
-        WeightType::IQ4_NL => simple::<formats::Iq4Nl>(set, stripe, x, sums),
-        WeightType::Q2_K => super_blocks::<formats::Q2K>(set, stripe, x, sums),
-        WeightType::Q3_K => super_blocks::<formats::Q3K>(set, stripe, x, sums),
-        WeightType::Q4_K => super_blocks::<formats::Q4K>(set, stripe, x, sums),
-        WeightType::Q5_K => super_blocks::<formats::Q5K>(set, stripe, x, sums),
-        WeightType::Q6_K => super_blocks::<formats::Q6K>(set, stripe, x, sums),
-        _ => unreachable!("{kind:?} has no tiles"),
-    }
+pub fn multiply_stripes(
+    set: Set,
+    kind: WeightType,
+    stripes: &[u8],
+    x: &Activations<'_>,
+    sums: &mut [RowSums],
+) {
+    let stripes = as_vectors(stripes);
+    for_type!(kind, simple, super_blocks, (set, stripes, x, sums));
 }
 
-fn simple<F: Simple>(set: Set, stripe: &[u8], x: &Batch<'_>, sums: &mut [RowSums]) {
-    let tiles = F::tiles(as_vectors(stripe));
-    let neon = Neon { largest: F::LARGEST };
+/// The products of the rows of one stripe with the activations of several tokens: `sums` are those
+/// of each token, and of whole groups of four.
+///
+/// # Panics
+/// As [`multiply_stripes`].
+pub fn multiply_batch(
+    set: Set,
+    kind: WeightType,
+    stripe: &[u8],
+    x: &Quads<'_>,
+    sums: &mut [RowSums],
+) {
+    let stripe = as_vectors(stripe);
+    for_type!(kind, simple_batch, super_batch, (set, stripe, x, sums));
+}
+
+fn simple<F: Simple>(set: Set, stripes: &[uint8x16_t], x: &Activations<'_>, sums: &mut [RowSums]) {
+    let (tiles, x) = (F::tiles(stripes), F::Activations::of(x));
     // SAFETY: this module is only built where the whole build has NEON.
     unsafe {
-        if x.n == 1 {
-            let x = F::Activations::of(&x.x);
-            let sums = &mut sums[0];
-            match set {
-                Set::Neon => simple_one::<_, F>(neon, tiles, x, sums),
-                // One token has no use for products of matrices.
-                Set::DotProd(isa) | Set::I8mm(I8mm(isa)) => {
-                    simple_one::<_, F>(isa, tiles, x, sums);
-                }
-            }
-        } else {
-            let x = F::Activations::quads(&x.quads);
-            match set {
-                Set::Neon => simple_quads::<_, F>(neon, tiles, x, sums),
-                Set::DotProd(isa) => simple_quads::<_, F>(isa, tiles, x, sums),
-                Set::I8mm(isa) => simple_quads::<_, F>(isa, tiles, x, sums),
-            }
+        match set {
+            Set::Neon => simple_one::<_, F>(Neon { largest: F::LARGEST }, tiles, x, sums),
+            // One token has no use for products of matrices.
+            Set::DotProd(isa) | Set::I8mm(I8mm(isa)) => simple_one::<_, F>(isa, tiles, x, sums),
         }
     }
 }
 
-fn super_blocks<F: Super>(set: Set, stripe: &[u8], x: &Batch<'_>, sums: &mut [RowSums]) {
-    let tiles = F::tiles(as_vectors(stripe));
-    let neon = Neon { largest: F::LARGEST };
+fn simple_batch<F: Simple>(set: Set, stripe: &[uint8x16_t], x: &Quads<'_>, sums: &mut [RowSums]) {
+    let (tiles, x) = (F::tiles(stripe), F::Activations::quads(x));
     // SAFETY: as in `simple`.
     unsafe {
-        if x.n == 1 {
-            let Activations::Q8K(x) = x.x else { unreachable!("{CHECKED}") };
-            let sums = &mut sums[0];
-            match set {
-                Set::Neon => super_one::<_, F>(neon, tiles, x, sums),
-                Set::DotProd(isa) | Set::I8mm(I8mm(isa)) => super_one::<_, F>(isa, tiles, x, sums),
-            }
-        } else {
-            let Quads::Q8K(x) = x.quads else { unreachable!("{CHECKED}") };
-            match set {
-                Set::Neon => super_quads::<_, F>(neon, tiles, x, sums),
-                Set::DotProd(isa) => super_quads::<_, F>(isa, tiles, x, sums),
-                Set::I8mm(isa) => super_quads::<_, F>(isa, tiles, x, sums),
-            }
+        match set {
+            Set::Neon => simple_quads::<_, F>(Neon { largest: F::LARGEST }, tiles, x, sums),
+            Set::DotProd(isa) => simple_quads::<_, F>(isa, tiles, x, sums),
+            Set::I8mm(isa) => simple_quads::<_, F>(isa, tiles, x, sums),
+        }
+    }
+}
+
+fn super_blocks<F: Super>(
+    set: Set,
+    stripes: &[uint8x16_t],
+    x: &Activations<'_>,
+    sums: &mut [RowSums],
+) {
+    let Activations::Q8K(x) = *x else { unreachable!("{CHECKED}") };
+    let tiles = F::tiles(stripes);
+    // SAFETY: as in `simple`.
+    unsafe {
+        match set {
+            Set::Neon => super_one::<_, F>(Neon { largest: F::LARGEST }, tiles, x, sums),
+            Set::DotProd(isa) | Set::I8mm(I8mm(isa)) => super_one::<_, F>(isa, tiles, x, sums),
+        }
+    }
+}
+
+fn super_batch<F: Super>(set: Set, stripe: &[uint8x16_t], x: &Quads<'_>, sums: &mut [RowSums]) {
+    let Quads::Q8K(x) = *x else { unreachable!("{CHECKED}") };
+    let tiles = F::tiles(stripe);
+    // SAFETY: as in `simple`.
+    unsafe {
+        match set {
+            Set::Neon => super_quads::<_, F>(Neon { largest: F::LARGEST }, tiles, x, sums),
+            Set::DotProd(isa) => super_quads::<_, F>(isa, tiles, x, sums),
+            Set::I8mm(isa) => super_quads::<_, F>(isa, tiles, x, sums),
         }
     }
 }
@@ -201,34 +236,41 @@ fn load_totals(sums: &RowSums) -> Totals {
     [load_f32(&fours[0]), load_f32(&fours[1])]
 }
 
+// Each kernel is a function of its own: put into one, they would all save what only one of them
+// needs.
+
+#[inline(never)]
 #[target_feature(enable = "neon")]
 fn simple_one<I: Isa, F: Simple>(
     isa: I,
     tiles: &[F::Tile],
     x: &[F::Activations],
-    sums: &mut RowSums,
+    row_sums: &mut [RowSums],
 ) {
-    let mut totals = [vdupq_n_f32(0.0); 2];
-    for (tile, x) in tiles.iter().zip(x) {
-        let (qs, d, sum) = x.parts();
-        let start = F::start(vdupq_n_s32(sum as i32));
-        let sums = isa.one(F::weights(tile), &load_pair(qs), start);
-        let scales = F::scales(tile);
-        for half in 0..2 {
-            let scaled = vmulq_f32(vcvtq_f32_s32(sums[half]), scales[half]);
-            totals[half] = vfmaq_n_f32(totals[half], scaled, d);
-            if F::HAS_OFFSETS {
-                let offsets = F::offsets(tile)[half];
-                totals[half] = vfmaq_n_f32(totals[half], offsets, f32::from_bits(sum));
+    for (tiles, row_sums) in tiles.chunks_exact(x.len()).zip(row_sums) {
+        let mut totals = [vdupq_n_f32(0.0); 2];
+        for (tile, x) in tiles.iter().zip(x) {
+            let (qs, d, sum) = x.parts();
+            let start = F::start(vdupq_n_s32(sum as i32));
+            let sums = isa.one(F::weights(tile), &load_pair(qs), start);
+            let scales = F::scales(tile);
+            for half in 0..2 {
+                let scaled = vmulq_f32(vcvtq_f32_s32(sums[half]), scales[half]);
+                totals[half] = vfmaq_n_f32(totals[half], scaled, d);
+                if F::HAS_OFFSETS {
+                    let offsets = F::offsets(tile)[half];
+                    totals[half] = vfmaq_n_f32(totals[half], offsets, f32::from_bits(sum));
+                }
             }
         }
+        store_totals(totals, row_sums);
     }
-    store_totals(totals, sums);
 }
 
 /// Blocks of 32 columns that are taken apart at a time.
 const BLOCKS_AT_ONCE: usize = SUPER_BLOCK / BLOCK;
 
+#[inline(never)]
 #[target_feature(enable = "neon")]
 fn simple_quads<I: Isa, F: Simple>(
     isa: I,
@@ -303,35 +345,46 @@ fn add_block<F: Super>(
     }
 }
 
+#[inline(never)]
 #[target_feature(enable = "neon")]
-fn super_one<I: Isa, F: Super>(isa: I, tiles: &[F::Tile], x: &[BlockQ8K], row_sums: &mut RowSums) {
-    let mut total = [vdupq_n_f32(0.0); 2];
-    for (tile, x) in tiles.iter().zip(x) {
-        let (scales, mins) = F::scales(tile);
-        let (mut sums, mut min_sums) = ([vdupq_n_s32(0); 2], [vdupq_n_s32(0); 2]);
-        for (quarter, groups) in F::QUARTERS.into_iter().enumerate() {
-            let qs = groups.map(|group| load_s8(&x.qs, group * GROUP));
-            let start = groups.map(|group| F::start(vdupq_n_s32(x.minus_32_sums[group])));
-            let products = isa.sixteens(|i| F::weights(tile, quarter, i), qs, start);
-            for (products, group) in products.into_iter().zip(groups) {
-                let scales = widen(scales[group]);
-                for half in 0..2 {
-                    sums[half] = vmlaq_s32(sums[half], products[half], scales[half]);
+fn super_one<I: Isa, F: Super>(
+    isa: I,
+    tiles: &[F::Tile],
+    x: &[BlockQ8K],
+    row_sums: &mut [RowSums],
+) {
+    for (tiles, row_sums) in tiles.chunks_exact(x.len()).zip(row_sums) {
+        let mut total = [vdupq_n_f32(0.0); 2];
+        for (tile, x) in tiles.iter().zip(x) {
+            let (scales, mins) = F::scales(tile);
+            let (mut sums, mut min_sums) = ([vdupq_n_s32(0); 2], [vdupq_n_s32(0); 2]);
+            for_each_lane!(QUARTER => {
+                let quarter = QUARTER as usize;
+                let groups = F::QUARTERS[quarter];
+                let qs = groups.map(|group| load_s8(&x.qs, group * GROUP));
+                let start = groups.map(|group| F::start(vdupq_n_s32(x.minus_32_sums[group])));
+                let products = isa.sixteens(|i| F::weights(tile, quarter, i), qs, start);
+                for (products, group) in products.into_iter().zip(groups) {
+                    let scales = widen(scales[group]);
+                    for half in 0..2 {
+                        sums[half] = vmlaq_s32(sums[half], products[half], scales[half]);
+                    }
+                }
+            });
+            if F::HAS_MINS {
+                for (mins, &x) in mins.into_iter().zip(&x.sums) {
+                    let mins = vreinterpretq_s16_u16(vmovl_u8(mins));
+                    min_sums[0] = vmlal_n_s16(min_sums[0], vget_low_s16(mins), x);
+                    min_sums[1] = vmlal_high_n_s16(min_sums[1], mins, x);
                 }
             }
+            add_block::<F>(&mut total, &F::d(tile), x.d, sums, min_sums);
         }
-        if F::HAS_MINS {
-            for (mins, &x) in mins.into_iter().zip(&x.sums) {
-                let mins = vreinterpretq_s16_u16(vmovl_u8(mins));
-                min_sums[0] = vmlal_n_s16(min_sums[0], vget_low_s16(mins), x);
-                min_sums[1] = vmlal_high_n_s16(min_sums[1], mins, x);
-            }
-        }
-        add_block::<F>(&mut total, &F::d(tile), x.d, sums, min_sums);
+        store_totals(total, row_sums);
     }
-    store_totals(total, row_sums);
 }
 
+#[inline(never)]
 #[target_feature(enable = "neon")]
 fn super_quads<I: Isa, F: Super>(
     isa: I,
