@@ -555,23 +555,17 @@ impl Super for Q6K {
 
     #[inline(always)]
     fn weights(tile: &Self::Tile, quarter: usize, i: usize) -> [Group; 4] {
-        let first = 16 * (quarter / 2) + 4 * (quarter % 2) + i;
-        let [a, b] = [word(tile, 0, first), word(tile, 0, first + 8)];
-        let two = word(tile, 64, 4 * quarter + i);
+        let first = 3 * (4 * quarter + i);
+        let [a, b, c] = [0, 1, 2].map(|next| word(tile, 0, first + next));
         // SAFETY: NEON is there.
         unsafe {
-            let two = [
-                two.map(|bytes| vshlq_n_u8::<4>(bytes)),
-                two.map(|bytes| vshlq_n_u8::<2>(bytes)),
-                two,
-                two.map(|bytes| vshrq_n_u8::<2>(bytes)),
-            ];
-            let four = [a.map(low), b.map(low), a.map(high), b.map(high)];
-            let join = |two, four| signed(vbslq_u8(vdupq_n_u8(0x30), two, four));
-            core::array::from_fn(|group| {
-                let ([two0, two1], [four0, four1]) = (two[group], four[group]);
-                [join(two0, four0), join(two1, four1)]
-            })
+            let six = |bytes| signed(vandq_u8(bytes, vdupq_n_u8(63)));
+            // The high two bits of each, one behind the other.
+            let fourth = |half: usize| {
+                let bits = vsriq_n_u8::<2>(c[half], b[half]);
+                signed(vshrq_n_u8::<2>(vsriq_n_u8::<4>(bits, a[half])))
+            };
+            [a.map(six), b.map(six), c.map(six), [fourth(0), fourth(1)]]
         }
     }
 

@@ -230,7 +230,7 @@ impl DotProd {
         unsafe {
             asm!(".arch_extension dotprod", "sdot {:v}.4s, {:v}.16b, {:v}.4b[{}]",
                 inout(vreg) sums, in(vreg) weights, in(vreg) x, const LANE,
-                options(pure, nomem, nostack, preserves_flags));
+                options(nomem, nostack, preserves_flags));
         }
         sums
     }
@@ -308,7 +308,7 @@ impl I8mm {
         unsafe {
             asm!(".arch_extension i8mm", "smmla {:v}.4s, {:v}.16b, {:v}.16b",
                 inout(vreg) sums, in(vreg) weights, in(vreg) x,
-                options(pure, nomem, nostack, preserves_flags));
+                options(nomem, nostack, preserves_flags));
         }
         sums
     }
