@@ -220,7 +220,7 @@ fn multiply_with(set: active::Set, rows: &Rows<'_>, x: &Batch<'_>, out: &mut imp
     let striped = stripes.len() / row_bytes;
     if striped == 0 {
         // The types that have no tiles, and matrices of a few rows.
-    } else if let Quads::None = x.quads {
+    } else if matches!(x.quads, Quads::None) || !active::Set::WANTS_STRIPES {
         for token in 0..x.n {
             let (sums, _) = out.of_token(token)[..striped].as_chunks_mut();
             active::multiply_stripes(set, kind, stripes, &x.token(token), sums);

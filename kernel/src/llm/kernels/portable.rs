@@ -16,7 +16,7 @@ pub use super::scalar::{Vector, add_scaled_f16, add_scaled_f32, add_scaled_q8_0}
 pub struct Set;
 
 impl Set {
-    /// Rows suit them as they are.
+    /// Rows suit them as they are, and tokens one by one.
     pub const WANTS_STRIPES: bool = false;
 
     /// The only set.
@@ -57,9 +57,9 @@ pub fn multiply_stripes(
     }
 }
 
-/// Not there: these kernels take the tokens one by one.
+/// Not there, see [`Set::WANTS_STRIPES`].
 pub fn multiply_batch(_: Set, _: WeightType, _: &[u8], _: &Quads<'_>, _: &mut [RowSums]) {
-    unreachable!("`BATCHES` is false")
+    unreachable!("tokens are taken one by one")
 }
 
 /// Rearranges eight rows to a stripe.

@@ -3,6 +3,7 @@
 //! bytes of a block there is two vectors here, of four rows each.
 
 use core::arch::aarch64::*;
+use core::arch::asm;
 
 use super::isa::Group;
 use crate::llm::quantize::{BlockQ8_0, BlockQ8_1, GROUPS, IQ4_VALUES};
@@ -358,6 +359,18 @@ fn signed_halves(vectors: [uint8x16_t; GROUPS / 2]) -> [int8x8_t; GROUPS] {
     halves(vectors).map(|half| unsafe { vreinterpret_s8_u8(half) })
 }
 
+/// The high `N` bits of the first bytes, and behind them those of the second. The intrinsic for this
+/// instruction becomes four others.
+#[inline(always)]
+fn insert_behind<const N: i32>(mut first: uint8x16_t, second: uint8x16_t) -> uint8x16_t {
+    // SAFETY: NEON is there; only registers are used.
+    unsafe {
+        asm!("sri {:v}.16b, {:v}.16b, #{}", inout(vreg) first, in(vreg) second, const N,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    first
+}
+
 pub struct Q2K;
 
 impl Super for Q2K {
@@ -562,8 +575,8 @@ impl Super for Q6K {
             let six = |bytes| signed(vandq_u8(bytes, vdupq_n_u8(63)));
             // The high two bits of each, one behind the other.
             let fourth = |half: usize| {
-                let bits = vsriq_n_u8::<2>(c[half], b[half]);
-                signed(vshrq_n_u8::<2>(vsriq_n_u8::<4>(bits, a[half])))
+                let bits = insert_behind::<2>(c[half], b[half]);
+                signed(vshrq_n_u8::<2>(insert_behind::<4>(bits, a[half])))
             };
             [a.map(six), b.map(six), c.map(six), [fourth(0), fourth(1)]]
         }
