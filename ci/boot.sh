@@ -70,12 +70,14 @@ must_exit() {
         problem="the last line is not the exit event with status $1"
 }
 
-# answers NAME ARGUMENT...: boots, and must give the tokens that llama.cpp gives.
+# answers NAME ARGUMENT...: boots, and must give the tokens that llama.cpp gives, with these kernels
+# if $kernels names some.
+kernels=
 answers() {
     answers_name=$1
     shift
     boot "$answers_name" --tokens "$tokens" --expect-tokens "$tokens" "$@" || return 0
-    must_hold '^{"event":"hello"'
+    must_hold "^{\"event\":\"hello\".*\"kernels\":\"$kernels"
     must_hold '^{"event":"disk"'
     must_hold '^{"event":"model"'
     must_hold "^{\"event\":\"result\".*\"tokens\":\\[$expected\\]"
@@ -111,12 +113,16 @@ model_at=$("$builder" inspect "$small" | sed -n 's|^ *models/tiny.gguf .* at \([
 
 echo "boots: the tokens must be $expected"
 answers virt --disk "$small"
+kernels='neon"'
 answers one-core --disk "$small" --smp 1 --cpu cortex-a72 --gic 2 --prompt "$prompt"
-answers two-cores-gic3 --disk "$small" --smp 2 --cpu cortex-a72 --gic 3
+kernels='dotprod"'
 answers four-cores --disk "$small" --smp 4 --cpu neoverse-n1
+kernels='i8mm"'
+answers i8mm --disk "$small" --smp 2 --cpu max,sve=off,pauth-impdef=on
+kernels=
+answers two-cores-gic3 --disk "$small" --smp 2 --cpu cortex-a72 --gic 3
 answers eight-cores-gic2 --disk "$small" --smp 8 --cpu cortex-a72 --gic 2
 answers nine-cores --disk "$small" --smp 9 --cpu cortex-a72 --gic 3
-answers i8mm --disk "$small" --smp 2 --cpu max,sve=off,pauth-impdef=on
 answers cortex-a53 --disk "$small" --smp 2 --cpu cortex-a53
 answers el2 --disk "$small" --smp 2 --cpu cortex-a72 --el2
 answers el2-gic3 --disk "$small" --smp 2 --cpu max,pauth-impdef=on --el2 --gic 3

@@ -19,6 +19,13 @@ unsafe extern "C" fn runtime_entry(
     unsafe { kernel::app::enter(argc, argv) }
 }
 
+/// What the runtime says in `hello` of the kernels in use.
+#[cfg(target_os = "none")]
+#[unsafe(no_mangle)]
+fn application_kernels() -> &'static str {
+    kernel::llm::kernels::name()
+}
+
 #[cfg(not(target_os = "none"))]
 fn main() {
     eprintln!("this program boots on bare aarch64: `make run` builds and starts it");

@@ -53,6 +53,8 @@ pub struct Hello {
     pub cpu: String,
     /// Features of the processor that the kernels can use ("neon", "dotprod", "i8mm", "sha2", …).
     pub cpu_features: Vec<String>,
+    /// The engine's kernels for this processor: "neon", "dotprod" or "i8mm"; "scalar" without vectors.
+    pub kernels: String,
     /// Cores that are up.
     pub cores: usize,
     /// Exception level at entry: 1 or 2.

@@ -40,6 +40,11 @@ mod trials {
     use spin::Mutex;
 
     #[unsafe(no_mangle)]
+    fn application_kernels() -> &'static str {
+        "none"
+    }
+
+    #[unsafe(no_mangle)]
     unsafe extern "C" fn runtime_entry(
         argc: i32,
         argv: *const *const c_char,

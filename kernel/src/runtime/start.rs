@@ -42,6 +42,12 @@ unsafe extern "C" {
     safe fn runtime_entry(argc: i32, argv: *const *const c_char, env: *const *const c_char) -> !;
 }
 
+unsafe extern "Rust" {
+    /// Which kernels the application has for this processor, for `hello`. Ours alone: Hermit's
+    /// kernel knows nothing of it.
+    safe fn application_kernels() -> &'static str;
+}
+
 /// Goes from the device tree to the first stack with a guard page.
 ///
 /// `counter` is the virtual counter near the first instruction.
@@ -115,6 +121,7 @@ fn greet(boot: &Boot) {
         machine: boot.machine.model.to_owned(),
         cpu: Midr::of_this_core().to_string(),
         cpu_features: Features::of_this_core().names().map(str::to_owned).collect(),
+        kernels: application_kernels().to_owned(),
         cores: cores::count(),
         exception_level: boot.exception_level,
         memory_bytes: memory.total_bytes,

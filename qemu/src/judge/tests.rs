@@ -7,6 +7,7 @@ fn hello() -> Event {
         machine: "linux,dummy-virt".into(),
         cpu: "Cortex-A72".into(),
         cpu_features: vec![],
+        kernels: "neon".into(),
         cores: 3,
         exception_level: 1,
         memory_bytes: 64 << 20,

@@ -179,6 +179,7 @@ pub fn hello() -> Event {
         machine: "linux,dummy-virt".into(),
         cpu: "Cortex-A72".into(),
         cpu_features: vec!["neon".into()],
+        kernels: "neon".into(),
         cores: 3,
         exception_level: 1,
         memory_bytes: 67 << 20,
