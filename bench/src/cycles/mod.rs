@@ -117,7 +117,7 @@ fn names(elf: &Path, loops: &[loops::Loop]) -> Result<Vec<String>> {
     }
 
     let mut symbolizer = Command::new("llvm-symbolizer");
-    symbolizer.args(["--inlining", "--output-style=JSON", "--obj"]).arg(elf);
+    symbolizer.args(["--inlining", "--functions=short", "--output-style=JSON", "--obj"]).arg(elf);
     let mut addresses = String::new();
     for body in loops {
         let product = body.iter().find(|instruction| instruction.products() > 0);
