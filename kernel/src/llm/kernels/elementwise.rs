@@ -4,8 +4,9 @@
 #![forbid(unsafe_code)]
 
 use super::active::Vector;
-use super::steps;
-use crate::llm::quantize::F32Bytes;
+use super::attention::{self, HeadRows};
+use super::{activations, steps};
+use crate::llm::quantize::{BlockQ8_0, BlockQ8_1, BlockQ8K, F16Bytes, F32Bytes};
 
 /// Adds `x`, of the same length, to `out`.
 pub fn add(out: &mut [f32], x: &[f32]) {
@@ -73,6 +74,56 @@ pub fn rotate_neighbours(head: &mut [f32], angles: &[f32]) {
 /// counterpart in the second (GPT-NeoX's order).
 pub fn rotate_halves(head: &mut [f32], angles: &[f32]) {
     steps::rotate_halves::<Vector>(head, angles);
+}
+
+/// Rounds each number to the nearest F16, halves to the even one.
+pub fn round_f16(x: &mut [f32]) {
+    steps::round_f16::<Vector>(x);
+}
+
+/// Writes the nearest F16 to each number of `x`, halves to the even one.
+pub fn store_f16(x: &[f32], out: &mut [F16Bytes]) {
+    steps::store_f16::<Vector>(x, out);
+}
+
+/// Quantises activations to Q8_0: `out` has one block for each 32 of `x`.
+pub fn quantize_q8_0(x: &[f32], out: &mut [BlockQ8_0]) {
+    activations::quantize_q8_0::<Vector>(x, out);
+}
+
+/// Quantises activations to Q8_1: `out` has one block for each 32 of `x`.
+pub fn quantize_q8_1(x: &[f32], out: &mut [BlockQ8_1]) {
+    activations::quantize_q8_1::<Vector>(x, out);
+}
+
+/// Quantises activations to Q8_K: `out` has one block for each 256 of `x`.
+pub fn quantize_q8_k(x: &[f32], out: &mut [BlockQ8K]) {
+    activations::quantize_q8_k::<Vector>(x, out);
+}
+
+/// The dot products of a query with a head's keys in F32, one for each of `out`.
+pub fn scores_f32(keys: HeadRows<'_>, query: &[f32], out: &mut [f32]) {
+    attention::scores_f32::<Vector>(keys, query, out);
+}
+
+/// As [`scores_f32`], with keys in F16, for a query whose numbers are.
+pub fn scores_f16(keys: HeadRows<'_>, query: &[f32], out: &mut [f32]) {
+    attention::scores_f16::<Vector>(keys, query, out);
+}
+
+/// Adds a head's values in F32 to `out`, each row times the probability of its position.
+pub fn add_values_f32(values: HeadRows<'_>, probabilities: &[f32], out: &mut [f32]) {
+    attention::add_values_f32::<Vector>(values, probabilities, out);
+}
+
+/// As [`add_values_f32`], with values in F16.
+pub fn add_values_f16(values: HeadRows<'_>, probabilities: &[f32], out: &mut [f32]) {
+    attention::add_values_f16::<Vector>(values, probabilities, out);
+}
+
+/// As [`add_values_f32`], with values in Q8_0.
+pub fn add_values_q8_0(values: HeadRows<'_>, probabilities: &[f32], out: &mut [f32]) {
+    attention::add_values_q8_0::<Vector>(values, probabilities, out);
 }
 
 /// Multiplies each `width` numbers, a power of two, with Hadamard's matrix of that width, scaled so

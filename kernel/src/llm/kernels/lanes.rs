@@ -7,7 +7,10 @@
 use core::ops::{Add, Div, Mul, Sub};
 
 use super::LANES;
-use crate::llm::quantize::{F32Bytes, round_to_f16};
+use crate::llm::quantize::{BLOCK, F16Bytes, F32Bytes, f16_to_f32, f32_to_f16, round_to_f16};
+
+/// Vectors of a block of 32 numbers.
+pub const TILE: usize = BLOCK / LANES;
 
 /// A number that lanes are loaded from.
 pub trait Number: Copy {
@@ -91,6 +94,31 @@ pub trait Lanes:
 
     /// Takes [`Lanes::unzip`] back.
     fn zip(even_odd: [Self; 2]) -> [Self; 2];
+
+    /// A block of neighbours.
+    fn load_block<T: Number>(numbers: &[T; BLOCK]) -> [Self; TILE];
+
+    /// A block of neighbours in F16.
+    fn load_f16_block(bytes: &[u8; 2 * BLOCK]) -> [Self; TILE];
+
+    /// A block of neighbours that are signed bytes.
+    fn load_byte_block(bytes: &[u8; BLOCK]) -> [Self; TILE];
+
+    /// Writes a block of neighbours.
+    fn store_block(block: [Self; TILE], to: &mut [f32; BLOCK]);
+
+    /// Writes a block of neighbours as the nearest numbers in F16, halves to the even one.
+    fn store_f16_block(block: [Self; TILE], to: &mut [F16Bytes; BLOCK]);
+
+    /// Writes the lowest byte of the bits of each number of a block; the sums of the first half of
+    /// these bytes and of the second.
+    fn store_low_bytes(block: [Self; TILE], to: &mut [i8; BLOCK]) -> [i16; 2];
+
+    /// The nearest whole number, halves away from zero.
+    fn round_half_away(self) -> Self;
+
+    /// The sum of the lanes of each, pairwise.
+    fn sum_each(four: [Self; LANES]) -> Self;
 }
 
 /// The portable lanes: the reference for all others.
@@ -239,4 +267,58 @@ impl Lanes for Portable {
     fn zip([Portable(a), Portable(b)]: [Self; 2]) -> [Self; 2] {
         [Portable([a[0], b[0], a[1], b[1]]), Portable([a[2], b[2], a[3], b[3]])]
     }
+
+    #[inline]
+    fn load_block<T: Number>(numbers: &[T; BLOCK]) -> [Self; TILE] {
+        tile(|i| numbers[i].value())
+    }
+
+    #[inline]
+    fn load_f16_block(bytes: &[u8; 2 * BLOCK]) -> [Self; TILE] {
+        tile(|i| f16_to_f32(u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]])))
+    }
+
+    #[inline]
+    fn load_byte_block(bytes: &[u8; BLOCK]) -> [Self; TILE] {
+        tile(|i| f32::from(bytes[i] as i8))
+    }
+
+    #[inline]
+    fn store_block(block: [Self; TILE], to: &mut [f32; BLOCK]) {
+        for (four, to) in block.into_iter().zip(to.as_chunks_mut().0) {
+            four.store(to);
+        }
+    }
+
+    #[inline]
+    fn store_f16_block(block: [Self; TILE], to: &mut [F16Bytes; BLOCK]) {
+        for (x, to) in block.iter().flat_map(|four| four.0).zip(to) {
+            *to = f32_to_f16(x).to_le_bytes();
+        }
+    }
+
+    #[inline]
+    fn store_low_bytes(block: [Self; TILE], to: &mut [i8; BLOCK]) -> [i16; 2] {
+        for (x, to) in block.iter().flat_map(|four| four.0).zip(&mut *to) {
+            *to = x.to_bits() as i8;
+        }
+        let (first, second) = to.split_at(BLOCK / 2);
+        [first, second].map(|half| half.iter().map(|&byte| i16::from(byte)).sum())
+    }
+
+    #[inline]
+    fn round_half_away(self) -> Self {
+        Portable(self.0.map(libm::roundf))
+    }
+
+    #[inline]
+    fn sum_each(four: [Self; LANES]) -> Self {
+        Portable(four.map(|Portable([a, b, c, d])| (a + b) + (c + d)))
+    }
+}
+
+/// A block whose number i is `number(i)`.
+#[inline]
+fn tile(number: impl Fn(usize) -> f32) -> [Portable; TILE] {
+    core::array::from_fn(|four| Portable(core::array::from_fn(|i| number(four * LANES + i))))
 }

@@ -8,6 +8,8 @@
 //!
 //! The numbers follow ggml's CPU backend (`ops.cpp`, `vec.h`, `ggml-quants.c`).
 
+mod activations;
+mod attention;
 mod cpu;
 mod elementwise;
 mod functions;
@@ -25,6 +27,7 @@ use neon as active;
 #[cfg(not(all(feature = "simd", target_arch = "aarch64", target_feature = "neon")))]
 use portable as active;
 
+pub use attention::HeadRows;
 pub use elementwise::*;
 
 use alloc::vec::Vec;
@@ -33,8 +36,8 @@ use core::ops::Range;
 use cpu::Features;
 
 use crate::llm::quantize::{
-    ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, F16Bytes, F32Bytes, Q8_0Bytes, QUAD,
-    QuadQ8_0, QuadQ8_1, QuadQ8K, SUPER_BLOCK, Scales, TILE_ROWS, WeightType,
+    ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, QUAD, QuadQ8_0, QuadQ8_1, QuadQ8K,
+    SUPER_BLOCK, Scales, TILE_ROWS, WeightType,
 };
 
 /// Lanes in which floating-point sums run.
@@ -254,21 +257,6 @@ pub fn dot(kind: WeightType, row: &[u8], x: &Activations<'_>) -> f32 {
     let mut out = [0.0];
     active::multiply(kind, row, x, &mut out);
     out[0]
-}
-
-/// Adds `factor` times the values to `out`.
-pub fn add_scaled_f32(out: &mut [f32], factor: f32, values: &[F32Bytes]) {
-    active::add_scaled_f32(out, factor, values);
-}
-
-/// Adds `factor` times the values to `out`.
-pub fn add_scaled_f16(out: &mut [f32], factor: f32, values: &[F16Bytes]) {
-    active::add_scaled_f16(out, factor, values);
-}
-
-/// Adds `factor` times the values to `out`: a block for each 32 of it.
-pub fn add_scaled_q8_0(out: &mut [f32], factor: f32, values: &[Q8_0Bytes]) {
-    active::add_scaled_q8_0(out, factor, values);
 }
 
 /// Sets `out` to what `dot` makes of each of the rows, which are of one length.

@@ -9,7 +9,7 @@ use super::scalar::{self, Dot};
 use super::{Activations, Quads, RowSums, each_row};
 use crate::llm::quantize::{Row, TILE_ROWS, WeightType, move_units};
 
-pub use super::scalar::{Vector, add_scaled_f16, add_scaled_f32, add_scaled_q8_0};
+pub use super::scalar::Vector;
 
 /// The portable kernels are one set.
 #[derive(Clone, Copy, Debug)]

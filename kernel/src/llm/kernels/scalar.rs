@@ -10,8 +10,7 @@ use libm::fmaf;
 
 use super::{Activations, LANES, scale_sums};
 use crate::llm::quantize::{
-    BLOCK, Block, BlockQ8_0, BlockQ8_1, BlockQ8K, F16Bytes, F32Bytes, GROUP, Q8_0Bytes, Row,
-    SuperBlock, Visitor, WeightType, f16_to_f32, scale,
+    Block, BlockQ8_0, BlockQ8_1, BlockQ8K, GROUP, Row, SuperBlock, Visitor, WeightType,
 };
 
 /// Why other activations never come here.
@@ -67,28 +66,6 @@ fn dot_numbers(mut weights: impl Iterator<Item = f32>, x: &[f32]) -> f32 {
         }
     }
     rest.iter().zip(weights).fold(sum_lanes(lanes), |sum, (x, weight)| sum + weight * x)
-}
-
-pub fn add_scaled_f32(out: &mut [f32], factor: f32, values: &[F32Bytes]) {
-    for (out, &bytes) in out.iter_mut().zip(values) {
-        *out += factor * f32::from_le_bytes(bytes);
-    }
-}
-
-pub fn add_scaled_f16(out: &mut [f32], factor: f32, values: &[F16Bytes]) {
-    for (out, &bytes) in out.iter_mut().zip(values) {
-        *out += factor * f16_to_f32(u16::from_le_bytes(bytes));
-    }
-}
-
-pub fn add_scaled_q8_0(out: &mut [f32], factor: f32, values: &[Q8_0Bytes]) {
-    for (out, block) in out.as_chunks_mut::<BLOCK>().0.iter_mut().zip(values) {
-        let [d0, d1, weights @ ..] = block;
-        let d = scale([*d0, *d1]);
-        for (out, &q) in out.iter_mut().zip(weights) {
-            *out += factor * (f32::from(q as i8) * d);
-        }
-    }
 }
 
 /// The sum of the products of whole numbers.

@@ -7,16 +7,18 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::fmt::Debug;
 
 use super::cpu::Features;
 use super::{
-    Activations, Batch, Output, Quads, Rows, active, make_stripe, multiply_with, scalar, steps,
+    Activations, Batch, HeadRows, Output, Quads, Rows, activations, active, attention, make_stripe,
+    multiply_with, quantize_q8_0, quantize_q8_1, quantize_q8_k, scalar, steps,
 };
 use crate::llm::arena::ModelBuffer;
 use crate::llm::quantize::{
     ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, F32Bytes, Interleave, QUAD, SUPER_BLOCK,
-    TILE_ROWS, WeightType, dequantize_row, f32_to_bf16, f32_to_f16, interleave, quantize_q8_0,
-    quantize_q8_1, quantize_q8_k, round_to_bf16, round_to_f16,
+    TILE_ROWS, WeightType, dequantize_row, f32_to_bf16, f32_to_f16, interleave, round_to_bf16,
+    round_to_f16,
 };
 use crate::llm::sampling::SplitMix64;
 
@@ -28,12 +30,12 @@ pub fn checks() -> impl Iterator<Item = (String, Outcome)> {
     let of_types = WeightType::ALL.iter().map(|&kind| {
         (format!("kernel {}", kind.tensor_type().name.to_lowercase()), check_dot(kind))
     });
-    let of_caches = ADD_SCALED.iter().map(|add| {
-        let name = add.kind.tensor_type().name.to_lowercase();
-        (format!("kernel add scaled {name}"), check_add_scaled(add))
+    let of_caches = OF_CACHES.iter().map(|of_cache| {
+        let name = of_cache.kind.tensor_type().name.to_lowercase();
+        (format!("kernel attention {name}"), check_attention(of_cache))
     });
     let of_steps = STEPS.iter().map(|step| (format!("kernel {}", step.name), check_step(step)));
-    of_types.chain(of_caches).chain(of_steps)
+    of_types.chain(of_caches).chain(of_steps).chain(of_formats())
 }
 
 /// Numbers of blocks in the rows that are checked.
@@ -330,47 +332,76 @@ fn striped_rows(kind: WeightType, rows: &[u8], row_bytes: usize) -> ModelBuffer 
     rows
 }
 
-/// The kernels that add up values of a cache's type.
-struct AddScaled {
+/// A product of attention.
+type Attend = fn(HeadRows<'_>, &[f32], &mut [f32]);
+/// What writes numbers in another format.
+type Write<B> = fn(&[f32], &mut [B]);
+
+/// The kernels of attention for a cache's type.
+struct OfCache {
     kind: WeightType,
-    active: fn(&mut [f32], f32, &[u8]),
-    portable: fn(&mut [f32], f32, &[u8]),
+    scores: Option<[Attend; 2]>,
+    add_values: [Attend; 2],
 }
 
-const ADD_SCALED: [AddScaled; 3] = [
-    AddScaled {
+/// A function as it is in use, and in portable lanes.
+macro_rules! both {
+    ($module:ident::$function:ident) => {
+        [$module::$function::<active::Vector>, $module::$function::<scalar::Vector>]
+    };
+}
+
+const OF_CACHES: [OfCache; 3] = [
+    OfCache {
         kind: WeightType::F32,
-        active: |out, factor, row| active::add_scaled_f32(out, factor, row.as_chunks().0),
-        portable: |out, factor, row| scalar::add_scaled_f32(out, factor, row.as_chunks().0),
+        scores: Some(both!(attention::scores_f32)),
+        add_values: both!(attention::add_values_f32),
     },
-    AddScaled {
+    OfCache {
         kind: WeightType::F16,
-        active: |out, factor, row| active::add_scaled_f16(out, factor, row.as_chunks().0),
-        portable: |out, factor, row| scalar::add_scaled_f16(out, factor, row.as_chunks().0),
+        scores: Some(both!(attention::scores_f16)),
+        add_values: both!(attention::add_values_f16),
     },
-    AddScaled {
-        kind: WeightType::Q8_0,
-        active: |out, factor, row| active::add_scaled_q8_0(out, factor, row.as_chunks().0),
-        portable: |out, factor, row| scalar::add_scaled_q8_0(out, factor, row.as_chunks().0),
-    },
+    // Its keys are multiplied as weights are.
+    OfCache { kind: WeightType::Q8_0, scores: None, add_values: both!(attention::add_values_q8_0) },
 ];
 
-fn check_add_scaled(add: &AddScaled) -> Outcome {
+fn check_attention(of_cache: &OfCache) -> Outcome {
+    let kind = of_cache.kind;
+    let block = kind.tensor_type().block_weights as usize;
     let mut noise = Noise::new(23);
     let mut largest = 0.0_f64;
-    for blocks in LENGTHS {
-        let n = blocks * add.kind.tensor_type().block_weights as usize;
-        let row = random_row(add.kind, blocks, 1.0, &mut noise);
-        let mut values = vec![0.0; n];
-        dequantize_row(add.kind, &row, &mut values);
-        let (before, factor) = (noise.floats(n), noise.float());
-        let (mut out, mut portable) = (before.clone(), before.clone());
-        (add.active)(&mut out, factor, &row);
-        (add.portable)(&mut portable, factor, &row);
+    // Heads that are whole tiles, and others; the one in the middle of three.
+    for (blocks, positions) in LENGTHS.into_iter().zip(ROWS) {
+        let n = blocks * block;
+        let rows = random_row(kind, 3 * blocks * positions, 1.0, &mut noise);
+        let width = kind.row_bytes(n);
+        let head = HeadRows { bytes: &rows[width..], stride: 3 * width, width };
+        let mut numbers = vec![0.0; 3 * n * positions];
+        dequantize_row(kind, &rows, &mut numbers);
+        let number = |position: usize, i: usize| f64::from(numbers[(3 * position + 1) * n + i]);
+
+        if let Some([active, portable]) = of_cache.scores {
+            let query = noise.floats(n);
+            let (mut actual, mut expected) = (vec![0.0; positions], vec![0.0; positions]);
+            active(head, &query, &mut actual);
+            portable(head, &query, &mut expected);
+            for position in 0..positions {
+                let products = (0..n).map(|i| number(position, i) * f64::from(query[i]));
+                let (actual, expected) = (actual[position], expected[position]);
+                largest = largest.max(compare(n, actual, expected, TOLERANCE, products)?);
+            }
+        }
+        let (before, probabilities) = (noise.floats(n), noise.floats(positions));
+        let [mut actual, mut expected] = [before.clone(), before.clone()];
+        let [active, portable] = of_cache.add_values;
+        active(head, &probabilities, &mut actual);
+        portable(head, &probabilities, &mut expected);
         for i in 0..n {
-            let added = f64::from(factor) * f64::from(values[i]);
-            let terms = [f64::from(before[i]), added].into_iter();
-            largest = largest.max(compare(n, out[i], portable[i], TOLERANCE, terms)?);
+            let products = probabilities.iter().enumerate();
+            let products = products.map(|(position, &p)| number(position, i) * f64::from(p));
+            let terms = products.chain([f64::from(before[i])]);
+            largest = largest.max(compare(n, actual[i], expected[i], TOLERANCE, terms)?);
         }
     }
     Ok(summary(largest))
@@ -395,7 +426,7 @@ macro_rules! step {
     };
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     step!("add", add, |x, others| others),
     step!("scale", scale, |x, others| others[0]),
     step!("rms norm", rms_norm, |x, others| &bytes(others), 1e-5),
@@ -408,6 +439,7 @@ const STEPS: [Step; 12] = [
     step!("geglu", geglu, |x, others| others),
     step!("rotate neighbours", rotate_neighbours, |x, others| even(others)),
     step!("rotate halves", rotate_halves, |x, others| even(others)),
+    step!("round f16", round_f16, |x, _others|),
 ];
 
 fn bytes(numbers: &[f32]) -> Vec<F32Bytes> {
@@ -451,6 +483,53 @@ fn check_step(step: &Step) -> Outcome {
     Ok(format!("{} gives the bits of portable lanes", super::name()))
 }
 
+/// What writes numbers in another format, in blocks of `block` numbers, as it is in use and in
+/// portable lanes.
+fn check_format<B: Copy + PartialEq + Debug>(
+    block: usize,
+    empty: B,
+    [active, portable]: [Write<B>; 2],
+) -> Outcome {
+    let mut noise = Noise::new(31);
+    let mut cases = Vec::new();
+    for blocks in LENGTHS {
+        let n = blocks * block;
+        for amplitude in [0.0, 1e-41, 1e-3, 1.0, 1e4, 1e30] {
+            cases.push(noise.floats(n).iter().map(|x| x * amplitude).collect::<Vec<f32>>());
+        }
+        // Halves between two steps, the largest one first or last and of either sign.
+        for largest in [127.0, -127.0] {
+            let halves = (0..n).map(|i| ((i * 37 % 253) as f32 - 126.0) / 2.0);
+            let mut halves: Vec<f32> = halves.collect();
+            (halves[0], halves[n - 1]) = (largest, -largest);
+            cases.push(halves);
+        }
+    }
+    for x in cases {
+        let (mut actual, mut expected) =
+            (vec![empty; x.len() / block], vec![empty; x.len() / block]);
+        active(&x, &mut actual);
+        portable(&x, &mut expected);
+        for (i, (a, e)) in actual.iter().zip(&expected).enumerate() {
+            if a != e {
+                let n = x.len();
+                return Err(format!("block {i} of {n} numbers: {a:?}, portable lanes give {e:?}"));
+            }
+        }
+    }
+    Ok(format!("{} gives the bits of portable lanes", super::name()))
+}
+
+/// The checks of formats.
+fn of_formats() -> impl Iterator<Item = (String, Outcome)> {
+    let f16 = || check_format(1, [0; 2], both!(steps::store_f16));
+    let q8_0 = || check_format(BLOCK, BlockQ8_0::ZERO, both!(activations::quantize_q8_0));
+    let q8_1 = || check_format(BLOCK, BlockQ8_1::ZERO, both!(activations::quantize_q8_1));
+    let q8_k = || check_format(SUPER_BLOCK, BlockQ8K::ZERO, both!(activations::quantize_q8_k));
+    let checks = [("f16", f16 as fn() -> Outcome), ("q8_0", q8_0), ("q8_1", q8_1), ("q8_k", q8_k)];
+    checks.into_iter().map(|(name, check)| (format!("kernel to {name}"), check()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -460,7 +539,7 @@ mod tests {
         for (name, outcome) in checks() {
             outcome.unwrap_or_else(|error| panic!("{name}: {error}"));
         }
-        let expected = WeightType::ALL.len() + ADD_SCALED.len() + STEPS.len();
+        let expected = WeightType::ALL.len() + OF_CACHES.len() + STEPS.len() + of_formats().count();
         assert_eq!(checks().count(), expected);
     }
 

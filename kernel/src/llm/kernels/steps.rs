@@ -6,7 +6,7 @@
 use super::LANES;
 use super::functions::{exp, tanh};
 use super::lanes::{Lanes, Number};
-use crate::llm::quantize::F32Bytes;
+use crate::llm::quantize::{F16Bytes, F32Bytes, f32_to_f16};
 
 /// The numbers, and `fill` behind them.
 fn padded<T: Copy>(numbers: &[T], fill: T) -> [T; LANES] {
@@ -179,5 +179,19 @@ pub fn rotate_halves<L: Lanes>(head: &mut [f32], angles: &[f32]) {
     }
     for ((a, b), (&cos, &sin)) in a_rest.iter_mut().zip(b_rest).zip(cos_rest.iter().zip(sin_rest)) {
         turn_one(a, b, cos, sin);
+    }
+}
+
+pub fn round_f16<L: Lanes>(x: &mut [f32]) {
+    each(x, 0.0, |x: L| x.round_to_f16());
+}
+
+pub fn store_f16<L: Lanes>(x: &[f32], out: &mut [F16Bytes]) {
+    let ((blocks, rest), (out, out_rest)) = (x.as_chunks(), out.as_chunks_mut());
+    for (block, out) in blocks.iter().zip(out) {
+        L::store_f16_block(L::load_block(block), out);
+    }
+    for (&x, out) in rest.iter().zip(out_rest) {
+        *out = f32_to_f16(x).to_le_bytes();
     }
 }

@@ -16,9 +16,10 @@ use core::str::FromStr;
 use crate::llm::Error;
 use crate::llm::arena::ModelBuffer;
 use crate::llm::kernels::{
-    Activations, add_scaled_f16, add_scaled_f32, add_scaled_q8_0, dot, hadamard,
+    Activations, HeadRows, add_values_f16, add_values_f32, add_values_q8_0, dot, hadamard,
+    round_f16, scores_f16, scores_f32, store_f16,
 };
-use crate::llm::quantize::{BLOCK, WeightType, dequantize_row, encode, f32_to_f16, round_to_f16};
+use crate::llm::quantize::{BLOCK, WeightType, dequantize_row, encode};
 
 /// What the memory of a cache is called in errors.
 pub const KV_CACHE: &str = "the KV cache";
@@ -65,11 +66,7 @@ impl CacheType {
                     *bytes = x.to_le_bytes();
                 }
             }
-            CacheType::F16 => {
-                for (bytes, &x) in row.as_chunks_mut().0.iter_mut().zip(x) {
-                    *bytes = f32_to_f16(x).to_le_bytes();
-                }
-            }
+            CacheType::F16 => store_f16(x, row.as_chunks_mut().0),
             CacheType::Q8_0 => {
                 for (block, x) in row.as_chunks_mut().0.iter_mut().zip(x.as_chunks::<BLOCK>().0) {
                     *block = encode::q8_0(x);
@@ -191,30 +188,63 @@ impl<'a> Side<'a> {
         rows.map(move |row| &row[range.clone()])
     }
 
+    /// The rows of one head and their number, for each part.
+    fn head_rows(&self, head: usize) -> [(HeadRows<'a>, usize); 2] {
+        self.parts.map(|part| {
+            let bytes = part.get(head * self.head_bytes..).unwrap_or_default();
+            let rows = HeadRows { bytes, stride: self.row_bytes, width: self.head_bytes };
+            (rows, part.len() / self.row_bytes)
+        })
+    }
+
     /// The dot products of a query, in the format that the keys' type wants, with the keys of a head
     /// at each position.
     pub fn scores(&self, head: usize, query: Activations<'_>, out: &mut [f32]) {
-        let kind = self.kind.weight_type();
-        for (score, key) in out.iter_mut().zip(self.head(head)) {
-            *score = dot(kind, key, &query);
+        match (self.kind, query) {
+            (CacheType::F32, Activations::F32(query)) => {
+                self.each_part(head, out, |keys, out| scores_f32(keys, query, out));
+            }
+            (CacheType::F16, Activations::F16(query)) => {
+                self.each_part(head, out, |keys, out| scores_f16(keys, query, out));
+            }
+            (kind, _) => {
+                for (score, key) in out.iter_mut().zip(self.head(head)) {
+                    *score = dot(kind.weight_type(), key, &query);
+                }
+            }
         }
     }
 
-    /// The sum of the values of a head, each times the probability of its position.
-    pub fn weighted_sum(&self, head: usize, probabilities: &[f32], out: &mut [f32]) {
+    /// Calls `scores` for each part of the keys of a head, with the scores of its positions.
+    fn each_part(
+        &self,
+        head: usize,
+        mut out: &mut [f32],
+        scores: impl Fn(HeadRows<'_>, &mut [f32]),
+    ) {
+        for (keys, n) in self.head_rows(head) {
+            let (now, later) = out.split_at_mut(n);
+            scores(keys, now);
+            out = later;
+        }
+    }
+
+    /// The sum of the values of a head, each times the probability of its position. ggml rounds what
+    /// is multiplied with F16 to F16 too; so are the probabilities then.
+    pub fn weighted_sum(&self, head: usize, probabilities: &mut [f32], out: &mut [f32]) {
+        if self.kind == CacheType::F16 {
+            round_f16(probabilities);
+        }
         out.fill(0.0);
-        let values = self.head(head).zip(probabilities);
-        match self.kind {
-            CacheType::F32 => {
-                values.for_each(|(value, &p)| add_scaled_f32(out, p, value.as_chunks().0));
+        let mut probabilities = &*probabilities;
+        for (values, n) in self.head_rows(head) {
+            let (now, later) = probabilities.split_at(n);
+            match self.kind {
+                CacheType::F32 => add_values_f32(values, now, out),
+                CacheType::F16 => add_values_f16(values, now, out),
+                CacheType::Q8_0 => add_values_q8_0(values, now, out),
             }
-            // ggml rounds what is multiplied with F16 to F16 too.
-            CacheType::F16 => values.for_each(|(value, &p)| {
-                add_scaled_f16(out, round_to_f16(p), value.as_chunks().0);
-            }),
-            CacheType::Q8_0 => {
-                values.for_each(|(value, &p)| add_scaled_q8_0(out, p, value.as_chunks().0));
-            }
+            probabilities = later;
         }
     }
 }

@@ -181,7 +181,7 @@ fn scores_and_sums_are_those_of_the_numbers_held() {
                     .collect();
                 assert_near(&scores, &expected, 1e-5);
                 let mut sum = [f32::NAN; 32];
-                values.weighted_sum(head, &probabilities, &mut sum);
+                values.weighted_sum(head, &mut probabilities.clone(), &mut sum);
                 let mut expected = [0.0; 32];
                 for (row, p) in value_rows.iter().zip(&probabilities) {
                     expected.iter_mut().zip(of_head(row)).for_each(|(sum, v)| *sum += p * v);

@@ -3,12 +3,14 @@
 use super::{Linear, Model, batch};
 use crate::llm::Error;
 use crate::llm::arena::{Frame, Plain, slice_bytes};
-use crate::llm::kernels::{Activations, Batch, Quads, wants_stripes};
+use crate::llm::kernels::{
+    Activations, Batch, Quads, quantize_q8_0, quantize_q8_1, quantize_q8_k, round_f16,
+    wants_stripes,
+};
 use crate::llm::kv_cache::CacheShape;
 use crate::llm::quantize::{
     ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, Interleave, QUAD, QuadQ8_0, QuadQ8_1,
-    QuadQ8K, SUPER_BLOCK, WeightType, interleave, quantize_q8_0, quantize_q8_1, quantize_q8_k,
-    round_to_bf16, round_to_f16,
+    QuadQ8K, SUPER_BLOCK, WeightType, interleave, round_to_bf16,
 };
 use crate::llm::sampling::Candidate;
 
@@ -190,9 +192,9 @@ impl<'a> Quantized<'a> {
             match kind {
                 ActivationType::F32 => self.f32[..x.len()].copy_from_slice(x),
                 ActivationType::F16 => {
-                    for (out, &x) in self.f16.iter_mut().zip(x) {
-                        *out = round_to_f16(x);
-                    }
+                    let out = &mut self.f16[..x.len()];
+                    out.copy_from_slice(x);
+                    round_f16(out);
                 }
                 ActivationType::BF16 => {
                     for (out, &x) in self.bf16.iter_mut().zip(x) {

@@ -1,9 +1,7 @@
-//! The formats of activations: what ggml multiplies weights with (`vec_dot_type`).
-//!
-//! Activations are quantised as ggml's reference code does it (`ggml-quants.c`), halves rounded
-//! away from zero or to the even number included.
+//! The formats of activations: what ggml multiplies weights with (`vec_dot_type`), and how numbers
+//! are rounded on the way there. `kernels` quantises activations.
 
-use super::{BLOCK, GROUP, GROUPS, Interleave, SUPER_BLOCK, round_to_f16};
+use super::{BLOCK, GROUPS, SUPER_BLOCK};
 
 /// The formats of activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,49 +72,8 @@ pub(super) fn quantize_32(x: &[f32; BLOCK]) -> ([i8; BLOCK], f32) {
     (x.map(|x| round_half_away(x * inverse) as i8), d)
 }
 
-fn sum(qs: &[i8; BLOCK]) -> i32 {
-    qs.iter().map(|&q| i32::from(q)).sum()
-}
-
-/// Quantises activations to Q8_0: `out` has one block for each 32 of `x`.
-pub fn quantize_q8_0(x: &[f32], out: &mut [BlockQ8_0]) {
-    for (x, block) in x.as_chunks().0.iter().zip(out) {
-        let (qs, d) = quantize_32(x);
-        *block = BlockQ8_0 { qs, d: round_to_f16(d), minus_8_sums: -8 * sum(&qs) };
-    }
-}
-
-/// Quantises activations to Q8_1: `out` has one block for each 32 of `x`.
-pub fn quantize_q8_1(x: &[f32], out: &mut [BlockQ8_1]) {
-    for (x, block) in x.as_chunks().0.iter().zip(out) {
-        let (qs, d) = quantize_32(x);
-        *block = BlockQ8_1 { qs, d: round_to_f16(d), sum: round_to_f16(sum(&qs) as f32 * d) };
-    }
-}
-
-/// Quantises activations to Q8_K: `out` has one block for each 256 of `x`.
-pub fn quantize_q8_k(x: &[f32], out: &mut [BlockQ8K]) {
-    for (x, block) in x.as_chunks::<SUPER_BLOCK>().0.iter().zip(out) {
-        // The first of the largest, with its sign, becomes -127.
-        let largest = first_of_largest(x);
-        if largest == 0.0 {
-            *block = BlockQ8K::ZERO;
-            continue;
-        }
-        let inverse = -127.0 / largest;
-        for (q, x) in block.qs.iter_mut().zip(x) {
-            *q = round_half_even(inverse * x).min(127) as i8;
-        }
-        for (sum, qs) in block.sums.iter_mut().zip(block.qs.as_chunks::<GROUP>().0) {
-            *sum = qs.iter().map(|&q| i16::from(q)).sum();
-        }
-        block.minus_32_sums = block.sums.map(|sum| -32 * i32::from(sum));
-        block.d = 1.0 / inverse;
-    }
-}
-
 /// The first of the numbers of the largest magnitude, with its sign; 0 if there is none.
-pub(super) fn first_of_largest(x: &[f32]) -> f32 {
+pub fn first_of_largest(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |largest: f32, &x| if x.abs() > largest.abs() { x } else { largest })
 }
 

@@ -22,9 +22,7 @@ pub mod ternary;
 mod tests;
 mod tiles;
 
-pub use activations::{
-    ActivationType, BlockQ8_0, BlockQ8_1, BlockQ8K, quantize_q8_0, quantize_q8_1, quantize_q8_k,
-};
+pub use activations::{ActivationType, BlockQ8_0, BlockQ8_1, BlockQ8K, first_of_largest};
 pub use bf16::{bf16_to_f32, f32_to_bf16, round_to_bf16};
 pub use blocks::Block;
 pub use f16::{f16_to_f32, f32_to_f16, round_to_f16};

@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 use super::activations::{round_half_away, round_half_even};
 use super::*;
 use crate::llm::gguf::Gguf;
-use crate::llm::kernels::dot;
 use crate::llm::kernels::self_test::Owned;
+use crate::llm::kernels::{dot, quantize_q8_0, quantize_q8_1, quantize_q8_k};
 
 #[test]
 fn every_f16_survives_and_f32_rounds_to_the_nearest() {

@@ -4,8 +4,7 @@ use core::arch::aarch64::*;
 
 use libm::fmaf;
 
-use super::vectors::{load_at, load_f32, load_s8, load_u8, store_f32};
-use crate::llm::kernels::LANES;
+use super::vectors::{load_at, load_s8};
 use crate::llm::quantize::blocks::half_power;
 use crate::llm::quantize::{BLOCK, BlockQ8_0, FP4_VALUES, Q8_0Bytes, scale};
 
@@ -56,26 +55,4 @@ pub fn dot_mxfp4(row: &[[u8; 17]], x: &[BlockQ8_0]) -> f32 {
         places.map(|places| vqtbl1q_s8(values, places))
     };
     dot_scaled(row, x, |block| half_power(block[0]), weights)
-}
-
-/// Adds `factor` times the values to `out`: a block for each 32 of it.
-#[target_feature(enable = "neon")]
-pub fn add_scaled_q8_0(out: &mut [f32], factor: f32, values: &[Q8_0Bytes]) {
-    for (out, block) in out.as_chunks_mut::<BLOCK>().0.iter_mut().zip(values) {
-        let d = scale([block[0], block[1]]);
-        for (half, out) in out.as_chunks_mut::<{ BLOCK / 2 }>().0.iter_mut().enumerate() {
-            let bytes = vreinterpretq_s8_u8(load_u8(block, 2 + half * BLOCK / 2));
-            let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes));
-            let fours = [
-                vmovl_s16(vget_low_s16(low)),
-                vmovl_high_s16(low),
-                vmovl_s16(vget_low_s16(high)),
-                vmovl_high_s16(high),
-            ];
-            for (four, out) in fours.into_iter().zip(out.as_chunks_mut::<LANES>().0) {
-                let values = vmulq_n_f32(vcvtq_f32_s32(four), d);
-                store_f32(out, vaddq_f32(load_f32(out), vmulq_n_f32(values, factor)));
-            }
-        }
-    }
 }

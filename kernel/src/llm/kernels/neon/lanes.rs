@@ -3,9 +3,10 @@
 use core::arch::aarch64::*;
 use core::ops::{Add, Div, Mul, Sub};
 
-use super::vectors::{load_f32, store_f32};
+use super::vectors::{load_f32, load_vectors, store_f32, store_vectors};
 use crate::llm::kernels::LANES;
-use crate::llm::kernels::lanes::{Lanes, Number};
+use crate::llm::kernels::lanes::{Lanes, Number, TILE};
+use crate::llm::quantize::{BLOCK, F16Bytes};
 
 /// Four numbers in a vector.
 #[derive(Clone, Copy)]
@@ -152,5 +153,86 @@ impl Lanes for Neon {
     #[inline]
     fn zip([a, b]: [Self; 2]) -> [Self; 2] {
         on_neon!([Neon(vzip1q_f32(a.0, b.0)), Neon(vzip2q_f32(a.0, b.0))])
+    }
+
+    #[inline]
+    fn load_block<T: Number>(numbers: &[T; BLOCK]) -> [Self; TILE] {
+        let (first, second) = numbers.split_first_chunk::<{ BLOCK / 2 }>().expect("two halves");
+        let second = second.first_chunk::<{ BLOCK / 2 }>().expect("two halves");
+        let [a, b, c, d] = on_neon!(load_vectors(first));
+        let [e, f, g, h] = on_neon!(load_vectors(second));
+        [a, b, c, d, e, f, g, h].map(|four| Neon(on_neon!(vreinterpretq_f32_u8(four))))
+    }
+
+    #[inline]
+    fn load_f16_block(bytes: &[u8; 2 * BLOCK]) -> [Self; TILE] {
+        let [a, b, c, d] = on_neon!(load_vectors(bytes)).map(|eight| {
+            on_neon!({
+                let eight = vreinterpretq_f16_u8(eight);
+                [Neon(vcvt_f32_f16(vget_low_f16(eight))), Neon(vcvt_high_f32_f16(eight))]
+            })
+        });
+        [a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1]]
+    }
+
+    #[inline]
+    fn load_byte_block(bytes: &[u8; BLOCK]) -> [Self; TILE] {
+        on_neon!({
+            let [low, high] = load_vectors(bytes).map(|half| vreinterpretq_s8_u8(half));
+            let words = [
+                vmovl_s8(vget_low_s8(low)),
+                vmovl_high_s8(low),
+                vmovl_s8(vget_low_s8(high)),
+                vmovl_high_s8(high),
+            ];
+            let [a, b, c, d] = words.map(|eight| {
+                [vmovl_s16(vget_low_s16(eight)), vmovl_high_s16(eight)]
+                    .map(|four| Neon(vcvtq_f32_s32(four)))
+            });
+            [a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1]]
+        })
+    }
+
+    #[inline]
+    fn store_block(block: [Self; TILE], to: &mut [f32; BLOCK]) {
+        let [a, b, c, d, e, f, g, h] = block.map(|four| on_neon!(vreinterpretq_u8_f32(four.0)));
+        let (first, second) = to.split_first_chunk_mut::<{ BLOCK / 2 }>().expect("two halves");
+        let second = second.first_chunk_mut::<{ BLOCK / 2 }>().expect("two halves");
+        on_neon!(store_vectors(first, [a, b, c, d]));
+        on_neon!(store_vectors(second, [e, f, g, h]));
+    }
+
+    #[inline]
+    fn store_f16_block(block: [Self; TILE], to: &mut [F16Bytes; BLOCK]) {
+        let (pairs, _) = block.as_chunks::<2>();
+        let vectors: [uint8x16_t; 4] = core::array::from_fn(|i| {
+            let [low, high] = pairs[i];
+            on_neon!(vreinterpretq_u8_f16(vcvt_high_f16_f32(vcvt_f16_f32(low.0), high.0)))
+        });
+        on_neon!(store_vectors(to, vectors));
+    }
+
+    #[inline]
+    fn store_low_bytes(block: [Self; TILE], to: &mut [i8; BLOCK]) -> [i16; 2] {
+        on_neon!({
+            let [a, b, c, d, e, f, g, h] = block.map(|four| vreinterpretq_s16_f32(four.0));
+            let narrow = |a, b, c, d| {
+                let low = vreinterpretq_s8_s16(vuzp1q_s16(a, b));
+                vuzp1q_s8(low, vreinterpretq_s8_s16(vuzp1q_s16(c, d)))
+            };
+            let (low, high) = (narrow(a, b, c, d), narrow(e, f, g, h));
+            store_vectors(to, [low, high].map(|half| vreinterpretq_u8_s8(half)));
+            [vaddlvq_s8(low), vaddlvq_s8(high)]
+        })
+    }
+
+    #[inline]
+    fn round_half_away(self) -> Self {
+        Neon(on_neon!(vrndaq_f32(self.0)))
+    }
+
+    #[inline]
+    fn sum_each([a, b, c, d]: [Self; LANES]) -> Self {
+        Neon(on_neon!(vpaddq_f32(vpaddq_f32(a.0, b.0), vpaddq_f32(c.0, d.0))))
     }
 }

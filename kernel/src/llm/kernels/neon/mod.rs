@@ -17,9 +17,7 @@ mod vectors;
 pub use lanes::Neon as Vector;
 
 use super::{Activations, each_row, scalar};
-use crate::llm::quantize::{
-    Block, BlockQ8K, F16Bytes, F32Bytes, Q8_0Bytes, SuperBlock, Visitor, WeightType,
-};
+use crate::llm::quantize::{Block, BlockQ8K, SuperBlock, Visitor, WeightType};
 
 pub use stripes::make_stripe;
 pub use tiles::{Set, multiply_batch, multiply_stripes};
@@ -29,24 +27,6 @@ pub fn multiply(kind: WeightType, rows: &[u8], x: &Activations<'_>, out: &mut [f
     // SAFETY: this module is only built where `target_feature = "neon"` holds for the whole build,
     // so that the instructions are there.
     each_row(rows, out, |row| unsafe { dot(kind, row, x) });
-}
-
-/// Adds `factor` times the values to `out`.
-pub fn add_scaled_f32(out: &mut [f32], factor: f32, values: &[F32Bytes]) {
-    // SAFETY: as in `multiply`.
-    unsafe { numbers::add_scaled_f32(out, factor, values) }
-}
-
-/// Adds `factor` times the values to `out`.
-pub fn add_scaled_f16(out: &mut [f32], factor: f32, values: &[F16Bytes]) {
-    // SAFETY: as in `multiply`.
-    unsafe { numbers::add_scaled_f16(out, factor, values) }
-}
-
-/// Adds `factor` times the values to `out`.
-pub fn add_scaled_q8_0(out: &mut [f32], factor: f32, values: &[Q8_0Bytes]) {
-    // SAFETY: as in `multiply`.
-    unsafe { blocks::add_scaled_q8_0(out, factor, values) }
 }
 
 /// The dot product of a row. Of types that have tiles, only the few rows that do not fill one come

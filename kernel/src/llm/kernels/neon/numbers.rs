@@ -2,8 +2,8 @@
 
 use core::arch::aarch64::*;
 
-use super::vectors::{load_bf16, load_f16, load_f32, store_f32, sum_lanes};
-use crate::llm::kernels::{LANES, scalar};
+use super::vectors::{load_bf16, load_f16, load_f32, sum_lanes};
+use crate::llm::kernels::LANES;
 use crate::llm::quantize::{F16Bytes, F32Bytes, bf16_to_f32, f16_to_f32};
 
 /// Products of the numbers, added up lane by lane; `load` makes two vectors of weights at once
@@ -55,36 +55,4 @@ pub fn dot_f16(weights: &[F16Bytes], x: &[f32]) -> f32 {
 pub fn dot_bf16(weights: &[F16Bytes], x: &[f32]) -> f32 {
     let value = |&bytes: &F16Bytes| bf16_to_f32(u16::from_le_bytes(bytes));
     dot(weights, x, |numbers| load_bf16(numbers), value)
-}
-
-/// Adds `factor` times the numbers to as many of `out`; `load` makes two vectors of them at once.
-/// Returns what is left of both.
-#[target_feature(enable = "neon")]
-fn add_scaled<'o, 'v, T>(
-    out: &'o mut [f32],
-    factor: f32,
-    values: &'v [T],
-    load: impl Fn(&[T; 2 * LANES]) -> [float32x4_t; 2],
-) -> (&'o mut [f32], &'v [T]) {
-    let (out, out_rest) = out.as_chunks_mut::<{ 2 * LANES }>();
-    let (values, values_rest) = values.as_chunks::<{ 2 * LANES }>();
-    for (out, values) in out.iter_mut().zip(values) {
-        for (out, value) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(load(values)) {
-            let sum = vaddq_f32(load_f32(out), vmulq_n_f32(value, factor));
-            store_f32(out, sum);
-        }
-    }
-    (out_rest, values_rest)
-}
-
-#[target_feature(enable = "neon")]
-pub fn add_scaled_f32(out: &mut [f32], factor: f32, values: &[F32Bytes]) {
-    let (out, values) = add_scaled(out, factor, values, |values| eight_f32(values));
-    scalar::add_scaled_f32(out, factor, values);
-}
-
-#[target_feature(enable = "neon")]
-pub fn add_scaled_f16(out: &mut [f32], factor: f32, values: &[F16Bytes]) {
-    let (out, values) = add_scaled(out, factor, values, |values| load_f16(values));
-    scalar::add_scaled_f16(out, factor, values);
 }

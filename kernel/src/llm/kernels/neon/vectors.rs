@@ -120,6 +120,41 @@ pub fn store_u8(to: &mut [u8; 16], bytes: uint8x16_t) {
     }
 }
 
+/// The bytes of an array as N vectors, an even number of them, which are all it holds.
+#[inline]
+#[target_feature(enable = "neon")]
+pub fn load_vectors<T, const M: usize, const N: usize>(array: &[T; M]) -> [uint8x16_t; N] {
+    const { assert!(size_of::<[T; M]>() == 16 * N && N.is_multiple_of(2)) };
+    let mut vectors = [vdupq_n_u8(0); N];
+    for (i, [low, high]) in vectors.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        // SAFETY: the reference is valid for reads of 16 N bytes, and these are 32 of them.
+        unsafe {
+            asm!("ldp {:q}, {:q}, [{}]", out(vreg) *low, out(vreg) *high,
+                in(reg) array.as_ptr().cast::<u8>().add(32 * i),
+                options(pure, readonly, nostack, preserves_flags));
+        }
+    }
+    vectors
+}
+
+/// Stores N vectors, an even number of them, as the bytes of an array, which holds no more.
+#[inline]
+#[target_feature(enable = "neon")]
+pub fn store_vectors<T: Copy, const M: usize, const N: usize>(
+    array: &mut [T; M],
+    vectors: [uint8x16_t; N],
+) {
+    const { assert!(size_of::<[T; M]>() == 16 * N && N.is_multiple_of(2)) };
+    for (i, [low, high]) in vectors.as_chunks::<2>().0.iter().enumerate() {
+        // SAFETY: the reference is valid for writes of 16 N bytes, and these are 32 of them.
+        unsafe {
+            asm!("stp {:q}, {:q}, [{}]", in(vreg) *low, in(vreg) *high,
+                in(reg) array.as_mut_ptr().cast::<u8>().add(32 * i),
+                options(nostack, preserves_flags));
+        }
+    }
+}
+
 /// Eight numbers in F16 as two vectors.
 #[target_feature(enable = "neon")]
 pub fn load_f16(numbers: &[F16Bytes; 2 * LANES]) -> [float32x4_t; 2] {

@@ -1,0 +1,80 @@
+//! Quantising activations, written once for all [`Lanes`]: as ggml's reference code does it
+//! (`ggml-quants.c`), halves rounded away from zero or to the even number included.
+
+#![forbid(unsafe_code)]
+
+use super::lanes::{Lanes, TILE};
+use crate::llm::quantize::{
+    self, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, Interleave, SUPER_BLOCK, round_to_f16,
+};
+
+/// With 1.5 * 2^23 added, the lowest byte of a number's bits is the nearest whole number, halves to
+/// the even one.
+const ROUND: f32 = 12_582_912.0;
+
+/// The largest of 32 numbers in four lanes.
+#[inline(always)]
+fn largest<L: Lanes>([a, b, c, d, e, f, g, h]: [L; TILE]) -> L {
+    a.max(b).max(c.max(d)).max(e.max(f).max(g.max(h)))
+}
+
+/// The first of the numbers of the largest magnitude, with its sign; 0 if there is none.
+#[inline(always)]
+fn first_of_largest<L: Lanes>(x: &[f32; SUPER_BLOCK]) -> f32 {
+    let mut most = [L::splat(0.0); 2];
+    for block in x.as_chunks().0 {
+        let block = L::load_block(block);
+        let negated = block.map(|x| L::splat(0.0) - x);
+        most = [most[0].max(largest(block)), most[1].max(largest(negated))];
+    }
+    match most.map(L::largest) {
+        [positive, negative] if positive > negative => positive,
+        [positive, negative] if negative > positive => -negative,
+        // Which of the two comes first?
+        _ => quantize::first_of_largest(x),
+    }
+}
+
+/// Writes 32 activations over their scale, which is returned, not rounded, with their sum.
+#[inline(always)]
+fn quantize_32<L: Lanes>(x: &[f32; BLOCK], qs: &mut [i8; BLOCK]) -> (f32, i32) {
+    let x: [L; TILE] = L::load_block(x);
+    let d = largest(x.map(L::abs)).largest() / 127.0;
+    let inverse = L::splat(if d == 0.0 { 0.0 } else { 1.0 / d });
+    let bytes = x.map(|x| (x * inverse).round_half_away() + L::splat(ROUND));
+    let [first, second] = L::store_low_bytes(bytes, qs);
+    (d, i32::from(first) + i32::from(second))
+}
+
+pub fn quantize_q8_0<L: Lanes>(x: &[f32], out: &mut [BlockQ8_0]) {
+    for (x, block) in x.as_chunks().0.iter().zip(out) {
+        let (d, sum) = quantize_32::<L>(x, &mut block.qs);
+        (block.d, block.minus_8_sums) = (L::splat(d).round_to_f16().largest(), -8 * sum);
+    }
+}
+
+pub fn quantize_q8_1<L: Lanes>(x: &[f32], out: &mut [BlockQ8_1]) {
+    for (x, block) in x.as_chunks().0.iter().zip(out) {
+        let (d, sum) = quantize_32::<L>(x, &mut block.qs);
+        (block.d, block.sum) = (round_to_f16(d), round_to_f16(sum as f32 * d));
+    }
+}
+
+pub fn quantize_q8_k<L: Lanes>(x: &[f32], out: &mut [BlockQ8K]) {
+    for (x, block) in x.as_chunks::<SUPER_BLOCK>().0.iter().zip(out) {
+        // The first of the largest, with its sign, becomes -127.
+        let largest = first_of_largest::<L>(x);
+        if largest == 0.0 {
+            *block = BlockQ8K::ZERO;
+            continue;
+        }
+        let inverse = -127.0 / largest;
+        let blocks = x.as_chunks().0.iter().zip(block.qs.as_chunks_mut().0);
+        for ((x, qs), sums) in blocks.zip(block.sums.as_chunks_mut().0) {
+            let bytes = L::load_block(x).map(|x: L| x * L::splat(inverse) + L::splat(ROUND));
+            *sums = L::store_low_bytes(bytes, qs);
+        }
+        block.minus_32_sums = block.sums.map(|sum| -32 * i32::from(sum));
+        block.d = 1.0 / inverse;
+    }
+}
