@@ -231,12 +231,11 @@ fn multiply_with(set: active::Set, rows: &Rows<'_>, x: &Batch<'_>, out: &mut imp
     } else {
         let mut sums = [[0.0; TILE_ROWS]; BATCH];
         let sums = &mut sums[..x.n.next_multiple_of(QUAD)];
-        for (i, stripe) in stripes.chunks_exact(TILE_ROWS * row_bytes).enumerate() {
-            active::multiply_batch(set, kind, stripe, &x.quads, sums);
+        active::multiply_batch(set, kind, rows.columns, stripes, &x.quads, sums, &mut |i, sums| {
             for (token, sums) in sums[..x.n].iter().enumerate() {
-                out.of_token(token)[i * TILE_ROWS..][..TILE_ROWS].copy_from_slice(sums);
+                active::copy_sums(sums, &mut out.of_token(token).as_chunks_mut().0[i]);
             }
-        }
+        });
     }
     for token in 0..x.n {
         let sums = &mut out.of_token(token)[striped..];

@@ -58,8 +58,21 @@ pub fn multiply_stripes(
 }
 
 /// Not there, see [`Set::WANTS_STRIPES`].
-pub fn multiply_batch(_: Set, _: WeightType, _: &[u8], _: &Quads<'_>, _: &mut [RowSums]) {
+pub fn multiply_batch(
+    _: Set,
+    _: WeightType,
+    _: usize,
+    _: &[u8],
+    _: &Quads<'_>,
+    _: &mut [RowSums],
+    _: &mut dyn FnMut(usize, &[RowSums]),
+) {
     unreachable!("tokens are taken one by one")
+}
+
+/// Copies the sums of a stripe.
+pub fn copy_sums(sums: &RowSums, out: &mut RowSums) {
+    *out = *sums;
 }
 
 /// Rearranges eight rows to a stripe.

@@ -149,7 +149,7 @@ impl<B: Interleave> Side<B> {
         let mut quads = Vec::new();
         for tokens in all.chunks(QUAD * per_token) {
             let start = quads.len();
-            quads.resize(start + per_token, B::interleave([&B::ZERO; QUAD]));
+            quads.resize(start + per_token, B::ZEROS);
             interleave(tokens, per_token, &mut quads[start..]);
         }
         Side { blocks: all, quads }

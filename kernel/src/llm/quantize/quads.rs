@@ -55,37 +55,45 @@ pub trait Interleave: Copy {
     /// A block of zeros, in the place of a token that is not there.
     const ZERO: Self;
 
+    /// Four blocks of zeros.
+    const ZEROS: Self::Quad;
+
     /// Puts those of four tokens side by side.
-    fn interleave(tokens: [&Self; QUAD]) -> Self::Quad;
+    fn interleave(tokens: [&Self; QUAD], quad: &mut Self::Quad);
 }
 
-fn words<const N: usize, const WORDS: usize>(qs: [&[i8; N]; QUAD]) -> [Words; WORDS] {
-    core::array::from_fn(|i| core::array::from_fn(|j| qs[j / 4][4 * i + j % 4]))
+/// Puts the words of four tokens side by side. All are at multiples of four in their blocks.
+fn interleave_words<const N: usize>(tokens: [&[i8; N]; QUAD], out: &mut [Words]) {
+    for (i, out) in out.iter_mut().enumerate() {
+        for (out, qs) in out.as_chunks_mut::<4>().0.iter_mut().zip(tokens) {
+            *out = qs.as_chunks().0[i];
+        }
+    }
 }
 
 impl Interleave for BlockQ8_0 {
     type Quad = QuadQ8_0;
     const ZERO: Self = BlockQ8_0 { qs: [0; BLOCK], d: 0.0, minus_8_sums: 0 };
+    const ZEROS: QuadQ8_0 =
+        QuadQ8_0 { qs: [[0; 4 * QUAD]; BLOCK / 4], d: [0.0; QUAD], minus_8_sums: [0; QUAD] };
 
-    fn interleave(tokens: [&Self; QUAD]) -> QuadQ8_0 {
-        QuadQ8_0 {
-            qs: words(tokens.map(|block| &block.qs)),
-            d: tokens.map(|block| block.d),
-            minus_8_sums: tokens.map(|block| block.minus_8_sums),
-        }
+    fn interleave(tokens: [&Self; QUAD], quad: &mut QuadQ8_0) {
+        interleave_words(tokens.map(|block| &block.qs), &mut quad.qs);
+        quad.d = tokens.map(|block| block.d);
+        quad.minus_8_sums = tokens.map(|block| block.minus_8_sums);
     }
 }
 
 impl Interleave for BlockQ8_1 {
     type Quad = QuadQ8_1;
     const ZERO: Self = BlockQ8_1 { qs: [0; BLOCK], d: 0.0, sum: 0.0 };
+    const ZEROS: QuadQ8_1 =
+        QuadQ8_1 { qs: [[0; 4 * QUAD]; BLOCK / 4], d: [0.0; QUAD], sum: [0.0; QUAD] };
 
-    fn interleave(tokens: [&Self; QUAD]) -> QuadQ8_1 {
-        QuadQ8_1 {
-            qs: words(tokens.map(|block| &block.qs)),
-            d: tokens.map(|block| block.d),
-            sum: tokens.map(|block| block.sum),
-        }
+    fn interleave(tokens: [&Self; QUAD], quad: &mut QuadQ8_1) {
+        interleave_words(tokens.map(|block| &block.qs), &mut quad.qs);
+        quad.d = tokens.map(|block| block.d);
+        quad.sum = tokens.map(|block| block.sum);
     }
 }
 
@@ -93,14 +101,20 @@ impl Interleave for BlockQ8K {
     type Quad = QuadQ8K;
     const ZERO: Self =
         BlockQ8K { qs: [0; SUPER_BLOCK], minus_32_sums: [0; GROUPS], sums: [0; GROUPS], d: 0.0 };
+    const ZEROS: QuadQ8K = QuadQ8K {
+        qs: [[0; 4 * QUAD]; SUPER_BLOCK / 4],
+        minus_32_sums: [[0; QUAD]; GROUPS],
+        sums: [[0; QUAD]; GROUPS],
+        d: [0.0; QUAD],
+    };
 
-    fn interleave(tokens: [&Self; QUAD]) -> QuadQ8K {
-        QuadQ8K {
-            qs: words(tokens.map(|block| &block.qs)),
-            minus_32_sums: core::array::from_fn(|i| tokens.map(|block| block.minus_32_sums[i])),
-            sums: core::array::from_fn(|i| tokens.map(|block| block.sums[i])),
-            d: tokens.map(|block| block.d),
+    fn interleave(tokens: [&Self; QUAD], quad: &mut QuadQ8K) {
+        interleave_words(tokens.map(|block| &block.qs), &mut quad.qs);
+        for i in 0..GROUPS {
+            quad.minus_32_sums[i] = tokens.map(|block| block.minus_32_sums[i]);
+            quad.sums[i] = tokens.map(|block| block.sums[i]);
         }
+        quad.d = tokens.map(|block| block.d);
     }
 }
 
@@ -109,7 +123,7 @@ pub fn interleave<B: Interleave>(tokens: &[B], n: usize, quads: &mut [B::Quad]) 
     let zero = B::ZERO;
     for (i, quad) in quads[..n].iter_mut().enumerate() {
         let of_token = |token: usize| tokens.get(token * n + i).unwrap_or(&zero);
-        *quad = B::interleave(core::array::from_fn(of_token));
+        B::interleave(core::array::from_fn(of_token), quad);
     }
 }
 
@@ -126,7 +140,7 @@ mod tests {
             minus_8_sums: (7 * token + block) as i32,
         };
         let blocks: [BlockQ8_0; 6] = core::array::from_fn(|i| block(i / 2, i % 2));
-        let mut quads = [BlockQ8_0::interleave([&BlockQ8_0::ZERO; 4]); 2];
+        let mut quads = [BlockQ8_0::ZEROS; 2];
         interleave(&blocks, 2, &mut quads);
         for (i, quad) in quads.iter().enumerate() {
             assert_eq!(quad.d, [i as f32, 2.0 + i as f32, 4.0 + i as f32, 0.0]);

@@ -20,7 +20,7 @@ use super::{Activations, each_row, scalar};
 use crate::llm::quantize::{Block, BlockQ8K, SuperBlock, Visitor, WeightType};
 
 pub use stripes::make_stripe;
-pub use tiles::{Set, multiply_batch, multiply_stripes};
+pub use tiles::{Set, copy_sums, multiply_batch, multiply_stripes};
 
 /// The dot products of rows of weights with activations: see [`super::multiply`].
 pub fn multiply(kind: WeightType, rows: &[u8], x: &Activations<'_>, out: &mut [f32]) {

@@ -6,6 +6,7 @@
 //! tokens go over them, four at a time.
 
 use core::arch::aarch64::*;
+use core::slice::ChunksExact;
 
 use super::formats::{self, Simple, Super, Totals};
 use super::isa::{DotProd, I8mm, Isa, Neon, Sums, for_each_lane};
@@ -90,20 +91,25 @@ pub fn multiply_stripes(
     for_type!(kind, simple, super_blocks, (set, stripes, x, sums));
 }
 
-/// The products of the rows of one stripe with the activations of several tokens: `sums` are those
-/// of each token, and of whole groups of four.
+/// What gets the sums of each stripe: which stripe it is, and those of each token.
+pub type Put<'a> = &'a mut dyn FnMut(usize, &[RowSums]);
+
+/// The products of the rows of stripes of so many columns with the activations of several tokens.
+/// `sums` is room for those of a stripe, of whole groups of four tokens; `put` gets them.
 ///
 /// # Panics
 /// As [`multiply_stripes`].
 pub fn multiply_batch(
     set: Set,
     kind: WeightType,
-    stripe: &[u8],
+    columns: usize,
+    stripes: &[u8],
     x: &Quads<'_>,
     sums: &mut [RowSums],
+    put: Put<'_>,
 ) {
-    let stripe = as_vectors(stripe);
-    for_type!(kind, simple_batch, super_batch, (set, stripe, x, sums));
+    let stripes = as_vectors(stripes);
+    for_type!(kind, simple_batch, super_batch, (set, columns, stripes, x, sums, put));
 }
 
 fn simple<F: Simple>(set: Set, stripes: &[uint8x16_t], x: &Activations<'_>, sums: &mut [RowSums]) {
@@ -118,14 +124,24 @@ fn simple<F: Simple>(set: Set, stripes: &[uint8x16_t], x: &Activations<'_>, sums
     }
 }
 
-fn simple_batch<F: Simple>(set: Set, stripe: &[uint8x16_t], x: &Quads<'_>, sums: &mut [RowSums]) {
-    let (tiles, x) = (F::tiles(stripe), F::Activations::quads(x));
+fn simple_batch<F: Simple>(
+    set: Set,
+    columns: usize,
+    stripes: &[uint8x16_t],
+    x: &Quads<'_>,
+    sums: &mut [RowSums],
+    put: Put<'_>,
+) {
+    let (tiles, x) = (F::tiles(stripes), F::Activations::quads(x));
+    let stripes = tiles.chunks_exact(columns / BLOCK);
     // SAFETY: as in `simple`.
     unsafe {
         match set {
-            Set::Neon => simple_quads::<_, F>(Neon { largest: F::LARGEST }, tiles, x, sums),
-            Set::DotProd(isa) => simple_quads::<_, F>(isa, tiles, x, sums),
-            Set::I8mm(isa) => simple_quads::<_, F>(isa, tiles, x, sums),
+            Set::Neon => {
+                simple_quads::<_, F>(Neon { largest: F::LARGEST }, stripes, x, sums, put);
+            }
+            Set::DotProd(isa) => simple_quads::<_, F>(isa, stripes, x, sums, put),
+            Set::I8mm(isa) => simple_quads::<_, F>(isa, stripes, x, sums, put),
         }
     }
 }
@@ -147,15 +163,22 @@ fn super_blocks<F: Super>(
     }
 }
 
-fn super_batch<F: Super>(set: Set, stripe: &[uint8x16_t], x: &Quads<'_>, sums: &mut [RowSums]) {
+fn super_batch<F: Super>(
+    set: Set,
+    columns: usize,
+    stripes: &[uint8x16_t],
+    x: &Quads<'_>,
+    sums: &mut [RowSums],
+    put: Put<'_>,
+) {
     let Quads::Q8K(x) = *x else { unreachable!("{CHECKED}") };
-    let tiles = F::tiles(stripe);
+    let stripes = F::tiles(stripes).chunks_exact(columns / SUPER_BLOCK);
     // SAFETY: as in `simple`.
     unsafe {
         match set {
-            Set::Neon => super_quads::<_, F>(Neon { largest: F::LARGEST }, tiles, x, sums),
-            Set::DotProd(isa) => super_quads::<_, F>(isa, tiles, x, sums),
-            Set::I8mm(isa) => super_quads::<_, F>(isa, tiles, x, sums),
+            Set::Neon => super_quads::<_, F>(Neon { largest: F::LARGEST }, stripes, x, sums, put),
+            Set::DotProd(isa) => super_quads::<_, F>(isa, stripes, x, sums, put),
+            Set::I8mm(isa) => super_quads::<_, F>(isa, stripes, x, sums, put),
         }
     }
 }
@@ -236,6 +259,12 @@ fn load_totals(sums: &RowSums) -> Totals {
     [load_f32(&fours[0]), load_f32(&fours[1])]
 }
 
+/// Copies the sums of a stripe, which the compiler would call a function for.
+pub fn copy_sums(sums: &RowSums, out: &mut RowSums) {
+    // SAFETY: as in `simple`.
+    unsafe { store_totals(load_totals(sums), out) }
+}
+
 // Each kernel is a function of its own: put into one, they would all save what only one of them
 // needs.
 
@@ -274,44 +303,50 @@ const BLOCKS_AT_ONCE: usize = SUPER_BLOCK / BLOCK;
 #[target_feature(enable = "neon")]
 fn simple_quads<I: Isa, F: Simple>(
     isa: I,
-    tiles: &[F::Tile],
+    stripes: ChunksExact<'_, F::Tile>,
     x: &[<F::Activations as Interleave>::Quad],
     sums: &mut [RowSums],
+    put: Put<'_>,
 ) {
-    sums.fill([0.0; 8]);
     let mut weights = [[[vdupq_n_s8(0); 2]; 8]; BLOCKS_AT_ONCE];
     let mut numbers = [[[vdupq_n_f32(0.0); 2]; 2]; BLOCKS_AT_ONCE];
-    for (i, some) in tiles.chunks(BLOCKS_AT_ONCE).enumerate() {
-        let taken_apart = weights.iter_mut().zip(&mut numbers);
-        for (tile, (weights, numbers)) in some.iter().zip(taken_apart) {
-            *weights = isa.arrange(F::weights(tile));
-            *numbers = [F::scales(tile), F::offsets(tile)];
-        }
-        let of_tokens = x.chunks_exact(tiles.len()).zip(sums.as_chunks_mut::<QUAD>().0);
-        for (x, sums) in of_tokens {
-            let mut totals = sums.each_ref().map(|sums| load_totals(sums));
-            let x = &x[i * BLOCKS_AT_ONCE..][..some.len()];
-            for ((weights, [scales, offsets]), x) in weights.iter().zip(&numbers).zip(x) {
-                let [qs @ .., d, sum] = F::Activations::quad_vectors(x);
-                let products = isa.four(weights, qs, F::start(vreinterpretq_s32_s8(*sum)));
-                let (d, sum) = (vreinterpretq_f32_s8(*d), vreinterpretq_f32_s8(*sum));
-                for_each_lane!(TOKEN => {
-                    let total = &mut totals[TOKEN as usize];
-                    for half in 0..2 {
-                        let products = vcvtq_f32_s32(products[TOKEN as usize][half]);
-                        let scaled = vmulq_f32(products, scales[half]);
-                        total[half] = vfmaq_laneq_f32::<TOKEN>(total[half], scaled, d);
-                        if F::HAS_OFFSETS {
-                            total[half] =
-                                vfmaq_laneq_f32::<TOKEN>(total[half], offsets[half], sum);
+    for (stripe, tiles) in stripes.enumerate() {
+        for (i, some) in tiles.chunks(BLOCKS_AT_ONCE).enumerate() {
+            let taken_apart = weights.iter_mut().zip(&mut numbers);
+            for (tile, (weights, numbers)) in some.iter().zip(taken_apart) {
+                *weights = isa.arrange(F::weights(tile));
+                *numbers = [F::scales(tile), F::offsets(tile)];
+            }
+            let of_tokens = x.chunks_exact(tiles.len()).zip(sums.as_chunks_mut::<QUAD>().0);
+            for (x, sums) in of_tokens {
+                let mut totals = [[vdupq_n_f32(0.0); 2]; QUAD];
+                if i > 0 {
+                    totals = sums.each_ref().map(|sums| load_totals(sums));
+                }
+                let x = &x[i * BLOCKS_AT_ONCE..][..some.len()];
+                for ((weights, [scales, offsets]), x) in weights.iter().zip(&numbers).zip(x) {
+                    let [qs @ .., d, sum] = F::Activations::quad_vectors(x);
+                    let products = isa.four(weights, qs, F::start(vreinterpretq_s32_s8(*sum)));
+                    let (d, sum) = (vreinterpretq_f32_s8(*d), vreinterpretq_f32_s8(*sum));
+                    for_each_lane!(TOKEN => {
+                        let total = &mut totals[TOKEN as usize];
+                        for half in 0..2 {
+                            let products = vcvtq_f32_s32(products[TOKEN as usize][half]);
+                            let scaled = vmulq_f32(products, scales[half]);
+                            total[half] = vfmaq_laneq_f32::<TOKEN>(total[half], scaled, d);
+                            if F::HAS_OFFSETS {
+                                total[half] =
+                                    vfmaq_laneq_f32::<TOKEN>(total[half], offsets[half], sum);
+                            }
                         }
-                    }
-                });
-            }
-            for (totals, sums) in totals.into_iter().zip(sums) {
-                store_totals(totals, sums);
+                    });
+                }
+                for (totals, sums) in totals.into_iter().zip(sums) {
+                    store_totals(totals, sums);
+                }
             }
         }
+        put(stripe, sums);
     }
 }
 
@@ -388,62 +423,68 @@ fn super_one<I: Isa, F: Super>(
 #[target_feature(enable = "neon")]
 fn super_quads<I: Isa, F: Super>(
     isa: I,
-    tiles: &[F::Tile],
+    stripes: ChunksExact<'_, F::Tile>,
     x: &[QuadQ8K],
     row_sums: &mut [RowSums],
+    put: Put<'_>,
 ) {
-    row_sums.fill([0.0; 8]);
     let mut weights = [[[vdupq_n_s8(0); 2]; 4]; GROUPS];
-    for (i, tile) in tiles.iter().enumerate() {
-        for (quarter, groups) in F::QUARTERS.into_iter().enumerate() {
-            let words: [_; 4] = core::array::from_fn(|i| F::weights(tile, quarter, i));
-            for (i, group) in groups.into_iter().enumerate() {
-                weights[group] = isa.arrange(words.map(|groups| groups[i]));
+    for (stripe, tiles) in stripes.enumerate() {
+        row_sums.fill([0.0; 8]);
+        for (i, tile) in tiles.iter().enumerate() {
+            for (quarter, groups) in F::QUARTERS.into_iter().enumerate() {
+                let words: [_; 4] = core::array::from_fn(|i| F::weights(tile, quarter, i));
+                for (i, group) in groups.into_iter().enumerate() {
+                    weights[group] = isa.arrange(words.map(|groups| groups[i]));
+                }
             }
-        }
-        let (scales, mins) = F::scales(tile);
-        let scales = scales.map(|scales| widen(scales));
-        let d = F::d(tile);
-        let of_tokens = x.chunks_exact(tiles.len()).zip(row_sums.as_chunks_mut::<QUAD>().0);
-        for (x, row_sums) in of_tokens {
-            let vectors: &[int8x16_t; 89] = vectors_of(&x[i]);
-            let (qs, rest) = vectors.split_at(SUPER_BLOCK / QUAD);
-            let (starts, rest) = rest.split_at(GROUPS);
-            let (x_sums, x_d) = rest.split_at(GROUPS / 2);
-            let (qs, _) = qs.as_chunks::<4>();
-            let mut sums = [[vdupq_n_s32(0); 2]; QUAD];
-            let mut min_sums = sums;
-            for (((weights, scales), qs), start) in weights.iter().zip(&scales).zip(qs).zip(starts)
-            {
-                let products = isa.four(weights, qs, F::start(vreinterpretq_s32_s8(*start)));
-                for (sums, products) in sums.iter_mut().zip(products) {
-                    for half in 0..2 {
-                        sums[half] = vmlaq_s32(sums[half], products[half], scales[half]);
+            let (scales, mins) = F::scales(tile);
+            let scales = scales.map(|scales| widen(scales));
+            let d = F::d(tile);
+            let of_tokens = x.chunks_exact(tiles.len()).zip(row_sums.as_chunks_mut::<QUAD>().0);
+            for (x, row_sums) in of_tokens {
+                let vectors: &[int8x16_t; 89] = vectors_of(&x[i]);
+                let (qs, rest) = vectors.split_at(SUPER_BLOCK / QUAD);
+                let (starts, rest) = rest.split_at(GROUPS);
+                let (x_sums, x_d) = rest.split_at(GROUPS / 2);
+                let (qs, _) = qs.as_chunks::<4>();
+                let mut sums = [[vdupq_n_s32(0); 2]; QUAD];
+                let mut min_sums = sums;
+                for (((weights, scales), qs), start) in
+                    weights.iter().zip(&scales).zip(qs).zip(starts)
+                {
+                    let products = isa.four(weights, qs, F::start(vreinterpretq_s32_s8(*start)));
+                    for (sums, products) in sums.iter_mut().zip(products) {
+                        for half in 0..2 {
+                            sums[half] = vmlaq_s32(sums[half], products[half], scales[half]);
+                        }
                     }
                 }
-            }
-            if F::HAS_MINS {
-                for (mins, x) in mins.as_chunks::<2>().0.iter().zip(x_sums) {
-                    let [first, second] = mins.map(|mins| vreinterpretq_s16_u16(vmovl_u8(mins)));
-                    let x = vreinterpretq_s16_s8(*x);
-                    let (x_first, x_second) = (vget_low_s16(x), vget_high_s16(x));
-                    for_each_lane!(TOKEN => {
-                        let [low, high] = &mut min_sums[TOKEN as usize];
-                        *low = vmlal_lane_s16::<TOKEN>(*low, vget_low_s16(first), x_first);
-                        *high = vmlal_high_lane_s16::<TOKEN>(*high, first, x_first);
-                        *low = vmlal_lane_s16::<TOKEN>(*low, vget_low_s16(second), x_second);
-                        *high = vmlal_high_lane_s16::<TOKEN>(*high, second, x_second);
-                    });
+                if F::HAS_MINS {
+                    for (mins, x) in mins.as_chunks::<2>().0.iter().zip(x_sums) {
+                        let [first, second] =
+                            mins.map(|mins| vreinterpretq_s16_u16(vmovl_u8(mins)));
+                        let x = vreinterpretq_s16_s8(*x);
+                        let (x_first, x_second) = (vget_low_s16(x), vget_high_s16(x));
+                        for_each_lane!(TOKEN => {
+                            let [low, high] = &mut min_sums[TOKEN as usize];
+                            *low = vmlal_lane_s16::<TOKEN>(*low, vget_low_s16(first), x_first);
+                            *high = vmlal_high_lane_s16::<TOKEN>(*high, first, x_first);
+                            *low = vmlal_lane_s16::<TOKEN>(*low, vget_low_s16(second), x_second);
+                            *high = vmlal_high_lane_s16::<TOKEN>(*high, second, x_second);
+                        });
+                    }
                 }
+                let x_d = vreinterpretq_f32_s8(x_d[0]);
+                for_each_lane!(TOKEN => {
+                    let token = TOKEN as usize;
+                    let mut total = load_totals(&row_sums[token]);
+                    let x_d = vgetq_lane_f32::<TOKEN>(x_d);
+                    add_block::<F>(&mut total, &d, x_d, sums[token], min_sums[token]);
+                    store_totals(total, &mut row_sums[token]);
+                });
             }
-            let x_d = vreinterpretq_f32_s8(x_d[0]);
-            for_each_lane!(TOKEN => {
-                let token = TOKEN as usize;
-                let mut total = load_totals(&row_sums[token]);
-                let x_d = vgetq_lane_f32::<TOKEN>(x_d);
-                add_block::<F>(&mut total, &d, x_d, sums[token], min_sums[token]);
-                store_totals(total, &mut row_sums[token]);
-            });
         }
+        put(stripe, row_sums);
     }
 }
