@@ -19,6 +19,9 @@ pub type Sums = [int32x4_t; 2];
 
 /// The instructions at hand. `N` is a number of groups of four columns, a multiple of four.
 pub trait Isa: Copy {
+    /// Whether there are registers enough to work on two stripes at once.
+    const TWO_STRIPES: bool;
+
     /// The sums of the products of each row with one token's activations, 16 in each of the `x`,
     /// added to `start`.
     fn one<const N: usize>(self, weights: [Group; N], x: &[int8x16_t], start: int32x4_t) -> Sums;
@@ -162,6 +165,8 @@ impl Neon {
 }
 
 impl Isa for Neon {
+    const TWO_STRIPES: bool = false;
+
     #[inline(always)]
     fn one<const N: usize>(self, weights: [Group; N], x: &[int8x16_t], start: int32x4_t) -> Sums {
         // SAFETY: as in `add_products`.
@@ -237,6 +242,8 @@ impl DotProd {
 }
 
 impl Isa for DotProd {
+    const TWO_STRIPES: bool = true;
+
     #[inline(always)]
     fn one<const N: usize>(self, weights: [Group; N], x: &[int8x16_t], start: int32x4_t) -> Sums {
         let [mut first, mut second] = [start; 2];
@@ -329,6 +336,8 @@ fn eight_columns(first: int8x16_t, second: int8x16_t) -> [int8x16_t; 2] {
 }
 
 impl Isa for I8mm {
+    const TWO_STRIPES: bool = true;
+
     #[inline(always)]
     fn one<const N: usize>(self, weights: [Group; N], x: &[int8x16_t], start: int32x4_t) -> Sums {
         self.0.one(weights, x, start)

@@ -1,9 +1,9 @@
 //! Products of stripes of eight rows (`quantize/tiles.rs`) with the activations of one token or of
 //! several.
 //!
-//! One token's activations meet the weights as they are taken apart. For several tokens, 256 columns
-//! of the stripe are taken apart first, into a buffer that stays in the nearest cache, and the
-//! tokens go over them, four at a time.
+//! One token's activations meet the weights as they are taken apart. For several tokens, some hundred
+//! columns of the stripe are taken apart first, into a buffer that stays in the nearest cache, and
+//! the tokens go over them, four at a time.
 
 use core::arch::aarch64::*;
 use core::slice::ChunksExact;
@@ -276,12 +276,40 @@ fn simple_one<I: Isa, F: Simple>(
     x: &[F::Activations],
     row_sums: &mut [RowSums],
 ) {
-    for (tiles, row_sums) in tiles.chunks_exact(x.len()).zip(row_sums) {
-        let mut totals = [vdupq_n_f32(0.0); 2];
-        for (tile, x) in tiles.iter().zip(x) {
-            let (qs, d, sum) = x.parts();
-            let start = F::start(vdupq_n_s32(sum as i32));
-            let sums = isa.one(F::weights(tile), &load_pair(qs), start);
+    // Where two stripes can share each block of activations, they do.
+    let (pairs, single) = match I::TWO_STRIPES {
+        true => row_sums.as_chunks_mut::<2>(),
+        false => (Default::default(), row_sums),
+    };
+    let (of_pairs, of_single) = tiles.split_at(pairs.len() * 2 * x.len());
+    for (tiles, row_sums) in of_pairs.chunks_exact(2 * x.len()).zip(pairs) {
+        let (first, second) = tiles.split_at(x.len());
+        for (totals, row_sums) in totals::<_, F, 2>(isa, [first, second], x).iter().zip(row_sums) {
+            store_totals(*totals, row_sums);
+        }
+    }
+    for (tiles, row_sums) in of_single.chunks_exact(x.len()).zip(single) {
+        let [totals] = totals::<_, F, 1>(isa, [tiles], x);
+        store_totals(totals, row_sums);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn totals<I: Isa, F: Simple, const N: usize>(
+    isa: I,
+    stripes: [&[F::Tile]; N],
+    x: &[F::Activations],
+) -> [Totals; N] {
+    let stripes = stripes.map(|tiles| &tiles[..x.len()]);
+    let mut totals = [[vdupq_n_f32(0.0); 2]; N];
+    for (i, x) in x.iter().enumerate() {
+        let (qs, d, sum) = x.parts();
+        let start = F::start(vdupq_n_s32(sum as i32));
+        let qs = load_pair(qs);
+        for (totals, tiles) in totals.iter_mut().zip(stripes) {
+            let tile = &tiles[i];
+            let sums = isa.one(F::weights(tile), &qs, start);
             let scales = F::scales(tile);
             for half in 0..2 {
                 let scaled = vmulq_f32(vcvtq_f32_s32(sums[half]), scales[half]);
@@ -292,12 +320,12 @@ fn simple_one<I: Isa, F: Simple>(
                 }
             }
         }
-        store_totals(totals, row_sums);
     }
+    totals
 }
 
 /// Blocks of 32 columns that are taken apart at a time.
-const BLOCKS_AT_ONCE: usize = SUPER_BLOCK / BLOCK;
+const BLOCKS_AT_ONCE: usize = 32;
 
 #[inline(never)]
 #[target_feature(enable = "neon")]
