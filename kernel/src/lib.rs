@@ -1,6 +1,7 @@
 //! Anchorite: a language model that boots on bare aarch64.
 //!
-//! The engine ([`llm`]) and the event types ([`report`]) are portable and are tested on any host.
+//! The engine ([`llm`]) and the event types ([`report`]) are portable and are tested on any host;
+//! [`cpu`] tells all rooms what the processor can do.
 //! The runtime ([`runtime`]) is a Hermit-style library OS; what touches the machine in it is only
 //! built for the bare target. The application ([`app`]) sits on the two through the Hermit ABI.
 #![cfg_attr(not(test), no_std)]
@@ -9,6 +10,7 @@ extern crate alloc;
 
 #[cfg(feature = "llm-transformer")]
 pub mod app;
+pub mod cpu;
 pub mod llm;
 pub mod report;
 pub mod runtime;

@@ -132,6 +132,7 @@ mod armv8 {
     use core::arch::aarch64::*;
 
     use super::{Block, Compress};
+    use crate::cpu::Features;
 
     /// The round constants of FIPS 180-4, section 4.2.2.
     const K: [u32; 64] = [
@@ -149,16 +150,7 @@ mod armv8 {
 
     /// The compression function, if the CPU has SHA-256 instructions.
     pub fn detect() -> Option<Compress> {
-        let features: u64;
-        // SAFETY: reading an identification register has no effect. At EL1 and above it is there;
-        // operating systems that run programs at EL0 emulate the read.
-        unsafe {
-            core::arch::asm!("mrs {}, ID_AA64ISAR0_EL1", out(reg) features,
-                options(nomem, nostack, preserves_flags));
-        }
-        // ID_AA64ISAR0_EL1.SHA2, bits 15:12: 1 or more means SHA256H and its kin are there.
-        let has_sha256 = features >> 12 & 0xf >= 1;
-        has_sha256.then_some(
+        Features::of_this_core().sha2.then_some(
             (|state, blocks| {
                 // SAFETY: this closure is only handed out when the CPU has the instructions.
                 unsafe { compress(state, blocks) }

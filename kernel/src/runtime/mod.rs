@@ -33,7 +33,6 @@
 pub mod args;
 pub mod block;
 pub mod console;
-pub mod cpu;
 pub mod esr;
 pub mod fs;
 pub mod futex;

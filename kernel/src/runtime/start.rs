@@ -11,7 +11,6 @@ use core::ptr;
 use log::warn;
 use spin::Once;
 
-use super::cpu::{Features, Midr};
 use super::machine::{Machine, MachineError};
 use super::memory::Ranges;
 use super::mmu::{Access, MapError, PAGE_SIZE, Tables};
@@ -20,6 +19,7 @@ use super::time::UnknownFrequency;
 use super::{
     args, block, boot, cores, devices, fault, fs, heap, image, logger, output, power, psci, time,
 };
+use crate::cpu::{Features, Midr};
 use crate::report::{Code, Event, Hello};
 
 /// The machine, for all that comes after the device tree is read.

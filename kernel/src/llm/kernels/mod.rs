@@ -10,7 +10,6 @@
 
 mod activations;
 mod attention;
-mod cpu;
 mod elementwise;
 mod functions;
 mod lanes;
@@ -33,8 +32,7 @@ pub use elementwise::*;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use cpu::Features;
-
+use crate::cpu::Features;
 use crate::llm::quantize::{
     ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, QUAD, QuadQ8_0, QuadQ8_1, QuadQ8K,
     SUPER_BLOCK, Scales, TILE_ROWS, WeightType,
@@ -52,7 +50,7 @@ pub type RowSums = [f32; TILE_ROWS];
 /// The kernels in use: the best that the processor has.
 fn set() -> active::Set {
     static SET: spin::Once<active::Set> = spin::Once::new();
-    *SET.call_once(|| active::Set::best(Features::detect()))
+    *SET.call_once(|| active::Set::best(Features::of_this_core()))
 }
 
 /// Which kernels are in use: "scalar", "neon", "dotprod" or "i8mm".

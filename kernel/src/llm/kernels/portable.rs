@@ -4,9 +4,9 @@
 
 use alloc::vec::Vec;
 
-use super::cpu::Features;
 use super::scalar::{self, Dot};
 use super::{Activations, Quads, RowSums, each_row};
+use crate::cpu::Features;
 use crate::llm::quantize::{Row, TILE_ROWS, WeightType, move_units};
 
 pub use super::scalar::Vector;

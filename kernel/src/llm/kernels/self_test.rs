@@ -9,11 +9,11 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt::Debug;
 
-use super::cpu::Features;
 use super::{
     Activations, Batch, HeadRows, Output, Quads, Rows, activations, active, attention, make_stripe,
     multiply_with, quantize_q8_0, quantize_q8_1, quantize_q8_k, scalar, steps,
 };
+use crate::cpu::Features;
 use crate::llm::arena::ModelBuffer;
 use crate::llm::quantize::{
     ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, F32Bytes, Interleave, QUAD, SUPER_BLOCK,
@@ -236,7 +236,8 @@ fn compare(
 }
 
 fn summary(largest: f64) -> String {
-    let names: Vec<&str> = active::Set::all(Features::detect()).map(active::Set::name).collect();
+    let names: Vec<&str> =
+        active::Set::all(Features::of_this_core()).map(active::Set::name).collect();
     let names = names.join(", ");
     format!("portable bits by {names}; within {largest:.1e} of double precision")
 }
@@ -286,7 +287,7 @@ fn check_dot(kind: WeightType) -> Outcome {
                 rows.chunks_exact(row_bytes).map(|row| scalar::dot(kind, row, &x)).collect()
             })
             .collect();
-        for (set, striped) in active::Set::all(Features::detect())
+        for (set, striped) in active::Set::all(Features::of_this_core())
             .flat_map(|set| [(set, false), (set, true)])
             .filter(|(_, striped)| !striped || kind.has_tiles())
         {

@@ -8,7 +8,7 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use crate::llm::kernels::cpu::Features;
+use crate::cpu::Features;
 
 /// Four columns of eight rows: in the first vector those of row 0, then of rows 1, 2 and 3; in the
 /// second those of the other rows.

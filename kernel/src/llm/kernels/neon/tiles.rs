@@ -11,7 +11,7 @@ use core::slice::ChunksExact;
 use super::formats::{self, Simple, Super, Totals};
 use super::isa::{DotProd, I8mm, Isa, Neon, Sums, for_each_lane};
 use super::vectors::{as_vectors, load_f32, load_pair, load_s8, store_f32, vectors_of};
-use crate::llm::kernels::cpu::Features;
+use crate::cpu::Features;
 use crate::llm::kernels::{Activations, Quads, RowSums};
 use crate::llm::quantize::{
     BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, GROUP, GROUPS, Interleave, QUAD, QuadQ8_0, QuadQ8_1,

@@ -82,10 +82,13 @@ impl Features {
         }
     }
 
-    /// Those of the calling core.
-    #[cfg(target_os = "none")]
+    /// Those of the calling core; none where programs cannot read its registers. All cores of the
+    /// machines that we know have the same.
     pub fn of_this_core() -> Features {
-        Features::decode(&IdRegisters::read())
+        #[cfg(all(target_arch = "aarch64", any(target_os = "none", target_os = "linux")))]
+        return Features::decode(&IdRegisters::read());
+        #[cfg(not(all(target_arch = "aarch64", any(target_os = "none", target_os = "linux"))))]
+        Features::default()
     }
 
     /// The names of those that are there, in the order of the fields.
@@ -189,11 +192,12 @@ impl fmt::Display for Midr {
     }
 }
 
-#[cfg(target_os = "none")]
+#[cfg(all(target_arch = "aarch64", any(target_os = "none", target_os = "linux")))]
 impl IdRegisters {
     fn read() -> IdRegisters {
         let mut id = IdRegisters::default();
-        // SAFETY: reads registers; those of features that a core lacks read as 0.
+        // SAFETY: reads registers; those of features that a core lacks read as 0. Linux emulates
+        // that for programs.
         unsafe {
             core::arch::asm!(
                 "mrs {isar0}, id_aa64isar0_el1",
