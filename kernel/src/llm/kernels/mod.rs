@@ -236,9 +236,11 @@ fn multiply_with(set: active::Set, rows: &Rows<'_>, x: &Batch<'_>, out: &mut imp
         });
     }
     for token in 0..x.n {
+        let x = x.token(token);
         let sums = &mut out.of_token(token)[striped..];
-        if !sums.is_empty() {
-            active::multiply(kind, rest, &x.token(token), sums);
+        assert_eq!(rest.len(), sums.len() * row_bytes, "bytes of rows for {} places", sums.len());
+        for (sum, row) in sums.iter_mut().zip(rest.chunks_exact(row_bytes)) {
+            *sum = active::dot(kind, row, &x);
         }
     }
 }
@@ -251,17 +253,7 @@ fn multiply_with(set: active::Set, rows: &Rows<'_>, x: &Batch<'_>, out: &mut imp
 pub fn dot(kind: WeightType, row: &[u8], x: &Activations<'_>) -> f32 {
     assert!(kind.activations() == x.kind(), "{kind:?} weights with {:?} activations", x.kind());
     assert!(row.len() == kind.row_bytes(x.len()), "{} bytes of a row", row.len());
-    let mut out = [0.0];
-    active::multiply(kind, row, x, &mut out);
-    out[0]
-}
-
-/// Sets `out` to what `dot` makes of each of the rows, which are of one length.
-fn each_row(rows: &[u8], out: &mut [f32], dot: impl Fn(&[u8]) -> f32) {
-    let row_bytes = rows.len() / out.len().max(1);
-    for (row, out) in rows.chunks_exact(row_bytes.max(1)).zip(out) {
-        *out = dot(row);
-    }
+    active::dot(kind, row, x)
 }
 
 /// The dot product of a block of 256 weights with activations of scale `x_d`, from the sums of whole

@@ -4,12 +4,12 @@
 
 use alloc::vec::Vec;
 
-use super::scalar::{self, Dot};
-use super::{Activations, Quads, RowSums, each_row};
+use super::scalar::Dot;
+use super::{Activations, Quads, RowSums};
 use crate::cpu::Features;
 use crate::llm::quantize::{Row, TILE_ROWS, WeightType, move_units};
 
-pub use super::scalar::Vector;
+pub use super::scalar::{Vector, dot};
 
 /// The portable kernels are one set.
 #[derive(Clone, Copy, Debug)]
@@ -33,11 +33,6 @@ impl Set {
     pub fn name(self) -> &'static str {
         "scalar"
     }
-}
-
-/// The dot products of rows of weights with activations: one for each of `out`.
-pub fn multiply(kind: WeightType, rows: &[u8], x: &Activations<'_>, out: &mut [f32]) {
-    each_row(rows, out, |row| scalar::dot(kind, row, x));
 }
 
 /// The products of the rows of stripes with one token's activations: `sums` are those of each

@@ -14,10 +14,31 @@ use crate::llm::quantize::{BlockQ8_0, BlockQ8_1, GROUPS, IQ4_VALUES};
 /// A number for each row.
 pub type Totals = [float32x4_t; 2];
 
-/// Types with blocks of 32 weights.
+/// A tile: so many vectors.
+pub trait Tile: Sized {
+    /// The tiles of stripes.
+    fn of(stripes: &[uint8x16_t]) -> &[Self];
+
+    /// One of its vectors.
+    fn vector(&self, i: usize) -> uint8x16_t;
+}
+
+impl<const N: usize> Tile for [uint8x16_t; N] {
+    fn of(stripes: &[uint8x16_t]) -> &[Self] {
+        stripes.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn vector(&self, i: usize) -> uint8x16_t {
+        self[i]
+    }
+}
+
+/// Types with blocks of 32 weights. A tile starts with the scales, and then the offsets, if there are
+/// any.
 pub trait Simple {
     /// A tile.
-    type Tile;
+    type Tile: Tile;
     /// The blocks of activations.
     type Activations: super::tiles::Block8;
 
@@ -26,9 +47,6 @@ pub trait Simple {
 
     /// Whether it has offsets.
     const HAS_OFFSETS: bool = false;
-
-    /// The tiles of a stripe.
-    fn tiles(stripe: &[uint8x16_t]) -> &[Self::Tile];
 
     /// The weights, perhaps with a number added to each.
     fn weights(tile: &Self::Tile) -> [Group; 8];
@@ -40,19 +58,22 @@ pub trait Simple {
     }
 
     /// The scales.
-    fn scales(tile: &Self::Tile) -> Totals;
+    #[inline(always)]
+    fn scales(tile: &Self::Tile) -> Totals {
+        f16s(tile.vector(0))
+    }
 
-    /// The offsets, if it has them.
-    fn offsets(_: &Self::Tile) -> Totals {
-        // SAFETY: NEON is there.
-        [unsafe { vdupq_n_f32(0.0) }; 2]
+    /// The offsets; without a meaning if there are none.
+    #[inline(always)]
+    fn offsets(tile: &Self::Tile) -> Totals {
+        f16s(tile.vector(1))
     }
 }
 
 /// Types with blocks of 256 weights.
 pub trait Super {
     /// A tile.
-    type Tile;
+    type Tile: Tile;
 
     /// The largest weight; at most 64.
     const LARGEST: i32;
@@ -62,9 +83,6 @@ pub trait Super {
 
     /// The groups of 16 columns that each quarter of the block gives.
     const QUARTERS: [[usize; 4]; 4];
-
-    /// The tiles of a stripe.
-    fn tiles(stripe: &[uint8x16_t]) -> &[Self::Tile];
 
     /// The `i`-th four columns of each group of a quarter, perhaps with a number added to each
     /// weight.
@@ -152,12 +170,6 @@ fn five_bits<const N: usize>(tile: &[uint8x16_t; N], at: usize) -> [[uint8x16_t;
     })
 }
 
-/// The tiles of a stripe: `N` vectors each.
-#[inline(always)]
-fn tiles<const N: usize>(stripe: &[uint8x16_t]) -> &[[uint8x16_t; N]] {
-    stripe.as_chunks().0
-}
-
 pub struct Q4_0;
 
 impl Simple for Q4_0 {
@@ -165,10 +177,6 @@ impl Simple for Q4_0 {
     type Activations = BlockQ8_0;
 
     const LARGEST: i32 = 15;
-
-    fn tiles(stripe: &[uint8x16_t]) -> &[Self::Tile] {
-        tiles(stripe)
-    }
 
     #[inline(always)]
     fn weights(tile: &Self::Tile) -> [Group; 8] {
@@ -178,11 +186,6 @@ impl Simple for Q4_0 {
     #[inline(always)]
     fn start(minus_8_sums: int32x4_t) -> int32x4_t {
         minus_8_sums
-    }
-
-    #[inline(always)]
-    fn scales(tile: &Self::Tile) -> Totals {
-        f16s(tile[0])
     }
 }
 
@@ -195,23 +198,9 @@ impl Simple for Q4_1 {
     const HAS_OFFSETS: bool = true;
     const LARGEST: i32 = 15;
 
-    fn tiles(stripe: &[uint8x16_t]) -> &[Self::Tile] {
-        tiles(stripe)
-    }
-
     #[inline(always)]
     fn weights(tile: &Self::Tile) -> [Group; 8] {
         nibbles(tile, 2).map(|group| group.map(signed))
-    }
-
-    #[inline(always)]
-    fn scales(tile: &Self::Tile) -> Totals {
-        f16s(tile[0])
-    }
-
-    #[inline(always)]
-    fn offsets(tile: &Self::Tile) -> Totals {
-        f16s(tile[1])
     }
 }
 
@@ -222,10 +211,6 @@ impl Simple for Q5_0 {
     type Activations = BlockQ8_0;
 
     const LARGEST: i32 = 31;
-
-    fn tiles(stripe: &[uint8x16_t]) -> &[Self::Tile] {
-        tiles(stripe)
-    }
 
     #[inline(always)]
     fn weights(tile: &Self::Tile) -> [Group; 8] {
@@ -238,11 +223,6 @@ impl Simple for Q5_0 {
         // SAFETY: NEON is there.
         unsafe { vshlq_n_s32::<1>(minus_8_sums) }
     }
-
-    #[inline(always)]
-    fn scales(tile: &Self::Tile) -> Totals {
-        f16s(tile[0])
-    }
 }
 
 pub struct Q5_1;
@@ -254,23 +234,9 @@ impl Simple for Q5_1 {
     const HAS_OFFSETS: bool = true;
     const LARGEST: i32 = 31;
 
-    fn tiles(stripe: &[uint8x16_t]) -> &[Self::Tile] {
-        tiles(stripe)
-    }
-
     #[inline(always)]
     fn weights(tile: &Self::Tile) -> [Group; 8] {
         five_bits(tile, 2).map(|group| group.map(signed))
-    }
-
-    #[inline(always)]
-    fn scales(tile: &Self::Tile) -> Totals {
-        f16s(tile[0])
-    }
-
-    #[inline(always)]
-    fn offsets(tile: &Self::Tile) -> Totals {
-        f16s(tile[1])
     }
 }
 
@@ -282,18 +248,9 @@ impl Simple for Q8_0 {
 
     const LARGEST: i32 = 128;
 
-    fn tiles(stripe: &[uint8x16_t]) -> &[Self::Tile] {
-        tiles(stripe)
-    }
-
     #[inline(always)]
     fn weights(tile: &Self::Tile) -> [Group; 8] {
         core::array::from_fn(|i| word(tile, 1, i).map(signed))
-    }
-
-    #[inline(always)]
-    fn scales(tile: &Self::Tile) -> Totals {
-        f16s(tile[0])
     }
 }
 
@@ -305,10 +262,6 @@ impl Simple for Iq4Nl {
 
     const LARGEST: i32 = 128;
 
-    fn tiles(stripe: &[uint8x16_t]) -> &[Self::Tile] {
-        tiles(stripe)
-    }
-
     #[inline(always)]
     fn weights(tile: &Self::Tile) -> [Group; 8] {
         // SAFETY: NEON is there; the reference is valid for reads of 16 bytes.
@@ -316,11 +269,6 @@ impl Simple for Iq4Nl {
             let values = vld1q_s8(IQ4_VALUES.as_ptr());
             nibbles(tile, 1).map(|group| group.map(|places| vqtbl1q_s8(values, places)))
         }
-    }
-
-    #[inline(always)]
-    fn scales(tile: &Self::Tile) -> Totals {
-        f16s(tile[0])
     }
 }
 
@@ -380,10 +328,6 @@ impl Super for Q2K {
     const HAS_MINS: bool = true;
     const QUARTERS: [[usize; 4]; 4] = STRIPED;
 
-    fn tiles(stripe: &[uint8x16_t]) -> &[Self::Tile] {
-        tiles(stripe)
-    }
-
     #[inline(always)]
     fn weights(tile: &Self::Tile, quarter: usize, i: usize) -> [Group; 4] {
         crumbs(word(tile, 8, 4 * quarter + i)).map(|group| group.map(signed))
@@ -409,10 +353,6 @@ impl Super for Q3K {
     const LARGEST: i32 = 7;
     const HAS_MINS: bool = false;
     const QUARTERS: [[usize; 4]; 4] = STRIPED;
-
-    fn tiles(stripe: &[uint8x16_t]) -> &[Self::Tile] {
-        tiles(stripe)
-    }
 
     #[inline(always)]
     fn weights(tile: &Self::Tile, quarter: usize, i: usize) -> [Group; 4] {
@@ -492,10 +432,6 @@ impl Super for Q4K {
     const HAS_MINS: bool = true;
     const QUARTERS: [[usize; 4]; 4] = NEIGHBOURS;
 
-    fn tiles(stripe: &[uint8x16_t]) -> &[Self::Tile] {
-        tiles(stripe)
-    }
-
     #[inline(always)]
     fn weights(tile: &Self::Tile, quarter: usize, i: usize) -> [Group; 4] {
         let [a, b] = [0, 4].map(|piece| word(tile, 8, 8 * quarter + piece + i));
@@ -521,10 +457,6 @@ impl Super for Q5K {
     const LARGEST: i32 = 31;
     const HAS_MINS: bool = true;
     const QUARTERS: [[usize; 4]; 4] = NEIGHBOURS;
-
-    fn tiles(stripe: &[uint8x16_t]) -> &[Self::Tile] {
-        tiles(stripe)
-    }
 
     #[inline(always)]
     fn weights(tile: &Self::Tile, quarter: usize, i: usize) -> [Group; 4] {
@@ -561,10 +493,6 @@ impl Super for Q6K {
     const LARGEST: i32 = 63;
     const HAS_MINS: bool = false;
     const QUARTERS: [[usize; 4]; 4] = STRIPED;
-
-    fn tiles(stripe: &[uint8x16_t]) -> &[Self::Tile] {
-        tiles(stripe)
-    }
 
     #[inline(always)]
     fn weights(tile: &Self::Tile, quarter: usize, i: usize) -> [Group; 4] {

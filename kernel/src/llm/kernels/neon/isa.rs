@@ -17,12 +17,12 @@ pub type Group = [int8x16_t; 2];
 /// A sum for each of eight rows.
 pub type Sums = [int32x4_t; 2];
 
-/// The instructions at hand. `N` is a number of groups of four columns, a multiple of four.
-pub trait Isa: Copy {
+/// Instructions for one token. `N` is a number of groups of four columns, a multiple of four.
+pub trait OneToken: Copy {
     /// Whether there are registers enough to work on two stripes at once.
     const TWO_STRIPES: bool;
 
-    /// The sums of the products of each row with one token's activations, 16 in each of the `x`,
+    /// The sums of the products of each row with the token's activations, 16 in each of the `x`,
     /// added to `start`.
     fn one<const N: usize>(self, weights: [Group; N], x: &[int8x16_t], start: int32x4_t) -> Sums;
 
@@ -34,8 +34,11 @@ pub trait Isa: Copy {
         x: [int8x16_t; 4],
         start: [int32x4_t; 4],
     ) -> [Sums; 4];
+}
 
-    /// The weights in the order in which [`Isa::four`] takes them.
+/// Instructions for four tokens. `N` is as for [`OneToken`].
+pub trait FourTokens: Copy {
+    /// The weights in the order in which [`FourTokens::four`] takes them.
     #[inline(always)]
     fn arrange<const N: usize>(self, weights: [Group; N]) -> [Group; N] {
         weights
@@ -164,7 +167,7 @@ impl Neon {
     }
 }
 
-impl Isa for Neon {
+impl OneToken for Neon {
     const TWO_STRIPES: bool = false;
 
     #[inline(always)]
@@ -194,7 +197,9 @@ impl Isa for Neon {
         });
         core::array::from_fn(|i| self.add_lanes(sums[i], 4, start[i]))
     }
+}
 
+impl FourTokens for Neon {
     /// One token after the other.
     #[inline(always)]
     fn four<const N: usize>(
@@ -241,7 +246,7 @@ impl DotProd {
     }
 }
 
-impl Isa for DotProd {
+impl OneToken for DotProd {
     const TWO_STRIPES: bool = true;
 
     #[inline(always)]
@@ -274,7 +279,9 @@ impl Isa for DotProd {
         });
         sums
     }
+}
 
+impl FourTokens for DotProd {
     #[inline(always)]
     fn four<const N: usize>(
         self,
@@ -298,7 +305,8 @@ impl Isa for DotProd {
     }
 }
 
-/// Cores with `sdot` and `smmla` (FEAT_I8MM).
+/// Cores with `sdot` and `smmla` (FEAT_I8MM). One token has no use for products of matrices, so that
+/// its [`DotProd`] does that.
 #[derive(Clone, Copy, Debug)]
 pub struct I8mm(pub DotProd);
 
@@ -335,24 +343,7 @@ fn eight_columns(first: int8x16_t, second: int8x16_t) -> [int8x16_t; 2] {
     }
 }
 
-impl Isa for I8mm {
-    const TWO_STRIPES: bool = true;
-
-    #[inline(always)]
-    fn one<const N: usize>(self, weights: [Group; N], x: &[int8x16_t], start: int32x4_t) -> Sums {
-        self.0.one(weights, x, start)
-    }
-
-    #[inline(always)]
-    fn sixteens(
-        self,
-        weights: impl Fn(usize) -> [Group; 4],
-        x: [int8x16_t; 4],
-        start: [int32x4_t; 4],
-    ) -> [Sums; 4] {
-        self.0.sixteens(weights, x, start)
-    }
-
+impl FourTokens for I8mm {
     /// Two groups become one of the rows 0 and 1, 4 and 5, and one of the others.
     #[inline(always)]
     fn arrange<const N: usize>(self, mut weights: [Group; N]) -> [Group; N] {

@@ -16,33 +16,33 @@ mod vectors;
 
 pub use lanes::Neon as Vector;
 
-use super::{Activations, each_row, scalar};
+use super::{Activations, scalar};
 use crate::llm::quantize::{Block, BlockQ8K, SuperBlock, Visitor, WeightType};
 
 pub use stripes::make_stripe;
 pub use tiles::{Set, copy_sums, multiply_batch, multiply_stripes};
 
-/// The dot products of rows of weights with activations: see [`super::multiply`].
-pub fn multiply(kind: WeightType, rows: &[u8], x: &Activations<'_>, out: &mut [f32]) {
-    // SAFETY: this module is only built where `target_feature = "neon"` holds for the whole build,
-    // so that the instructions are there.
-    each_row(rows, out, |row| unsafe { dot(kind, row, x) });
-}
-
 /// The dot product of a row. Of types that have tiles, only the few rows that do not fill one come
 /// here.
-#[target_feature(enable = "neon")]
-fn dot(kind: WeightType, row: &[u8], x: &Activations<'_>) -> f32 {
-    match (kind, *x) {
-        (_, Activations::F32(x)) => numbers::dot_f32(row.as_chunks().0, x),
-        (_, Activations::F16(x)) => numbers::dot_f16(row.as_chunks().0, x),
-        (_, Activations::BF16(x)) => numbers::dot_bf16(row.as_chunks().0, x),
-        (WeightType::Q8_0, Activations::Q8_0(x)) => blocks::dot_q8_0(row.as_chunks().0, x),
-        (WeightType::MXFP4, Activations::Q8_0(x)) => blocks::dot_mxfp4(row.as_chunks().0, x),
-        (WeightType::IQ4_XS, Activations::Q8K(x)) => super_blocks::dot_iq4_xs(row.as_chunks().0, x),
-        (WeightType::TQ2_0, Activations::Q8K(x)) => super_blocks::dot_tq2_0(row.as_chunks().0, x),
-        (kind, Activations::Q8K(x)) if !kind.has_tiles() => kind.visit(Unpacked { row, x }),
-        (_, x) => scalar::dot(kind, row, &x),
+pub fn dot(kind: WeightType, row: &[u8], x: &Activations<'_>) -> f32 {
+    // SAFETY: this module is only built where `target_feature = "neon"` holds for the whole build,
+    // so that the instructions are there.
+    unsafe {
+        match (kind, *x) {
+            (_, Activations::F32(x)) => numbers::dot_f32(row.as_chunks().0, x),
+            (_, Activations::F16(x)) => numbers::dot_f16(row.as_chunks().0, x),
+            (_, Activations::BF16(x)) => numbers::dot_bf16(row.as_chunks().0, x),
+            (WeightType::Q8_0, Activations::Q8_0(x)) => blocks::dot_q8_0(row.as_chunks().0, x),
+            (WeightType::MXFP4, Activations::Q8_0(x)) => blocks::dot_mxfp4(row.as_chunks().0, x),
+            (WeightType::IQ4_XS, Activations::Q8K(x)) => {
+                super_blocks::dot_iq4_xs(row.as_chunks().0, x)
+            }
+            (WeightType::TQ2_0, Activations::Q8K(x)) => {
+                super_blocks::dot_tq2_0(row.as_chunks().0, x)
+            }
+            (kind, Activations::Q8K(x)) if !kind.has_tiles() => kind.visit(Unpacked { row, x }),
+            (_, x) => scalar::dot(kind, row, &x),
+        }
     }
 }
 
@@ -64,7 +64,7 @@ impl Visitor for Unpacked<'_> {
     }
 
     fn super_blocks<const N: usize>(self, unpack: impl Fn(&[u8; N]) -> SuperBlock) -> f32 {
-        // SAFETY: as in `multiply`.
+        // SAFETY: as in `dot`.
         unsafe { super_blocks::dot_unpacked(self.row.as_chunks().0, self.x, unpack) }
     }
 }

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::arch::aarch64::*;
 
-use super::vectors::{load_u8, store_u8};
+use super::vectors::{load_u8, store_vectors};
 use crate::llm::quantize::{TILE_ROWS, WeightType, move_units};
 
 /// Rearranges eight rows to a stripe.
@@ -23,9 +23,8 @@ fn move_words(fields: [&[u8]; TILE_ROWS], out: &mut [u8]) {
         let rows = fields.map(|(fours, _)| vreinterpretq_u32_u8(load_u8(&fours[i], 0)));
         let [a, b, c, d, e, f, g, h] = rows;
         let words = [transposed([a, b, c, d]), transposed([e, f, g, h])];
-        for (i, to) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            store_u8(to, vreinterpretq_u8_u32(words[i % 2][i / 2]));
-        }
+        let in_order = |i: usize| vreinterpretq_u8_u32(words[i % 2][i / 2]);
+        store_vectors::<_, _, 8>(out, core::array::from_fn(in_order));
     }
     move_units::<4>(fields.map(|(_, rest)| rest), words);
 }

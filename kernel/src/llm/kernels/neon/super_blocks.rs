@@ -2,7 +2,7 @@
 
 use core::arch::aarch64::*;
 
-use super::vectors::{load_s8, load_s16, load_u8};
+use super::vectors::{load_s8, load_u8, load_vectors};
 use crate::llm::kernels::scale_sums;
 use crate::llm::quantize::{
     BlockQ8K, GROUP, IQ4_VALUES, SUPER_BLOCK, Scales, SuperBlock, iq, ternary,
@@ -66,7 +66,7 @@ fn half_sums(weights: Half, x: &[i8; SUPER_BLOCK / 2], scales: int16x8_t) -> int
 #[target_feature(enable = "neon")]
 fn min_sum(scales: &Scales, x: &BlockQ8K) -> i32 {
     let mins = load_u8(&scales.mins, 0);
-    let [x_low, x_high] = load_s16(&x.sums);
+    let [x_low, x_high] = load_vectors(&x.sums).map(|eight| vreinterpretq_s16_u8(eight));
     let low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(mins)));
     let high = vreinterpretq_s16_u16(vmovl_high_u8(mins));
     let sums = vmull_s16(vget_low_s16(low), vget_low_s16(x_low));

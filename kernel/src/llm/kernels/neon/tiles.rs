@@ -8,9 +8,9 @@
 use core::arch::aarch64::*;
 use core::slice::ChunksExact;
 
-use super::formats::{self, Simple, Super, Totals};
-use super::isa::{DotProd, I8mm, Isa, Neon, Sums, for_each_lane};
-use super::vectors::{as_vectors, load_f32, load_pair, load_s8, store_f32, vectors_of};
+use super::formats::{self, Simple, Super, Tile, Totals};
+use super::isa::{DotProd, FourTokens, I8mm, Neon, OneToken, Sums, for_each_lane};
+use super::vectors::{as_vectors, load_f32, load_s8, load_vectors, store_f32, vectors_of};
 use crate::cpu::Features;
 use crate::llm::kernels::{Activations, Quads, RowSums};
 use crate::llm::quantize::{
@@ -112,16 +112,42 @@ pub fn multiply_batch(
     for_type!(kind, simple_batch, super_batch, (set, columns, stripes, x, sums, put));
 }
 
-fn simple<F: Simple>(set: Set, stripes: &[uint8x16_t], x: &Activations<'_>, sums: &mut [RowSums]) {
-    let (tiles, x) = (F::tiles(stripes), F::Activations::of(x));
-    // SAFETY: this module is only built where the whole build has NEON.
-    unsafe {
-        match set {
-            Set::Neon => simple_one::<_, F>(Neon { largest: F::LARGEST }, tiles, x, sums),
-            // One token has no use for products of matrices.
-            Set::DotProd(isa) | Set::I8mm(I8mm(isa)) => simple_one::<_, F>(isa, tiles, x, sums),
+/// Calls a kernel for one token with the instructions of a set.
+macro_rules! for_one_token {
+    ($set:expr, $largest:expr, $isa:ident => $call:expr) => {
+        // SAFETY: this module is only built where the whole build has NEON.
+        unsafe {
+            match $set {
+                Set::Neon => {
+                    let $isa = Neon { largest: $largest };
+                    $call
+                }
+                Set::DotProd($isa) | Set::I8mm(I8mm($isa)) => $call,
+            }
         }
-    }
+    };
+}
+
+/// Calls a kernel for four tokens at a time with the instructions of a set.
+macro_rules! for_four_tokens {
+    ($set:expr, $largest:expr, $isa:ident => $call:expr) => {
+        // SAFETY: this module is only built where the whole build has NEON.
+        unsafe {
+            match $set {
+                Set::Neon => {
+                    let $isa = Neon { largest: $largest };
+                    $call
+                }
+                Set::DotProd($isa) => $call,
+                Set::I8mm($isa) => $call,
+            }
+        }
+    };
+}
+
+fn simple<F: Simple>(set: Set, stripes: &[uint8x16_t], x: &Activations<'_>, sums: &mut [RowSums]) {
+    let (tiles, x) = (F::Tile::of(stripes), F::Activations::of(x));
+    for_one_token!(set, F::LARGEST, isa => simple_one::<_, F>(isa, tiles, x, sums));
 }
 
 fn simple_batch<F: Simple>(
@@ -132,18 +158,9 @@ fn simple_batch<F: Simple>(
     sums: &mut [RowSums],
     put: Put<'_>,
 ) {
-    let (tiles, x) = (F::tiles(stripes), F::Activations::quads(x));
-    let stripes = tiles.chunks_exact(columns / BLOCK);
-    // SAFETY: as in `simple`.
-    unsafe {
-        match set {
-            Set::Neon => {
-                simple_quads::<_, F>(Neon { largest: F::LARGEST }, stripes, x, sums, put);
-            }
-            Set::DotProd(isa) => simple_quads::<_, F>(isa, stripes, x, sums, put),
-            Set::I8mm(isa) => simple_quads::<_, F>(isa, stripes, x, sums, put),
-        }
-    }
+    let stripes = F::Tile::of(stripes).chunks_exact(columns / BLOCK);
+    let x = F::Activations::quads(x);
+    for_four_tokens!(set, F::LARGEST, isa => simple_quads::<_, F>(isa, stripes, x, sums, put));
 }
 
 fn super_blocks<F: Super>(
@@ -153,14 +170,8 @@ fn super_blocks<F: Super>(
     sums: &mut [RowSums],
 ) {
     let Activations::Q8K(x) = *x else { unreachable!("{CHECKED}") };
-    let tiles = F::tiles(stripes);
-    // SAFETY: as in `simple`.
-    unsafe {
-        match set {
-            Set::Neon => super_one::<_, F>(Neon { largest: F::LARGEST }, tiles, x, sums),
-            Set::DotProd(isa) | Set::I8mm(I8mm(isa)) => super_one::<_, F>(isa, tiles, x, sums),
-        }
-    }
+    let tiles = F::Tile::of(stripes);
+    for_one_token!(set, F::LARGEST, isa => super_one::<_, F>(isa, tiles, x, sums));
 }
 
 fn super_batch<F: Super>(
@@ -171,16 +182,9 @@ fn super_batch<F: Super>(
     sums: &mut [RowSums],
     put: Put<'_>,
 ) {
+    let stripes = F::Tile::of(stripes).chunks_exact(columns / SUPER_BLOCK);
     let Quads::Q8K(x) = *x else { unreachable!("{CHECKED}") };
-    let stripes = F::tiles(stripes).chunks_exact(columns / SUPER_BLOCK);
-    // SAFETY: as in `simple`.
-    unsafe {
-        match set {
-            Set::Neon => super_quads::<_, F>(Neon { largest: F::LARGEST }, stripes, x, sums, put),
-            Set::DotProd(isa) => super_quads::<_, F>(isa, stripes, x, sums, put),
-            Set::I8mm(isa) => super_quads::<_, F>(isa, stripes, x, sums, put),
-        }
-    }
+    for_four_tokens!(set, F::LARGEST, isa => super_quads::<_, F>(isa, stripes, x, sums, put));
 }
 
 /// Why other activations never come here.
@@ -261,7 +265,7 @@ fn load_totals(sums: &RowSums) -> Totals {
 
 /// Copies the sums of a stripe, which the compiler would call a function for.
 pub fn copy_sums(sums: &RowSums, out: &mut RowSums) {
-    // SAFETY: as in `simple`.
+    // SAFETY: this module is only built where the whole build has NEON.
     unsafe { store_totals(load_totals(sums), out) }
 }
 
@@ -270,7 +274,7 @@ pub fn copy_sums(sums: &RowSums, out: &mut RowSums) {
 
 #[inline(never)]
 #[target_feature(enable = "neon")]
-fn simple_one<I: Isa, F: Simple>(
+fn simple_one<I: OneToken, F: Simple>(
     isa: I,
     tiles: &[F::Tile],
     x: &[F::Activations],
@@ -296,7 +300,7 @@ fn simple_one<I: Isa, F: Simple>(
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn totals<I: Isa, F: Simple, const N: usize>(
+fn totals<I: OneToken, F: Simple, const N: usize>(
     isa: I,
     stripes: [&[F::Tile]; N],
     x: &[F::Activations],
@@ -306,7 +310,7 @@ fn totals<I: Isa, F: Simple, const N: usize>(
     for (i, x) in x.iter().enumerate() {
         let (qs, d, sum) = x.parts();
         let start = F::start(vdupq_n_s32(sum as i32));
-        let qs = load_pair(qs);
+        let qs = load_vectors::<_, _, 2>(qs).map(|qs| vreinterpretq_s8_u8(qs));
         for (totals, tiles) in totals.iter_mut().zip(stripes) {
             let tile = &tiles[i];
             let sums = isa.one(F::weights(tile), &qs, start);
@@ -329,7 +333,7 @@ const BLOCKS_AT_ONCE: usize = 32;
 
 #[inline(never)]
 #[target_feature(enable = "neon")]
-fn simple_quads<I: Isa, F: Simple>(
+fn simple_quads<I: FourTokens, F: Simple>(
     isa: I,
     stripes: ChunksExact<'_, F::Tile>,
     x: &[<F::Activations as Interleave>::Quad],
@@ -410,7 +414,7 @@ fn add_block<F: Super>(
 
 #[inline(never)]
 #[target_feature(enable = "neon")]
-fn super_one<I: Isa, F: Super>(
+fn super_one<I: OneToken, F: Super>(
     isa: I,
     tiles: &[F::Tile],
     x: &[BlockQ8K],
@@ -449,7 +453,7 @@ fn super_one<I: Isa, F: Super>(
 
 #[inline(never)]
 #[target_feature(enable = "neon")]
-fn super_quads<I: Isa, F: Super>(
+fn super_quads<I: FourTokens, F: Super>(
     isa: I,
     stripes: ChunksExact<'_, F::Tile>,
     x: &[QuadQ8K],

@@ -61,18 +61,6 @@ pub fn load_s8<const N: usize>(bytes: &[i8; N], at: usize) -> int8x16_t {
     vreinterpretq_s8_u8(unsafe { load(sixteen.as_ptr().cast()) })
 }
 
-/// The 32 bytes, in one instruction.
-#[target_feature(enable = "neon")]
-pub fn load_pair(bytes: &[i8; 32]) -> [int8x16_t; 2] {
-    let (low, high);
-    // SAFETY: the reference is valid for reads of 32 bytes.
-    unsafe {
-        asm!("ldp {:q}, {:q}, [{}]", out(vreg) low, out(vreg) high, in(reg) bytes.as_ptr(),
-            options(pure, readonly, nostack, preserves_flags));
-    }
-    [low, high]
-}
-
 /// Bytes as vectors.
 ///
 /// # Panics
@@ -106,16 +94,6 @@ pub fn store_f32(to: &mut [f32; LANES], numbers: float32x4_t) {
     // SAFETY: the reference is valid for writes of 16 bytes.
     unsafe {
         asm!("str {:q}, [{}]", in(vreg) numbers, in(reg) to.as_mut_ptr(),
-            options(nostack, preserves_flags));
-    }
-}
-
-/// Stores 16 bytes.
-#[target_feature(enable = "neon")]
-pub fn store_u8(to: &mut [u8; 16], bytes: uint8x16_t) {
-    // SAFETY: the reference is valid for writes of 16 bytes.
-    unsafe {
-        asm!("str {:q}, [{}]", in(vreg) bytes, in(reg) to.as_mut_ptr(),
             options(nostack, preserves_flags));
     }
 }
@@ -170,14 +148,4 @@ pub fn load_bf16(numbers: &[F16Bytes; 2 * LANES]) -> [float32x4_t; 2] {
     let numbers = vreinterpretq_u16_u8(unsafe { load(numbers.as_ptr().cast()) });
     let upper_halves = |halves| vreinterpretq_f32_u32(vshlq_n_u32::<16>(vmovl_u16(halves)));
     [upper_halves(vget_low_u16(numbers)), upper_halves(vget_high_u16(numbers))]
-}
-
-/// 16 small numbers of two bytes, the first eight first.
-#[target_feature(enable = "neon")]
-pub fn load_s16(numbers: &[i16; 16]) -> [int16x8_t; 2] {
-    let bytes = numbers.as_ptr().cast::<u8>();
-    // SAFETY: the reference is valid for reads of 32 bytes, so 16 from its start are, and 16 from
-    // its middle.
-    let [low, high] = unsafe { [load(bytes), load(bytes.add(16))] };
-    [vreinterpretq_s16_u8(low), vreinterpretq_s16_u8(high)]
 }
