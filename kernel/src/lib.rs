@@ -7,6 +7,9 @@
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
+// What the library's tests share with those in `tests/` calls it by its name.
+#[cfg(test)]
+extern crate self as kernel;
 
 #[cfg(feature = "llm-transformer")]
 pub mod app;

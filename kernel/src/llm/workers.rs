@@ -189,32 +189,19 @@ impl<T> Band<'_, T> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+#[path = "../../tests/support/threads.rs"]
+pub(crate) mod threads;
+
+#[cfg(test)]
+mod tests {
+    use super::threads::Threads;
     use super::*;
     use alloc::vec;
     use alloc::vec::Vec;
 
-    /// Threads of the host, started anew for each job.
-    pub struct HostThreads(pub usize);
-
-    impl Workers for HostThreads {
-        fn count(&self) -> usize {
-            self.0
-        }
-
-        fn run(&self, job: &(dyn Fn(usize) + Sync)) {
-            std::thread::scope(|scope| {
-                for i in 1..self.0 {
-                    scope.spawn(move || job(i));
-                }
-                job(0);
-            });
-        }
-    }
-
     #[test]
     fn every_item_is_worked_on_once() {
-        for workers in [&SingleThread as &dyn Workers, &HostThreads(3)] {
+        for workers in [&SingleThread as &dyn Workers, &Threads(3)] {
             for len in [0, 1, 7, 101, 1009] {
                 let mut items = vec![0_usize; len];
                 for_each(workers, items.iter_mut().enumerate(), |(i, item)| *item += i + 1);
@@ -226,13 +213,13 @@ pub(crate) mod tests {
     #[test]
     fn each_participant_has_one_place_and_those_without_do_nothing() {
         let mut places = [0_usize; 2];
-        for_each_with(&HostThreads(5), places.iter_mut(), 0..1009, |place, item| **place += item);
+        for_each_with(&Threads(5), places.iter_mut(), 0..1009, |place, item| **place += item);
         assert_eq!(places.iter().sum::<usize>(), 1009 * 1008 / 2);
     }
 
     #[test]
     fn every_number_is_in_one_band() {
-        for workers in [&SingleThread as &dyn Workers, &HostThreads(3)] {
+        for workers in [&SingleThread as &dyn Workers, &Threads(3)] {
             for (rows, columns) in [(1, 1), (1, 101), (7, 13), (31, 1009)] {
                 for width in [0, 1, 8, 2000] {
                     let mut matrix = vec![0_usize; rows * columns];

@@ -3,14 +3,8 @@
 
 #![forbid(unsafe_code)]
 
-use super::lanes::{Lanes, TILE};
-use crate::llm::quantize::{
-    self, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, Interleave, SUPER_BLOCK, round_to_f16,
-};
-
-/// With 1.5 * 2^23 added, the lowest byte of a number's bits is the nearest whole number, halves to
-/// the even one.
-const ROUND: f32 = 12_582_912.0;
+use super::lanes::{Lanes, ROUND, TILE};
+use crate::llm::quantize::{self, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, Interleave, SUPER_BLOCK};
 
 /// The largest of 32 numbers in four lanes.
 #[inline(always)]
@@ -35,6 +29,12 @@ fn first_of_largest<L: Lanes>(x: &[f32; SUPER_BLOCK]) -> f32 {
     }
 }
 
+/// The nearest F16.
+#[inline(always)]
+fn rounded<L: Lanes>(x: f32) -> f32 {
+    L::splat(x).round_to_f16().largest()
+}
+
 /// Writes 32 activations over their scale, which is returned, not rounded, with their sum.
 #[inline(always)]
 fn quantize_32<L: Lanes>(x: &[f32; BLOCK], qs: &mut [i8; BLOCK]) -> (f32, i32) {
@@ -49,14 +49,14 @@ fn quantize_32<L: Lanes>(x: &[f32; BLOCK], qs: &mut [i8; BLOCK]) -> (f32, i32) {
 pub fn quantize_q8_0<L: Lanes>(x: &[f32], out: &mut [BlockQ8_0]) {
     for (x, block) in x.as_chunks().0.iter().zip(out) {
         let (d, sum) = quantize_32::<L>(x, &mut block.qs);
-        (block.d, block.minus_8_sums) = (L::splat(d).round_to_f16().largest(), -8 * sum);
+        (block.d, block.minus_8_sums) = (rounded::<L>(d), -8 * sum);
     }
 }
 
 pub fn quantize_q8_1<L: Lanes>(x: &[f32], out: &mut [BlockQ8_1]) {
     for (x, block) in x.as_chunks().0.iter().zip(out) {
         let (d, sum) = quantize_32::<L>(x, &mut block.qs);
-        (block.d, block.sum) = (round_to_f16(d), round_to_f16(sum as f32 * d));
+        (block.d, block.sum) = (rounded::<L>(d), rounded::<L>(sum as f32 * d));
     }
 }
 

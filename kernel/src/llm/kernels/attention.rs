@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::LANES;
-use super::lanes::{Lanes, TILE};
+use super::lanes::{Lanes, TILE, padded};
 use crate::llm::quantize::{BLOCK, scale};
 
 /// Bytes of a block.
@@ -52,13 +52,6 @@ pub fn add_values_f16<L: Lanes>(values: HeadRows<'_>, probabilities: &[f32], out
 
 pub fn add_values_q8_0<L: Lanes>(values: HeadRows<'_>, probabilities: &[f32], out: &mut [f32]) {
     add_values(values, probabilities, out, q8_0_block::<L>);
-}
-
-/// Behind the last numbers come zeros.
-fn padded<T: Copy + Default, const N: usize>(numbers: &[T]) -> [T; N] {
-    let mut block = [T::default(); N];
-    block[..numbers.len()].copy_from_slice(numbers);
-    block
 }
 
 /// `load` makes vectors of a block of N bytes.
@@ -109,7 +102,7 @@ fn products<L: Lanes, const N: usize>(
         add(query, [a, b, c, d]);
     }
     if !rest.is_empty() {
-        add(&padded(rest), keys.map(|(_, rest)| padded(rest)).each_ref());
+        add(&padded(rest, 0.0), keys.map(|(_, rest)| padded(rest, 0)).each_ref());
     }
     sums
 }
@@ -133,8 +126,8 @@ fn add_values<L: Lanes, const N: usize>(
     }
     if !rest.is_empty() {
         let from = blocks.len() * N;
-        let values = rows(from).map(|row| load(&padded(&row[..values.width - from])));
-        let mut block = padded(rest);
+        let values = rows(from).map(|row| load(&padded(&row[..values.width - from], 0)));
+        let mut block = padded(rest, 0.0);
         add_block(values, probabilities, &mut block);
         rest.copy_from_slice(&block[..rest.len()]);
     }

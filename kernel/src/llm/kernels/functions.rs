@@ -2,14 +2,12 @@
 
 #![forbid(unsafe_code)]
 
-use super::lanes::Lanes;
+use super::lanes::{Lanes, ROUND};
 
 /// e^x as a power of 2 and the rest: n, a whole number, and e^b - 1 with b = x - n ln 2, which is at
 /// most half of ln 2. For |x| up to 10^4.
 #[inline(always)]
 fn split_exponential<L: Lanes>(x: L) -> (L, L) {
-    // With 1.5 * 2^23 added, the last bit of the sum stands for 1.
-    const ROUND: f32 = 12_582_912.0;
     /// ln 2 in two parts.
     const LN_2: [f32; 2] = [core::f32::consts::LN_2, -1.904_654_2e-9];
     /// e^b = 1 + b + b² (c0 + c1 b + ... + c4 b⁴), the least relative error: 3.1e-9.

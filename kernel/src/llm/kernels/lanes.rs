@@ -12,6 +12,17 @@ use crate::llm::quantize::{BLOCK, F16Bytes, F32Bytes, f16_to_f32, f32_to_f16, ro
 /// Vectors of a block of 32 numbers.
 pub const TILE: usize = BLOCK / LANES;
 
+/// With 1.5 * 2^23 added, the last bit of a number below 2^22 stands for 1, so that it is rounded to
+/// the nearest whole number, halves to the even one.
+pub const ROUND: f32 = 12_582_912.0;
+
+/// The numbers, of which there are at most N, and `fill` behind them.
+pub fn padded<T: Copy, const N: usize>(numbers: &[T], fill: T) -> [T; N] {
+    let mut all = [fill; N];
+    all[..numbers.len()].copy_from_slice(numbers);
+    all
+}
+
 /// A number that lanes are loaded from.
 pub trait Number: Copy {
     /// Zero.

@@ -146,12 +146,8 @@ impl<B: Interleave> Side<B> {
         let mut all = vec![B::ZERO; blocks];
         quantize(&mut all);
         let per_token = blocks / n;
-        let mut quads = Vec::new();
-        for tokens in all.chunks(QUAD * per_token) {
-            let start = quads.len();
-            quads.resize(start + per_token, B::ZEROS);
-            interleave(tokens, per_token, &mut quads[start..]);
-        }
+        let mut quads = vec![B::ZEROS; n.div_ceil(QUAD) * per_token];
+        interleave(&all, per_token, &mut quads);
         Side { blocks: all, quads }
     }
 }

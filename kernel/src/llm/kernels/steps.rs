@@ -5,15 +5,8 @@
 
 use super::LANES;
 use super::functions::{exp, tanh};
-use super::lanes::{Lanes, Number};
+use super::lanes::{Lanes, Number, padded};
 use crate::llm::quantize::{F16Bytes, F32Bytes, f32_to_f16};
-
-/// The numbers, and `fill` behind them.
-fn padded<T: Copy>(numbers: &[T], fill: T) -> [T; LANES] {
-    let mut four = [fill; LANES];
-    four[..numbers.len()].copy_from_slice(numbers);
-    four
-}
 
 /// Runs over numbers four at a time. Behind the last ones comes `fill`.
 #[inline(always)]

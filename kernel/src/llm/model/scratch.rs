@@ -9,8 +9,8 @@ use crate::llm::kernels::{
 };
 use crate::llm::kv_cache::CacheShape;
 use crate::llm::quantize::{
-    ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, Interleave, QUAD, QuadQ8_0, QuadQ8_1,
-    QuadQ8K, SUPER_BLOCK, WeightType, interleave, round_to_bf16,
+    ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, QUAD, QuadQ8_0, QuadQ8_1, QuadQ8K,
+    SUPER_BLOCK, WeightType, interleave, round_to_bf16,
 };
 use crate::llm::sampling::Candidate;
 
@@ -124,18 +124,12 @@ impl<'a> Quantized<'a> {
         model: &Model,
         cache: &CacheShape,
     ) -> Result<Self, Error> {
-        let maps = model.maps().map(|Linear { weights, .. }| (weights.kind(), weights.columns()));
-        let mut widest = [0; ActivationType::COUNT];
-        for (kind, width) in maps.chain([(cache.kind.weight_type(), model.shape().n_embd_q())]) {
-            let widest = &mut widest[kind.activations() as usize];
-            *widest = width.max(*widest);
-        }
+        let of_map = |map: &Linear| (map.weights.kind(), map.weights.columns());
+        let of_queries = (cache.kind.weight_type(), model.shape().n_embd_q());
+        let widest_quads =
+            widest(model.maps().map(of_map).filter(|&(kind, _)| wants_stripes(kind)));
+        let widest = widest(model.maps().map(of_map).chain([of_queries]));
         let n = batch(cache.n_ctx);
-        let mut widest_quads = [0; ActivationType::COUNT];
-        for Linear { weights, .. } in model.maps().filter(|map| wants_stripes(map.weights.kind())) {
-            let widest = &mut widest_quads[weights.kind().activations() as usize];
-            *widest = weights.columns().max(*widest);
-        }
         // One token has no use for them.
         let quads = if n == 1 { 0 } else { n.div_ceil(QUAD) };
         let quads = |kind, block| quads.saturating_mul(widest_quads[kind as usize] / block);
@@ -183,12 +177,7 @@ impl<'a> Quantized<'a> {
     /// Brings `x` into the formats that weights of these types need.
     pub fn set(&mut self, x: &[f32], kinds: impl Iterator<Item = WeightType>) {
         self.len = x.len();
-        let mut done = [false; ActivationType::COUNT];
-        for kind in kinds {
-            let kind = kind.activations();
-            if core::mem::replace(&mut done[kind as usize], true) {
-                continue;
-            }
+        for kind in formats(kinds) {
             match kind {
                 ActivationType::F32 => self.f32[..x.len()].copy_from_slice(x),
                 ActivationType::F16 => {
@@ -220,9 +209,7 @@ impl<'a> Quantized<'a> {
             ActivationType::Q8_K => Activations::Q8K(&self.q8_k[..self.len / SUPER_BLOCK]),
         }
     }
-}
 
-impl Quantized<'_> {
     /// Puts the activations of each four of `n` tokens side by side, if there are several, for
     /// weights of these types that want that.
     pub fn interleave(&mut self, kinds: impl Iterator<Item = WeightType>, n: usize) {
@@ -230,22 +217,17 @@ impl Quantized<'_> {
             return;
         }
         let width = self.len / n;
-        let mut done = [false; ActivationType::COUNT];
-        for kind in kinds.filter(|&kind| wants_stripes(kind)) {
-            let kind = kind.activations();
-            if core::mem::replace(&mut done[kind as usize], true) {
-                continue;
-            }
+        for kind in formats(kinds.filter(|&kind| wants_stripes(kind))) {
             match kind {
                 ActivationType::Q8_0 => {
-                    interleave_all(&self.q8_0[..self.len / BLOCK], width / BLOCK, self.quads_q8_0);
+                    interleave(&self.q8_0[..self.len / BLOCK], width / BLOCK, self.quads_q8_0);
                 }
                 ActivationType::Q8_1 => {
-                    interleave_all(&self.q8_1[..self.len / BLOCK], width / BLOCK, self.quads_q8_1);
+                    interleave(&self.q8_1[..self.len / BLOCK], width / BLOCK, self.quads_q8_1);
                 }
                 ActivationType::Q8_K => {
                     let (len, width) = (self.len / SUPER_BLOCK, width / SUPER_BLOCK);
-                    interleave_all(&self.q8_k[..len], width, self.quads_q8_k);
+                    interleave(&self.q8_k[..len], width, self.quads_q8_k);
                 }
                 ActivationType::F32 | ActivationType::F16 | ActivationType::BF16 => {}
             }
@@ -266,11 +248,21 @@ impl Quantized<'_> {
     }
 }
 
-/// Puts the blocks of each four tokens, `width` of each, side by side.
-fn interleave_all<B: Interleave>(tokens: &[B], width: usize, quads: &mut [B::Quad]) {
-    for (tokens, quads) in tokens.chunks(QUAD * width).zip(quads.chunks_exact_mut(width)) {
-        interleave(tokens, width, quads);
+/// The formats that weights of these types want, each once.
+fn formats(kinds: impl Iterator<Item = WeightType>) -> impl Iterator<Item = ActivationType> {
+    let mut done = [false; ActivationType::COUNT];
+    let formats = kinds.map(WeightType::activations);
+    formats.filter(move |&kind| !core::mem::replace(&mut done[kind as usize], true))
+}
+
+/// The widest of the vectors that weights of these types are multiplied with, for each format.
+fn widest(maps: impl Iterator<Item = (WeightType, usize)>) -> [usize; ActivationType::COUNT] {
+    let mut widest = [0; ActivationType::COUNT];
+    for (kind, width) in maps {
+        let widest = &mut widest[kind.activations() as usize];
+        *widest = width.max(*widest);
     }
+    widest
 }
 
 /// The rows of a matrix, and empty ones when there are no more: a width of 0 is none, and a format

@@ -88,7 +88,7 @@ mod tests {
     use crate::llm::gguf::Gguf;
     use crate::llm::model::{Architecture, Model};
     use crate::llm::workers::SingleThread;
-    use crate::llm::workers::tests::HostThreads;
+    use crate::llm::workers::threads::Threads;
 
     /// A model whose embeddings are its output's weights too, in Q4_0, with a number of tokens that
     /// eight does not divide.
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn weights_are_found_where_they_went() {
         let before = model(FILE);
-        for workers in [&SingleThread as &dyn super::Workers, &HostThreads(3)] {
+        for workers in [&SingleThread as &dyn super::Workers, &Threads(3)] {
             let (mut after, mut file) = (model(FILE), FILE.to_vec());
             after.rearrange(&mut file, |kind| kind.has_tiles(), workers);
             assert_ne!(file, FILE);

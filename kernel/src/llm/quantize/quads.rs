@@ -118,12 +118,14 @@ impl Interleave for BlockQ8K {
     }
 }
 
-/// Puts the blocks of up to four tokens, `[tokens, n]`, side by side: `[n]`.
+/// Puts the blocks of each four tokens, `[tokens, n]`, side by side: `[tokens / 4, n]`, rounded up.
 pub fn interleave<B: Interleave>(tokens: &[B], n: usize, quads: &mut [B::Quad]) {
     let zero = B::ZERO;
-    for (i, quad) in quads[..n].iter_mut().enumerate() {
-        let of_token = |token: usize| tokens.get(token * n + i).unwrap_or(&zero);
-        B::interleave(core::array::from_fn(of_token), quad);
+    for (tokens, quads) in tokens.chunks(QUAD * n).zip(quads.chunks_exact_mut(n)) {
+        for (i, quad) in quads.iter_mut().enumerate() {
+            let of_token = |token: usize| tokens.get(token * n + i).unwrap_or(&zero);
+            B::interleave(core::array::from_fn(of_token), quad);
+        }
     }
 }
 

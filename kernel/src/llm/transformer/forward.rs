@@ -9,7 +9,7 @@ use crate::llm::model::scratch::Scratch;
 use crate::llm::model::{Architecture, Context};
 use crate::llm::quantize::WeightType;
 use crate::llm::tokenizer::Tokenizer;
-use crate::llm::workers::tests::HostThreads;
+use crate::llm::workers::threads::Threads;
 use crate::llm::workers::{SingleThread, Workers};
 
 const TOKENS: [u32; 11] = [1, 260, 7, 263, 100, 2, 261, 261, 0, 265, 31];
@@ -123,7 +123,7 @@ fn threads_change_nothing() {
         let file = Synthetic::new(kind).builder().build();
         let alone = logits(&file, CacheType::F16, &SingleThread);
         for n in [2, 3, 7] {
-            assert_eq!(logits(&file, CacheType::F16, &HostThreads(n)), alone);
+            assert_eq!(logits(&file, CacheType::F16, &Threads(n)), alone);
         }
     }
 }
