@@ -1,5 +1,6 @@
-//! The way of the model from the disk into memory: read in large pieces straight to its place,
-//! hashed on another core while the disk delivers the next piece.
+//! The way of the model from the disk into memory: read in large pieces straight to its place; each
+//! is hashed, and then rearranged for the kernels, on other cores while the disk delivers the next
+//! ones.
 
 #![forbid(unsafe_code)]
 
@@ -18,7 +19,8 @@ use crate::app::os::{self, Errno, File};
 use crate::app::output::{Progress, say};
 use crate::app::sha256::{Digest, Sha256};
 use crate::llm;
-use crate::llm::backend::{ContextOptions, ModelBuffer, memory_needed, settings_that_fit};
+use crate::llm::backend::{ContextOptions, ModelBuffer, Outline, memory_needed, settings_that_fit};
+use crate::llm::model::Arrangement;
 use crate::llm::workers::Workers;
 use crate::report::Checksum;
 
@@ -30,6 +32,8 @@ pub const PIECE: usize = 8 << 20;
 const FIRST_PIECE: usize = 512 << 10;
 /// Bytes that are hashed between two looks at the progress bar.
 const PART: usize = 512 << 10;
+/// Most bytes read before the header must have ended: a vocabulary of 256k tokens takes some 10 MB.
+const LONGEST_HEADER: usize = 4 * PIECE;
 /// Bytes read to find the header of a model that does not fit.
 const HEADER: usize = 1 << 20;
 
@@ -37,6 +41,8 @@ const HEADER: usize = 1 << 20;
 pub struct Loaded {
     /// The file's bytes.
     pub bytes: ModelBuffer,
+    /// Whether its weights are rearranged for the kernels.
+    pub arranged: bool,
     /// The file's name.
     pub file: String,
     /// What became of the checksum.
@@ -102,7 +108,8 @@ pub fn choose_model(wanted: Option<&str>) -> Result<String, Error> {
 }
 
 /// Loads the model `name`, and checks it against its `.sha256` file if `verify` says so. `context`
-/// is the one that it will have, for a memory that does not suffice to be found out early.
+/// is the one that it will have, for a memory that does not suffice to be found out early. Its
+/// weights are rearranged for the kernels if `arrange` says so and its header is found in time.
 ///
 /// # Errors
 /// The memory does not suffice, the disk fails, the checksum is another, or the header shows that
@@ -110,6 +117,7 @@ pub fn choose_model(wanted: Option<&str>) -> Result<String, Error> {
 pub fn load(
     name: &str,
     verify: bool,
+    arrange: bool,
     context: ContextOptions,
     workers: &dyn Workers,
 ) -> Result<Loaded, Error> {
@@ -133,32 +141,33 @@ pub fn load(
     let mut bytes = allocate(&file, size, context)?;
     let before_us = os::now_us();
     let mut done = 0;
-    let mut judged = false;
-    while !judged && done < bytes.len() && done < PIECE {
+    let mut header = Header::CutShort;
+    while matches!(header, Header::CutShort) && done < bytes.len().min(LONGEST_HEADER) {
         let end = next_piece(done, bytes.len());
         file.read_full(&mut bytes.as_mut_slice()[done..end]).map_err(failed)?;
         done = end;
-        judged = judge(&bytes[..done], size, context)?;
+        header = judge(&bytes[..done], size, context)?;
     }
     let head_us = os::now_us() - before_us;
 
-    let (head, rest) = bytes.as_mut_slice().split_at_mut(done);
-    let job = Job {
-        pieces: Mutex::new(VecDeque::from([Some(&*head)])),
-        news: AtomicU32::new(1),
-        reader: Mutex::new(Some((&file, rest))),
-        outcome: Mutex::new(Outcome { read: Ok(()), read_us: head_us, sha256: None, hash_us: 0 }),
-        hashed: verify,
+    let mut outcome = Outcome { read: Ok(()), read_us: head_us, sha256: None, hash_us: 0 };
+    let arrangement = match &header {
+        Header::Sound(arrangement) if arrange => Some(arrangement),
+        _ => None,
     };
-    workers.run(&|worker| match worker {
-        0 => job.read(name, size),
-        1 if job.hashed => job.hash(name, size),
-        _ => {}
-    });
-    if job.hashed && workers.count() == 1 {
-        job.hash(name, size);
-    }
-    let Outcome { read, read_us, sha256, hash_us } = job.outcome.into_inner();
+    let job = Job {
+        name,
+        size,
+        reader: Mutex::new(Some(Reader { file: &file, rest: bytes.as_mut_slice(), present: done })),
+        read: Queue::new(),
+        hashed: Queue::new(),
+        hash: verify,
+        arrangement,
+        outcome: Mutex::new(&mut outcome),
+    };
+    workers.run(&|worker| job.take_part(worker, workers.count()));
+    drop(job);
+    let Outcome { read, read_us, sha256, hash_us } = outcome;
     read.map_err(failed)?;
     let load_us = os::now_us() - start_us;
 
@@ -167,10 +176,12 @@ pub fn load(
     {
         return Err(Error::ChecksumMismatch { expected, actual });
     }
-    if !judged {
+    if matches!(header, Header::CutShort) {
         judge(&bytes, size, context)?;
     }
-    Ok(Loaded { bytes, file: name.to_owned(), checksum, sha256, load_us, read_us, hash_us })
+    let arranged = arrangement.is_some();
+    let file = name.to_owned();
+    Ok(Loaded { bytes, arranged, file, checksum, sha256, load_us, read_us, hash_us })
 }
 
 /// Where the piece ends that starts at byte `done` of a file of `length` bytes.
@@ -178,26 +189,35 @@ fn next_piece(done: usize, length: usize) -> usize {
     length.min(done + (done + FIRST_PIECE).min(PIECE))
 }
 
-/// Whether the start of a model's file holds its header and that is sound. A header that is
-/// malformed decides nothing yet: the checksum tells better what is wrong with the file, and the
-/// engine reads the header again.
+/// What the start of a model's file shows.
+enum Header {
+    /// It does not hold the whole header.
+    CutShort,
+    /// The header is malformed. The checksum tells better what is wrong with the file, and the
+    /// engine reads the header again.
+    Malformed,
+    /// The engine can run the model, and wants its weights to lie so.
+    Sound(Arrangement),
+}
+
+/// Reads the header in the start of a model's file.
 ///
 /// # Errors
 /// The engine cannot run the model, or the memory does not suffice for what it needs besides its
 /// file, for which there is memory already.
-fn judge(prefix: &[u8], size: u64, context: ContextOptions) -> Result<bool, Error> {
-    let needed = match memory_needed(prefix, size, context) {
-        Ok(needed) => needed.total(),
-        Err(llm::Error::HeaderCutShort { .. }) => return Ok(false),
-        Err(llm::Error::ParseError { .. }) => return Ok(true),
+fn judge(prefix: &[u8], size: u64, context: ContextOptions) -> Result<Header, Error> {
+    let Outline { needed, arrangement } = match Outline::read(prefix, size, context) {
+        Ok(outline) => outline,
+        Err(llm::Error::HeaderCutShort { .. }) => return Ok(Header::CutShort),
+        Err(llm::Error::ParseError { .. }) => return Ok(Header::Malformed),
         Err(error) => return Err(error.into()),
     };
     let free = os::memory_available();
-    if free >= needed as u64 {
-        return Ok(true);
+    if free >= needed.total() as u64 {
+        return Ok(Header::Sound(arrangement));
     }
     let instead = settings_that_fit(prefix, size, context, free);
-    Err(no_room(size, needed, free + size, instead))
+    Err(no_room(size, needed.total(), free + size, instead))
 }
 
 /// The digest in the `.sha256` file beside the model, if there is one.
@@ -252,17 +272,21 @@ fn no_room(size: u64, besides: usize, free: u64, instead: String) -> Error {
     Error::OutOfMemory { what: "the model with its cache and tables", needed, free, instead }
 }
 
-/// One load, shared between the core that reads and the one that hashes.
+/// One load, shared between the core that reads, the one that hashes, and those that rearrange.
 struct Job<'a> {
-    /// Pieces that are read and not yet hashed; `None` ends them.
-    pieces: Mutex<VecDeque<Option<&'a [u8]>>>,
-    /// Counts the pieces put into the queue, for the hashing core to sleep on.
-    news: AtomicU32,
-    /// The file, and the place for its bytes: taken by the core that reads.
-    reader: Mutex<Option<(&'a File, &'a mut [u8])>>,
-    outcome: Mutex<Outcome>,
+    name: &'a str,
+    size: u64,
+    /// Taken by the core that reads.
+    reader: Mutex<Option<Reader<'a>>>,
+    /// Pieces that are to be hashed.
+    read: Queue<'a>,
+    /// Pieces that are to be rearranged.
+    hashed: Queue<'a>,
     /// Whether the pieces are hashed.
-    hashed: bool,
+    hash: bool,
+    /// How they are rearranged, if they are.
+    arrangement: Option<&'a Arrangement>,
+    outcome: Mutex<&'a mut Outcome>,
 }
 
 struct Outcome {
@@ -272,67 +296,127 @@ struct Outcome {
     hash_us: u64,
 }
 
+/// A file that is being read.
+struct Reader<'a> {
+    file: &'a File,
+    /// The place for all its bytes.
+    rest: &'a mut [u8],
+    /// How many of them are there already.
+    present: usize,
+}
+
+/// A piece of the file, and at which byte of it it starts.
+type Piece<'a> = (usize, &'a mut [u8]);
+
+/// Pieces of the file on their way from one core to others.
+struct Queue<'a> {
+    /// `None` ends them.
+    pieces: Mutex<VecDeque<Option<Piece<'a>>>>,
+    /// Counts what was put in, for those to sleep on who wait for it.
+    news: AtomicU32,
+}
+
+impl<'a> Queue<'a> {
+    fn new() -> Self {
+        Queue { pieces: Mutex::new(VecDeque::new()), news: AtomicU32::new(0) }
+    }
+
+    fn push(&self, piece: Option<Piece<'a>>) {
+        self.pieces.lock().push_back(piece);
+        self.news.fetch_add(1, Ordering::Release);
+        os::futex_wake_all(&self.news);
+    }
+
+    /// The next piece, when there is one; `None` when there will be no more.
+    fn pop(&self) -> Option<Piece<'a>> {
+        loop {
+            let news = self.news.load(Ordering::Acquire);
+            let mut pieces = self.pieces.lock();
+            match pieces.front() {
+                // It stays, for the others.
+                Some(None) => return None,
+                Some(Some(_)) => return pieces.pop_front().flatten(),
+                None => {
+                    drop(pieces);
+                    os::futex_wait(&self.news, news);
+                }
+            }
+        }
+    }
+}
+
 impl<'a> Job<'a> {
-    /// The reading core's part: all of the file that is not read yet.
-    fn read(&self, name: &str, size: u64) {
-        let Some((file, mut rest)) = self.reader.lock().take() else { return };
-        let mut progress = (!self.hashed).then(|| Progress::new(name, size));
-        let mut done = bytes_of(size) - rest.len();
+    /// What worker number `worker` of `workers` does. The first one reads, the second one hashes,
+    /// and whoever has nothing else left to do rearranges.
+    fn take_part(&self, worker: usize, workers: usize) {
+        if worker == 0 {
+            self.read();
+        }
+        if self.hash && worker == 1.min(workers - 1) {
+            self.hash();
+        }
+        if let Some(arrangement) = self.arrangement {
+            while let Some((start, piece)) = self.hashed.pop() {
+                arrangement.rearrange(start, piece);
+            }
+        }
+    }
+
+    /// Reads all of the file that is not read yet.
+    fn read(&self) {
+        let Some(Reader { file, mut rest, mut present }) = self.reader.lock().take() else {
+            return;
+        };
+        let next = if self.hash { &self.read } else { &self.hashed };
+        let mut progress = (!self.hash).then(|| Progress::new(self.name, self.size));
+        let mut start = 0;
         let mut result = Ok(());
         let start_us = os::now_us();
         while !rest.is_empty() {
-            let length = next_piece(done, done + rest.len()) - done;
-            let (piece, after) = rest.split_at_mut(length);
+            let whole = start + rest.len();
+            // What is there already goes ahead, but not a small rest of it alone.
+            let ahead = present >= FIRST_PIECE;
+            let end = if ahead { start + present } else { next_piece(start, whole) };
+            let end = self.arrangement.map_or(end, |arrangement| arrangement.cut(start, end));
+            let (piece, after) = rest.split_at_mut(end - start);
             rest = after;
-            result = file.read_full(piece).map(drop);
+            let here = present.min(piece.len());
+            result = file.read_full(&mut piece[here..]).map(drop);
             if result.is_err() {
                 break;
             }
-            done += piece.len();
-            if self.hashed {
-                self.send(Some(piece));
-            }
+            present -= here;
+            next.push(Some((start, piece)));
+            start = end;
             if let Some(progress) = &mut progress {
-                progress.update(done as u64);
+                progress.update(start as u64);
             }
         }
-        self.send(None);
+        next.push(None);
         let mut outcome = self.outcome.lock();
         outcome.read = result;
         outcome.read_us += os::now_us() - start_us;
     }
 
-    /// The hashing core's part.
-    fn hash(&self, name: &str, size: u64) {
-        let mut progress = Progress::new(name, size);
+    /// Hashes what is read.
+    fn hash(&self) {
+        let mut progress = Progress::new(self.name, self.size);
         let mut hash = Sha256::new();
         let (mut done, mut us) = (0, 0);
-        loop {
-            let news = self.news.load(Ordering::Acquire);
-            let piece = self.pieces.lock().pop_front();
-            match piece {
-                Some(Some(piece)) => {
-                    // In parts, so that the bar moves where the hash is slow.
-                    for part in piece.chunks(PART) {
-                        let before_us = os::now_us();
-                        hash.update(part);
-                        us += os::now_us() - before_us;
-                        done += part.len() as u64;
-                        progress.update(done);
-                    }
-                }
-                Some(None) => break,
-                None => os::futex_wait(&self.news, news),
+        while let Some((start, piece)) = self.read.pop() {
+            // In parts, so that the bar moves where the hash is slow.
+            for part in piece.chunks(PART) {
+                let before_us = os::now_us();
+                hash.update(part);
+                us += os::now_us() - before_us;
+                done += part.len() as u64;
+                progress.update(done);
             }
+            self.hashed.push(Some((start, piece)));
         }
+        self.hashed.push(None);
         let mut outcome = self.outcome.lock();
         outcome.sha256 = Some(hash.finish());
         outcome.hash_us = us;
-    }
-
-    fn send(&self, piece: Option<&'a [u8]>) {
-        self.pieces.lock().push_back(piece);
-        self.news.fetch_add(1, Ordering::Release);
-        os::futex_wake_all(&self.news);
     }
 }

@@ -81,17 +81,23 @@ fn start(
     config: &Config,
     team: &'static dyn Workers,
 ) -> Result<TransformerBackend, Error> {
-    let loaded = load::load(name, config.verify, config.context_options(), team)?;
+    // The values of weights are logged as the file has them.
+    let verbose = config.log >= log::LevelFilter::Debug;
+    let loaded = load::load(name, config.verify, !verbose, config.context_options(), team)?;
     let bytes = loaded.bytes.len() as u64;
     let mut backend = TransformerBackend::new(Options {
         context: config.context_options(),
         workers: team,
         now_us: os::now_us,
     });
-    backend.set_verbose(config.log >= log::LevelFilter::Debug);
+    backend.set_verbose(verbose);
     backend.set_sampling_config(config.sampling(os::entropy));
     backend.set_dry_breakers(&config.dry_breakers);
-    backend.load_model(loaded.bytes)?;
+    if loaded.arranged {
+        backend.load_arranged_model(loaded.bytes)?;
+    } else {
+        backend.load_model(loaded.bytes)?;
+    }
 
     let load_mb_per_s = bytes as f64 / loaded.load_us.max(1) as f64;
     if let Some(model) = backend.model_metadata() {

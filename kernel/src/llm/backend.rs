@@ -23,7 +23,7 @@ use crate::llm::gguf::{Gguf, TensorInfo};
 use crate::llm::kernels::wants_stripes;
 use crate::llm::kv_cache::{CacheShape, CacheType, KvCache};
 use crate::llm::model::scratch::Scratch;
-use crate::llm::model::{Architecture, Context, Model, batch, quantization};
+use crate::llm::model::{Architecture, Arrangement, Context, Model, batch, quantization};
 use crate::llm::sampling::{Breakers, DEFAULT_BREAKERS, Sampler, SamplingConfig};
 use crate::llm::tokenizer::{Decoder, Piece, Tokenizer};
 use crate::llm::workers::Workers;
@@ -288,19 +288,37 @@ const ENCODER_BYTES: usize = 384;
 /// have more bytes for each token; those are checked when they come.
 const USUAL_TOKEN_BYTES: usize = 16;
 
-/// What a model needs besides its file, from the first bytes of the file (its header, at the
-/// least) and its size; so that it can be refused before it is read.
+/// What is to be known of a model before it is read.
+pub struct Outline {
+    /// What it needs besides its file.
+    pub needed: MemoryNeeded,
+    /// How the kernels want the weights to lie.
+    pub arrangement: Arrangement,
+}
+
+impl Outline {
+    /// Reads it from the first bytes of a file (its header, at the least) and the file's size.
+    ///
+    /// # Errors
+    /// [`Error::HeaderCutShort`] if `prefix` does not hold the header; those of
+    /// [`TransformerBackend::load_model`] that the header shows.
+    pub fn read(prefix: &[u8], file_bytes: u64, context: ContextOptions) -> Result<Self, Error> {
+        let gguf = Gguf::parse_header(prefix, file_bytes)?;
+        let mut plan = Plan::from_gguf(&gguf, context)?;
+        Ok(Outline { needed: plan.needed, arrangement: plan.model.arrange(wants_stripes) })
+    }
+}
+
+/// What a model needs besides its file, so that it can be refused before it is read.
 ///
 /// # Errors
-/// [`Error::HeaderCutShort`] if `prefix` does not hold the header; those of
-/// [`TransformerBackend::load_model`] that the header shows.
+/// As [`Outline::read`].
 pub fn memory_needed(
     prefix: &[u8],
     file_bytes: u64,
     context: ContextOptions,
 ) -> Result<MemoryNeeded, Error> {
-    let gguf = Gguf::parse_header(prefix, file_bytes)?;
-    Ok(Plan::from_gguf(&gguf, context)?.needed)
+    Ok(Outline::read(prefix, file_bytes, context)?.needed)
 }
 
 impl Loaded {
@@ -337,7 +355,20 @@ impl TransformerBackend {
     /// [`Error::ParseError`] if the file is malformed, [`Error::Unsupported`] if it needs what the
     /// engine does not have, [`Error::InvalidConfig`] if the model has not the context asked for,
     /// [`Error::OutOfMemory`].
-    pub fn load_model(&mut self, mut file: ModelBuffer) -> Result<(), Error> {
+    pub fn load_model(&mut self, file: ModelBuffer) -> Result<(), Error> {
+        self.take(file, false)
+    }
+
+    /// As [`TransformerBackend::load_model`], for a file whose pieces were all rearranged by its
+    /// [`Outline::arrangement`].
+    ///
+    /// # Errors
+    /// As [`TransformerBackend::load_model`].
+    pub fn load_arranged_model(&mut self, file: ModelBuffer) -> Result<(), Error> {
+        self.take(file, true)
+    }
+
+    fn take(&mut self, mut file: ModelBuffer, arranged: bool) -> Result<(), Error> {
         self.loaded = None;
         // What it knows of tokens is of the model before.
         self.sampler = Sampler::new(self.sampler.config());
@@ -364,10 +395,13 @@ impl TransformerBackend {
             arena_bytes: needed.arena_bytes,
             chat: Declared::from_gguf(&gguf)?,
         };
-        if self.verbose {
+        if self.verbose && !arranged {
             verbose::log_tensors(&gguf)?;
         }
-        model.rearrange(&mut file, wants_stripes, self.options.workers);
+        let arrangement = model.arrange(wants_stripes);
+        if !arranged {
+            arrangement.rearrange_all(&mut file, self.options.workers);
+        }
         let shared = Shared { file, model, tokenizer, metadata, cache };
         self.loaded = Some(Loaded::new(Arc::new(shared))?);
         Ok(())
@@ -413,7 +447,7 @@ impl TransformerBackend {
         self.sampler = Sampler::new(self.sampler.config());
     }
 
-    /// Whether the values of the model's weights (when it is loaded), the norms of the activations
+    /// Whether the values of the model's weights (when it is loaded as its file has them), the norms of the activations
     /// and the best tokens of each step are logged, at level debug.
     pub fn set_verbose(&mut self, verbose: bool) {
         self.verbose = verbose;

@@ -180,12 +180,11 @@ impl<'a> Gguf<'a> {
         Some(&self.tensors[self.names[place]])
     }
 
-    /// Where in the file the data of a tensor lies; `None` if those bytes are not in memory.
+    /// Where in the file the data of a tensor lies; `None` if no memory can hold so much of it.
     pub fn range(&self, tensor: &TensorInfo<'_>) -> Option<Range<usize>> {
         let start = self.data_offset.checked_add(tensor.offset)?;
         let end = start.checked_add(tensor.size)?;
-        let range = usize::try_from(start).ok()?..usize::try_from(end).ok()?;
-        (range.end <= self.bytes.len()).then_some(range)
+        Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
     }
 
     /// The data of a tensor; `None` if it is not in memory (see [`Gguf::parse_header`]).

@@ -33,6 +33,7 @@ pub use context::Context;
 pub use header::Shape;
 use reader::Reader;
 use rope::Rope;
+pub use stripes::Arrangement;
 use tensors::{Matrix, Vector};
 
 use crate::llm::Error;

@@ -169,8 +169,7 @@ impl<'f, 'a> Tensors<'f, 'a> {
     }
 
     fn range(&self, tensor: &TensorInfo<'_>) -> Range<usize> {
-        // Its bytes are only out of memory while a file is judged by its header: then no weight
-        // will be used.
+        // A file too large for any memory is only judged by its header: no weight will be used.
         self.gguf.range(tensor).unwrap_or(0..0)
     }
 }
