@@ -62,7 +62,7 @@ run chat debug:
 	@ci/run.sh $@
 
 bench:
-	@ci/setup.sh bench
+	@ci/setup.sh $(if $(filter peer,$(BENCH)),peer,bench)
 	@ci/build.sh
 	@target/debug/anchorite-bench $$BENCH
 

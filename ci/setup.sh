@@ -6,7 +6,8 @@
 #   ci/setup.sh test     and what the tests look at disk images and code with
 #   ci/setup.sh debug    what `run` needs, and gdb
 #   ci/setup.sh bench    what `run` needs, and what looks at the code that was built
-#   ci/setup.sh all      all of these
+#   ci/setup.sh peer     what `bench` needs, and what builds llama.cpp for a Linux guest
+#   ci/setup.sh all      all of these but `peer`
 #
 # Packages are installed with apt-get, where there is one; elsewhere the script says what it would
 # need and stops. SETUP=check in the environment only says what is missing, as a failure.
@@ -14,7 +15,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 purpose=${1:-test}
-case $purpose in build | run | test | bench | debug | all) ;; *)
+case $purpose in build | run | test | bench | peer | debug | all) ;; *)
     sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
@@ -48,7 +49,15 @@ case $purpose in test | all)
     need mcopy mtools
     ;;
 esac
-case $purpose in bench | all)
+case $purpose in peer)
+    need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+    need aarch64-linux-gnu-g++ g++-aarch64-linux-gnu
+    need cmake cmake
+    need make make
+    need pip3 python3-pip
+    ;;
+esac
+case $purpose in bench | peer | all)
     need llvm-mca llvm
     need llvm-objdump llvm
     ;;

@@ -11,6 +11,7 @@ mod host;
 mod instructions;
 mod machine;
 mod model;
+mod peer;
 mod random;
 mod rates;
 mod results;
@@ -27,6 +28,7 @@ use cycles::Kernel;
 use guest::House;
 use instructions::Instructions;
 use machine::Machine;
+use peer::Peer;
 use rates::Rates;
 use results::{Row, Store};
 use shape::{Cpu, ShapeName};
@@ -38,7 +40,7 @@ use shape::{Cpu, ShapeName};
 #[derive(Debug, Parser)]
 #[command(name = "anchorite-bench", version)]
 struct Cli {
-    /// What to measure [default: all]
+    /// What to measure [default: all but peer]
     #[arg(value_enum)]
     instruments: Vec<Instrument>,
     /// The model's shape; may be repeated [default: tiny and gpt2]
@@ -75,6 +77,14 @@ enum Instrument {
     Machine,
     /// Cycles of real cores in the kernels' inner loops, as LLVM models them
     Cycles,
+    /// Tokens a second, in turns with llama.cpp on Linux, which is built first; only if asked for
+    Peer,
+}
+
+impl Instrument {
+    /// What is measured if nothing is named: all that takes nothing from elsewhere.
+    const USUAL: &[Instrument] =
+        &[Instrument::Instructions, Instrument::Rates, Instrument::Machine, Instrument::Cycles];
 }
 
 fn main() -> ExitCode {
@@ -93,7 +103,7 @@ fn or<T: Copy>(given: &[T], default: &[T]) -> Vec<T> {
 }
 
 fn run(cli: &Cli) -> Result<()> {
-    let instruments = or(&cli.instruments, Instrument::value_variants());
+    let instruments = or(&cli.instruments, Instrument::USUAL);
     if cli.show {
         return instruments.into_iter().try_for_each(|instrument| show(instrument, &cli.results));
     }
@@ -117,6 +127,9 @@ fn run(cli: &Cli) -> Result<()> {
             })?,
             Instrument::Machine => each::<Machine>(&cli.results, pairs(), |(shape, cpu)| {
                 machine::measure(&house, shape, cpu, rounds)
+            })?,
+            Instrument::Peer => each::<Peer>(&cli.results, pairs(), |(shape, cpu)| {
+                peer::measure(&house, shape, cpu, rounds)
             })?,
             Instrument::Cycles => {
                 // Kernels that are no more are to go.
@@ -150,6 +163,7 @@ fn show(instrument: Instrument, folder: &Path) -> Result<()> {
         Instrument::Rates => publish(folder, &Store::<Rates>::open(folder)?),
         Instrument::Machine => publish(folder, &Store::<Machine>::open(folder)?),
         Instrument::Cycles => publish(folder, &Store::<Kernel>::open(folder)?),
+        Instrument::Peer => publish(folder, &Store::<Peer>::open(folder)?),
     }
 }
 
@@ -189,6 +203,7 @@ mod tests {
         check(Instructions::NAME, Store::<Instructions>::open(&results).unwrap().table());
         check(Rates::NAME, Store::<Rates>::open(&results).unwrap().table());
         check(Machine::NAME, Store::<Machine>::open(&results).unwrap().table());
+        check(Peer::NAME, Store::<Peer>::open(&results).unwrap().table());
         check(Kernel::NAME, Store::<Kernel>::open(&results).unwrap().table());
     }
 }

@@ -51,8 +51,8 @@ pub struct Rate {
     pub spread: f64,
 }
 
-/// Prompt tokens and generated tokens a second, of one run.
-type Pair = (f64, f64);
+/// Prompt tokens and generated tokens a second.
+pub type Pair = (f64, f64);
 
 /// Measures one shape on one processor.
 ///
@@ -73,11 +73,7 @@ pub fn measure(house: &House, shape: ShapeName, cpu: Cpu, rounds: usize) -> Resu
                 mode: "generate",
                 verify: false,
                 prompt_tokens: PROMPT,
-                tokens: match shape {
-                    ShapeName::Tiny => 97,
-                    ShapeName::Gpt2 => 17,
-                    ShapeName::TinyLlama => 7,
-                },
+                tokens: shape.tokens(),
             };
             let report = house.run(&format!("rates: {of}, round {round} of {rounds}"), &run)?;
             let result = report.result()?;

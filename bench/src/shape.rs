@@ -58,6 +58,15 @@ impl ShapeName {
         }
     }
 
+    /// Tokens to generate where rates are measured.
+    pub fn tokens(self) -> usize {
+        match self {
+            ShapeName::Tiny => 97,
+            ShapeName::Gpt2 => 17,
+            ShapeName::TinyLlama => 7,
+        }
+    }
+
     /// What it looks like.
     pub fn shape(self) -> Shape {
         let tiny = Shape {

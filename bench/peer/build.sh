@@ -1,0 +1,47 @@
+#!/bin/sh
+# Builds what the unikernel is compared with: llama.cpp, as the first process of a Linux guest.
+#
+#   bench/peer/build.sh FOLDER
+#
+# In FOLDER there are then `Image`, Debian's kernel, and for each processor `init-CPU`. llama.cpp comes
+# from the source package of llama-cpp-python on PyPI and is cross-compiled, which takes some minutes.
+set -eu
+cd "$(dirname "$0")/../.."
+version=0.3.36
+case $1 in /*) folder=$1 ;; *) folder=$PWD/$1 ;; esac
+mkdir -p "$folder"
+
+if [ ! -f "$folder/Image" ]; then
+    ci/debian.sh "$folder/linux" arm64 - 'linux-image-*-cloud-arm64'
+    cp "$folder"/linux/boot/vmlinuz-* "$folder/Image"
+    rm -r "$folder/linux"
+fi
+
+source=$folder/llama_cpp_python-$version/vendor/llama.cpp
+if [ ! -d "$source" ]; then
+    pip3 download --quiet --no-deps --no-binary llama-cpp-python --dest "$folder" \
+        "llama-cpp-python==$version"
+    tar -xzf "$folder/llama_cpp_python-$version.tar.gz" -C "$folder"
+    rm "$folder/llama_cpp_python-$version.tar.gz"
+fi
+
+# build CPU ARCHITECTURE: with llama.cpp's kernels for what the processor has.
+build() {
+    init=$folder/init-$1
+    [ ! "$init" -nt bench/peer/init.cpp ] || return 0
+    build=$folder/build-$1
+    cmake -S "$source" -B "$build" -DCMAKE_BUILD_TYPE=Release \
+        -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+        -DCMAKE_C_COMPILER=aarch64-linux-gnu-gcc -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ \
+        -DBUILD_SHARED_LIBS=OFF -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DGGML_CPU_ARM_ARCH="$2" \
+        -DLLAMA_BUILD_COMMON=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=OFF \
+        -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF
+    cmake --build "$build" --target llama --parallel "$(nproc)"
+    aarch64-linux-gnu-g++ -O2 -static -march="$2" -I"$source/include" -I"$source/ggml/include" \
+        -o "$init" bench/peer/init.cpp \
+        "$build/src/libllama.a" "$build/ggml/src/libggml.a" "$build/ggml/src/libggml-cpu.a" \
+        "$build/ggml/src/libggml-base.a" -lpthread
+}
+build cortex-a72 armv8-a
+build neoverse-n1 armv8.2-a+dotprod
+build max armv8.2-a+dotprod+i8mm

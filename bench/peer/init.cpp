@@ -1,0 +1,89 @@
+// The first and only process of a Linux guest: lets llama.cpp run the model that lies beside it, as
+// the unikernel's benchmark does, prints how fast it was, and powers off.
+//
+// The boot arguments `threads`, `prompt` and `tokens` come in the environment, as the kernel hands
+// over those that it does not know.
+#include <fcntl.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+
+#include "llama.h"
+
+static int number(const char *name) {
+    const char *value = getenv(name);
+    return value ? atoi(value) : 0;
+}
+
+static double seconds() {
+    using namespace std::chrono;
+    return duration<double>(steady_clock::now().time_since_epoch()).count();
+}
+
+// llama.cpp's log is shown only if it fails.
+static void log_errors(ggml_log_level level, const char *text, void *) {
+    if (level == GGML_LOG_LEVEL_ERROR) fputs(text, stdout);
+}
+
+static bool decode(llama_context *context, std::vector<llama_token> tokens) {
+    return llama_decode(context, llama_batch_get_one(tokens.data(), (int)tokens.size())) == 0;
+}
+
+static bool measure() {
+    llama_log_set(log_errors, nullptr);
+    llama_backend_init();
+    llama_model *model = llama_model_load_from_file("/model.gguf", llama_model_default_params());
+    if (!model) return false;
+    const llama_vocab *vocab = llama_model_get_vocab(model);
+
+    llama_context_params params = llama_context_default_params();
+    params.n_ctx = 256;
+    params.n_threads = params.n_threads_batch = number("threads");
+    llama_context *context = llama_init_from_model(model, params);
+    if (!context) return false;
+
+    const int n_prompt = number("prompt"), n_tokens = number("tokens");
+    std::vector<llama_token> prompt(n_prompt);
+    for (int i = 0; i < n_prompt; i++) prompt[i] = 3 + i;
+
+    const double start = seconds();
+    if (!decode(context, prompt)) return false;
+    const double first = seconds();
+    // The first token comes from the prompt's logits, the last one is not run.
+    for (int i = 1; i < n_tokens; i++) {
+        const float *logits = llama_get_logits_ith(context, -1);
+        const float *best = std::max_element(logits, logits + llama_vocab_n_tokens(vocab));
+        if (!decode(context, {(llama_token)(best - logits)})) return false;
+    }
+    const double end = seconds();
+    printf("\npeer prompt_per_s=%.4f generate_per_s=%.4f\n", n_prompt / (first - start),
+           (n_tokens - 1) / (end - first));
+    return true;
+}
+
+int main() {
+    // There is no console before this.
+    mkdir("/dev", 0755);
+    if (mount("devtmpfs", "/dev", "devtmpfs", 0, "") == 0) {
+        int console = open("/dev/console", O_RDWR);
+        dup2(console, 1);
+        dup2(console, 2);
+    }
+    // ggml looks at them to count the cores.
+    mkdir("/proc", 0555);
+    mkdir("/sys", 0555);
+    mount("proc", "/proc", "proc", 0, "");
+    mount("sysfs", "/sys", "sysfs", 0, "");
+    if (!measure()) puts("\npeer failed");
+    fflush(stdout);
+    sync();
+    reboot(RB_POWER_OFF);
+    return 1;
+}

@@ -1,0 +1,222 @@
+//! Side by side with llama.cpp on Linux, in the same emulated machine.
+//!
+//! `bench/peer/build.sh` builds the peer: a kernel, and a program for each processor that runs the
+//! model as the guest's only process. Both take turns on two cores, and ratios are taken within each
+//! round, so that the host's noise hits both.
+
+#![forbid(unsafe_code)]
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::disks;
+use crate::guest::{House, Run, wait};
+use crate::host::Host;
+use crate::rates::Pair;
+use crate::results::{Row, digits, median, table};
+use crate::shape::{Cpu, ShapeName};
+
+/// Cores of either guest.
+const CORES: u32 = 2;
+/// Tokens in the prompt.
+const PROMPT: usize = 32;
+
+/// One shape on one processor; medians of all rounds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// The model.
+    pub shape: ShapeName,
+    /// The processor.
+    pub cpu: Cpu,
+    /// The host before the first round.
+    pub host: Host,
+    /// Rounds that medians were taken of.
+    pub rounds: usize,
+    /// Ours: tokens a second of the prompt, and generated ones.
+    pub ours: Pair,
+    /// llama.cpp's.
+    pub peer: Pair,
+    /// The medians of a round's rates of ours over those of llama.cpp.
+    pub ratio: Pair,
+}
+
+/// Measures one shape on one processor.
+///
+/// # Errors
+/// The peer cannot be built, or a run fails.
+pub fn measure(house: &House, shape: ShapeName, cpu: Cpu, rounds: usize) -> Result<Peer> {
+    let disk = disks::disk(house, shape)?;
+    let folder = house.bench().join("peer");
+    let build = &mut Command::new("bench/peer/build.sh");
+    wait("building llama.cpp for Linux", build.arg(&folder))?;
+    let initramfs = folder.join("initramfs");
+    let files = [
+        ("init", folder.join(format!("init-{}", cpu.name()))),
+        ("model.gguf", house.bench().join(format!("{}.gguf", shape.name()))),
+    ];
+    write_initramfs(&initramfs, &files)
+        .with_context(|| format!("cannot write {}", initramfs.display()))?;
+    let run = Run {
+        disk: &disk,
+        cpu,
+        cores: CORES,
+        counted: false,
+        mode: "generate",
+        verify: false,
+        prompt_tokens: PROMPT,
+        tokens: shape.tokens(),
+    };
+    let host = Host::now();
+    let (mut ours, mut peer) = (vec![], vec![]);
+    for round in 1..=rounds {
+        let of =
+            format!("{} on {CORES} x {}, round {round} of {rounds}", shape.title(), cpu.name());
+        let report = house.run(&format!("peer: {of}, ours"), &run)?;
+        let result = report.result()?;
+        ours.push((result.prompt_tokens_per_s, result.tokens_per_s));
+        let log = folder.join("log");
+        let mut command = command(&run, &folder, &log);
+        wait(&format!("peer: {of}, llama.cpp"), &mut command)?;
+        let text = fs::read(&log).with_context(|| format!("reading {}", log.display()))?;
+        let text = String::from_utf8_lossy(&text);
+        peer.push(rates(&text).with_context(|| format!("llama.cpp gave no figures:\n{text}"))?);
+    }
+    fs::remove_file(&initramfs)?;
+    let ratios = || ours.iter().zip(&peer).map(|(a, b)| (a.0 / b.0, a.1 / b.1));
+    let ratio = medians(&ratios().collect::<Vec<_>>());
+    Ok(Peer { shape, cpu, host, rounds, ours: medians(&ours), peer: medians(&peer), ratio })
+}
+
+fn medians(pairs: &[Pair]) -> Pair {
+    let of = |pick: fn(&Pair) -> f64| median(pairs.iter().map(pick).collect());
+    (of(|pair| pair.0), of(|pair| pair.1))
+}
+
+/// The command that runs the peer, which prints to `log`.
+fn command(run: &Run<'_>, folder: &Path, log: &Path) -> Command {
+    let mut command = Command::new("qemu-system-aarch64");
+    command
+        .args(["-M", "virt", "-m", "4G", "-nic", "none", "-display", "none", "-monitor", "none"]);
+    command.args(["-cpu", run.cpu.qemu(), "-smp", &run.cores.to_string(), "-no-reboot"]);
+    command.arg("-serial").arg(format!("file:{}", log.display()));
+    command.arg("-kernel").arg(folder.join("Image"));
+    command.arg("-initrd").arg(folder.join("initramfs"));
+    command.arg("-append").arg(format!(
+        "console=ttyAMA0 quiet threads={} prompt={} tokens={}",
+        run.cores, run.prompt_tokens, run.tokens
+    ));
+    command
+}
+
+/// The rates that the peer printed, if it did.
+fn rates(log: &str) -> Option<Pair> {
+    let words = log.lines().find_map(|line| line.strip_prefix("peer "))?;
+    let number = |key: &str| {
+        let word = words.split_whitespace().find_map(|word| word.strip_prefix(key))?;
+        word.parse().ok()
+    };
+    Some((number("prompt_per_s=")?, number("generate_per_s=")?))
+}
+
+/// Writes a cpio archive (the format "newc" of Linux, `initramfs/buffer-format`) of these files.
+fn write_initramfs(path: &Path, files: &[(&str, PathBuf)]) -> Result<()> {
+    let mut out = BufWriter::new(File::create(path)?);
+    for (name, from) in files {
+        let mut from = File::open(from).with_context(|| format!("reading {}", from.display()))?;
+        let bytes = from.metadata()?.len();
+        write_header(&mut out, name, bytes)?;
+        io::copy(&mut from, &mut out)?;
+        pad(&mut out, bytes)?;
+    }
+    write_header(&mut out, "TRAILER!!!", 0)?;
+    Ok(out.flush()?)
+}
+
+fn write_header(out: &mut impl Write, name: &str, bytes: u64) -> Result<()> {
+    const EXECUTABLE_FILE: u32 = 0o100_755;
+    let bytes = u32::try_from(bytes).context("a file of 4 GiB or more")?;
+    let name_bytes = name.len() as u32 + 1;
+    let fields = [0, EXECUTABLE_FILE, 0, 0, 1, 0, bytes, 0, 0, 0, 0, name_bytes, 0];
+    let fields: String = fields.iter().map(|field| format!("{field:08x}")).collect();
+    write!(out, "070701{fields}{name}\0")?;
+    pad(out, 6 + fields.len() as u64 + u64::from(name_bytes))
+}
+
+/// Zeros up to a multiple of four bytes.
+fn pad(out: &mut impl Write, bytes: u64) -> Result<()> {
+    Ok(out.write_all(&[0; 4][..(bytes.next_multiple_of(4) - bytes) as usize])?)
+}
+
+impl Row for Peer {
+    const NAME: &'static str = "peer";
+    type Key = (ShapeName, Cpu);
+
+    fn key(&self) -> Self::Key {
+        (self.shape, self.cpu)
+    }
+
+    fn table(rows: &[Self]) -> String {
+        let header = [
+            "shape",
+            "processor",
+            "generate, tokens/s",
+            "llama.cpp",
+            "ratio",
+            "prompt, tokens/s",
+            "llama.cpp",
+            "ratio",
+            "host's load",
+        ];
+        let lines = rows.iter().map(|row| {
+            [
+                row.shape.title().into(),
+                row.cpu.name().into(),
+                digits(row.ours.1),
+                digits(row.peer.1),
+                format!("**{:.2} ×**", row.ratio.1),
+                digits(row.ours.0),
+                digits(row.peer.0),
+                format!("**{:.2} ×**", row.ratio.0),
+                row.host.shown(),
+            ]
+        });
+        table(header, &lines.collect::<Vec<_>>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peer_s_figures_are_found_in_what_linux_prints() {
+        let log =
+            "[    0.1] Linux\r\n\r\npeer prompt_per_s=62.5 generate_per_s=1.25\r\n[    9.1] off";
+        assert_eq!(rates(log), Some((62.5, 1.25)));
+        assert_eq!(rates("peer failed\r\n"), None);
+    }
+
+    #[test]
+    fn an_archive_is_aligned() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, [7; 13]).unwrap();
+        let archive = folder.path().join("archive");
+        write_initramfs(&archive, &[("init", file.clone()), ("b", file)]).unwrap();
+        let bytes = fs::read(&archive).unwrap();
+        // A header of 110 bytes and the name, then the file, each up to a multiple of four.
+        let starts = [0, 116 + 16, 116 + 16 + 112 + 16];
+        for (start, name) in starts.into_iter().zip(["init\0", "b\0", "TRAILER!!!\0"]) {
+            assert_eq!(bytes[start..start + 6], *b"070701");
+            assert_eq!(bytes[start + 110..start + 110 + name.len()], *name.as_bytes());
+        }
+        assert_eq!(bytes[116..116 + 13], [7; 13]);
+        assert_eq!(bytes[54..62], *b"0000000d");
+        assert_eq!(bytes.len(), starts[2] + 124);
+    }
+}
