@@ -2,6 +2,8 @@ use super::*;
 
 const GICV2: &[u8] = include_bytes!("testdata/virt-gicv2.dtb");
 const GICV3: &[u8] = include_bytes!("testdata/virt-gicv3-el2.dtb");
+const FIRECRACKER: &[u8] = include_bytes!("testdata/firecracker.dtb");
+const CLOUD_HYPERVISOR: &[u8] = include_bytes!("testdata/cloud-hypervisor.dtb");
 const BOARD: &[u8] = include_bytes!("testdata/board.dtb");
 
 fn region(base: u64, size: u64) -> Region {
@@ -82,6 +84,56 @@ fn reads_virt_with_gicv3_at_el2() {
             ]),
         })
     );
+}
+
+#[test]
+fn reads_firecracker_s_machine() {
+    let m = Machine::from_fdt(FIRECRACKER).unwrap();
+    assert_eq!(m.left_out[..], []);
+    assert_eq!(m.memory[..], [region(0x8020_0000, 510 << 20)]);
+    assert_eq!((m.bootargs, m.initrd), ("mode=chat", Some(region(0x9000_0000, 1 << 20))));
+    let psci = |mpidr| Cpu { mpidr, enable_method: EnableMethod::Psci };
+    assert_eq!(m.cpus[..], [psci(0), psci(0x100)]);
+    assert_eq!(m.psci, Some(Psci { conduit: Conduit::Hvc, legacy_cpu_on: None }));
+    let edge = |intid| Some(Interrupt { intid, edge: true });
+    assert_eq!(
+        m.console,
+        Some(Uart {
+            kind: UartKind::Ns16550,
+            region: region(0x4000_2000, 0x1000),
+            interrupt: edge(33),
+            clock_hz: Some(24_000_000),
+            reg_shift: 0,
+            reg_io_width: 1,
+            baud: None,
+        })
+    );
+    let redistributors = ArrayVec::from_iter([region(0x3ffb_0000, 0x4_0000)]);
+    let distributor = region(0x3fff_0000, 0x1_0000);
+    assert_eq!(m.gic, Some(Gic::V3 { distributor, redistributors, stride: None }));
+    assert_eq!(m.timer, Some(Timer { virtual_timer: level(27), frequency_hz: None }));
+    let disk = VirtioMmio { region: region(0x4000_3000, 0x1000), interrupt: edge(34) };
+    assert_eq!(m.virtio_mmio[..], [disk]);
+}
+
+#[test]
+fn reads_cloud_hypervisor_s_machine() {
+    let m = Machine::from_fdt(CLOUD_HYPERVISOR).unwrap();
+    assert_eq!(m.left_out[..], []);
+    assert_eq!(
+        m.memory[..],
+        [region(0x4000_0000, 0xbc00_0000), region(0x1_0000_0000, 0x1_0400_0000)]
+    );
+    assert_eq!((m.bootargs, m.initrd), ("", None));
+    assert_eq!(m.cpus[..], [Cpu { mpidr: 0, enable_method: EnableMethod::Unknown }]);
+    let console = m.console.unwrap();
+    assert_eq!(console.kind, UartKind::Pl011);
+    assert_eq!(console.region, region(0x900_0000, 0x1000));
+    let pci = m.pci.unwrap();
+    assert_eq!((pci.ecam, pci.first_bus, pci.last_bus), (region(0x3000_0000, 1 << 20), 0, 0));
+    let memory64 = pci.windows[2];
+    assert_eq!(memory64.space, PciSpace::Memory64);
+    assert_eq!(memory64.region, region(0x2_0000_0000, 0xfd_fc00_0000));
 }
 
 #[test]
