@@ -14,7 +14,7 @@ use core::cell::UnsafeCell;
 use core::ops::Range;
 
 use super::mmu::{self, Table};
-use super::stacks;
+use super::{cores, stacks};
 
 const EXCEPTION_STACK_SIZE: usize = stacks::EXCEPTION_STACK_SIZE as usize;
 /// Bytes of the stack on which the boot core runs until it has one with a guard page.
@@ -86,6 +86,8 @@ global_asm!(
     EXCEPTION_STACK_SIZE = const EXCEPTION_STACK_SIZE,
     EARLY_STACK_SIZE = const EARLY_STACK_SIZE,
     TABLES = sym TABLES,
+    WAITING = sym cores::WAITING,
+    MAX_CORES = const cores::MAX_CORES,
     boot_core_main = sym boot_core_main,
     secondary_core_main = sym secondary_core_main,
 );
@@ -93,6 +95,9 @@ global_asm!(
 unsafe extern "C" {
     /// Where a core that firmware starts enters; x0 is the address of its [`Handover`].
     pub fn secondary_core() -> !;
+    /// Where a core from a spin table enters, to wait for its [`Handover`] in
+    /// [`cores::WAITING`].
+    pub fn waiting_core() -> !;
     fn set_root_table(root: u64, sctlr: u64);
     fn move_to_stacks(handover: &Handover, run: extern "C" fn() -> !) -> !;
 }
@@ -114,6 +119,11 @@ pub unsafe fn tables() -> (&'static mut [Table], u64) {
     let pool = TABLES.0.get();
     // SAFETY: the caller is the only one to use them, and the processor does not walk them yet.
     (unsafe { &mut *pool }, pool as u64)
+}
+
+/// Whether the early map has `address`, as memory or as a device's.
+pub fn is_on_early_map(address: u64) -> bool {
+    address < 512 << 30
 }
 
 /// Makes the tables at `root` this core's map.

@@ -134,6 +134,31 @@ boot_core:
     mov     x2, x22
     bl      {boot_core_main}
 
+// Entry of a core from a spin table, with nothing in its registers: it waits for its `Handover`, MMU
+// and caches off.
+.global waiting_core
+waiting_core:
+    msr     daifset, #0xf
+    mrs     x0, mpidr_el1
+    mov     x1, #0xffffff
+    movk    x1, #0xff, lsl #32
+    and     x0, x0, x1
+    adrp    x1, {WAITING}
+    add     x1, x1, :lo12:{WAITING}
+    mov     x2, #{MAX_CORES}
+1:  ldr     x3, [x1]
+    cmp     x3, x0
+    b.eq    2f
+    add     x1, x1, #16
+    subs    x2, x2, #1
+    b.ne    1b
+3:  wfe                                 // none of the tree's cores
+    b       3b
+2:  ldr     x0, [x1, #8]
+    cbnz    x0, secondary_core
+    wfe
+    b       2b
+
 // Entry of every other core: x0 is the physical address of its `Handover`.
 .global secondary_core
 secondary_core:

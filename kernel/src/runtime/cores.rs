@@ -5,7 +5,7 @@
 use core::arch::asm;
 use core::fmt;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use log::warn;
 use spin::Once;
@@ -14,7 +14,7 @@ use super::boot::{self, Handover};
 use super::machine::{self, Cpu, EnableMethod, Machine};
 use super::psci::PsciError;
 use super::stacks::Stacks;
-use super::{devices, idle, mmio, power, psci, threads, time};
+use super::{cache, devices, idle, mmio, power, psci, threads, time};
 
 /// The most cores that take part.
 pub const MAX_CORES: usize = machine::MAX_CPUS;
@@ -34,6 +34,19 @@ const LEFT_OUT: u32 = 2;
 static COUNT: AtomicUsize = AtomicUsize::new(1);
 
 static HANDOVERS: [Once<Handover>; MAX_CORES] = [const { Once::new() }; MAX_CORES];
+
+/// What a core from a spin table waits for in `boot.s`, with MMU and caches off.
+#[repr(C)]
+pub struct Waiting {
+    /// The affinity fields of its `MPIDR_EL1`; all ones if the place is free.
+    mpidr: AtomicU64,
+    /// The address of its [`Handover`]; 0 as long as it is to wait.
+    handover: AtomicU64,
+}
+
+/// One place for each core from a spin table; the boot core's stays free.
+pub static WAITING: [Waiting; MAX_CORES] =
+    [const { Waiting { mpidr: AtomicU64::new(u64::MAX), handover: AtomicU64::new(0) } }; MAX_CORES];
 
 /// The number of the calling core.
 pub fn current() -> usize {
@@ -92,19 +105,64 @@ pub fn handover(core: usize) -> Option<Handover> {
     })
 }
 
+/// The cores that `machine` lists but this one, with their numbers.
+fn others<'m>(machine: &'m Machine<'_>) -> impl Iterator<Item = (&'m Cpu, usize)> {
+    let me = mpidr();
+    machine.cpus.iter().filter(move |cpu| cpu.mpidr != me).zip(1..MAX_CORES)
+}
+
+/// Has the cores of spin tables wait in this image. They come from where only the firmware's
+/// memory is, which the final map does not have.
+///
+/// Source: Linux, Documentation/arch/arm64/booting.rst and arch/arm64/kernel/smp_spin_table.c.
+///
+/// # Safety
+/// The map is the early one, which has all memory of the spin tables.
+pub unsafe fn take_from_spin_tables(machine: &Machine<'_>) {
+    for (cpu, core) in others(machine) {
+        if let EnableMethod::SpinTable { .. } = cpu.enable_method {
+            WAITING[core].mpidr.store(cpu.mpidr, Ordering::Relaxed);
+        }
+    }
+    // A core without a cache sees what is in memory.
+    cache::write_back(&WAITING);
+    for (cpu, _) in others(machine) {
+        if let EnableMethod::SpinTable { release_addr } = cpu.enable_method
+            && release_addr.is_multiple_of(8)
+            && boot::is_on_early_map(release_addr)
+        {
+            let word = release_addr as *mut u64;
+            // Whoever wrote there last may have done so in a cache; and where the core waits with its
+            // cache on, that holds what it has read.
+            // SAFETY: by the tree the word is there to be written, and it is mapped, as the caller
+            // says. The core goes to `waiting_core`, which needs nothing.
+            unsafe {
+                cache::clean_and_invalidate(release_addr..release_addr + 8);
+                word.write_volatile(boot::waiting_core as *const () as u64);
+                cache::clean_and_invalidate(release_addr..release_addr + 8);
+            }
+        }
+    }
+    wake_waiting();
+}
+
+/// Ends the `wfe` of the cores that wait.
+fn wake_waiting() {
+    // SAFETY: an event; it changes nothing.
+    unsafe { asm!("dsb sy", "sev", options(nostack, preserves_flags)) };
+}
+
 /// Starts all cores that `machine` lists but this one. One that does not come up is logged and
 /// left out.
 pub fn start_all(machine: &Machine<'_>) {
-    let me = mpidr();
-    let others = || machine.cpus.iter().filter(|cpu| cpu.mpidr != me).zip(1..MAX_CORES);
-    for (cpu, core) in others() {
+    for (cpu, core) in others(machine) {
         if let Err(reason) = start(cpu, core) {
             warn!("core {core} (MPIDR {:#x}) does not start: {reason}", cpu.mpidr);
             STATES[core].store(LEFT_OUT, Ordering::Relaxed);
         }
     }
     let deadline = time::now_us() + START_TIMEOUT_US;
-    for (cpu, core) in others() {
+    for (cpu, core) in others(machine) {
         let state = &STATES[core];
         idle::wait_until(&|| state.load(Ordering::Acquire) != OFF, Some(deadline));
         // From here on a core that comes late stays out.
@@ -121,7 +179,7 @@ pub fn start_all(machine: &Machine<'_>) {
 enum StartError {
     NoStack,
     Firmware(PsciError),
-    SpinTable,
+    OutOfReach { release_addr: u64 },
     UnknownMethod,
 }
 
@@ -130,7 +188,9 @@ impl fmt::Display for StartError {
         match self {
             StartError::NoStack => f.write_str("it has no stack"),
             StartError::Firmware(error) => error.fmt(f),
-            StartError::SpinTable => f.write_str("spin tables are not supported"),
+            StartError::OutOfReach { release_addr } => {
+                write!(f, "its spin table at {release_addr:#x} is out of reach")
+            }
             StartError::UnknownMethod => f.write_str("the device tree names no way that we know"),
         }
     }
@@ -151,7 +211,15 @@ fn start(cpu: &Cpu, core: usize) -> Result<(), StartError> {
             };
             result.map_err(StartError::Firmware)
         }
-        EnableMethod::SpinTable { .. } => Err(StartError::SpinTable),
+        EnableMethod::SpinTable { release_addr } => {
+            if !boot::is_on_early_map(release_addr) || !release_addr.is_multiple_of(8) {
+                return Err(StartError::OutOfReach { release_addr });
+            }
+            WAITING[core].handover.store(handover as u64, Ordering::Relaxed);
+            cache::write_back(&WAITING[core]);
+            wake_waiting();
+            Ok(())
+        }
         EnableMethod::Unknown => Err(StartError::UnknownMethod),
     }
 }

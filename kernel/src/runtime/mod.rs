@@ -55,6 +55,8 @@ mod backtrace;
 #[cfg(target_os = "none")]
 mod boot;
 #[cfg(target_os = "none")]
+mod cache;
+#[cfg(target_os = "none")]
 mod cores;
 #[cfg(target_os = "none")]
 mod devices;

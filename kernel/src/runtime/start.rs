@@ -76,6 +76,8 @@ pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
         )
     };
     let stacks = Stacks::new(stacks.start, cores);
+    // SAFETY: the map is still the early one.
+    unsafe { cores::take_from_spin_tables(&machine) };
     if let Err(error) = map(&machine, tree, &free, stacks) {
         stop(Code::Unsupported, &error, fault::HINT);
     }
