@@ -77,7 +77,7 @@ answers() {
     answers_name=$1
     shift
     boot "$answers_name" --tokens "$tokens" --expect-tokens "$tokens" "$@" || return 0
-    must_hold "^{\"event\":\"hello\".*\"kernels\":\"$kernels"
+    must_hold "^{\"event\":\"hello\".*\"image_sha256\":\"$image_sha256\".*\"kernels\":\"$kernels"
     must_hold '^{"event":"disk"'
     must_hold '^{"event":"model"'
     must_hold "^{\"event\":\"result\".*\"tokens\":\\[$expected\\]"
@@ -96,6 +96,13 @@ fails() {
     must_exit 1
     [ -n "$problem" ] || ! events | grep -q '"event":"result"' || problem='it answered all the same'
     verdict "$name" "$problem"
+}
+
+# Every log must name the image that was booted.
+image_sha256=$("$builder" inspect "$image" | sed -n 's/^ *SHA-256 \([0-9a-f]*\) (it is right)$/\1/p')
+[ -n "$image_sha256" ] || {
+    echo "$image has no right SHA-256 in it; build it anew: ci/build.sh" >&2
+    exit 1
 }
 
 # What llama.cpp answers to the first prompt, as far as it is asked for here.

@@ -18,6 +18,23 @@ impl Sum {
         Sum::finish(Sha256::new_with_prefix(bytes))
     }
 
+    /// The sum of several pieces, as if they were one.
+    pub fn of_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Sum {
+        let mut hasher = Sha256::new();
+        parts.into_iter().for_each(|part| hasher.update(part));
+        Sum::finish(hasher)
+    }
+
+    /// A sum that is there as bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Sum {
+        Sum(bytes)
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The sum of all that `hasher` was fed.
     pub fn finish(hasher: Sha256) -> Sum {
         Sum(hasher.finalize().into())

@@ -1,16 +1,20 @@
 //! The kernel's ELF file, flattened to the arm64 `Image` that boot loaders start.
 //!
 //! Header: Linux, Documentation/arch/arm64/booting.rst. The load segments are laid out as they
-//! stand in memory; a symbol table comes behind them (see [`symbols`]).
+//! stand in memory; a symbol table comes behind them (see [`symbols`]). Behind the header is a slot
+//! for the SHA-256 of it all, computed with zeros in the slot, which the kernel tells in `hello`: so
+//! a log says which image it is of.
 
 use std::fs;
 use std::io::Write;
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 use object::{Endianness, elf};
 
+use crate::checksum::Sum;
 use crate::{output, symbols};
 
 /// Where the header has its magic number, and what that is.
@@ -18,6 +22,9 @@ const MAGIC: (usize, &[u8; 4]) = (0x38, b"ARM\x64");
 /// Where the header has the number of bytes that the image needs in memory, 64-bit.
 const IMAGE_SIZE: usize = 0x10;
 const HEADER_BYTES: usize = 0x40;
+/// What stands behind the header, and before the slot for the sum.
+const SLOT_MARK: &[u8; 8] = b"SHA-256=";
+const SLOT: Range<usize> = 0x48..0x68;
 /// The image's end is rounded up to this, as the kernel maps whole pages.
 const PAGE: usize = 4096;
 
@@ -36,7 +43,32 @@ pub fn build(elf: &Path, out: &Path) -> Result<()> {
         image.cleared,
         image.symbols
     );
+    println!("    SHA-256 {}", image.sum);
     Ok(())
+}
+
+/// Whether `bytes` start with the header of an arm64 `Image`.
+pub fn has_header(bytes: &[u8]) -> bool {
+    bytes.get(MAGIC.0..HEADER_BYTES).is_some_and(|tail| tail.starts_with(MAGIC.1))
+}
+
+/// The bytes that an image with this header takes in memory.
+pub fn memory_bytes(image: &[u8]) -> Option<u64> {
+    let field = image.get(IMAGE_SIZE..)?.first_chunk()?;
+    has_header(image).then_some(u64::from_le_bytes(*field))
+}
+
+/// The sum in an image's slot; `None` if it has no slot, or nothing in it.
+pub fn sum_in(image: &[u8]) -> Option<Sum> {
+    let marked = image.get(HEADER_BYTES..SLOT.start)? == SLOT_MARK;
+    let sum = image.get(SLOT)?.first_chunk()?;
+    (marked && sum.iter().any(|&byte| byte != 0)).then_some(Sum::from_bytes(*sum))
+}
+
+/// The sum of an image that has a slot, with zeros there.
+pub fn sum_of(image: &[u8]) -> Sum {
+    let (before, after) = (&image[..SLOT.start], &image[SLOT.end..]);
+    Sum::of_parts([before, &[0; SLOT.end - SLOT.start], after])
 }
 
 /// A flat image and what it is made of, in bytes.
@@ -48,6 +80,8 @@ struct Image {
     cleared: usize,
     /// The symbol table.
     symbols: usize,
+    /// What was written to its slot.
+    sum: Sum,
 }
 
 fn flatten(bytes: &[u8]) -> Result<Image> {
@@ -80,8 +114,12 @@ fn flatten(bytes: &[u8]) -> Result<Image> {
     }
 
     ensure!(
-        image.len() >= HEADER_BYTES && image[MAGIC.0..][..4] == *MAGIC.1,
+        has_header(&image),
         "it does not start with an arm64 Image header (\"ARM\\x64\" at 0x38)"
+    );
+    ensure!(
+        image.get(HEADER_BYTES..SLOT.start) == Some(SLOT_MARK) && image.len() >= SLOT.end,
+        "behind its header is no slot for its SHA-256 (\"SHA-256=\" at 0x40)"
     );
     let image_size = u64::from_le_bytes(image[IMAGE_SIZE..][..8].try_into()?);
     let image_size = usize::try_from(image_size)?;
@@ -101,5 +139,7 @@ fn flatten(bytes: &[u8]) -> Result<Image> {
         let image_size = (image.len() as u64).to_le_bytes();
         image[IMAGE_SIZE..][..8].copy_from_slice(&image_size);
     }
-    Ok(Image { bytes: image, loaded, cleared, symbols })
+    let sum = sum_of(&image);
+    image[SLOT].copy_from_slice(sum.as_bytes());
+    Ok(Image { bytes: image, loaded, cleared, symbols, sum })
 }

@@ -45,7 +45,7 @@ enum Command {
     Disk(disk::Options),
     /// Makes a model smaller: its weights in fewer bits, as llama.cpp's quantiser makes them
     Quantize(quantize::Options),
-    /// Lists what is inside a disk image or a model
+    /// Lists what is inside a disk image, a model or an image of the kernel
     Inspect(inspect::Options),
 }
 

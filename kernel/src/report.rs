@@ -47,6 +47,9 @@ pub enum Event {
 pub struct Hello {
     /// Version of the image.
     pub version: String,
+    /// SHA-256 of the image in hexadecimal, as `image-builder inspect IMAGE` shows it; `None` if the
+    /// kernel was started from its ELF file, in which nobody has written it down.
+    pub image_sha256: Option<String>,
     /// The machine, as the device tree's `model` or first `compatible` names it.
     pub machine: String,
     /// The processor, by its `MIDR_EL1` ("Cortex-A72").

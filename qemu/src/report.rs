@@ -18,6 +18,8 @@ pub struct Report<'a> {
     pub version: &'static str,
     /// QEMU and its arguments.
     pub command: Vec<String>,
+    /// SHA-256 of the image, as its `hello` event tells it; `None` if it does not.
+    pub image_sha256: Option<&'a str>,
     /// What ran the guest's instructions.
     pub accelerator: Accelerator,
     /// What to say about the run.
@@ -86,6 +88,13 @@ fn first_token(events: &[Seen]) -> Option<u64> {
     us(at).checked_sub(outcome.latency_us.checked_sub(outcome.first_token_us)?)
 }
 
+fn image_sha256(events: &[Seen]) -> Option<&str> {
+    events.iter().find_map(|seen| match &seen.event {
+        Event::Hello(hello) => hello.image_sha256.as_deref(),
+        _ => None,
+    })
+}
+
 fn results(events: &[Seen]) -> impl Iterator<Item = &Outcome> {
     events.iter().filter_map(|seen| match &seen.event {
         Event::Result(outcome) => Some(outcome),
@@ -109,6 +118,7 @@ impl<'a> Report<'a> {
         Report {
             version: env!("CARGO_PKG_VERSION"),
             command,
+            image_sha256: image_sha256(&record.events),
             accelerator,
             verdict,
             host_us: Timings::of(record),
@@ -206,6 +216,23 @@ mod tests {
         assert_eq!(first(vec![]), None);
         assert_eq!(first(vec![(100, result(700, 200))]), None, "the guest's figures are absurd");
         assert_eq!(first(vec![(1_000, result(200, 700))]), None, "the guest's figures are absurd");
+    }
+
+    #[test]
+    fn the_report_names_the_image_that_ran() {
+        let hello = |image_sha256: Option<&str>| {
+            let hello = serde_json::json!({
+                "event": "hello", "version": "0.1.0", "machine": "m", "cpu": "c",
+                "cpu_features": [], "kernels": "neon", "cores": 1, "exception_level": 1,
+                "memory_bytes": 7, "memory_free_bytes": 5, "boot_us": 3,
+                "image_sha256": image_sha256,
+            });
+            vec![(11, result(7, 5)), (13, serde_json::from_value(hello).unwrap())]
+        };
+        let named = |events| image_sha256(&record(events).events).map(str::to_owned);
+        assert_eq!(named(hello(Some("0a1b"))), Some("0a1b".to_owned()));
+        assert_eq!(named(hello(None)), None, "an ELF file was started");
+        assert_eq!(named(vec![]), None);
     }
 
     #[test]

@@ -82,6 +82,7 @@ fn all_of_it_can_be_kept() {
     assert_eq!(report["verdict"]["exit_status"], 0);
     assert_eq!(report["qemu_stderr"], "careful\n");
     assert_eq!(report["serial_bytes"], good_log().len());
+    assert_eq!(report["image_sha256"], "ab".repeat(32));
     assert_eq!(report["command"][1], "-machine");
     let events = report["events"].as_array().unwrap();
     let names: Vec<&str> = events.iter().map(|e| e["event"].as_str().unwrap()).collect();

@@ -1,5 +1,6 @@
-//! `image-builder inspect`: what is inside a disk image or a model.
+//! `image-builder inspect`: what is inside a disk image, a model, or an image of the kernel.
 
+mod image;
 mod model;
 mod volume;
 
@@ -10,9 +11,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use kernel::llm::gguf::MAGIC;
+use kernel::report::printable;
 use serde::Serialize;
 
 use crate::checksum::Sum;
+use crate::kernel_image;
 
 /// What is asked for.
 #[derive(clap::Args)]
@@ -20,7 +23,7 @@ pub struct Options {
     /// Print JSON instead of tables
     #[arg(long)]
     json: bool,
-    /// A disk image, or a model
+    /// A disk image, a model, or an image of the kernel
     #[arg(value_name = "IMAGE|MODEL")]
     file: PathBuf,
 }
@@ -59,7 +62,8 @@ impl fmt::Display for Checksum {
 
 /// Prints what is in the file.
 pub fn run(options: &Options) -> Result<()> {
-    if starts_with_magic(&options.file)? {
+    let start = start_of(&options.file)?;
+    if start.starts_with(&MAGIC) {
         let report = model::read(&options.file)?;
         print(options.json, &report)?;
         ensure!(
@@ -67,9 +71,17 @@ pub fn run(options: &Options) -> Result<()> {
             "ChecksumMismatch: {} is not what its .sha256 file says",
             options.file.display()
         );
+    } else if kernel_image::has_header(&start) {
+        let report = image::read(&options.file)?;
+        print(options.json, &report)?;
+        ensure!(
+            report.checksum != Checksum::Mismatch,
+            "ChecksumMismatch: {} is damaged: build it anew (make build)",
+            options.file.display()
+        );
     } else {
         let report = volume::read(&options.file).with_context(|| {
-            format!("{} is neither a GGUF model nor a disk image", options.file.display())
+            format!("{} is no GGUF model, no kernel and no disk image", options.file.display())
         })?;
         print(options.json, &report)?;
         if let Some(path) = report.mismatch() {
@@ -79,19 +91,20 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn starts_with_magic(path: &Path) -> Result<bool> {
+/// As many of the file's first bytes as tell what it is.
+fn start_of(path: &Path) -> Result<Vec<u8>> {
     let cannot_read = || format!("cannot read {}", path.display());
     let file = File::open(path).with_context(cannot_read)?;
     let mut start = Vec::new();
-    file.take(MAGIC.len() as u64).read_to_end(&mut start).with_context(cannot_read)?;
-    Ok(start == MAGIC)
+    file.take(64).read_to_end(&mut start).with_context(cannot_read)?;
+    Ok(start)
 }
 
 fn print(json: bool, report: &(impl Serialize + fmt::Display)) -> Result<()> {
     let text = match json {
         true => serde_json::to_string_pretty(report)? + "\n",
         // Names and texts are the file's: they must not drive the terminal.
-        false => kernel::report::printable(&report.to_string()).into_owned(),
+        false => printable(&report.to_string()).into_owned(),
     };
     match io::stdout().write_all(text.as_bytes()) {
         // The reader has seen enough.

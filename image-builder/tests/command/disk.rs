@@ -253,7 +253,7 @@ fn inspect_tells_what_is_inside() {
     place.write("one.gguf.sha256", format!("{}  one.gguf\n", "0".repeat(64)));
     place.run(["inspect", "one.gguf"]).fails(1, "ChecksumMismatch: one.gguf");
     place.write("text", "This is neither.");
-    place.run(["inspect", "text"]).fails(1, "neither a GGUF model nor a disk image");
+    place.run(["inspect", "text"]).fails(1, "no GGUF model, no kernel and no disk image");
 }
 
 /// The model with a chat template that comes along.

@@ -1,6 +1,6 @@
 //! `image-builder kernel`, over ELF files made here byte by byte.
 
-use super::common::{Place, read};
+use super::common::{Place, read, system_tool};
 
 const TEXT: u64 = 0x1000;
 const BSS_END: u64 = 0x5000;
@@ -12,6 +12,7 @@ const IMAGE_SIZE: u64 = BSS_END;
 struct Elf {
     machine: u16,
     magic: [u8; 4],
+    slot_mark: [u8; 8],
     image_size: u64,
     /// Name, address, type (2: function, 0: label).
     symbols: Vec<(&'static str, u64, u8)>,
@@ -28,13 +29,21 @@ impl Elf {
             ("aardvark", 0x40, 2),
             ("label", 0x50, 0),
         ];
-        Elf { machine: 183, magic: *b"ARM\x64", image_size: IMAGE_SIZE, symbols }
+        Elf {
+            machine: 183,
+            magic: *b"ARM\x64",
+            slot_mark: *b"SHA-256=",
+            image_size: IMAGE_SIZE,
+            symbols,
+        }
     }
 
     fn build(&self) -> Vec<u8> {
         let mut text = vec![0x11; TEXT as usize];
         text[0x10..0x18].copy_from_slice(&self.image_size.to_le_bytes());
         text[0x38..0x3c].copy_from_slice(&self.magic);
+        text[0x40..0x48].copy_from_slice(&self.slot_mark);
+        text[0x48..0x68].fill(0);
         let data = [0x22; 13];
 
         let mut names = vec![0];
@@ -124,7 +133,7 @@ fn segments_lie_where_they_lie_in_memory_and_symbols_follow() {
     place.run(["kernel", "--elf", "k.elf", "--out", "k.img"]).succeeds();
     let image = read(&place.path("k.img"));
     assert_eq!(image[0x38..0x3c], *b"ARM\x64");
-    assert!(image[0x40..TEXT as usize].iter().all(|&byte| byte == 0x11));
+    assert!(image[0x68..TEXT as usize].iter().all(|&byte| byte == 0x11));
     assert!(image[TEXT as usize..0x2003].iter().all(|&byte| byte == 0));
     assert!(image[0x2003..0x2003 + 13].iter().all(|&byte| byte == 0x22));
     assert!(image[0x2003 + 13..BSS_END as usize].iter().all(|&byte| byte == 0));
@@ -165,10 +174,11 @@ fn a_stripped_file_makes_an_image_without_symbols() {
 fn what_cannot_be_booted_is_refused() {
     let place = Place::new();
     let good = Elf::new().build();
-    let cases: [(&[u8], &str); 5] = [
+    let cases: [(&[u8], &str); 6] = [
         (b"no ELF file at all", "not a 64-bit ELF file"),
         (&Elf { machine: 62, ..Elf::new() }.build(), "not for little-endian aarch64"),
         (&Elf { magic: *b"ARM?", ..Elf::new() }.build(), "does not start with an arm64 Image"),
+        (&Elf { slot_mark: *b"SHA-512=", ..Elf::new() }.build(), "no slot for its SHA-256"),
         (&Elf { image_size: BSS_END - 1, ..Elf::new() }.build(), "needs 20480"),
         (&good[..good.len() / 2], "cannot be booted"),
     ];
@@ -179,4 +189,42 @@ fn what_cannot_be_booted_is_refused() {
     }
     place.run(["kernel", "--elf", "none.elf", "--out", "k.img"]).fails(1, "make build");
     place.run(["kernel", "--elf", "k.elf"]).fails(2, "--out");
+}
+
+/// The sum of the whole file but for itself, as `sha256sum` would find it.
+#[test]
+fn the_image_holds_its_own_sum() {
+    let place = Place::new();
+    place.write("k.elf", Elf::new().build());
+    let told = place.run(["kernel", "--elf", "k.elf", "--out", "k.img"]).succeeds().stdout();
+    let image = read(&place.path("k.img"));
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let sum = hex(&image[0x48..0x68]);
+    let mut zeroed = image.clone();
+    zeroed[0x48..0x68].fill(0);
+    place.write("zeroed.img", &zeroed);
+    let path = place.path("zeroed.img");
+    if let Some(output) = system_tool("sha256sum", &[path.as_ref()]) {
+        assert!(output.stdout.starts_with(sum.as_bytes()), "{sum}");
+    }
+    assert!(told.contains(&sum), "{told}");
+
+    let shown = place.run(["inspect", "k.img"]).succeeds().stdout();
+    assert!(shown.contains(&format!("SHA-256 {sum} (it is right)")), "{shown}");
+    let json = place.run(["inspect", "--json", "k.img"]).succeeds().stdout();
+    assert!(json.contains(&format!("\"sha256\": \"{sum}\"")), "{json}");
+    assert!(json.contains("\"verified\""), "{json}");
+
+    // Whatever is changed shows: the header, the code, what is cleared, the symbols, the sum.
+    for at in [0x10, 0x3f, 0x48, 0x67, 0x68, 0x2003, BSS_END as usize - 1, image.len() - 1] {
+        let mut damaged = image.clone();
+        damaged[at] ^= 1;
+        place.write("damaged.img", damaged);
+        let outcome = place.run(["inspect", "damaged.img"]).fails(1, "ChecksumMismatch");
+        assert!(outcome.stdout().contains("WRONG"), "{at:#x}");
+    }
+    let shown = place.run(["inspect", "zeroed.img"]).succeeds().stdout();
+    assert!(shown.contains("no SHA-256 in it"), "{shown}");
+    place.write("zeroed.img", &zeroed[..0x40]);
+    place.run(["inspect", "zeroed.img"]).succeeds();
 }

@@ -17,6 +17,12 @@ _start:
     .quad   0, 0, 0
     .ascii  "ARM\x64"
     .long   0
+// A slot for the image's SHA-256, which `image-builder kernel` fills: zeros where it did not make
+// the image.
+    .ascii  "SHA-256="
+.global __image_sha256
+__image_sha256:
+    .space  32
 
 .section .text.boot, "ax"
 

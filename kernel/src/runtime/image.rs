@@ -1,8 +1,11 @@
 //! Where the image lies, by the linker's symbols (`kernel.ld`).
 
+use alloc::format;
+use alloc::string::String;
 use core::ops::Range;
 
 unsafe extern "C" {
+    static __image_sha256: [u8; 32];
     static __image_start: u8;
     static __text_end: u8;
     static __rodata_end: u8;
@@ -11,6 +14,16 @@ unsafe extern "C" {
 
 /// Offset of `image_size` in the arm64 `Image` header.
 const IMAGE_SIZE_AT: usize = 16;
+
+/// The image's SHA-256 in hexadecimal, as `image-builder kernel` wrote it down behind the header:
+/// over all of the file, with zeros in this place. `None` if it is the ELF file that was started.
+pub fn sha256() -> Option<String> {
+    // Volatile, since these are not the bytes that were compiled.
+    // SAFETY: a static of the code, which is mapped for reading and never written.
+    let sum = unsafe { (&raw const __image_sha256).read_volatile() };
+    let is_there = sum.iter().any(|&byte| byte != 0);
+    is_there.then(|| sum.iter().map(|byte| format!("{byte:02x}")).collect())
+}
 
 /// Address of the image's first byte.
 pub fn start() -> u64 {

@@ -120,6 +120,7 @@ fn greet(boot: &Boot) {
     let memory = heap::stats();
     let hello = Hello {
         version: version.to_owned(),
+        image_sha256: image::sha256(),
         machine: boot.machine.model.to_owned(),
         cpu: Midr::of_this_core().to_string(),
         cpu_features: Features::of_this_core().names().map(str::to_owned).collect(),

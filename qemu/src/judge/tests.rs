@@ -4,6 +4,7 @@ use kernel::report::{Exit, Hello, StopReason, Test};
 fn hello() -> Event {
     Event::Hello(Hello {
         version: "0.1.0".into(),
+        image_sha256: Some("ab".repeat(32)),
         machine: "linux,dummy-virt".into(),
         cpu: "Cortex-A72".into(),
         cpu_features: vec![],
