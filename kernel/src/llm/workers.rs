@@ -162,14 +162,27 @@ impl<T> Band<'_, T> {
         for (i, row) in rows.iter().enumerate() {
             assert!(*row < self.rows && !rows[..i].contains(row), "{rows:?} of {}", self.rows);
         }
-        // SAFETY: each is a part of the matrix that `Bands::new` borrowed mutably for longer than
-        // this borrow: `row` is one of its rows, or of those that `every` left, and the columns lie
-        // within a row (`Bands::claim`). No two are of the same row, no other band has these
-        // columns, and this one is borrowed mutably as long as the parts are.
-        rows.map(|row| unsafe {
-            let start = self.start.add(row * self.stride + self.columns.start);
-            core::slice::from_raw_parts_mut(start, self.columns.len())
-        })
+        let part = self.part();
+        // SAFETY: see `part`: each is a row, and no two are the same.
+        rows.map(|row| unsafe { &mut *part(row) })
+    }
+
+    /// The band's parts of all rows, in their order.
+    pub fn rows_mut(&mut self) -> impl Iterator<Item = &mut [T]> {
+        let part = self.part();
+        // SAFETY: see `part`: each is a row, and each comes once.
+        (0..self.rows).map(move |row| unsafe { &mut *part(row) })
+    }
+
+    /// Where the band's part of each row is. It may be borrowed mutably, each row's once at a time, as
+    /// long as the band is borrowed so: for a row of the band it is a part of the matrix that
+    /// `Bands::new` borrowed mutably for longer than that, since the row is one of the matrix, or of
+    /// those that `every` left, and the columns lie within it (`Bands::claim`); and no other band
+    /// has these columns.
+    fn part(&self) -> impl Fn(usize) -> *mut [T] + use<T> {
+        let start = self.start.wrapping_add(self.columns.start);
+        let (stride, len) = (self.stride, self.columns.len());
+        move |row| core::ptr::slice_from_raw_parts_mut(start.wrapping_add(row * stride), len)
     }
 
     /// The rows `part`, `part + parts`, `part + 2 * parts` and so on.
@@ -228,8 +241,8 @@ mod tests {
                         while let Some(mut band) = bands.claim(|first| first + width) {
                             let Range { start, end } = band.columns();
                             assert!(end == columns || end - start == width.max(1));
-                            for row in 0..band.rows() {
-                                for (i, x) in band.row(row).iter_mut().enumerate() {
+                            for (row, part) in band.rows_mut().enumerate() {
+                                for (i, x) in part.iter_mut().enumerate() {
                                     *x += row * columns + start + i + 1;
                                 }
                             }
@@ -249,8 +262,10 @@ mod tests {
         let mut band = bands.claim(|first| first + 3).unwrap();
         let mut second = band.every(3, 1);
         assert_eq!((second.rows(), second.columns()), (2, 2..5));
-        assert_eq!((second.row(0), 7 + 2), (&mut [9, 10, 11][..], 9));
-        assert_eq!(second.row(1), [4 * 7 + 2, 4 * 7 + 3, 4 * 7 + 4]);
+        let parts = [[7 + 2, 7 + 3, 7 + 4], [4 * 7 + 2, 4 * 7 + 3, 4 * 7 + 4]];
+        assert_eq!(second.row(0), parts[0]);
+        assert_eq!(second.row(1), parts[1]);
+        assert!(second.rows_mut().eq(parts));
     }
 
     #[test]

@@ -34,8 +34,8 @@ use core::ops::Range;
 
 use crate::cpu::Features;
 use crate::llm::quantize::{
-    ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, QUAD, QuadQ8_0, QuadQ8_1, QuadQ8K,
-    SUPER_BLOCK, Scales, TILE_ROWS, WeightType,
+    self, ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, Interleave, QUAD, QuadQ8_0,
+    QuadQ8_1, QuadQ8K, SUPER_BLOCK, Scales, TILE_ROWS, WeightType,
 };
 
 /// Lanes in which floating-point sums run.
@@ -70,6 +70,11 @@ pub fn wants_stripes(kind: WeightType) -> bool {
 /// These are not eight rows of whole blocks.
 pub fn make_stripe(kind: WeightType, rows: &mut [u8], copy: &mut Vec<u8>) {
     active::make_stripe(kind, rows, copy);
+}
+
+/// Puts the blocks of each four tokens side by side, as [`quantize::interleave`] does.
+pub fn interleave<B: Interleave>(tokens: &[B], n: usize, quads: &mut [B::Quad]) {
+    quantize::interleave(tokens, n, quads, active::interleave_words);
 }
 
 /// Neighbouring rows of a matrix of weights.
@@ -199,15 +204,15 @@ impl<'a> Activations<'a> {
 
 /// Where products go: a row of them for each token.
 pub trait Output {
-    /// Those of a token, one for each row of weights.
-    fn of_token(&mut self, token: usize) -> &mut [f32];
+    /// Those of each token, one for each row of weights.
+    fn of_tokens(&mut self) -> impl Iterator<Item = &mut [f32]>;
 }
 
 /// The dot products of rows of weights with the activations of each token, in the format that the
 /// weights want ([`WeightType::activations`]).
 ///
 /// # Panics
-/// The activations are in another format, or `out` or they are of another length.
+/// The activations are in another format, or `out` or they are of another length or of other tokens.
 pub fn multiply(rows: &Rows<'_>, x: &Batch<'_>, out: &mut impl Output) {
     multiply_with(set(), rows, x, out);
 }
@@ -216,28 +221,30 @@ fn multiply_with(set: active::Set, rows: &Rows<'_>, x: &Batch<'_>, out: &mut imp
     let kind = rows.kind;
     assert!(kind.activations() == x.x.kind(), "{kind:?} weights with {:?} activations", x.x.kind());
     assert!(x.n * rows.columns == x.x.len() && x.n <= BATCH, "{} activations", x.x.len());
+    let n_out = out.of_tokens().count();
+    assert!(x.n == n_out, "{} tokens with room for {n_out}", x.n);
     let row_bytes = rows.row_bytes();
     let (stripes, rest) = rows.split();
     let striped = stripes.len() / row_bytes;
     if striped == 0 {
         // The types that have no tiles, and matrices of a few rows.
     } else if matches!(x.quads, Quads::None) || !active::Set::WANTS_STRIPES {
-        for token in 0..x.n {
-            let (sums, _) = out.of_token(token)[..striped].as_chunks_mut();
+        for (token, out) in out.of_tokens().enumerate() {
+            let (sums, _) = out[..striped].as_chunks_mut();
             active::multiply_stripes(set, kind, stripes, &x.token(token), sums);
         }
     } else {
         let mut sums = [[0.0; TILE_ROWS]; BATCH];
         let sums = &mut sums[..x.n.next_multiple_of(QUAD)];
         active::multiply_batch(set, kind, rows.columns, stripes, &x.quads, sums, &mut |i, sums| {
-            for (token, sums) in sums[..x.n].iter().enumerate() {
-                active::copy_sums(sums, &mut out.of_token(token).as_chunks_mut().0[i]);
+            for (sums, out) in sums.iter().zip(out.of_tokens()) {
+                active::copy_sums(sums, &mut out.as_chunks_mut().0[i]);
             }
         });
     }
-    for token in 0..x.n {
+    for (token, out) in out.of_tokens().enumerate() {
         let x = x.token(token);
-        let sums = &mut out.of_token(token)[striped..];
+        let sums = &mut out[striped..];
         assert_eq!(rest.len(), sums.len() * row_bytes, "bytes of rows for {} places", sums.len());
         for (sum, row) in sums.iter_mut().zip(rest.chunks_exact(row_bytes)) {
             *sum = active::dot(kind, row, &x);

@@ -10,6 +10,7 @@ use crate::cpu::Features;
 use crate::llm::quantize::{Row, TILE_ROWS, WeightType, move_units};
 
 pub use super::scalar::{Vector, dot};
+pub use crate::llm::quantize::interleave_words;
 
 /// The portable kernels are one set.
 #[derive(Clone, Copy, Debug)]

@@ -10,15 +10,14 @@ use alloc::vec::Vec;
 use core::fmt::Debug;
 
 use super::{
-    Activations, Batch, HeadRows, Output, Quads, Rows, activations, active, attention, make_stripe,
-    multiply_with, quantize_q8_0, quantize_q8_1, quantize_q8_k, scalar, steps,
+    Activations, Batch, HeadRows, Output, Quads, Rows, activations, active, attention, interleave,
+    make_stripe, multiply_with, quantize_q8_0, quantize_q8_1, quantize_q8_k, scalar, steps,
 };
 use crate::cpu::Features;
 use crate::llm::arena::ModelBuffer;
 use crate::llm::quantize::{
     ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, F32Bytes, Interleave, QUAD, SUPER_BLOCK,
-    TILE_ROWS, WeightType, dequantize_row, f32_to_bf16, f32_to_f16, interleave, round_to_bf16,
-    round_to_f16,
+    TILE_ROWS, WeightType, dequantize_row, f32_to_bf16, f32_to_f16, round_to_bf16, round_to_f16,
 };
 use crate::llm::sampling::SplitMix64;
 
@@ -242,8 +241,8 @@ fn summary(largest: f64) -> String {
 struct Sums(Vec<Vec<f32>>);
 
 impl Output for Sums {
-    fn of_token(&mut self, token: usize) -> &mut [f32] {
-        &mut self.0[token]
+    fn of_tokens(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        self.0.iter_mut().map(|sums| &mut sums[..])
     }
 }
 

@@ -98,14 +98,14 @@ impl<'a> Context<'a> {
         kernels::multiply(&weights.rows_in(self.file, rows.clone()), &x, out);
         if let Some(bias) = bias {
             let bias = &bias.values(self.file)[rows];
-            (0..out.rows()).for_each(|token| add_bias(out.row(token), bias));
+            out.rows_mut().for_each(|row| add_bias(row, bias));
         }
     }
 }
 
 impl Output for Band<'_, f32> {
-    fn of_token(&mut self, token: usize) -> &mut [f32] {
-        self.row(token)
+    fn of_tokens(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        self.rows_mut()
     }
 }
 

@@ -4,13 +4,13 @@ use super::{Linear, Model, batch};
 use crate::llm::Error;
 use crate::llm::arena::{Frame, Plain, slice_bytes};
 use crate::llm::kernels::{
-    Activations, Batch, Quads, quantize_q8_0, quantize_q8_1, quantize_q8_k, round_f16,
+    Activations, Batch, Quads, interleave, quantize_q8_0, quantize_q8_1, quantize_q8_k, round_f16,
     wants_stripes,
 };
 use crate::llm::kv_cache::CacheShape;
 use crate::llm::quantize::{
     ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, QUAD, QuadQ8_0, QuadQ8_1, QuadQ8K,
-    SUPER_BLOCK, WeightType, interleave, round_to_bf16,
+    SUPER_BLOCK, WeightType, round_to_bf16,
 };
 use crate::llm::sampling::Candidate;
 

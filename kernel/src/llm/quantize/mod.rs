@@ -26,7 +26,9 @@ pub use activations::{ActivationType, BlockQ8_0, BlockQ8_1, BlockQ8K, first_of_l
 pub use bf16::{bf16_to_f32, f32_to_bf16, round_to_bf16};
 pub use blocks::Block;
 pub use f16::{f16_to_f32, f32_to_f16, round_to_f16};
-pub use quads::{Interleave, QUAD, QuadQ8_0, QuadQ8_1, QuadQ8K, interleave};
+pub use quads::{
+    Interleave, QUAD, QuadQ8_0, QuadQ8_1, QuadQ8K, Words, interleave, interleave_words,
+};
 pub use super_block::{GROUP, GROUPS, Scales, SuperBlock};
 pub use tiles::{Row, TILE_ROWS, move_units};
 

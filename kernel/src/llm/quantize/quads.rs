@@ -7,7 +7,7 @@ use super::{BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, GROUPS, SUPER_BLOCK};
 pub const QUAD: usize = 4;
 
 /// Four activations of each token.
-type Words = [i8; 4 * QUAD];
+pub type Words = [i8; 4 * QUAD];
 
 /// A [`BlockQ8_0`] of each of four tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,15 +58,20 @@ pub trait Interleave: Copy {
     /// Four blocks of zeros.
     const ZEROS: Self::Quad;
 
-    /// Puts those of four tokens side by side.
-    fn interleave(tokens: [&Self; QUAD], quad: &mut Self::Quad);
+    /// Puts those of four tokens side by side, their words as [`interleave_words`] does.
+    fn interleave(
+        tokens: [&Self; QUAD],
+        quad: &mut Self::Quad,
+        words: impl Fn([&[i8]; QUAD], &mut [Words]),
+    );
 }
 
-/// Puts the words of four tokens side by side. All are at multiples of four in their blocks.
-fn interleave_words<const N: usize>(tokens: [&[i8; N]; QUAD], out: &mut [Words]) {
+/// Puts the words of four tokens side by side.
+pub fn interleave_words(tokens: [&[i8]; QUAD], out: &mut [Words]) {
+    let tokens = tokens.map(|qs| qs.as_chunks::<4>().0);
     for (i, out) in out.iter_mut().enumerate() {
         for (out, qs) in out.as_chunks_mut::<4>().0.iter_mut().zip(tokens) {
-            *out = qs.as_chunks().0[i];
+            *out = qs[i];
         }
     }
 }
@@ -77,8 +82,12 @@ impl Interleave for BlockQ8_0 {
     const ZEROS: QuadQ8_0 =
         QuadQ8_0 { qs: [[0; 4 * QUAD]; BLOCK / 4], d: [0.0; QUAD], minus_8_sums: [0; QUAD] };
 
-    fn interleave(tokens: [&Self; QUAD], quad: &mut QuadQ8_0) {
-        interleave_words(tokens.map(|block| &block.qs), &mut quad.qs);
+    fn interleave(
+        tokens: [&Self; QUAD],
+        quad: &mut QuadQ8_0,
+        words: impl Fn([&[i8]; QUAD], &mut [Words]),
+    ) {
+        words(tokens.map(|block| &block.qs[..]), &mut quad.qs);
         quad.d = tokens.map(|block| block.d);
         quad.minus_8_sums = tokens.map(|block| block.minus_8_sums);
     }
@@ -90,8 +99,12 @@ impl Interleave for BlockQ8_1 {
     const ZEROS: QuadQ8_1 =
         QuadQ8_1 { qs: [[0; 4 * QUAD]; BLOCK / 4], d: [0.0; QUAD], sum: [0.0; QUAD] };
 
-    fn interleave(tokens: [&Self; QUAD], quad: &mut QuadQ8_1) {
-        interleave_words(tokens.map(|block| &block.qs), &mut quad.qs);
+    fn interleave(
+        tokens: [&Self; QUAD],
+        quad: &mut QuadQ8_1,
+        words: impl Fn([&[i8]; QUAD], &mut [Words]),
+    ) {
+        words(tokens.map(|block| &block.qs[..]), &mut quad.qs);
         quad.d = tokens.map(|block| block.d);
         quad.sum = tokens.map(|block| block.sum);
     }
@@ -108,8 +121,12 @@ impl Interleave for BlockQ8K {
         d: [0.0; QUAD],
     };
 
-    fn interleave(tokens: [&Self; QUAD], quad: &mut QuadQ8K) {
-        interleave_words(tokens.map(|block| &block.qs), &mut quad.qs);
+    fn interleave(
+        tokens: [&Self; QUAD],
+        quad: &mut QuadQ8K,
+        words: impl Fn([&[i8]; QUAD], &mut [Words]),
+    ) {
+        words(tokens.map(|block| &block.qs[..]), &mut quad.qs);
         for i in 0..GROUPS {
             quad.minus_32_sums[i] = tokens.map(|block| block.minus_32_sums[i]);
             quad.sums[i] = tokens.map(|block| block.sums[i]);
@@ -119,12 +136,18 @@ impl Interleave for BlockQ8K {
 }
 
 /// Puts the blocks of each four tokens, `[tokens, n]`, side by side: `[tokens / 4, n]`, rounded up.
-pub fn interleave<B: Interleave>(tokens: &[B], n: usize, quads: &mut [B::Quad]) {
+/// `words(tokens, out)` puts words of four tokens side by side, as [`interleave_words`] does.
+pub fn interleave<B: Interleave>(
+    tokens: &[B],
+    n: usize,
+    quads: &mut [B::Quad],
+    words: impl Fn([&[i8]; QUAD], &mut [Words]),
+) {
     let zero = B::ZERO;
     for (tokens, quads) in tokens.chunks(QUAD * n).zip(quads.chunks_exact_mut(n)) {
         for (i, quad) in quads.iter_mut().enumerate() {
             let of_token = |token: usize| tokens.get(token * n + i).unwrap_or(&zero);
-            B::interleave(core::array::from_fn(of_token), quad);
+            B::interleave(core::array::from_fn(of_token), quad, &words);
         }
     }
 }
@@ -143,7 +166,7 @@ mod tests {
         };
         let blocks: [BlockQ8_0; 6] = core::array::from_fn(|i| block(i / 2, i % 2));
         let mut quads = [BlockQ8_0::ZEROS; 2];
-        interleave(&blocks, 2, &mut quads);
+        interleave(&blocks, 2, &mut quads, interleave_words);
         for (i, quad) in quads.iter().enumerate() {
             assert_eq!(quad.d, [i as f32, 2.0 + i as f32, 4.0 + i as f32, 0.0]);
             assert_eq!(quad.minus_8_sums, [i as i32, 7 + i as i32, 14 + i as i32, 0]);

@@ -19,7 +19,7 @@ pub use lanes::Neon as Vector;
 use super::{Activations, scalar};
 use crate::llm::quantize::{Block, BlockQ8K, SuperBlock, Visitor, WeightType};
 
-pub use stripes::make_stripe;
+pub use stripes::{interleave_words, make_stripe};
 pub use tiles::{Set, copy_sums, multiply_batch, multiply_stripes};
 
 /// The dot product of a row. Of types that have tiles, only the few rows that do not fill one come

@@ -1,10 +1,10 @@
-//! Rearranging rows to stripes.
+//! Rearranging rows to stripes, and the activations of tokens to stand side by side.
 
 use alloc::vec::Vec;
 use core::arch::aarch64::*;
 
-use super::vectors::{load_u8, store_vectors};
-use crate::llm::quantize::{TILE_ROWS, WeightType, move_units};
+use super::vectors::{load_s8, load_u8, store_vectors};
+use crate::llm::quantize::{QUAD, TILE_ROWS, WeightType, Words, move_units};
 
 /// Rearranges eight rows to a stripe.
 pub fn make_stripe(kind: WeightType, rows: &mut [u8], copy: &mut Vec<u8>) {
@@ -27,6 +27,18 @@ fn move_words(fields: [&[u8]; TILE_ROWS], out: &mut [u8]) {
         store_vectors::<_, _, 8>(out, core::array::from_fn(in_order));
     }
     move_units::<4>(fields.map(|(_, rest)| rest), words);
+}
+
+/// Puts words of four tokens side by side, four of each at a time: there are whole fours.
+pub fn interleave_words(tokens: [&[i8]; QUAD], out: &mut [Words]) {
+    let tokens = tokens.map(|qs| qs.as_chunks::<16>().0);
+    for (i, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        // SAFETY: this module is only built where the whole build has NEON.
+        unsafe {
+            let words = transposed(tokens.map(|qs| vreinterpretq_u32_s8(load_s8(&qs[i], 0))));
+            store_vectors::<_, _, 4>(out, words.map(|words| vreinterpretq_u8_u32(words)));
+        }
+    }
 }
 
 /// The first word of each vector, the second of each, ...

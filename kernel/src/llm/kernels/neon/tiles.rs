@@ -10,7 +10,7 @@ use core::slice::ChunksExact;
 
 use super::formats::{self, Simple, Super, Tile, Totals};
 use super::isa::{DotProd, FourTokens, I8mm, Neon, OneToken, Sums, for_each_lane};
-use super::vectors::{as_vectors, load_f32, load_s8, load_vectors, store_f32, vectors_of};
+use super::vectors::{as_vectors, load_s8, load_vectors, store_f32, store_vectors, vectors_of};
 use crate::cpu::Features;
 use crate::llm::kernels::{Activations, Quads, RowSums};
 use crate::llm::quantize::{
@@ -252,15 +252,12 @@ impl Block8 for BlockQ8_1 {
 /// The sums of the rows out of vectors.
 #[target_feature(enable = "neon")]
 fn store_totals(totals: Totals, sums: &mut RowSums) {
-    for (sums, totals) in sums.as_chunks_mut().0.iter_mut().zip(totals) {
-        store_f32(sums, totals);
-    }
+    store_vectors(sums, totals.map(|totals| vreinterpretq_u8_f32(totals)));
 }
 
 #[target_feature(enable = "neon")]
 fn load_totals(sums: &RowSums) -> Totals {
-    let (fours, _) = sums.as_chunks();
-    [load_f32(&fours[0]), load_f32(&fours[1])]
+    load_vectors(sums).map(|sums| vreinterpretq_f32_u8(sums))
 }
 
 /// Copies the sums of a stripe, which the compiler would call a function for.
@@ -340,23 +337,26 @@ fn simple_quads<I: FourTokens, F: Simple>(
     sums: &mut [RowSums],
     put: Put<'_>,
 ) {
-    let mut weights = [[[vdupq_n_s8(0); 2]; 8]; BLOCKS_AT_ONCE];
-    let mut numbers = [[[vdupq_n_f32(0.0); 2]; 2]; BLOCKS_AT_ONCE];
+    // Each with its weights, its scales and its offsets.
+    let none = [vdupq_n_f32(0.0); 2];
+    let mut taken_apart = [([[vdupq_n_s8(0); 2]; 8], none, none); BLOCKS_AT_ONCE];
     for (stripe, tiles) in stripes.enumerate() {
         for (i, some) in tiles.chunks(BLOCKS_AT_ONCE).enumerate() {
-            let taken_apart = weights.iter_mut().zip(&mut numbers);
-            for (tile, (weights, numbers)) in some.iter().zip(taken_apart) {
+            for (tile, (weights, scales, offsets)) in some.iter().zip(&mut taken_apart) {
                 *weights = isa.arrange(F::weights(tile));
-                *numbers = [F::scales(tile), F::offsets(tile)];
+                *scales = F::scales(tile);
+                if F::HAS_OFFSETS {
+                    *offsets = F::offsets(tile);
+                }
             }
             let of_tokens = x.chunks_exact(tiles.len()).zip(sums.as_chunks_mut::<QUAD>().0);
             for (x, sums) in of_tokens {
-                let mut totals = [[vdupq_n_f32(0.0); 2]; QUAD];
+                let mut totals = [none; QUAD];
                 if i > 0 {
                     totals = sums.each_ref().map(|sums| load_totals(sums));
                 }
                 let x = &x[i * BLOCKS_AT_ONCE..][..some.len()];
-                for ((weights, [scales, offsets]), x) in weights.iter().zip(&numbers).zip(x) {
+                for ((weights, scales, offsets), x) in taken_apart.iter().zip(x) {
                     let [qs @ .., d, sum] = F::Activations::quad_vectors(x);
                     let products = isa.four(weights, qs, F::start(vreinterpretq_s32_s8(*sum)));
                     let (d, sum) = (vreinterpretq_f32_s8(*d), vreinterpretq_f32_s8(*sum));
@@ -447,7 +447,11 @@ fn super_one<I: OneToken, F: Super>(
             }
             add_block::<F>(&mut total, &F::d(tile), x.d, sums, min_sums);
         }
-        store_totals(total, row_sums);
+        // Not `store_totals`, whose one store of both makes the compiler spill registers in the loop
+        // above.
+        for (sums, total) in row_sums.as_chunks_mut().0.iter_mut().zip(total) {
+            store_f32(sums, total);
+        }
     }
 }
 
