@@ -1,4 +1,5 @@
-//! The devices that the runtime itself uses: the console and the interrupt controller.
+//! The devices that the runtime itself uses: the console, the interrupt controller, and what powers
+//! the machine off.
 
 use log::warn;
 use spin::Once;
@@ -10,6 +11,7 @@ use super::mmio::Mmio;
 use super::{cores, time};
 
 static CONSOLE: Once<Port<Mmio>> = Once::new();
+static POWER_MANAGER: Once<Mmio> = Once::new();
 static INTERRUPTS: Once<Controller<Mmio, CoreRegisters>> = Once::new();
 /// The interrupts that end a sleep: each core's timer, and the console's receiver.
 static TIMER: Once<Interrupt> = Once::new();
@@ -25,12 +27,21 @@ pub fn interrupts() -> Option<&'static Controller<Mmio, CoreRegisters>> {
     INTERRUPTS.get()
 }
 
-/// Sets up the console.
+/// Registers of what can power the machine off where PSCI cannot, if it has that.
+pub fn power_manager() -> Option<&'static Mmio> {
+    POWER_MANAGER.get()
+}
+
+/// Sets up the console and what powers the machine off.
 ///
 /// # Safety
 /// The devices that `machine` lists are mapped as device memory from here on, and nothing else
 /// drives them.
 pub unsafe fn set_up_console(machine: &Machine<'_>) {
+    if let Some(region) = machine.power_manager {
+        // SAFETY: upheld by the caller.
+        POWER_MANAGER.call_once(|| unsafe { Mmio::new(region) });
+    }
     if let Some(uart) = &machine.console {
         // SAFETY: upheld by the caller.
         CONSOLE.call_once(|| Port::new(uart, unsafe { Mmio::new(uart.region) }));
@@ -120,5 +131,9 @@ pub fn regions<'m>(machine: &'m Machine<'_>) -> impl Iterator<Item = Region> + '
         core::iter::once(host.ecam).chain(windows.map(|window| window.region))
     });
     let console = machine.console.iter().map(|uart| uart.region);
-    console.chain(gic).chain(machine.virtio_mmio.iter().map(|node| node.region)).chain(pci)
+    console
+        .chain(machine.power_manager)
+        .chain(gic)
+        .chain(machine.virtio_mmio.iter().map(|node| node.region))
+        .chain(pci)
 }

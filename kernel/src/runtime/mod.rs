@@ -43,6 +43,7 @@ pub mod machine;
 pub mod memory;
 pub mod mmio;
 pub mod mmu;
+pub mod power_manager;
 pub mod psci;
 pub mod stacks;
 pub mod symbols;

@@ -4,7 +4,7 @@ use core::arch::asm;
 
 use super::console::Console;
 use super::irq::InterruptController;
-use super::{devices, fault, output, psci, time};
+use super::{devices, fault, output, power_manager, psci, time};
 use crate::report;
 
 /// Ends the run with `status`: the `exit` event, then power off.
@@ -16,12 +16,15 @@ pub fn exit(status: i32) -> ! {
     off()
 }
 
-/// Turns the machine off. Where firmware offers no way to, the core stops.
+/// Turns the machine off. Where there is no way to, the core stops.
 pub fn off() -> ! {
     if let Some(console) = devices::console() {
         console.flush();
     }
     psci::system_off();
+    if let Some(registers) = devices::power_manager() {
+        power_manager::halt(registers);
+    }
     stop_core()
 }
 

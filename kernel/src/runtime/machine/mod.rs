@@ -7,7 +7,8 @@
 //!
 //! Sources: Devicetree Specification 0.4 (structure, `ranges`, `/chosen`, `/reserved-memory`); the
 //! Linux kernel's bindings for `arm,gic`, `arm,gic-v3`, `arm,armv8-timer`, `arm,psci`, `arm,cpus`,
-//! `arm,pl011`, `8250`, `virtio,mmio`, `pci-host-ecam-generic`.
+//! `arm,pl011`, `8250`,
+//! `brcm,bcm2835-aux-uart`, `brcm,bcm2835-pm`, `virtio,mmio`, `pci-host-ecam-generic`.
 
 #![forbid(unsafe_code)]
 
@@ -124,7 +125,7 @@ pub struct Psci {
 pub enum UartKind {
     /// `arm,pl011`.
     Pl011,
-    /// `ns16550a` and its like.
+    /// `ns16550a` and its like, the Raspberry Pi's mini-UART among them.
     Ns16550,
 }
 
@@ -239,6 +240,8 @@ pub struct Machine<'t> {
     pub cpus: ArrayVec<Cpu, MAX_CPUS>,
     /// The firmware's power interface.
     pub psci: Option<Psci>,
+    /// Registers of a Broadcom BCM2835 power manager, which can power off where PSCI cannot.
+    pub power_manager: Option<Region>,
     /// The serial port of `/chosen/stdout-path`; if that is none we know, the first one we do.
     pub console: Option<Uart>,
     /// The interrupt controller.

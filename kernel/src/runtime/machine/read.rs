@@ -16,7 +16,10 @@ const GIC_V2: &[&str] =
     &["arm,gic-400", "arm,cortex-a15-gic", "arm,cortex-a9-gic", "arm,cortex-a7-gic"];
 const GIC_V3: &[&str] = &["arm,gic-v3"];
 const PL011: &[&str] = &["arm,pl011"];
-const NS16550: &[&str] = &["ns16550a", "ns16550"];
+const NS16550: &[&str] = &["ns16550a", "ns16550", MINI_UART];
+/// The Raspberry Pi's mini-UART: a 16550 whose divisor means something else.
+const MINI_UART: &str = "brcm,bcm2835-aux-uart";
+const POWER_MANAGER: &[&str] = &["brcm,bcm2711-pm", "brcm,bcm2835-pm", "brcm,bcm2835-pm-wdt"];
 
 impl<'t> Machine<'t> {
     /// Reads the machine from a flattened device tree, which may be followed by other bytes.
@@ -84,6 +87,7 @@ impl<'t> Machine<'t> {
             initrd: None,
             cpus: ArrayVec::new(),
             psci: None,
+            power_manager: None,
             console: None,
             gic: None,
             timer: None,
@@ -155,6 +159,8 @@ impl<'t> Machine<'t> {
     ) {
         if at.is_compatible(&["arm,psci", "arm,psci-0.2", "arm,psci-1.0"]) {
             self.psci = self.keep(read_psci(at));
+        } else if at.is_compatible(POWER_MANAGER) {
+            self.power_manager = self.keep(at.region(0));
         } else if at.is_compatible(PL011) || at.is_compatible(NS16550) {
             let chosen = stdout.path.is_some_and(|path| at.is_at(path));
             if (chosen || self.console.is_none())
@@ -342,17 +348,21 @@ fn read_timer(at: &At<'_, '_>, gic: Option<&GicNode>) -> Result<Timer, MachineEr
 
 fn read_uart(at: &At<'_, '_>, fdt: Fdt<'_>, gic: Option<&GicNode>) -> Result<Uart, MachineError> {
     let kind = if at.is_compatible(PL011) { UartKind::Pl011 } else { UartKind::Ns16550 };
-    let reg_shift = at.cell("reg-shift")?.unwrap_or(0);
+    let mini = at.is_compatible(&[MINI_UART]);
+    let reg_shift = at.cell("reg-shift")?.unwrap_or(if mini { 2 } else { 0 });
     if reg_shift > 4 {
         return Err(at.wrong("reg-shift"));
     }
-    // A PL011's registers are words (DDI 0183, table 3-1).
-    let width = if kind == UartKind::Pl011 { 4 } else { 1 };
+    // A PL011's registers are words (DDI 0183, table 3-1), the mini-UART's too (BCM2711 ARM
+    // Peripherals, 2.2).
+    let width = if kind == UartKind::Pl011 || mini { 4 } else { 1 };
     let reg_io_width = at.cell("reg-io-width")?.unwrap_or(width);
     if reg_io_width != 1 && reg_io_width != 4 {
         return Err(at.wrong("reg-io-width"));
     }
     let clock_hz = match at.cell("clock-frequency")? {
+        // Without a clock the firmware's divisor stays.
+        _ if mini => None,
         Some(hz) => Some(hz),
         None => fixed_clock(at, fdt)?,
     };

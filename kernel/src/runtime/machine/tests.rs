@@ -137,6 +137,22 @@ fn reads_cloud_hypervisor_s_machine() {
 }
 
 #[test]
+fn the_mini_uart_is_a_16550_of_words_whose_divisor_stays() {
+    assert_eq!(
+        Machine::from_fdt(&patched(BOARD, b"serial1:", b"serial3:")).unwrap().console,
+        Some(Uart {
+            kind: UartKind::Ns16550,
+            region: region(0xfe21_5040, 0x40),
+            interrupt: Some(level(125)),
+            clock_hz: None,
+            reg_shift: 2,
+            reg_io_width: 4,
+            baud: Some(115_200),
+        })
+    );
+}
+
+#[test]
 fn translates_addresses_and_honours_status() {
     let m = Machine::from_fdt(BOARD).unwrap();
     assert_eq!(m.model, "anchorite,test-board");
@@ -170,6 +186,7 @@ fn translates_addresses_and_honours_status() {
         ]
     );
     assert_eq!(m.psci, Some(Psci { conduit: Conduit::Smc, legacy_cpu_on: Some(0x95c1_ba60) }));
+    assert_eq!(m.power_manager, Some(region(0xfe10_0000, 0x114)));
     // 0x5_0000_0040 on the bridge, 0x7e30_0040 on the soc.
     assert_eq!(
         m.console,
