@@ -10,11 +10,13 @@ use clap::{Parser, ValueEnum};
 use kernel::app::config::Config;
 use kernel::report::Code;
 
-use crate::command::{Accelerator, Bus, Device, Host, Machine};
+use crate::command::{Accelerator, Board, Bus, Device, Host, Machine};
 use crate::judge::Expectations;
 
 /// The most cores that a GICv2 serves.
 const GICV2_CORES: u32 = 8;
+/// Cores of a Raspberry Pi 4.
+const RASPBERRY_PI_CORES: u32 = 4;
 
 /// Boots Anchorite in QEMU, shows what it says and judges it.
 ///
@@ -39,18 +41,24 @@ pub struct Cli {
     /// The model disk
     #[arg(long, value_name = "FILE", help_heading = MACHINE)]
     disk: Option<PathBuf>,
-    /// How the disk is attached
-    #[arg(long, value_enum, default_value_t = Bus::Mmio, help_heading = MACHINE)]
-    bus: Bus,
+    /// How the disk is attached [default: mmio, or sd on a Raspberry Pi]
+    #[arg(long, value_enum, help_heading = MACHINE)]
+    bus: Option<Bus>,
+    /// The kind of machine
+    #[arg(long, value_enum, default_value_t = BoardName::Virt, help_heading = MACHINE)]
+    board: BoardName,
+    /// The board's device tree, where QEMU has none: bcm2711-rpi-4-b.dtb for raspi4b
+    #[arg(long, value_name = "FILE", help_heading = MACHINE)]
+    dtb: Option<PathBuf>,
     /// Processor, as QEMU's -cpu takes it [default: the host's, or all that QEMU can do]
     #[arg(long, help_heading = MACHINE)]
     cpu: Option<String>,
     /// Cores [default: as many as the host has, at most 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512), help_heading = MACHINE)]
     smp: Option<u32>,
-    /// Memory, with the suffix M or G; MiB without
-    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = memory_mib, help_heading = MACHINE)]
-    mem: u64,
+    /// Memory, with the suffix M or G; MiB without [default: 1G]
+    #[arg(long, value_name = "SIZE", value_parser = memory_mib, help_heading = MACHINE)]
+    mem: Option<u64>,
     /// Version of the interrupt controller [default: QEMU's choice; 3 for more than 8 cores]
     #[arg(long, value_name = "2|3", value_parser = clap::value_parser!(u8).range(2..=3), help_heading = MACHINE)]
     gic: Option<u8>,
@@ -169,6 +177,15 @@ const MACHINE: &str = "The machine";
 const GUEST: &str = "What the guest does";
 const LIMITS: &str = "Limits";
 const VERDICT: &str = "Verdict and output";
+
+/// The kinds of machine by their names in QEMU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum BoardName {
+    /// What it takes to run a guest, and nothing else.
+    Virt,
+    /// A Raspberry Pi 4, from QEMU 9 on.
+    Raspi4b,
+}
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -300,7 +317,19 @@ impl Cli {
         let mut devices = Vec::new();
         if let Some(file) = &self.disk {
             is_file("model disk", file, "make one: image-builder disk --out FILE MODEL.gguf")?;
-            devices.push(Device::Disk { file: file.clone(), bus: self.bus });
+            let default = match self.board {
+                BoardName::Virt => Bus::Mmio,
+                BoardName::Raspi4b => Bus::Sd,
+            };
+            let bus = self.bus.unwrap_or(default);
+            let has = match self.board {
+                BoardName::Virt => bus != Bus::Sd,
+                BoardName::Raspi4b => matches!(bus, Bus::Sd | Bus::Initrd),
+            };
+            if !has {
+                return Err("this board has no such --bus: leave --bus out".into());
+            }
+            devices.push(Device::Disk { file: file.clone(), bus });
         }
         devices.extend(self.gdb.map(|port| Device::Gdb { port }));
 
@@ -310,30 +339,65 @@ impl Cli {
         if self.icount && self.accel.is_some_and(|accel| accel != Accelerator::Tcg) {
             return Err("--icount is for TCG alone: leave --accel out".into());
         }
-        let default_cores = if self.icount { 1 } else { environment.cores.clamp(1, GICV2_CORES) };
+        let default_cores = match self.board {
+            _ if self.icount => 1,
+            BoardName::Virt => environment.cores.clamp(1, GICV2_CORES),
+            BoardName::Raspi4b => RASPBERRY_PI_CORES,
+        };
         let cores = self.smp.unwrap_or(default_cores);
         if self.gic == Some(2) && cores > GICV2_CORES {
             return Err(format!("--gic 2 serves at most {GICV2_CORES} cores: use --gic 3"));
         }
         let accelerator = match self.accel {
             Some(accelerator) => accelerator,
+            None if self.board != BoardName::Virt => Accelerator::Tcg,
             None if self.icount => Accelerator::Tcg,
             None => Accelerator::pick(host, self.cpu.as_deref(), self.el2),
         };
-        let cpu = self.cpu.clone().unwrap_or_else(|| accelerator.default_cpu().into());
+        let board = match self.board {
+            BoardName::Virt if self.dtb.is_some() => {
+                return Err("QEMU makes this board's device tree: leave --dtb out".into());
+            }
+            BoardName::Virt => Board::Virt {
+                cpu: self.cpu.clone().unwrap_or_else(|| accelerator.default_cpu().into()),
+                memory_mib: self.mem.unwrap_or(1 << 10),
+                gic: self.gic.or((cores > GICV2_CORES).then_some(3)),
+                el2: self.el2,
+            },
+            BoardName::Raspi4b => self.raspberry_pi(cores)?,
+        };
         Ok(Machine {
             accelerator,
-            cpu,
+            board,
             cores,
-            memory_mib: self.mem,
-            gic: self.gic.or((cores > GICV2_CORES).then_some(3)),
-            el2: self.el2,
             icount: self.icount,
             kernel: self.kernel.clone(),
             boot_arguments: self.boot_arguments(mode, environment)?,
             devices,
             extra: self.extra.clone(),
         })
+    }
+
+    /// A Raspberry Pi 4, of which nothing can be chosen.
+    fn raspberry_pi(&self, cores: u32) -> Result<Board, String> {
+        let chosen = [
+            (self.cpu.is_some(), "--cpu"),
+            (self.mem.is_some(), "--mem"),
+            (self.gic.is_some(), "--gic"),
+            (self.el2, "--el2"),
+            (self.icount, "--icount"),
+            (cores != RASPBERRY_PI_CORES, "--smp"),
+        ];
+        if let Some((_, flag)) = chosen.iter().find(|(is_chosen, _)| *is_chosen) {
+            return Err(format!("raspi4b is as it is, with four cores: leave {flag} out"));
+        }
+        let Some(device_tree) = self.dtb.clone() else {
+            return Err("raspi4b needs the board's device tree: --dtb bcm2711-rpi-4-b.dtb, from \
+                        the Raspberry Pi's firmware, or as `ci/boards.sh` fetches it"
+                .into());
+        };
+        is_file("device tree", &device_tree, "`ci/boards.sh` fetches it")?;
+        Ok(Board::RaspberryPi4 { device_tree })
     }
 
     fn boot_arguments(

@@ -92,6 +92,29 @@ pub enum Bus {
     Pci,
     /// In memory, as an initial RAM disk.
     Initrd,
+    /// As an SD card, on a Raspberry Pi.
+    Sd,
+}
+
+/// The kinds of machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Board {
+    /// QEMU's `virt`, which has what is asked for.
+    Virt {
+        /// The processor, as `-cpu` takes it.
+        cpu: String,
+        /// Memory in MiB.
+        memory_mib: u64,
+        /// Version of the interrupt controller; `None`: QEMU's choice.
+        gic: Option<u8>,
+        /// Whether the guest starts at EL2.
+        el2: bool,
+    },
+    /// QEMU's `raspi4b`, a Raspberry Pi 4 with 2 GiB. It starts at EL2.
+    RaspberryPi4 {
+        /// The board's device tree: QEMU has none.
+        device_tree: PathBuf,
+    },
 }
 
 /// A device of the machine.
@@ -111,21 +134,15 @@ pub enum Device {
     },
 }
 
-/// A machine of QEMU's `virt` kind.
+/// A machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
     /// What runs the instructions.
     pub accelerator: Accelerator,
-    /// The processor, as `-cpu` takes it.
-    pub cpu: String,
+    /// Its kind.
+    pub board: Board,
     /// Cores.
     pub cores: u32,
-    /// Memory in MiB.
-    pub memory_mib: u64,
-    /// Version of the interrupt controller; `None`: QEMU's choice.
-    pub gic: Option<u8>,
-    /// Whether the guest starts at EL2.
-    pub el2: bool,
     /// Whether the guest's clock counts instructions, one a nanosecond; for one core under TCG.
     pub icount: bool,
     /// The arm64 `Image`.
@@ -143,11 +160,15 @@ impl Machine {
     pub fn arguments(&self) -> Vec<OsString> {
         let mut arguments = Arguments::default();
 
-        let mut machine = "virt".to_string();
-        if let Some(version) = self.gic {
+        let mut machine = match &self.board {
+            Board::Virt { .. } => "virt",
+            Board::RaspberryPi4 { .. } => "raspi4b",
+        }
+        .to_string();
+        if let Board::Virt { gic: Some(version), .. } = self.board {
             machine += &format!(",gic-version={version}");
         }
-        if self.el2 {
+        if let Board::Virt { el2: true, .. } = self.board {
             machine += ",virtualization=on";
         }
         arguments.option("-machine", machine);
@@ -160,12 +181,21 @@ impl Machine {
             }
             false => arguments.option("-accel", self.accelerator.argument()),
         }
-        arguments.option("-cpu", &self.cpu);
+        if let Board::Virt { cpu, .. } = &self.board {
+            arguments.option("-cpu", cpu);
+        }
         arguments.option("-smp", self.cores.to_string());
-        arguments.option("-m", format!("{}M", self.memory_mib));
+        match &self.board {
+            Board::Virt { memory_mib, .. } => arguments.option("-m", format!("{memory_mib}M")),
+            Board::RaspberryPi4 { device_tree } => arguments.option("-dtb", device_tree),
+        }
         // QEMU's default devices include a network card; a reboot would hide a fault.
         arguments.flags(&["-nodefaults", "-no-reboot"]);
         arguments.option("-display", "none");
+        if let Board::RaspberryPi4 { .. } = self.board {
+            // Its first port is the PL011, which Bluetooth has; the console is the mini-UART.
+            arguments.option("-serial", "null");
+        }
         arguments.option("-serial", "stdio");
         arguments.option("-kernel", &self.kernel);
         if !self.boot_arguments.is_empty() {
@@ -189,6 +219,12 @@ impl Device {
             }
             Device::Disk { file, bus: Bus::Initrd } => {
                 arguments.option("-initrd", file);
+                return;
+            }
+            Device::Disk { file, bus: Bus::Sd } => {
+                let mut drive = OsString::from("if=sd,format=raw,readonly=on,file=");
+                drive.push(double_commas(file));
+                arguments.option("-drive", drive);
                 return;
             }
             Device::Disk { file, bus: Bus::Pci } => (file, "virtio-blk-pci"),
@@ -271,11 +307,8 @@ mod tests {
     fn machine() -> Machine {
         Machine {
             accelerator: Accelerator::Tcg,
-            cpu: "cortex-a72".into(),
+            board: Board::Virt { cpu: "cortex-a72".into(), memory_mib: 64, gic: None, el2: false },
             cores: 3,
-            memory_mib: 64,
-            gic: None,
-            el2: false,
             icount: false,
             kernel: "anchorite.img".into(),
             boot_arguments: vec![],
@@ -300,8 +333,8 @@ mod tests {
     #[test]
     fn each_part_of_the_machine_has_its_arguments() {
         let mut machine = machine();
-        machine.gic = Some(3);
-        machine.el2 = true;
+        let cpu = "max".into();
+        machine.board = Board::Virt { cpu, memory_mib: 512, gic: Some(3), el2: true };
         machine.devices =
             vec![Device::Disk { file: "a.img".into(), bus: Bus::Pci }, Device::Gdb { port: 1237 }];
         machine.extra = vec!["-rtc".into(), "clock=vm".into()];
@@ -309,6 +342,8 @@ mod tests {
         let line = line(&machine);
         for part in [
             "-machine virt,gic-version=3,virtualization=on",
+            "-cpu max",
+            "-m 512M",
             "-append mode=test",
             "file.filename=a.img -device virtio-blk-pci,drive=disk0",
             "-S -gdb tcp:127.0.0.1:1237",
@@ -316,6 +351,19 @@ mod tests {
             assert!(line.contains(part), "{part} in {line}");
         }
         assert!(line.ends_with("-rtc clock=vm"), "{line}");
+    }
+
+    #[test]
+    fn a_raspberry_pi_has_its_own_tree_and_ports() {
+        let device_tree = "a.dtb".into();
+        let devices = vec![Device::Disk { file: "m,odel.img".into(), bus: Bus::Sd }];
+        let board = Board::RaspberryPi4 { device_tree };
+        assert_eq!(
+            line(&Machine { board, cores: 4, devices, ..machine() }),
+            "-machine raspi4b -accel tcg,thread=multi -smp 4 -dtb a.dtb -nodefaults -no-reboot \
+             -display none -serial null -serial stdio -kernel anchorite.img \
+             -drive if=sd,format=raw,readonly=on,file=m,,odel.img"
+        );
     }
 
     #[test]

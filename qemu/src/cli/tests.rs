@@ -25,6 +25,34 @@ fn boot_arguments(plan: &Plan) -> Vec<(&str, &str)> {
     arguments.map(|(key, value)| (key.as_str(), value.as_str())).collect()
 }
 
+/// Processor, memory in MiB and version of the interrupt controller of a `virt` machine.
+fn virt(plan: &Plan) -> (&str, u64, Option<u8>) {
+    match &plan.machine.board {
+        Board::Virt { cpu, memory_mib, gic, .. } => (cpu, *memory_mib, *gic),
+        Board::RaspberryPi4 { .. } => panic!("a Raspberry Pi"),
+    }
+}
+
+#[test]
+fn a_raspberry_pi_is_as_it_is() {
+    let pi = |words: &str| plan(&format!("--board raspi4b --dtb /etc/passwd {words}"));
+    let machine = pi("--disk /etc/passwd").unwrap().machine;
+    let device_tree = "/etc/passwd".into();
+    assert_eq!(machine.board, Board::RaspberryPi4 { device_tree });
+    assert_eq!(machine.cores, 4);
+    assert_eq!(machine.devices, [Device::Disk { file: "/etc/passwd".into(), bus: Bus::Sd }]);
+    for flag in ["--cpu max", "--mem 4G", "--gic 2", "--el2", "--smp 2", "--icount"] {
+        let error = pi(flag).unwrap_err();
+        assert!(error.contains(flag.split(' ').next().unwrap()), "{flag}: {error}");
+    }
+    assert!(pi("--disk /etc/passwd --bus pci").unwrap_err().contains("--bus"));
+    assert!(pi("--disk /etc/passwd --bus initrd").is_ok());
+    assert!(plan("--board raspi4b").unwrap_err().contains("--dtb"));
+    assert!(plan("--board raspi4b --dtb /none").unwrap_err().contains("/none"));
+    assert!(plan("--dtb /etc/passwd").unwrap_err().contains("leave --dtb out"));
+    assert!(plan("--disk /etc/passwd --bus sd").unwrap_err().contains("--bus"));
+}
+
 #[test]
 fn clap_finds_no_fault_with_the_definition() {
     use clap::CommandFactory;
@@ -37,8 +65,9 @@ fn without_options_the_disk_decides() {
     assert_eq!(boot_arguments(&plan), []);
     assert_eq!(plan.expected, Expectations::default());
     assert_eq!(plan.qemu, PathBuf::from("qemu-system-aarch64"));
-    assert_eq!((plan.machine.cores, plan.machine.memory_mib), (3, 1024));
-    assert_eq!(plan.machine.gic, None);
+    assert_eq!(plan.machine.cores, 3);
+    let cpu = "max,sve=off,pauth-impdef=on".into();
+    assert_eq!(plan.machine.board, Board::Virt { cpu, memory_mib: 1024, gic: None, el2: false });
     assert_eq!(plan.limits.total, Some(Duration::from_secs(3600)));
 }
 
@@ -156,7 +185,7 @@ fn instructions_are_counted_on_one_core_by_tcg() {
     };
     assert_eq!(cli(&[]).machine.accelerator, Accelerator::Kvm);
     assert_eq!(cli(&["--icount"]).machine.accelerator, Accelerator::Tcg);
-    assert_ne!(cli(&["--icount"]).machine.cpu, "host");
+    assert_ne!(virt(&cli(&["--icount"])).0, "host");
 }
 
 #[test]
@@ -173,7 +202,7 @@ fn limits_are_seconds_and_0_is_none() {
 
 #[test]
 fn sizes_are_mib_or_have_a_suffix() {
-    let mem = |words: &str| plan(words).map(|plan| plan.machine.memory_mib);
+    let mem = |words: &str| plan(words).map(|plan| virt(&plan).1);
     assert_eq!(mem("--mem 64"), Ok(64));
     assert_eq!(mem("--mem 64M"), Ok(64));
     assert_eq!(mem("--mem 3g"), Ok(3072));
@@ -184,8 +213,8 @@ fn sizes_are_mib_or_have_a_suffix() {
 
 #[test]
 fn many_cores_need_the_newer_interrupt_controller() {
-    assert_eq!(plan("--smp 8").unwrap().machine.gic, None);
-    assert_eq!(plan("--smp 9").unwrap().machine.gic, Some(3));
+    assert_eq!(virt(&plan("--smp 8").unwrap()).2, None);
+    assert_eq!(virt(&plan("--smp 9").unwrap()).2, Some(3));
     assert!(plan("--smp 9 --gic 2").unwrap_err().contains("--gic 3"));
     assert!(plan("--gic 4").is_err());
     assert!(plan("--smp 0").is_err());
