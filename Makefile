@@ -3,6 +3,7 @@
 #:   make run      boot a model in QEMU and show what it generates
 #:   make chat     the same, as a conversation; /quit ends it
 #:   make test     every check and test, the boots in QEMU included
+#:   make test-pi4  the boots of QEMU's Raspberry Pi 4 alone
 #:   make build    the kernel's image and the commands for the host
 #:   make bench    measure: instructions a token, tokens a second, and more; see bench/README.md
 #:   make debug    boot with gdb attached and symbols loaded (gdb's arguments: GDB_ARGS)
@@ -47,7 +48,7 @@ $(foreach s,$(settings),$(if $(filter-out undefined,$(origin $s)), \
 unknown := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v)))
 $(if $(unknown),$(error there is no setting $(unknown): `make help` lists them))
 
-.PHONY: help setup build run chat bench debug test clean
+.PHONY: help setup build run chat bench debug test test-pi4 clean
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
 
@@ -69,6 +70,11 @@ bench:
 test:
 	@ci/setup.sh test
 	@ci/test.sh
+
+test-pi4:
+	@ci/setup.sh test
+	@ci/build.sh
+	@ci/boot.sh pi4
 
 clean:
 	rm -rf target

@@ -282,6 +282,24 @@ sector=$((place / 512))
 fails bad-sector DiskError "$sector" -- -device virtio-blk-device,drive=d -blockdev \
     "driver=raw,node-name=d,file.driver=blkdebug,file.image.driver=file,file.image.filename=$small,file.inject-error.0.event=read_aio,file.inject-error.0.errno=5,file.inject-error.0.sector=$sector"
 
+# A Raspberry Pi 4, where there is a QEMU that has one: from EL2, with the board's own device tree.
+case pi4-initrd in *"$only"*)
+    if qemu=$(ci/boards.sh 2>"$logs/boards.out"); then
+        kernels='neon","cores":4,"exception_level":2'
+        pi4_answers() {
+            pi4_name=$1
+            shift
+            answers "$pi4_name" --qemu "$qemu" --board raspi4b \
+                --dtb target/boards/bcm2711-rpi-4-b.dtb "$@"
+        }
+        pi4_answers pi4-initrd --disk "$small" --bus initrd
+        kernels=
+    else
+        echo "skipped     pi4: no QEMU with a Raspberry Pi 4: $(tail -n 1 "$logs/boards.out")"
+    fi
+    ;;
+esac
+
 # What make hands on. It starts no QEMU here.
 if begin make; then
     # shellcheck disable=SC2016 # that is the point

@@ -107,7 +107,20 @@ elif case $purpose in test | all) ! tools_are_there ;; *) false ;; esac; then
     fi
 fi
 
-[ -n "$packages" ] || exit 0
+# The Raspberry Pi's device tree and a QEMU that has the board are no packages of the system; without
+# them its boots are left out.
+boards() {
+    case $purpose in test | all)
+        [ "${SETUP:-}" = check ] || ci/boards.sh >/dev/null ||
+            say 'no QEMU with a Raspberry Pi 4, see above: its boots will be skipped'
+        ;;
+    esac
+}
+
+[ -n "$packages" ] || {
+    boards
+    exit 0
+}
 check "$packages"
 
 if ! has apt-get; then
@@ -180,3 +193,4 @@ rust_is_there || {
     say "the Rust of this system is older than Cargo.toml asks for: see https://rustup.rs"
     exit 1
 }
+boards
