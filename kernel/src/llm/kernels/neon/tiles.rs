@@ -285,19 +285,21 @@ fn simple_one<I: OneToken, F: Simple>(
     let (of_pairs, of_single) = tiles.split_at(pairs.len() * 2 * x.len());
     for (tiles, row_sums) in of_pairs.chunks_exact(2 * x.len()).zip(pairs) {
         let (first, second) = tiles.split_at(x.len());
-        for (totals, row_sums) in totals::<_, F, 2>(isa, [first, second], x).iter().zip(row_sums) {
+        for (totals, row_sums) in
+            simple_totals::<_, F, 2>(isa, [first, second], x).iter().zip(row_sums)
+        {
             store_totals(*totals, row_sums);
         }
     }
     for (tiles, row_sums) in of_single.chunks_exact(x.len()).zip(single) {
-        let [totals] = totals::<_, F, 1>(isa, [tiles], x);
+        let [totals] = simple_totals::<_, F, 1>(isa, [tiles], x);
         store_totals(totals, row_sums);
     }
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn totals<I: OneToken, F: Simple, const N: usize>(
+fn simple_totals<I: OneToken, F: Simple, const N: usize>(
     isa: I,
     stripes: [&[F::Tile]; N],
     x: &[F::Activations],
