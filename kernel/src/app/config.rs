@@ -2,7 +2,10 @@
 //!
 //! Both use the same keys, listed in [`KEYS`]. The file is TOML; a boot argument is one word,
 //! `key=value`. A key that is unknown, given twice in one place, or has no sensible value is an
-//! error that names the key and the place: nothing is silently ignored.
+//! error that names the key and the place: nothing is silently ignored. The one exception is what
+//! stands before a word `--` among the boot arguments: it is someone else's. A Raspberry Pi's
+//! firmware puts dozens of words for Linux before those of `cmdline.txt`, others with each version
+//! and each screen.
 
 #![forbid(unsafe_code)]
 
@@ -30,6 +33,9 @@ use crate::llm::sampling::{
 
 /// The largest configuration and prompt file taken, in bytes.
 pub const MAX_TEXT: usize = 4 << 20;
+
+/// The boot argument before which all are another's.
+pub const SEPARATOR: &str = "--";
 
 /// What the unikernel does with the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -669,12 +675,20 @@ impl core::error::Error for ConfigError {}
 impl ConfigError {
     /// What to do about it.
     pub fn hint(&self) -> String {
-        match &self.problem {
+        let hint = match &self.problem {
             Problem::UnknownKey(_) => {
                 let names: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
                 format!("the settings are {}", names.join(", "))
             }
             _ => "mend the setting there, or take it out to get the default".to_string(),
+        };
+        match (&self.place, &self.problem) {
+            // What a firmware says to Linux looks like this.
+            (Place::BootArgument(_), Problem::UnknownKey(_) | Problem::Syntax(_)) => format!(
+                "if a firmware put it there, write `--` before your own boot arguments (on a \
+                 Raspberry Pi in cmdline.txt); else {hint}"
+            ),
+            _ => hint,
         }
     }
 }
@@ -722,7 +736,9 @@ impl Config {
         Ok(config)
     }
 
-    /// Overrides settings by boot arguments, each of the form `key=value`.
+    /// Overrides settings by boot arguments, each of the form `key=value`. If one is `--`, only those
+    /// behind it are settings, as with Linux, for which they are the init program's (Linux,
+    /// Documentation/admin-guide/kernel-parameters.rst).
     ///
     /// # Errors
     /// An argument is not of that form, or its setting is unknown, malformed or given twice.
@@ -732,7 +748,9 @@ impl Config {
     ) -> Result<(), ConfigError> {
         let mut seen = Vec::new();
         let model = self.model.clone();
-        for word in arguments {
+        let arguments: Vec<&str> = arguments.into_iter().collect();
+        let ours = arguments.iter().position(|&word| word == SEPARATOR).map_or(0, |i| i + 1);
+        for &word in &arguments[ours..] {
             let error =
                 |problem| ConfigError { place: Place::BootArgument(word.to_owned()), problem };
             let (key, value) = word.split_once('=').ok_or_else(|| {

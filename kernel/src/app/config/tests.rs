@@ -273,3 +273,30 @@ fn the_hint_for_an_unknown_key_lists_the_keys() {
     let hint = Config::from_toml("sede = 1").unwrap_err().hint();
     assert!(KEYS.iter().all(|key| hint.contains(key.name)));
 }
+
+/// What `/chosen/bootargs` holds on a Raspberry Pi 4: the words of its device tree, of the firmware,
+/// and of the `cmdline.txt` that `image-builder sd` writes.
+#[test]
+fn what_a_firmware_says_to_linux_is_not_ours() {
+    let firmware = "coherent_pool=1M 8250.nr_uarts=1 snd_bcm2835.enable_headphones=0 \
+        cgroup_disable=memory numa_policy=interleave numa=fake=2 system_heap.max_order=0 \
+        video=HDMI-A-1:1920x1080M@60 bcm2708_fb.fbwidth=1920 smsc95xx.macaddr=DC:A6:32:00:00:07 \
+        vc_mem.mem_base=0x3ec00000 vc_mem.mem_size=0x40000000  console=tty1 rootwait quiet";
+    let words = |ours| firmware.split_whitespace().chain(ours);
+    let mut config = Config::default();
+    config.apply_arguments(words(vec!["--", "seed=7", "prompt=a -- b"])).unwrap();
+    let expected =
+        Config { seed: Some(7), prompt: Prompt::Text("a -- b".into()), ..Config::default() };
+    assert_eq!(config, expected);
+    config.apply_arguments(words(vec!["--"])).unwrap();
+    assert_eq!(config, expected);
+
+    // Behind the mark nothing is ignored, and without it nothing at all.
+    let error = config.apply_arguments(words(vec!["--", "quiet"])).unwrap_err();
+    assert_eq!(error.place, Place::BootArgument("quiet".into()));
+    let error = config.apply_arguments(words(vec!["--", "--"])).unwrap_err();
+    assert_eq!(error.place, Place::BootArgument("--".into()));
+    let error = config.apply_arguments(words(vec!["seed=7"])).unwrap_err();
+    assert_eq!(error.place, Place::BootArgument("coherent_pool=1M".into()));
+    assert!(error.hint().contains("cmdline.txt"), "{}", error.hint());
+}
