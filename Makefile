@@ -7,6 +7,8 @@
 #:   make build    the kernel's image and the commands for the host
 #:   make bench    measure: instructions a token, tokens a second, and more; see bench/README.md
 #:   make debug    boot with gdb attached and symbols loaded (gdb's arguments: GDB_ARGS)
+#:   make flash-pi4   an SD card for a Raspberry Pi 4, written to DEVICE; see docs/boards.md
+#:   make flash-m1    a file that m1n1 boots on an Apple M1, and how to start it
 #:   make setup    install what all of these need; each also does so for itself
 #:   make clean    remove what was built
 #:
@@ -36,11 +38,17 @@
 #:   ARGS         more arguments for the harness (target/debug/anchorite-qemu --help)
 #:                ARGS, BENCH and GDB_ARGS are cut at each blank, quotes or not
 #:   BENCH        arguments for make bench ("instructions --shape tiny", "--help")  none
+#:   DEVICE       the card for make flash-pi4: /dev/sdX; it asks first         none: only the image
+#:   FIRMWARE     a folder with the Pi's firmware           from Debian's packages, ci/firmware.sh
+#:   M1N1 DTB     m1n1.bin, and device trees of Macs with blanks between      none
+#:   USB          a clone of m1n1's sources: start the file over USB          none
+#:   BOOTARGS     boot arguments for either board ("max_tokens=20 seed=7")    none
+#:   OUT          the file to write                       target/boards/rpi4.img, m1.bin
 #:   TOOLCHAIN    rustup or debian, see ci/toolchain.sh                   what there is
 
 settings := MODEL PROMPT PROMPT_FILE SYSTEM TOKENS CTX KV_CACHE CONTEXT_SHIFT KEEP TEMPERATURE \
             TOP_K TOP_P MIN_P REPEAT_PENALTY SEED MODE VERIFY CONFIG SMP MEM CPU GIC EL2 BUS LOG \
-            REPORT TIMEOUT ARGS BENCH TOOLCHAIN GDB_ARGS
+            REPORT TIMEOUT ARGS BENCH TOOLCHAIN GDB_ARGS DEVICE FIRMWARE M1N1 DTB USB BOOTARGS OUT
 # Handed on in the environment, letter by letter: make must not expand the `$` of a prompt.
 $(foreach s,$(settings),$(if $(filter-out undefined,$(origin $s)), \
     $(eval override $s := $$(value $s))$(eval export $s)))
@@ -48,7 +56,7 @@ $(foreach s,$(settings),$(if $(filter-out undefined,$(origin $s)), \
 unknown := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v)))
 $(if $(unknown),$(error there is no setting $(unknown): `make help` lists them))
 
-.PHONY: help setup build run chat bench debug test test-pi4 clean
+.PHONY: help setup build run chat bench debug test test-pi4 flash-pi4 flash-m1 clean
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
 
@@ -66,6 +74,9 @@ bench:
 	@ci/setup.sh $(if $(filter peer,$(BENCH)),peer,bench)
 	@ci/build.sh
 	@target/debug/anchorite-bench $$BENCH
+
+flash-pi4 flash-m1:
+	@ci/flash.sh $(subst flash-,,$@)
 
 test:
 	@ci/setup.sh test

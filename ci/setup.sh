@@ -47,6 +47,7 @@ need cc 'gcc libc6-dev'
 case $purpose in test | all)
     need fsck.fat dosfstools
     need mcopy mtools
+    need sfdisk fdisk
     ;;
 esac
 case $purpose in peer)
@@ -137,6 +138,10 @@ if ! has apt-get; then
     esac
     case $packages in *dosfstools* | *mtools*)
         say '    fsck.fat and mtools   Fedora, Arch, Homebrew: dosfstools mtools'
+        ;;
+    esac
+    case $packages in *fdisk*)
+        say '    sfdisk                Fedora: util-linux-core   Arch: util-linux   macOS has none'
         ;;
     esac
     case $packages in *llvm*)

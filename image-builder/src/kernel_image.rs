@@ -58,6 +58,25 @@ pub fn memory_bytes(image: &[u8]) -> Option<u64> {
     has_header(image).then_some(u64::from_le_bytes(*field))
 }
 
+/// Reads the image at `path` for a card or a boot loader, and checks it.
+///
+/// # Errors
+/// It cannot be read, is no image of this kernel, or is damaged.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let shown = path.display();
+    let image = fs::read(path)
+        .with_context(|| format!("cannot read {shown} (build the kernel first: make build)"))?;
+    ensure!(
+        has_header(&image),
+        "{shown} is no kernel image: it lacks the header of an arm64 Image (make build makes \
+         target/anchorite.img)"
+    );
+    let sum = sum_in(&image)
+        .with_context(|| format!("{shown} was not made by `image-builder kernel`: no SHA-256"))?;
+    ensure!(sum == sum_of(&image), "ChecksumMismatch: {shown} is damaged: build it anew");
+    Ok(image)
+}
+
 /// The sum in an image's slot; `None` if it has no slot, or nothing in it.
 pub fn sum_in(image: &[u8]) -> Option<Sum> {
     let marked = image.get(HEADER_BYTES..SLOT.start)? == SLOT_MARK;

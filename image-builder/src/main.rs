@@ -4,16 +4,23 @@
 
 #![forbid(unsafe_code)]
 
+mod bootargs;
 mod chat;
 mod checksum;
+mod contents;
+mod device;
+mod device_tree;
 mod disk;
 mod fat;
 mod inspect;
 mod kernel_image;
+mod m1n1;
+mod mbr;
 mod model;
 mod output;
 mod progress;
 mod quantize;
+mod sd;
 mod size;
 mod symbols;
 mod volume;
@@ -43,6 +50,10 @@ enum Command {
     },
     /// Makes a disk with models, their checksums and the configuration
     Disk(disk::Options),
+    /// Makes an SD card that a board boots from: firmware, kernel, models and the configuration
+    Sd(sd::Options),
+    /// Makes what m1n1 boots on an Apple M1: m1n1, device trees, kernel, models and the configuration
+    M1n1(m1n1::Options),
     /// Makes a model smaller: its weights in fewer bits, as llama.cpp's quantiser makes them
     Quantize(quantize::Options),
     /// Lists what is inside a disk image, a model or an image of the kernel
@@ -53,6 +64,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Kernel { elf, out } => kernel_image::build(&elf, &out),
         Command::Disk(options) => disk::build(&options),
+        Command::Sd(options) => sd::build(&options),
+        Command::M1n1(options) => m1n1::build(&options),
         Command::Quantize(options) => quantize::run(&options),
         Command::Inspect(options) => inspect::run(&options),
     };

@@ -11,6 +11,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::checksum::Sum;
+use crate::mbr;
 
 /// Small reads are served from a block of this many bytes: `fatfs` reads its tables two or four
 /// bytes at a time.
@@ -52,11 +53,23 @@ pub struct Volume<'a> {
 }
 
 impl<'a> Volume<'a> {
-    /// Mounts the volume that `file` holds.
-    pub fn mount(file: File, notes: &'a Notes) -> Result<Volume<'a>> {
-        let len = file.metadata()?.len();
+    /// Mounts the volume that `file` holds: the whole of it, or its first FAT32 partition.
+    ///
+    /// Gives the volume's first byte too.
+    pub fn find(file: File, notes: &'a Notes) -> Result<(Volume<'a>, u64)> {
+        let mut sector = Vec::new();
+        (&file).take(512).read_to_end(&mut sector)?;
+        match (Volume::mount_at(file.try_clone()?, 0, notes), mbr::first_partition(&sector)) {
+            (Err(_), Some((start, _))) => Ok((Volume::mount_at(file, start, notes)?, start)),
+            (bare, _) => Ok((bare?, 0)),
+        }
+    }
+
+    /// Mounts the volume that starts at byte `start` of `file`.
+    pub fn mount_at(file: File, start: u64, notes: &'a Notes) -> Result<Volume<'a>> {
+        let len = file.metadata()?.len().saturating_sub(start);
         let block = Vec::with_capacity(BLOCK);
-        let disk = Disk { file, len, position: 0, block_start: 0, block, notes };
+        let disk = Disk { file, start, len, position: 0, block_start: 0, block, notes };
         match FileSystem::new(disk, FsOptions::new()) {
             Ok(fs) => Ok(Volume { notes, fs }),
             Err(e) => Err(explain(notes, e)).context("there is no FAT volume in it"),
@@ -140,6 +153,8 @@ fn list(
 /// A file as the read-only disk under `fatfs`.
 pub struct Disk<'a> {
     file: File,
+    /// The volume's first byte; all that follows counts from there.
+    start: u64,
     len: u64,
     position: u64,
     block_start: u64,
@@ -150,7 +165,7 @@ pub struct Disk<'a> {
 impl Disk<'_> {
     fn fill(&mut self, buf: &mut [u8]) -> io::Result<()> {
         if buf.len() >= LARGE {
-            self.file.seek(SeekFrom::Start(self.position))?;
+            self.file.seek(SeekFrom::Start(self.start + self.position))?;
             return self.file.read_exact(buf);
         }
         let mut done = 0;
@@ -160,7 +175,7 @@ impl Disk<'_> {
             if self.block.is_empty() || self.block_start != start {
                 self.block.resize((self.len - start).min(BLOCK as u64) as usize, 0);
                 self.block_start = start;
-                self.file.seek(SeekFrom::Start(start))?;
+                self.file.seek(SeekFrom::Start(self.start + start))?;
                 self.file.read_exact(&mut self.block)?;
             }
             let rest = &self.block[(at - start) as usize..];

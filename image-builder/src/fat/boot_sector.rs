@@ -50,6 +50,7 @@ fn boot_sector(geometry: &Geometry, identity: Identity, root: u32) -> Vec<u8> {
     sector[21] = 0xf8; // a fixed disk
     put(&mut sector, 24, &32_u16.to_le_bytes()); // sectors a track and heads: no one asks
     put(&mut sector, 26, &64_u16.to_le_bytes());
+    put(&mut sector, 28, &identity.sectors_before.to_le_bytes());
     let tail = match geometry.kind {
         Kind::Fat16 => {
             put(&mut sector, 0, &[0xeb, 0x3c, 0x90]);

@@ -20,7 +20,7 @@ const MIB: u64 = 1 << 20;
 /// Largest cluster that every reader of FAT takes.
 const LARGEST_CLUSTER: u64 = 32 << 10;
 /// A volume of this size or more is FAT32.
-const FAT32_FROM: u64 = 512 * MIB;
+pub const FAT32_FROM: u64 = 512 * MIB;
 
 /// Width of a table's entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

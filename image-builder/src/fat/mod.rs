@@ -13,7 +13,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-pub use geometry::{Geometry, Kind, LARGEST, SMALLEST};
+pub use geometry::{FAT32_FROM, Geometry, Kind, LARGEST, SMALLEST};
 
 use folder::Folder;
 pub use geometry::CLUSTERS_FROM;
@@ -34,6 +34,8 @@ pub struct Identity {
     pub label: [u8; 11],
     /// Its serial number.
     pub id: u32,
+    /// Sectors before it on its device: 0, or where its partition starts.
+    pub sectors_before: u32,
 }
 
 /// A volume, ready to be written.
@@ -41,6 +43,8 @@ pub struct Identity {
 pub struct Layout {
     /// Its size and division.
     pub geometry: Geometry,
+    /// Its serial number.
+    pub id: u32,
     /// First byte of each file, in the order in which they were given. An empty file has none,
     /// and 0 here.
     pub starts: Vec<u64>,
@@ -153,7 +157,7 @@ impl<'a> Tree<'a> {
             0 => 0,
             first => geometry.cluster_start(first),
         });
-        Layout { geometry, starts: starts.collect(), metadata }
+        Layout { geometry, id: identity.id, starts: starts.collect(), metadata }
     }
 }
 

@@ -4,7 +4,8 @@ use std::io::{Seek, SeekFrom, Write};
 use super::*;
 use crate::volume::{Notes, Volume};
 
-const IDENTITY: Identity = Identity { label: *b"TEST       ", id: 0x1234_5678 };
+const IDENTITY: Identity =
+    Identity { label: *b"TEST       ", id: 0x1234_5678, sectors_before: 8192 };
 const MIB: u64 = 1 << 20;
 
 fn spec(path: &str, bytes: u64) -> FileSpec {
@@ -72,7 +73,7 @@ fn what_fits_is_found_again_where_it_was_put() {
         assert!(layout.geometry.bytes < data + data / 64 + SMALLEST + MIB, "{:?}", layout.geometry);
 
         let notes = Notes::default();
-        let volume = Volume::mount(written(&layout), &notes).unwrap();
+        let volume = Volume::mount_at(written(&layout), 0, &notes).unwrap();
         let stats = volume.fs().stats().unwrap();
         assert_eq!(stats.total_clusters(), layout.geometry.clusters);
         assert_eq!(stats.cluster_size(), layout.geometry.cluster);
@@ -97,7 +98,7 @@ fn folders_of_many_long_names_take_many_clusters() {
     let files: Vec<_> = names.iter().map(|name| spec(name, 7)).collect();
     let layout = lay_out(&files, None, IDENTITY).unwrap();
     let notes = Notes::default();
-    let volume = Volume::mount(written(&layout), &notes).unwrap();
+    let volume = Volume::mount_at(written(&layout), 0, &notes).unwrap();
     let listed = volume.files().unwrap();
     assert!(listed.iter().map(|(path, _)| path).eq(&names), "{listed:?}");
 

@@ -25,6 +25,8 @@ pub struct Report {
     kind: &'static str,
     file: String,
     bytes: u64,
+    /// The volume's first byte: 0, or that of its partition.
+    volume_start: u64,
     filesystem: String,
     label: String,
     id: String,
@@ -51,7 +53,7 @@ pub fn read(path: &Path) -> Result<Report> {
     let file = File::open(path).with_context(cannot_read)?;
     let bytes = file.metadata().with_context(cannot_read)?.len();
     let notes = Notes::default();
-    let volume = Volume::mount(file, &notes)?;
+    let (volume, volume_start) = Volume::find(file, &notes)?;
     let fs = volume.fs();
     let stats = fs.stats().context("cannot count the free clusters")?;
 
@@ -88,6 +90,7 @@ pub fn read(path: &Path) -> Result<Report> {
         kind: "disk",
         file: path.display().to_string(),
         bytes,
+        volume_start,
         filesystem: format!("{:?}", fs.fat_type()).to_uppercase(),
         label: fs.volume_label().trim_end().to_owned(),
         id: format!("{:04X}-{:04X}", fs.volume_id() >> 16, fs.volume_id() & 0xffff),
@@ -117,6 +120,9 @@ impl fmt::Display for Report {
             self.label,
             self.id
         )?;
+        if self.volume_start > 0 {
+            writeln!(f, "in the partition from byte {} on", self.volume_start)?;
+        }
         writeln!(
             f,
             "{} clusters of {}, {} free\n",

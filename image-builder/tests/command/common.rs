@@ -52,6 +52,11 @@ impl Place {
 pub struct Outcome(Output);
 
 impl Outcome {
+    /// That of a command that was run otherwise.
+    pub fn of(output: Output) -> Outcome {
+        Outcome(output)
+    }
+
     pub fn stdout(&self) -> String {
         String::from_utf8(self.0.stdout.clone()).unwrap()
     }
@@ -111,4 +116,31 @@ pub fn system_tool(name: &str, arguments: &[&OsStr]) -> Option<Output> {
 
 pub fn read(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap()
+}
+
+/// A kernel's ELF file.
+pub fn kernel_elf() -> Vec<u8> {
+    super::kernel::good()
+}
+
+/// A device tree whose root is `compatible` with these and has nothing else (Devicetree Specification
+/// 0.4, chapter 5).
+pub fn device_tree(compatible: &[&str]) -> Vec<u8> {
+    let words =
+        |words: &[u32]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<_>>();
+    let mut names: Vec<u8> =
+        compatible.iter().flat_map(|name| [name.as_bytes(), b"\0"].concat()).collect();
+    let mut structure = words(&[1, 0, 3, names.len() as u32, 0]);
+    names.resize(names.len().next_multiple_of(4), 0);
+    structure.extend(names);
+    structure.extend(words(&[2, 9]));
+    let strings = b"compatible\0";
+    let strings_at = 56 + structure.len() as u32;
+    let (total, n) = (strings_at + strings.len() as u32, structure.len() as u32);
+    let mut tree =
+        words(&[0xd00d_feed, total, 56, strings_at, 40, 17, 16, 0, strings.len() as u32, n]);
+    tree.extend([0; 16]);
+    tree.extend(structure);
+    tree.extend(strings);
+    tree
 }

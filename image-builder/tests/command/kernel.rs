@@ -228,3 +228,8 @@ fn the_image_holds_its_own_sum() {
     place.write("zeroed.img", &zeroed[..0x40]);
     place.run(["inspect", "zeroed.img"]).succeeds();
 }
+
+/// An ELF file that makes a good image.
+pub fn good() -> Vec<u8> {
+    Elf::new().build()
+}

@@ -3,4 +3,6 @@
 mod common;
 mod disk;
 mod kernel;
+mod m1n1;
 mod quantize;
+mod sd;

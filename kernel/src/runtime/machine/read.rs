@@ -64,6 +64,17 @@ impl<'t> Machine<'t> {
         Ok(machine)
     }
 
+    /// The names of the machines that a tree is for, the most special one first: `compatible` of its
+    /// root.
+    ///
+    /// # Errors
+    /// The tree is damaged.
+    pub fn names_in(bytes: &'t [u8]) -> Result<impl Iterator<Item = &'t str>, MachineError> {
+        let fdt = structure::open(without_rest(bytes))?;
+        let names = value(fdt.root(), "compatible").unwrap_or_default().split(|&byte| byte == 0);
+        Ok(names.filter_map(|name| str::from_utf8(name).ok()).filter(|name| !name.is_empty()))
+    }
+
     /// The console and the firmware alone, to complain of a tree that [`Machine::from_fdt`] refuses;
     /// what else is wrong with it does not matter. `None` if the tree cannot be read at all.
     pub fn console_and_firmware(bytes: &'t [u8]) -> Option<Machine<'t>> {

@@ -153,6 +153,13 @@ fn the_mini_uart_is_a_16550_of_words_whose_divisor_stays() {
 }
 
 #[test]
+fn the_names_of_a_trees_machines_are_listed() {
+    let names: Vec<&str> = Machine::names_in(BOARD).unwrap().collect();
+    assert_eq!(names, ["anchorite,test-board", "brcm,bcm2711"]);
+    assert!(Machine::names_in(&BOARD[..BOARD.len() / 2]).is_err());
+}
+
+#[test]
 fn translates_addresses_and_honours_status() {
     let m = Machine::from_fdt(BOARD).unwrap();
     assert_eq!(m.model, "anchorite,test-board");

@@ -4,6 +4,8 @@ use super::*;
 use kernel::app::config::Prompt;
 
 const LABEL: Label = *b"TEST       ";
+/// Where the volume starts in its file.
+const VOLUME_START: u64 = 3 * 512;
 
 /// Two models and a configuration, and the folder that the models are in.
 fn contents() -> (tempfile::TempDir, Contents) {
@@ -23,19 +25,25 @@ fn contents() -> (tempfile::TempDir, Contents) {
     fs::write(&path, "Once upon a time").unwrap();
     let prompt = Some(read_prompt(&path).unwrap());
     let config = read_config(None, &models, prompt.as_ref()).unwrap();
-    (folder, Contents { config, prompt, models })
+    let boot_files = vec![
+        BootFile { path: "start.elf".into(), bytes: vec![7; 5003] },
+        BootFile { path: "overlays/a-b.dtbo".into(), bytes: vec![11; 13] },
+    ];
+    (folder, Contents { boot_files, config, prompt, models })
 }
 
 #[test]
 fn the_disk_reads_back_as_it_was_written() {
     let (_folder, contents) = contents();
     let mut file = tempfile::tempfile().unwrap();
-    let layout = contents.lay_out(VolumeSize::Auto, LABEL).unwrap();
-    let written = contents.write(&mut file, &layout).unwrap();
+    let layout = contents.lay_out_as(VolumeSize::Auto, LABEL, 0).unwrap();
+    let written = contents.write(&mut file, VOLUME_START, &layout).unwrap();
     let paths: Vec<_> = written.iter().map(|(path, _)| path.as_str()).collect();
     assert_eq!(
         paths,
         [
+            "start.elf",
+            "overlays/a-b.dtbo",
             "anchorite.toml",
             "Tales of old.txt",
             "models/a.gguf",
@@ -44,7 +52,7 @@ fn the_disk_reads_back_as_it_was_written() {
             "models/b c.gguf.sha256"
         ]
     );
-    verify(file, &written).unwrap();
+    verify(file, VOLUME_START, &written).unwrap();
 }
 
 /// One changed bit in any file's first, middle or last byte, in a name, a size or a link.
@@ -52,25 +60,25 @@ fn the_disk_reads_back_as_it_was_written() {
 fn verify_finds_a_changed_bit() {
     let (_folder, contents) = contents();
     let mut file = tempfile::tempfile().unwrap();
-    let layout = contents.lay_out(VolumeSize::Auto, LABEL).unwrap();
-    let written = contents.write(&mut file, &layout).unwrap();
+    let layout = contents.lay_out_as(VolumeSize::Auto, LABEL, 0).unwrap();
+    let written = contents.write(&mut file, VOLUME_START, &layout).unwrap();
     let mut places = Vec::new();
     for (_, content) in &written {
         let run = content.extents[0];
         places.extend([run.start, run.start + run.bytes / 2, run.start + run.bytes - 1]);
     }
     let root = layout.geometry.root_start();
-    let models = layout.geometry.cluster_start(fat::CLUSTERS_FROM);
-    // The letter of a long name, the size of anchorite.toml, the first cluster of the first
+    let models = layout.geometry.cluster_start(fat::CLUSTERS_FROM + 1);
+    // A letter of the firmware's first name, the size of anchorite.toml, the first cluster of the first
     // model, and the third link of the table that is read.
-    places.extend([root + 32 + 1, root + 3 * 32 + 28, models + 3 * 32 + 26]);
+    places.extend([root + 32 + 1, root + 7 * 32 + 28, models + 3 * 32 + 26]);
     places.push(layout.geometry.table_start(0) + 2 * 5);
     for place in places {
-        flip(&mut file, place);
-        assert!(verify(file.try_clone().unwrap(), &written).is_err(), "byte {place}");
-        flip(&mut file, place);
+        flip(&mut file, VOLUME_START + place);
+        assert!(verify(file.try_clone().unwrap(), VOLUME_START, &written).is_err(), "byte {place}");
+        flip(&mut file, VOLUME_START + place);
     }
-    verify(file, &written).unwrap();
+    verify(file, VOLUME_START, &written).unwrap();
 }
 
 fn flip(file: &mut File, place: u64) {

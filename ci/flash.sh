@@ -1,0 +1,102 @@
+#!/bin/sh
+# Makes what a board boots, and puts it where the board finds it.
+#
+#   ci/flash.sh pi4     an SD card for a Raspberry Pi 4: FIRMWARE, DEVICE, OUT
+#   ci/flash.sh m1      a file for m1n1 on an Apple M1: M1N1, DTB, OUT, USB
+#
+# The settings come in the environment: `make help` lists them; docs/boards.md says what to do then.
+set -eu
+cd "$(dirname "$0")/.."
+board=${1:-}
+case $board in pi4 | m1) ;; *)
+    sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+esac
+stop() {
+    echo "$*" >&2
+    exit 2
+}
+
+model=${MODEL:-tiny.gguf}
+[ -f "$model" ] || model=test_models/$model
+[ -f "$model" ] || stop "There is no model ${MODEL:-tiny.gguf}, neither at that path nor in test_models/."
+for file in "${CONFIG:-}" "${PROMPT_FILE:-}"; do
+    [ -z "$file" ] || [ -f "$file" ] || stop "There is no file $file."
+done
+
+# A tree of each machine; shells split a list at blanks.
+trees() {
+    # shellcheck disable=SC2086
+    for tree in ${DTB:-}; do
+        printf -- '--dtb=%s\n' "$tree"
+    done
+}
+if [ "$board" = m1 ]; then
+    [ -n "${M1N1:-}" ] && [ -n "${DTB:-}" ] || {
+        cat >&2 <<'END'
+An Apple M1 boots Anchorite through m1n1, Asahi Linux's boot loader. Give its two pieces:
+
+    make flash-m1 M1N1=path/to/m1n1.bin DTB="path/to/t8103-j274.dtb path/to/t8103-j313.dtb"
+
+m1n1.bin comes from the repository AsahiLinux/m1n1 (make), the device trees from Linux's sources
+(make dtbs; arch/arm64/boot/dts/apple/). There are two ways to start what comes out:
+
+1. First try, nothing is installed: m1n1 runs on the Mac already, and a USB cable leads to another
+   computer. With USB=path/to/m1n1's-sources this command starts it there.
+2. Installed: from the Mac's recovery system (1TR), for good.
+
+docs/boards.md has both, step by step.
+END
+        exit 2
+    }
+    [ -z "${USB:-}" ] || [ -f "$USB/proxyclient/tools/chainload.py" ] ||
+        stop "USB=$USB: there is no proxyclient/tools/chainload.py; name a clone of AsahiLinux/m1n1."
+fi
+
+ci/setup.sh build
+ci/build.sh
+builder=target/debug/image-builder
+mkdir -p target/boards
+set -- --kernel=target/anchorite.img --verify
+[ -z "${CONFIG:-}" ] || set -- "$@" "--config=$CONFIG"
+[ -z "${PROMPT_FILE:-}" ] || set -- "$@" "--prompt-file=$PROMPT_FILE"
+[ -z "${BOOTARGS:-}" ] || set -- "$@" "--bootargs=$BOOTARGS"
+
+case $board in
+pi4)
+    firmware=${FIRMWARE:-}
+    [ -n "$firmware" ] || firmware=$(ci/firmware.sh rpi4)
+    out=${OUT:-target/boards/rpi4.img}
+    [ -z "${DEVICE:-}" ] || set -- "$@" "--device=$DEVICE"
+    # A card is the administrator's to write.
+    as_root=
+    if [ -n "${DEVICE:-}" ] && [ -e "$DEVICE" ] && [ ! -w "$DEVICE" ]; then
+        command -v sudo >/dev/null || stop "$DEVICE can be written by the administrator only."
+        as_root=sudo
+    fi
+    $as_root "$builder" sd --board=rpi4 "--firmware=$firmware" "--out=$out" "$@" -- "$model"
+    if [ -n "${DEVICE:-}" ]; then
+        echo "Take the card out, put it into the Pi, connect the serial adapter: docs/boards.md."
+    else
+        echo "Write $out to a card: make flash-pi4 DEVICE=/dev/sdX, or with Raspberry Pi Imager."
+    fi
+    ;;
+m1)
+    out=${OUT:-target/boards/m1.bin}
+    trees=$(trees)
+    # shellcheck disable=SC2086 # one word each
+    "$builder" m1n1 "--m1n1=$M1N1" $trees "--out=$out" "$@" -- "$model"
+    if [ -n "${USB:-}" ]; then
+        echo "Sending it over USB (M1N1DEVICE=${M1N1DEVICE:-/dev/m1n1}):"
+        exec python3 "$USB/proxyclient/tools/chainload.py" --raw "$out"
+    fi
+    cat <<END
+To start it over USB:
+    python3 path/to/m1n1/proxyclient/tools/chainload.py --raw $out
+To install it, in the Mac's recovery system, with the file on a USB stick or fetched there:
+    kmutil configure-boot -c $(basename "$out") --raw --entry-point 2048 --lowest-virtual-address 0 -v /Volumes/NAME
+docs/boards.md has what comes before and after.
+END
+    ;;
+esac

@@ -1,0 +1,138 @@
+//! Asks, writes, and reads back.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use rustix::fs::{OFlags, major, minor};
+use sha2::{Digest, Sha256};
+
+use super::disks::{Disk, System};
+use crate::checksum::Sum;
+use crate::progress::Progress;
+use crate::size;
+
+/// Bytes that are copied at a time.
+const CHUNK: usize = 4 << 20;
+/// What reading past the cache wants of the buffer's place in memory, on any disk.
+const ALIGNMENT: usize = 4096;
+
+/// A card that may be written.
+pub struct Device {
+    path: PathBuf,
+    disk: Disk,
+    any_disk: bool,
+    yes: bool,
+}
+
+impl Device {
+    /// Checks the device at `path`.
+    pub fn find(path: &Path, any_disk: bool, yes: bool) -> Result<Device> {
+        let disk = look_up(path, any_disk)?;
+        Ok(Device { path: path.into(), disk, any_disk, yes })
+    }
+
+    /// Asks whether all on the card may go, for an image of `image_bytes` bytes.
+    ///
+    /// # Errors
+    /// The card is too small, or the answer is no.
+    pub fn confirm(&self, image_bytes: u64) -> Result<()> {
+        let Device { path, disk: Disk { bytes, description }, .. } = self;
+        let path = path.display();
+        ensure!(
+            image_bytes <= *bytes,
+            "the card in {path} is too small: it has {}, and the image {}",
+            size::human(*bytes),
+            size::human(image_bytes)
+        );
+        if self.yes {
+            return Ok(());
+        }
+        let description = kernel::report::printable(description);
+        eprint!("All that is on {path} ({description}) will be lost. Go on? Type yes: ");
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer).context("cannot read the answer")?;
+        ensure!(answer.trim() == "yes", "{path} stays as it was: the answer was not yes");
+        Ok(())
+    }
+
+    /// Writes the image at `image` to the card, and compares what the card then holds.
+    pub fn write(&self, image: &Path) -> Result<()> {
+        let path = self.path.display();
+        // Someone may have mounted or changed the card meanwhile.
+        look_up(&self.path, self.any_disk)?;
+        let mut from = File::open(image)?;
+        let bytes = from.metadata()?.len();
+        let written = copy(&mut from, &self.path, bytes)
+            .with_context(|| format!("cannot write {path}: is the card still there?"))?;
+        let read = read_back(&self.path, bytes)
+            .with_context(|| format!("cannot read {path} back: is the card still there?"))?;
+        ensure!(
+            written == read,
+            "{path} does not hold what was written to it: the card is broken, or not as large as it \
+             claims. Take another one"
+        );
+        println!("{path}: {} written, read back and equal", size::human(bytes));
+        Ok(())
+    }
+}
+
+/// The disk at `path`, checked.
+fn look_up(path: &Path, any_disk: bool) -> Result<Disk> {
+    let shown = path.display().to_string();
+    let metadata = fs::metadata(path).with_context(|| format!("cannot find {shown}"))?;
+    ensure!(
+        metadata.file_type().is_block_device(),
+        "{shown} is no disk: name the card's device, such as /dev/sdX (`lsblk` lists them)"
+    );
+    let number = (major(metadata.rdev()), minor(metadata.rdev()));
+    System::running().check(number, &shown, any_disk)
+}
+
+/// Writes all of `from` to the disk and waits until it is there; gives its sum.
+fn copy(from: &mut File, disk: &Path, bytes: u64) -> Result<Sum> {
+    // On a disk, EXCL lets nobody mount it meanwhile.
+    let mut to =
+        OpenOptions::new().write(true).custom_flags(OFlags::EXCL.bits() as i32).open(disk)?;
+    let mut progress = Progress::new(format!("writing {}", disk.display()), bytes);
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let n = from.read(&mut buffer)?;
+        if n == 0 {
+            break;
+        }
+        hasher.update(&buffer[..n]);
+        to.write_all(&buffer[..n])?;
+        // Or progress would count what is only in memory yet.
+        to.sync_data()?;
+        progress.add(n);
+    }
+    to.sync_all()?;
+    Ok(Sum::finish(hasher))
+}
+
+/// The sum of the disk's first `bytes` bytes (whole sectors), read from the disk itself and not from
+/// what the system remembers of it.
+fn read_back(disk: &Path, bytes: u64) -> Result<Sum> {
+    let direct = OFlags::DIRECT | OFlags::EXCL;
+    let mut from = OpenOptions::new().read(true).custom_flags(direct.bits() as i32).open(disk)?;
+    from.seek(SeekFrom::Start(0))?;
+    let mut progress = Progress::new(format!("reading {}", disk.display()), bytes);
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; CHUNK + ALIGNMENT];
+    let start = buffer.as_ptr().align_offset(ALIGNMENT);
+    let buffer = &mut buffer[start..][..CHUNK];
+    let mut left = bytes;
+    while left > 0 {
+        let wanted = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
+        let n = from.read(&mut buffer[..wanted])?;
+        ensure!(n > 0, "it ends {left} bytes too early");
+        hasher.update(&buffer[..n]);
+        left -= n as u64;
+        progress.add(n);
+    }
+    Ok(Sum::finish(hasher))
+}

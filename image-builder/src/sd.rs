@@ -1,0 +1,254 @@
+//! `image-builder sd`: an SD card that a board boots from.
+//!
+//! A Raspberry Pi 4's boot loader, which lies in the board's own flash, looks on the card's first FAT
+//! partition for the firmware (`start4.elf`, `fixup4.dat`), its settings (`config.txt`), the device
+//! tree, the words for the kernel (`cmdline.txt`) and the kernel: Raspberry Pi documentation, "The
+//! config.txt file" and "Raspberry Pi boot folder contents".
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+
+use crate::contents::{self, BootFile, Contents, VolumeSize, Written};
+use crate::device;
+use crate::{bootargs, device_tree, fat, kernel_image, mbr, output, size};
+
+/// What is asked for.
+#[derive(clap::Args)]
+pub struct Options {
+    /// The board
+    #[arg(long)]
+    board: Board,
+    /// A folder with the board's firmware: start4.elf, fixup4.dat, bcm2711-rpi-4-b.dtb, and best
+    /// also overlays/disable-bt.dtbo
+    #[arg(long, value_name = "DIR")]
+    firmware: PathBuf,
+    /// The kernel's image
+    #[arg(long, value_name = "IMAGE")]
+    kernel: PathBuf,
+    /// The serial port on the board's pins; `auto`: pl011 if the firmware has overlays/disable-bt.dtbo
+    #[arg(long, default_value = "auto")]
+    uart: Uart,
+    /// Settings for the kernel, as in "max_tokens=20 seed=7"; they override anchorite.toml
+    #[arg(long, value_name = "TEXT", value_parser = bootargs::parse)]
+    bootargs: Option<String>,
+    /// The card's image to write
+    #[arg(long)]
+    out: PathBuf,
+    #[command(flatten)]
+    contents: contents::ContentOptions,
+    #[command(flatten)]
+    device: device::DeviceOptions,
+}
+
+/// The boards that can be made cards for.
+#[derive(Clone, Copy, ValueEnum)]
+enum Board {
+    /// Raspberry Pi 4 Model B, Raspberry Pi 400, Compute Module 4
+    Rpi4,
+}
+
+/// What the pins of the serial port are connected to.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Uart {
+    /// The better one that the firmware's files allow
+    Auto,
+    /// The PL011, which has a clock of its own; Bluetooth is off
+    Pl011,
+    /// The mini UART, whose clock is the processor's bus clock
+    Mini,
+}
+
+/// Where firmware can be had.
+const WHERE: &str = "get it from the repository raspberrypi/firmware (its folder boot/), or from \
+                     Debian's packages raspi-firmware and linux-image-arm64 (ci/firmware.sh rpi4)";
+/// The overlay that gives the pins to the PL011.
+const DISABLE_BT: &str = "overlays/disable-bt.dtbo";
+/// The kernel's name on the card.
+const KERNEL: &str = "kernel8.img";
+/// No file of the firmware is nearly as large.
+const LARGEST: u64 = 64 << 20;
+/// What the names of the trees' machines start with.
+const MACHINE: &str = "raspberrypi,4";
+
+/// Makes the card's image, and writes it to a card if one is named.
+pub fn build(options: &Options) -> Result<()> {
+    let Board::Rpi4 = options.board;
+    let device = options.device.open()?;
+    let boot_files = boot_files(options)?;
+    let contents = Contents::open(&options.contents, boot_files)?;
+    let layout = lay_out(&contents, &options.contents)?;
+    let card_bytes = mbr::PARTITION_START + layout.geometry.bytes;
+    if let Some(device) = &device {
+        device.confirm(card_bytes)?;
+    }
+    output::write_whole(&options.out, |file| {
+        let written = contents.write(file, mbr::PARTITION_START, &layout)?;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(&mbr::sector(layout.geometry.bytes, layout.id))?;
+        if options.contents.verify {
+            verify(file, &written)?;
+        }
+        Ok(())
+    })?;
+    println!(
+        "{}: {}, a partition of {} with {}, clusters of {}{}",
+        options.out.display(),
+        size::human(card_bytes),
+        size::human(layout.geometry.bytes),
+        layout.geometry.kind,
+        size::human(layout.geometry.cluster.into()),
+        if options.contents.verify { ", read back and equal" } else { "" }
+    );
+    contents.describe_models();
+    if let Some(device) = device {
+        device.write(&options.out)?;
+    }
+    Ok(())
+}
+
+/// A volume of FAT32, whatever its content: what the boot loader's documentation asks for.
+fn lay_out(contents: &Contents, options: &contents::ContentOptions) -> Result<fat::Layout> {
+    let before = (mbr::PARTITION_START / 512) as u32;
+    match options.size {
+        VolumeSize::Bytes(bytes) => ensure!(
+            bytes >= fat::FAT32_FROM,
+            "a board boots from FAT32, which takes at least --size {}M",
+            fat::FAT32_FROM >> 20
+        ),
+        VolumeSize::Auto => {
+            let layout = contents.lay_out(options, before)?;
+            if layout.geometry.bytes < fat::FAT32_FROM {
+                return contents.lay_out_in(VolumeSize::Bytes(fat::FAT32_FROM), options, before);
+            }
+            return Ok(layout);
+        }
+    }
+    contents.lay_out(options, before)
+}
+
+/// Compares the card's image with what was written, starting from its partition table.
+fn verify(file: &File, written: &[Written]) -> Result<()> {
+    let mut file = file.try_clone()?;
+    let mut sector = [0; 512];
+    file.seek(SeekFrom::Start(0))?;
+    file.read_exact(&mut sector)?;
+    let (start, bytes) =
+        mbr::first_partition(&sector).context("the partition does not read back")?;
+    ensure!(
+        start + bytes == file.metadata()?.len(),
+        "the partition does not read back as it was written"
+    );
+    contents::verify(file, start, written)
+}
+
+/// What the firmware wants on the card, the kernel included.
+fn boot_files(options: &Options) -> Result<Vec<BootFile>> {
+    let folder = &options.firmware;
+    ensure!(folder.is_dir(), "{} is no folder; {WHERE}", folder.display());
+    let mut files = Vec::new();
+    let mut missing = Vec::new();
+    for (name, is_right, needed) in [
+        ("start4.elf", is_elf as fn(&[u8]) -> bool, true),
+        ("fixup4.dat", is_any, true),
+        // The licence of both, which goes with them.
+        ("LICENCE.broadcom", is_any, false),
+    ] {
+        match read(&folder.join(name))? {
+            Some(bytes) if is_right(&bytes) => files.push(BootFile { path: name.into(), bytes }),
+            Some(_) => bail!("{} is damaged; {WHERE}", folder.join(name).display()),
+            None if needed => missing.push(name),
+            None => {}
+        }
+    }
+    for (name, needed) in [
+        ("bcm2711-rpi-4-b.dtb", true),
+        ("bcm2711-rpi-400.dtb", false),
+        ("bcm2711-rpi-cm4.dtb", false),
+        ("bcm2711-rpi-cm4s.dtb", false),
+    ] {
+        let path = folder.join(name);
+        if path.exists() {
+            let bytes = device_tree::read(&path, MACHINE).context(WHERE)?;
+            files.push(BootFile { path: name.into(), bytes });
+        } else if needed {
+            missing.push(name);
+        }
+    }
+    let overlay = read(&folder.join(DISABLE_BT))?;
+    let pl011 = match options.uart {
+        Uart::Auto => overlay.is_some(),
+        Uart::Pl011 => true,
+        Uart::Mini => false,
+    };
+    match overlay {
+        Some(bytes) if pl011 => {
+            let path = folder.join(DISABLE_BT);
+            let size = device_tree::total_size(&bytes);
+            ensure!(size == Some(bytes.len()), "{} is damaged; {WHERE}", path.display());
+            files.push(BootFile { path: DISABLE_BT.into(), bytes });
+        }
+        None if pl011 => missing.push(DISABLE_BT),
+        _ => {}
+    }
+    ensure!(missing.is_empty(), "{} lacks {}; {WHERE}", folder.display(), missing.join(", "));
+    println!("serial port: {}", if pl011 { "PL011 (Bluetooth off)" } else { "mini UART" });
+
+    files.push(BootFile { path: "config.txt".into(), bytes: config_txt(pl011).into() });
+    let words = format!("-- {}", options.bootargs.as_deref().unwrap_or_default());
+    let words = format!("{}\n", words.trim_end());
+    files.push(BootFile { path: "cmdline.txt".into(), bytes: words.into() });
+    files.push(BootFile { path: KERNEL.into(), bytes: kernel_image::read(&options.kernel)? });
+    Ok(files)
+}
+
+fn is_elf(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\x7fELF")
+}
+
+fn is_any(bytes: &[u8]) -> bool {
+    !bytes.is_empty()
+}
+
+/// The file at `path`, if there is one.
+fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    let cannot_read = || format!("cannot read {}", path.display());
+    match fs::metadata(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e).with_context(cannot_read),
+        Ok(metadata) => {
+            ensure!(metadata.is_file(), "{} is no file", path.display());
+            ensure!(metadata.len() <= LARGEST, "{} is too large; {WHERE}", path.display());
+        }
+    }
+    Ok(Some(fs::read(path).with_context(cannot_read)?))
+}
+
+/// The firmware's settings.
+///
+/// `kernel_address`: the kernel wants a boundary of 2 MiB, and older firmware has another default.
+/// `arm_boost` and `force_turbo`: the full clock, which otherwise only an operating system asks for;
+/// with it the clock of the mini UART stands still too.
+fn config_txt(pl011: bool) -> String {
+    let uart = if pl011 {
+        "# The pins' port is the PL011, which Bluetooth has otherwise.\ndtoverlay=disable-bt\n"
+    } else {
+        "# The pins' port is the mini UART, as long as Bluetooth has the PL011.\n"
+    };
+    format!(
+        "# Anchorite on a Raspberry Pi 4. Settings of the model are in anchorite.toml; in\n\
+         # cmdline.txt they stand behind the `--`.\n\
+         arm_64bit=1\n\
+         kernel={KERNEL}\n\
+         kernel_address=0x200000\n\
+         # The serial port on pins 8 (TXD) and 10 (RXD): 115200 baud, 8 bits, no parity, 1 stop bit.\n\
+         enable_uart=1\n\
+         {uart}\
+         # The full clock from the start.\n\
+         arm_boost=1\n\
+         force_turbo=1\n"
+    )
+}
