@@ -131,9 +131,11 @@ pub fn regions<'m>(machine: &'m Machine<'_>) -> impl Iterator<Item = Region> + '
         core::iter::once(host.ecam).chain(windows.map(|window| window.region))
     });
     let console = machine.console.iter().map(|uart| uart.region);
+    let sd = machine.sd_hosts.iter().map(|host| host.region);
     console
         .chain(machine.power_manager)
         .chain(gic)
         .chain(machine.virtio_mmio.iter().map(|node| node.region))
         .chain(pci)
+        .chain(sd)
 }

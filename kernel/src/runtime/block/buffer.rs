@@ -53,6 +53,24 @@ impl Buffer {
         (part(first, at), part(second, self.len() - at))
     }
 
+    /// The `len` bytes from `at` on, for a driver.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn part(&self, at: usize, len: usize) -> NonNull<[u8]> {
+        assert!(at <= self.len() && len <= self.len() - at, "{len} bytes at {at}");
+        // SAFETY: `at` lies inside the buffer or at its end.
+        NonNull::slice_from_raw_parts(unsafe { self.0.cast::<u8>().add(at) }, len)
+    }
+
+    /// Fills the bytes from `at` on from `data`.
+    ///
+    /// # Panics
+    /// If the buffer ends before.
+    pub fn fill_part(&mut self, at: usize, data: &[u8]) {
+        Buffer(self.part(at, data.len())).fill_from(data);
+    }
+
     /// Fills the buffer from `data`.
     ///
     /// # Panics

@@ -3,7 +3,7 @@
 //!
 //! A driver ([`BlockDevice`]) takes requests and hands them back when they are done, in any order.
 //! [`Disk`] keeps its queue full, tries again what failed, and gives up on a device that has gone
-//! silent. Drivers: virtio-blk ([`virtio`]) and a disk image in memory ([`ram`]).
+//! silent. Drivers: virtio-blk ([`virtio`]), SD cards ([`sdhci`]) and a disk image in memory ([`ram`]).
 
 pub mod buffer;
 pub mod disk;
@@ -13,6 +13,7 @@ pub mod pci;
 #[cfg(target_os = "none")]
 pub mod probe;
 pub mod ram;
+pub mod sdhci;
 pub mod virtio;
 
 pub use buffer::Buffer;
@@ -49,7 +50,7 @@ pub struct Completion {
 
 /// A driver of a block device.
 ///
-/// A driver never waits: [`Disk`] does.
+/// A driver never waits for data: [`Disk`] does.
 pub trait BlockDevice: Send {
     /// The name of the kind of device, as the `disk` event shows it.
     fn name(&self) -> &'static str;

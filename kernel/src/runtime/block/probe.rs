@@ -2,6 +2,8 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::cell::UnsafeCell;
+use core::ops::Range;
 use core::ptr::NonNull;
 
 use virtio_drivers::transport::mmio::{MmioError, MmioTransport, VirtIOHeader};
@@ -11,9 +13,12 @@ use virtio_drivers::transport::{DeviceType, Transport};
 
 use super::pci::{self, Ecam, Windows};
 use super::ram::RamDisk;
+use super::sdhci::dma::{Cache, Dma, Table};
+use super::sdhci::{SdDisk, SdError};
 use super::virtio::{IdentityHal, VirtioDisk};
 use super::{BlockDevice, Clock, Disk};
-use crate::runtime::machine::{Machine, PciHost, VirtioMmio};
+use crate::runtime::cache;
+use crate::runtime::machine::{MAX_SD_HOSTS, Machine, PciHost, SdHost, VirtioMmio};
 use crate::runtime::mmio::Mmio;
 use crate::runtime::{idle, time};
 
@@ -41,13 +46,13 @@ impl Clock for MachineClock {
     }
 }
 
-/// All block devices, the preferred one first: virtio over MMIO, virtio over PCI, the initial RAM
-/// disk.
+/// All block devices, the preferred one first: virtio over MMIO, virtio over PCI, SD cards, the
+/// initial RAM disk.
 ///
 /// A device that cannot be started is logged and left out.
 ///
 /// # Safety
-/// The registers of the virtio devices and of the PCI host, and its windows, are mapped one to one
+/// The registers of the virtio devices, of the SD and the PCI host, and its windows, are mapped one to one
 /// as device memory, the initial RAM disk as memory that nobody writes to, and the heap one to one.
 /// This is the only driver of these devices, and it is called once.
 pub unsafe fn disks(machine: &Machine) -> Vec<Disk> {
@@ -60,6 +65,10 @@ pub unsafe fn disks(machine: &Machine) -> Vec<Disk> {
         // SAFETY: upheld by the caller.
         devices.extend(unsafe { over_pci(host) });
     }
+    for (host, table) in machine.sd_hosts.iter().zip(&TABLES) {
+        // SAFETY: upheld by the caller; there is one table for each.
+        devices.extend(unsafe { sd_card(host, table) });
+    }
     if let Some(region) = machine.initrd
         && let Some(start) = NonNull::new(region.base as *mut u8)
     {
@@ -68,6 +77,51 @@ pub unsafe fn disks(machine: &Machine) -> Vec<Disk> {
         devices.push(Box::new(RamDisk::new(image)));
     }
     devices.into_iter().map(|device| Disk::new(device, Box::new(MachineClock))).collect()
+}
+
+/// The tables of the SD hosts' DMA: in the image, which is where firmware loads to, since what such a
+/// host reaches may be no more than the first GiB.
+static TABLES: [SharedTable; MAX_SD_HOSTS] =
+    [const { SharedTable(UnsafeCell::new(Table::new())) }; MAX_SD_HOSTS];
+
+struct SharedTable(UnsafeCell<Table>);
+
+// SAFETY: only the driver that is given it uses it.
+unsafe impl Sync for SharedTable {}
+
+/// The processor's data caches.
+struct Caches;
+
+// SAFETY: cleaning and invalidating changes nothing that a program sees.
+unsafe impl Cache for Caches {
+    unsafe fn clean_and_invalidate(&self, range: Range<u64>) {
+        // SAFETY: upheld by the caller.
+        unsafe { cache::clean_and_invalidate(range) };
+    }
+}
+
+/// The card in the slot of an SD host, if there is one that can be used.
+///
+/// # Safety
+/// As for [`disks`]; nobody else uses the table.
+unsafe fn sd_card(host: &SdHost, table: &'static SharedTable) -> Option<Box<dyn BlockDevice>> {
+    // SAFETY: upheld by the caller.
+    let registers = unsafe { Mmio::new(host.region) };
+    let table = NonNull::new(table.0.get())?;
+    // SAFETY: it is a static, and the image is mapped one to one.
+    let dma = unsafe { Dma::new(table, host.dma.clone(), &Caches) };
+    match SdDisk::new(registers, Box::new(MachineClock), Some(dma)) {
+        Ok(disk) => Some(Box::new(disk)),
+        Err(error) => {
+            // An empty slot is nothing to worry about, and the WiFi chip's host has no card.
+            let level = match error {
+                SdError::NoCard | SdError::NoBaseClock => log::Level::Debug,
+                _ => log::Level::Warn,
+            };
+            log::log!(level, "SD host at {:#x}: {error}", host.region.base);
+            None
+        }
+    }
 }
 
 /// The block device behind a virtio-mmio transport, if one is.

@@ -7,8 +7,8 @@
 //!
 //! Sources: Devicetree Specification 0.4 (structure, `ranges`, `/chosen`, `/reserved-memory`); the
 //! Linux kernel's bindings for `arm,gic`, `arm,gic-v3`, `arm,armv8-timer`, `arm,psci`, `arm,cpus`,
-//! `arm,pl011`, `8250`,
-//! `brcm,bcm2835-aux-uart`, `brcm,bcm2835-pm`, `virtio,mmio`, `pci-host-ecam-generic`.
+//! `arm,pl011`, `8250`, `brcm,bcm2835-aux-uart`, `brcm,bcm2835-pm`, `virtio,mmio`,
+//! `pci-host-ecam-generic`, `brcm,iproc-sdhci`.
 
 #![forbid(unsafe_code)]
 
@@ -35,6 +35,10 @@ pub const MAX_CPUS: usize = 64;
 pub const MAX_VIRTIO_MMIO: usize = 64;
 /// Most address windows of a PCI host bridge.
 pub const MAX_PCI_WINDOWS: usize = 8;
+/// Most SD host controllers that are looked at.
+pub const MAX_SD_HOSTS: usize = 4;
+/// Most windows that a device's DMA goes through.
+pub const MAX_DMA_WINDOWS: usize = 4;
 /// Most redistributor regions of a GICv3.
 pub const MAX_REDISTRIBUTORS: usize = 8;
 /// Most entries in [`Machine::left_out`].
@@ -222,6 +226,27 @@ pub struct PciHost {
     pub windows: ArrayVec<PciWindow, MAX_PCI_WINDOWS>,
 }
 
+/// A range of memory that a device's DMA reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DmaWindow {
+    /// First address as the device puts it on its bus.
+    pub bus_address: u64,
+    /// The memory.
+    pub memory: Region,
+}
+
+/// All that a device's DMA reaches.
+pub type DmaWindows = ArrayVec<DmaWindow, MAX_DMA_WINDOWS>;
+
+/// An SD host controller. There may be no card in its slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SdHost {
+    /// Its registers.
+    pub region: Region,
+    /// What its DMA reaches.
+    pub dma: DmaWindows,
+}
+
 /// The machine. Texts borrow from the tree.
 #[derive(Clone, Debug)]
 pub struct Machine<'t> {
@@ -252,6 +277,8 @@ pub struct Machine<'t> {
     pub virtio_mmio: ArrayVec<VirtioMmio, MAX_VIRTIO_MMIO>,
     /// The first PCI host bridge.
     pub pci: Option<PciHost>,
+    /// The SD host controllers, in the order of the tree.
+    pub sd_hosts: ArrayVec<SdHost, MAX_SD_HOSTS>,
     /// What the tree lists and this does not, for the log.
     pub left_out: ArrayVec<MachineError, MAX_LEFT_OUT>,
 }
@@ -267,6 +294,10 @@ pub enum List {
     Cpus,
     /// [`Machine::virtio_mmio`].
     VirtioMmio,
+    /// [`Machine::sd_hosts`].
+    SdHosts,
+    /// [`SdHost::dma`].
+    DmaWindows,
     /// [`PciHost::windows`].
     PciWindows,
     /// The redistributors of [`Gic::V3`].

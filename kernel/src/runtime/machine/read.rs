@@ -9,7 +9,7 @@ use super::structure;
 use super::tree::{At, GicNode, number, text, value, walk};
 use super::{
     Conduit, Cpu, EnableMethod, Gic, List, Machine, MachineError, PciHost, PciSpace, PciWindow,
-    Psci, Region, Timer, Uart, UartKind, VirtioMmio,
+    Psci, Region, SdHost, Timer, Uart, UartKind, VirtioMmio,
 };
 
 const GIC_V2: &[&str] =
@@ -20,6 +20,8 @@ const NS16550: &[&str] = &["ns16550a", "ns16550", MINI_UART];
 /// The Raspberry Pi's mini-UART: a 16550 whose divisor means something else.
 const MINI_UART: &str = "brcm,bcm2835-aux-uart";
 const POWER_MANAGER: &[&str] = &["brcm,bcm2711-pm", "brcm,bcm2835-pm", "brcm,bcm2835-pm-wdt"];
+/// The Raspberry Pi 4's controllers of the card's slot and of the WiFi chip, or of what QEMU has there.
+const SDHCI: &[&str] = &["brcm,bcm2711-emmc2", "brcm,bcm2835-sdhci"];
 
 impl<'t> Machine<'t> {
     /// Reads the machine from a flattened device tree, which may be followed by other bytes.
@@ -104,6 +106,7 @@ impl<'t> Machine<'t> {
             timer: None,
             virtio_mmio: ArrayVec::new(),
             pci: None,
+            sd_hosts: ArrayVec::new(),
             left_out: ArrayVec::new(),
         }
     }
@@ -146,6 +149,13 @@ impl<'t> Machine<'t> {
                 let device = VirtioMmio { region, interrupt: at.interrupt(gic, 0) };
                 let fits = self.virtio_mmio.try_push(device).is_ok();
                 self.keep(room(fits, List::VirtioMmio, super::MAX_VIRTIO_MMIO));
+            }
+        } else if at.is_compatible(SDHCI) {
+            let found =
+                at.region(0).and_then(|region| Ok(SdHost { region, dma: at.dma_windows()? }));
+            if let Some(host) = self.keep(found) {
+                let fits = self.sd_hosts.try_push(host).is_ok();
+                self.keep(room(fits, List::SdHosts, super::MAX_SD_HOSTS));
             }
         } else if at.is_compatible(&["pci-host-ecam-generic"]) {
             if self.pci.is_none() {

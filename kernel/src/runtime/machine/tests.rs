@@ -5,6 +5,7 @@ const GICV3: &[u8] = include_bytes!("testdata/virt-gicv3-el2.dtb");
 const FIRECRACKER: &[u8] = include_bytes!("testdata/firecracker.dtb");
 const CLOUD_HYPERVISOR: &[u8] = include_bytes!("testdata/cloud-hypervisor.dtb");
 const BOARD: &[u8] = include_bytes!("testdata/board.dtb");
+const SD_HOSTS: &[u8] = include_bytes!("testdata/sd-hosts.dtb");
 
 fn region(base: u64, size: u64) -> Region {
     Region { base, size }
@@ -157,6 +158,35 @@ fn the_names_of_a_trees_machines_are_listed() {
     let names: Vec<&str> = Machine::names_in(BOARD).unwrap().collect();
     assert_eq!(names, ["anchorite,test-board", "brcm,bcm2711"]);
     assert!(Machine::names_in(&BOARD[..BOARD.len() / 2]).is_err());
+}
+
+#[test]
+fn finds_sd_hosts_and_what_their_dma_reaches() {
+    let m = Machine::from_fdt(SD_HOSTS).unwrap();
+    let window = |bus_address, base, size| DmaWindow { bus_address, memory: region(base, size) };
+    let found: Vec<_> = m.sd_hosts.iter().map(|host| (host.region, &host.dma[..])).collect();
+    assert_eq!(
+        found,
+        [
+            // No bus says anything.
+            (region(0xfe20_0000, 0x100), &[window(0, 0, 1 << 48)][..]),
+            (region(0xfe34_0000, 0x100), &[window(0xc000_0000, 0, 0x4000_0000)]),
+            // Of 0x1000_0000 on the inner bus, the outer lets the upper half through, and in two.
+            (
+                region(0xfe30_0000, 0x100),
+                &[
+                    window(0x800_0000, 0x8000_0000, 0x400_0000),
+                    window(0xc00_0000, 0x1_0000_0000, 0x400_0000)
+                ]
+            ),
+        ]
+    );
+    // A window that ends past all addresses is no good; the others stay.
+    let (good, bad) = (b"\xc0\0\0\0\0\0\0\0\0\0\0\0", b"\xc0\0\0\0\xff\xff\xff\xff\0\0\0\0");
+    let broken = patched(SD_HOSTS, good, bad);
+    let m = Machine::from_fdt(&broken).unwrap();
+    assert_eq!(m.sd_hosts.len(), 2);
+    assert!(m.left_out[0].to_string().contains("dma-ranges"), "{}", m.left_out[0]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use core::ops::ControlFlow;
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::{Cells, Node, Property, ToCellInt};
 
-use super::{Interrupt, MachineError, NodeName, Region};
+use super::{DmaWindow, DmaWindows, Interrupt, List, MachineError, NodeName, Region};
 
 /// The deepest nesting that is followed; real trees have six or so.
 const MAX_DEPTH: usize = 16;
@@ -201,6 +201,48 @@ impl<'a, 't> At<'a, 't> {
             bus = at.parent;
         }
         Some(region)
+    }
+
+    /// What the node's DMA reaches: the `dma-ranges` of its bus, seen through those of the buses
+    /// above. Where a bus has none or an empty one, addresses are the same on both of its sides.
+    pub fn dma_windows(&self) -> Result<DmaWindows, MachineError> {
+        let all = Region { base: 0, size: 1 << 48 };
+        let mut windows = DmaWindows::new();
+        windows.push(DmaWindow { bus_address: 0, memory: all });
+        let mut bus = self.parent;
+        while let Some(at) = bus.filter(|at| at.parent.is_some()) {
+            if at.value("dma-ranges").is_some_and(|value| !value.is_empty()) {
+                let wrong = || at.wrong("dma-ranges");
+                let below = core::mem::take(&mut windows);
+                for range in at.node.dma_ranges().ok().flatten().ok_or_else(wrong)? {
+                    let [from, to, size] =
+                        [range.child_bus_address, range.parent_bus_address, range.length]
+                            .map(number);
+                    let (from, to, size) =
+                        from.zip(to).zip(size).map(|((a, b), c)| (a, b, c)).ok_or_else(wrong)?;
+                    Region::checked(to, size).ok_or_else(wrong)?;
+                    let end = from.checked_add(size).ok_or_else(wrong)?;
+                    for window in &below {
+                        // What both let through.
+                        let start = window.memory.base.max(from);
+                        let end = (window.memory.base + window.memory.size).min(end);
+                        if start >= end {
+                            continue;
+                        }
+                        let both = DmaWindow {
+                            bus_address: window.bus_address + (start - window.memory.base),
+                            memory: Region { base: to + (start - from), size: end - start },
+                        };
+                        windows.try_push(both).map_err(|_| MachineError::TooMany {
+                            list: List::DmaWindows,
+                            max: super::MAX_DMA_WINDOWS,
+                        })?;
+                    }
+                }
+            }
+            bus = at.parent;
+        }
+        Ok(windows)
     }
 
     /// `phandle` of the controller that the node's interrupts go to: its own or, if it names none,

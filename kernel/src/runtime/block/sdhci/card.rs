@@ -1,0 +1,216 @@
+//! The card: finding out what it is, and making it fast.
+
+#![forbid(unsafe_code)]
+
+use core::fmt;
+
+use super::BLOCK_BYTES;
+use super::host::{Failure, Host, Response};
+use crate::runtime::mmio::Registers;
+
+// The commands (PL 4.7.4).
+const GO_IDLE_STATE: u32 = 0;
+const ALL_SEND_CID: u32 = 2;
+const SEND_RELATIVE_ADDR: u32 = 3;
+const SWITCH_FUNC: u32 = 6;
+const SELECT_CARD: u32 = 7;
+const SEND_IF_COND: u32 = 8;
+const SEND_CSD: u32 = 9;
+pub const STOP_TRANSMISSION: u32 = 12;
+const SET_BLOCKLEN: u32 = 16;
+pub const READ_SINGLE_BLOCK: u32 = 17;
+pub const READ_MULTIPLE_BLOCK: u32 = 18;
+const APP_CMD: u32 = 55;
+/// Behind [`APP_CMD`].
+const SET_BUS_WIDTH: u32 = 6;
+const SD_SEND_OP_COND: u32 = 41;
+
+/// Bits of the card's state that tell of an error (PL 4.10.1), all but "locked".
+pub const R1_ERRORS: u32 = 0xfdf8_0000;
+
+/// 2.7 to 3.6 V, and a pattern that comes back (PL 4.3.13).
+const IF_COND: u32 = 0x1aa;
+/// All of 2.7 to 3.6 V (PL 5.1).
+const OCR_VOLTAGES: u32 = 0x00ff_8000;
+/// The host knows cards of more than 2 GB; the card is one.
+const OCR_HIGH_CAPACITY: u32 = 1 << 30;
+/// The card is ready.
+const OCR_READY: u32 = 1 << 31;
+/// How long a card may take to be ready: a second (PL 4.2.3), and some more.
+const READY_US: u64 = 1_500_000;
+/// How often it is asked.
+const READY_STEP_US: u64 = 10_000;
+
+/// SWITCH_FUNC: high speed in group 1, the others as they are; to ask, or to switch (PL 4.3.10).
+const HIGH_SPEED_ASK: u32 = 0x00ff_fff1;
+const HIGH_SPEED_SWITCH: u32 = 0x80ff_fff1;
+
+/// Why a card cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SdError {
+    /// The controller does not tell what its clock is divided from.
+    NoBaseClock,
+    /// The controller does not carry out what it is told.
+    Stuck,
+    /// There is no card, or none for memory.
+    NoCard,
+    /// The card does not work with 3.3 V.
+    Voltage,
+    /// The card does not become ready.
+    NeverReady,
+    /// The card describes itself in a way that is not known, as those of more than 2 TB do.
+    UnknownLayout,
+    /// A command failed.
+    Command {
+        /// Its number.
+        index: u32,
+        /// How.
+        failure: Failure,
+    },
+}
+
+impl fmt::Display for SdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SdError::NoBaseClock => f.write_str("the controller does not tell its clock"),
+            SdError::Stuck => f.write_str("the controller does not answer"),
+            SdError::NoCard => f.write_str("there is no SD card in the slot"),
+            SdError::Voltage => f.write_str("the SD card does not work with 3.3 V"),
+            SdError::NeverReady => f.write_str("the SD card does not become ready"),
+            SdError::UnknownLayout => f.write_str("SD cards of this kind are not known"),
+            SdError::Command { index, failure } => {
+                write!(f, "the SD card's CMD{index} failed: ")?;
+                match failure {
+                    Failure::NoAnswer => f.write_str("no answer"),
+                    Failure::Stuck => f.write_str("the controller did not carry it out"),
+                    Failure::Damaged(status) => write!(f, "damaged answer (status {status:#x})"),
+                    Failure::Refused(state) => write!(f, "the card refused (state {state:#x})"),
+                }
+            }
+        }
+    }
+}
+
+impl core::error::Error for SdError {}
+
+/// A card that is ready to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Card {
+    blocks: u64,
+    /// It counts blocks and not bytes.
+    high_capacity: bool,
+}
+
+impl Card {
+    /// Goes from power up to reading, as fast as card and controller can without tuning: 4 data
+    /// lines, and 50 MHz if both know high speed, else 25 MHz (PL 4.2, 4.3).
+    ///
+    /// # Errors
+    /// There is no card, or it cannot be used.
+    pub fn identify<R: Registers>(host: &Host<R>) -> Result<Card, SdError> {
+        let run = |index, response, argument| {
+            let failed = |failure| SdError::Command { index, failure };
+            let answer = host.command(index, response, argument).map_err(failed)?;
+            let checked = matches!(response, Response::R1 | Response::R1b);
+            if checked && answer[0] & R1_ERRORS != 0 {
+                return Err(failed(Failure::Refused(answer[0])));
+            }
+            Ok(answer)
+        };
+
+        // Controllers without a card may leave even this undone.
+        host.command(GO_IDLE_STATE, Response::None, 0).map_err(|_| SdError::NoCard)?;
+        // Cards before version 2.00 do not know this command, and none above 2 GB.
+        let version_2 = match host.command(SEND_IF_COND, Response::R1, IF_COND) {
+            Ok(answer) if answer[0] & 0xfff == IF_COND => true,
+            Ok(_) => return Err(SdError::Voltage),
+            Err(_) => false,
+        };
+        let offer = OCR_VOLTAGES | if version_2 { OCR_HIGH_CAPACITY } else { 0 };
+        let mut waited = 0;
+        let ocr = loop {
+            // Its answer may still complain of the command that it did not know.
+            host.command(APP_CMD, Response::R1, 0).map_err(|_| SdError::NoCard)?;
+            let ocr = host.command(SD_SEND_OP_COND, Response::R3, offer);
+            let [ocr, ..] = ocr.map_err(|_| SdError::NoCard)?;
+            if ocr & OCR_READY != 0 {
+                break ocr;
+            }
+            if waited > READY_US {
+                return Err(SdError::NeverReady);
+            }
+            host.sleep(READY_STEP_US);
+            waited += READY_STEP_US;
+        };
+        let high_capacity = version_2 && ocr & OCR_HIGH_CAPACITY != 0;
+
+        run(ALL_SEND_CID, Response::R2, 0)?;
+        // R6: only some of its lower half is the state.
+        let address = host.command(SEND_RELATIVE_ADDR, Response::R1, 0);
+        let index = SEND_RELATIVE_ADDR;
+        let [address, ..] = address.map_err(|failure| SdError::Command { index, failure })?;
+        let address = address & 0xffff_0000;
+        let csd = Csd(run(SEND_CSD, Response::R2, address)?);
+        let blocks = csd.blocks().ok_or(SdError::UnknownLayout)?;
+        run(SELECT_CARD, Response::R1b, address)?;
+        host.set_clock(25_000_000)?;
+        if !high_capacity {
+            run(SET_BLOCKLEN, Response::R1, BLOCK_BYTES as u32)?;
+        }
+        run(APP_CMD, Response::R1, address)?;
+        run(SET_BUS_WIDTH, Response::R1, 0b10)?;
+        host.use_4_bits();
+        if host.can_do_high_speed() && csd.knows_switch() {
+            let switch = |argument| {
+                let mut functions = [0; 64];
+                let result = host.command_with_data(SWITCH_FUNC, argument, &mut functions);
+                let failed = |failure| SdError::Command { index: SWITCH_FUNC, failure };
+                // Of group 1, what would be or has been chosen: 1, or 15 for "impossible".
+                result.map(|()| functions[16] & 0xf == 1).map_err(failed)
+            };
+            if switch(HIGH_SPEED_ASK)? && switch(HIGH_SPEED_SWITCH)? {
+                host.use_high_speed()?;
+            }
+        }
+        Ok(Card { blocks, high_capacity })
+    }
+
+    /// Number of blocks of 512 bytes.
+    pub fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// What a command takes for this block: there are fewer than 2^32, and of bytes too where the
+    /// card counts those (PL 4.3.14).
+    pub fn address(&self, block: u64) -> u32 {
+        if self.high_capacity { block as u32 } else { (block * BLOCK_BYTES as u64) as u32 }
+    }
+}
+
+/// What the card says of itself (PL 5.3), without the lowest 8 bits, as the controller gives it.
+struct Csd([u32; 4]);
+
+impl Csd {
+    /// The bits from `low` on, as the specification counts them.
+    fn bits(&self, low: usize, width: usize) -> u64 {
+        let bit = |i: usize| u64::from(self.0[(i - 8) / 32] >> ((i - 8) % 32) & 1);
+        (0..width).map(|i| bit(low + i) << i).sum()
+    }
+
+    /// Number of blocks of 512 bytes; `None` if the structure is of an unknown version.
+    fn blocks(&self) -> Option<u64> {
+        match self.bits(126, 2) {
+            0 => {
+                let shift = self.bits(47, 3) + 2 + self.bits(80, 4);
+                Some(((self.bits(62, 12) + 1) << shift) / BLOCK_BYTES as u64)
+            }
+            1 => Some((self.bits(48, 22) + 1) << 10),
+            _ => None,
+        }
+    }
+
+    /// The command class of SWITCH_FUNC is there.
+    fn knows_switch(&self) -> bool {
+        self.bits(84 + 10, 1) == 1
+    }
+}

@@ -1,0 +1,411 @@
+//! A controller with a card in its slot, at the level of registers. Its DMA is not coherent: what it
+//! writes arrives in memory when the caches are told to forget the lines.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::ptr::NonNull;
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use super::super::fake::FakeClock;
+use super::dma::{Cache, Dma, Table};
+use super::host::register;
+use super::*;
+use crate::runtime::machine::{DmaWindow, DmaWindows, Region};
+use crate::runtime::mmio::{Access, FakeRegisters};
+
+/// The kinds of card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing in the slot.
+    None,
+    /// Up to 2 GB, before version 2.00: does not know CMD8.
+    Version1,
+    /// Up to 2 GB.
+    Standard,
+    /// SDHC and SDXC.
+    High,
+}
+
+/// What goes wrong with a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Bits of the error status, the data half done.
+    Error(u32),
+    /// The card's answer has these bits.
+    State(u32),
+    /// Nothing happens any more.
+    Silence,
+}
+
+pub struct Machine {
+    pub kind: Kind,
+    pub image: Vec<u8>,
+    pub capabilities: u32,
+    pub version: u32,
+    /// How often ACMD41 says "not yet".
+    pub not_ready: u32,
+    /// Faults of the next reads of blocks, in turn.
+    pub faults: VecDeque<Option<Fault>>,
+    /// Commands that were carried out: index (100 more behind CMD55) and argument.
+    pub commands: Vec<(u32, u32)>,
+    pub windows: DmaWindows,
+    pub high_speed: bool,
+    /// Bytes that came by DMA, and through the data port.
+    pub by_dma: usize,
+    pub by_port: usize,
+    registers: [u32; 64],
+    application: bool,
+    /// The last command was one that the card does not know.
+    refused: bool,
+    sending: Option<Sending>,
+    port: VecDeque<u8>,
+    /// Lines that no cache holds.
+    clean: Vec<Range<u64>>,
+    /// What DMA wrote and no processor sees yet.
+    unseen: Vec<(u64, Vec<u8>)>,
+}
+
+/// Data on its way to the data port, by blocks.
+struct Sending {
+    data: VecDeque<u8>,
+    block: usize,
+}
+
+const RCA: u32 = 0x4567_0000;
+/// Ready for data, in the state "tran".
+const R1_TRANSFER: u32 = 0x900;
+
+/// A fake card in a fake controller.
+#[derive(Clone)]
+pub struct Slot(pub Arc<Mutex<Machine>>);
+
+impl Slot {
+    pub fn new(kind: Kind, image: Vec<u8>) -> Slot {
+        Slot(Arc::new(Mutex::new(Machine {
+            kind,
+            image,
+            // 100 MHz, high speed, ADMA2.
+            capabilities: 100 << 8 | 1 << 19 | 1 << 21,
+            version: 2,
+            not_ready: 3,
+            faults: VecDeque::new(),
+            commands: Vec::new(),
+            windows: DmaWindows::new(),
+            high_speed: true,
+            by_dma: 0,
+            by_port: 0,
+            registers: [0; 64],
+            application: false,
+            refused: false,
+            sending: None,
+            port: VecDeque::new(),
+            clean: Vec::new(),
+            unseen: Vec::new(),
+        })))
+    }
+
+    pub fn machine(&self) -> std::sync::MutexGuard<'_, Machine> {
+        self.0.lock().unwrap()
+    }
+
+    /// The driver of this card, by DMA to the table and to `memory`, or else without.
+    pub fn start(&self, memory: Option<&[u8]>) -> Result<SdDisk<FakeRegisters>, SdError> {
+        let dma = memory.map(|memory| {
+            let table = NonNull::from(Box::leak(Box::new(Table::new())));
+            let window = |bus_address, address: usize, size: usize| DmaWindow {
+                bus_address,
+                memory: Region { base: address as u64, size: size as u64 },
+            };
+            let windows = &mut self.machine().windows;
+            windows.push(window(0xc000_0000, table.as_ptr() as usize, size_of::<Table>()));
+            windows.push(window(0x4000_0000, memory.as_ptr() as usize, memory.len()));
+            // SAFETY: the table is leaked, and only this driver's.
+            unsafe {
+                Dma::new(table, windows.clone(), Box::leak(Box::new(FakeCache(self.clone()))))
+            }
+        });
+        let slot = self.clone();
+        let registers = FakeRegisters::new(move |access| slot.machine().access(access));
+        SdDisk::new(registers, Box::new(FakeClock::default()), dma)
+    }
+}
+
+struct FakeCache(Slot);
+
+// SAFETY: what it does is what a cache without its lines would show.
+unsafe impl Cache for FakeCache {
+    unsafe fn clean_and_invalidate(&self, range: Range<u64>) {
+        let mut machine = self.0.machine();
+        let unseen = core::mem::take(&mut machine.unseen);
+        for (address, data) in unseen {
+            if range.start <= address && address + data.len() as u64 <= range.end {
+                // SAFETY: the driver gave this memory to the controller, and now wants it back.
+                unsafe {
+                    (address as *mut u8).copy_from_nonoverlapping(data.as_ptr(), data.len());
+                }
+            } else {
+                machine.unseen.push((address, data));
+            }
+        }
+        machine.clean.push(range);
+    }
+}
+
+impl Machine {
+    fn access(&mut self, access: Access) -> u64 {
+        match access {
+            Access::Read { offset, width } => {
+                assert_eq!(width, 4);
+                self.read(offset).into()
+            }
+            Access::Write { offset, width, value } => {
+                assert_eq!(width, 4);
+                self.write(offset, value as u32);
+                0
+            }
+        }
+    }
+
+    fn read(&mut self, offset: usize) -> u32 {
+        match offset {
+            register::CAPABILITIES => self.capabilities,
+            register::VERSION => self.version << 16,
+            register::DATA => {
+                let mut word = [0; 4];
+                for byte in &mut word {
+                    *byte = self.port.pop_front().expect("nothing is read from an empty port");
+                }
+                self.by_port += 4;
+                if self.port.is_empty() {
+                    self.next_block();
+                }
+                u32::from_le_bytes(word)
+            }
+            _ => self.registers[offset / 4],
+        }
+    }
+
+    fn write(&mut self, offset: usize, value: u32) {
+        match offset {
+            register::STATUS => {
+                self.registers[offset / 4] &= !value;
+                // The summary follows the errors.
+                if self.registers[offset / 4] >> 16 == 0 {
+                    self.registers[offset / 4] &= !status::ERROR;
+                }
+            }
+            register::CLOCK => {
+                if value & 1 << 24 != 0 {
+                    self.registers = [0; 64];
+                    return;
+                }
+                if value & 0b11 << 25 != 0 {
+                    self.registers[register::PRESENT / 4] &= !0b11;
+                    self.sending = None;
+                    self.port.clear();
+                }
+                // The internal clock is stable at once.
+                self.registers[offset / 4] = value & 0x00ff_ffff | (value & 1) << 1;
+            }
+            register::COMMAND => {
+                self.registers[offset / 4] = value;
+                self.command(value >> 24 & 0x3f, value);
+            }
+            _ => self.registers[offset / 4] = value,
+        }
+    }
+
+    fn raise(&mut self, bits: u32) {
+        let error = if bits >> 16 != 0 { status::ERROR } else { 0 };
+        let enabled = self.registers[register::STATUS_ENABLE / 4];
+        self.registers[register::STATUS / 4] |= (bits | error) & enabled;
+    }
+
+    fn answer(&mut self, words: [u32; 4]) {
+        self.registers[register::RESPONSE / 4..][..4].copy_from_slice(&words);
+        self.raise(status::COMMAND_COMPLETE);
+    }
+
+    fn command(&mut self, index: u32, command: u32) {
+        let present = self.registers[register::PRESENT / 4];
+        assert_eq!(present & 0b11, 0, "CMD{index} while the lines are in use");
+        let clock = self.registers[register::CLOCK / 4];
+        assert_eq!(clock & 0b101, 0b101, "CMD{index} without a clock");
+        assert_ne!(self.registers[register::CONTROL / 4] & 1 << 8, 0, "CMD{index} without power");
+        let argument = self.registers[register::ARGUMENT / 4];
+        let application = core::mem::take(&mut self.application);
+        let known = match index {
+            0 => true,
+            8 => !matches!(self.kind, Kind::None | Kind::Version1),
+            _ => self.kind != Kind::None,
+        };
+        if !known {
+            self.refused = true;
+            return self.raise(status::COMMAND_TIMEOUT | status::COMMAND_COMPLETE);
+        }
+        self.commands.push((index + if application { 100 } else { 0 }, argument));
+        let selected = |argument: u32| assert_eq!(argument & 0xffff_0000, RCA);
+        match (application, index) {
+            (false, 0) => self.answer([0; 4]),
+            (false, 8) => self.answer([argument, 0, 0, 0]),
+            (false, 55) => {
+                self.application = true;
+                // One that did not know CMD8 says so only now.
+                let unknown = u32::from(core::mem::take(&mut self.refused)) << 22;
+                self.answer([unknown | 0x120, 0, 0, 0]);
+            }
+            (true, 41) => {
+                assert_ne!(argument & 0x00ff_8000, 0);
+                let ready = self.not_ready == 0;
+                self.not_ready = self.not_ready.saturating_sub(1);
+                let high = self.kind == Kind::High && argument & 1 << 30 != 0;
+                let ocr = 0x00ff_8000 | u32::from(ready) << 31 | u32::from(high && ready) << 30;
+                self.answer([ocr, 0, 0, 0]);
+            }
+            (false, 2) => self.answer([1, 2, 3, 4]),
+            (false, 3) => self.answer([RCA | 0x500, 0, 0, 0]),
+            (false, 9) => {
+                selected(argument);
+                self.answer(csd(self.kind, self.image.len(), self.high_speed));
+            }
+            (false, 7) => {
+                selected(argument);
+                self.answer([0x700, 0, 0, 0]);
+            }
+            (false, 16) => {
+                assert_eq!(argument, 512);
+                self.answer([R1_TRANSFER, 0, 0, 0]);
+            }
+            (true, 6) => {
+                assert_eq!(argument, 2);
+                self.answer([R1_TRANSFER, 0, 0, 0]);
+            }
+            (false, 6) => {
+                let mut functions = [0; 64];
+                functions[16] = if argument & 0xf == 1 { 1 } else { 0xf };
+                self.answer([R1_TRANSFER, 0, 0, 0]);
+                self.send(functions.into(), 64);
+            }
+            (false, 12) => {
+                assert_eq!(command >> 22 & 0b11, 0b11, "CMD12 is an abort");
+                self.answer([R1_TRANSFER, 0, 0, 0]);
+            }
+            (false, 17 | 18) => self.blocks(index, argument, command),
+            _ => panic!("the card knows no CMD{index}"),
+        }
+    }
+
+    /// A read of blocks.
+    fn blocks(&mut self, index: u32, argument: u32, command: u32) {
+        let block = self.registers[register::BLOCK / 4];
+        assert_eq!(block & 0xfff, 512);
+        let count = (block >> 16) as usize;
+        assert_eq!(index == 18, count > 1);
+        // Read; for several also: count them, CMD12 at the end.
+        assert_eq!(command & 0x3e, if count > 1 { 0x36 } else { 0x10 });
+        let start = match self.kind {
+            Kind::High => argument as usize * 512,
+            _ => argument as usize,
+        };
+        let mut data = self.image[start..start + count * 512].to_vec();
+        let fault = self.faults.pop_front().flatten();
+        match fault {
+            Some(Fault::Silence) => {
+                self.registers[register::PRESENT / 4] |= 0b11;
+                return;
+            }
+            Some(Fault::State(bits)) => return self.answer([R1_TRANSFER | bits, 0, 0, 0]),
+            Some(Fault::Error(_)) => data.truncate(count / 2 * 512),
+            None => {}
+        }
+        self.answer([R1_TRANSFER, 0, 0, 0]);
+        let whole = data.len() == count * 512;
+        if command & 1 != 0 {
+            assert_eq!(self.registers[register::CONTROL / 4] & 0x18, 0x10, "ADMA2 is selected");
+            self.scatter(&data, whole);
+            if whole {
+                self.raise(status::TRANSFER_COMPLETE);
+            }
+        } else if !data.is_empty() {
+            self.send(data.into(), 512);
+        }
+        if let Some(Fault::Error(bits)) = fault {
+            self.registers[register::PRESENT / 4] |= 0b10;
+            self.raise(bits);
+        }
+    }
+
+    fn send(&mut self, data: VecDeque<u8>, block: usize) {
+        self.sending = Some(Sending { data, block });
+        self.next_block();
+    }
+
+    fn next_block(&mut self) {
+        let Some(sending) = &mut self.sending else { return };
+        if sending.data.is_empty() {
+            self.sending = None;
+            return self.raise(status::TRANSFER_COMPLETE);
+        }
+        self.port = sending.data.drain(..sending.block).collect();
+        self.raise(status::READ_READY);
+    }
+
+    /// Where the processor sees `length` bytes at an address on the bus; no cache may hold them.
+    fn memory(&self, bus: u32, length: usize) -> u64 {
+        let window = self.windows.iter().find_map(|window| {
+            let offset = u64::from(bus).checked_sub(window.bus_address)?;
+            let fits = offset + length as u64 <= window.memory.size;
+            fits.then_some(window.memory.base + offset)
+        });
+        let address = window.expect("DMA stays in the windows");
+        let end = address + length as u64;
+        let clean = |range: &Range<u64>| range.start <= address && end <= range.end;
+        assert!(self.clean.iter().any(clean), "a cache holds {address:#x}");
+        address
+    }
+
+    fn scatter(&mut self, mut data: &[u8], whole: bool) {
+        let mut table = self.registers[register::ADMA_ADDRESS / 4];
+        loop {
+            let at = self.memory(table, 8) as *const [u32; 2];
+            // SAFETY: the driver's table, and it waits for us.
+            let [attributes, address] = unsafe { at.read() };
+            assert_eq!(attributes & 0x31, 0x21, "a valid descriptor of a transfer");
+            assert_eq!(address % 4, 0);
+            let length = (attributes >> 16) as usize;
+            let length = length.min(data.len());
+            let (piece, rest) = data.split_at(length);
+            let memory = self.memory(address, length);
+            self.unseen.push((memory, piece.to_vec()));
+            self.by_dma += length;
+            data = rest;
+            if attributes & 0b10 != 0 {
+                assert!(data.is_empty(), "the table ends before the data");
+                break;
+            }
+            if data.is_empty() {
+                assert!(!whole, "the data ends before the table");
+                break;
+            }
+            table += 8;
+        }
+        self.clean.clear();
+    }
+}
+
+/// The card-specific data of a card of so many bytes, as the controller gives it.
+fn csd(kind: Kind, bytes: usize, switch: bool) -> [u32; 4] {
+    let classes = 0b1_0110_1101 | u128::from(switch) << 10;
+    let units = |of: usize| (bytes / of - 1) as u128;
+    let csd = classes << 84
+        | match kind {
+            Kind::High => 1 << 126 | 9 << 80 | units(512 << 10) << 48,
+            // Blocks of 1 KiB, in units of 16.
+            _ => 10 << 80 | units(16 << 10) << 62 | 2 << 47,
+        };
+    let shifted = csd >> 8;
+    [0, 32, 64, 96].map(|low| (shifted >> low) as u32)
+}

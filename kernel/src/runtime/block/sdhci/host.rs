@@ -1,0 +1,379 @@
+//! The host controller: its clock, its commands, its data port.
+
+#![forbid(unsafe_code)]
+
+use alloc::boxed::Box;
+
+use super::super::Clock;
+use super::SdError;
+use crate::runtime::mmio::Registers;
+
+/// The registers (HC 2.2), in words of 32 bits.
+pub mod register {
+    /// Size of a block, and above it the number of blocks.
+    pub const BLOCK: usize = 0x04;
+    /// Argument of a command.
+    pub const ARGUMENT: usize = 0x08;
+    /// Transfer mode, and above it the command, which writing here sends.
+    pub const COMMAND: usize = 0x0c;
+    /// The first of four words of the response.
+    pub const RESPONSE: usize = 0x10;
+    /// The data port.
+    pub const DATA: usize = 0x20;
+    /// Present state.
+    pub const PRESENT: usize = 0x24;
+    /// Host control, power control, block gap control, wake-up control.
+    pub const CONTROL: usize = 0x28;
+    /// Clock control, timeout control, software reset.
+    pub const CLOCK: usize = 0x2c;
+    /// Interrupt status, of errors in the upper half; a bit is cleared by writing it.
+    pub const STATUS: usize = 0x30;
+    /// Which of them show at all.
+    pub const STATUS_ENABLE: usize = 0x34;
+    /// Which of them raise the interrupt.
+    pub const SIGNAL_ENABLE: usize = 0x38;
+    /// Capabilities.
+    pub const CAPABILITIES: usize = 0x40;
+    /// Where ADMA2's descriptors lie.
+    pub const ADMA_ADDRESS: usize = 0x58;
+    /// The upper half of that address.
+    pub const ADMA_ADDRESS_HIGH: usize = 0x5c;
+    /// Slot interrupt status, and above it the version.
+    pub const VERSION: usize = 0xfc;
+}
+
+/// Bits of the interrupt status (HC 2.2.17, 2.2.18).
+pub mod status {
+    /// A command has been answered.
+    pub const COMMAND_COMPLETE: u32 = 1;
+    /// All data has come, and the busy signal has ended.
+    pub const TRANSFER_COMPLETE: u32 = 1 << 1;
+    /// The data port holds a block.
+    pub const READ_READY: u32 = 1 << 5;
+    /// Some error; the bits of the upper half say which.
+    pub const ERROR: u32 = 1 << 15;
+    /// No answer to a command.
+    pub const COMMAND_TIMEOUT: u32 = 1 << 16;
+    /// A descriptor is wrong, or the memory cannot be reached.
+    pub const ADMA_ERROR: u32 = 1 << 25;
+    /// All errors.
+    pub const ERRORS: u32 = 0xffff_0000 | ERROR;
+}
+
+/// Bits of the transfer mode (HC 2.2.5).
+pub const MODE_DMA: u32 = 1;
+pub const MODE_COUNT: u32 = 1 << 1;
+pub const MODE_AUTO_CMD12: u32 = 1 << 2;
+pub const MODE_READ: u32 = 1 << 4;
+pub const MODE_MULTIPLE: u32 = 1 << 5;
+
+/// The command line or the data lines are in use (`PRESENT`).
+const PRESENT_INHIBIT: u32 = 0b11;
+const CONTROL_4_BITS: u32 = 1 << 1;
+const CONTROL_HIGH_SPEED: u32 = 1 << 2;
+const CONTROL_DMA: u32 = 0b11 << 3;
+const CONTROL_ADMA2: u32 = 0b10 << 3;
+/// On, with 3.3 V.
+const CONTROL_POWER: u32 = 0b1111 << 8;
+const CLOCK_INTERNAL: u32 = 1;
+const CLOCK_STABLE: u32 = 1 << 1;
+const CLOCK_CARD: u32 = 1 << 2;
+/// The longest wait for data: 2^27 ticks of the timeout's clock.
+const CLOCK_TIMEOUT: u32 = 0xe << 16;
+const RESET_ALL: u32 = 1 << 24;
+/// The command line and the data lines.
+const RESET_LINES: u32 = 0b11 << 25;
+const CAPABILITY_ADMA2: u32 = 1 << 19;
+const CAPABILITY_HIGH_SPEED: u32 = 1 << 21;
+/// Version 3.00 of the specification.
+const VERSION_3: u32 = 2;
+
+/// For resets, clocks and answers, all of which take µs.
+const PATIENCE_US: u64 = 100_000;
+/// For data of a card, which sends it within 100 ms (PL 4.6.2.1).
+const DATA_PATIENCE_US: u64 = 500_000;
+
+/// What a command is answered with (HC table 2-12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Response {
+    /// Nothing.
+    None,
+    /// The card's state; R6 and R7 are alike.
+    R1,
+    /// The same, and a busy signal.
+    R1b,
+    /// 128 bits.
+    R2,
+    /// 32 bits without a checksum.
+    R3,
+}
+
+impl Response {
+    /// Length, checks of checksum and index.
+    fn bits(self) -> u32 {
+        match self {
+            Response::None => 0,
+            Response::R1 => 0x1a,
+            Response::R1b => 0x1b,
+            Response::R2 => 0x09,
+            Response::R3 => 0x02,
+        }
+    }
+}
+
+/// Why a command failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The card did not answer.
+    NoAnswer,
+    /// The controller did not carry it out.
+    Stuck,
+    /// What came was damaged: the interrupt status.
+    Damaged(u32),
+    /// The card refused: its state.
+    Refused(u32),
+}
+
+/// A host controller.
+pub struct Host<R> {
+    registers: R,
+    clock: Box<dyn Clock>,
+    capabilities: u32,
+    version: u32,
+    /// What its clock is divided from, in Hz.
+    base_hz: u32,
+}
+
+impl<R: Registers> Host<R> {
+    /// Resets the controller and gives the card power and a clock of 400 kHz at most.
+    ///
+    /// # Errors
+    /// It does not do so.
+    pub fn new(registers: R, clock: Box<dyn Clock>) -> Result<Host<R>, SdError> {
+        let version = registers.read32(register::VERSION) >> 16 & 0xff;
+        let capabilities = registers.read32(register::CAPABILITIES);
+        // Six bits before version 3, in MHz.
+        let mask = if version >= VERSION_3 { 0xff } else { 0x3f };
+        let base_hz = (capabilities >> 8 & mask) * 1_000_000;
+        if base_hz == 0 {
+            return Err(SdError::NoBaseClock);
+        }
+        let host = Host { registers, clock, capabilities, version, base_hz };
+        host.write(register::CLOCK, RESET_ALL);
+        if !host.wait(PATIENCE_US, || host.read(register::CLOCK) & RESET_ALL == 0) {
+            return Err(SdError::Stuck);
+        }
+        host.write(register::SIGNAL_ENABLE, 0);
+        host.write(register::STATUS_ENABLE, !0);
+        host.write(register::CONTROL, CONTROL_POWER);
+        // The supply rises within 35 ms, and the card wants 1 ms and 74 clocks then (PL 6.4.1).
+        host.sleep(40_000);
+        host.set_clock(400_000)?;
+        host.sleep(2_000);
+        Ok(host)
+    }
+
+    pub fn read(&self, register: usize) -> u32 {
+        self.registers.read32(register)
+    }
+
+    pub fn write(&self, register: usize, value: u32) {
+        self.registers.write32(register, value);
+    }
+
+    /// Waits until `done` for `us` µs; whether it came to that.
+    fn wait(&self, us: u64, mut done: impl FnMut() -> bool) -> bool {
+        let start = self.clock.now_us();
+        let mut polls = 0;
+        loop {
+            let late = self.clock.now_us().saturating_sub(start) > us;
+            if done() {
+                return true;
+            }
+            if late {
+                return false;
+            }
+            self.clock.pause(polls);
+            polls = polls.saturating_add(1);
+        }
+    }
+
+    /// Waits for `us` µs.
+    pub fn sleep(&self, us: u64) {
+        self.wait(us, || false);
+    }
+
+    /// Gives the card a clock of `hz` at most.
+    ///
+    /// # Errors
+    /// It does not become stable.
+    pub fn set_clock(&self, hz: u32) -> Result<(), SdError> {
+        self.write(register::CLOCK, CLOCK_TIMEOUT);
+        let setting = divider(self.base_hz, hz, self.version) | CLOCK_TIMEOUT | CLOCK_INTERNAL;
+        self.write(register::CLOCK, setting);
+        if !self.wait(PATIENCE_US, || self.read(register::CLOCK) & CLOCK_STABLE != 0) {
+            return Err(SdError::Stuck);
+        }
+        self.write(register::CLOCK, setting | CLOCK_CARD);
+        Ok(())
+    }
+
+    /// Takes four data lines instead of one.
+    pub fn use_4_bits(&self) {
+        self.write(register::CONTROL, self.read(register::CONTROL) | CONTROL_4_BITS);
+    }
+
+    /// Whether the controller keeps up with a card at 50 MHz.
+    pub fn can_do_high_speed(&self) -> bool {
+        self.capabilities & CAPABILITY_HIGH_SPEED != 0
+    }
+
+    /// Takes the timing of high speed, and its clock.
+    ///
+    /// # Errors
+    /// As for [`Host::set_clock`].
+    pub fn use_high_speed(&self) -> Result<(), SdError> {
+        self.write(register::CONTROL, self.read(register::CONTROL) | CONTROL_HIGH_SPEED);
+        self.set_clock(50_000_000)
+    }
+
+    pub fn can_do_adma2(&self) -> bool {
+        self.capabilities & CAPABILITY_ADMA2 != 0
+    }
+
+    /// Makes ADMA2, with addresses of 32 bits, what a command with [`MODE_DMA`] does.
+    pub fn select_adma2(&self) {
+        let control = self.read(register::CONTROL) & !CONTROL_DMA;
+        self.write(register::CONTROL, control | CONTROL_ADMA2);
+    }
+
+    /// Whether no command can be sent yet.
+    pub fn is_busy(&self) -> bool {
+        self.read(register::PRESENT) & PRESENT_INHIBIT != 0
+    }
+
+    /// Sends a command while the controller is not busy; with a transfer mode, one that data follows.
+    pub fn send(&self, index: u32, response: Response, argument: u32, mode: Option<u32>) {
+        // HC table 2-13: "data present", and for CMD12 the type "abort".
+        let data = if mode.is_some() { 1 << 5 } else { 0 };
+        let abort = if index == super::card::STOP_TRANSMISSION { 0b11 << 6 } else { 0 };
+        let command = index << 8 | abort | data | response.bits();
+        self.write(register::STATUS, !0);
+        self.write(register::ARGUMENT, argument);
+        self.write(register::COMMAND, command << 16 | mode.unwrap_or(0));
+    }
+
+    /// Sends a command without data and waits for the answer: the lowest word first, and of an R2 the
+    /// upper 120 bits alone, as the controller gives them.
+    ///
+    /// # Errors
+    /// There is no answer, or a damaged one; the lines are free again then.
+    pub fn command(
+        &self,
+        index: u32,
+        response: Response,
+        argument: u32,
+    ) -> Result<[u32; 4], Failure> {
+        if !self.wait(PATIENCE_US, || !self.is_busy()) {
+            self.reset_lines();
+            return Err(Failure::Stuck);
+        }
+        self.send(index, response, argument, None);
+        self.wait_for(status::COMMAND_COMPLETE, PATIENCE_US)?;
+        Ok([0, 1, 2, 3].map(|word| self.read(register::RESPONSE + 4 * word)))
+    }
+
+    /// Sends a command that a single block of data follows, of as many bytes as `block` has.
+    ///
+    /// # Errors
+    /// As for [`Host::command`].
+    pub fn command_with_data(
+        &self,
+        index: u32,
+        argument: u32,
+        block: &mut [u8],
+    ) -> Result<(), Failure> {
+        if !self.wait(PATIENCE_US, || !self.is_busy()) {
+            self.reset_lines();
+            return Err(Failure::Stuck);
+        }
+        self.write(register::BLOCK, 1 << 16 | block.len() as u32);
+        self.send(index, Response::R1, argument, Some(MODE_READ));
+        self.wait_for(status::COMMAND_COMPLETE, PATIENCE_US)?;
+        self.wait_for(status::READ_READY, DATA_PATIENCE_US)?;
+        self.read_block(block);
+        self.wait_for(status::TRANSFER_COMPLETE, DATA_PATIENCE_US)
+    }
+
+    /// Waits for a bit of the interrupt status and clears it.
+    fn wait_for(&self, bit: u32, us: u64) -> Result<(), Failure> {
+        let mut now = 0;
+        let seen = self.wait(us, || {
+            now = self.read(register::STATUS);
+            now & (bit | status::ERRORS) != 0
+        });
+        if seen && now & status::ERRORS == 0 {
+            self.write(register::STATUS, bit);
+            return Ok(());
+        }
+        self.reset_lines();
+        Err(match seen {
+            false => Failure::Stuck,
+            true if now & status::COMMAND_TIMEOUT != 0 => Failure::NoAnswer,
+            true => Failure::Damaged(now),
+        })
+    }
+
+    /// Takes a block, a whole number of words, from the data port.
+    pub fn read_block(&self, block: &mut [u8]) {
+        for word in block.chunks_exact_mut(4) {
+            word.copy_from_slice(&self.read(register::DATA).to_le_bytes());
+        }
+    }
+
+    /// Frees the command line and the data lines from whatever they are in the middle of.
+    pub fn reset_lines(&self) {
+        self.write(register::CLOCK, self.read(register::CLOCK) | RESET_LINES);
+        // If that does not end, the next command tells.
+        self.wait(PATIENCE_US, || self.read(register::CLOCK) & RESET_LINES == 0);
+        self.write(register::STATUS, !0);
+    }
+}
+
+/// The setting for the fastest clock of `hz` at most (HC 2.2.14).
+fn divider(base_hz: u32, hz: u32, version: u32) -> u32 {
+    // The clock is divided by twice this; 0 leaves it as it is.
+    let half = if base_hz <= hz { 0 } else { base_hz.div_ceil(2 * hz) };
+    if version >= VERSION_3 {
+        let half = half.min(0x3ff);
+        (half & 0xff) << 8 | half >> 8 << 6
+    } else if half == 0 {
+        0
+    } else {
+        // One bit of eight.
+        half.next_power_of_two().min(0x80) << 8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_is_as_fast_as_allowed_and_no_faster() {
+        for (base, hz, version, setting) in [
+            (100_000_000, 400_000, 2, 125 << 8),
+            (200_000_000, 400_000, 2, 250 << 8),
+            (255_000_000, 400_000, 2, (319 & 0xff) << 8 | 1 << 6),
+            (100_000_000, 25_000_000, 2, 2 << 8),
+            (52_000_000, 50_000_000, 2, 1 << 8),
+            (50_000_000, 50_000_000, 2, 0),
+            (52_000_000, 400_000, 1, 0x80 << 8),
+            (50_000_000, 25_000_000, 1, 1 << 8),
+            (52_000_000, 25_000_000, 1, 2 << 8),
+            (25_000_000, 25_000_000, 1, 0),
+        ] {
+            assert_eq!(divider(base, hz, version), setting, "{base} to {hz}, version {version}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! SD cards in the slot of a standard host controller, such as a Raspberry Pi 4's EMMC2.
+//!
+//! Sources: SD Host Controller Simplified Specification 3.00 (the controller: "HC" below) and SD
+//! Physical Layer Simplified Specification 6.00 (the card: "PL").
+//!
+//! A read is one command of many blocks (CMD18), which the controller ends by itself (Auto CMD12).
+//! The data comes by ADMA2 straight to its place where the controller can do that and reaches the
+//! memory ([`dma`]), else through the controller's data port (programmed I/O, "PIO").
+//!
+//! Registers are read and written as words of 32 bits alone: Broadcom's controllers take nothing else
+//! (Linux, drivers/mmc/host/sdhci-iproc.c).
+
+mod card;
+pub mod dma;
+mod host;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+pub use card::SdError;
+
+use alloc::boxed::Box;
+
+use super::{BlockDevice, Clock, Completion, Request};
+use crate::runtime::mmio::Registers;
+use card::{Card, R1_ERRORS};
+use dma::Dma;
+use host::{Host, Response, register, status};
+
+/// Bytes of a block, whatever the card.
+const BLOCK_BYTES: usize = 512;
+
+/// An SD card.
+pub struct SdDisk<R> {
+    host: Host<R>,
+    card: Card,
+    /// What the controller does DMA with, as long as that works.
+    dma: Option<Dma>,
+    state: State,
+}
+
+/// What the card is busy with.
+enum State {
+    Idle,
+    /// The next command of this read is to be sent once the lines are free.
+    Due(Read),
+    /// That command is under way.
+    Running(Read),
+}
+
+/// A request that is being carried out, by one command after another.
+struct Read {
+    request: Request,
+    /// Bytes that earlier commands have read.
+    done: usize,
+    /// Bytes that the present command reads.
+    length: usize,
+    /// Bytes of those that have been read; by DMA, all come at once.
+    received: usize,
+    by_dma: bool,
+}
+
+/// How a look at a command ended.
+enum Look {
+    Waiting,
+    Done,
+    Failed,
+}
+
+impl<R: Registers> SdDisk<R> {
+    /// Starts the controller behind `registers` and the card in its slot; `dma` is used if the
+    /// controller can do ADMA2.
+    ///
+    /// Takes up to a second or so: a card may need that long to be ready.
+    ///
+    /// # Errors
+    /// There is no card, or none that can be read.
+    pub fn new(
+        registers: R,
+        clock: Box<dyn Clock>,
+        dma: Option<Dma>,
+    ) -> Result<SdDisk<R>, SdError> {
+        let host = Host::new(registers, clock)?;
+        let card = Card::identify(&host)?;
+        let dma = dma.filter(|_| host.can_do_adma2());
+        if dma.is_some() {
+            host.select_adma2();
+        }
+        Ok(SdDisk { host, card, dma, state: State::Idle })
+    }
+
+    /// Sends the next command of a read.
+    fn start(&mut self, mut read: Read) -> Read {
+        let rest = read.request.buffer.as_ptr().len() - read.done;
+        read.length = rest.min(dma::LARGEST);
+        read.received = 0;
+        let table = self
+            .dma
+            .as_mut()
+            .and_then(|dma| dma.prepare(read.request.buffer.part(read.done, read.length)));
+        read.by_dma = table.is_some();
+
+        let blocks = (read.length / BLOCK_BYTES) as u32;
+        let mut mode = host::MODE_READ;
+        let mut command = card::READ_SINGLE_BLOCK;
+        if blocks > 1 {
+            mode |= host::MODE_MULTIPLE | host::MODE_COUNT | host::MODE_AUTO_CMD12;
+            command = card::READ_MULTIPLE_BLOCK;
+        }
+        if let Some(table) = table {
+            mode |= host::MODE_DMA;
+            self.host.write(register::ADMA_ADDRESS, table);
+            self.host.write(register::ADMA_ADDRESS_HIGH, 0);
+        }
+        self.host.write(register::BLOCK, blocks << 16 | BLOCK_BYTES as u32);
+        let block = read.request.sector + (read.done / BLOCK_BYTES) as u64;
+        self.host.send(command, Response::R1, self.card.address(block), Some(mode));
+        read
+    }
+
+    /// Looks how far the command has come, and fetches what the data port holds.
+    fn look(&mut self, read: &mut Read) -> Look {
+        loop {
+            let now = self.host.read(register::STATUS);
+            if now & status::ERRORS != 0 {
+                if now & status::ADMA_ERROR != 0 {
+                    log::warn!("SD card: DMA does not work, going on without");
+                    self.dma = None;
+                }
+                return Look::Failed;
+            }
+            if now & status::COMMAND_COMPLETE != 0 {
+                self.host.write(register::STATUS, status::COMMAND_COMPLETE);
+                if self.host.read(register::RESPONSE) & R1_ERRORS != 0 {
+                    return Look::Failed;
+                }
+            }
+            if now & status::READ_READY != 0 && !read.by_dma && read.received < read.length {
+                self.host.write(register::STATUS, status::READ_READY);
+                let mut block = [0; BLOCK_BYTES];
+                self.host.read_block(&mut block);
+                read.request.buffer.fill_part(read.done + read.received, &block);
+                read.received += BLOCK_BYTES;
+                // The next block may be there already.
+                continue;
+            }
+            if now & status::TRANSFER_COMPLETE == 0 {
+                return Look::Waiting;
+            }
+            self.host.write(register::STATUS, status::TRANSFER_COMPLETE);
+            if let Some(dma) = self.dma.as_mut().filter(|_| read.by_dma) {
+                dma.finish(&mut read.request.buffer, read.done, read.length);
+                read.received = read.length;
+            }
+            return if read.received == read.length { Look::Done } else { Look::Failed };
+        }
+    }
+
+    /// Ends a command that went wrong, so that another can be sent (HC 3.10.1): it takes µs, or a
+    /// tenth of a second where the card does not answer.
+    fn recover(&self) {
+        self.host.reset_lines();
+        // Fails where the card was not sending.
+        let _ = self.host.command(card::STOP_TRANSMISSION, Response::R1b, 0);
+        self.host.reset_lines();
+    }
+}
+
+impl<R: Registers + Send> BlockDevice for SdDisk<R> {
+    fn name(&self) -> &'static str {
+        "SD card"
+    }
+
+    fn sector_bytes(&self) -> usize {
+        BLOCK_BYTES
+    }
+
+    fn sectors(&self) -> u64 {
+        self.card.blocks()
+    }
+
+    fn queue_depth(&self) -> usize {
+        1
+    }
+
+    fn submit(&mut self, request: Request) {
+        let read = Read { request, done: 0, length: 0, received: 0, by_dma: false };
+        self.state = State::Due(read);
+    }
+
+    fn complete(&mut self) -> Option<Completion> {
+        loop {
+            match core::mem::replace(&mut self.state, State::Idle) {
+                State::Idle => return None,
+                State::Due(read) if self.host.is_busy() => {
+                    self.state = State::Due(read);
+                    return None;
+                }
+                State::Due(read) => self.state = State::Running(self.start(read)),
+                State::Running(mut read) => match self.look(&mut read) {
+                    Look::Waiting => {
+                        self.state = State::Running(read);
+                        return None;
+                    }
+                    Look::Failed => {
+                        self.recover();
+                        return Some(Completion { request: read.request, ok: false });
+                    }
+                    Look::Done => {
+                        read.done += read.length;
+                        if read.done == read.request.buffer.len() {
+                            return Some(Completion { request: read.request, ok: true });
+                        }
+                        self.state = State::Due(read);
+                    }
+                },
+            }
+        }
+    }
+}

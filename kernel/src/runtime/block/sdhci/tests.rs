@@ -1,0 +1,178 @@
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ptr::NonNull;
+
+use super::super::disk::Disk;
+use super::super::fake::{FakeClock, random};
+use super::super::{Buffer, DiskError};
+use super::fake::{Fault, Kind, Slot};
+use super::host::{Failure, register};
+use super::*;
+use crate::runtime::mmio::FakeRegisters;
+
+/// Two units of the size of an SDHC card.
+const IMAGE_BYTES: usize = 1 << 20;
+
+fn image(bytes: usize) -> Vec<u8> {
+    let mut state = 11;
+    (0..bytes / 8).flat_map(|_| random(&mut state).to_le_bytes()).collect()
+}
+
+fn slot(kind: Kind) -> Slot {
+    Slot::new(kind, image(IMAGE_BYTES))
+}
+
+fn disk(driver: SdDisk<FakeRegisters>) -> Disk {
+    Disk::new(Box::new(driver), Box::new(FakeClock::default()))
+}
+
+/// Reads from `sector` on to `into`.
+fn read(disk: &mut Disk, sector: u64, into: &mut [u8]) -> Result<(), DiskError> {
+    // SAFETY: the memory is borrowed for the whole call; no test reads it after `Silent`.
+    let buffer = unsafe { Buffer::new(NonNull::from(into)) };
+    disk.read_queued(&mut core::iter::once(Request::new(sector, buffer)))
+}
+
+#[test]
+fn every_kind_of_card_is_read_by_port_and_by_dma() {
+    for kind in [Kind::Version1, Kind::Standard, Kind::High] {
+        for by_dma in [false, true] {
+            let slot = slot(kind);
+            let mut memory = vec![0; 1009 * 512 + 300];
+            let mut disk = disk(slot.start(by_dma.then_some(&memory[..])).unwrap());
+            assert_eq!(disk.bytes(), IMAGE_BYTES as u64, "{kind:?}");
+            let expected = slot.machine().image.clone();
+            // At all offsets against the lines of caches; single blocks and many.
+            for (at, sector, sectors) in
+                [(0, 0, 1), (1, 3, 1), (64, 2047, 1), (127, 7, 2), (131, 1, 1009), (3, 2045, 3)]
+            {
+                memory.fill(0xa5);
+                read(&mut disk, sector, &mut memory[at..at + sectors * 512]).unwrap();
+                let start = sector as usize * 512;
+                let end = at + sectors * 512;
+                assert!(memory[at..end] == expected[start..start + sectors * 512], "{kind:?}");
+                let around = memory[..at].iter().chain(&memory[end..]);
+                assert!(around.copied().all(|byte| byte == 0xa5), "{kind:?}");
+            }
+            let machine = slot.machine();
+            let total = 1017 * 512;
+            let asked = 2 * 64;
+            let counts = if by_dma { (total, asked) } else { (0, total + asked) };
+            assert_eq!((machine.by_dma, machine.by_port), counts, "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn identification_goes_by_the_book() {
+    let indices = |slot: &Slot| -> Vec<u32> {
+        slot.machine().commands.iter().map(|&(index, _)| index).collect()
+    };
+    let fast = slot(Kind::High);
+    let driver = fast.start(None).unwrap();
+    assert_eq!(
+        indices(&fast),
+        [&[0, 8][..], &[55, 141].repeat(4), &[2, 3, 9, 7, 55, 106, 6, 6]].concat()
+    );
+    // 4 lines, high speed, power at 3.3 V; 50 of 100 MHz.
+    assert_eq!(driver.host.read(register::CONTROL), 0xf06);
+    assert_eq!(driver.host.read(register::CLOCK) & 0xffff, 0x107);
+
+    let slow = slot(Kind::Version1);
+    slow.machine().high_speed = false;
+    let driver = slow.start(None).unwrap();
+    assert_eq!(
+        indices(&slow),
+        [&[0][..], &[55, 141].repeat(4), &[2, 3, 9, 7, 16, 55, 106]].concat()
+    );
+    // Before version 2.00 nothing is said of large cards.
+    assert!(slow.machine().commands.contains(&(141, 0x00ff_8000)));
+    assert_eq!(driver.host.read(register::CONTROL), 0xf02);
+    assert_eq!(driver.host.read(register::CLOCK) & 0xffff, 0x207);
+}
+
+#[test]
+fn what_cannot_be_used_says_why() {
+    assert_eq!(slot(Kind::None).start(None).err(), Some(SdError::NoCard));
+    let slot_of = |change: fn(&mut fake::Machine)| {
+        let slot = slot(Kind::High);
+        change(&mut slot.machine());
+        slot.start(None).err()
+    };
+    assert_eq!(slot_of(|machine| machine.capabilities = 0), Some(SdError::NoBaseClock));
+    assert_eq!(slot_of(|machine| machine.not_ready = u32::MAX), Some(SdError::NeverReady));
+    let dead = FakeRegisters::memory(&[(register::CAPABILITIES, 100 << 8)]);
+    let stuck = SdDisk::new(dead, Box::new(FakeClock::default()), None).err();
+    assert_eq!(stuck, Some(SdError::Stuck));
+    let refused = SdError::Command { index: 7, failure: Failure::Refused(0x8000_0000) };
+    assert!(alloc::format!("{refused}").contains("CMD7"));
+}
+
+/// Errors of data: its time, its checksum, its end; of the command; of Auto CMD12.
+const ERRORS: [u32; 5] = [1 << 20, 1 << 21, 1 << 22, 1 << 17, 1 << 24];
+
+#[test]
+fn passing_faults_are_overcome() {
+    for by_dma in [false, true] {
+        for fault in ERRORS.map(Fault::Error).into_iter().chain([Fault::State(1 << 21)]) {
+            let slot = slot(Kind::High);
+            let mut memory = vec![0; 311 * 512];
+            let mut disk = disk(slot.start(by_dma.then_some(&memory[..])).unwrap());
+            slot.machine().faults.extend([Some(fault), None, Some(fault)]);
+            read(&mut disk, 13, &mut memory).unwrap();
+            assert!(memory == slot.machine().image[13 * 512..324 * 512], "{fault:?}");
+            // Each ended with a CMD12.
+            let stops = slot.machine().commands.iter().filter(|c| c.0 == 12).count();
+            assert_eq!(stops, 2, "{fault:?}");
+        }
+    }
+}
+
+#[test]
+fn a_lasting_fault_is_told() {
+    let slot = slot(Kind::High);
+    let mut disk = disk(slot.start(None).unwrap());
+    slot.machine().faults.extend([Some(Fault::Error(1 << 21)); 20]);
+    let mut memory = vec![0; 512];
+    assert_eq!(read(&mut disk, 5, &mut memory), Err(DiskError::Unreadable { sector: 5 }));
+    slot.machine().faults.clear();
+    read(&mut disk, 5, &mut memory).unwrap();
+    slot.machine().faults.push_back(Some(Fault::Silence));
+    assert_eq!(read(&mut disk, 5, &mut memory), Err(DiskError::Silent { sector: 5 }));
+}
+
+#[test]
+fn memory_that_dma_does_not_reach_is_filled_all_the_same() {
+    let slot = slot(Kind::High);
+    let reached = vec![0; 4096];
+    let mut disk = disk(slot.start(Some(&reached)).unwrap());
+    let mut memory = vec![0; 7 * 512];
+    read(&mut disk, 3, &mut memory).unwrap();
+    assert!(memory == slot.machine().image[3 * 512..10 * 512]);
+    assert_eq!(slot.machine().by_dma, 0);
+}
+
+#[test]
+fn dma_that_fails_is_given_up() {
+    let slot = slot(Kind::High);
+    let mut memory = vec![0; 7 * 512];
+    let mut disk = disk(slot.start(Some(&memory)).unwrap());
+    slot.machine().faults.push_back(Some(Fault::Error(status::ADMA_ERROR)));
+    read(&mut disk, 3, &mut memory).unwrap();
+    assert!(memory == slot.machine().image[3 * 512..10 * 512]);
+    let machine = slot.machine();
+    // What was on its way when it failed, and no more.
+    assert_eq!((machine.by_dma, machine.by_port), (3 * 512, 7 * 512 + 128));
+}
+
+#[test]
+fn a_request_may_be_larger_than_a_command() {
+    let bytes = dma::LARGEST + (512 << 10);
+    let slot = Slot::new(Kind::High, image(bytes + (512 << 10)));
+    let mut memory = vec![0; bytes];
+    let mut disk = disk(slot.start(Some(&memory)).unwrap());
+    read(&mut disk, 1, &mut memory).unwrap();
+    assert!(memory == slot.machine().image[512..512 + bytes]);
+    assert_eq!(slot.machine().by_dma, bytes);
+}
