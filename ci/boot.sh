@@ -286,13 +286,31 @@ fails bad-sector DiskError "$sector" -- -device virtio-blk-device,drive=d -block
 case pi4-initrd in *"$only"*)
     if qemu=$(ci/boards.sh 2>"$logs/boards.out"); then
         kernels='neon","cores":4,"exception_level":2'
-        pi4_answers() {
-            pi4_name=$1
-            shift
-            answers "$pi4_name" --qemu "$qemu" --board raspi4b \
-                --dtb target/boards/bcm2711-rpi-4-b.dtb "$@"
+        pi4="--qemu $qemu --board raspi4b --dtb target/boards/bcm2711-rpi-4-b.dtb"
+        # A card: the volume in a partition, on a card of a size that there is. $1: of this kind of table.
+        card() {
+            dd if=/dev/null of="$logs/$1.img" bs=1M seek=64 status=none
+            printf 'label: %s\nstart=4MiB\n' "$1" | /usr/sbin/sfdisk --quiet "$logs/$1.img"
+            dd if="$small" of="$logs/$1.img" bs=4M seek=1 conv=notrunc status=none
         }
-        pi4_answers pi4-initrd --disk "$small" --bus initrd
+        card dos
+        card gpt
+        # A card whose partition is gone.
+        cp "$logs/dos.img" "$logs/no-partition.img"
+        dd if=/dev/zero of="$logs/no-partition.img" bs=512 count=1 conv=notrunc status=none
+        # QEMU's card tells nobody of a sector that cannot be read; the checksum does.
+        bad="driver=blkdebug,file.image.driver=file,file.image.filename=$small"
+        bad="$bad,file.inject-error.0.event=read_aio,file.inject-error.0.errno=5"
+        # shellcheck disable=SC2086 # the words are to be split
+        {
+            answers pi4-initrd $pi4 --disk "$small" --bus initrd
+            answers pi4-card $pi4 --disk "$small"
+            answers pi4-mbr $pi4 --disk "$logs/dos.img"
+            answers pi4-gpt $pi4 --disk "$logs/gpt.img"
+            fails pi4-no-partition ModelNotFound 'no disk holds' $pi4 --disk "$logs/no-partition.img"
+            fails pi4-bad-sector ChecksumMismatch 'SHA-256' $pi4 -- -drive \
+                "if=sd,format=raw,snapshot=off,file.$bad,file.inject-error.0.sector=$sector"
+        }
         kernels=
     else
         echo "skipped     pi4: no QEMU with a Raspberry Pi 4: $(tail -n 1 "$logs/boards.out")"

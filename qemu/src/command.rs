@@ -222,7 +222,8 @@ impl Device {
                 return;
             }
             Device::Disk { file, bus: Bus::Sd } => {
-                let mut drive = OsString::from("if=sd,format=raw,readonly=on,file=");
+                // QEMU takes no card that cannot be written: what would be goes to a temporary file.
+                let mut drive = OsString::from("if=sd,format=raw,snapshot=on,file=");
                 drive.push(double_commas(file));
                 arguments.option("-drive", drive);
                 return;
@@ -362,7 +363,7 @@ mod tests {
             line(&Machine { board, cores: 4, devices, ..machine() }),
             "-machine raspi4b -accel tcg,thread=multi -smp 4 -dtb a.dtb -nodefaults -no-reboot \
              -display none -serial null -serial stdio -kernel anchorite.img \
-             -drive if=sd,format=raw,readonly=on,file=m,,odel.img"
+             -drive if=sd,format=raw,snapshot=on,file=m,,odel.img"
         );
     }
 

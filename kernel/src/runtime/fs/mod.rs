@@ -30,7 +30,7 @@ use volume::{MountError, Volume};
 /// meanwhile: there is one disk, whose queue the read keeps full.
 static FILES: SleepLock<Files> = SleepLock::new(Files::new());
 
-const HINT_NO_DISK: &str = "give the machine a virtio block device or an initrd with a FAT volume \
+const HINT_NO_DISK: &str = "give the machine a virtio block device, an SD card or an initrd with a FAT volume \
                             that holds models/NAME.gguf and anchorite.toml: `image-builder disk` \
                             makes one";
 
