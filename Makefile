@@ -4,6 +4,7 @@
 #:   make chat     the same, as a conversation; /quit ends it
 #:   make test     every check and test, the boots in QEMU included
 #:   make test-pi4  the boots of QEMU's Raspberry Pi 4 alone
+#:   make test-m1n1  only the boots as m1n1 starts the image on an Apple M1, played in QEMU
 #:   make build    the kernel's image and the commands for the host
 #:   make bench    measure: instructions a token, tokens a second, and more; see bench/README.md
 #:   make debug    boot with gdb attached and symbols loaded (gdb's arguments: GDB_ARGS)
@@ -56,7 +57,7 @@ $(foreach s,$(settings),$(if $(filter-out undefined,$(origin $s)), \
 unknown := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v)))
 $(if $(unknown),$(error there is no setting $(unknown): `make help` lists them))
 
-.PHONY: help setup build run chat bench debug test test-pi4 flash-pi4 flash-m1 clean
+.PHONY: help setup build run chat bench debug test test-pi4 test-m1n1 flash-pi4 flash-m1 clean
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
 
@@ -86,6 +87,11 @@ test-pi4:
 	@ci/setup.sh test
 	@ci/build.sh
 	@ci/boot.sh pi4
+
+test-m1n1:
+	@ci/setup.sh test
+	@ci/build.sh
+	@ci/m1n1.sh
 
 clean:
 	rm -rf target

@@ -2,14 +2,14 @@
 //!
 //! The boot protocol is Linux's (Documentation/arch/arm64/booting.rst): x0 holds the device
 //! tree, MMU off, EL2 or EL1, the image on any 2 MiB boundary. Each core then runs at EL1, or
-//! at EL2 where the host extensions cannot be turned off, as on Apple's cores: there the same
-//! register names reach the EL2 registers and the same code serves both.
+//! at EL2 where the host extensions are on already, as m1n1 leaves them on Apple's cores, which cannot
+//! turn them off: there the same register names reach the EL2 registers and the same code serves both.
 //!
 //! What `boot.s` promises to Rust: MMU and caches on, relocated, `.bss` clear, interrupts masked for
 //! good (SError is not: it is a fault like others), a stack on SP_EL0 and an exception stack on
 //! SP_ELx, the number of the core in `TPIDR_EL1`, the vectors in place.
 
-use core::arch::global_asm;
+use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
 use core::ops::Range;
 
@@ -124,6 +124,17 @@ pub unsafe fn tables() -> (&'static mut [Table], u64) {
 /// Whether the early map has `address`, as memory or as a device's.
 pub fn is_on_early_map(address: u64) -> bool {
     address < 512 << 30
+}
+
+/// Whether the runtime has stayed at EL2: see the head of this file.
+pub fn is_at_el2() -> bool {
+    let level: u64;
+    // SAFETY: reads a register.
+    unsafe {
+        asm!("mrs {}, CurrentEL", out(reg) level,
+            options(nomem, nostack, preserves_flags));
+    }
+    level >> 2 == 2
 }
 
 /// Makes the tables at `root` this core's map.

@@ -182,15 +182,18 @@ secondary_core:
     mov     x0, x3
     bl      {secondary_core_main}
 
-// Drops from EL2 to EL1, or stays at EL2 where the host extensions cannot be turned off (Apple):
-// there the registers named _EL1 are those of EL2. Sets x21; uses x0, x1.
+// Drops from EL2 to EL1, or stays at EL2 where the host extensions are on: Apple's cores cannot turn
+// them off, and m1n1 leaves them on. There the registers named _EL1 are those of EL2. Sets x21; uses
+// x0, x1.
 leave_el2:
     mrs     x21, CurrentEL
     lsr     x21, x21, #2
     cmp     x21, #2
     b.lo    2f
     b.hi    3f
-    mov     x0, #(1 << 31)              // HCR_EL2.RW: EL1 is AArch64
+    mrs     x0, hcr_el2
+    and     x0, x0, #(1 << 34)          // E2H, as it is found
+    orr     x0, x0, #(1 << 31)          // RW: EL1 is AArch64
     orr     x0, x0, #(3 << 40)          // API, APK: pointer authentication does not trap
     msr     hcr_el2, x0
     isb
@@ -204,7 +207,7 @@ leave_el2:
     msr     s3_4_c12_c9_5, x0
     isb
 1:  mrs     x0, hcr_el2
-    tbnz    x0, #34, 4f                 // E2H reads as one though zero was written
+    tbnz    x0, #34, 4f                 // E2H was on, or reads as one though zero was written
     mrs     x0, cnthctl_el2
     orr     x0, x0, #3                  // EL1 may use the physical counter and timer
     msr     cnthctl_el2, x0

@@ -8,7 +8,7 @@ use super::console::Port;
 use super::irq::{Controller, CoreRegisters, InterruptController, IrqError};
 use super::machine::{Gic, Interrupt, Machine, PciSpace, Region};
 use super::mmio::Mmio;
-use super::{cores, time};
+use super::{boot, cores, time};
 
 static CONSOLE: Once<Port<Mmio>> = Once::new();
 static POWER_MANAGER: Once<Mmio> = Once::new();
@@ -60,8 +60,9 @@ pub unsafe fn set_up_interrupts(machine: &Machine<'_>) {
     if let Some(timer) = machine.timer {
         TIMER.call_once(|| timer.virtual_timer);
     }
-    // Without the timer's interrupt no sleep would end at its deadline.
-    let gic = machine.gic.as_ref().filter(|_| machine.timer.is_some());
+    // Without the timer's interrupt no sleep would end at its deadline. At EL2 the alarm is another
+    // timer's, `CNTHV`, whose interrupt few trees name (Arm DDI 0487, D12.2).
+    let gic = machine.gic.as_ref().filter(|_| machine.timer.is_some() && !boot::is_at_el2());
     let result = gic.map(|gic| {
         // SAFETY: upheld by the caller.
         let controller =
@@ -73,7 +74,7 @@ pub unsafe fn set_up_interrupts(machine: &Machine<'_>) {
     match result {
         Some(Ok(())) => return,
         Some(Err(error)) => warn!("{error}: idle cores only nap"),
-        None => warn!("no interrupt controller and timer that we know: idle cores only nap"),
+        None => warn!("no interrupt controller and timer that we can use: idle cores only nap"),
     }
     time::start_event_stream();
 }

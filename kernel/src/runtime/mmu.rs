@@ -15,8 +15,11 @@ use core::ops::Range;
 /// Bytes in the smallest unit of mapping.
 pub const PAGE_SIZE: u64 = 4096;
 
-/// `MAIR_EL1`: attribute 0 is device memory (nGnRE), 1 is normal memory (write-back).
-pub const MAIR: u64 = 0xff04;
+/// `MAIR_EL1`: attribute 0 is device memory (nGnRnE), 1 is normal memory (write-back).
+///
+/// The devices on an Apple chip answer writes with an error where early acknowledgement is allowed:
+/// Linux, `nonposted-mmio` in `simple-bus` and in t8103.dtsi. Others do not mind its absence.
+pub const MAIR: u64 = 0xff00;
 /// `TCR_EL1` less the size of a physical address: 48 bits through `TTBR0_EL1` alone, tables
 /// cached and shared like normal memory.
 pub const TCR: u64 = 16 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 2 << 30;
@@ -55,7 +58,7 @@ pub enum Access {
     ReadOnly,
     /// Read and write.
     Data,
-    /// Read and write registers of devices: no caching, no reordering, early acknowledgement.
+    /// Read and write registers of devices: no caching, no reordering, no early acknowledgement.
     Device,
 }
 

@@ -20,7 +20,7 @@ use super::{
     args, block, boot, cores, devices, fault, fs, heap, image, logger, output, power, psci, time,
 };
 use crate::cpu::{Features, Midr};
-use crate::report::{Code, Event, Hello};
+use crate::report::{Code, Event, Fault, Hello};
 
 /// The machine, for all that comes after the device tree is read.
 static MACHINE: Once<Boot> = Once::new();
@@ -151,7 +151,7 @@ fn mount(machine: &Machine<'_>) {
         let heap::Stats { total_bytes, free_bytes } = heap::stats();
         fs::files::Memory { total_bytes, free_bytes }
     };
-    match fs::mount(disks, memory) {
+    match disks.map_err(Fault::from).and_then(|disks| fs::mount(disks, memory)) {
         Ok(disk) => output::write(Event::Disk(disk).to_record().as_bytes()),
         Err(fault) if fault.code == Code::ModelNotFound => {
             warn!("{}: {}", fault.message, fault.hint);

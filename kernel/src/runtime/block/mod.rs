@@ -3,12 +3,14 @@
 //!
 //! A driver ([`BlockDevice`]) takes requests and hands them back when they are done, in any order.
 //! [`Disk`] keeps its queue full, tries again what failed, and gives up on a device that has gone
-//! silent. Drivers: virtio-blk ([`virtio`]), SD cards ([`sdhci`]) and a disk image in memory ([`ram`]).
+//! silent. Drivers: virtio-blk ([`virtio`]), SD cards ([`sdhci`]) and a disk image in memory ([`ram`]),
+//! which [`initrd`] finds in what the boot loader left.
 
 pub mod buffer;
 pub mod disk;
 #[cfg(test)]
 pub mod fake;
+pub mod initrd;
 pub mod pci;
 #[cfg(target_os = "none")]
 pub mod probe;

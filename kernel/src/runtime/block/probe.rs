@@ -11,6 +11,7 @@ use virtio_drivers::transport::pci::bus::PciRoot;
 use virtio_drivers::transport::pci::{PciTransport, virtio_device_type};
 use virtio_drivers::transport::{DeviceType, Transport};
 
+use super::initrd::{self, InitrdError};
 use super::pci::{self, Ecam, Windows};
 use super::ram::RamDisk;
 use super::sdhci::dma::{Cache, Dma, Table};
@@ -51,11 +52,14 @@ impl Clock for MachineClock {
 ///
 /// A device that cannot be started is logged and left out.
 ///
+/// # Errors
+/// There is an initial RAM disk that cannot be used, and nothing else.
+///
 /// # Safety
 /// The registers of the virtio devices, of the SD and the PCI host, and its windows, are mapped one to one
 /// as device memory, the initial RAM disk as memory that nobody writes to, and the heap one to one.
 /// This is the only driver of these devices, and it is called once.
-pub unsafe fn disks(machine: &Machine) -> Vec<Disk> {
+pub unsafe fn disks(machine: &Machine) -> Result<Vec<Disk>, InitrdError> {
     let mut devices: Vec<Box<dyn BlockDevice>> = Vec::new();
     for node in &machine.virtio_mmio {
         // SAFETY: upheld by the caller.
@@ -74,9 +78,14 @@ pub unsafe fn disks(machine: &Machine) -> Vec<Disk> {
     {
         // SAFETY: it is memory that nobody writes to, says the caller.
         let image = unsafe { NonNull::slice_from_raw_parts(start, region.size as usize).as_ref() };
-        devices.push(Box::new(RamDisk::new(image)));
+        match initrd::disk_image(image) {
+            Ok(image) => devices.push(Box::new(RamDisk::new(image))),
+            Err(error) if devices.is_empty() => return Err(error),
+            Err(error) => log::warn!("{error}"),
+        }
     }
-    devices.into_iter().map(|device| Disk::new(device, Box::new(MachineClock))).collect()
+    let start = |device| Disk::new(device, Box::new(MachineClock));
+    Ok(devices.into_iter().map(start).collect())
 }
 
 /// The tables of the SD hosts' DMA: in the image, which is where firmware loads to, since what such a

@@ -7,9 +7,11 @@
 
 mod ns16550;
 mod pl011;
+mod s5l;
 
 pub use ns16550::Ns16550;
 pub use pl011::Pl011;
+pub use s5l::S5l;
 
 use super::machine::{Uart, UartKind};
 use super::mmio::Registers;
@@ -41,6 +43,8 @@ pub enum Port<R> {
     Pl011(Pl011<R>),
     /// A 16550.
     Ns16550(Ns16550<R>),
+    /// The one of Apple's chips.
+    S5l(S5l<R>),
 }
 
 impl<R: Registers> Port<R> {
@@ -49,6 +53,7 @@ impl<R: Registers> Port<R> {
         match uart.kind {
             UartKind::Pl011 => Port::Pl011(Pl011::new(uart, registers)),
             UartKind::Ns16550 => Port::Ns16550(Ns16550::new(uart, registers)),
+            UartKind::S5l => Port::S5l(S5l::new(registers)),
         }
     }
 }
@@ -58,6 +63,7 @@ impl<R: Registers> Console for Port<R> {
         match self {
             Port::Pl011(port) => port.write_byte(byte),
             Port::Ns16550(port) => port.write_byte(byte),
+            Port::S5l(port) => port.write_byte(byte),
         }
     }
 
@@ -65,6 +71,7 @@ impl<R: Registers> Console for Port<R> {
         match self {
             Port::Pl011(port) => port.flush(),
             Port::Ns16550(port) => port.flush(),
+            Port::S5l(port) => port.flush(),
         }
     }
 
@@ -72,6 +79,7 @@ impl<R: Registers> Console for Port<R> {
         match self {
             Port::Pl011(port) => port.read_byte(),
             Port::Ns16550(port) => port.read_byte(),
+            Port::S5l(port) => port.read_byte(),
         }
     }
 
@@ -79,6 +87,7 @@ impl<R: Registers> Console for Port<R> {
         match self {
             Port::Pl011(port) => port.set_receive_interrupt(on),
             Port::Ns16550(port) => port.set_receive_interrupt(on),
+            Port::S5l(port) => port.set_receive_interrupt(on),
         }
     }
 }

@@ -7,8 +7,8 @@
 //!
 //! Sources: Devicetree Specification 0.4 (structure, `ranges`, `/chosen`, `/reserved-memory`); the
 //! Linux kernel's bindings for `arm,gic`, `arm,gic-v3`, `arm,armv8-timer`, `arm,psci`, `arm,cpus`,
-//! `arm,pl011`, `8250`, `brcm,bcm2835-aux-uart`, `brcm,bcm2835-pm`, `virtio,mmio`,
-//! `pci-host-ecam-generic`, `brcm,iproc-sdhci`.
+//! `arm,pl011`, `8250`, `samsung,uart` (for `apple,s5l-uart`), `brcm,bcm2835-aux-uart`,
+//! `brcm,bcm2835-pm`, `virtio,mmio`, `pci-host-ecam-generic`, `brcm,iproc-sdhci`.
 
 #![forbid(unsafe_code)]
 
@@ -131,6 +131,8 @@ pub enum UartKind {
     Pl011,
     /// `ns16550a` and its like, the Raspberry Pi's mini-UART among them.
     Ns16550,
+    /// `apple,s5l-uart`.
+    S5l,
 }
 
 /// A serial port.

@@ -22,6 +22,7 @@ const MINI_UART: &str = "brcm,bcm2835-aux-uart";
 const POWER_MANAGER: &[&str] = &["brcm,bcm2711-pm", "brcm,bcm2835-pm", "brcm,bcm2835-pm-wdt"];
 /// The Raspberry Pi 4's controllers of the card's slot and of the WiFi chip, or of what QEMU has there.
 const SDHCI: &[&str] = &["brcm,bcm2711-emmc2", "brcm,bcm2835-sdhci"];
+const S5L: &[&str] = &["apple,s5l-uart"];
 
 impl<'t> Machine<'t> {
     /// Reads the machine from a flattened device tree, which may be followed by other bytes.
@@ -143,7 +144,11 @@ impl<'t> Machine<'t> {
             // Below a core stand its caches.
             return Ok(ControlFlow::Break(()));
         } else if at.is_compatible(&["arm,armv8-timer"]) {
-            self.timer = self.keep(read_timer(at, gic));
+            // Without a GIC its interrupts are of no use, and no fault of the tree: Apple's timers
+            // go to the AIC.
+            if gic.is_some() {
+                self.timer = self.keep(read_timer(at, gic));
+            }
         } else if at.is_compatible(&["virtio,mmio"]) {
             if let Some(region) = self.keep(at.region(0)) {
                 let device = VirtioMmio { region, interrupt: at.interrupt(gic, 0) };
@@ -182,7 +187,7 @@ impl<'t> Machine<'t> {
             self.psci = self.keep(read_psci(at));
         } else if at.is_compatible(POWER_MANAGER) {
             self.power_manager = self.keep(at.region(0));
-        } else if at.is_compatible(PL011) || at.is_compatible(NS16550) {
+        } else if uart_kind(at).is_some() {
             let chosen = stdout.path.is_some_and(|path| at.is_at(path));
             if (chosen || self.console.is_none())
                 && let Some(mut uart) = self.keep(read_uart(at, fdt, gic))
@@ -367,16 +372,23 @@ fn read_timer(at: &At<'_, '_>, gic: Option<&GicNode>) -> Result<Timer, MachineEr
     })
 }
 
+/// Which driver the node needs, if it is a serial port that we know.
+fn uart_kind(at: &At<'_, '_>) -> Option<UartKind> {
+    [(PL011, UartKind::Pl011), (NS16550, UartKind::Ns16550), (S5L, UartKind::S5l)]
+        .into_iter()
+        .find_map(|(names, kind)| at.is_compatible(names).then_some(kind))
+}
+
 fn read_uart(at: &At<'_, '_>, fdt: Fdt<'_>, gic: Option<&GicNode>) -> Result<Uart, MachineError> {
-    let kind = if at.is_compatible(PL011) { UartKind::Pl011 } else { UartKind::Ns16550 };
+    let kind = uart_kind(at).ok_or_else(|| at.wrong("compatible"))?;
     let mini = at.is_compatible(&[MINI_UART]);
     let reg_shift = at.cell("reg-shift")?.unwrap_or(if mini { 2 } else { 0 });
     if reg_shift > 4 {
         return Err(at.wrong("reg-shift"));
     }
-    // A PL011's registers are words (DDI 0183, table 3-1), the mini-UART's too (BCM2711 ARM
-    // Peripherals, 2.2).
-    let width = if kind == UartKind::Pl011 || mini { 4 } else { 1 };
+    // The registers are words, but for a plain 16550's (DDI 0183, table 3-1; BCM2711 ARM Peripherals,
+    // 2.2; the binding `samsung,uart`).
+    let width = if kind == UartKind::Ns16550 && !mini { 1 } else { 4 };
     let reg_io_width = at.cell("reg-io-width")?.unwrap_or(width);
     if reg_io_width != 1 && reg_io_width != 4 {
         return Err(at.wrong("reg-io-width"));

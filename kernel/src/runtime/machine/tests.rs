@@ -4,6 +4,7 @@ const GICV2: &[u8] = include_bytes!("testdata/virt-gicv2.dtb");
 const GICV3: &[u8] = include_bytes!("testdata/virt-gicv3-el2.dtb");
 const FIRECRACKER: &[u8] = include_bytes!("testdata/firecracker.dtb");
 const CLOUD_HYPERVISOR: &[u8] = include_bytes!("testdata/cloud-hypervisor.dtb");
+const APPLE_M1: &[u8] = include_bytes!("testdata/apple-m1.dtb");
 const BOARD: &[u8] = include_bytes!("testdata/board.dtb");
 const SD_HOSTS: &[u8] = include_bytes!("testdata/sd-hosts.dtb");
 
@@ -187,6 +188,38 @@ fn finds_sd_hosts_and_what_their_dma_reaches() {
     let m = Machine::from_fdt(&broken).unwrap();
     assert_eq!(m.sd_hosts.len(), 2);
     assert!(m.left_out[0].to_string().contains("dma-ranges"), "{}", m.left_out[0]);
+}
+
+#[test]
+fn reads_an_apple_m1() {
+    let m = Machine::from_fdt(APPLE_M1).unwrap();
+    // Neither the interrupt controller nor the timers' way to it is a fault of the tree.
+    assert_eq!(m.left_out[..], []);
+    assert_eq!(m.model, "Apple Mac mini (M1, 2020)");
+    assert_eq!(m.memory[..], [region(0x8_0134_c000, 0x1_dabb_4000)]);
+    let initrd = region(0x8_1000_0000, 64 << 20);
+    assert_eq!((m.bootargs, m.initrd), ("mode=chat", Some(initrd)));
+    let tree = region(APPLE_M1.as_ptr() as u64, APPLE_M1.len() as u64);
+    assert_eq!(m.reserved[..], [tree, region(0x8_0100_0000, 0xc0_0000), initrd, initrd]);
+    let waits = |mpidr, release_addr| Cpu {
+        mpidr,
+        enable_method: EnableMethod::SpinTable { release_addr },
+    };
+    assert_eq!(m.cpus[..], [waits(0, 0), waits(3, 0x8_0123_4010), waits(0x1_0103, 0x8_0123_40d0)]);
+    assert_eq!(
+        m.console,
+        Some(Uart {
+            kind: UartKind::S5l,
+            region: region(0x2_3520_0000, 0x1000),
+            interrupt: None,
+            clock_hz: None,
+            reg_shift: 0,
+            reg_io_width: 4,
+            baud: None,
+        })
+    );
+    assert_eq!((m.psci, m.gic, m.timer, m.pci), (None, None, None, None));
+    assert_eq!(m.virtio_mmio[..], []);
 }
 
 #[test]

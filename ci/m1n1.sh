@@ -1,0 +1,166 @@
+#!/bin/sh
+# Starts the image under QEMU as m1n1 starts it on an Apple M1, and compares what it generates with
+# what it generates on the plain `virt` machine.
+#
+#   ci/m1n1.sh
+#
+# A stub (qemu/m1n1-stub) plays m1n1: EL2 with the host extensions on, the MMU off, the other cores in
+# a spin table. The device tree is QEMU's with what an M1 has not taken out (PSCI, the GIC, the virtio
+# devices, the PCI host); the model is the initrd. The serial lines are kept in target/m1n1/.
+set -eu
+cd "$(dirname "$0")/.."
+
+logs=target/m1n1
+image=target/anchorite.img
+stub=target/bare/aarch64-unknown-none/release/m1n1-stub
+cores=4
+tokens=16
+rm -rf "$logs"
+mkdir -p "$logs"
+unset PROMPT SYSTEM ANCHORITE_QEMU
+passed=0
+failed=0
+
+ci/toolchain.sh bare build --release -p m1n1-stub
+target/debug/image-builder disk --out "$logs/model.img" test_models/tiny.gguf
+
+# Where things lie; stub.s has the first three.
+image_at=0x40200000
+tree_at=0x48000000
+table_at=0x48100000
+initrd_at=0x4a000000
+
+separator=$(printf '\036')
+events() { tr -d '\r' <"$1" | sed -n "s/^$separator//p"; }
+
+# tree NAME INITRD: writes the device tree, QEMU's with m1n1's changes.
+machine='virt,virtualization=on,gic-version=2'
+cpu='max,pauth-impdef=on'
+qemu-system-aarch64 -M "$machine,dumpdtb=$logs/virt.dtb" -cpu "$cpu" -smp "$cores" -m 512M \
+    -nic none -display none
+dtc -q -I dtb -O dts -o "$logs/virt.dts" "$logs/virt.dtb"
+tree() {
+    bytes=$(($(wc -c <"$2")))
+    {
+        cat "$logs/virt.dts"
+        echo '/ {'
+        echo '    model = "m1n1 stub";'
+        echo '    /delete-node/ psci;'
+        echo '    /delete-node/ pcie@10000000;'
+        sed -n 's|^\t\(virtio_mmio@[0-9a-f]*\) {$|    /delete-node/ \1;|p' "$logs/virt.dts"
+        echo '    intc@8000000 { status = "disabled"; };'
+        echo '    chosen {'
+        echo "        bootargs = \"max_tokens=$tokens\";"
+        printf '        linux,initrd-start = <0 0x%x>;\n' "$((initrd_at))"
+        printf '        linux,initrd-end = <0 0x%x>;\n' "$((initrd_at + bytes))"
+        echo '    };'
+        echo '    cpus {'
+        core=0
+        while [ "$core" -lt "$cores" ]; do
+            echo "        cpu@$core {"
+            echo '            enable-method = "spin-table";'
+            printf '            cpu-release-addr = <0 0x%x>;\n' $((table_at + 8 * core))
+            echo '        };'
+            core=$((core + 1))
+        done
+        echo '    };'
+        echo '};'
+    } >"$logs/$1.dts"
+    dtc -q -I dts -O dtb -o "$logs/$1.dtb" "$logs/$1.dts"
+}
+
+# When the run has ended, or was given up, has QEMU's monitor show the cores' registers and end.
+# Nothing turns an M1 off, so that neither does this machine.
+commands() {
+    left=120
+    while ! events "$log" | grep -q '"event":"exit"' && [ "$left" -gt 0 ]; do
+        left=$((left - 1))
+        sleep 1
+    done
+    echo 'info registers -a'
+    echo quit
+}
+
+# boot NAME INITRD: boots until the exit event is there.
+boot() {
+    name=$1
+    log=$logs/$1.log
+    problem=
+    : >"$log"
+    tree "$1" "$2"
+    commands | timeout 180 qemu-system-aarch64 -M "$machine" -cpu "$cpu" -smp "$cores" -m 512M \
+        -nic none -display none -monitor stdio -serial "file:$log" -kernel "$stub" \
+        -device "loader,file=$image,addr=$image_at,force-raw=on" \
+        -device "loader,file=$logs/$1.dtb,addr=$tree_at,force-raw=on" \
+        -device "loader,file=$2,addr=$initrd_at,force-raw=on" >"$logs/$1.out" 2>&1 ||
+        problem="QEMU ends with status $?"
+    # What `hello` tells is the level at entry.
+    at_el2=$(grep -c 'PSTATE=.* EL2' "$logs/$1.out" || true)
+    [ -n "$problem" ] || [ "$at_el2" = "$cores" ] || problem="$at_el2 of $cores cores are at EL2"
+}
+
+# must_hold PATTERN: some event must match it.
+must_hold() {
+    [ -n "$problem" ] || events "$log" | grep -q "$1" || problem="no event matches $1"
+}
+
+verdict() {
+    if [ -z "$problem" ]; then
+        passed=$((passed + 1))
+        echo "ok      $name"
+    else
+        failed=$((failed + 1))
+        echo "FAILED  $name: $problem"
+        sed 's/^/        | /' "$log" | tail -n 20
+    fi
+}
+
+# What the plain machine says.
+target/debug/anchorite-qemu --kernel "$image" --disk "$logs/model.img" --tokens "$tokens" \
+    --keep-log "$logs/plain.log" --timeout 120 >"$logs/plain.out" 2>&1 </dev/null
+expected=$(events "$logs/plain.log" | sed -n 's/.*"event":"result".*"tokens":\[\([0-9,]*\)\].*/\1/p')
+[ -n "$expected" ] || {
+    echo "the plain machine gives no result: see $logs/plain.out" >&2
+    exit 1
+}
+
+boot model "$logs/model.img"
+must_hold "^{\"event\":\"hello\".*\"machine\":\"m1n1 stub\".*\"cores\":$cores,\"exception_level\":2,"
+must_hold '^{"event":"disk","device":"initrd"'
+must_hold "^{\"event\":\"result\".*\"tokens\":\\[$expected\\]"
+must_hold '^{"event":"exit","status":0}$'
+verdict
+
+# The same in a cpio archive, the only form that older versions of m1n1 take.
+cpio_header() { # MODE BYTES NAME, whose size is given with its NUL: $4
+    printf '070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%s\000' \
+        1 "$1" 0 0 1 0 "$2" 0 0 0 0 "$4" 0 "$3"
+}
+{
+    # 110 bytes of numbers and 9 of name, then 11; each is padded to a multiple of four.
+    cpio_header 33188 "$(($(wc -c <"$logs/model.img")))" disk.img 9
+    printf '\000'
+    cat "$logs/model.img"
+    cpio_header 0 0 'TRAILER!!!' 11
+    printf '\000\000\000'
+} >"$logs/archive.img"
+boot cpio "$logs/archive.img"
+must_hold "^{\"event\":\"result\".*\"tokens\":\\[$expected\\]"
+must_hold '^{"event":"exit","status":0}$'
+verdict
+head -c 2000000 "$logs/archive.img" >"$logs/half.img"
+boot truncated-cpio "$logs/half.img"
+must_hold '^{"event":"error","code":"DiskError","message":"the initrd is truncated'
+must_hold '^{"event":"exit","status":1}$'
+verdict
+
+# An initrd that ends in the middle of the model.
+head -c 2000000 "$logs/model.img" >"$logs/half.img"
+boot truncated "$logs/half.img"
+must_hold '^{"event":"error","code":"DiskError"'
+must_hold '^{"event":"exit","status":1}$'
+verdict
+
+rm -f "$logs"/*.img
+echo "m1n1: $passed passed, $failed failed"
+[ "$failed" = 0 ]

@@ -1,0 +1,184 @@
+//! The serial port of Apple's chips (`apple,s5l-uart`), a relative of Samsung's.
+//!
+//! Apple has published no manual. Sources: Linux, drivers/tty/serial/samsung_tty.c and
+//! include/linux/serial_s3c.h (the `S5L` and `APPLE_S5L` names); m1n1, src/uart_regs.h.
+
+use super::Console;
+use crate::runtime::mmio::Registers;
+
+/// Control.
+const UCON: usize = 0x04;
+/// The transmitter and the receiver raise interrupts, each at its FIFO's mark, and the receiver also
+/// when nothing came for a while (bit 11 as Samsung has it, bit 9 as Apple does).
+const UCON_INTERRUPTS: u32 = UCON_TXTHRESH | UCON_RXTHRESH | UCON_RXTO | UCON_RXTO_LEGACY;
+const UCON_TXTHRESH: u32 = 1 << 13;
+const UCON_RXTHRESH: u32 = 1 << 12;
+const UCON_RXTO_LEGACY: u32 = 1 << 11;
+const UCON_RXTO: u32 = 1 << 9;
+/// Status.
+const UTRSTAT: usize = 0x10;
+/// A byte has been received.
+const UTRSTAT_RXD: u32 = 1 << 0;
+/// There is room for a byte to send.
+const UTRSTAT_TXBE: u32 = 1 << 1;
+/// Nothing is being sent.
+const UTRSTAT_TXE: u32 = 1 << 2;
+/// Errors of the byte that is read next.
+const UERSTAT: usize = 0x14;
+/// Parity, framing, break. Bit 0, an overrun, leaves the byte itself good.
+const UERSTAT_DAMAGED: u32 = 0b1110;
+/// Byte to send.
+const UTXH: usize = 0x20;
+/// Byte received.
+const URXH: usize = 0x24;
+
+/// An S5L serial port.
+#[derive(Debug)]
+pub struct S5l<R> {
+    registers: R,
+}
+
+impl<R: Registers> S5l<R> {
+    /// Takes the port over with its interrupts off. All else, the baud rate above all, stays as iBoot
+    /// and m1n1 have set it (115200 or 1500000, eight bits): the tree does not tell the rate.
+    pub fn new(registers: R) -> S5l<R> {
+        let control = registers.read32(UCON);
+        registers.write32(UCON, control & !UCON_INTERRUPTS);
+        S5l { registers }
+    }
+}
+
+impl<R: Registers> Console for S5l<R> {
+    fn write_byte(&self, byte: u8) {
+        while self.registers.read32(UTRSTAT) & UTRSTAT_TXBE == 0 {
+            core::hint::spin_loop();
+        }
+        self.registers.write32(UTXH, byte.into());
+    }
+
+    fn flush(&self) {
+        while self.registers.read32(UTRSTAT) & UTRSTAT_TXE == 0 {
+            core::hint::spin_loop();
+        }
+    }
+
+    fn read_byte(&self) -> Option<u8> {
+        while self.registers.read32(UTRSTAT) & UTRSTAT_RXD != 0 {
+            // The errors first: reading the byte moves on to the next one's.
+            let errors = self.registers.read32(UERSTAT);
+            let data = self.registers.read32(URXH);
+            if errors & UERSTAT_DAMAGED == 0 {
+                return Some(data as u8);
+            }
+        }
+        None
+    }
+
+    /// Does nothing: the interrupt goes to Apple's interrupt controller, which is not driven. Whoever
+    /// waits for input looks every time that the event stream ends its `wfe`.
+    fn set_receive_interrupt(&self, _on: bool) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::runtime::mmio::{Access, FakeRegisters};
+
+    /// What the other end of the line, and whoever looks inside, would see.
+    #[derive(Default)]
+    struct Device {
+        /// Bytes that wait to be read, each with its errors.
+        received: VecDeque<(u8, u32)>,
+        /// Bytes under way; one leaves each time the status is read.
+        sending: VecDeque<u8>,
+        sent: Vec<u8>,
+        control: u32,
+        /// What no driver should do.
+        misuse: Vec<Access>,
+    }
+
+    fn device(control: u32) -> (Arc<Mutex<Device>>, FakeRegisters) {
+        let state = Arc::new(Mutex::new(Device { control, ..Device::default() }));
+        let shared = Arc::clone(&state);
+        let model = move |access| {
+            let d = &mut *shared.lock().unwrap();
+            match access {
+                Access::Read { offset: 0x10, width: 4 } => {
+                    let status = u64::from(!d.received.is_empty())
+                        | u64::from(d.sending.len() < 16) << 1
+                        | u64::from(d.sending.is_empty()) << 2;
+                    d.sent.extend(d.sending.pop_front());
+                    status
+                }
+                Access::Read { offset: 0x14, width: 4 } if !d.received.is_empty() => {
+                    d.received[0].1.into()
+                }
+                Access::Read { offset: 0x24, width: 4 } if !d.received.is_empty() => {
+                    d.received.pop_front().unwrap().0.into()
+                }
+                Access::Read { offset: 0x04, width: 4 } => d.control.into(),
+                Access::Write { offset: 0x04, width: 4, value } => {
+                    d.control = value as u32;
+                    0
+                }
+                Access::Write { offset: 0x20, width: 4, value } if d.sending.len() < 16 => {
+                    d.sending.push_back(value as u8);
+                    0
+                }
+                other => {
+                    d.misuse.push(other);
+                    0
+                }
+            }
+        };
+        (state, FakeRegisters::new(model))
+    }
+
+    #[test]
+    fn sends_all_bytes_in_order() {
+        let (state, registers) = device(0);
+        state.lock().unwrap().sending.extend(*b"m1n1");
+        let port = S5l::new(registers);
+        // More than the FIFO holds.
+        let text: Vec<u8> = (0..97).collect();
+        for &byte in &text {
+            port.write_byte(byte);
+        }
+        port.flush();
+        let state = state.lock().unwrap();
+        assert_eq!(state.sent, [&b"m1n1"[..], &text].concat());
+        assert_eq!(state.misuse, []);
+    }
+
+    #[test]
+    fn receives_and_drops_damaged_bytes() {
+        let (state, registers) = device(0);
+        let port = S5l::new(registers);
+        assert_eq!(port.read_byte(), None);
+        // Parity, framing, break; then an overrun, whose byte is good.
+        state.lock().unwrap().received.extend([
+            (0x41, 1 << 1),
+            (0x42, 1 << 2),
+            (0x43, 0),
+            (0, 1 << 3),
+            (0x44, 1 << 0),
+        ]);
+        assert_eq!(port.read_byte(), Some(0x43));
+        assert_eq!(port.read_byte(), Some(0x44));
+        assert_eq!(port.read_byte(), None);
+        assert_eq!(state.lock().unwrap().misuse, []);
+    }
+
+    #[test]
+    fn turns_interrupts_off_and_leaves_the_modes() {
+        // Polling both ways (bits 0 and 2), a clock selection (bit 10), and all interrupts.
+        let (state, registers) = device(0b101 | 1 << 10 | 1 << 9 | 1 << 11 | 1 << 12 | 1 << 13);
+        let port = S5l::new(registers);
+        port.set_receive_interrupt(true);
+        assert_eq!(state.lock().unwrap().control, 0b101 | 1 << 10);
+        assert_eq!(state.lock().unwrap().misuse, []);
+    }
+}
