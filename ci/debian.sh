@@ -23,12 +23,12 @@ fi
 # shellcheck disable=SC1091 # it is the system's
 suite=$(. /etc/os-release && echo "$VERSION_CODENAME")$(echo "-$suite" | sed 's/^--$//')
 
-# An apt of its own, which knows of no package that is installed. Security updates are another
-# archive; there is none for backports.
+# An apt of its own, which knows of no package that is installed, but of firmware that is not free too.
+# Security updates are another archive; there is none for backports.
 apt=$folder/apt
 mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$apt/sources"
 awk -v RS= '!/security/ { print $0 "\n" }' "$sources" |
-    sed "s/^Suites:.*/Suites: $suite/" >"$apt/sources/debian.sources"
+    sed "s/^Suites:.*/Suites: $suite/; s/^Components:.*/Components: main non-free-firmware/" >"$apt/sources/debian.sources"
 : >"$apt/status"
 set_up() {
     echo "APT::Architecture \"$architecture\"; APT::Architectures { \"$architecture\"; };"

@@ -24,6 +24,9 @@ failed=0
 ci/toolchain.sh bare build --release -p m1n1-stub
 target/debug/image-builder disk --out "$logs/model.img" test_models/tiny.gguf
 
+image_sha256=$(target/debug/image-builder inspect "$image" |
+    sed -n 's/^ *SHA-256 \([0-9a-f]*\) (it is right)$/\1/p')
+
 # Where things lie; stub.s has the first three.
 image_at=0x40200000
 tree_at=0x48000000
@@ -33,7 +36,7 @@ initrd_at=0x4a000000
 separator=$(printf '\036')
 events() { tr -d '\r' <"$1" | sed -n "s/^$separator//p"; }
 
-# tree NAME INITRD: writes the device tree, QEMU's with m1n1's changes.
+# tree NAME INITRD [CHANGE]: writes the device tree, QEMU's with m1n1's changes and another one.
 machine='virt,virtualization=on,gic-version=2'
 cpu='max,pauth-impdef=on'
 qemu-system-aarch64 -M "$machine,dumpdtb=$logs/virt.dtb" -cpu "$cpu" -smp "$cores" -m 512M \
@@ -49,6 +52,7 @@ tree() {
         echo '    /delete-node/ pcie@10000000;'
         sed -n 's|^\t\(virtio_mmio@[0-9a-f]*\) {$|    /delete-node/ \1;|p' "$logs/virt.dts"
         echo '    intc@8000000 { status = "disabled"; };'
+        echo "    ${3:-}"
         echo '    chosen {'
         echo "        bootargs = \"max_tokens=$tokens\";"
         printf '        linux,initrd-start = <0 0x%x>;\n' "$((initrd_at))"
@@ -81,13 +85,13 @@ commands() {
     echo quit
 }
 
-# boot NAME INITRD: boots until the exit event is there.
+# boot NAME INITRD [CHANGE]: boots until the exit event is there.
 boot() {
     name=$1
     log=$logs/$1.log
     problem=
     : >"$log"
-    tree "$1" "$2"
+    tree "$1" "$2" "${3:-}"
     commands | timeout 180 qemu-system-aarch64 -M "$machine" -cpu "$cpu" -smp "$cores" -m 512M \
         -nic none -display none -monitor stdio -serial "file:$log" -kernel "$stub" \
         -device "loader,file=$image,addr=$image_at,force-raw=on" \
@@ -125,7 +129,7 @@ expected=$(events "$logs/plain.log" | sed -n 's/.*"event":"result".*"tokens":\[\
 }
 
 boot model "$logs/model.img"
-must_hold "^{\"event\":\"hello\".*\"machine\":\"m1n1 stub\".*\"cores\":$cores,\"exception_level\":2,"
+must_hold "^{\"event\":\"hello\".*\"image_sha256\":\"$image_sha256\".*\"machine\":\"m1n1 stub\".*\"cores\":$cores,\"exception_level\":2,"
 must_hold '^{"event":"disk","device":"initrd"'
 must_hold "^{\"event\":\"result\".*\"tokens\":\\[$expected\\]"
 must_hold '^{"event":"exit","status":0}$'
@@ -158,6 +162,12 @@ verdict
 head -c 2000000 "$logs/model.img" >"$logs/half.img"
 boot truncated "$logs/half.img"
 must_hold '^{"event":"error","code":"DiskError"'
+must_hold '^{"event":"exit","status":1}$'
+verdict
+
+# A tree that lists no memory.
+boot no-memory "$logs/model.img" '/delete-node/ memory@40000000;'
+must_hold '^{"event":"error","code":"Unsupported","message":"the device tree lists no memory"'
 must_hold '^{"event":"exit","status":1}$'
 verdict
 

@@ -48,6 +48,7 @@ case $purpose in test | all)
     need fsck.fat dosfstools
     need mcopy mtools
     need sfdisk fdisk
+    need dtc device-tree-compiler
     ;;
 esac
 case $purpose in peer)
@@ -138,6 +139,10 @@ if ! has apt-get; then
     esac
     case $packages in *dosfstools* | *mtools*)
         say '    fsck.fat and mtools   Fedora, Arch, Homebrew: dosfstools mtools'
+        ;;
+    esac
+    case $packages in *device-tree*)
+        say '    dtc                   Fedora, Arch, Homebrew: dtc'
         ;;
     esac
     case $packages in *fdisk*)
