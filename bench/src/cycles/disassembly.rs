@@ -56,6 +56,8 @@ impl Instruction {
             {
                 8
             }
+            // Bytes that were widened, or lanes of half bytes.
+            "mul" | "mla" if is(".8h") => 8,
             "sdot" | "udot" | "usdot" if is(".2s") => 8,
             "sdot" | "udot" | "usdot" => 16,
             "smmla" | "ummla" | "usmmla" => 32,
@@ -138,6 +140,8 @@ mod tests {
             ("smull\tv0.8h, v1.8b, v2.8b", 8),
             ("smlal\tv0.4s, v1.4h, v2.4h", 0),
             ("smull\tx0, w1, w2", 0),
+            ("mla\tv0.8h, v1.8h, v2.8h", 8),
+            ("mla\tv0.4s, v1.4s, v2.4s", 0),
             ("sdot\tv0.4s, v1.16b, v2.4b[3]", 16),
             ("sdot\tv0.2s, v1.8b, v2.8b", 8),
             ("smmla\tv0.4s, v1.16b, v2.16b", 32),

@@ -292,16 +292,19 @@ fn check_dot(kind: WeightType) -> Outcome {
                 ModelBuffer::from(&rows[..])
             };
             let rows = Rows { kind, columns: n, bytes: &rows, striped };
-            let mut actual = Sums(expected.iter().map(|sums| vec![0.0; sums.len()]).collect());
-            multiply_with(set, &rows, &x.batch(), &mut actual);
-            for (token, (actual, expected)) in actual.0.iter().zip(&expected).enumerate() {
-                for (row, (&actual, &expected)) in actual.iter().zip(expected).enumerate() {
-                    if actual.to_bits() != expected.to_bits() {
-                        return Err(format!(
-                            "length {n}, row {row}, token {token} of {tokens}: {} gives \
-                             {actual:e}, the portable kernel {expected:e}",
-                            set.name()
-                        ));
+            // Four tokens at a time, and one after the other.
+            for batch in [x.batch(), Batch { quads: Quads::None, ..x.batch() }] {
+                let mut actual = Sums(expected.iter().map(|sums| vec![0.0; sums.len()]).collect());
+                multiply_with(set, &rows, &batch, &mut actual);
+                for (token, (actual, expected)) in actual.0.iter().zip(&expected).enumerate() {
+                    for (row, (&actual, &expected)) in actual.iter().zip(expected).enumerate() {
+                        if actual.to_bits() != expected.to_bits() {
+                            return Err(format!(
+                                "length {n}, row {row}, token {token} of {tokens}: {} gives \
+                                 {actual:e}, the portable kernel {expected:e}",
+                                set.name()
+                            ));
+                        }
                     }
                 }
             }

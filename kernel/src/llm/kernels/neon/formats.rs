@@ -48,6 +48,16 @@ pub trait Simple {
     /// Whether it has offsets.
     const HAS_OFFSETS: bool = false;
 
+    /// Whether it has [`Simple::nibbles`].
+    const HAS_NIBBLES: bool = false;
+
+    /// The words of a tile whose half bytes are the weights as they are, the low halves those of the
+    /// first 16 columns; none if the type has other weights.
+    #[inline(always)]
+    fn nibbles(_: &Self::Tile) -> Option<[[uint8x16_t; 2]; 4]> {
+        None
+    }
+
     /// The weights, perhaps with a number added to each.
     fn weights(tile: &Self::Tile) -> [Group; 8];
 
@@ -138,6 +148,12 @@ fn word<const N: usize>(tile: &[uint8x16_t; N], at: usize, i: usize) -> [uint8x1
     [tile[at + 2 * i], tile[at + 2 * i + 1]]
 }
 
+/// Four words of a tile from vector `at`.
+#[inline(always)]
+fn words<const N: usize>(tile: &[uint8x16_t; N], at: usize) -> [[uint8x16_t; 2]; 4] {
+    core::array::from_fn(|i| word(tile, at, i))
+}
+
 /// The weights of four words from vector `at`, the low halves of their bytes before the high ones.
 #[inline(always)]
 fn nibbles<const N: usize>(tile: &[uint8x16_t; N], at: usize) -> [[uint8x16_t; 2]; 8] {
@@ -177,6 +193,12 @@ impl Simple for Q4_0 {
     type Activations = BlockQ8_0;
 
     const LARGEST: i32 = 15;
+    const HAS_NIBBLES: bool = true;
+
+    #[inline(always)]
+    fn nibbles(tile: &Self::Tile) -> Option<[[uint8x16_t; 2]; 4]> {
+        Some(words(tile, 1))
+    }
 
     #[inline(always)]
     fn weights(tile: &Self::Tile) -> [Group; 8] {
@@ -197,6 +219,12 @@ impl Simple for Q4_1 {
 
     const HAS_OFFSETS: bool = true;
     const LARGEST: i32 = 15;
+    const HAS_NIBBLES: bool = true;
+
+    #[inline(always)]
+    fn nibbles(tile: &Self::Tile) -> Option<[[uint8x16_t; 2]; 4]> {
+        Some(words(tile, 2))
+    }
 
     #[inline(always)]
     fn weights(tile: &Self::Tile) -> [Group; 8] {

@@ -147,6 +147,10 @@ macro_rules! for_four_tokens {
 
 fn simple<F: Simple>(set: Set, stripes: &[uint8x16_t], x: &Activations<'_>, sums: &mut [RowSums]) {
     let (tiles, x) = (F::Tile::of(stripes), F::Activations::of(x));
+    if F::HAS_NIBBLES && matches!(set, Set::Neon) {
+        // SAFETY: this module is only built where the whole build has NEON.
+        return unsafe { nibbles_one::<F>(tiles, x, sums) };
+    }
     for_one_token!(set, F::LARGEST, isa => simple_one::<_, F>(isa, tiles, x, sums));
 }
 
@@ -313,18 +317,121 @@ fn simple_totals<I: OneToken, F: Simple, const N: usize>(
         for (totals, tiles) in totals.iter_mut().zip(stripes) {
             let tile = &tiles[i];
             let sums = isa.one(F::weights(tile), &qs, start);
-            let scales = F::scales(tile);
-            for half in 0..2 {
-                let scaled = vmulq_f32(vcvtq_f32_s32(sums[half]), scales[half]);
-                totals[half] = vfmaq_n_f32(totals[half], scaled, d);
-                if F::HAS_OFFSETS {
-                    let offsets = F::offsets(tile)[half];
-                    totals[half] = vfmaq_n_f32(totals[half], offsets, f32::from_bits(sum));
-                }
-            }
+            add_scaled::<F>(totals, sums, tile, (d, sum));
         }
     }
     totals
+}
+
+/// Adds the sums of a block's products, scaled. `(d, sum)` are those of [`Block8::parts`].
+#[inline]
+#[target_feature(enable = "neon")]
+fn add_scaled<F: Simple>(totals: &mut Totals, sums: Sums, tile: &F::Tile, (d, sum): (f32, u32)) {
+    let scales = F::scales(tile);
+    for half in 0..2 {
+        let scaled = vmulq_f32(vcvtq_f32_s32(sums[half]), scales[half]);
+        totals[half] = vfmaq_n_f32(totals[half], scaled, d);
+        if F::HAS_OFFSETS {
+            let offsets = F::offsets(tile)[half];
+            totals[half] = vfmaq_n_f32(totals[half], offsets, f32::from_bits(sum));
+        }
+    }
+}
+
+/// Blocks of activations that are prepared for half bytes at a time: 1 KiB.
+const PREPARED: usize = 16;
+
+/// What [`nibble_totals`] multiplies with: for each of the four words of a block four pairs of
+/// numbers of 16 bits.
+type Factors = [[i32; 4]; 4];
+
+/// One token for weights that are half bytes, in lanes of 16 bits, so that they need not be taken
+/// apart. A lane holds four, a + 16 b + 256 c + 4096 d. Shifted right by 12 bits it is d, by 8 bits
+/// c + 16 d, and so on: what is too much in one goes off with the factor of the next one. All of that
+/// is right modulo 2^16, and so is the sum, which fits: 16 products of at most 15 and 127.
+#[inline(never)]
+#[target_feature(enable = "neon")]
+fn nibbles_one<F: Simple>(tiles: &[F::Tile], x: &[F::Activations], row_sums: &mut [RowSums]) {
+    let mut factors = [Factors::default(); PREPARED];
+    for (n, part) in x.chunks(PREPARED).enumerate() {
+        for (factors, x) in factors.iter_mut().zip(part) {
+            prepare_factors(x.parts().0, factors);
+        }
+        // Two stripes share each block's factors.
+        let mut stripes = tiles.chunks_exact(x.len()).map(|tiles| &tiles[n * PREPARED..]);
+        let (pairs, single) = row_sums.as_chunks_mut::<2>();
+        for row_sums in pairs {
+            let (Some(first), Some(second)) = (stripes.next(), stripes.next()) else { break };
+            nibble_totals::<F, 2>(n == 0, [first, second], part, &factors, row_sums);
+        }
+        if let (Some(tiles), [row_sums]) = (stripes.next(), single) {
+            let row_sums = core::array::from_mut(row_sums);
+            nibble_totals::<F, 1>(n == 0, [tiles], part, &factors, row_sums);
+        }
+    }
+}
+
+/// The factors of a block's activations: of a lane's four weights a and c are of neighbouring columns,
+/// b and d of those 16 behind.
+#[inline]
+#[target_feature(enable = "neon")]
+fn prepare_factors(qs: &[i8; BLOCK], factors: &mut Factors) {
+    let [low, high] = load_vectors(qs).map(|qs| vreinterpretq_s16_u8(qs));
+    let even = |x| vshrq_n_s16::<8>(vshlq_n_s16::<8>(x));
+    let odd = |x| vshrq_n_s16::<8>(x);
+    let less_16 = |x, before| vsubq_s16(x, vshlq_n_s16::<4>(before));
+    let (a, b, c, d) = (even(low), even(high), odd(low), odd(high));
+    let [a, b, c, d] =
+        [a, less_16(b, a), less_16(c, b), less_16(d, c)].map(|x| vreinterpretq_s32_s16(x));
+    // SAFETY: the reference is valid for writes of 64 bytes.
+    unsafe { vst4q_s32(factors.as_mut_ptr().cast(), int32x4x4_t(a, b, c, d)) };
+}
+
+/// Adds the products of blocks to the sums of N stripes, or begins those.
+#[inline]
+#[target_feature(enable = "neon")]
+fn nibble_totals<F: Simple, const N: usize>(
+    begin: bool,
+    stripes: [&[F::Tile]; N],
+    x: &[F::Activations],
+    factors: &[Factors; PREPARED],
+    row_sums: &mut [RowSums; N],
+) {
+    let stripes = stripes.map(|tiles| &tiles[..x.len()]);
+    let mut totals = [[vdupq_n_f32(0.0); 2]; N];
+    if !begin {
+        for (totals, row_sums) in totals.iter_mut().zip(&*row_sums) {
+            *totals = load_totals(row_sums);
+        }
+    }
+    for (i, (x, factors)) in x.iter().zip(factors).enumerate() {
+        let mut sums = [[vdupq_n_s16(0); 2]; N];
+        for (word, factors) in factors.iter().enumerate() {
+            // SAFETY: the reference is valid for reads of 16 bytes.
+            let int32x4x4_t(a, b, c, d) = unsafe { vld4q_dup_s32(factors.as_ptr()) };
+            let [a, b, c, d] = [a, b, c, d].map(|x| vreinterpretq_s16_s32(x));
+            for (sums, tiles) in sums.iter_mut().zip(stripes) {
+                let Some(words) = F::nibbles(&tiles[i]) else { return };
+                for (sum, lanes) in sums.iter_mut().zip(words[word]) {
+                    let lanes = vreinterpretq_u16_u8(lanes);
+                    let signed = |lanes| vreinterpretq_s16_u16(lanes);
+                    *sum = vmlaq_s16(*sum, signed(lanes), a);
+                    *sum = vmlaq_s16(*sum, signed(vshrq_n_u16::<4>(lanes)), b);
+                    *sum = vmlaq_s16(*sum, signed(vshrq_n_u16::<8>(lanes)), c);
+                    *sum = vmlaq_s16(*sum, signed(vshrq_n_u16::<12>(lanes)), d);
+                }
+            }
+        }
+        let (_, d, sum) = x.parts();
+        let start = F::start(vdupq_n_s32(sum as i32));
+        for ((totals, sums), tiles) in totals.iter_mut().zip(sums).zip(stripes) {
+            let sums = sums.map(|sums| vpadalq_s16(start, sums));
+            add_scaled::<F>(totals, sums, &tiles[i], (d, sum));
+        }
+    }
+    for (totals, row_sums) in totals.iter().zip(row_sums) {
+        store_totals(*totals, row_sums);
+    }
 }
 
 /// Blocks of 32 columns that are taken apart at a time.
