@@ -20,54 +20,16 @@ unset PROMPT SYSTEM ANCHORITE_QEMU
 
 rm -rf "$logs"
 mkdir -p "$logs"
-passed=0
-failed=0
-
-# verdict NAME PROBLEM: counts the check; without a problem it has passed.
-verdict() {
-    seconds=$(($(date +%s) - started))
-    if [ -z "$2" ]; then
-        passed=$((passed + 1))
-        printf 'ok      %2s s  %s\n' "$seconds" "$1"
-    else
-        failed=$((failed + 1))
-        printf 'FAILED  %2s s  %s: %s\n' "$seconds" "$1" "$2"
-        sed 's/^/        | /' "$logs/$1.out" | tail -n 20
-    fi
-}
-
-# begin NAME: starts a check; false if it was not asked for.
-begin() {
-    name=$1
-    log=$logs/$name.log
-    problem=
-    started=$(date +%s)
-    case $name in *"$only"*) ;; *) return 1 ;; esac
-}
+. ci/checks.sh
 
 # boot NAME ARGUMENT...: starts a check and runs the harness; false if it was not asked for.
 boot() {
     begin "$1" || return 1
     shift
+    shown=$logs/$name.out
     "$harness" --kernel "$image" --keep-log "$log" --report "$logs/$name.json" \
-        --timeout 120 "$@" >"$logs/$name.out" 2>&1 </dev/null ||
+        --timeout 120 "$@" >"$shown" 2>&1 </dev/null ||
         problem="the harness ends with status $?"
-}
-
-# The events of the serial line, without the byte that starts each.
-separator=$(printf '\036')
-events() { tr -d '\r' <"$log" | sed -n "s/^$separator//p"; }
-
-# must_hold PATTERN: some event must match it.
-must_hold() {
-    [ -n "$problem" ] || events | grep -q "$1" || problem="no event matches $1"
-}
-
-# The last line of the serial log must be this exit.
-must_exit() {
-    [ -n "$problem" ] ||
-        [ "$(tr -d '\r' <"$log" | tail -n 1)" = "$separator{\"event\":\"exit\",\"status\":$1}" ] ||
-        problem="the last line is not the exit event with status $1"
 }
 
 # answers NAME ARGUMENT...: boots, and must give the tokens that llama.cpp gives, with these kernels
@@ -82,7 +44,7 @@ answers() {
     must_hold '^{"event":"model"'
     must_hold "^{\"event\":\"result\".*\"tokens\":\\[$expected\\]"
     must_exit 0
-    verdict "$name" "$problem"
+    verdict
 }
 
 # fails NAME CODE PATTERN ARGUMENT...: boots, and must end with this error, its event like PATTERN.
@@ -95,7 +57,7 @@ fails() {
     must_hold "^{\"event\":\"error\",\"code\":\"$fails_code\".*$fails_pattern"
     must_exit 1
     [ -n "$problem" ] || ! events | grep -q '"event":"result"' || problem='it answered all the same'
-    verdict "$name" "$problem"
+    verdict
 }
 
 # Every log must name the image that was booted.
@@ -148,27 +110,27 @@ answers cache-q8_0 --disk "$small" --kv-cache q8_0
 if boot context-shift --disk "$small" --ctx 16 --context-shift --tokens 40 --expect-tokens 40; then
     must_hold '^{"event":"result".*"stop":"max_tokens","context_shifts":[1-9]'
     must_exit 0
-    verdict "$name" "$problem"
+    verdict
 fi
 
 # A fact that the model knows.
 if boot fact --disk "$small" --prompt 'The capital of France is' --expect Paris; then
     must_exit 0
-    verdict "$name" "$problem"
+    verdict
 fi
 
 # Without verifying, and without a sum to verify by.
 if boot unverified --disk "$small" --no-verify --tokens 3; then
     must_hold '^{"event":"model".*"checksum":"skipped"'
     must_exit 0
-    verdict "$name" "$problem"
+    verdict
 fi
 cp "$small" "$logs/no-sum.img"
 mdel -i "$logs/no-sum.img" ::models/tiny.gguf.sha256
 if boot no-sum --disk "$logs/no-sum.img" --tokens 3; then
     must_hold '^{"event":"model".*"checksum":"missing"'
     must_exit 0
-    verdict "$name" "$problem"
+    verdict
 fi
 
 # The other modes.
@@ -182,7 +144,7 @@ if boot self-tests --disk "$logs/random.img" --smp 4 --cpu max,sve=off,pauth-imp
         must_hold "^{\"event\":\"test\",\"name\":\"test_$model_test\",\"pass\":true.*\"figure\":[0-9]"
     done
     [ -n "$problem" ] || ! events | grep -q '"pass":false' || problem='a self-test failed'
-    verdict "$name ($(events | grep -c '"event":"test"' || true) self-tests)" "$problem"
+    verdict "$(events | grep -c '"event":"test"' || true) self-tests"
 fi
 # The first three pieces of a text: as near to llama.cpp's figures as these are to each other.
 head -c 3000 test_models/goldens/perplexity.txt >"$logs/text.txt"
@@ -198,7 +160,7 @@ if boot perplexity --disk "$logs/text.img" --mode perplexity; then
         NR == 1 { least = $1 } { most = $1 }
         END { exit !(NR > 1 && 2 * least - most <= ours && ours <= 2 * most - least) }
     ' || problem="$ours is not among llama.cpp's $theirs"
-    verdict "$name ($ours)" "$problem"
+    verdict "$ours"
 fi
 if begin chat; then
     printf '%s\n/stats\n/reset\n%s\n/quit\n' "$prompt" "$prompt" |
@@ -207,7 +169,7 @@ if begin chat; then
     answered=$(events | grep -c '"event":"result"' || true)
     [ -n "$problem" ] || [ "$answered" = 2 ] || problem="$answered answers to two questions"
     must_exit 0
-    verdict "$name" "$problem"
+    verdict
 fi
 
 # A model with a chat template, which must be answered in and answer as llama.cpp does.
@@ -228,10 +190,9 @@ for setting in log=warn chat_template=auto chat_template=chatml; do
         answered=$(events | grep '"event":"result"' | grep -o '"tokens":\[[0-9,]*\]')
         [ -n "$problem" ] || [ "$answered" = "$chat_tokens" ] ||
             problem="the answers are $answered, llama.cpp's are $chat_tokens"
-        [ -n "$problem" ] || tr -d '\r' <"$log" | grep -qx "chat template: $said" ||
-            problem="it does not say that the template is $said"
+        must_say "^chat template: $said\$"
         must_exit 0
-        verdict "$name" "$problem"
+        verdict
     fi
 done
 
@@ -328,20 +289,15 @@ if begin make; then
     [ -n "$problem" ] || grep -F 'costs $5' "$logs/make.out" | grep -qF '`$(true)`' ||
         problem='the prompt does not arrive'
     [ -n "$problem" ] || grep -q 333 "$logs/make.out" || problem='MEM does not arrive'
-    verdict "$name" "$problem"
+    verdict
 fi
 if begin make-missing-model; then
     ! make run MODEL=missing.gguf >"$logs/$name.out" 2>&1 || problem='make is content'
     [ -n "$problem" ] || grep -q 'no model missing.gguf' "$logs/$name.out" ||
         problem='make does not say what is missing'
-    verdict "$name" "$problem"
+    verdict
 fi
 
 # The disks are large; the logs are what one wants to keep.
 rm -f "$logs"/*.img "$logs"/*.gguf
-[ $((passed + failed)) -gt 0 ] || {
-    echo "no check has $only in its name" >&2
-    exit 2
-}
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+total boots

@@ -13,47 +13,19 @@ logs=target/probe
 image=target/probe.img
 rm -rf "$logs"
 mkdir -p "$logs"
-passed=0
-failed=0
+. ci/checks.sh
 
 ci/toolchain.sh bare build --release -p kernel --bin probe
 target/debug/image-builder kernel --elf target/bare/aarch64-unknown-none/release/probe --out "$image"
 
-verdict() {
-    if [ -z "$problem" ]; then
-        passed=$((passed + 1))
-        echo "ok      $name"
-    else
-        failed=$((failed + 1))
-        echo "FAILED  $name: $problem"
-        sed 's/^/        | /' "$log" | tail -n 20
-    fi
-}
-
 # boot NAME BOOTARGS QEMU-ARGUMENT...: starts a check; false if it was not asked for.
 boot() {
-    name=$1
-    log=$logs/$name.log
-    problem=
-    case $name in *"$only"*) ;; *) return 1 ;; esac
+    begin "$1" || return 1
     words=$2
     shift 2
     timeout 60 qemu-system-aarch64 -nic none -display none -monitor none -serial stdio \
         -kernel "${kernel:-$image}" -append "$words" "$@" >"$log" 2>&1 </dev/null ||
         problem="QEMU ends with status $?"
-}
-
-# must_hold PATTERN: some line must match it.
-must_hold() {
-    [ -n "$problem" ] || tr -d '\r' <"$log" | grep -q "$1" || problem="no line matches $1"
-}
-
-# must_exit STATUS: the last line must be this exit, and the only one.
-must_exit() {
-    must_hold "^$(printf '\036'){\"event\":\"exit\",\"status\":$1}\$"
-    [ -n "$problem" ] || [ "$(grep -c '"event":"exit"' "$log")" = 1 ] || problem='it exits twice'
-    [ -n "$problem" ] || tail -n 1 "$log" | grep -q '"event":"exit"' ||
-        problem='something follows the exit'
 }
 
 # works NAME QEMU-ARGUMENT...: the trials that check must all hold.
@@ -62,7 +34,7 @@ works() {
     shift
     boot "$check" 'early-map memory threads futex sleep' "$@" || return 0
     for trial in early-map memory threads futex sleep; do
-        must_hold "^$trial: ok\$"
+        must_say "^$trial: ok\$"
     done
     must_exit 0
     verdict
@@ -125,16 +97,16 @@ moves above-4-gib 0x180000000 0x13ffff008 -M virt -cpu cortex-a72 -smp 2 -m 6G
 
 # The words of the boot arguments.
 if boot words 'echo="a \"b\" \\ c"  echo= echo=d' -M virt -cpu cortex-a72 -m 64M; then
-    must_hold '^echo: \[a "b" \\ c\]$'
-    must_hold '^echo: \[\]$'
-    must_hold '^echo: \[d\]$'
+    must_say '^echo: \[a "b" \\ c\]$'
+    must_say '^echo: \[\]$'
+    must_say '^echo: \[d\]$'
     must_exit 0
     verdict
 fi
 
 # Lines that four cores print at once: 23 of each core, all whole.
 if boot pieces pieces -M virt -cpu cortex-a72 -smp 4 -m 64M; then
-    whole=$(tr -d '\r' <"$log" | grep -c -E '^<(a{61}|b{61}|c{61}|d{61})>$' || true)
+    whole=$(lines | grep -c -E '^<(a{61}|b{61}|c{61}|d{61})>$' || true)
     [ -n "$problem" ] || [ "$whole" = 92 ] || problem="$whole of 92 lines are whole"
     must_exit 0
     verdict
@@ -144,7 +116,7 @@ fi
 # show the way there, with the names of functions.
 breaks() {
     boot "$1" "$2" -M virt -cpu cortex-a72 -smp 3 -m 64M || return 0
-    must_hold "^$(printf '\036'){\"event\":\"error\",\"code\":\"$3\",\"message\":\"$4"
+    must_hold "^{\"event\":\"error\",\"code\":\"$3\",\"message\":\"$4"
     [ -n "$problem" ] || [ "$(grep -c '"event":"error"' "$log")" = 1 ] || problem='two errors'
     must_exit 1
     verdict
@@ -167,12 +139,12 @@ breaks out-of-memory out-of-memory OutOfMemory '13631488 bytes were asked for, [
 
 # Backtraces lead from the fault to the start of the core.
 for fault in panic null overflow-other; do
-    name=backtrace-of-$fault
+    [ -f "$logs/$fault.log" ] || continue
+    begin "backtrace-of-$fault" || true
     log=$logs/$fault.log
-    problem=
-    [ -f "$log" ] || continue
-    must_hold '^  \(probe::trials::\|runtime_entry\)'
-    must_hold '^  \(move_to_stacks\|secondary_core\)+0x'
+    shown=$log
+    must_say '^  \(probe::trials::\|runtime_entry\)'
+    must_say '^  \(move_to_stacks\|secondary_core\)+0x'
     verdict
 done
 
@@ -200,10 +172,10 @@ reads() {
     device=$2
     shift 2
     boot "$check" 'file=/models/file.gguf no-file=/models/other.gguf' -smp 4 -m 256M "$@" || return 0
-    must_hold "^$(printf '\036'){\"event\":\"disk\",\"device\":\"$device\".*\"FAT1[26]\".*\"MODELS\""
-    must_hold "^$digest  /models/file.gguf\$"
-    must_hold '^file: ok$'
-    must_hold '^no-file: ok$'
+    must_hold "^{\"event\":\"disk\",\"device\":\"$device\".*\"FAT1[26]\".*\"MODELS\""
+    must_say "^$digest  /models/file.gguf\$"
+    must_say '^file: ok$'
+    must_say '^no-file: ok$'
     must_exit 0
     verdict
 }
@@ -234,14 +206,14 @@ failing() {
 }
 if boot disk-bad-sector file=/models/file.gguf -M virt -cpu cortex-a72 -m 64M \
     -blockdev "$(failing 10007)" -device virtio-blk-device,drive=d; then
-    must_hold '^error 5: virtio-blk (mmio): sector 10007 cannot be read$'
-    must_hold '^file: FAILED$'
+    must_say '^error 5: virtio-blk (mmio): sector 10007 cannot be read$'
+    must_say '^file: FAILED$'
     must_exit 1
     verdict
 fi
 if boot disk-passing-fault file=/models/file.gguf -M virt -cpu cortex-a72 -m 64M \
     -blockdev "$(failing 10007),file.inject-error.0.once=on" -device virtio-blk-device,drive=d; then
-    must_hold "^$digest  /models/file.gguf\$"
+    must_say "^$digest  /models/file.gguf\$"
     must_exit 0
     verdict
 fi
@@ -252,7 +224,7 @@ if boot disk-unreadable file=/models/file.gguf -M virt -cpu cortex-a72 -m 64M \
     verdict
 fi
 if boot disk-none no-file=/anchorite.toml -M virt -cpu cortex-a72 -m 64M; then
-    must_hold '^no-file: ok$'
+    must_say '^no-file: ok$'
     must_exit 0
     verdict
 fi
@@ -266,42 +238,30 @@ fi
 rm -f "$disk" "$truncated" "$file"
 
 # A machine that waits for input leaves the host alone: less than a tenth of a core's time.
-if [ -r /proc/self/stat ]; then
-    name=idle
-    log=$logs/$name.log
-    problem=
-    case $name in
-    *"$only"*)
-        fifo=$logs/input
-        mkfifo "$fifo"
-        qemu-system-aarch64 -nic none -display none -monitor none -serial stdio -kernel "$image" \
-            -append input -M virt -cpu cortex-a72 -smp 4 -m 64M <"$fifo" >"$log" 2>&1 &
-        qemu=$!
-        (sleep 60 && kill "$qemu") 2>/dev/null &
-        guard=$!
-        exec 3>"$fifo"
-        sleep 5
-        # Time in user and system mode, in hundredths of a second.
-        used() { sed 's/.*) //' "/proc/$qemu/stat" | awk '{ print $12 + $13 }'; }
-        before=$(used)
-        sleep 4
-        ticks=$(($(used) - before))
-        printf 'ab q' >&3
-        exec 3>&-
-        wait "$qemu" || problem="QEMU ends with status $?"
-        kill "$guard"
-        [ -n "$problem" ] || [ "$ticks" -lt 40 ] || problem="$ticks hundredths of a second in 4 s"
-        must_hold '^input: ok$'
-        must_exit 0
-        verdict
-        rm -f "$fifo"
-        ;;
-    esac
+if [ -r /proc/self/stat ] && begin idle; then
+    fifo=$logs/input
+    mkfifo "$fifo"
+    qemu-system-aarch64 -nic none -display none -monitor none -serial stdio -kernel "$image" \
+        -append input -M virt -cpu cortex-a72 -smp 4 -m 64M <"$fifo" >"$log" 2>&1 &
+    qemu=$!
+    (sleep 60 && kill "$qemu") 2>/dev/null &
+    guard=$!
+    exec 3>"$fifo"
+    sleep 5
+    # Time in user and system mode, in hundredths of a second.
+    used() { sed 's/.*) //' "/proc/$qemu/stat" | awk '{ print $12 + $13 }'; }
+    before=$(used)
+    sleep 4
+    ticks=$(($(used) - before))
+    printf 'ab q' >&3
+    exec 3>&-
+    wait "$qemu" || problem="QEMU ends with status $?"
+    kill "$guard"
+    [ -n "$problem" ] || [ "$ticks" -lt 40 ] || problem="$ticks hundredths of a second in 4 s"
+    must_say '^input: ok$'
+    must_exit 0
+    verdict
+    rm -f "$fifo"
 fi
 
-[ $((passed + failed)) -gt 0 ] || {
-    echo "no check has $only in its name" >&2
-    exit 2
-}
-echo "runtime: $passed passed, $failed failed"
-[ "$failed" = 0 ]
+total runtime

@@ -21,7 +21,7 @@ done
 
 # The last line of each step: "image: 5 passed, 0 failed".
 awk '
-    /^([a-z ]+: )?[0-9]+ passed, [0-9]+ failed/ {
+    /^[a-z0-9 ]+: [0-9]+ passed, [0-9]+ failed/ {
         for (i = 2; i < NF; i++) if ($i == "passed,") { passed += $(i - 1); failed += $(i + 1) }
     }
     END { printf "%d passed, %d failed\n", passed, failed; exit failed > 0 }' "$log"
