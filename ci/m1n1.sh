@@ -70,11 +70,13 @@ tree() {
     dtc -q -I dts -O dtb -o "$logs/$1.dtb" "$logs/$1.dts"
 }
 
+# Nothing turns an M1 off, so that neither does this machine: the last line asks a person to.
+last_line='It is now safe to switch off.'
+
 # When the run has ended, or was given up, has QEMU's monitor show the cores' registers and end.
-# Nothing turns an M1 off, so that neither does this machine.
 commands() {
     left=120
-    while ! events | grep -q '"event":"exit"' && [ "$left" -gt 0 ]; do
+    while ! lines | grep -qx "$last_line" && [ "$left" -gt 0 ]; do
         left=$((left - 1))
         sleep 1
     done
@@ -82,7 +84,7 @@ commands() {
     echo quit
 }
 
-# boot NAME INITRD [CHANGE]: starts a check and boots until the exit event is there; false if it was not
+# boot NAME INITRD [CHANGE]: starts a check and boots until the last line is there; false if it was not
 # asked for.
 boot() {
     begin "$1" || return 1
@@ -112,7 +114,7 @@ if boot model "$logs/model.img"; then
     must_hold "^{\"event\":\"hello\".*\"image_sha256\":\"$image_sha256\".*\"machine\":\"m1n1 stub\".*\"cores\":$cores,\"exception_level\":2,"
     must_hold '^{"event":"disk","device":"initrd"'
     must_hold "^{\"event\":\"result\".*\"tokens\":\\[$expected\\]"
-    must_exit 0
+    must_exit 0 "$last_line"
     verdict
 fi
 
@@ -131,13 +133,13 @@ cpio_header() { # MODE BYTES NAME, whose size is given with its NUL: $4
 } >"$logs/archive.img"
 if boot cpio "$logs/archive.img"; then
     must_hold "^{\"event\":\"result\".*\"tokens\":\\[$expected\\]"
-    must_exit 0
+    must_exit 0 "$last_line"
     verdict
 fi
 head -c 2000000 "$logs/archive.img" >"$logs/half.img"
 if boot truncated-cpio "$logs/half.img"; then
     must_hold '^{"event":"error","code":"DiskError","message":"the initrd is truncated'
-    must_exit 1
+    must_exit 1 "$last_line"
     verdict
 fi
 
@@ -145,14 +147,14 @@ fi
 head -c 2000000 "$logs/model.img" >"$logs/half.img"
 if boot truncated "$logs/half.img"; then
     must_hold '^{"event":"error","code":"DiskError"'
-    must_exit 1
+    must_exit 1 "$last_line"
     verdict
 fi
 
 # A tree that lists no memory.
 if boot no-memory "$logs/model.img" '/delete-node/ memory@40000000;'; then
     must_hold '^{"event":"error","code":"Unsupported","message":"the device tree lists no memory"'
-    must_exit 1
+    must_exit 1 "$last_line"
     verdict
 fi
 

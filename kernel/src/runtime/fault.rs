@@ -60,7 +60,7 @@ pub fn end(
     let _ = details(&mut out);
     let _ = report::write_fault(&mut out, code, message, hint);
     let _ = report::write_exit(&mut out, 1);
-    power::off()
+    power::off(&mut out)
 }
 
 /// Ends the run when its end broke: one line and the events, no more.
@@ -68,12 +68,12 @@ pub fn end_in_fault(message: fmt::Arguments<'_>) -> ! {
     static TRIED: AtomicUsize = AtomicUsize::new(0);
     // Another core may be the one that reports; this one stops then.
     claim_end();
+    let mut out = output::Emergency::new();
     if TRIED.fetch_add(1, Ordering::AcqRel) == 0 {
-        let mut out = output::Emergency::new();
         let _ = report::write_fault(&mut out, Code::Exception, message, HINT);
         let _ = report::write_exit(&mut out, 1);
     }
-    power::off()
+    power::off(&mut out)
 }
 
 #[panic_handler]

@@ -1,31 +1,46 @@
 //! The end: power off.
 
 use core::arch::asm;
+use core::fmt::Write;
 
 use super::console::Console;
 use super::irq::InterruptController;
 use super::{devices, fault, output, power_manager, psci, time};
 use crate::report;
 
+/// What a person is told who has to turn the machine off.
+const SAFE_TO_SWITCH_OFF: &str = "It is now safe to switch off.";
+
 /// Ends the run with `status`: the `exit` event, then power off.
 pub fn exit(status: i32) -> ! {
-    if fault::claim_end() == fault::Claim::First {
-        // Goes around the lock: another core may be stopped within its text.
-        let _ = report::write_exit(&mut output::Emergency::new(), status);
+    let first = fault::claim_end() == fault::Claim::First;
+    // Goes around the lock: another core may be stopped within its text.
+    let mut out = output::Emergency::new();
+    if first {
+        let _ = report::write_exit(&mut out, status);
     }
-    off()
+    off(&mut out)
 }
 
-/// Turns the machine off. Where there is no way to, the core stops.
-pub fn off() -> ! {
-    if let Some(console) = devices::console() {
-        console.flush();
-    }
+/// Turns the machine off. Where there is no way to, as on an Apple M1, `out` is told that a person
+/// may do so, and the core stops.
+pub fn off(out: &mut dyn Write) -> ! {
+    flush();
     psci::system_off();
     if let Some(registers) = devices::power_manager() {
         power_manager::halt(registers);
+    } else {
+        let _ = writeln!(out, "{SAFE_TO_SWITCH_OFF}");
+        flush();
     }
     stop_core()
+}
+
+/// Waits until the console has sent all text.
+fn flush() {
+    if let Some(console) = devices::console() {
+        console.flush();
+    }
 }
 
 /// Stops the calling core for good: the firmware turns it off. Where there is none that can, the core
