@@ -21,13 +21,25 @@ use history::History;
 pub use random::SplitMix64;
 
 /// A token that may be chosen.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[repr(C)]
 pub struct Candidate {
     token: u32,
     logit: f32,
     /// Probability among the candidates that are left.
     p: f32,
+}
+
+impl Candidate {
+    /// The token.
+    pub fn token(&self) -> u32 {
+        self.token
+    }
+
+    /// Its probability among the candidates that are left.
+    pub fn probability(&self) -> f32 {
+        self.p
+    }
 }
 
 /// Draws tokens.
@@ -93,28 +105,36 @@ impl Sampler {
         self.generator = SplitMix64::new(self.config.seed);
     }
 
-    /// The next token. `candidates` is scratch space of the length of `logits`; what it holds does
-    /// not matter.
+    /// The next token: one of those that have logits, or 0 if none has. `candidates` is scratch space
+    /// of the length of `logits`; what it holds does not matter.
+    ///
+    /// Logits may be of any value: what is not a number is never chosen, nor is negative infinity
+    /// where there is anything else.
     pub fn sample(&mut self, logits: &[f32], candidates: &mut [Candidate]) -> u32 {
         if self.config.takes_best() {
             return argmax(logits);
         }
         let candidates = self.candidates(logits, candidates);
-        let drawn = match self.config.temperature {
-            temperature if temperature > 0.0 => self.draw(candidates),
-            _ => candidates[0],
+        let drawn = match (self.config.temperature, &*candidates) {
+            (_, []) => return argmax(logits),
+            (temperature, candidates) if temperature > 0.0 => self.draw(candidates),
+            (_, &[best, ..]) => best,
         };
         self.observe(drawn);
         drawn.token
     }
 
-    /// What may be drawn, with its probabilities: one candidate at the least.
-    fn candidates<'c>(
+    /// What [`Sampler::sample`] may give, with probabilities that add up to 1: one candidate at the
+    /// least if there are logits. Its parameters are the same. A draw of XTC's, if it is on, goes
+    /// into it.
+    pub fn candidates<'c>(
         &mut self,
         logits: &[f32],
         candidates: &'c mut [Candidate],
     ) -> &'c mut [Candidate] {
         let config = self.config;
+        let n = logits.len().min(candidates.len());
+        let candidates = &mut candidates[..n];
         for (candidate, (token, &logit)) in candidates.iter_mut().zip((0..).zip(logits)) {
             *candidate = Candidate { token, logit, p: 0.0 };
         }

@@ -21,7 +21,8 @@ pub fn largest(candidates: &[Candidate]) -> f32 {
 /// Keeps the one of the largest logit, of equal ones that with the lowest number.
 pub fn best(candidates: &mut [Candidate]) -> &mut [Candidate] {
     let ranked = (0..candidates.len()).min_by(|&a, &b| by_logit(&candidates[a], &candidates[b]));
-    candidates.swap(0, ranked.unwrap_or(0));
+    let Some(ranked) = ranked else { return candidates };
+    candidates.swap(0, ranked);
     candidates[0].p = 1.0;
     &mut candidates[..1]
 }
@@ -127,7 +128,10 @@ pub fn min_p(candidates: &mut [Candidate], p: f32) -> &mut [Candidate] {
 pub fn xtc(candidates: &mut [Candidate], threshold: f32) -> &mut [Candidate] {
     sort(candidates);
     softmax(candidates);
-    let likely = candidates.iter().take_while(|candidate| candidate.p >= threshold).count();
+    // What is impossible is never likely, not even by a threshold of 0.
+    let is_likely =
+        |candidate: &&Candidate| candidate.p >= threshold && candidate.logit > f32::NEG_INFINITY;
+    let likely = candidates.iter().take_while(is_likely).count();
     &mut candidates[likely.saturating_sub(1)..]
 }
 

@@ -117,6 +117,28 @@ fn what_is_no_number_is_never_chosen() {
 }
 
 #[test]
+fn of_no_logits_there_is_nothing_to_choose() {
+    let mut logit_bias = LogitBias::NONE;
+    logit_bias.push(0, 1.0).unwrap();
+    let mirostat = Some(Mirostat::DEFAULT);
+    for config in [
+        SamplingConfig::greedy(),
+        SamplingConfig { logit_bias, ..SamplingConfig::greedy() },
+        ALL,
+        SamplingConfig { xtc_probability: 1.0, ..ALL },
+        SamplingConfig { mirostat, ..ALL },
+        SamplingConfig { mirostat, temperature: 0.0, logit_bias, ..ALL },
+    ] {
+        let mut sampler = Sampler::new(config);
+        sampler.accept(0);
+        assert_eq!(sampler.sample(&[], &mut []), 0);
+        assert_eq!(sampler.candidates(&[], &mut []), []);
+        // Scratch space that is too long does no harm.
+        assert_eq!(sampler.sample(&[0.5], &mut [Candidate::default(); 3]), 0);
+    }
+}
+
+#[test]
 fn top_p_counts_what_top_k_left_and_comes_before_the_temperature() {
     // Of the two best, 0.4 / 0.7 is below 0.6: both stay. The temperature is for the draw only.
     let config = SamplingConfig { top_k: 2, top_p: 0.6, temperature: 0.5, ..ALL };
@@ -260,6 +282,10 @@ fn xtc_leaves_likely_tokens_out_now_and_then() {
     // It counts what the other steps left.
     let config = SamplingConfig { top_k: 2, xtc_threshold: 0.35, ..xtc };
     assert_shares(config, &[(3, 1.0)]);
+    // A banned token is not likely, even if all that are likely are at least of probability 0.
+    let mut logit_bias = LogitBias::NONE;
+    logit_bias.push(2, f32::NEG_INFINITY).unwrap();
+    assert_shares(SamplingConfig { xtc_threshold: 0.0, logit_bias, ..xtc }, &[(0, 1.0)]);
 }
 
 #[test]

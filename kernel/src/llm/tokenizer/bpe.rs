@@ -10,8 +10,8 @@ use alloc::vec::Vec;
 
 use super::merge::Merger;
 use super::pre::PreTokenizer;
+use super::slots::{Crowded, Slots, mix};
 use super::split::split;
-use super::texts::{mix, place, slots};
 use super::vocab::Vocab;
 use super::{TOKENS, shown};
 use crate::llm::gguf::{Gguf, ValueType};
@@ -77,7 +77,7 @@ pub struct Bpe {
     /// In order: the place of a merge is its rank.
     merges: Vec<Merge>,
     /// Ranks by the hashes of the two texts.
-    slots: Vec<u32>,
+    slots: Slots,
     /// The number of each byte's character.
     byte_numbers: Vec<u32>,
 }
@@ -130,9 +130,10 @@ impl Bpe {
         if i32::try_from(texts.len()).is_err() {
             return Err(gguf.invalid(MERGES, "must have under 2^31 elements"));
         }
+        let at = gguf.entry(TOKENS).map_or(0, |tokens| tokens.at);
         let mut byte_numbers = Vec::with_capacity(CHARS.len());
         for c in CHARS {
-            byte_numbers.push(vocab.number(c.encode_utf8(&mut [0; 4]).as_bytes())?);
+            byte_numbers.push(vocab.number(c.encode_utf8(&mut [0; 4]).as_bytes(), at)?);
         }
         let lost = byte_numbers.iter().filter(|&&number| !vocab.contains(number)).count();
         if lost > 0 {
@@ -141,12 +142,12 @@ impl Bpe {
         let mut bpe = Bpe {
             pre,
             merges: with_capacity(texts.len(), "the tokenizer's merges")?,
-            slots: slots(texts.len(), "the tokenizer's merges")?,
+            slots: Slots::with_room_for(texts.len(), "the tokenizer's merges")?,
             byte_numbers,
         };
         let mut joined = Vec::new();
         let mut malformed = 0;
-        for (text, _) in texts.strings() {
+        for (text, at) in texts.strings() {
             // A space may be the first character of the left text.
             let space = text.iter().skip(1).position(|&byte| byte == b' ').map(|at| at + 1);
             let Some((left, right)) = space.map(|at| (&text[..at], &text[at + 1..])) else {
@@ -157,11 +158,11 @@ impl Bpe {
             joined.extend_from_slice(left);
             joined.extend_from_slice(right);
             let merge = Merge {
-                left: vocab.number(left)?,
-                right: vocab.number(right)?,
-                joined: vocab.number(&joined)?,
+                left: vocab.number(left, at)?,
+                right: vocab.number(right, at)?,
+                joined: vocab.number(&joined, at)?,
             };
-            bpe.add(merge);
+            bpe.add(merge).map_err(|crowded| crowded.at(at))?;
         }
         if malformed > 0 {
             log::warn!("{malformed} of `{MERGES}` are no two texts with a space between");
@@ -170,15 +171,17 @@ impl Bpe {
     }
 
     /// Adds a merge; of several of the same two texts the first one counts.
-    fn add(&mut self, merge: Merge) {
-        if let Err(free) = self.place(merge.left, merge.right) {
-            self.slots[free] = self.merges.len() as u32;
+    fn add(&mut self, merge: Merge) -> Result<(), Crowded> {
+        if self.rank(merge.left, merge.right).is_none() {
+            self.slots.insert(hash_of(merge.left, merge.right), self.merges.len() as u32)?;
             self.merges.push(merge);
         }
+        Ok(())
     }
 
-    fn place(&self, left: u32, right: u32) -> Result<u32, usize> {
-        place(&self.slots, hash_of(left, right), |rank| {
+    /// The place in the list of the merge of these two texts.
+    fn rank(&self, left: u32, right: u32) -> Option<u32> {
+        self.slots.find(hash_of(left, right), |rank| {
             let merge = self.merges[rank as usize];
             (merge.left, merge.right) == (left, right)
         })
@@ -193,7 +196,7 @@ impl Bpe {
 
     /// Memory in use, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        self.merges.capacity() * size_of::<Merge>() + 4 * self.slots.capacity()
+        self.merges.capacity() * size_of::<Merge>() + self.slots.memory_bytes()
     }
 }
 
@@ -218,7 +221,7 @@ impl Words<'_> {
         }
         merger.start(word.bytes().map(|byte| (1, bpe.byte_numbers[usize::from(byte)])));
         merger.merge(|left, right| {
-            let rank = bpe.place(left.id, right.id).ok()?;
+            let rank = bpe.rank(left.id, right.id)?;
             Some((rank, bpe.merges[rank as usize].joined))
         });
         for symbol in merger.symbols() {
@@ -301,5 +304,25 @@ mod tests {
         assert_eq!(valid(b"\xed\xa0\x80 \xf5\x80\x80\x80").matches('\u{fffd}').count(), 7);
         // More bytes than needed.
         assert_eq!(valid(b"\xc0\xaf\xe0\x80\xb9\xf0\x82\x82\xac"), "/9\u{20ac}");
+    }
+
+    #[test]
+    fn merges_that_are_made_to_crowd_are_refused() {
+        let n = 1501;
+        let mut bpe = Bpe {
+            pre: PreTokenizer::named("gpt-2").unwrap(),
+            merges: Vec::new(),
+            slots: Slots::with_room_for(n, MERGES).unwrap(),
+            byte_numbers: Vec::new(),
+        };
+        // Pairs of three thousand texts, the hashes of which differ in no bit that matters.
+        let pairs = (0..3001).flat_map(|left| (0..3001).map(move |right| (left, right)));
+        let mut crowding = pairs.filter(|&(left, right)| hash_of(left, right) >> 32 & 0xfff == 7);
+        let mut add = |(left, right)| bpe.add(Merge { left, right, joined: 0 });
+        let refused = crowding.by_ref().take(n).position(|pair| add(pair).is_err());
+        assert_eq!(refused, Some(1024));
+        // A pair that is there already is no more of them.
+        assert_eq!((add((0, 1)), add((0, 1))), (Ok(()), Ok(())));
+        assert!(crowding.next().is_some(), "too few pairs to crowd");
     }
 }

@@ -17,6 +17,7 @@ mod pieces;
 mod pre;
 mod queue;
 mod sentencepiece;
+mod slots;
 mod special;
 mod split;
 #[cfg(test)]

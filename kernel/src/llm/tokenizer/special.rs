@@ -2,6 +2,7 @@
 //!
 //! Source of the names: llama.cpp's `llama-vocab.cpp`.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::vocab::{TokenKind, Vocab};
@@ -221,17 +222,14 @@ impl Specials {
     /// Of a vocabulary, those of some kinds.
     pub fn new(vocab: &Vocab, is_one: fn(TokenKind) -> bool, strips: bool) -> Self {
         let mut firsts = [false; 256];
-        let mut lengths = Vec::new();
+        let mut lengths = BTreeSet::new();
         for (token, _) in vocab.kinds().filter(|&(_, kind)| is_one(kind)) {
             if let text @ [first, ..] = vocab.text(token) {
                 firsts[usize::from(*first)] = true;
-                // Few lengths are new.
-                if !lengths.contains(&text.len()) {
-                    lengths.push(text.len());
-                }
+                lengths.insert(text.len());
             }
         }
-        lengths.sort_unstable_by(|a, b| b.cmp(a));
+        let lengths = lengths.into_iter().rev().collect();
         Specials { firsts, lengths, is_one, strips }
     }
 

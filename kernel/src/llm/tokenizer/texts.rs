@@ -5,10 +5,11 @@
 
 use alloc::vec::Vec;
 
+use super::slots::{Crowded, Slots, mix};
 use crate::llm::{Error, with_capacity};
 
-/// No text: a free slot of the table.
-const FREE: u32 = u32::MAX;
+/// What the memory is for.
+const VOCABULARY: &str = "the vocabulary";
 
 /// Makes room for `n` more elements.
 ///
@@ -19,39 +20,6 @@ pub fn try_reserve<T>(vec: &mut Vec<T>, n: usize, what: &'static str) -> Result<
         let asked = vec.len().saturating_add(n).saturating_mul(size_of::<T>());
         Error::OutOfMemory { what, asked: asked as u64 }
     })
-}
-
-/// A table of slots for numbers under `n`, all free: at most two of three will be taken.
-///
-/// # Errors
-/// [`Error::OutOfMemory`].
-pub fn slots(n: usize, what: &'static str) -> Result<Vec<u32>, Error> {
-    let len = (n + n / 2 + 1).next_power_of_two();
-    let mut slots = with_capacity(len, what)?;
-    slots.resize(len, FREE);
-    Ok(slots)
-}
-
-/// The place of the number that `is_it`, or of the free slot where it belongs. `hash` is mixed
-/// well in its upper half.
-pub fn place(slots: &[u32], hash: u64, is_it: impl Fn(u32) -> bool) -> Result<u32, usize> {
-    let mask = slots.len() - 1;
-    let mut at = (hash >> 32) as usize & mask;
-    loop {
-        match slots[at] {
-            FREE => return Err(at),
-            number if is_it(number) => return Ok(number),
-            _ => at = (at + 1) & mask,
-        }
-    }
-}
-
-/// Mixes a number, so that the upper half of the result depends on all of it.
-pub fn mix(hash: u64) -> u64 {
-    // Odd, and without a pattern in its bits: 2^64 divided by the golden ratio.
-    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    let hash = hash.wrapping_mul(FACTOR);
-    (hash ^ hash >> 32).wrapping_mul(FACTOR)
 }
 
 fn hash_of(text: &[u8]) -> u64 {
@@ -68,7 +36,7 @@ pub struct Texts {
     /// Where each ends.
     ends: Vec<u32>,
     /// Numbers by the hashes of their texts; empty texts are missing.
-    slots: Vec<u32>,
+    slots: Slots,
 }
 
 /// Why a text was not added.
@@ -76,8 +44,21 @@ pub struct Texts {
 pub enum NotAdded {
     /// There is one already, of this number.
     Twin(u32),
+    /// There is no slot for it.
+    Crowded(Crowded),
     /// There is no memory, or no number for it.
     Error(Error),
+}
+
+impl NotAdded {
+    /// The error for the text that stands at this byte of the file, for want of room.
+    fn at(self, at: u64) -> Result<u32, Error> {
+        match self {
+            NotAdded::Twin(number) => Ok(number),
+            NotAdded::Crowded(crowded) => Err(crowded.at(at)),
+            NotAdded::Error(error) => Err(error),
+        }
+    }
 }
 
 impl Texts {
@@ -86,11 +67,10 @@ impl Texts {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn with_capacity(n: usize, n_bytes: usize) -> Result<Self, Error> {
-        let what = "the vocabulary";
         Ok(Texts {
-            bytes: with_capacity(n_bytes, what)?,
-            ends: with_capacity(n, what)?,
-            slots: slots(n, what)?,
+            bytes: with_capacity(n_bytes, VOCABULARY)?,
+            ends: with_capacity(n, VOCABULARY)?,
+            slots: Slots::with_room_for(n, VOCABULARY)?,
         })
     }
 
@@ -99,58 +79,47 @@ impl Texts {
     /// # Errors
     /// [`NotAdded::Twin`] if it is there already; no text is the twin of an empty one.
     pub fn push(&mut self, text: &[u8]) -> Result<u32, NotAdded> {
-        self.make_room(text).map_err(NotAdded::Error)?;
+        self.make_room(text)?;
         let number = self.ends.len() as u32;
         if !text.is_empty() {
-            let free = match self.place(text) {
-                Ok(twin) => return Err(NotAdded::Twin(twin)),
-                Err(free) => free,
-            };
-            self.slots[free] = number;
+            if let Some(twin) = self.find(text) {
+                return Err(NotAdded::Twin(twin));
+            }
+            self.slots.insert(hash_of(text), number).map_err(NotAdded::Crowded)?;
         }
         self.bytes.extend_from_slice(text);
         self.ends.push(self.bytes.len() as u32);
         Ok(number)
     }
 
-    /// The number of a text, which is added if it is new.
+    /// The number of a text, which is added if it is new. It stands at byte `at` of the file.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
-    pub fn number(&mut self, text: &[u8]) -> Result<u32, Error> {
-        match self.push(text) {
-            Ok(number) | Err(NotAdded::Twin(number)) => Ok(number),
-            Err(NotAdded::Error(error)) => Err(error),
-        }
+    /// [`Error::OutOfMemory`], [`Error::ParseError`] if it is one of too many that are found slowly.
+    pub fn number(&mut self, text: &[u8], at: u64) -> Result<u32, Error> {
+        self.push(text).or_else(|not_added| not_added.at(at))
     }
 
-    fn make_room(&mut self, text: &[u8]) -> Result<(), Error> {
-        let what = "the vocabulary";
-        let total = self.bytes.len() + text.len();
+    fn make_room(&mut self, text: &[u8]) -> Result<(), NotAdded> {
+        let total = self.bytes.len().saturating_add(text.len());
         if u32::try_from(total).is_err() || self.ends.len() >= i32::MAX as usize {
-            return Err(Error::OutOfMemory { what, asked: total as u64 });
+            let error = Error::OutOfMemory { what: VOCABULARY, asked: total as u64 };
+            return Err(NotAdded::Error(error));
         }
-        try_reserve(&mut self.bytes, text.len(), what)?;
-        try_reserve(&mut self.ends, 1, what)?;
+        try_reserve(&mut self.bytes, text.len(), VOCABULARY).map_err(NotAdded::Error)?;
+        try_reserve(&mut self.ends, 1, VOCABULARY).map_err(NotAdded::Error)?;
         let n = self.ends.len() + 1;
-        if n > self.slots.len() / 3 * 2 {
-            let mut wider = slots(2 * n, what)?;
+        if !self.slots.has_room_for(n) {
+            let mut wider = Slots::with_room_for(2 * n, VOCABULARY).map_err(NotAdded::Error)?;
             for number in 0..self.ends.len() as u32 {
                 let text = self.get(number);
-                // Each text is there once, so a free slot is found.
-                if let (false, Err(free)) =
-                    (text.is_empty(), place(&wider, hash_of(text), |_| false))
-                {
-                    wider[free] = number;
+                if !text.is_empty() {
+                    wider.insert(hash_of(text), number).map_err(NotAdded::Crowded)?;
                 }
             }
             self.slots = wider;
         }
         Ok(())
-    }
-
-    fn place(&self, text: &[u8]) -> Result<u32, usize> {
-        place(&self.slots, hash_of(text), |number| self.get(number) == text)
     }
 
     /// The text of a number.
@@ -165,12 +134,12 @@ impl Texts {
 
     /// The number of a text.
     pub fn find(&self, text: &[u8]) -> Option<u32> {
-        self.place(text).ok()
+        self.slots.find(hash_of(text), |number| self.get(number) == text)
     }
 
     /// Memory in use, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        self.bytes.capacity() + 4 * (self.ends.capacity() + self.slots.capacity())
+        self.bytes.capacity() + size_of::<u32>() * self.ends.capacity() + self.slots.memory_bytes()
     }
 }
 
@@ -178,6 +147,7 @@ impl Texts {
 mod tests {
     use alloc::format;
 
+    use super::super::slots::unmix;
     use super::*;
 
     #[test]
@@ -207,13 +177,22 @@ mod tests {
         let longest = (0..=u16::MAX).map(|number| {
             let text = number.to_be_bytes();
             let tries = core::cell::Cell::new(0);
-            let found = place(&texts.slots, hash_of(&text), |other| {
+            let found = texts.slots.find(hash_of(&text), |other| {
                 tries.set(tries.get() + 1);
                 other == u32::from(number)
             });
-            assert_eq!(found, Ok(number.into()));
+            assert_eq!(found, Some(number.into()));
             tries.get()
         });
         assert!(longest.max() < Some(100));
+    }
+
+    #[test]
+    fn texts_that_are_made_to_crowd_are_refused() {
+        let mut texts = Texts::with_capacity(0, 0).unwrap();
+        let crowding = (0..u64::MAX).map(|i| unmix(i) ^ mix(8));
+        let pushed = crowding.map(|word| texts.push(&word.to_le_bytes()));
+        let stopped = pushed.enumerate().find(|(_, pushed)| pushed.is_err()).unwrap();
+        assert!(matches!(stopped, (1000..=1100, Err(NotAdded::Crowded(_)))), "{stopped:?}");
     }
 }

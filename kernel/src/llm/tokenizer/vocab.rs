@@ -117,6 +117,7 @@ impl Vocab {
                     let what = format!("tokens {twin} and {id} have the same text");
                     Error::ParseError { what, at }
                 }
+                NotAdded::Crowded(crowded) => crowded.at(at),
                 NotAdded::Error(error) => error,
             })?;
             vocab.kinds.push(kind);
@@ -165,12 +166,12 @@ impl Vocab {
         self.texts.find(text).filter(|&number| self.contains(number))
     }
 
-    /// The number of a text: a token's, or one after those of all tokens.
+    /// The number of a text: a token's, or one after those of all tokens. See [`Texts::number`].
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
-    pub fn number(&mut self, text: &[u8]) -> Result<u32, Error> {
-        self.texts.number(text)
+    /// [`Error::OutOfMemory`], [`Error::ParseError`].
+    pub fn number(&mut self, text: &[u8], at: u64) -> Result<u32, Error> {
+        self.texts.number(text, at)
     }
 
     /// Bytes of the longest token's text.

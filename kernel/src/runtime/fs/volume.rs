@@ -37,7 +37,8 @@ const REQUEST_BYTES: usize = 512 << 10;
 const DIRECT_BYTES: usize = 16 << 10;
 
 /// The most bytes that a search in one directory may read: 65,536 entries of 32 bytes, and the
-/// table's entries for their clusters. A longer directory runs in a circle.
+/// table's entries for their clusters. Nor may it read more than twice what the volume has, where
+/// that is less. A longer directory runs in a circle.
 const DIRECTORY_BYTES: u64 = 65_536 * 32 + 65_536;
 
 /// Why something on a volume could not be found or read.
@@ -297,7 +298,7 @@ impl Volume {
             geometry: self.geometry,
             mounted: Cell::new(false),
             in_root: Cell::new(true),
-            budget: Cell::new(DIRECTORY_BYTES),
+            budget: Cell::new(directory_bytes(&self.geometry)),
             tracing: Cell::new(false),
             traced: Cell::new(None),
             failure: Cell::new(None),
@@ -329,6 +330,11 @@ fn probe(
     Ok(boot_sector::parse(&sector, place.bytes))
 }
 
+/// The most bytes that a search in one directory of a volume may read.
+fn directory_bytes(geometry: &Geometry) -> u64 {
+    DIRECTORY_BYTES.min(geometry.bytes.saturating_mul(2))
+}
+
 type Fs<'a> = FileSystem<Tap<'a>>;
 type FatEntry<'a, 'b> = DirEntry<'a, Tap<'b>>;
 
@@ -352,7 +358,7 @@ fn open_dir<'a, 'b>(
     wire: &Wire<'_>,
     entry: Option<&FatEntry<'a, 'b>>,
 ) -> Result<fatfs::Dir<'a, Tap<'b>>, FsError> {
-    wire.budget.set(DIRECTORY_BYTES);
+    wire.budget.set(directory_bytes(&wire.geometry));
     // The only entry that may lead to the root directory is the way up.
     wire.in_root.set(entry.is_none_or(|entry| entry.file_name() == ".."));
     match entry {

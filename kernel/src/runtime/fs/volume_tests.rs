@@ -220,6 +220,28 @@ fn a_device_without_a_volume_says_why() {
 }
 
 #[test]
+fn a_directory_has_no_more_entries_than_its_volume_has_room_for() {
+    let layout = Layout { bytes: 64 << 10, cluster_bytes: 512, ..LAYOUTS[0] };
+    let mut image = volume(layout, &[("d/b", content(1, 2))], usize::MAX);
+    let geometry = boot_sector::parse(&image, image.len() as u64).unwrap();
+    // The first cluster is that of `d`: its own successor in the table of 12 bits, full of files.
+    let entry = geometry.fat_start as usize + 3;
+    image[entry..entry + 2].copy_from_slice(&[0x02, 0xf0]);
+    let start = geometry.data_start as usize;
+    let at = image.windows(11).position(|name| name == b"B          ").unwrap();
+    assert!(at < start + 512);
+    let file: [u8; 32] = *image[at..].first_chunk().unwrap();
+    image[start..start + 512].as_chunks_mut().0.fill(file);
+    let mut volume = mount(image).unwrap();
+    let entries = volume.with_fatfs(|fs, wire| {
+        let d = find(fs, wire, "d")?;
+        Ok(open_dir(fs, wire, d.as_ref())?.iter().take_while(Result::is_ok).count())
+    });
+    assert!((2048..=4096).contains(&entries.unwrap()), "{entries:?}");
+    assert_eq!(volume.directory("d"), Err(FsError::Damaged("a directory runs in a circle")));
+}
+
+#[test]
 fn damaged_chains_and_directories_are_reported() {
     let layout = LAYOUTS[1];
     let cluster = layout.cluster_bytes as usize;

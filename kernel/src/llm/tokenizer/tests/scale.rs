@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::super::slots::{mix, unmix};
 use super::llama_cpp::{keys, vocabulary};
 use super::*;
 
@@ -59,4 +60,21 @@ fn a_mebibyte_takes_no_quadratic_time() {
             assert!(!tokens.is_empty());
         }
     }
+}
+
+#[test]
+fn a_vocabulary_that_is_made_to_crowd_is_refused_at_once() {
+    let words = (0..300_007_u64).map(|i| unmix(i) ^ mix(8));
+    let texts: Vec<[u8; 8]> = words.map(u64::to_le_bytes).collect();
+    let gguf = Builder::new()
+        .string("tokenizer.ggml.model", "llama")
+        .strings("tokenizer.ggml.tokens", &texts)
+        .build();
+    let gguf = Gguf::parse(&gguf).unwrap();
+    let start = Instant::now();
+    let error = Tokenizer::from_gguf(&gguf).unwrap_err();
+    // A step for each pair of texts takes minutes.
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(matches!(error, Error::ParseError { what, .. } if what.contains("looking them up")));
 }
