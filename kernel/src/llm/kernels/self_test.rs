@@ -276,39 +276,8 @@ fn check_dot(kind: WeightType) -> Outcome {
         let x = Owned::new(kind, &x, tokens);
         let values = x.values();
         let mut weights = vec![0.0; n];
-        let expected: Vec<Vec<f32>> = (0..tokens)
-            .map(|token| {
-                let x = x.batch().token(token);
-                rows.chunks_exact(row_bytes).map(|row| scalar::dot(kind, row, &x)).collect()
-            })
-            .collect();
-        for (set, striped) in active::Set::all(Features::of_this_core())
-            .flat_map(|set| [(set, false), (set, true)])
-            .filter(|(_, striped)| !striped || kind.has_tiles())
-        {
-            let rows = if striped {
-                striped_rows(kind, &rows, row_bytes)
-            } else {
-                ModelBuffer::from(&rows[..])
-            };
-            let rows = Rows { kind, columns: n, bytes: &rows, striped };
-            // Four tokens at a time, and one after the other.
-            for batch in [x.batch(), Batch { quads: Quads::None, ..x.batch() }] {
-                let mut actual = Sums(expected.iter().map(|sums| vec![0.0; sums.len()]).collect());
-                multiply_with(set, &rows, &batch, &mut actual);
-                for (token, (actual, expected)) in actual.0.iter().zip(&expected).enumerate() {
-                    for (row, (&actual, &expected)) in actual.iter().zip(expected).enumerate() {
-                        if actual.to_bits() != expected.to_bits() {
-                            return Err(format!(
-                                "length {n}, row {row}, token {token} of {tokens}: {} gives \
-                                 {actual:e}, the portable kernel {expected:e}",
-                                set.name()
-                            ));
-                        }
-                    }
-                }
-            }
-        }
+        let same = |a: f32, b: f32| a.to_bits() == b.to_bits();
+        let expected = compare_sets(kind, n, &rows, &x, same)?;
         for (row, bytes) in rows.chunks_exact(row_bytes).enumerate() {
             dequantize_row(kind, bytes, &mut weights);
             for (token, x) in values.chunks_exact(n).enumerate() {
@@ -319,6 +288,52 @@ fn check_dot(kind: WeightType) -> Outcome {
         }
     }
     Ok(summary(largest))
+}
+
+/// Multiplies rows of `columns` weights with some tokens by each set of kernels that the processor has,
+/// as they are and as stripes. Gives the products of each token.
+///
+/// # Errors
+/// One of them is not the `same` as the portable kernel's.
+pub(crate) fn compare_sets(
+    kind: WeightType,
+    columns: usize,
+    rows: &[u8],
+    x: &Owned,
+    same: impl Fn(f32, f32) -> bool,
+) -> Result<Vec<Vec<f32>>, String> {
+    let row_bytes = kind.row_bytes(columns);
+    let tokens = x.n;
+    let of_token = |token| {
+        let x = x.batch().token(token);
+        rows.chunks_exact(row_bytes).map(|row| scalar::dot(kind, row, &x)).collect()
+    };
+    let expected: Vec<Vec<f32>> = (0..tokens).map(of_token).collect();
+    for (set, striped) in active::Set::all(Features::of_this_core())
+        .flat_map(|set| [(set, false), (set, true)])
+        .filter(|(_, striped)| !striped || kind.has_tiles())
+    {
+        let rows =
+            if striped { striped_rows(kind, rows, row_bytes) } else { ModelBuffer::from(rows) };
+        let rows = Rows { kind, columns, bytes: &rows, striped };
+        // Four tokens at a time, and one after the other.
+        for batch in [x.batch(), Batch { quads: Quads::None, ..x.batch() }] {
+            let mut actual = Sums(expected.iter().map(|sums| vec![0.0; sums.len()]).collect());
+            multiply_with(set, &rows, &batch, &mut actual);
+            for (token, (actual, expected)) in actual.0.iter().zip(&expected).enumerate() {
+                for (row, (&actual, &expected)) in actual.iter().zip(expected).enumerate() {
+                    if !same(actual, expected) {
+                        return Err(format!(
+                            "length {columns}, row {row}, token {token} of {tokens}: {} gives \
+                             {actual:e}, the portable kernel {expected:e}",
+                            set.name()
+                        ));
+                    }
+                }
+            }
+        }
+    }
+    Ok(expected)
 }
 
 /// The rows with each whole eight of them rearranged to a stripe.

@@ -15,6 +15,8 @@ mod f16;
 mod grids;
 pub mod iq;
 pub mod k_quants;
+#[cfg(test)]
+mod properties;
 mod quads;
 mod super_block;
 pub mod ternary;
