@@ -41,7 +41,7 @@ fn quantize_32<L: Lanes>(x: &[f32; BLOCK], qs: &mut [i8; BLOCK]) -> (f32, i32) {
     let x: [L; TILE] = L::load_block(x);
     let d = largest(x.map(L::abs)).largest() / 127.0;
     let inverse = L::splat(if d == 0.0 { 0.0 } else { 1.0 / d });
-    let bytes = x.map(|x| (x * inverse).round_half_away() + L::splat(ROUND));
+    let bytes = x.map(|x| (x * inverse).bits_of_whole());
     let [first, second] = L::store_low_bytes(bytes, qs);
     (d, i32::from(first) + i32::from(second))
 }

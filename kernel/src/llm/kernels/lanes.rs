@@ -125,8 +125,8 @@ pub trait Lanes:
     /// these bytes and of the second.
     fn store_low_bytes(block: [Self; TILE], to: &mut [i8; BLOCK]) -> [i16; 2];
 
-    /// The nearest whole number, halves away from zero.
-    fn round_half_away(self) -> Self;
+    /// The nearest whole number, halves away from zero, as the bits of an `i32`.
+    fn bits_of_whole(self) -> Self;
 
     /// The sum of the lanes of each, pairwise.
     fn sum_each(four: [Self; LANES]) -> Self;
@@ -318,8 +318,8 @@ impl Lanes for Portable {
     }
 
     #[inline]
-    fn round_half_away(self) -> Self {
-        Portable(self.0.map(libm::roundf))
+    fn bits_of_whole(self) -> Self {
+        Portable(self.0.map(|x| f32::from_bits((libm::roundf(x) as i32).cast_unsigned())))
     }
 
     #[inline]

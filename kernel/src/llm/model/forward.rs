@@ -10,6 +10,7 @@ use crate::llm::kernels::{
     add, geglu, gelu, layer_norm, rms_norm, scale, silu, soft_cap, softmax, swiglu,
 };
 use crate::llm::kv_cache::KvCache;
+use crate::llm::quantize::SUPER_BLOCK;
 use crate::llm::workers::{Band, for_each, for_each_with};
 
 /// What an element-wise step takes for each number, in multiplications of a matrix.
@@ -287,9 +288,13 @@ impl Model {
         let gate_up = &mut gate_up[..n * width];
         context.multiply(&ffn.up, quantized, ffn.parts(), gate_up, |band| ffn.activate(band));
 
-        let hidden = gate_up.chunks_exact(width).zip(quantized.vectors(n, n_ff));
-        for_each(context.workers_for(n, n_ff * STEP), hidden, |(hidden, mut vector)| {
-            vector.set(&hidden[..n_ff], core::iter::once(ffn.down.weights.kind()));
+        // In pieces that are whole blocks of each format: there may be one long vector.
+        let piece = if n_ff.is_multiple_of(SUPER_BLOCK) { SUPER_BLOCK } else { n_ff };
+        let pieces = n * (n_ff / piece);
+        let hidden = gate_up.chunks_exact(width).flat_map(|row| row[..n_ff].chunks_exact(piece));
+        let hidden = hidden.zip(quantized.vectors(pieces, piece));
+        for_each(context.workers_for(pieces, piece * STEP), hidden, |(hidden, mut vector)| {
+            vector.set(hidden, core::iter::once(ffn.down.weights.kind()));
         });
         let delta = &mut delta[..n * self.shape.n_embd];
         context.multiply(one(&ffn.down), quantized, 1, delta, |_| ());

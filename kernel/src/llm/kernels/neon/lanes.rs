@@ -227,8 +227,8 @@ impl Lanes for Neon {
     }
 
     #[inline]
-    fn round_half_away(self) -> Self {
-        Neon(on_neon!(vrndaq_f32(self.0)))
+    fn bits_of_whole(self) -> Self {
+        Neon(on_neon!(vreinterpretq_f32_s32(vcvtaq_s32_f32(self.0))))
     }
 
     #[inline]
