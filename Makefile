@@ -5,6 +5,7 @@
 #:   make test     every check and test, the boots in QEMU included
 #:   make test-pi4  the boots of QEMU's Raspberry Pi 4 alone
 #:   make test-m1n1  only the boots as m1n1 starts the image on an Apple M1, played in QEMU
+#:   make fuzz     only the fuzz targets, ten seconds each; see fuzz/README.md
 #:   make build    the kernel's image and the commands for the host
 #:   make bench    measure: instructions a token, tokens a second, and more; see bench/README.md
 #:   make debug    boot with gdb attached and symbols loaded (gdb's arguments: GDB_ARGS)
@@ -44,12 +45,14 @@
 #:   M1N1 DTB     m1n1.bin, and device trees of Macs with blanks between      none
 #:   USB          a clone of m1n1's sources: start the file over USB          none
 #:   BOOTARGS     boot arguments for either board ("max_tokens=20 seed=7")    none
+#:   FUZZ_SECONDS how long make fuzz runs each target                     10
 #:   OUT          the file to write                       target/boards/rpi4.img, m1.bin
 #:   TOOLCHAIN    rustup or debian, see ci/toolchain.sh                   what there is
 
 settings := MODEL PROMPT PROMPT_FILE SYSTEM TOKENS CTX KV_CACHE CONTEXT_SHIFT KEEP TEMPERATURE \
             TOP_K TOP_P MIN_P REPEAT_PENALTY SEED MODE VERIFY CONFIG SMP MEM CPU GIC EL2 BUS LOG \
-            REPORT TIMEOUT ARGS BENCH TOOLCHAIN GDB_ARGS DEVICE FIRMWARE M1N1 DTB USB BOOTARGS OUT
+            REPORT TIMEOUT ARGS BENCH TOOLCHAIN GDB_ARGS DEVICE FIRMWARE M1N1 DTB USB BOOTARGS OUT \
+            FUZZ_SECONDS
 # Handed on in the environment, letter by letter: make must not expand the `$` of a prompt.
 $(foreach s,$(settings),$(if $(filter-out undefined,$(origin $s)), \
     $(eval override $s := $$(value $s))$(eval export $s)))
@@ -57,7 +60,7 @@ $(foreach s,$(settings),$(if $(filter-out undefined,$(origin $s)), \
 unknown := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v)))
 $(if $(unknown),$(error there is no setting $(unknown): `make help` lists them))
 
-.PHONY: help setup build run chat bench debug test test-pi4 test-m1n1 flash-pi4 flash-m1 clean
+.PHONY: help setup build run chat bench debug test test-pi4 test-m1n1 fuzz flash-pi4 flash-m1 clean
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
 
@@ -92,6 +95,10 @@ test-m1n1:
 	@ci/setup.sh test
 	@ci/build.sh
 	@ci/m1n1.sh
+
+fuzz:
+	@ci/setup.sh test
+	@ci/fuzz.sh $${FUZZ_SECONDS:-10}
 
 clean:
 	rm -rf target

@@ -45,6 +45,8 @@ check() {
 need cc 'gcc libc6-dev'
 [ "$purpose" = build ] || need qemu-system-aarch64 qemu-system-arm
 case $purpose in test | all)
+    # libFuzzer is C++.
+    need c++ g++
     need fsck.fat dosfstools
     need mcopy mtools
     need sfdisk fdisk

@@ -1,18 +1,71 @@
 //! Reads any bytes as a GGUF file, with the tokenizer and the model that it describes.
 #![no_main]
 
+use fuzz::limits::Limits;
+use kernel::llm::Error;
 use kernel::llm::backend::{ContextOptions, memory_needed};
-use kernel::llm::gguf::Gguf;
+use kernel::llm::gguf::{Gguf, ValueType};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| {
-    let _ = memory_needed(data, data.len() as u64, ContextOptions::default());
+/// The header's vectors while they grow, and the tokenizer's tables; the tables of any byte-level
+/// tokenizer hold 256 characters.
+const LIMITS: Limits = Limits { memory: (64, 64 << 10), ns_per_byte: 20_000 };
+
+fuzz_target!(|data: &[u8]| LIMITS.hold(data.len(), || read(data)));
+
+fn read(data: &[u8]) {
+    let file_bytes = data.len() as u64;
+    let _ = memory_needed(data, file_bytes, ContextOptions::default());
     let Ok(gguf) = Gguf::parse(data) else { return };
+    check_metadata(&gguf, data);
+    check_tensors(&gguf, data);
+    // With less than the header, more is asked for: never more than there is, and never an error
+    // of another kind.
+    let header = data.len().min(gguf.data_offset() as usize);
+    let end = gguf.tensors().last().map_or(header, |tensor| tensor.at as usize);
+    for cut in [end / 2, end.saturating_sub(1)] {
+        match Gguf::parse_header(&data[..cut], file_bytes) {
+            Err(Error::HeaderCutShort { needed }) => {
+                assert!(cut < needed as usize && needed <= file_bytes, "{needed} after {cut}");
+            }
+            // Padding was all that was cut off.
+            Ok(_) if gguf.tensors().is_empty() => {}
+            other => panic!("{other:?} of a prefix of {cut} bytes"),
+        }
+    }
+}
+
+fn check_metadata(gguf: &Gguf<'_>, data: &[u8]) {
+    // The entries as they lie in the file are the file, behind magic, version and two counts.
+    let raw: Vec<u8> = gguf.raw_metadata().collect::<Vec<_>>().concat();
+    assert_eq!(data[24..][..raw.len()], raw);
     for entry in gguf.metadata() {
         entry.value.describe();
+        // No name is there twice, so each is found as itself.
+        let found = gguf.entry(entry.key).expect("a key that is there");
+        assert_eq!(found.at, entry.at);
+        for kind in [ValueType::String, ValueType::F32, ValueType::I32, ValueType::U32] {
+            let Ok(Some(array)) = gguf.array(entry.key, kind) else { continue };
+            let n = match kind {
+                ValueType::String => array.strings().count(),
+                ValueType::F32 => array.f32s().count(),
+                ValueType::I32 => array.i32s().count(),
+                _ => array.integers().expect("no u32 is negative").count(),
+            };
+            assert_eq!(n, array.len());
+        }
     }
-    // Each tensor lies in the file.
+}
+
+fn check_tensors(gguf: &Gguf<'_>, data: &[u8]) {
+    let mut end = 0;
     for tensor in gguf.tensors() {
-        assert!(gguf.data_offset() + tensor.offset + tensor.size <= data.len() as u64);
+        assert_eq!(gguf.tensor(tensor.name).map(|found| found.at), Some(tensor.at));
+        // Each lies behind the one before it, aligned and in the file.
+        assert!(tensor.offset >= end && tensor.offset.is_multiple_of(gguf.alignment().into()));
+        end = tensor.offset + tensor.size;
+        assert!(gguf.data_offset() + end <= data.len() as u64);
+        assert_eq!(gguf.data(tensor).map(<[u8]>::len), Some(tensor.size as usize));
+        assert_eq!(tensor.kind.size_of(tensor.elements()), Some(tensor.size));
     }
-});
+}
