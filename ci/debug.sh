@@ -24,6 +24,7 @@ gdb-multiarch -q \
     -ex 'set architecture aarch64' \
     -ex 'set confirm off' \
     -ex 'set tcp connect-timeout 10' \
+    -ex "set substitute-path crates ${CARGO_HOME:-$HOME/.cargo}/registry/src" \
     -ex "add-symbol-file target/bare/aarch64-unknown-none/debugger/anchorite -o $base" \
     -ex "target remote localhost:$port" \
     ${GDB_ARGS:-}

@@ -85,8 +85,11 @@ host | bare)
     fi
     command=$1
     shift
-    # A target directory of its own: cargo would otherwise lock it against builds for the host.
-    set -- --target "$target" --target-dir target/bare "$@"
+    # A target directory of its own: cargo would otherwise lock it against builds for the host. Where
+    # the crates' sources lie does not show in the image: it is the same, whoever builds it.
+    sources=${CARGO_HOME:-${HOME:-/root}/.cargo}/registry/src
+    set -- --target "$target" --target-dir target/bare \
+        --config "target.$target.rustflags=['--remap-path-prefix=$sources=crates']" "$@"
     if [ "$toolchain" = debian ]; then
         export RUSTC_BOOTSTRAP=1 CARGO_TARGET_AARCH64_UNKNOWN_NONE_LINKER=ld.lld
         set -- -Z build-std=core,alloc "$@"
