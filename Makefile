@@ -3,6 +3,7 @@
 #:   make run      boot a model in QEMU and show what it generates
 #:   make chat     the same, as a conversation; /quit ends it
 #:   make test     every check and test, the boots in QEMU included
+#:   make torture  every fault there is to inject, and what takes long: up to an hour
 #:   make test-pi4  the boots of QEMU's Raspberry Pi 4 alone
 #:   make test-m1n1  only the boots as m1n1 starts the image on an Apple M1, played in QEMU
 #:   make fuzz     only the fuzz targets, ten seconds each; see fuzz/README.md
@@ -60,7 +61,7 @@ $(foreach s,$(settings),$(if $(filter-out undefined,$(origin $s)), \
 unknown := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v)))
 $(if $(unknown),$(error there is no setting $(unknown): `make help` lists them))
 
-.PHONY: help setup build run chat bench debug test test-pi4 test-m1n1 fuzz flash-pi4 flash-m1 clean
+.PHONY: help setup build run chat bench debug test torture test-pi4 test-m1n1 fuzz flash-pi4 flash-m1 clean
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
 
@@ -85,6 +86,11 @@ flash-pi4 flash-m1:
 test:
 	@ci/setup.sh test
 	@ci/test.sh
+
+torture:
+	@ci/setup.sh test
+	@ci/build.sh
+	@ci/torture.sh
 
 test-pi4:
 	@ci/setup.sh test

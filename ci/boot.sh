@@ -10,27 +10,13 @@ cd "$(dirname "$0")/.."
 
 only=${1:-}
 logs=target/boot
-image=target/anchorite.img
-harness=target/debug/anchorite-qemu
-builder=target/debug/image-builder
 golden=test_models/goldens/tiny.json
 tokens=16
-# Nothing from the surroundings may change what is generated.
-unset PROMPT SYSTEM ANCHORITE_QEMU
 
 rm -rf "$logs"
 mkdir -p "$logs"
 . ci/checks.sh
-
-# boot NAME ARGUMENT...: starts a check and runs the harness; false if it was not asked for.
-boot() {
-    begin "$1" || return 1
-    shift
-    shown=$logs/$name.out
-    "$harness" --kernel "$image" --keep-log "$log" --report "$logs/$name.json" \
-        --timeout 120 "$@" >"$shown" 2>&1 </dev/null ||
-        problem="the harness ends with status $?"
-}
+. ci/harness.sh
 
 # answers NAME ARGUMENT...: boots, and must give the tokens that llama.cpp gives, with these kernels
 # if $kernels names some.

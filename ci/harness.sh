@@ -1,0 +1,24 @@
+# shellcheck shell=sh
+# What the scripts that boot the kernel's image by the harness share: they source this file behind
+# `ci/checks.sh`.
+
+image=target/anchorite.img
+harness=target/debug/anchorite-qemu
+builder=target/debug/image-builder
+# Nothing from the surroundings may change what is generated.
+unset PROMPT SYSTEM ANCHORITE_QEMU
+
+# start ARGUMENT...: boots for the check that has begun.
+start() {
+    shown=$logs/$name.out
+    "$harness" --kernel "$image" --keep-log "$log" --report "$logs/$name.json" \
+        --timeout "${timeout:-120}" "$@" >"$shown" 2>&1 </dev/null ||
+        problem="the harness ends with status $?"
+}
+
+# boot NAME ARGUMENT...: starts a check and boots; false if it was not asked for.
+boot() {
+    begin "$1" || return 1
+    shift
+    start "$@"
+}
