@@ -138,8 +138,12 @@ impl Decoder {
 }
 
 fn parse(line: &[u8]) -> Piece {
-    let text = String::from_utf8_lossy(line);
-    match Event::from_line(&text) {
+    // Bytes replaced within a string would make another event of it, and nobody would know.
+    let text = match str::from_utf8(line) {
+        Ok(text) => text,
+        Err(e) => return garbled(line, e.to_string()),
+    };
+    match Event::from_line(text) {
         Some(Ok(event)) => Piece::Event(Box::new(event)),
         Some(Err(e)) => garbled(line, e.to_string()),
         None => garbled(line, "no event".into()),
@@ -238,8 +242,11 @@ mod tests {
         let (line, error) = garbled(b"\x1e{\"event\":\"dance\"}\n");
         assert_eq!(line, "{\"event\":\"dance\"}");
         assert!(error.contains("dance"), "{error}");
-        let (_, error) = garbled(b"\x1e{\"event\":\"exit\",\"status\":0\xff}\n");
+        let (_, error) = garbled(b"\x1e{\"event\":\"exit\",\"status\":0x}\n");
         assert!(error.contains("column"), "{error}");
+        let (line, error) = garbled(b"\x1e{\"event\":\"error\",\"message\":\"Gr\xfc\"}\n");
+        assert!(line.contains("Gr\u{fffd}"), "{line}");
+        assert!(error.contains("utf-8"), "{error}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use kernel::report::Code;
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
-use support::{Shown, Stage, error, exit, hello, log, model, result, word};
+use support::{Stage, error, exit, hello, log, model, result, word};
 
 /// Lets a script that is told to end do so, and note it.
 const NOTES_TERM: &str = "trap 'echo told | tee told >&2; exit' TERM";
@@ -38,7 +38,6 @@ fn the_text_is_shown_and_the_figures_summed_up() {
     let shown = stage.run(&["--expect", "upon", "--expect-tokens", "2", "--timeout", "1e19"]);
     shown.assert(0, "loaded at 46.0 MB/s, 3 prompt tokens at 41.0/s, 2 tokens at 43.0/s]\n");
     assert_eq!(shown.stdout, TEXT);
-    stage.assert_no_qemu_left();
 }
 
 #[test]
@@ -51,7 +50,7 @@ fn the_text_is_shown_as_it_comes() {
     assert_eq!(&first, b"Once ");
     // Only now may QEMU go on.
     stage.put("gate", b"\n");
-    Shown::of(harness).assert(0, "");
+    stage.end_of(harness).assert(0, "");
 }
 
 #[test]
@@ -156,7 +155,6 @@ fn a_missing_qemu_is_told_with_its_cure() {
 fn a_guest_that_does_not_boot_is_ended() {
     let stage = Stage::new("exec sleep 1000", b"");
     stage.run(&["--boot-timeout", "0.3"]).assert(4, "no `hello` event within 0.3 s");
-    stage.assert_no_qemu_left();
 }
 
 #[test]
@@ -165,28 +163,24 @@ fn a_guest_that_falls_silent_is_ended() {
     let shown = stage.run(&["--idle-timeout", "2"]);
     shown.assert(4, "no sign of life for 2 s after the `hello` event");
     assert_eq!(shown.stdout, "Once\n", "the message stands on a line of its own");
-    stage.assert_no_qemu_left();
 }
 
 #[test]
 fn a_guest_that_never_comes_to_an_end_is_ended() {
     let stage = Stage::new("cat log; exec yes", &log([&hello() as _]));
     stage.run(&["--timeout", "0.5"]).assert(4, "not finished after 0.5 s");
-    stage.assert_no_qemu_left();
 }
 
 #[test]
 fn a_qemu_that_does_not_listen_is_ended_by_force() {
     let stage = Stage::new("trap '' TERM; exec sleep 1000", b"");
     stage.run(&["--boot-timeout", "0.3"]).assert(4, "no `hello`");
-    stage.assert_no_qemu_left();
 }
 
 #[test]
 fn a_guest_that_does_not_power_off_is_ended_and_fails() {
     let stage = Stage::new("cat log; exec sleep 1000", &good_log());
     stage.run(&[]).assert(1, "said `exit` but did not power off within 5 s");
-    stage.assert_no_qemu_left();
 }
 
 #[test]
@@ -198,6 +192,22 @@ fn half_an_event_fails_the_run() {
     shown.assert(1, "(cut off before its end): {\"event\":\"resu");
     let serial = log([&hello() as _, &"\x1e{\"event\":\"resu\n" as _, &exit(0) as _]);
     Stage::new("cat log", &serial).run(&[]).assert(1, "an event that cannot be read");
+    // The process dies in the middle of one.
+    let serial = log([&hello() as _, &"\x1e{\"event\":\"exit\",\"sta" as _]);
+    let shown = Stage::new("cat log; kill -KILL $$", &serial).run(&[]);
+    shown.assert(3, "QEMU ended by signal 9 after the `hello` event");
+    shown.assert(3, "it had sent an event that cannot be read");
+}
+
+#[test]
+fn an_event_that_is_no_text_fails_the_run() {
+    let whole = result("Gr*n", &[5]).to_record();
+    let at = whole.find('*').unwrap();
+    let damaged = [&whole.as_bytes()[..at], b"\xfc", &whole.as_bytes()[at + 1..]].concat();
+    let serial = log([&hello() as _, &model() as _, &damaged.as_slice() as _, &exit(0) as _]);
+    let shown = Stage::new("cat log", &serial).run(&[]);
+    shown.assert(1, "an event that cannot be read (invalid utf-8");
+    assert!(shown.stderr.contains("Gr\u{fffd}n"), "{}", shown.stderr);
 }
 
 #[test]
@@ -228,9 +238,17 @@ fn text_that_looks_like_an_event_is_none() {
 }
 
 #[test]
+fn a_flood_of_events_is_ended() {
+    let stage = Stage::new("cat log; exec yes \"$(cat event)\"", &log([&hello() as _]));
+    stage.put("event", &log([&error(Code::DiskError, "again") as _]));
+    stage.run(&[]).assert(1, "the guest sends events without end");
+}
+
+#[test]
 fn a_flood_does_not_fill_the_memory() {
-    // 300 MB in one line, and a harness that may have 200 MB of address space.
-    let script = "cat log; head -c 300000000 /dev/zero | tr '\\0' x; echo; cat rest";
+    // 300 MB in one line, as many of QEMU's own, and a harness that may have 200 MB of address space.
+    let script = "cat log; head -c 300000000 /dev/zero | tr '\\0' x; echo; \
+        head -c 300000000 /dev/zero >&2; cat rest";
     let stage = Stage::new(script, &log([&hello() as _]));
     stage.put("rest", &log([&result("", &[]) as _, &exit(0) as _]));
     let mut limited = Command::new("sh");
@@ -238,7 +256,7 @@ fn a_flood_does_not_fill_the_memory() {
     limited.arg(env!("CARGO_BIN_EXE_anchorite-qemu")).arg("--kernel").arg(stage.path("image"));
     stage.set_up(&mut limited);
     limited.stdout(Stdio::null());
-    Shown::of(limited.spawn().unwrap()).assert(0, "0 tokens");
+    stage.end_of(limited.spawn().unwrap()).assert(0, "0 tokens");
 }
 
 #[test]
@@ -246,7 +264,7 @@ fn a_screen_that_goes_away_does_not_change_the_verdict() {
     let stage = Stage::new("head -c 1000000 /dev/zero; echo; cat log", &good_log());
     let mut harness = stage.harness(&["--expect-tokens", "3"]).spawn().unwrap();
     drop(harness.stdout.take());
-    Shown::of(harness).assert(1, "2 tokens were generated");
+    stage.end_of(harness).assert(1, "2 tokens were generated");
 }
 
 #[test]
@@ -256,10 +274,9 @@ fn signals_end_qemu_too() {
         let harness = stage.harness(&[]).spawn().unwrap();
         stage.wait_for("set");
         kill_process(rustix::process::Pid::from_child(&harness), signal).unwrap();
-        let shown = Shown::of(harness);
+        let shown = stage.end_of(harness);
         shown.assert(status, "stopped by signal");
         assert!(!shown.stderr.contains("told"), "{}", shown.stderr);
-        stage.assert_no_qemu_left();
         assert_eq!(stage.read("told"), "told\n", "it could have ended in order");
     }
 }
@@ -270,7 +287,6 @@ fn a_failure_of_the_host_ends_qemu_in_order() {
     let script = format!("{NOTES_TERM}; cat log; {FOR_EVER}");
     let stage = Stage::new(&script, &log([&hello() as _]));
     stage.run(&["--keep-log", "/dev/full"]).assert(1, "cannot write the serial log");
-    stage.assert_no_qemu_left();
     assert_eq!(stage.read("told"), "told\n");
 }
 
@@ -323,10 +339,9 @@ fn a_chat_can_be_scripted() {
     stage.put("lines", b"Hello\n\n/stats\nAre you there?");
     let mut harness = stage.harness(&["chat", "--expect-tokens", "2"]);
     harness.stdin(std::fs::File::open(stage.path("lines")).unwrap());
-    let shown = Shown::of(harness.spawn().unwrap());
+    let shown = stage.end_of(harness.spawn().unwrap());
     shown.assert(0, "2 tokens in 2 answers");
     assert_eq!(shown.stdout, "[Hello]\nYes.\nnothing\n</stats>\n[Are you there?]\nYes.\n");
-    stage.assert_no_qemu_left();
 }
 
 #[test]
@@ -339,7 +354,7 @@ fn a_chat_that_waits_for_its_person_is_not_idle() {
     thread::sleep(Duration::from_secs(3));
     assert!(harness.try_wait().unwrap().is_none(), "the person may take any time");
     drop(input);
-    Shown::of(harness).assert(0, "");
+    stage.end_of(harness).assert(0, "");
 }
 
 #[test]
@@ -348,6 +363,5 @@ fn a_chat_whose_guest_falls_silent_is_ended() {
     stage.put("lines", b"Hello\n");
     let mut harness = stage.harness(&["chat", "--idle-timeout", "0.5"]);
     harness.stdin(std::fs::File::open(stage.path("lines")).unwrap());
-    Shown::of(harness.spawn().unwrap()).assert(4, "no sign of life for 0.5 s");
-    stage.assert_no_qemu_left();
+    stage.end_of(harness.spawn().unwrap()).assert(4, "no sign of life for 0.5 s");
 }

@@ -9,7 +9,7 @@ use std::process::Child;
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Termios, tcgetattr};
-use support::{Shown, Stage, exit, hello, log, model};
+use support::{Stage, exit, hello, log, model};
 
 /// A terminal: the person's end and the program's.
 struct Terminal {
@@ -74,7 +74,7 @@ fn each_key_reaches_the_guest_and_the_terminal_is_given_back() {
 
     terminal.person.write_all(b"a\x7f\r").unwrap();
     terminal.wait_for("bye\r\n");
-    Shown::of(harness).assert(0, "");
+    stage.end_of(harness).assert(0, "");
     assert_eq!(stage.read("keys"), "a\x7f\r");
     assert_eq!(local(&terminal.modes()), local(&before));
     assert_eq!(terminal.modes().input_modes, before.input_modes);
@@ -87,8 +87,7 @@ fn ctrl_c_ends_the_chat_in_order() {
     let before = terminal.modes();
     let harness = terminal.chat(&stage);
     terminal.person.write_all(b"\x03").unwrap();
-    Shown::of(harness).assert(0, "");
-    stage.assert_no_qemu_left();
+    stage.end_of(harness).assert(0, "");
     assert_eq!(local(&terminal.modes()), local(&before));
 }
 
@@ -99,6 +98,6 @@ fn a_terminal_is_given_back_after_a_failure_too() {
     let before = terminal.modes();
     let harness = terminal.chat(&stage);
     terminal.person.write_all(b"\n").unwrap();
-    Shown::of(harness).assert(3, "by signal 9");
+    stage.end_of(harness).assert(3, "by signal 9");
     assert_eq!(local(&terminal.modes()), local(&before));
 }

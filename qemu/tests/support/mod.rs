@@ -15,6 +15,9 @@ use rustix::process::Pid;
 /// No run in these tests takes longer; one that does is ended and fails its test.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Where in the folder the harness may put temporary files.
+const TEMPORARY: &str = "tmp";
+
 /// A test's folder, with a kernel image, a disk, and the script that is QEMU.
 pub struct Stage {
     folder: tempfile::TempDir,
@@ -33,6 +36,7 @@ impl Stage {
         let stage = Stage { folder: tempfile::tempdir().unwrap() };
         stage.put("script", script.as_bytes());
         stage.put("log", log);
+        std::fs::create_dir(stage.path(TEMPORARY)).unwrap();
         stage.put("image", b"an image");
         stage.put("disk,1", b"a disk");
         stage
@@ -64,6 +68,7 @@ impl Stage {
         command
             .env("ANCHORITE_QEMU", fake)
             .env("FAKE_QEMU", self.folder.path())
+            .env("TMPDIR", self.path(TEMPORARY))
             .env_remove("PROMPT")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -71,8 +76,22 @@ impl Stage {
     }
 
     /// Runs the harness to its end.
+    #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> Shown {
-        Shown::of(self.harness(arguments).spawn().unwrap())
+        self.end_of(self.harness(arguments).spawn().unwrap())
+    }
+
+    /// Waits for the end of the harness, which must leave nothing behind: neither the process that
+    /// it started, nor a temporary file.
+    #[track_caller]
+    pub fn end_of(&self, harness: Child) -> Shown {
+        let shown = Shown::of(harness);
+        if self.path("pid").exists() {
+            self.assert_no_qemu_left();
+        }
+        let left = std::fs::read_dir(self.path(TEMPORARY)).unwrap().count();
+        assert_eq!(left, 0, "temporary files were left behind");
+        shown
     }
 
     /// The process of the fake, once it runs.
@@ -113,7 +132,7 @@ fn is_alive(process: Pid) -> bool {
 
 impl Shown {
     /// Waits for the harness; ends it if it takes too long.
-    pub fn of(mut harness: Child) -> Shown {
+    fn of(mut harness: Child) -> Shown {
         let reader = |stream: Option<Box<dyn Read + Send>>| {
             thread::spawn(move || {
                 let mut bytes = Vec::new();
