@@ -1,7 +1,8 @@
 //! A Hermit application that tries the runtime out on the machine: the boot arguments name trials.
 //!
 //! The trials that check something print `NAME: ok` or `NAME: FAILED` and go on; those that break
-//! something end the run with the report that they are to show. `ci/` boots it; by hand:
+//! something end the run with the report that they are to show, so that each needs a boot of its own.
+//! `ci/runtime.sh` boots them all; by hand:
 //!
 //! ```text
 //! cargo build --release -p kernel --bin probe --target aarch64-unknown-none \
@@ -67,22 +68,38 @@ mod trials {
                 "no-file" => no_file(value),
                 "input" => input(),
                 "panic" => panic!("as asked"),
-                "null" => read(7),
+                "null" => read(NOWHERE),
+                "call-null" => run(0),
                 "write-code" => write(runtime_entry as *const () as usize),
                 "write-constant" => write(ENTRY_POINTS.as_ptr() as usize),
-                "run-data" => run_data(),
+                "run-stack" => run(black_box([RET]).as_ptr() as usize),
+                "run-heap" => run(vec![RET; 1 << 20].as_ptr() as usize),
+                "run-constant" => run((&raw const CONSTANT) as usize),
                 "undefined" => undefined(),
+                "misaligned-device" => misaligned_device(value),
+                "user-page" => user_page(),
                 "overflow" => recurse(1) > 0,
-                "overflow-other" => on_other_core(overflow),
-                "panic-other" => on_other_core(panic_there),
-                "panic-all" => panic_everywhere(),
+                "overflow-on" => on_core(value, overflow),
+                "null-on" => on_core(value, read_null),
+                "panic-on" => on_core(value, panic_there),
+                "panic-all" => everywhere(panic_there),
+                "null-all" => everywhere(read_null),
+                "out-of-memory-all" => everywhere(out_of_memory),
+                "exhaust" => exhaust(),
                 "panic-in-noise" => panic_in_noise(),
+                "panic-brittle" => panic!("{}", Brittle::new(value)),
+                "panic-without-console" => panic_without_console(value),
                 "abort" => abort(),
-                "out-of-memory" => out_of_memory(),
+                "out-of-memory" => {
+                    out_of_memory(0);
+                    false
+                }
                 "exit" => exit(value.parse().unwrap_or(-1)),
                 _ => false,
             };
-            say(&format!("{name}: {}\n", if passed { "ok" } else { "FAILED" }));
+            // In pieces, as there may be no memory left to put them together.
+            say(name);
+            say(if passed { ": ok\n" } else { ": FAILED\n" });
             failed += i32::from(!passed);
         }
         exit(failed)
@@ -419,31 +436,92 @@ mod trials {
         }
     }
 
+    /// Where nothing is, and what is no place for more than a byte.
+    const NOWHERE: usize = 7;
+    /// The instruction RET.
+    const RET: u32 = 0xd65f_03c0;
+    static CONSTANT: u32 = RET;
+    static ENTRY_POINTS: [extern "C" fn(usize); 2] = [count_in, write_line];
+
+    /// Says at which address the fault is to come, for the report to be compared.
+    fn aim(address: usize) {
+        say(&format!("aim: {address:#x}\n"));
+    }
+
+    #[inline(never)]
     fn read(address: usize) -> bool {
+        aim(address);
         // SAFETY: none: it is to fault.
         unsafe { (address as *const u8).read_volatile() == 0 }
     }
 
+    #[inline(never)]
     fn write(address: usize) -> bool {
+        aim(address);
         // SAFETY: none: it is to fault.
         unsafe { (address as *mut u8).write_volatile(1) };
         false
     }
 
-    static ENTRY_POINTS: [extern "C" fn(usize); 2] = [count_in, write_line];
-
-    fn run_data() -> bool {
-        // RET.
-        let code: [u32; 1] = [black_box(0xd65f_03c0)];
+    #[inline(never)]
+    fn run(address: usize) -> bool {
+        aim(address);
         // SAFETY: none: it is to fault.
-        unsafe { asm!("blr {}", in(reg) code.as_ptr(), clobber_abi("C")) };
+        unsafe { asm!("blr {}", in(reg) address, clobber_abi("C")) };
         false
     }
 
+    #[inline(never)]
     fn undefined() -> bool {
         // SAFETY: none: it is to fault.
         unsafe { asm!("udf #7") };
         false
+    }
+
+    /// The number in a boot argument, in hexadecimal.
+    fn hexadecimal(text: &str) -> usize {
+        usize::from_str_radix(text.trim_start_matches("0x"), 16).unwrap_or(0)
+    }
+
+    /// Reads a word that does not lie on a multiple of its size, near the register at `device`.
+    #[inline(never)]
+    fn misaligned_device(device: &str) -> bool {
+        let address = hexadecimal(device) + 1;
+        aim(address);
+        // SAFETY: none: it is to fault.
+        unsafe { asm!("ldr {:w}, [{}]", out(reg) _, in(reg) address) };
+        false
+    }
+
+    /// Changes the descriptor that maps `address` in the tables that the processor walks.
+    fn change_descriptor(address: usize, change: impl Fn(u64) -> u64) {
+        let mut table: u64;
+        // SAFETY: reads a register.
+        unsafe { asm!("mrs {}, ttbr0_el1", out(reg) table) };
+        for level in 0..4 {
+            let index = address >> (39 - 9 * level) & 511;
+            let entry = (table & 0xffff_ffff_f000) as *mut u64;
+            // SAFETY: the tables are mapped where they lie, and nobody else changes them now.
+            let value = unsafe { entry.add(index).read_volatile() };
+            if level < 3 && value & 3 == 3 {
+                table = value;
+                continue;
+            }
+            // SAFETY: as above; what becomes of the address is up to the trial.
+            unsafe {
+                entry.add(index).write_volatile(change(value));
+                asm!("dsb ishst", "tlbi vmalle1is", "dsb ish", "isb");
+            }
+            return;
+        }
+    }
+
+    /// Reads memory that user mode may use, which PAN forbids.
+    fn user_page() -> bool {
+        let block = vec![0_u8; 4 << 20];
+        let address = block.as_ptr() as usize + (2 << 20);
+        change_descriptor(address, |entry| entry | 1 << 6);
+        read(address)
     }
 
     #[inline(never)]
@@ -457,24 +535,78 @@ mod trials {
         recurse(1);
     }
 
+    extern "C" fn read_null(_: usize) {
+        read(NOWHERE);
+    }
+
     extern "C" fn panic_there(core: usize) {
         panic!("as asked, by {core}");
     }
 
-    fn on_other_core(function: extern "C" fn(usize)) -> bool {
+    extern "C" fn out_of_memory(_: usize) {
+        let mut kept = Vec::new();
+        loop {
+            kept.push(Vec::<u8>::with_capacity(black_box(13 << 20)));
+        }
+    }
+
+    /// Runs the function on one other core.
+    fn on_core(core: &str, function: extern "C" fn(usize)) -> bool {
+        let core: usize = core.parse().unwrap_or(1);
         // SAFETY: the function may be called with any argument.
-        let id = unsafe { abi::spawn2(function, 1, 2, 0, -1) };
+        let id = unsafe { abi::spawn2(function, core, 2, 0, core as isize) };
         // SAFETY: no preconditions.
         unsafe { abi::join(id) };
         false
     }
 
-    fn panic_everywhere() -> bool {
+    /// Runs the function on all cores, as nearly at once as can be.
+    fn everywhere(function: extern "C" fn(usize)) -> bool {
         for core in 1..cores() {
             // SAFETY: the function may be called with any argument.
-            unsafe { abi::spawn2(panic_there, core, 2, 0, core as isize) };
+            unsafe { abi::spawn2(function, core, 2, 0, core as isize) };
         }
-        panic!("as asked, by 0");
+        function(0);
+        false
+    }
+
+    /// Takes all of the heap, to the last byte.
+    fn exhaust() -> bool {
+        let mut size = 16 << 20;
+        while size > 0 {
+            // SAFETY: no preconditions.
+            if unsafe { abi::alloc(size, 1) }.is_null() {
+                size /= 2;
+            }
+        }
+        // Not even this has room now, so that what follows must do without.
+        // SAFETY: no preconditions.
+        unsafe { abi::alloc(1, 1) }.is_null()
+    }
+
+    /// Can be shown so many times; then that breaks.
+    struct Brittle(AtomicUsize);
+
+    impl Brittle {
+        fn new(times: &str) -> Self {
+            Brittle(AtomicUsize::new(times.parse().unwrap_or(0)))
+        }
+    }
+
+    impl core::fmt::Display for Brittle {
+        fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+            if self.0.fetch_sub(1, Ordering::Relaxed) == 0 {
+                read(NOWHERE);
+            }
+            f.write_str("shown as long as it held")
+        }
+    }
+
+    /// Panics with the console's registers gone: whatever is printed is another fault.
+    fn panic_without_console(device: &str) -> bool {
+        say("from here on there is no console\n");
+        change_descriptor(hexadecimal(device), |_| 0);
+        panic!("unheard");
     }
 
     extern "C" fn print_for_ever(_: usize) {
@@ -496,12 +628,5 @@ mod trials {
     fn abort() -> bool {
         // SAFETY: no preconditions.
         unsafe { abi::abort() }
-    }
-
-    fn out_of_memory() -> bool {
-        let mut kept = Vec::new();
-        loop {
-            kept.push(Vec::<u8>::with_capacity(black_box(13 << 20)));
-        }
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! What `boot.s` promises to Rust: MMU and caches on, relocated, `.bss` clear, interrupts masked for
 //! good (SError is not: it is a fault like others), a stack on SP_EL0 and an exception stack on
-//! SP_ELx, the number of the core in `TPIDR_EL1`, the vectors in place.
+//! SP_ELx, the number of the core in `TPIDR_EL1`, the vectors in place, PAN on where there is one.
 
 use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;

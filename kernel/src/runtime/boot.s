@@ -285,7 +285,8 @@ move_to_stacks:
     bl      set_up_core
     blr     x19
 
-// x1: top of the exception stack, x2: top of the stack, x3: number of the core. Uses x4.
+// x1: top of the exception stack, x2: top of the stack, x3: number of the core. Uses x4. What it sets
+// is the core's own, so that it runs on each.
 // Rust runs on SP_EL0, so that an exception always finds a good stack in SP_ELx.
 set_up_core:
     msr     spsel, #1
@@ -296,7 +297,11 @@ set_up_core:
     adrp    x4, exception_vectors
     add     x4, x4, :lo12:exception_vectors
     msr     vbar_el1, x4
-    isb
+    mrs     x4, id_aa64mmfr1_el1        // PAN: nothing is mapped for user mode, and if a fault in the
+    ubfx    x4, x4, #20, #4             // tables ever does that, it is not touched
+    cbz     x4, 1f
+    .inst   0xd500419f                  // msr pan, #1
+1:  isb
     msr     daifclr, #4                 // SError is a fault to be reported; the others stay masked
     mov     x4, x30
     mov     x29, #0                     // ends the chain of frames

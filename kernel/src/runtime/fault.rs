@@ -7,6 +7,7 @@ use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use super::text::Text;
 use super::{backtrace, cores, heap, output, power};
 use crate::report::{self, Code};
 
@@ -79,7 +80,11 @@ pub fn end_in_fault(message: fmt::Arguments<'_>) -> ! {
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     let trace = |out: &mut dyn Write| backtrace::write_here(out);
-    if let Some(asked) = failed_allocation(info) {
+    // Once, and before this core claims the end: code of anyone's runs here, and may break itself.
+    let mut message = Text::<MESSAGE_BYTES>::new();
+    let _ = write!(message, "{}", info.message());
+    let message = message.as_str();
+    if let Some(asked) = failed_allocation(message) {
         let free = heap::stats().free_bytes;
         end(
             Code::OutOfMemory,
@@ -92,35 +97,20 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     match info.location() {
         Some(at) => end(
             Code::Panic,
-            format_args!("{} ({}:{}), core {core}", info.message(), at.file(), at.line()),
+            format_args!("{message} ({}:{}), core {core}", at.file(), at.line()),
             HINT,
             &trace,
         ),
-        None => end(Code::Panic, format_args!("{}, core {core}", info.message()), HINT, &trace),
+        None => end(Code::Panic, format_args!("{message}, core {core}"), HINT, &trace),
     }
 }
+
+/// The most bytes of a panic's message that are shown.
+const MESSAGE_BYTES: usize = 1024;
 
 /// The bytes that an allocation failed for, if that is what the panic says. Stable Rust has no
 /// other hook: `alloc` panics with this sentence.
-fn failed_allocation(info: &PanicInfo<'_>) -> Option<usize> {
-    let mut text = Text { bytes: [0; 80], len: 0 };
-    write!(text, "{}", info.message()).ok()?;
-    let text = str::from_utf8(&text.bytes[..text.len]).ok()?;
-    let rest = text.strip_prefix("memory allocation of ")?;
+fn failed_allocation(message: &str) -> Option<usize> {
+    let rest = message.strip_prefix("memory allocation of ")?;
     rest.strip_suffix(" bytes failed")?.parse().ok()
-}
-
-/// A short text in place.
-struct Text {
-    bytes: [u8; 80],
-    len: usize,
-}
-
-impl Write for Text {
-    fn write_str(&mut self, s: &str) -> fmt::Result {
-        let end = self.len + s.len();
-        self.bytes.get_mut(self.len..end).ok_or(fmt::Error)?.copy_from_slice(s.as_bytes());
-        self.len = end;
-        Ok(())
-    }
 }

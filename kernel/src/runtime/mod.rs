@@ -15,7 +15,8 @@
 //!
 //! # Memory
 //!
-//! Everything is mapped where it lies physically. Nothing is both writable and executable.
+//! Everything is mapped where it lies physically. Nothing is both writable and executable, and nothing
+//! is there for user mode, which PAN enforces where the processor has it.
 //!
 //! | what | where | mapped |
 //! |---|---|---|
@@ -47,6 +48,7 @@ pub mod power_manager;
 pub mod psci;
 pub mod stacks;
 pub mod symbols;
+pub mod text;
 pub mod time;
 
 #[cfg(target_os = "none")]

@@ -2,6 +2,7 @@
 
 use core::arch::asm;
 use core::fmt::Write;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::console::Console;
 use super::irq::InterruptController;
@@ -25,11 +26,16 @@ pub fn exit(status: i32) -> ! {
 /// Turns the machine off. Where there is no way to, as on an Apple M1, `out` is told that a person
 /// may do so, and the core stops.
 pub fn off(out: &mut dyn Write) -> ! {
-    flush();
+    // Once each: if it is the console that broke, its fault comes back here.
+    static FLUSHED: AtomicBool = AtomicBool::new(false);
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if !FLUSHED.swap(true, Ordering::Relaxed) {
+        flush();
+    }
     psci::system_off();
     if let Some(registers) = devices::power_manager() {
         power_manager::halt(registers);
-    } else {
+    } else if !TOLD.swap(true, Ordering::Relaxed) {
         let _ = writeln!(out, "{SAFE_TO_SWITCH_OFF}");
         flush();
     }
