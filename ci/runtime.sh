@@ -179,6 +179,7 @@ breaks panic-on-2 panic-on=2 Panic 'as asked, by 2 (.*core 2"'
 breaks panic-all panic-all Panic 'as asked, by [012] (.*core [012]"'
 breaks null-all null-all Exception "data abort: .*${at}read+.*, core [012]\""
 breaks panic-in-noise panic-in-noise Panic 'in the middle of noise'
+breaks stall-2 stall=2 Panic 'core 2 did not answer for 2 s in the middle of a job (.*, core 0"'
 breaks abort abort Panic 'the application aborts'
 breaks out-of-memory out-of-memory OutOfMemory '13631488 bytes were asked for, [0-9]* bytes are free'
 breaks exhausted-panic 'exhaust panic' Panic 'as asked (.*probe.rs:[0-9]*), core 0'

@@ -262,21 +262,31 @@ extern "C" fn sys_spawn(
 extern "C" fn sys_futex_wait(
     word: *mut u32,
     expected: u32,
-    _timeout: *const abi::timespec,
-    _flags: u32,
+    timeout: *const abi::timespec,
+    flags: u32,
 ) -> i32 {
-    let guard = FUTEX.lock().unwrap();
+    // A bound, so that the idle threads of a finished test do not sleep through a wake-up that another
+    // test's thread took.
+    const LONGEST: Duration = Duration::from_millis(20);
+    // SAFETY: the caller passes null or a valid timeout.
+    let timeout = unsafe { timeout.as_ref() }.map(|timeout| {
+        assert_eq!(flags, abi::FUTEX_RELATIVE_TIMEOUT);
+        Duration::new(timeout.tv_sec as u64, timeout.tv_nsec as u32)
+    });
     // SAFETY: the caller passes a word that lives as long as the call, and only ever accesses it
     // atomically.
-    if unsafe { std::sync::atomic::AtomicU32::from_ptr(word) }
-        .load(std::sync::atomic::Ordering::SeqCst)
-        == expected
-    {
-        // A bound, so that the idle threads of a finished test do not sleep through a wake-up
-        // that another test's thread took.
-        drop(FUTEX_WAKE.wait_timeout(guard, Duration::from_millis(20)).unwrap());
+    let word = unsafe { std::sync::atomic::AtomicU32::from_ptr(word) };
+    let start = Instant::now();
+    let mut guard = FUTEX.lock().unwrap();
+    while word.load(std::sync::atomic::Ordering::SeqCst) == expected {
+        guard = FUTEX_WAKE.wait_timeout(guard, LONGEST).unwrap().0;
+        match timeout {
+            None => return 0,
+            Some(timeout) if start.elapsed() >= timeout => return -abi::ETIMEDOUT,
+            Some(_) => {}
+        }
     }
-    0
+    -abi::EAGAIN
 }
 
 #[unsafe(no_mangle)]

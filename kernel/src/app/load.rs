@@ -18,6 +18,7 @@ use crate::app::error::Error;
 use crate::app::os::{self, Errno, File};
 use crate::app::output::{Progress, say};
 use crate::app::sha256::{Digest, Sha256};
+use crate::app::team::{PATIENCE_S, SECOND_US};
 use crate::llm;
 use crate::llm::backend::{ContextOptions, ModelBuffer, Outline, memory_needed, settings_that_fit};
 use crate::llm::model::Arrangement;
@@ -36,6 +37,10 @@ const PART: usize = 512 << 10;
 const LONGEST_HEADER: usize = 4 * PIECE;
 /// Bytes read to find the header of a model that does not fit.
 const HEADER: usize = 1 << 20;
+
+/// The thread that reads, and the one that hashes if there are as many.
+const READS: usize = 0;
+const HASHES: usize = 1;
 
 /// A model in memory, and how it got there.
 pub struct Loaded {
@@ -155,17 +160,18 @@ pub fn load(
         Header::Sound(arrangement) if arrange => Some(arrangement),
         _ => None,
     };
+    let hashes = HASHES.min(workers.count() - 1);
     let job = Job {
         name,
         size,
         reader: Mutex::new(Some(Reader { file: &file, rest: bytes.as_mut_slice(), present: done })),
-        read: Queue::new(),
-        hashed: Queue::new(),
-        hash: verify,
+        read: Queue::new("read", READS),
+        hashed: if verify { Queue::new("hashed", hashes) } else { Queue::new("read", READS) },
+        hashes: verify.then_some(hashes),
         arrangement,
         outcome: Mutex::new(&mut outcome),
     };
-    workers.run(&|worker| job.take_part(worker, workers.count()));
+    workers.run(&|worker| job.take_part(worker));
     drop(job);
     let Outcome { read, read_us, sha256, hash_us } = outcome;
     read.map_err(failed)?;
@@ -282,8 +288,8 @@ struct Job<'a> {
     read: Queue<'a>,
     /// Pieces that are to be rearranged.
     hashed: Queue<'a>,
-    /// Whether the pieces are hashed.
-    hash: bool,
+    /// Who hashes the pieces, if anybody does.
+    hashes: Option<usize>,
     /// How they are rearranged, if they are.
     arrangement: Option<&'a Arrangement>,
     outcome: Mutex<&'a mut Outcome>,
@@ -314,11 +320,14 @@ struct Queue<'a> {
     pieces: Mutex<VecDeque<Option<Piece<'a>>>>,
     /// Counts what was put in, for those to sleep on who wait for it.
     news: AtomicU32,
+    /// What was done to the pieces here, and the thread that did it.
+    done: (&'static str, usize),
 }
 
 impl<'a> Queue<'a> {
-    fn new() -> Self {
-        Queue { pieces: Mutex::new(VecDeque::new()), news: AtomicU32::new(0) }
+    fn new(what: &'static str, thread: usize) -> Self {
+        let done = (what, thread);
+        Queue { pieces: Mutex::new(VecDeque::new()), news: AtomicU32::new(0), done }
     }
 
     fn push(&self, piece: Option<Piece<'a>>) {
@@ -328,7 +337,11 @@ impl<'a> Queue<'a> {
     }
 
     /// The next piece, when there is one; `None` when there will be no more.
+    ///
+    /// # Panics
+    /// There is neither for [`PATIENCE_S`] seconds.
     fn pop(&self) -> Option<Piece<'a>> {
+        let mut slept_s = 0;
         loop {
             let news = self.news.load(Ordering::Acquire);
             let mut pieces = self.pieces.lock();
@@ -338,7 +351,13 @@ impl<'a> Queue<'a> {
                 Some(Some(_)) => return pieces.pop_front().flatten(),
                 None => {
                     drop(pieces);
-                    os::futex_wait(&self.news, news);
+                    let woken = os::futex_wait(&self.news, news, Some(SECOND_US));
+                    slept_s += u32::from(!woken);
+                    let (what, thread) = self.done;
+                    assert!(
+                        slept_s < PATIENCE_S,
+                        "thread {thread} has {what} nothing of the model for {PATIENCE_S} s"
+                    );
                 }
             }
         }
@@ -346,17 +365,17 @@ impl<'a> Queue<'a> {
 }
 
 impl<'a> Job<'a> {
-    /// What worker number `worker` of `workers` does. The first one reads, the second one hashes,
-    /// and whoever has nothing else left to do rearranges.
-    fn take_part(&self, worker: usize, workers: usize) {
-        if worker == 0 {
+    /// What this worker does: some read and hash, and whoever has nothing else left to do rearranges.
+    /// All stay until everything is hashed, so that none waits long for the others at the end.
+    fn take_part(&self, worker: usize) {
+        if worker == READS {
             self.read();
         }
-        if self.hash && worker == 1.min(workers - 1) {
+        if self.hashes == Some(worker) {
             self.hash();
         }
-        if let Some(arrangement) = self.arrangement {
-            while let Some((start, piece)) = self.hashed.pop() {
+        while let Some((start, piece)) = self.hashed.pop() {
+            if let Some(arrangement) = self.arrangement {
                 arrangement.rearrange(start, piece);
             }
         }
@@ -367,8 +386,8 @@ impl<'a> Job<'a> {
         let Some(Reader { file, mut rest, mut present }) = self.reader.lock().take() else {
             return;
         };
-        let next = if self.hash { &self.read } else { &self.hashed };
-        let mut progress = (!self.hash).then(|| Progress::new(self.name, self.size));
+        let next = if self.hashes.is_some() { &self.read } else { &self.hashed };
+        let mut progress = self.hashes.is_none().then(|| Progress::new(self.name, self.size));
         let mut start = 0;
         let mut result = Ok(());
         let start_us = os::now_us();

@@ -32,7 +32,7 @@ mod program;
 #[cfg(any(target_os = "none", test))]
 mod selftest;
 #[cfg(any(target_os = "none", test))]
-mod team;
+pub mod team;
 
 #[cfg(test)]
 mod fake_abi;

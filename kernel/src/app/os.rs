@@ -244,10 +244,17 @@ pub fn spawn(core: usize, entry: extern "C" fn(usize), argument: usize) -> Resul
     checked(returned as isize).map(drop)
 }
 
-/// Sleeps while `word` is `expected`, until [`futex_wake`]; may wake for no reason.
-pub fn futex_wait(word: &AtomicU32, expected: u32) {
-    // SAFETY: `word` is valid for the whole call; a null timeout means none.
-    unsafe { abi::futex_wait(word.as_ptr(), expected, core::ptr::null(), 0) };
+/// Sleeps while `word` is `expected`, until [`futex_wake_all`], or for `timeout_us` µs; may wake for no
+/// reason. False if the time is over.
+pub fn futex_wait(word: &AtomicU32, expected: u32, timeout_us: Option<u64>) -> bool {
+    let timeout = timeout_us.map(|us| abi::timespec {
+        tv_sec: (us / 1_000_000) as i64,
+        tv_nsec: (us % 1_000_000 * 1000) as i32,
+    });
+    let timeout = timeout.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
+    let flags = abi::FUTEX_RELATIVE_TIMEOUT;
+    // SAFETY: `word` is valid for the whole call, and so is the timeout; a null one means none.
+    unsafe { abi::futex_wait(word.as_ptr(), expected, timeout, flags) != -abi::ETIMEDOUT }
 }
 
 /// Wakes all that sleep on `word`.

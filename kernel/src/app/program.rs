@@ -15,7 +15,7 @@ use crate::app::os;
 use crate::app::output::{emit, say};
 use crate::app::perplexity::perplexity;
 use crate::app::selftest::SelfTests;
-use crate::app::team::Team;
+use crate::app::team::{PATIENCE_S, Team};
 use crate::llm::backend::{Options, TransformerBackend};
 use crate::llm::workers::Workers;
 use crate::report::{self, Event};
@@ -42,7 +42,7 @@ fn try_run<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<(), Error
     if threads > cores {
         log::warn!("threads = {threads}, but there are {cores} cores: so many threads run");
     }
-    let team: &'static Team = Box::leak(Box::new(Team::new(threads)));
+    let team: &'static Team = Box::leak(Box::new(Team::new(threads, PATIENCE_S)));
     if config.mode == Mode::Test {
         return test(&config, team);
     }

@@ -5,7 +5,9 @@
 //! takes no system call.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::cell::UnsafeCell;
+use core::fmt;
 use core::hint::spin_loop;
 use core::mem::transmute;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -20,6 +22,14 @@ const SPIN_US: u64 = 200;
 /// How often it looks before it looks at the clock.
 const LOOKS: u32 = 64;
 
+/// How many seconds the members of a team are waited for, if nothing else is said. The longest part of
+/// a job is some seconds, under emulation and with a busy host as well; and the harness looks for signs
+/// of life for longer than this, so that it hears which core it is.
+pub const PATIENCE_S: u32 = 60;
+/// What is counted of that at a time, in µs. Time that passes all at once, as when the host sleeps, is
+/// no more than one of these.
+pub const SECOND_US: u64 = 1_000_000;
+
 /// Multiplications that take as long as it takes to share them: some microseconds.
 const LEAST_WORK: usize = 1 << 14;
 
@@ -27,8 +37,10 @@ type Job = &'static (dyn Fn(usize) + Sync);
 
 /// Threads on some of the cores, the one that made the team included.
 pub struct Team {
-    members: usize,
+    /// The other members' places: their indices are from 1 on.
+    seats: Vec<&'static Seat>,
     shared: &'static Shared,
+    patience_s: u32,
     running: spin::Mutex<()>,
 }
 
@@ -56,23 +68,29 @@ struct Signal {
 }
 
 impl Signal {
-    /// Waits until the word is no longer `value`, awake for a while, then asleep. Returns what it is.
-    fn wait_while(&self, value: u32) -> u32 {
+    /// Waits until the word is no longer `value`, awake for a while, then asleep. Returns what it is;
+    /// `None` if it stays that for `patience_s` seconds, where such a bound is given.
+    fn wait_while(&self, value: u32, patience_s: Option<u32>) -> Option<u32> {
+        let mut slept_s = 0;
         loop {
             let end_us = os::now_us() + SPIN_US;
             while os::now_us() < end_us {
                 for _ in 0..LOOKS {
                     let now = self.word.load(Ordering::Acquire);
                     if now != value {
-                        return now;
+                        return Some(now);
                     }
                     spin_loop();
                 }
             }
+            if patience_s.is_some_and(|patience_s| slept_s >= patience_s) {
+                return None;
+            }
             self.sleepers.fetch_add(1, Ordering::SeqCst);
             // Returns at once if the word has changed.
-            os::futex_wait(&self.word, value);
+            let woken = os::futex_wait(&self.word, value, patience_s.map(|_| SECOND_US));
             self.sleepers.fetch_sub(1, Ordering::Relaxed);
+            slept_s += u32::from(!woken);
         }
     }
 
@@ -86,49 +104,81 @@ impl Signal {
 }
 
 impl Team {
-    /// A team of `wanted` threads, this one included; fewer if there are fewer free cores.
-    pub fn new(wanted: usize) -> Team {
+    /// A team of `wanted` threads, this one included; fewer if there are fewer free cores. When one of
+    /// them has not done its part of a job `patience_s` seconds after the last of the others, the run
+    /// ends with a panic that names its core.
+    pub fn new(wanted: usize, patience_s: u32) -> Team {
         let shared: &'static Shared = Box::leak(Box::new(Shared {
             round: Signal::default(),
             busy: Signal::default(),
             job: UnsafeCell::new(None),
         }));
-        let mut members = 1;
+        let mut seats = Vec::new();
         for core in 1..wanted.min(os::cores()) {
-            let seat = Box::leak(Box::new(Seat { index: members, shared }));
+            let index = seats.len() + 1;
+            let done = AtomicU32::new(0);
+            let seat: &'static Seat = Box::leak(Box::new(Seat { index, core, shared, done }));
             match os::spawn(core, member, (&raw const *seat).expose_provenance()) {
-                Ok(()) => members += 1,
+                Ok(()) => seats.push(seat),
                 Err(error) => log::warn!("core {core} stays idle: {error}"),
             }
         }
-        Team { members, shared, running: spin::Mutex::new(()) }
+        Team { seats, shared, patience_s, running: spin::Mutex::new(()) }
+    }
+}
+
+/// The cores of a team that have not done their part of a job: "core 2", "cores 2, 5".
+struct Late<'a> {
+    team: &'a Team,
+    /// The number of the job.
+    round: u32,
+}
+
+impl fmt::Display for Late<'_> {
+    /// Allocates nothing, as a core that is late may hold the heap.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seats = self.team.seats.iter();
+        let late = seats.filter(|seat| seat.done.load(Ordering::Acquire) != self.round);
+        f.write_str(if late.clone().count() == 1 { "core" } else { "cores" })?;
+        for (i, seat) in late.enumerate() {
+            write!(f, "{} {}", if i == 0 { "" } else { "," }, seat.core)?;
+        }
+        Ok(())
     }
 }
 
 impl Workers for Team {
     fn count(&self) -> usize {
-        self.members
+        self.seats.len() + 1
     }
 
     fn run(&self, job: &(dyn Fn(usize) + Sync)) {
-        if self.members == 1 {
+        if self.seats.is_empty() {
             return job(0);
         }
         let _one_job_at_a_time = self.running.lock();
         let shared = self.shared;
         // SAFETY: only the lifetime changes. Members use the job between the change of `round`
-        // and their decrement of `busy`, and this function does not return before `busy` is 0.
+        // and their decrement of `busy`, and this function does not return before `busy` is 0. (A
+        // panic in it is the end of the machine.)
         let job: Job = unsafe { transmute::<&(dyn Fn(usize) + Sync), Job>(job) };
         // SAFETY: see `Sync for Shared`: `busy` is 0, so no member reads the job now.
         unsafe { *shared.job.get() = Some(job) };
-        let mut busy = self.members as u32 - 1;
+        let mut busy = self.seats.len() as u32;
         shared.busy.word.store(busy, Ordering::Relaxed);
-        shared.round.word.fetch_add(1, Ordering::SeqCst);
+        let round = shared.round.word.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
         shared.round.wake();
 
         job(0);
         while busy > 0 {
-            busy = shared.busy.wait_while(busy);
+            busy = match shared.busy.wait_while(busy, Some(self.patience_s)) {
+                Some(busy) => busy,
+                None => panic!(
+                    "{} did not answer for {} s in the middle of a job",
+                    Late { team: self, round },
+                    self.patience_s
+                ),
+            };
         }
     }
 
@@ -137,25 +187,57 @@ impl Workers for Team {
     }
 }
 
-/// One thread's place in the team.
+/// One thread's place in the team, on cache lines of its own.
+#[repr(align(128))]
 struct Seat {
     index: usize,
+    core: usize,
     shared: &'static Shared,
+    /// The last round that it has done its part in; looked at only when that is late.
+    done: AtomicU32,
 }
 
 extern "C" fn member(seat: usize) {
-    // SAFETY: `Team::new` passed a leaked `Seat`, which is never written to.
-    let Seat { index, shared } = unsafe { &*core::ptr::with_exposed_provenance::<Seat>(seat) };
+    // SAFETY: `Team::new` passed a leaked `Seat`, to which nobody has a mutable reference.
+    let seat = unsafe { &*core::ptr::with_exposed_provenance::<Seat>(seat) };
+    let shared = seat.shared;
     let mut round = 0;
-    loop {
-        round = shared.round.wait_while(round);
+    // Any time may pass until there is a job.
+    while let Some(now) = shared.round.wait_while(round, None) {
+        round = now;
         // SAFETY: see `Sync for Shared`: the job was written before `round` changed, and stays
         // until this member has taken itself off `busy`.
         if let Some(job) = unsafe { *shared.job.get() } {
-            job(*index);
+            job(seat.index);
         }
+        seat.done.store(round, Ordering::Release);
         if shared.busy.word.fetch_sub(1, Ordering::SeqCst) == 1 {
             shared.busy.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::fake_abi::run_in_world;
+    use std::thread;
+
+    #[test]
+    #[should_panic(expected = "core 2 did not answer for 1 s in the middle of a job")]
+    fn a_core_that_does_not_come_back_is_named() {
+        run_in_world(
+            |world| world.cores = 4,
+            || {
+                // The thread stays in here for ever, and what it runs has no part of this stack.
+                Team::new(4, 1).run(&|member| {
+                    if member == 2 {
+                        loop {
+                            thread::park();
+                        }
+                    }
+                });
+            },
+        );
     }
 }

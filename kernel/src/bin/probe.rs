@@ -38,6 +38,8 @@ mod trials {
     use hermit_abi as abi;
     // The runtime too: entry, allocator, panic handler, and the ABI's functions.
     use kernel::app::sha256::{Digest, Sha256};
+    use kernel::app::team::Team;
+    use kernel::llm::workers::Workers;
     use spin::Mutex;
 
     #[unsafe(no_mangle)]
@@ -89,6 +91,7 @@ mod trials {
                 "panic-in-noise" => panic_in_noise(),
                 "panic-brittle" => panic!("{}", Brittle::new(value)),
                 "panic-without-console" => panic_without_console(value),
+                "stall" => stall(value),
                 "abort" => abort(),
                 "out-of-memory" => {
                     out_of_memory(0);
@@ -623,6 +626,19 @@ mod trials {
         }
         sleep();
         panic!("in the middle of noise");
+    }
+
+    /// A core that never comes to the end of its part of a job, which the others wait for.
+    fn stall(core: &str) -> bool {
+        let core: usize = core.parse().unwrap_or(1);
+        Team::new(cores(), 2).run(&|member| {
+            if member == core {
+                loop {
+                    core::hint::spin_loop();
+                }
+            }
+        });
+        false
     }
 
     fn abort() -> bool {
