@@ -1,9 +1,10 @@
 #!/bin/sh
-# The checks that run nothing: format, and clippy's warnings as errors for the host and the bare
-# target.
+# The checks that run nothing: what is said of `unsafe`, format, and clippy's warnings as errors for the
+# host and the bare target.
 set -eu
 cd "$(dirname "$0")/.."
 
+ci/unsafe.sh
 ci/toolchain.sh host fmt --all --check
 ci/toolchain.sh host fmt --manifest-path fuzz/Cargo.toml --check
 ci/toolchain.sh host clippy --workspace --all-targets -- -D warnings
