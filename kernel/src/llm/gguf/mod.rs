@@ -9,7 +9,14 @@
 //! what llama.cpp's `gguf.cpp` accepts.
 
 #![forbid(unsafe_code)]
+// No arithmetic wraps on a number of the file.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation))]
 
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    reason = "it writes files of its caller's and reads none"
+)]
 pub mod build;
 mod read;
 mod types;
@@ -114,6 +121,14 @@ pub struct TensorInfo<'a> {
     pub at: u64,
 }
 
+impl Entry<'_> {
+    /// Byte of the file at which the entry starts: before its value the key, and before that eight
+    /// bytes with its length.
+    fn start(&self) -> u64 {
+        self.at.saturating_sub(self.key.len() as u64).saturating_sub(8)
+    }
+}
+
 impl TensorInfo<'_> {
     /// Number of weights.
     pub fn elements(&self) -> u64 {
@@ -163,10 +178,11 @@ impl<'a> Gguf<'a> {
 
     /// The bytes of each entry of the metadata as they lie in the file: key, type and value.
     pub fn raw_metadata(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
-        // A key lies before its value, with eight bytes for its length.
-        let starts = self.metadata.iter().map(|entry| entry.at as usize - entry.key.len() - 8);
-        let ends = starts.clone().skip(1).chain([self.metadata_end as usize]);
-        starts.zip(ends).map(|(start, end)| &self.bytes[start..end])
+        let starts = self.metadata.iter().map(Entry::start);
+        let ends = starts.clone().skip(1).chain([self.metadata_end]);
+        // All of the header lies in memory.
+        let place = |at| usize::try_from(at).unwrap_or(usize::MAX);
+        starts.zip(ends).map(move |(start, end)| &self.bytes[place(start)..place(end)])
     }
 
     /// All tensors in the file's order.
@@ -236,6 +252,7 @@ impl<'a> Gguf<'a> {
     ///
     /// # Errors
     /// [`Error::ParseError`] if the value is no finite floating-point number.
+    #[allow(clippy::cast_possible_truncation, reason = "a number is rounded, as llama.cpp does")]
     pub fn float(&self, key: &str) -> Result<Option<f32>, Error> {
         self.typed(key, "a finite number", |value| match *value {
             Value::F32(x) if x.is_finite() => Some(x),
@@ -351,9 +368,9 @@ impl<'a> Array<'a> {
     /// nothing for another type.
     pub fn strings(&self) -> impl Iterator<Item = (&'a [u8], u64)> + use<'a> {
         let mut rest = if self.kind == ValueType::String { self.bytes } else { &[] };
-        let end = self.at + self.bytes.len() as u64;
+        let end = self.at.saturating_add(self.bytes.len() as u64);
         core::iter::from_fn(move || {
-            let at = end - rest.len() as u64;
+            let at = end.saturating_sub(rest.len() as u64);
             let (len, tail) = rest.split_first_chunk::<8>()?;
             let len = usize::try_from(u64::from_le_bytes(*len)).ok()?;
             let (text, tail) = tail.split_at_checked(len)?;

@@ -34,14 +34,14 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Bytes of the file that are left.
     fn left(&self) -> u64 {
-        self.file_bytes - self.at
+        self.file_bytes.saturating_sub(self.at)
     }
 
     fn take(&mut self, len: u64, what: &str) -> Result<&'a [u8], Error> {
         let split = usize::try_from(len).ok().and_then(|len| self.rest.split_at_checked(len));
         let Some((taken, rest)) = split else {
             if len <= self.left() {
-                return Err(Error::HeaderCutShort { needed: self.at + len });
+                return Err(Error::HeaderCutShort { needed: self.at.saturating_add(len) });
             }
             return error(
                 self.at,
@@ -49,7 +49,8 @@ impl<'a> Reader<'a> {
             );
         };
         self.rest = rest;
-        self.at += len;
+        // It lies in memory, so the sum is far from overflow.
+        self.at = self.at.saturating_add(len);
         Ok(taken)
     }
 
@@ -71,7 +72,7 @@ impl<'a> Reader<'a> {
     fn count(&mut self, least: u64, what: &str) -> Result<u64, Error> {
         let at = self.at;
         let count = self.u64(what)?;
-        if count > self.left() / least {
+        if count.checked_mul(least).is_none_or(|bytes| bytes > self.left()) {
             return error(
                 at,
                 format!("{what} is {count}, more than the {} bytes left can hold", self.left()),
@@ -143,11 +144,11 @@ impl<'a> Reader<'a> {
             }
         } else {
             // `count` bounded the length by the file, so the product fits.
-            self.take(len * size, "an array")?;
+            self.take(len.saturating_mul(size), "an array")?;
         }
-        let bytes = &start[..start.len() - self.rest.len()];
+        let bytes = &start[..start.len().saturating_sub(self.rest.len())];
         // Elements lie in memory, so there are no more than a usize counts.
-        Ok(Array { kind, len: len as usize, bytes, at })
+        Ok(Array { kind, len: usize::try_from(len).unwrap_or(usize::MAX), bytes, at })
     }
 
     fn tensor(&mut self) -> Result<TensorInfo<'a>, Error> {
@@ -252,8 +253,9 @@ fn check_layout(
                 ),
             );
         }
-        // The end lies in the file, so the sum cannot overflow; its padding still could.
-        let Some(next) = (expected + tensor.size).checked_next_multiple_of(alignment.into()) else {
+        let end = expected.checked_add(tensor.size);
+        let next = end.and_then(|end| end.checked_next_multiple_of(alignment.into()));
+        let Some(next) = next else {
             return error(tensor.at, format!("the padding after `{name}` overflows"));
         };
         expected = next;
@@ -265,7 +267,7 @@ fn check_layout(
 const HEADER: &str = "the model's header";
 
 fn push<T>(items: &mut Vec<T>, item: T) -> Result<(), Error> {
-    let asked = (items.len() + 1).saturating_mul(size_of::<T>()) as u64;
+    let asked = items.len().saturating_add(1).saturating_mul(size_of::<T>()) as u64;
     items.try_reserve(1).map_err(|_| Error::OutOfMemory { what: HEADER, asked })?;
     items.push(item);
     Ok(())
@@ -310,9 +312,8 @@ pub fn header(bytes: &[u8], file_bytes: u64) -> Result<Gguf<'_>, Error> {
     }
     let metadata_end = reader.at;
     let keys = index(&metadata, |entry| entry.key)?;
-    if let Some(Entry { key, at, .. }) = twin(&metadata, &keys, |entry| entry.key) {
-        // The key stands before its value.
-        return error(at - key.len() as u64 - 8, format!("the key `{key:.80}` appears twice"));
+    if let Some(entry) = twin(&metadata, &keys, |entry| entry.key) {
+        return error(entry.start(), format!("the key `{:.80}` appears twice", entry.key));
     }
     let alignment = alignment(metadata.iter().find(|entry| entry.key == ALIGNMENT_KEY))?;
 

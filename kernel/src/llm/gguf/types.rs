@@ -154,7 +154,7 @@ impl TensorType {
         if !weights.is_multiple_of(self.block_weights) {
             return None;
         }
-        (weights / self.block_weights).checked_mul(self.block_bytes)
+        weights.checked_div(self.block_weights)?.checked_mul(self.block_bytes)
     }
 }
 

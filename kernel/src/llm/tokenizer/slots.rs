@@ -6,6 +6,8 @@
 //! are rare beyond measure: at most two of three slots are taken, and chances fall by a factor of
 //! e for each 14 slots (Knuth, The Art of Computer Programming 3, 6.4, linear probing).
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation))]
+
 use alloc::vec::Vec;
 
 use crate::llm::{Error, with_capacity};
@@ -55,12 +57,12 @@ impl Slots {
 
     /// Whether there is room for `n` numbers, that is, slots for half as many more.
     pub fn has_room_for(&self, n: usize) -> bool {
-        n <= self.slots.len() / 3 * 2
+        n.saturating_mul(3) <= self.slots.len().saturating_mul(2)
     }
 
     /// The number that `is_it`. `hash` is mixed well in its upper half.
     pub fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
-        for at in self.way(hash).take(self.longest_way + 1) {
+        for at in self.way(hash).take(self.longest_way.saturating_add(1)) {
             match self.slots[at] {
                 FREE => return None,
                 number if is_it(number) => return Some(number),
@@ -84,14 +86,14 @@ impl Slots {
 
     /// The slots in the order in which they are tried; around the end, the first ones again.
     fn way(&self, hash: u64) -> impl Iterator<Item = usize> + use<> {
-        let mask = self.slots.len() - 1;
+        let mask = self.slots.len().saturating_sub(1);
         let place = (hash >> 32) as usize & mask;
         (0..=MAX_WAY).map(move |length| place.wrapping_add(length) & mask)
     }
 
     /// Memory in use, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        self.slots.capacity() * size_of::<u32>()
+        self.slots.capacity().saturating_mul(size_of::<u32>())
     }
 }
 

@@ -3,6 +3,8 @@
 //! All texts lie in one vector of bytes; a hash table of numbers finds them. A vocabulary of
 //! 150,000 tokens makes four allocations, not 150,000.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation))]
+
 use alloc::vec::Vec;
 
 use super::slots::{Crowded, Slots, mix};
@@ -79,8 +81,7 @@ impl Texts {
     /// # Errors
     /// [`NotAdded::Twin`] if it is there already; no text is the twin of an empty one.
     pub fn push(&mut self, text: &[u8]) -> Result<u32, NotAdded> {
-        self.make_room(text)?;
-        let number = self.ends.len() as u32;
+        let (number, end) = self.make_room(text)?;
         if !text.is_empty() {
             if let Some(twin) = self.find(text) {
                 return Err(NotAdded::Twin(twin));
@@ -88,7 +89,7 @@ impl Texts {
             self.slots.insert(hash_of(text), number).map_err(NotAdded::Crowded)?;
         }
         self.bytes.extend_from_slice(text);
-        self.ends.push(self.bytes.len() as u32);
+        self.ends.push(end);
         Ok(number)
     }
 
@@ -100,18 +101,21 @@ impl Texts {
         self.push(text).or_else(|not_added| not_added.at(at))
     }
 
-    fn make_room(&mut self, text: &[u8]) -> Result<(), NotAdded> {
+    /// Gives the number that the text will have, and where it will end.
+    fn make_room(&mut self, text: &[u8]) -> Result<(u32, u32), NotAdded> {
         let total = self.bytes.len().saturating_add(text.len());
-        if u32::try_from(total).is_err() || self.ends.len() >= i32::MAX as usize {
+        let number = i32::try_from(self.ends.len()).map(i32::unsigned_abs);
+        let (Ok(number), Ok(end)) = (number, u32::try_from(total)) else {
             let error = Error::OutOfMemory { what: VOCABULARY, asked: total as u64 };
             return Err(NotAdded::Error(error));
-        }
+        };
         try_reserve(&mut self.bytes, text.len(), VOCABULARY).map_err(NotAdded::Error)?;
         try_reserve(&mut self.ends, 1, VOCABULARY).map_err(NotAdded::Error)?;
-        let n = self.ends.len() + 1;
+        let n = self.ends.len().saturating_add(1);
         if !self.slots.has_room_for(n) {
-            let mut wider = Slots::with_room_for(2 * n, VOCABULARY).map_err(NotAdded::Error)?;
-            for number in 0..self.ends.len() as u32 {
+            let mut wider =
+                Slots::with_room_for(n.saturating_mul(2), VOCABULARY).map_err(NotAdded::Error)?;
+            for number in 0..number {
                 let text = self.get(number);
                 if !text.is_empty() {
                     wider.insert(hash_of(text), number).map_err(NotAdded::Crowded)?;
@@ -119,7 +123,7 @@ impl Texts {
             }
             self.slots = wider;
         }
-        Ok(())
+        Ok((number, end))
     }
 
     /// The text of a number.
@@ -139,7 +143,8 @@ impl Texts {
 
     /// Memory in use, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        self.bytes.capacity() + size_of::<u32>() * self.ends.capacity() + self.slots.memory_bytes()
+        let ends = self.ends.capacity().saturating_mul(size_of::<u32>());
+        self.bytes.capacity().saturating_add(ends).saturating_add(self.slots.memory_bytes())
     }
 }
 

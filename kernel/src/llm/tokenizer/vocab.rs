@@ -1,5 +1,7 @@
 //! The vocabulary: the text, score and kind of each token, and the way from a text to its token.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation))]
+
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -181,6 +183,7 @@ impl Vocab {
 
     /// Memory in use, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        self.texts.memory_bytes() + self.kinds.capacity() + 4 * self.scores.capacity()
+        let scores = self.scores.capacity().saturating_mul(size_of::<f32>());
+        self.texts.memory_bytes().saturating_add(self.kinds.capacity()).saturating_add(scores)
     }
 }
