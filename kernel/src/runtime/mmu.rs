@@ -17,8 +17,10 @@ pub const PAGE_SIZE: u64 = 4096;
 
 /// `MAIR_EL1`: attribute 0 is device memory (nGnRnE), 1 is normal memory (write-back).
 ///
-/// The devices on an Apple chip answer writes with an error where early acknowledgement is allowed:
-/// Linux, `nonposted-mmio` in `simple-bus` and in t8103.dtsi. Others do not mind its absence.
+/// Apple's chips answer a write with an SError where one of their own devices is mapped so that writes
+/// may be acknowledged early (nGnRE): Linux, `nonposted-mmio` of t8103.dtsi's `soc`, for which
+/// drivers/of/address.c asks for `ioremap_np`. Only what lies behind their PCIe ports, of which nothing
+/// is driven here, wants it the other way round. Other machines do not mind.
 pub const MAIR: u64 = 0xff00;
 /// `TCR_EL1` less the size of a physical address: 48 bits through `TTBR0_EL1` alone, tables
 /// cached and shared like normal memory.

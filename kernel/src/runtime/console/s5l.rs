@@ -1,7 +1,14 @@
 //! The serial port of Apple's chips (`apple,s5l-uart`), a relative of Samsung's.
 //!
 //! Apple has published no manual. Sources: Linux, drivers/tty/serial/samsung_tty.c and
-//! include/linux/serial_s3c.h (the `S5L` and `APPLE_S5L` names); m1n1, src/uart_regs.h.
+//! include/linux/serial_s3c.h (the `S3C2410` names, and the `APPLE_S5L` ones where Apple's port differs);
+//! m1n1, src/uart.c and src/uart_regs.h.
+//!
+//! Both FIFOs hold 16 bytes. Their levels are in UFSTAT (0x18), which Linux goes by; m1n1 sends and
+//! receives by UTRSTAT alone, and so does this driver: a byte goes out when the transmitter's buffer is
+//! empty, so that the sending FIFO never has more than that.
+//!
+//! The registers are mapped as all devices are, as nGnRnE: see [`MAIR`](crate::runtime::mmu::MAIR).
 
 use super::Console;
 use crate::runtime::mmio::Registers;
@@ -9,7 +16,9 @@ use crate::runtime::mmio::Registers;
 /// Control.
 const UCON: usize = 0x04;
 /// The transmitter and the receiver raise interrupts, each at its FIFO's mark, and the receiver also
-/// when nothing came for a while (bit 11 as Samsung has it, bit 9 as Apple does).
+/// when nothing came for a while: bit 9, or in chips up to the A9 bit 11 (Linux,
+/// `APPLE_S5L_UCON_RXTO_LEGACY_ENA`), which means nothing in later ones such as the M1. Samsung's ports
+/// have other bits for these, and a clock's selection in bits 10 and 11.
 const UCON_INTERRUPTS: u32 = UCON_TXTHRESH | UCON_RXTHRESH | UCON_RXTO | UCON_RXTO_LEGACY;
 const UCON_TXTHRESH: u32 = 1 << 13;
 const UCON_RXTHRESH: u32 = 1 << 12;
@@ -19,14 +28,15 @@ const UCON_RXTO: u32 = 1 << 9;
 const UTRSTAT: usize = 0x10;
 /// A byte has been received.
 const UTRSTAT_RXD: u32 = 1 << 0;
-/// There is room for a byte to send.
+/// The transmitter's buffer is empty: there is room for a byte to send.
 const UTRSTAT_TXBE: u32 = 1 << 1;
 /// Nothing is being sent.
 const UTRSTAT_TXE: u32 = 1 << 2;
 /// Errors of the byte that is read next.
 const UERSTAT: usize = 0x14;
-/// Parity, framing, break. Bit 0, an overrun, leaves the byte itself good.
-const UERSTAT_DAMAGED: u32 = 0b1110;
+/// A framing error, a break. Bit 0, an overrun, leaves the byte itself good. Bit 1 is a parity error in
+/// some of Samsung's ports; Linux does not look at it here, and the line has no parity.
+const UERSTAT_DAMAGED: u32 = 1 << 2 | 1 << 3;
 /// Byte to send.
 const UTXH: usize = 0x20;
 /// Byte received.
@@ -158,9 +168,8 @@ mod tests {
         let (state, registers) = device(0);
         let port = S5l::new(registers);
         assert_eq!(port.read_byte(), None);
-        // Parity, framing, break; then an overrun, whose byte is good.
+        // A framing error, a break; then an overrun, whose byte is good.
         state.lock().unwrap().received.extend([
-            (0x41, 1 << 1),
             (0x42, 1 << 2),
             (0x43, 0),
             (0, 1 << 3),
