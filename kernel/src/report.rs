@@ -77,11 +77,11 @@ pub struct Disk {
     pub device: String,
     /// Size of the device in bytes.
     pub bytes: u64,
-    /// "FAT12", "FAT16" or "FAT32".
+    /// "FAT12", "FAT16", "FAT32"; for an initrd of files "cpio", or "GGUF" for a model alone.
     pub filesystem: String,
     /// Label of the volume, empty if it has none.
     pub label: String,
-    /// Bytes in a cluster.
+    /// Bytes in a cluster; 0 if there are none.
     pub cluster_bytes: u32,
 }
 

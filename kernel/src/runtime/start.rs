@@ -151,7 +151,9 @@ fn mount(machine: &Machine<'_>) {
         let heap::Stats { total_bytes, free_bytes } = heap::stats();
         fs::files::Memory { total_bytes, free_bytes }
     };
-    match disks.map_err(Fault::from).and_then(|disks| fs::mount(disks, memory)) {
+    let mounted =
+        disks.map_err(Fault::from).and_then(|(disks, archive)| fs::mount(disks, archive, memory));
+    match mounted {
         Ok(disk) => output::write(Event::Disk(disk).to_record().as_bytes()),
         Err(fault) if fault.code == Code::ModelNotFound => {
             warn!("{}: {}", fault.message, fault.hint);

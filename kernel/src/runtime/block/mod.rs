@@ -4,12 +4,14 @@
 //! A driver ([`BlockDevice`]) takes requests and hands them back when they are done, in any order.
 //! [`Disk`] keeps its queue full, tries again what failed, and gives up on a device that has gone
 //! silent. Drivers: virtio-blk ([`virtio`]), SD cards ([`sdhci`]) and a disk image in memory ([`ram`]),
-//! which [`initrd`] finds in what the boot loader left.
+//! which [`initrd`] finds in what the boot loader left, in a [`cpio`] archive or packed by [`gzip`].
 
 pub mod buffer;
+pub mod cpio;
 pub mod disk;
 #[cfg(test)]
 pub mod fake;
+pub mod gzip;
 pub mod initrd;
 pub mod pci;
 #[cfg(target_os = "none")]

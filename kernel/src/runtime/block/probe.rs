@@ -11,7 +11,7 @@ use virtio_drivers::transport::pci::bus::PciRoot;
 use virtio_drivers::transport::pci::{PciTransport, virtio_device_type};
 use virtio_drivers::transport::{DeviceType, Transport};
 
-use super::initrd::{self, InitrdError};
+use super::initrd::{self, Contents, InitrdError};
 use super::pci::{self, Ecam, Windows};
 use super::ram::RamDisk;
 use super::sdhci::dma::{Cache, Dma, Table};
@@ -19,6 +19,7 @@ use super::sdhci::{SdDisk, SdError};
 use super::virtio::{IdentityHal, VirtioDisk};
 use super::{BlockDevice, Clock, Disk};
 use crate::runtime::cache;
+use crate::runtime::fs::archive::Archive;
 use crate::runtime::machine::{MAX_SD_HOSTS, Machine, PciHost, SdHost, VirtioMmio};
 use crate::runtime::mmio::Mmio;
 use crate::runtime::{idle, time};
@@ -48,7 +49,7 @@ impl Clock for MachineClock {
 }
 
 /// All block devices, the preferred one first: virtio over MMIO, virtio over PCI, SD cards, the
-/// initial RAM disk.
+/// initial RAM disk; and the files of that, if it is no disk image.
 ///
 /// A device that cannot be started is logged and left out.
 ///
@@ -59,7 +60,7 @@ impl Clock for MachineClock {
 /// The registers of the virtio devices, of the SD and the PCI host, and its windows, are mapped one to one
 /// as device memory, the initial RAM disk as memory that nobody writes to, and the heap one to one.
 /// This is the only driver of these devices, and it is called once.
-pub unsafe fn disks(machine: &Machine) -> Result<Vec<Disk>, InitrdError> {
+pub unsafe fn disks(machine: &Machine) -> Result<(Vec<Disk>, Option<Archive>), InitrdError> {
     let mut devices: Vec<Box<dyn BlockDevice>> = Vec::new();
     for node in &machine.virtio_mmio {
         // SAFETY: upheld by the caller.
@@ -73,19 +74,37 @@ pub unsafe fn disks(machine: &Machine) -> Result<Vec<Disk>, InitrdError> {
         // SAFETY: upheld by the caller; there is one table for each.
         devices.extend(unsafe { sd_card(host, table) });
     }
+    let mut archive = None;
     if let Some(region) = machine.initrd
         && let Some(start) = NonNull::new(region.base as *mut u8)
     {
         // SAFETY: it is memory that nobody writes to, says the caller.
-        let image = unsafe { NonNull::slice_from_raw_parts(start, region.size as usize).as_ref() };
-        match initrd::disk_image(image) {
-            Ok(image) => devices.push(Box::new(RamDisk::new(image))),
+        let bytes = unsafe { NonNull::slice_from_raw_parts(start, region.size as usize).as_ref() };
+        match open_initrd(bytes) {
+            Ok((initrd, Contents::Files { format, files })) => {
+                archive = Some(Archive::new(initrd, format, files));
+            }
+            Ok((_, Contents::Disk(image))) => devices.push(Box::new(RamDisk::new(image))),
             Err(error) if devices.is_empty() => return Err(error),
             Err(error) => log::warn!("{error}"),
         }
     }
     let start = |device| Disk::new(device, Box::new(MachineClock));
-    Ok(devices.into_iter().map(start).collect())
+    Ok((devices.into_iter().map(start).collect(), archive))
+}
+
+/// The initrd, unpacked if it is packed, and what it holds. What is unpacked stays for good.
+fn open_initrd(bytes: &'static [u8]) -> Result<(&'static [u8], Contents<'static>), InitrdError> {
+    let start_us = time::now_us();
+    let initrd = match initrd::unpack(bytes)? {
+        None => bytes,
+        Some(unpacked) => {
+            let ms = (time::now_us() - start_us) / 1000;
+            log::info!("the initrd unpacks to {} KiB, in {ms} ms", unpacked.len() >> 10);
+            unpacked.leak()
+        }
+    };
+    Ok((initrd, initrd::contents(initrd)?))
 }
 
 /// The tables of the SD hosts' DMA: in the image, which is where firmware loads to, since what such a

@@ -1,6 +1,6 @@
 //! Open files: the descriptors of the ABI.
 //!
-//! The volume is mounted at `/`. Besides it there are
+//! A volume, or the files of an initrd, are mounted at `/`. Besides there are
 //!
 //! - `/dev/disk`, the bytes of the block device, for measuring how fast it is;
 //! - `/proc/meminfo`, the memory, in Linux's format;
@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -23,7 +24,9 @@ use hermit_abi::{
     S_IFBLK, S_IFDIR, S_IFREG, SEEK_CUR, SEEK_END, SEEK_SET, stat, timespec,
 };
 
-use super::volume::{Entry, Extent, FsError, Volume};
+use super::FileSystem;
+use super::volume::{Entry, Extent, FsError};
+use crate::report;
 use crate::runtime::block::{Buffer, DiskError};
 
 /// The first descriptor that is given out; those before are standard input, output and error.
@@ -45,13 +48,18 @@ pub struct Memory {
     pub free_bytes: u64,
 }
 
-/// The volume and the files that are open on it.
+/// The file system and the files that are open on it.
 #[derive(Default)]
 pub struct Files {
-    volume: Option<Volume>,
+    mounted: Option<Mounted>,
     memory: Option<fn() -> Memory>,
     open: Vec<Option<Open>>,
     last_error: String,
+}
+
+struct Mounted {
+    volume: Box<dyn FileSystem>,
+    disk: report::Disk,
 }
 
 /// What a descriptor stands for.
@@ -93,12 +101,14 @@ impl Content {
 impl Files {
     /// No volume, no open file.
     pub const fn new() -> Files {
-        Files { volume: None, memory: None, open: Vec::new(), last_error: String::new() }
+        Files { mounted: None, memory: None, open: Vec::new(), last_error: String::new() }
     }
 
-    /// Puts `volume` at `/`.
-    pub fn mount(&mut self, volume: Volume) {
-        self.volume = Some(volume);
+    /// Puts `volume` at `/` and describes it.
+    pub fn mount(&mut self, volume: impl FileSystem + 'static) -> report::Disk {
+        let disk = volume.report();
+        self.mounted = Some(Mounted { volume: Box::new(volume), disk: disk.clone() });
+        disk
     }
 
     /// Asks `memory` when `/proc/meminfo` is opened.
@@ -170,9 +180,9 @@ impl Files {
                 }
             }
             Content::Extents { extents, .. } => {
-                let volume = self.volume.as_mut().ok_or(ENODEV)?;
+                let Mounted { volume, disk } = self.mounted.as_mut().ok_or(ENODEV)?;
                 let result = volume.read(extents, position, buffer);
-                result.map_err(|error| note(&mut self.last_error, volume.device_name(), error))?;
+                result.map_err(|error| note(&mut self.last_error, &disk.device, error))?;
             }
         }
         open.position += n as u64;
@@ -270,7 +280,7 @@ impl Files {
     fn pseudo_file(&self, path: &str) -> Result<Option<Content>, i32> {
         Ok(Some(match path {
             "/dev/disk" => {
-                let bytes = self.volume.as_ref().ok_or(ENODEV)?.device_bytes();
+                let bytes = self.mounted.as_ref().ok_or(ENODEV)?.disk.bytes;
                 let extents = Vec::from([Extent { offset: 0, position: 0, bytes }]);
                 Content::Extents { kind: S_IFBLK, extents }
             }
@@ -291,10 +301,10 @@ impl Files {
 
     fn on_volume<R>(
         &mut self,
-        work: impl FnOnce(&mut Volume) -> Result<R, FsError>,
+        work: impl FnOnce(&mut dyn FileSystem) -> Result<R, FsError>,
     ) -> Result<R, i32> {
-        let volume = self.volume.as_mut().ok_or(ENODEV)?;
-        work(volume).map_err(|error| note(&mut self.last_error, volume.device_name(), error))
+        let Mounted { volume, disk } = self.mounted.as_mut().ok_or(ENODEV)?;
+        work(&mut **volume).map_err(|error| note(&mut self.last_error, &disk.device, error))
     }
 
     fn stat_of(&self, kind: u32, bytes: u64) -> stat {
@@ -304,7 +314,7 @@ impl Files {
             st_nlink: 1,
             st_mode: kind | permissions,
             st_size: bytes as i64,
-            st_blksize: self.volume.as_ref().map_or(512, |volume| volume.cluster_bytes().into()),
+            st_blksize: self.mounted.as_ref().map_or(0, |m| m.disk.cluster_bytes.into()).max(512),
             // In units of 512 bytes, whatever the block size.
             st_blocks: bytes.div_ceil(512) as i64,
             st_atim: time,

@@ -1,4 +1,5 @@
 use super::super::testing::*;
+use super::super::volume::Volume;
 use super::*;
 use crate::runtime::block::fake::{self, Script};
 use alloc::sync::Arc;

@@ -1,9 +1,11 @@
 //! Files: the model disk as the ABI shows it.
 //!
 //! From the bottom: [`cache`] reads small pieces of the device, [`boot_sector`] and [`partition`]
-//! find a FAT volume, [`volume`] finds and reads its files, [`files`] gives them descriptors. The
+//! find a FAT volume, [`volume`] finds and reads its files, [`archive`] those of an initrd that is no
+//! disk, [`files`] gives them descriptors. The
 //! functions here are those of the ABI, over the one table of descriptors that there is.
 
+pub mod archive;
 pub mod boot_sector;
 pub mod cache;
 pub mod files;
@@ -23,8 +25,46 @@ use hermit_abi::{dirent64, stat as Stat};
 use super::block::{Buffer, Disk};
 use super::lock::SleepLock;
 use crate::report::{self, Code, Fault};
+use archive::Archive;
 use files::{Files, Memory};
-use volume::{MountError, Volume};
+use volume::{Entry, Extent, FsError, MountError, Volume};
+
+/// What is mounted at `/`. Nothing in it is ever written.
+///
+/// The parts of a path are separated by `/`. Case does not matter.
+pub trait FileSystem: Send {
+    /// It and its device, for the `disk` event.
+    fn report(&self) -> report::Disk;
+
+    /// What the directories say about `path`.
+    ///
+    /// # Errors
+    /// It does not exist, or the file system is damaged, or the device fails.
+    fn entry(&mut self, path: &str) -> Result<Entry, FsError>;
+
+    /// The entries of the directory `path`.
+    ///
+    /// # Errors
+    /// As for [`FileSystem::entry`]; also if it is a file.
+    fn directory(&mut self, path: &str) -> Result<Vec<Entry>, FsError>;
+
+    /// Where the data of the file `path` lies, in the file's order.
+    ///
+    /// # Errors
+    /// As for [`FileSystem::entry`].
+    fn extents(&mut self, path: &str) -> Result<Vec<Extent>, FsError>;
+
+    /// Fills `buffer` from `offset` on with the data that `extents` describe.
+    ///
+    /// # Errors
+    /// The device fails, or there is less data.
+    fn read(&mut self, extents: &[Extent], offset: u64, buffer: Buffer) -> Result<(), FsError>;
+}
+
+/// Whether two names of files are the same, their case left out.
+fn same_name(a: &str, b: &str) -> bool {
+    a.chars().flat_map(char::to_uppercase).eq(b.chars().flat_map(char::to_uppercase))
+}
 
 /// The open files of the machine. A read holds it until the data is there, and other cores sleep
 /// meanwhile: there is one disk, whose queue the read keeps full.
@@ -32,29 +72,32 @@ static FILES: SleepLock<Files> = SleepLock::new(Files::new());
 
 const HINT_NO_DISK: &str = "give the machine a virtio block device, an SD card or an initrd with a FAT volume \
                             that holds models/NAME.gguf and anchorite.toml: `image-builder disk` \
-                            makes one";
+                            makes one; an initrd may also be a cpio archive of these files";
 
-/// Mounts the first FAT volume on `disks` at `/`, and describes it for the `disk` event. `memory`
-/// is asked when `/proc/meminfo` is opened, with or without a volume.
+/// Mounts the first FAT volume on `disks` at `/`, or else `archive`, and describes it for the `disk`
+/// event. `memory` is asked when `/proc/meminfo` is opened, with or without a volume.
 ///
 /// # Errors
-/// There is no volume. The fault is that of the preferred disk.
-pub fn mount(disks: Vec<Disk>, memory: fn() -> Memory) -> Result<report::Disk, Fault> {
+/// There is no volume and no archive. The fault is that of the preferred disk.
+pub fn mount(
+    disks: Vec<Disk>,
+    archive: Option<Archive>,
+    memory: fn() -> Memory,
+) -> Result<report::Disk, Fault> {
     FILES.lock().set_memory(memory);
     let mut first_error = None;
     for disk in disks {
         let device = disk.name();
         match Volume::find(disk) {
-            Ok(volume) => {
-                let report = volume.report();
-                FILES.lock().mount(volume);
-                return Ok(report);
-            }
+            Ok(volume) => return Ok(FILES.lock().mount(volume)),
             Err(error) => {
                 log::debug!("{device}: {error}");
                 first_error = first_error.or(Some((device, error)));
             }
         }
+    }
+    if let Some(archive) = archive {
+        return Ok(FILES.lock().mount(archive));
     }
     let Some((device, error)) = first_error else {
         return Err(Fault {

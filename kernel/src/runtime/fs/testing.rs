@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use core::ptr::NonNull;
 use core_io::{Read, Seek, SeekFrom, Write};
 
-use super::volume::{FsError, Volume};
+use super::FileSystem;
+use super::volume::FsError;
 use crate::runtime::block::Buffer;
 use crate::runtime::block::fake::random;
 
@@ -137,7 +138,7 @@ pub fn lend(data: &mut [u8]) -> Buffer {
 
 /// Reads `bytes` bytes of a file from `offset` on.
 pub fn read_at(
-    volume: &mut Volume,
+    volume: &mut dyn FileSystem,
     path: &str,
     offset: u64,
     bytes: usize,
@@ -149,13 +150,13 @@ pub fn read_at(
 }
 
 /// Reads a whole file.
-pub fn read_file(volume: &mut Volume, path: &str) -> Result<Vec<u8>, FsError> {
+pub fn read_file(volume: &mut dyn FileSystem, path: &str) -> Result<Vec<u8>, FsError> {
     let bytes = volume.entry(path)?.bytes as usize;
     read_at(volume, path, 0, bytes)
 }
 
 /// All paths of a volume, those of directories with a `/` at the end.
-pub fn tree(volume: &mut Volume, path: &str, depth: usize) -> Result<Vec<String>, FsError> {
+pub fn tree(volume: &mut dyn FileSystem, path: &str, depth: usize) -> Result<Vec<String>, FsError> {
     let mut paths = Vec::new();
     for entry in volume.directory(path)? {
         let inner = alloc::format!("{path}/{}", entry.name);

@@ -23,6 +23,7 @@ use fatfs::{DirEntry, FatType, FileSystem, FsOptions};
 use super::boot_sector::{self, BOOT_SECTOR_BYTES, BootSectorError, Geometry};
 use super::cache::Cache;
 use super::partition::{Partition, partitions};
+use super::same_name;
 use crate::report;
 use crate::runtime::block::{Buffer, Disk, DiskError, Request};
 
@@ -170,8 +171,38 @@ impl Volume {
         Ok(volume)
     }
 
-    /// The volume and its device, for the `disk` event.
-    pub fn report(&self) -> report::Disk {
+    /// Lets `work` look at the volume through `fatfs`.
+    fn with_fatfs<R>(
+        &mut self,
+        work: impl FnOnce(&FileSystem<Tap<'_>>, &Wire<'_>) -> Result<R, FsError>,
+    ) -> Result<R, FsError> {
+        let wire = Wire {
+            device: RefCell::new(&mut self.device),
+            start: self.start,
+            geometry: self.geometry,
+            mounted: Cell::new(false),
+            in_root: Cell::new(true),
+            budget: Cell::new(directory_bytes(&self.geometry)),
+            tracing: Cell::new(false),
+            traced: Cell::new(None),
+            failure: Cell::new(None),
+        };
+        let result = match FileSystem::new(Tap { wire: &wire, position: 0 }, FsOptions::new()) {
+            Ok(fs) => {
+                wire.mounted.set(true);
+                work(&fs, &wire)
+            }
+            Err(error) => Err(error.into()),
+        };
+        match wire.failure.get() {
+            Some(error) => Err(FsError::Disk(error)),
+            None => result,
+        }
+    }
+}
+
+impl super::FileSystem for Volume {
+    fn report(&self) -> report::Disk {
         let filesystem = match self.geometry.fat_type {
             FatType::Fat12 => "FAT12",
             FatType::Fat16 => "FAT16",
@@ -186,46 +217,18 @@ impl Volume {
         }
     }
 
-    /// The name of the kind of device.
-    pub fn device_name(&self) -> &'static str {
-        self.device.name()
-    }
-
-    /// Size of the device in bytes.
-    pub fn device_bytes(&self) -> u64 {
-        self.device.bytes()
-    }
-
-    /// Bytes in a cluster.
-    pub fn cluster_bytes(&self) -> u32 {
-        self.geometry.cluster_bytes
-    }
-
-    /// What the directories say about `path`, whose parts are separated by `/`. Case does not
-    /// matter.
-    ///
-    /// # Errors
-    /// It does not exist, or the volume is damaged, or the device fails.
-    pub fn entry(&mut self, path: &str) -> Result<Entry, FsError> {
+    fn entry(&mut self, path: &str) -> Result<Entry, FsError> {
         self.with_fatfs(|fs, wire| Ok(describe(find(fs, wire, path)?.as_ref())))
     }
 
-    /// The entries of the directory `path`.
-    ///
-    /// # Errors
-    /// As for [`Volume::entry`]; also if it is a file.
-    pub fn directory(&mut self, path: &str) -> Result<Vec<Entry>, FsError> {
+    fn directory(&mut self, path: &str) -> Result<Vec<Entry>, FsError> {
         self.with_fatfs(|fs, wire| {
             let directory = open_dir(fs, wire, find(fs, wire, path)?.as_ref())?;
             directory.iter().map(|entry| Ok(describe(Some(&entry?)))).collect()
         })
     }
 
-    /// Where the data of the file `path` lies, in the file's order.
-    ///
-    /// # Errors
-    /// As for [`Volume::entry`].
-    pub fn extents(&mut self, path: &str) -> Result<Vec<Extent>, FsError> {
+    fn extents(&mut self, path: &str) -> Result<Vec<Extent>, FsError> {
         let start = self.start;
         let mut extents = self.with_fatfs(|fs, wire| match find(fs, wire, path)? {
             Some(entry) if !entry.is_dir() => trace(&entry, wire),
@@ -235,11 +238,7 @@ impl Volume {
         Ok(extents)
     }
 
-    /// Fills `buffer` from `offset` on with the data that `extents` describe.
-    ///
-    /// # Errors
-    /// The device fails, or there is less data.
-    pub fn read(
+    fn read(
         &mut self,
         extents: &[Extent],
         mut offset: u64,
@@ -285,35 +284,6 @@ impl Volume {
             self.device.read_into(position, edge)?;
         }
         Ok(())
-    }
-
-    /// Lets `work` look at the volume through `fatfs`.
-    fn with_fatfs<R>(
-        &mut self,
-        work: impl FnOnce(&FileSystem<Tap<'_>>, &Wire<'_>) -> Result<R, FsError>,
-    ) -> Result<R, FsError> {
-        let wire = Wire {
-            device: RefCell::new(&mut self.device),
-            start: self.start,
-            geometry: self.geometry,
-            mounted: Cell::new(false),
-            in_root: Cell::new(true),
-            budget: Cell::new(directory_bytes(&self.geometry)),
-            tracing: Cell::new(false),
-            traced: Cell::new(None),
-            failure: Cell::new(None),
-        };
-        let result = match FileSystem::new(Tap { wire: &wire, position: 0 }, FsOptions::new()) {
-            Ok(fs) => {
-                wire.mounted.set(true);
-                work(&fs, &wire)
-            }
-            Err(error) => Err(error.into()),
-        };
-        match wire.failure.get() {
-            Some(error) => Err(FsError::Disk(error)),
-            None => result,
-        }
     }
 }
 
@@ -372,13 +342,9 @@ fn entry_named<'a, 'b>(
     directory: &fatfs::Dir<'a, Tap<'b>>,
     name: &str,
 ) -> Result<FatEntry<'a, 'b>, FsError> {
-    fn folded(name: &str) -> impl Iterator<Item = char> {
-        name.chars().flat_map(char::to_uppercase)
-    }
     for entry in directory.iter() {
         let entry = entry?;
-        let is_it = |candidate: &str| folded(candidate).eq(folded(name));
-        if is_it(&entry.file_name()) || is_it(&entry.short_file_name()) {
+        if same_name(&entry.file_name(), name) || same_name(&entry.short_file_name(), name) {
             return Ok(entry);
         }
     }

@@ -1,3 +1,4 @@
+use super::super::FileSystem as _;
 use super::super::testing::*;
 use super::*;
 use crate::runtime::block::fake;

@@ -1,0 +1,247 @@
+//! cpio archives of the format "newc": a header in hexadecimal digits, a name and a file for each
+//! member, one after the other, up to a trailer.
+//!
+//! Source: Linux, Documentation/driver-api/early-userspace/buffer-format.rst. Linux goes on behind a
+//! trailer if there is another archive; here nothing but padding may follow.
+
+#![forbid(unsafe_code)]
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
+
+/// Bytes of a member's header: the magic number and thirteen numbers of eight hexadecimal digits.
+const HEADER_BYTES: usize = 6 + 13 * 8;
+/// Which of the numbers is the mode, the number of links, the size of the file, the size of its name.
+const MODE: usize = 1;
+const LINKS: usize = 4;
+const FILE_SIZE: usize = 6;
+const NAME_SIZE: usize = 11;
+/// The mode's bits for the type of a file, and what is there for a regular one and for a directory.
+const TYPE: usize = 0o170_000;
+const REGULAR: usize = 0o100_000;
+const DIRECTORY: usize = 0o040_000;
+/// The name of the member that ends an archive.
+const TRAILER: &[u8] = b"TRAILER!!!";
+
+/// What a member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A file with its data.
+    File,
+    /// A directory.
+    Directory,
+    /// A further name of a file whose data lies in another member, a symbolic link, a device, or the
+    /// like.
+    Other,
+}
+
+/// A member of an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member<'a> {
+    /// Where its header starts in the archive.
+    pub at: usize,
+    /// What it is.
+    pub kind: Kind,
+    /// Its path, without the zero byte at its end.
+    pub name: &'a [u8],
+    /// Where its data lies in the archive.
+    pub data: Range<usize>,
+}
+
+/// Why an archive cannot be read. Places are bytes of the archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CpioError {
+    /// The archive ends within the member at this place, or before its trailer.
+    Truncated {
+        /// Where the member starts.
+        at: usize,
+    },
+    /// What lies here is no member.
+    Damaged {
+        /// Where the member should start.
+        at: usize,
+    },
+    /// Something follows the trailer.
+    Behind {
+        /// Where that starts.
+        at: usize,
+    },
+}
+
+impl fmt::Display for CpioError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CpioError::Truncated { at } => {
+                write!(f, "is truncated: it ends in the entry at byte {at}")
+            }
+            CpioError::Damaged { at } => write!(f, "has no valid entry at byte {at}"),
+            CpioError::Behind { at } => write!(f, "has data behind its end, at byte {at}"),
+        }
+    }
+}
+
+/// Whether an archive starts here, without or with checksums, which are not checked.
+pub fn is_archive(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"070701") || bytes.starts_with(b"070702")
+}
+
+/// The members of an archive, in its order, the trailer left out.
+///
+/// # Errors
+/// It is damaged.
+pub fn members(archive: &[u8]) -> Result<Vec<Member<'_>>, CpioError> {
+    let mut members = Vec::new();
+    let mut at = 0;
+    loop {
+        let truncated = CpioError::Truncated { at };
+        let damaged = CpioError::Damaged { at };
+        let rest = archive.get(at..).ok_or(truncated)?;
+        let header = rest.get(..HEADER_BYTES).ok_or(truncated)?;
+        if !is_archive(header) {
+            return Err(damaged);
+        }
+        let number = |index: usize| {
+            let digits = &header[6 + index * 8..][..8];
+            // `from_str_radix` takes a sign, too.
+            let digits = str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'));
+            digits.and_then(|digits| usize::from_str_radix(digits, 16).ok()).ok_or(damaged)
+        };
+        // None of the numbers is larger than 32 bits, so that the sums do not overflow.
+        let name_end = HEADER_BYTES + number(NAME_SIZE)?;
+        let start = name_end.next_multiple_of(4);
+        let end = start + number(FILE_SIZE)?;
+        let name = rest.get(HEADER_BYTES..name_end).ok_or(truncated)?;
+        let (&last, name) = name.split_last().ok_or(damaged)?;
+        if last != 0 || name.contains(&0) {
+            return Err(damaged);
+        }
+        if name == TRAILER {
+            let padding = rest.get(name_end..).unwrap_or_default();
+            return match padding.iter().position(|&byte| byte != 0) {
+                None => Ok(members),
+                Some(place) => Err(CpioError::Behind { at: at + name_end + place }),
+            };
+        }
+        if end > rest.len() {
+            return Err(truncated);
+        }
+        let kind = match number(MODE)? & TYPE {
+            // Of the names of one file, the last one has its data.
+            REGULAR if number(LINKS)? > 1 && start == end => Kind::Other,
+            REGULAR => Kind::File,
+            DIRECTORY => Kind::Directory,
+            _ => Kind::Other,
+        };
+        members.push(Member { at, kind, name, data: at + start..at + end });
+        at += end.next_multiple_of(4);
+    }
+}
+
+/// An archive of these members: name, mode, number of links, data.
+#[cfg(test)]
+pub fn archive(members: &[(&str, usize, usize, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, mode, links, data) in members.iter().chain(&[("TRAILER!!!", 0, 1, &b""[..])]) {
+        let (size, name_size) = (data.len(), name.len() + 1);
+        out.extend(alloc::format!("070701{:08X}{mode:08X}{:08X}{:08X}", 7, 0, 0).bytes());
+        out.extend(alloc::format!("{links:08X}{:08X}{size:08X}", 0x1234_5678).bytes());
+        out.extend(alloc::format!("{:08X}{:08X}{:08X}{:08X}", 3, 1, 0, 0).bytes());
+        out.extend(alloc::format!("{name_size:08X}{:08X}{name}\0", 0).bytes());
+        out.resize(out.len().next_multiple_of(4), 0);
+        out.extend(*data);
+        out.resize(out.len().next_multiple_of(4), 0);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: usize = 0o100_644;
+    const FOLDER: usize = 0o040_755;
+    const SYMBOLIC_LINK: usize = 0o120_777;
+
+    #[test]
+    fn members_come_in_order_with_their_data() {
+        let data: Vec<u8> = (0..97).collect();
+        let mut archive = archive(&[
+            (".", FOLDER, 2, b""),
+            ("link", SYMBOLIC_LINK, 1, b"elsewhere"),
+            ("first name", FILE, 2, b""),
+            ("empty", FILE, 1, b""),
+            ("second name", FILE, 2, &data),
+        ]);
+        // With checksums; and padded to a block, as tools do.
+        archive[..6].copy_from_slice(b"070702");
+        archive.resize(1024, 0);
+        let members = members(&archive).unwrap();
+        let seen: Vec<_> =
+            members.iter().map(|member| (member.name, member.kind, member.data.len())).collect();
+        assert_eq!(
+            seen,
+            [
+                (&b"."[..], Kind::Directory, 0),
+                (b"link", Kind::Other, 9),
+                (b"first name", Kind::Other, 0),
+                (b"empty", Kind::File, 0),
+                (b"second name", Kind::File, 97),
+            ]
+        );
+        assert_eq!(archive[members[4].data.clone()], data);
+        assert!(archive[members[4].at..].starts_with(b"070701"));
+    }
+
+    #[test]
+    fn every_truncation_is_told() {
+        let whole = archive(&[("folder", FOLDER, 2, b""), ("file", FILE, 1, &[7; 97])]);
+        // The padding behind the trailer may be missing.
+        let end = whole.len() - 3;
+        assert_eq!(whole[end - 1..], [0; 4]);
+        for len in 6..end {
+            let result = members(&whole[..len]);
+            assert!(matches!(result, Err(CpioError::Truncated { .. })), "{len}: {result:?}");
+        }
+        assert_eq!(members(&whole[..end]).unwrap().len(), 2);
+        assert_eq!(members(&whole[..0]), Err(CpioError::Truncated { at: 0 }));
+    }
+
+    #[test]
+    fn damage_is_told_with_its_place() {
+        let whole = archive(&[(".", FOLDER, 2, b""), ("file", FILE, 1, b"data")]);
+        let damaged = |place: usize, bytes: &[u8]| {
+            let mut damaged = whole.clone();
+            damaged[place..][..bytes.len()].copy_from_slice(bytes);
+            members(&damaged).unwrap_err()
+        };
+        let field = |index: usize| 112 + 6 + index * 8;
+        for (place, bytes) in [
+            (112, &b"x"[..]),
+            (field(NAME_SIZE), b"+"),
+            (field(MODE), b"x"),
+            // No name; one without its zero byte; one with another.
+            (field(NAME_SIZE), b"00000000"),
+            (field(NAME_SIZE), b"00000003"),
+            (112 + HEADER_BYTES + 1, b"\0"),
+        ] {
+            assert_eq!(damaged(place, bytes), CpioError::Damaged { at: 112 }, "{place}");
+        }
+        // A name and a file larger than any.
+        for place in [field(NAME_SIZE), field(FILE_SIZE)] {
+            assert_eq!(damaged(place, b"FFFFFFFF"), CpioError::Truncated { at: 112 });
+        }
+    }
+
+    #[test]
+    fn nothing_may_follow_the_trailer() {
+        let one = archive(&[("file", FILE, 1, b"data")]);
+        let two = [&one[..], &one].concat();
+        assert_eq!(members(&two), Err(CpioError::Behind { at: one.len() }));
+        let mut padded = one.clone();
+        padded.resize(one.len() + 512, 0);
+        assert_eq!(members(&padded).unwrap().len(), 1);
+        *padded.last_mut().unwrap() = 1;
+        assert_eq!(members(&padded), Err(CpioError::Behind { at: one.len() + 511 }));
+    }
+}
