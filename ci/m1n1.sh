@@ -33,6 +33,10 @@ tree_at=0x48000000
 table_at=0x48100000
 initrd_at=0x4a000000
 
+# What is typed on the serial line once the model is loaded; boot arguments beside `max_tokens`.
+typed=
+mode=
+
 # tree NAME INITRD [CHANGE]: writes the device tree, QEMU's with m1n1's changes and another one.
 machine='virt,virtualization=on,gic-version=2'
 cpu='max,pauth-impdef=on'
@@ -51,7 +55,7 @@ tree() {
         echo '    intc@8000000 { status = "disabled"; };'
         echo "    ${3:-}"
         echo '    chosen {'
-        echo "        bootargs = \"max_tokens=$tokens\";"
+        echo "        bootargs = \"max_tokens=$tokens $mode\";"
         printf '        linux,initrd-start = <0 0x%x>;\n' "$((initrd_at))"
         printf '        linux,initrd-end = <0 0x%x>;\n' "$((initrd_at + bytes))"
         echo '    };'
@@ -84,18 +88,40 @@ commands() {
     echo quit
 }
 
+# Types as a person would who waits for the model.
+type_in() {
+    left=60
+    while ! events | grep -q '"event":"model"' && [ "$left" -gt 0 ]; do
+        left=$((left - 1))
+        sleep 1
+    done
+    printf '%s' "$typed"
+}
+
 # boot NAME INITRD [CHANGE]: starts a check and boots until the last line is there; false if it was not
 # asked for.
 boot() {
     begin "$1" || return 1
     : >"$log"
     tree "$1" "$2" "${3:-}"
+    serial=file:$log
+    if [ -n "$typed" ]; then
+        # QEMU reads one of the pipes and writes to the other.
+        serial=pipe:$logs/line
+        mkfifo "$logs/line.in" "$logs/line.out"
+        cat "$logs/line.out" >"$log" &
+        type_in >"$logs/line.in" &
+    fi
     commands | timeout 180 qemu-system-aarch64 -M "$machine" -cpu "$cpu" -smp "$cores" -m 512M \
-        -nic none -display none -monitor stdio -serial "file:$log" -kernel "$stub" \
+        -nic none -display none -monitor stdio -serial "$serial" -kernel "$stub" \
         -device "loader,file=$image,addr=$image_at,force-raw=on" \
         -device "loader,file=$logs/$1.dtb,addr=$tree_at,force-raw=on" \
         -device "loader,file=$2,addr=$initrd_at,force-raw=on" >"$logs/$1.out" 2>&1 ||
         problem="QEMU ends with status $?"
+    [ -z "$typed" ] || {
+        wait
+        rm "$logs/line.in" "$logs/line.out"
+    }
     # What `hello` tells is the level at entry.
     at_el2=$(grep -c 'PSTATE=.* EL2' "$logs/$1.out" || true)
     [ -n "$problem" ] || [ "$at_el2" = "$cores" ] || problem="$at_el2 of $cores cores are at EL2"
@@ -198,6 +224,26 @@ refuses truncated-gzip "$logs/half.img" 'the initrd, compressed with gzip, is tr
     tail -c 4 "$logs/archive.gz.img"
 } >"$logs/half.img"
 refuses corrupt-gzip "$logs/half.img" 'the initrd, compressed with gzip, is damaged: its checksum'
+
+# A chat, with a serial port that no interrupt announces: what is typed gets the plain machine's answers.
+questions=$(printf 'Once upon a time\nThe capital of France is\n/quit\n.')
+questions=${questions%.}
+answers() { events "$1" | grep '"event":"result"' | grep -o '"tokens":\[[0-9,]*\]'; }
+typed=$questions
+mode=mode=chat
+if boot chat "$logs/model.img"; then
+    printf '%s' "$typed" | target/debug/anchorite-qemu chat --kernel "$image" --disk "$logs/model.img" \
+        --tokens "$tokens" --keep-log "$logs/plain-chat.log" --timeout 120 >"$logs/plain-chat.out" 2>&1 ||
+        problem="the plain machine's chat ends with status $?"
+    plain=$(answers "$logs/plain-chat.log")
+    [ -n "$problem" ] || [ "$(echo "$plain" | wc -l)" = 2 ] || problem="not two answers but $plain"
+    said=$(answers "$log")
+    [ -n "$problem" ] || [ "$said" = "$plain" ] || problem="the answers are $said, not $plain"
+    must_exit 0 "$last_line"
+    verdict
+fi
+typed=
+mode=
 
 # A disk that ends in the middle of the model.
 head -c 2000000 "$logs/model.img" >"$logs/half.img"
