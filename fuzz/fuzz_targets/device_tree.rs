@@ -28,9 +28,8 @@ fn read(data: &[u8]) {
             return;
         }
     };
-    // Whoever can read all of it can read the half that is for complaints.
-    let rescue = rescue.expect("the console and the firmware of a tree that can be read");
-    assert_eq!(rescue.console.map(|c| c.region), machine.console.map(|c| c.region));
+    // What can be read at all can be read for a complaint.
+    assert!(rescue.is_some());
     check_regions(&machine);
     check_plan(&machine);
     // The same bytes at another place are the same machine.
