@@ -216,6 +216,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri ends where memory does")]
     fn a_buffer_larger_than_the_memory_is_an_error() {
         for asked in [usize::MAX, usize::MAX / 2, 1 << 60] {
             let error = ModelBuffer::try_new(asked).unwrap_err();
