@@ -207,6 +207,46 @@ dd if=/dev/null of="$logs/large.gguf" bs=1M seek=80 status=none
 "$builder" disk --out "$logs/large.img" "$logs/large.gguf"
 fails out-of-memory OutOfMemory '[0-9][0-9]* MiB' --disk "$logs/large.img" --mem 64M --smp 1
 
+# Less and less memory: each machine has enough, or says how much is missing, down to the least that QEMU
+# can put the image and the device tree into.
+ladder() {
+    passes=0
+    refuses=0
+    for mib in 64 32 24 20 18 16 15 14 13 12 10 8 6 5 4; do
+        log=$logs/$name-$mib.log
+        shown=$logs/$name-$mib.out
+        status=0
+        "$harness" --kernel "$image" --disk "$small" --mem "${mib}M" --smp 1 --cpu cortex-a72 \
+            --tokens 3 --keep-log "$log" --timeout 120 >"$shown" 2>&1 </dev/null || status=$?
+        case $status in
+        0) passes=$((passes + 1)) ;;
+        3)
+            grep -q 'Not enough space for DTB' "$shown" || problem='QEMU fails'
+            break
+            ;;
+        *)
+            refuses=$((refuses + 1))
+            must_exit 1
+            # "... needs 8.1 MiB (8478192 bytes), 6.9 MiB (7202816 bytes) are free"
+            more=$(events | sed -n 's/^{"event":"error","code":"OutOfMemory".*(\([0-9]*\) bytes), .*(\([0-9]*\) bytes) are free.*/\1 -gt \2/p')
+            # shellcheck disable=SC2086 # the words are to be split
+            [ -n "$problem" ] || { [ -n "$more" ] && [ $more ]; } ||
+                problem="it does not say how much is missing: '$more'"
+            ;;
+        esac
+        [ -z "$problem" ] || {
+            problem="$mib MiB: $problem"
+            return 0
+        }
+    done
+    [ "$status" = 3 ] && [ "$passes" -ge 5 ] && [ "$refuses" -ge 5 ] ||
+        problem="$passes pass, $refuses are refused, the last ends with $status"
+}
+if begin memory-ladder; then
+    ladder
+    verdict "$passes run, $refuses say what is missing"
+fi
+
 # A cache that does not fit: the test model, said to have 65536 positions. The error names a context
 # that fits, and then the model runs.
 cp test_models/tiny.gguf "$logs/long.gguf"

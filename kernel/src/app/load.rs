@@ -260,12 +260,30 @@ fn allocate(file: &File, size: u64, context: ContextOptions) -> Result<ModelBuff
             }
             needed => {
                 let besides = needed.map_or(0, |needed| needed.total());
+                let free = os::memory_available();
                 // No setting makes the file smaller.
-                no_room(size, besides, os::memory_available(), String::new())
+                let instead = String::new();
+                if free >= size.saturating_add(besides as u64) {
+                    // There is enough, but what the firmware left in the middle parts it.
+                    let (what, free) = ("the model's file, in one piece,", largest_piece(size));
+                    return Error::OutOfMemory { what, needed: size, free, instead };
+                }
+                no_room(size, besides, free, instead)
             }
         }
     };
     ModelBuffer::try_new(bytes_of(size)).map_err(|_| too_large())
+}
+
+/// Bytes of the largest piece of memory that can be had, less than `size` bytes; somewhat fewer.
+fn largest_piece(size: u64) -> u64 {
+    let is_there = |bytes| Vec::<u8>::new().try_reserve_exact(bytes_of(bytes)).is_ok();
+    let (mut fits, mut too_large) = (0, size);
+    while too_large - fits > 4096 {
+        let middle = fits + (too_large - fits) / 2;
+        *(if is_there(middle) { &mut fits } else { &mut too_large }) = middle;
+    }
+    fits
 }
 
 /// A size in memory; what does not fit an address fits no memory either.
