@@ -1,18 +1,20 @@
 #!/bin/sh
 # Starts the image under QEMU as m1n1 starts it on an Apple M1, and compares what it generates with
-# what it generates on the plain `virt` machine.
+# what it generates on the plain `virt` machine, and what is on the screen with the serial line.
 #
 #   ci/m1n1.sh [WORD]     only the checks whose names hold WORD
 #
 # A stub (qemu/m1n1-stub) plays m1n1: EL2 with the host extensions on, the MMU off, the other cores in
 # a spin table. The device tree is QEMU's with what an M1 has not taken out (PSCI, the GIC, the virtio
-# devices, the PCI host); the model is the initrd. The serial lines are kept in target/m1n1/.
+# devices, the PCI host) and a framebuffer added, which is memory that no display shows; the model is the
+# initrd. Serial lines and screens are kept in target/m1n1/, the latter as text and as pictures.
 set -eu
 cd "$(dirname "$0")/.."
 
 only=${1:-}
 logs=target/m1n1
 image=target/anchorite.img
+probe=target/probe.img
 stub=target/bare/aarch64-unknown-none/release/m1n1-stub
 cores=4
 tokens=16
@@ -22,6 +24,9 @@ unset PROMPT SYSTEM ANCHORITE_QEMU
 . ci/checks.sh
 
 ci/toolchain.sh bare build --release -p m1n1-stub
+ci/toolchain.sh bare build --release -p kernel --bin probe
+ci/toolchain.sh host build -p kernel --example screen
+target/debug/image-builder kernel --elf target/bare/aarch64-unknown-none/release/probe --out "$probe"
 target/debug/image-builder disk --out "$logs/model.img" test_models/tiny.gguf
 
 image_sha256=$(target/debug/image-builder inspect "$image" |
@@ -32,10 +37,19 @@ image_at=0x40200000
 tree_at=0x48000000
 table_at=0x48100000
 initrd_at=0x4a000000
+# The end of the 512 MiB, behind what the tree lists as memory. Its rows have something at their ends.
+screen_at=0x5f800000
+screen_width=1280
+screen_height=800
+screen_stride=$((screen_width * 4 + 128))
+screen_bytes=$((screen_stride * screen_height))
+screen_format=x2r10g10b10
 
 # What is typed on the serial line once the model is loaded; boot arguments beside `max_tokens`.
 typed=
 mode=
+# Other boot arguments than those.
+words=
 
 # tree NAME INITRD [CHANGE]: writes the device tree, QEMU's with m1n1's changes and another one.
 machine='virt,virtualization=on,gic-version=2'
@@ -53,11 +67,25 @@ tree() {
         echo '    /delete-node/ pcie@10000000;'
         sed -n 's|^\t\(virtio_mmio@[0-9a-f]*\) {$|    /delete-node/ \1;|p' "$logs/virt.dts"
         echo '    intc@8000000 { status = "disabled"; };'
+        echo '    memory@40000000 {'
+        printf '        reg = <0 0x40000000 0 0x%x>;\n' $((screen_at - 0x40000000))
+        echo '    };'
         echo "    ${3:-}"
         echo '    chosen {'
-        echo "        bootargs = \"max_tokens=$tokens $mode\";"
+        echo '        #address-cells = <2>;'
+        echo '        #size-cells = <2>;'
+        echo '        ranges;'
+        echo "        bootargs = \"${words:-max_tokens=$tokens $mode}\";"
         printf '        linux,initrd-start = <0 0x%x>;\n' "$((initrd_at))"
         printf '        linux,initrd-end = <0 0x%x>;\n' "$((initrd_at + bytes))"
+        echo '        framebuffer {'
+        echo '            compatible = "apple,simple-framebuffer", "simple-framebuffer";'
+        printf '            reg = <0 0x%x 0 0x%x>;\n' "$((screen_at))" "$screen_bytes"
+        echo "            width = <$screen_width>;"
+        echo "            height = <$screen_height>;"
+        echo "            stride = <$screen_stride>;"
+        echo "            format = \"$screen_format\";"
+        echo '        };'
         echo '    };'
         echo '    cpus {'
         core=0
@@ -74,16 +102,49 @@ tree() {
     dtc -q -I dts -O dtb -o "$logs/$1.dtb" "$logs/$1.dts"
 }
 
+return=$(printf '\r')
+
 # Nothing turns an M1 off, so that neither does this machine: the last line asks a person to.
 last_line='It is now safe to switch off.'
+# What the screen says before it.
+good_end='Anchorite has ended.'
+bad_end='Anchorite has failed, see above.'
 
-# When the run has ended, or was given up, has QEMU's monitor show the cores' registers and end.
+# What a display may show at the start.
+head -c "$screen_bytes" /dev/zero | tr '\0' '\132' >"$logs/logo.img"
+
+# save_screen: has QEMU's monitor save the screen's memory.
+save_screen() {
+    echo "pmemsave $screen_at $screen_bytes \"$logs/$name.raw\""
+}
+
+# read_screen: the text on the screen to NAME.screen, its picture to NAME.png. Fails before there is one.
+read_screen() {
+    target/debug/examples/screen "$screen_width" "$screen_height" "$screen_stride" \
+        "$screen_format" "$logs/$name.raw" "$logs/$name.png" >"$logs/$name.screen" 2>/dev/null
+}
+
+# Whether the last line is there: on the serial line or, without one, on the screen.
+has_ended() {
+    if [ "$has_port" = true ]; then
+        lines | grep -qx "$last_line"
+    else
+        read_screen && grep -qx "$last_line" "$logs/$name.screen"
+    fi
+}
+
+# When the run has ended, or was given up, has QEMU's monitor save the screen, show the cores' registers
+# and end.
 commands() {
     left=120
-    while ! lines | grep -qx "$last_line" && [ "$left" -gt 0 ]; do
+    while ! has_ended && [ "$left" -gt 0 ]; do
         left=$((left - 1))
         sleep 1
+        [ "$has_port" = true ] || save_screen
     done
+    # A line is on the screen a little after it is on the serial line.
+    sleep 1
+    save_screen
     echo 'info registers -a'
     echo quit
 }
@@ -100,6 +161,7 @@ type_in() {
 
 # boot NAME INITRD [CHANGE]: starts a check and boots until the last line is there; false if it was not
 # asked for.
+has_port=true
 boot() {
     begin "$1" || return 1
     : >"$log"
@@ -116,6 +178,7 @@ boot() {
         -nic none -display none -monitor stdio -serial "$serial" -kernel "$stub" \
         -device "loader,file=$image,addr=$image_at,force-raw=on" \
         -device "loader,file=$logs/$1.dtb,addr=$tree_at,force-raw=on" \
+        -device "loader,file=$logs/logo.img,addr=$screen_at,force-raw=on" \
         -device "loader,file=$2,addr=$initrd_at,force-raw=on" >"$logs/$1.out" 2>&1 ||
         problem="QEMU ends with status $?"
     [ -z "$typed" ] || {
@@ -125,6 +188,35 @@ boot() {
     # What `hello` tells is the level at entry.
     at_el2=$(grep -c 'PSTATE=.* EL2' "$logs/$1.out" || true)
     [ -n "$problem" ] || [ "$at_el2" = "$cores" ] || problem="$at_el2 of $cores cores are at EL2"
+    [ -n "$problem" ] || read_screen || problem='there is no picture of the screen'
+    rm -f "$logs/$1.raw"
+}
+
+# must_show PATTERN: some line on the screen must match it.
+must_show() {
+    [ -z "$problem" ] || return 0
+    shown=$logs/$name.screen
+    grep -q "$1" "$shown" || problem="no line on the screen matches $1"
+}
+
+# must_show_end WORDS: the last lines on the screen must be these words and that it is safe to switch off.
+must_show_end() {
+    [ -z "$problem" ] || return 0
+    shown=$logs/$name.screen
+    [ "$(grep -v '^$' "$shown" | tail -n 2)" = "$(printf '%s\n%s' "$1" "$last_line")" ] ||
+        problem="the screen does not end with '$1'"
+}
+
+# must_show_all: the screen must show the serial line's text, but for events; of them, the good end.
+# Blanks are not compared, as long lines are cut.
+must_show_all() {
+    [ -z "$problem" ] || return 0
+    shown=$logs/$name.screen
+    # Of a line that was drawn anew, the last form.
+    sed -e "s/$return\$//" -e "s/^$separator.*\"event\":\"exit\".*/$good_end/" \
+        -e "/^$separator/d" -e "s/.*$return//" "$log" | tr -d ' \n' >"$logs/$name.expected"
+    tr -d ' \n' <"$shown" | cmp -s - "$logs/$name.expected" ||
+        problem='the screen does not show what the serial line says'
 }
 
 # What the plain machine says.
@@ -145,10 +237,29 @@ must_answer() {
 
 if boot model "$logs/model.img"; then
     must_hold "^{\"event\":\"hello\".*\"image_sha256\":\"$image_sha256\".*\"machine\":\"m1n1 stub\".*\"cores\":$cores,\"exception_level\":2,"
+    must_hold "^{\"event\":\"hello\".*\"consoles\":\[\"pl011\",\"framebuffer 1280x800, text 128x40\"\]"
     must_hold '^{"event":"disk","device":"initrd"'
     must_answer
+    must_show '^Anchorite .* on m1n1 stub: 4 × '
+    must_show_all
+    must_show_end "$good_end"
     verdict
 fi
+
+# Without a serial port: the same on the screen, less what is measured.
+unmeasured() { sed -e '/^\[/d' -e 's/,[^,]* MB in .*//' "$logs/$1.screen"; }
+has_port=false
+if boot screen-alone "$logs/model.img" '/delete-node/ pl011@9000000;'; then
+    must_show 'prompt tokens at'
+    must_show_end "$good_end"
+    if [ -z "$problem" ] && [ -e "$logs/model.screen" ]; then
+        unmeasured model >"$logs/model.unmeasured"
+        unmeasured "$name" | cmp -s - "$logs/model.unmeasured" ||
+            problem='it is not what there is beside a serial port'
+    fi
+    verdict
+fi
+has_port=true
 
 # The disk in a cpio archive, the only form that older versions of m1n1 take.
 # pad BYTES: zeros up to a multiple of four.
@@ -210,6 +321,8 @@ refuses() {
     boot "$1" "$2" || return 0
     must_hold "^{\"event\":\"error\",\"code\":\"DiskError\",\"message\":\"$3"
     must_exit 1 "$last_line"
+    must_show '^DiskError: '
+    must_show_end "$bad_end"
     verdict
 }
 refuses cpio-without-trailer "$logs/half.img" "the initrd's cpio archive is truncated"
@@ -253,6 +366,26 @@ refuses truncated "$logs/half.img" 'initrd: its FAT volume is damaged'
 if boot no-memory "$logs/model.img" '/delete-node/ memory@40000000;'; then
     must_hold '^{"event":"error","code":"Unsupported","message":"the device tree lists no memory"'
     must_exit 1 "$last_line"
+    must_show '^Unsupported: the device tree lists no memory$'
+    must_show_end "$bad_end"
+    verdict
+fi
+
+# A panic on one core while the others print, and one without a serial port.
+image=$probe
+words=panic-in-noise
+if boot panic "$logs/model.img"; then
+    must_hold '^{"event":"error","code":"Panic"'
+    must_exit 1 "$last_line"
+    must_show '^Panic: in the middle of noise'
+    must_show_end "$bad_end"
+    verdict
+fi
+has_port=false
+words=panic-on=2
+if boot panic-alone "$logs/model.img" '/delete-node/ pl011@9000000;'; then
+    must_show '^Panic: as asked, by 2 .*, core 2$'
+    must_show_end "$bad_end"
     verdict
 fi
 

@@ -62,6 +62,9 @@ pub struct Hello {
     pub cores: usize,
     /// Exception level at entry: 1 or 2.
     pub exception_level: u8,
+    /// Where the text goes: the kind of the serial port ("pl011", "ns16550", "s5l-uart"); the screen's
+    /// size in pixels and in letters ("framebuffer 2560x1600, text 128x40").
+    pub consoles: Vec<String>,
     /// RAM that the device tree lists, in bytes.
     pub memory_bytes: u64,
     /// RAM free for the model, in bytes.

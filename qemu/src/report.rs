@@ -224,7 +224,7 @@ mod tests {
             let hello = serde_json::json!({
                 "event": "hello", "version": "0.1.0", "machine": "m", "cpu": "c",
                 "cpu_features": [], "kernels": "neon", "cores": 1, "exception_level": 1,
-                "memory_bytes": 7, "memory_free_bytes": 5, "boot_us": 3,
+                "consoles": [], "memory_bytes": 7, "memory_free_bytes": 5, "boot_us": 3,
                 "image_sha256": image_sha256,
             });
             vec![(11, result(7, 5)), (13, serde_json::from_value(hello).unwrap())]

@@ -48,8 +48,9 @@ unsafe impl<T> Sync for Raw<T> {}
 static EARLY_STACKS: Raw<[u8; EXCEPTION_STACK_SIZE + EARLY_STACK_SIZE]> =
     Raw::new([0; EXCEPTION_STACK_SIZE + EARLY_STACK_SIZE]);
 
-/// Tables of the final map. 32 are plenty: QEMU's `virt` uses about ten.
-static TABLES: Raw<[Table; 32]> = Raw::new([Table::EMPTY; 32]);
+/// Tables of the final map. 40 are plenty: QEMU's `virt` uses about ten, and a framebuffer takes up to
+/// six.
+static TABLES: Raw<[Table; 40]> = Raw::new([Table::EMPTY; 40]);
 
 /// What a core finds when it is started: `boot.s` reads it at these offsets.
 #[repr(C)]
@@ -73,7 +74,8 @@ global_asm!(
     MAX_TREE_SIZE = const MAX_TREE_SIZE,
     EARLY_TABLES_SIZE = const EARLY_TABLES * size_of::<Table>(),
     HERMIT_DEVICE_TREE = const HERMIT_DEVICE_TREE,
-    MAIR = const mmu::MAIR,
+    MAIR_LOW = const mmu::MAIR & 0xffff,
+    MAIR_HIGH = const mmu::MAIR >> 16,
     TCR_LOW = const mmu::TCR & 0xffff,
     TCR_HIGH = const mmu::TCR >> 16,
     SCTLR_OFF_LOW = const mmu::SCTLR_OFF & 0xffff,
@@ -104,7 +106,7 @@ unsafe extern "C" {
 
 const _: () = {
     // `boot.s` builds these with two 16-bit moves.
-    assert!(mmu::TCR >> 32 == 0 && mmu::SCTLR >> 32 == 0);
+    assert!(mmu::MAIR >> 32 == 0 && mmu::TCR >> 32 == 0 && mmu::SCTLR >> 32 == 0);
     assert!((mmu::DEVICE_BLOCK | mmu::EARLY_DATA_BLOCK) & 0x0000_ffff_ffff_0000 == 0);
     // And these with one.
     assert!(mmu::EARLY_CODE_BLOCK >> 16 == 0 && MAX_TREE_SIZE & 0xffff == 0);
@@ -124,6 +126,25 @@ pub unsafe fn tables() -> (&'static mut [Table], u64) {
 /// Whether the early map has `address`, as memory or as a device's.
 pub fn is_on_early_map(address: u64) -> bool {
     address < 512 << 30
+}
+
+/// Bits of a physical address, as the core has them, but no more than a table of 4 KiB pages holds
+/// without extensions: `ID_AA64MMFR0_EL1.PARange` (Arm DDI 0487, D24.2).
+pub fn physical_address_bits() -> u32 {
+    let register: u64;
+    // SAFETY: reads a register.
+    unsafe {
+        asm!("mrs {}, id_aa64mmfr0_el1", out(reg) register,
+            options(nomem, nostack, preserves_flags));
+    }
+    match register & 0xf {
+        0 => 32,
+        1 => 36,
+        2 => 40,
+        3 => 42,
+        4 => 44,
+        _ => 48,
+    }
 }
 
 /// Whether the runtime has stayed at EL2: see the head of this file.

@@ -244,7 +244,8 @@ leave_el2:
 enable_mmu:
     mov     x2, #(3 << 20)              // CPACR_EL1.FPEN: floating point does not trap
     msr     cpacr_el1, x2
-    mov     x2, #{MAIR}
+    mov     x2, #{MAIR_LOW}
+    movk    x2, #{MAIR_HIGH}, lsl #16
     msr     mair_el1, x2
     movz    x2, #{TCR_LOW}
     movk    x2, #{TCR_HIGH}, lsl #16

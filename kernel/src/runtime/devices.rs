@@ -1,25 +1,43 @@
-//! The devices that the runtime itself uses: the console, the interrupt controller, and what powers
+//! The devices that the runtime itself uses: the consoles, the interrupt controller, and what powers
 //! the machine off.
+
+use alloc::format;
+use alloc::string::String;
 
 use log::warn;
 use spin::Once;
 
 use super::console::Port;
+use super::console::screen::{Grid, Screen};
 use super::irq::{Controller, CoreRegisters, InterruptController, IrqError};
 use super::machine::{Gic, Interrupt, Machine, PciSpace, Region};
 use super::mmio::Mmio;
 use super::{boot, cores, time};
 
 static CONSOLE: Once<Port<Mmio>> = Once::new();
+static SCREEN: Once<Screen<'static, Mmio>> = Once::new();
+static GRID: Grid = Grid::new();
 static POWER_MANAGER: Once<Mmio> = Once::new();
 static INTERRUPTS: Once<Controller<Mmio, CoreRegisters>> = Once::new();
 /// The interrupts that end a sleep: each core's timer, and the console's receiver.
 static TIMER: Once<Interrupt> = Once::new();
 static RECEIVER: Once<Interrupt> = Once::new();
 
-/// The console; `None` if the machine has none that we know, or before it is set up.
+/// The serial port; `None` if the machine has none that we know, or before it is set up.
 pub fn console() -> Option<&'static Port<Mmio>> {
     CONSOLE.get()
+}
+
+/// The screen; `None` if the machine has none, or before it is set up.
+pub fn screen() -> Option<&'static Screen<'static, Mmio>> {
+    SCREEN.get()
+}
+
+/// What the consoles are, for `hello`.
+pub fn consoles() -> impl Iterator<Item = String> {
+    let port = console().map(|port| port.name().into());
+    let screen = screen().map(|screen| format!("framebuffer {screen}"));
+    port.into_iter().chain(screen)
 }
 
 /// The interrupt controller; `None` if the machine has none that we know.
@@ -32,12 +50,13 @@ pub fn power_manager() -> Option<&'static Mmio> {
     POWER_MANAGER.get()
 }
 
-/// Sets up the console and what powers the machine off.
+/// Sets up the consoles and what powers the machine off: on the early map, and again on the final one for
+/// a screen that only that one has.
 ///
 /// # Safety
-/// The devices that `machine` lists are mapped as device memory from here on, and nothing else
-/// drives them.
-pub unsafe fn set_up_console(machine: &Machine<'_>) {
+/// The devices that `machine` lists are mapped as device memory from here on, or in the case of the
+/// framebuffer as uncached memory, as far as a map reaches; and nothing else drives them.
+pub unsafe fn set_up_consoles(machine: &Machine<'_>, is_on_final_map: bool) {
     if let Some(region) = machine.power_manager {
         // SAFETY: upheld by the caller.
         POWER_MANAGER.call_once(|| unsafe { Mmio::new(region) });
@@ -49,13 +68,20 @@ pub unsafe fn set_up_console(machine: &Machine<'_>) {
             RECEIVER.call_once(|| interrupt);
         }
     }
+    if let Some(framebuffer) = &machine.framebuffer {
+        let picture = framebuffer.picture();
+        if is_on_final_map || boot::is_on_early_map(picture.range().end) {
+            // SAFETY: upheld by the caller. It is memory, in which what is written does nothing.
+            SCREEN.call_once(|| Screen::new(framebuffer, unsafe { Mmio::new(picture) }, &GRID));
+        }
+    }
 }
 
 /// Sets up the interrupt controller, the boot core's part included. Without one the cores take
 /// naps of a fraction of a millisecond.
 ///
 /// # Safety
-/// As for [`set_up_console`].
+/// As for [`set_up_consoles`].
 pub unsafe fn set_up_interrupts(machine: &Machine<'_>) {
     if let Some(timer) = machine.timer {
         TIMER.call_once(|| timer.virtual_timer);

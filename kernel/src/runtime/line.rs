@@ -16,11 +16,9 @@ impl Line {
     /// The cursor anywhere.
     pub const UNKNOWN: Line = Line { at_start: false };
 
-    /// Goes to the start of a line, unless the cursor is there.
-    pub fn begin(&mut self, send: impl FnMut(u8)) {
-        if !self.at_start {
-            self.write(b"\n", send);
-        }
+    /// The cursor is known to be at the start of a line.
+    pub fn is_at_start(&self) -> bool {
+        self.at_start
     }
 
     /// Sends `text` through `send`.
@@ -59,14 +57,13 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_begun_where_none_is() {
+    fn the_start_of_a_line_is_known() {
         let mut line = Line::START;
-        let mut sent = Vec::new();
-        line.begin(|byte| sent.push(byte));
-        line.write(b"Once", |byte| sent.push(byte));
-        line.begin(|byte| sent.push(byte));
-        line.begin(|byte| sent.push(byte));
-        assert_eq!(sent, b"Once\r\n");
+        for (text, is_at_start) in [("Once", false), ("\r", false), ("\n", true), ("", true)] {
+            line.write(text.as_bytes(), |_| ());
+            assert_eq!(line.is_at_start(), is_at_start, "{text:?}");
+        }
+        assert!(!Line::UNKNOWN.is_at_start());
     }
 
     #[test]

@@ -61,8 +61,8 @@ mod machine {
         /// The registers at `region`.
         ///
         /// # Safety
-        /// As long as the value lives, the whole region is mapped one to one as device memory, or
-        /// the MMU is off. What the device does in answer to the accesses of the driver that gets
+        /// As long as the value lives, the whole region is mapped one to one as device memory or as
+        /// uncached memory, or the MMU is off, and nothing of Rust's lies there. What the device does in answer to the accesses of the driver that gets
         /// this value (DMA above all) must be sound; that driver answers for it.
         pub const unsafe fn new(region: Region) -> Mmio {
             Mmio { base: region.base as usize, size: region.size as usize }

@@ -15,13 +15,14 @@ use core::ops::Range;
 /// Bytes in the smallest unit of mapping.
 pub const PAGE_SIZE: u64 = 4096;
 
-/// `MAIR_EL1`: attribute 0 is device memory (nGnRnE), 1 is normal memory (write-back).
+/// `MAIR_EL1`: attribute 0 is device memory (nGnRnE), 1 is normal memory (write-back), 2 is normal
+/// memory that no cache keeps.
 ///
 /// Apple's chips answer a write with an SError where one of their own devices is mapped so that writes
 /// may be acknowledged early (nGnRE): Linux, `nonposted-mmio` of t8103.dtsi's `soc`, for which
 /// drivers/of/address.c asks for `ioremap_np`. Only what lies behind their PCIe ports, of which nothing
 /// is driven here, wants it the other way round. Other machines do not mind.
-pub const MAIR: u64 = 0xff00;
+pub const MAIR: u64 = 0x44_ff_00;
 /// `TCR_EL1` less the size of a physical address: 48 bits through `TTBR0_EL1` alone, tables
 /// cached and shared like normal memory.
 pub const TCR: u64 = 16 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 2 << 30;
@@ -44,6 +45,8 @@ const VALID: u64 = 1;
 const TABLE_OR_PAGE: u64 = 1 << 1;
 /// `AttrIndx` 1, inner shareable.
 const NORMAL: u64 = 1 << 2 | 3 << 8;
+/// `AttrIndx` 2. Such memory is outer shareable whatever the descriptor says.
+const UNCACHED: u64 = 2 << 2;
 const READ_ONLY: u64 = 1 << 7;
 const ACCESSED: u64 = 1 << 10;
 const PRIVILEGED_NEVER_EXECUTE: u64 = 1 << 53;
@@ -62,6 +65,9 @@ pub enum Access {
     Data,
     /// Read and write registers of devices: no caching, no reordering, no early acknowledgement.
     Device,
+    /// Read and write memory that others look at past the caches, as a display does. Writes may be
+    /// put together.
+    Uncached,
 }
 
 impl Access {
@@ -71,6 +77,7 @@ impl Access {
             Access::ReadOnly => NORMAL | READ_ONLY | NEVER_EXECUTE,
             Access::Data => NORMAL | NEVER_EXECUTE,
             Access::Device => NEVER_EXECUTE,
+            Access::Uncached => UNCACHED | NEVER_EXECUTE,
         };
         VALID | ACCESSED | bits
     }
@@ -336,7 +343,8 @@ mod tests {
                     Some(Access::ReadOnly),
                     Some(Access::Data),
                     Some(Access::Device),
-                ][random(5) as usize];
+                    Some(Access::Uncached),
+                ][random(6) as usize];
                 let range = base + start * PAGE_SIZE..base + end * PAGE_SIZE;
                 match access {
                     Some(access) => tables.map(range, access).unwrap(),
@@ -354,13 +362,29 @@ mod tests {
 
     #[test]
     fn nothing_is_writable_and_executable() {
-        for access in [Access::Code, Access::ReadOnly, Access::Data, Access::Device] {
+        for access in
+            [Access::Code, Access::ReadOnly, Access::Data, Access::Device, Access::Uncached]
+        {
             let bits = access.bits();
             let writable = bits & READ_ONLY == 0;
             let executable = bits & PRIVILEGED_NEVER_EXECUTE == 0;
             assert!(!(writable && executable), "{access:?}");
             assert_eq!(executable, access == Access::Code);
             assert_ne!(bits & UNPRIVILEGED_NEVER_EXECUTE, 0);
+        }
+    }
+
+    #[test]
+    fn attributes_are_those_of_the_register() {
+        let attribute = |access: Access| MAIR >> (8 * (access.bits() >> 2 & 0b111)) & 0xff;
+        for (access, expected) in [
+            (Access::Code, 0xff),
+            (Access::ReadOnly, 0xff),
+            (Access::Data, 0xff),
+            (Access::Device, 0x00),
+            (Access::Uncached, 0x44),
+        ] {
+            assert_eq!(attribute(access), expected, "{access:?}");
         }
     }
 

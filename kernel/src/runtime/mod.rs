@@ -5,7 +5,7 @@
 //! 1. `boot.s`: drop to EL1 where that is possible, an early identity map in which only the image
 //!    and the device tree are memory and all else devices, MMU and caches on, relocate the image,
 //!    clear `.bss`. The same for every other core, less what is done once.
-//! 2. [`start`]: read the device tree ([`machine`]), then the console speaks.
+//! 2. [`start`]: read the device tree ([`machine`]), then the consoles speak.
 //! 3. Plan the memory: what the tree lists, less the image, the tree, the initrd and what is
 //!    reserved; of the rest, the cores' stacks ([`stacks`]) and then the heap.
 //! 4. Build the final page tables ([`mmu`]), switch to them, move to the boot core's stack.
@@ -29,6 +29,7 @@
 //! | stacks | start of the first free range with room | read, write; guard pages not |
 //! | heap | all the rest of the RAM | read, write |
 //! | reserved memory | as the tree says | not |
+//! | framebuffer | as the tree says; reserved | read, write, uncached |
 //! | devices that the tree lists and a driver uses | | read, write, device memory |
 
 pub mod args;

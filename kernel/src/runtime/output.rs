@@ -1,82 +1,127 @@
-//! Text to the console: the lock around it, and the way around the lock for a fault.
+//! Text to the consoles: the lock around them, and the way around the lock for a fault.
+//!
+//! The serial port and the screen get the same bytes, the port at once and the screen when the text is
+//! over: then only what has changed in the end is drawn.
 
 use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use spin::{Mutex, MutexGuard};
 
 use super::console::Console;
+use super::console::screen::{Screen, Text};
 use super::line::Line;
-use super::{devices, fault, time};
+use super::mmio::Mmio;
+use super::{cores, devices, fault, time};
 
 /// How long a fault waits for the text that another core is printing, in µs.
 const PATIENCE_US: u64 = 20_000;
 
-static LINE: Mutex<Line> = Mutex::new(Line::START);
+static OUTPUT: Mutex<Output> = Mutex::new(Output { line: Line::START, text: Text::START });
+
+/// The core that draws on the screen, plus one; 0 while none does.
+static DRAWING: AtomicUsize = AtomicUsize::new(0);
+
+/// How far the text has come.
+#[derive(Clone, Copy)]
+struct Output {
+    line: Line,
+    /// As the screen reads it.
+    text: Text,
+}
+
+impl Output {
+    /// Hands `text` to both consoles; `go_on` is called before each byte.
+    fn write(&mut self, text: &[u8], mut go_on: impl FnMut()) {
+        let (port, screen) = (devices::console(), devices::screen());
+        self.line.write(text, |byte| {
+            go_on();
+            if let Some(port) = port {
+                port.write_byte(byte);
+            }
+            if let Some(screen) = screen {
+                screen.feed(&mut self.text, byte);
+            }
+        });
+    }
+
+    /// Goes to the start of a line.
+    fn begin(&mut self) {
+        if !self.line.is_at_start() {
+            self.write(b"\n", fault::stop_if_ending);
+        }
+    }
+}
+
+/// Draws what was written.
+fn draw(flush: impl FnOnce(&Screen<'static, Mmio>)) {
+    if let Some(screen) = devices::screen() {
+        DRAWING.store(cores::current() + 1, Ordering::Relaxed);
+        flush(screen);
+        DRAWING.store(0, Ordering::Relaxed);
+    }
+}
 
 /// Prints `text`, and nothing of another core's within it.
 pub fn write(text: &[u8]) {
     fault::stop_if_ending();
-    let Some(console) = devices::console() else { return };
-    let mut line = LINE.lock();
-    line.write(text, |byte| put(console, byte));
-}
-
-/// Sends one byte, unless another core has begun to end the run: then its text comes next.
-fn put(console: &dyn Console, byte: u8) {
-    fault::stop_if_ending();
-    console.write_byte(byte);
+    let mut output = OUTPUT.lock();
+    // Stops if another core has begun to end the run: then its text comes next.
+    output.write(text, fault::stop_if_ending);
+    draw(|screen| screen.flush(fault::stop_if_ending));
 }
 
 /// Prints `text` and a newline on a line of its own, and nothing of another core's within it.
 pub fn print_line(text: fmt::Arguments<'_>) {
     fault::stop_if_ending();
-    let Some(console) = devices::console() else { return };
-    let mut line = LINE.lock();
-    line.begin(|byte| put(console, byte));
-    // The console takes every byte.
-    let _ = writeln!(Printer { line: &mut line, console }, "{text}");
+    let mut output = OUTPUT.lock();
+    output.begin();
+    // The consoles take every byte.
+    let _ = writeln!(Printer(&mut output), "{text}");
+    draw(|screen| screen.flush(fault::stop_if_ending));
 }
 
-struct Printer<'a> {
-    line: &'a mut Line,
-    console: &'static dyn Console,
-}
+struct Printer<'a>(&'a mut Output);
 
 impl Write for Printer<'_> {
     fn write_str(&mut self, s: &str) -> fmt::Result {
-        self.line.write(s.as_bytes(), |byte| put(self.console, byte));
+        self.0.write(s.as_bytes(), fault::stop_if_ending);
         Ok(())
     }
 }
 
-/// The console for a core that ends the run: it does not wait for the lock for long, as who holds
+/// The consoles for a core that ends the run: it does not wait for the lock for long, as who holds
 /// it may be what broke. No other core prints from then on.
 pub struct Emergency {
-    line: Line,
+    output: Output,
+    /// The screen is not what broke.
+    may_draw: bool,
 }
 
 impl Emergency {
     /// Waits a little for the text that another core is printing.
     pub fn new() -> Self {
         let deadline = time::now_us() + PATIENCE_US;
-        let line = loop {
-            if let Some(guard) = LINE.try_lock() {
+        let output = loop {
+            if let Some(guard) = OUTPUT.try_lock() {
                 // The lock stays taken: the run ends with this text.
                 break *MutexGuard::leak(guard);
             }
             if time::now_us() >= deadline {
-                break Line::UNKNOWN;
+                break Output { line: Line::UNKNOWN, text: Text::START };
             }
             core::hint::spin_loop();
         };
-        Emergency { line }
+        let may_draw = DRAWING.load(Ordering::Relaxed) != cores::current() + 1;
+        Emergency { output, may_draw }
     }
 }
 
 impl Write for Emergency {
     fn write_str(&mut self, s: &str) -> fmt::Result {
-        if let Some(console) = devices::console() {
-            self.line.write(s.as_bytes(), |byte| console.write_byte(byte));
+        self.output.write(s.as_bytes(), || ());
+        if self.may_draw {
+            draw(Screen::flush_all);
         }
         Ok(())
     }

@@ -54,12 +54,14 @@ unsafe extern "Rust" {
 pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
     // Before the tree is read there is no console to complain on, and no way to power off.
     let Some(tree) = device_tree_bytes(device_tree) else { power::stop_core() };
-    let machine = match Machine::from_fdt(tree) {
+    let mut machine = match Machine::from_fdt(tree) {
         Ok(machine) => machine,
         Err(error) => refuse(tree, &error),
     };
-    // SAFETY: the early map has all devices mapped, the final one those of `devices::regions`.
-    unsafe { devices::set_up_console(&machine) };
+    keep_framebuffer_safe(&mut machine);
+    // SAFETY: the early map has all devices mapped, the final one those of `devices::regions` and the
+    // framebuffer.
+    unsafe { devices::set_up_consoles(&machine, false) };
     if let Some(psci) = &machine.psci {
         psci::init(psci);
     }
@@ -81,6 +83,8 @@ pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
     if let Err(error) = map(&machine, tree, &free, stacks) {
         stop(Code::Unsupported, &error, fault::HINT);
     }
+    // SAFETY: as above.
+    unsafe { devices::set_up_consoles(&machine, true) };
     cores::set_stacks(stacks);
     MACHINE.call_once(|| Boot { machine, clock, exception_level, counter, memory_bytes, free });
     match cores::handover(0) {
@@ -127,6 +131,7 @@ fn greet(boot: &Boot) {
         kernels: application_kernels().to_owned(),
         cores: cores::count(),
         exception_level: boot.exception_level,
+        consoles: devices::consoles().collect(),
         memory_bytes: memory.total_bytes,
         memory_free_bytes: memory.free_bytes,
         boot_us: time::rate().us(time::counter() - boot.counter),
@@ -186,9 +191,10 @@ unsafe impl Sync for Environment {}
 
 /// Tells what is wrong with the device tree, if it has a console to tell it on.
 fn refuse(tree: &'static [u8], error: &MachineError) -> ! {
-    if let Some(machine) = Machine::console_and_firmware(tree) {
+    if let Some(mut machine) = Machine::console_and_firmware(tree) {
+        keep_framebuffer_safe(&mut machine);
         // SAFETY: the early map has all devices mapped.
-        unsafe { devices::set_up_console(&machine) };
+        unsafe { devices::set_up_consoles(&machine, false) };
         if let Some(psci) = &machine.psci {
             psci::init(psci);
         }
@@ -202,6 +208,12 @@ fn refuse(tree: &'static [u8], error: &MachineError) -> ! {
 
 fn stop(code: Code, message: &dyn Display, hint: &str) -> ! {
     fault::end(code, format_args!("{message}"), hint, &|_| Ok(()))
+}
+
+/// Does without a framebuffer that the processor cannot reach or that is on top of the image.
+fn keep_framebuffer_safe(machine: &mut Machine<'_>) {
+    machine.keep_framebuffer_off(image::whole());
+    machine.keep_framebuffer_off(1 << boot::physical_address_bits()..u64::MAX);
 }
 
 /// The bytes of the device tree at `start`; `None` if there is none.
@@ -253,6 +265,11 @@ fn map(
     let mut tables = Tables::new(pool, address)?;
     for region in devices::regions(machine) {
         tables.map(pages(region.range()), Access::Device)?;
+    }
+    if let Some(framebuffer) = &machine.framebuffer {
+        // Uncached, as m1n1 had it, and as the display sees it: it looks at the memory, not at the
+        // caches. No other map has it as memory, as it is reserved.
+        tables.map(pages(framebuffer.picture().range()), Access::Uncached)?;
     }
     for range in free.iter() {
         tables.map(range, Access::Data)?;

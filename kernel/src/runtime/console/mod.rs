@@ -1,6 +1,6 @@
-//! Serial ports.
+//! Serial ports, and text on a screen.
 //!
-//! The drivers have no state beside the device's own: a panic may print through one while another
+//! The ports' drivers have no state beside the device's own: a panic may print through one while another
 //! core is in the middle of it.
 
 #![forbid(unsafe_code)]
@@ -8,6 +8,7 @@
 mod ns16550;
 mod pl011;
 mod s5l;
+pub mod screen;
 
 pub use ns16550::Ns16550;
 pub use pl011::Pl011;
@@ -54,6 +55,15 @@ impl<R: Registers> Port<R> {
             UartKind::Pl011 => Port::Pl011(Pl011::new(uart, registers)),
             UartKind::Ns16550 => Port::Ns16550(Ns16550::new(uart, registers)),
             UartKind::S5l => Port::S5l(S5l::new(registers)),
+        }
+    }
+
+    /// What it is, for `hello`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Port::Pl011(_) => "pl011",
+            Port::Ns16550(_) => "ns16550",
+            Port::S5l(_) => "s5l-uart",
         }
     }
 }

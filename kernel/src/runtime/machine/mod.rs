@@ -8,7 +8,8 @@
 //! Sources: Devicetree Specification 0.4 (structure, `ranges`, `/chosen`, `/reserved-memory`); the
 //! Linux kernel's bindings for `arm,gic`, `arm,gic-v3`, `arm,armv8-timer`, `arm,psci`, `arm,cpus`,
 //! `arm,pl011`, `8250`, `samsung,uart` (for `apple,s5l-uart`), `brcm,bcm2835-aux-uart`,
-//! `brcm,bcm2835-pm`, `virtio,mmio`, `pci-host-ecam-generic`, `brcm,iproc-sdhci`.
+//! `brcm,bcm2835-pm`, `simple-framebuffer`, `virtio,mmio`, `pci-host-ecam-generic`,
+//! `brcm,iproc-sdhci`.
 
 #![forbid(unsafe_code)]
 
@@ -18,9 +19,12 @@ use core::ops::Range;
 use arrayvec::{ArrayString, ArrayVec};
 use dtoolkit::error::FdtParseError;
 
+mod framebuffer;
 mod read;
 mod structure;
 mod tree;
+
+pub use framebuffer::{Framebuffer, PixelFormat};
 
 #[cfg(test)]
 mod tests;
@@ -57,6 +61,11 @@ impl Region {
     /// The addresses from the first to one past the last.
     pub const fn range(self) -> Range<u64> {
         self.base..self.base + self.size
+    }
+
+    /// Whether any address lies in both.
+    const fn overlaps(self, other: &Range<u64>) -> bool {
+        self.base < other.end && other.start < self.base + self.size
     }
 
     /// A region that is not empty and lies where a processor's physical addresses reach.
@@ -271,6 +280,8 @@ pub struct Machine<'t> {
     pub power_manager: Option<Region>,
     /// The serial port of `/chosen/stdout-path`; if that is none we know, the first one we do.
     pub console: Option<Uart>,
+    /// The picture on a display. Its memory is reserved.
+    pub framebuffer: Option<Framebuffer>,
     /// The interrupt controller.
     pub gic: Option<Gic>,
     /// The generic timer.
@@ -330,6 +341,11 @@ pub enum MachineError {
         /// The node.
         node: NodeName,
     },
+    /// The memory of a device is that of something else too.
+    Overlap {
+        /// What the device is.
+        device: &'static str,
+    },
     /// There are more than we have room for.
     TooMany {
         /// Of what.
@@ -363,6 +379,9 @@ impl fmt::Display for MachineError {
             }
             MachineError::Unreachable { node } => {
                 write!(f, "device tree: node `{node}` has no address that the processor can reach")
+            }
+            MachineError::Overlap { device } => {
+                write!(f, "device tree: the {device} lies where something else does")
             }
             MachineError::TooMany { list, max } => {
                 write!(f, "device tree: more than {max} entries for {list:?}")

@@ -1,6 +1,6 @@
 //! Fills a [`Machine`] from the tree, one function a kind of node.
 
-use core::ops::ControlFlow;
+use core::ops::{ControlFlow, Range};
 
 use arrayvec::ArrayVec;
 use dtoolkit::fdt::Fdt;
@@ -8,8 +8,8 @@ use dtoolkit::fdt::Fdt;
 use super::structure;
 use super::tree::{At, GicNode, number, text, value, walk};
 use super::{
-    Conduit, Cpu, EnableMethod, Gic, List, Machine, MachineError, PciHost, PciSpace, PciWindow,
-    Psci, Region, SdHost, Timer, Uart, UartKind, VirtioMmio,
+    Conduit, Cpu, EnableMethod, Framebuffer, Gic, List, Machine, MachineError, PciHost, PciSpace,
+    PciWindow, Psci, Region, SdHost, Timer, Uart, UartKind, VirtioMmio,
 };
 
 const GIC_V2: &[&str] =
@@ -23,6 +23,7 @@ const POWER_MANAGER: &[&str] = &["brcm,bcm2711-pm", "brcm,bcm2835-pm", "brcm,bcm
 /// The Raspberry Pi 4's controllers of the card's slot and of the WiFi chip, or of what QEMU has there.
 const SDHCI: &[&str] = &["brcm,bcm2711-emmc2", "brcm,bcm2835-sdhci"];
 const S5L: &[&str] = &["apple,s5l-uart"];
+const SIMPLE_FRAMEBUFFER: &[&str] = &["simple-framebuffer"];
 
 impl<'t> Machine<'t> {
     /// Reads the machine from a flattened device tree, which may be followed by other bytes.
@@ -63,6 +64,13 @@ impl<'t> Machine<'t> {
         if machine.memory.is_empty() {
             return Err(MachineError::NoMemory);
         }
+        machine.keep_framebuffer_off(tree.range());
+        if let Some(initrd) = machine.initrd {
+            machine.keep_framebuffer_off(initrd.range());
+        }
+        if let Some(framebuffer) = machine.framebuffer {
+            machine.reserve(framebuffer.region)?;
+        }
         machine.virtio_mmio.sort_unstable_by_key(|device| device.region.base);
         Ok(machine)
     }
@@ -92,6 +100,14 @@ impl<'t> Machine<'t> {
         Some(machine)
     }
 
+    /// Does without the framebuffer if its memory is also that of something else.
+    pub fn keep_framebuffer_off(&mut self, other: Range<u64>) {
+        if self.framebuffer.is_some_and(|framebuffer| framebuffer.region.overlaps(&other)) {
+            self.framebuffer = None;
+            self.keep::<()>(Err(MachineError::Overlap { device: "framebuffer" }));
+        }
+    }
+
     fn empty() -> Machine<'t> {
         Machine {
             model: "",
@@ -103,6 +119,7 @@ impl<'t> Machine<'t> {
             psci: None,
             power_manager: None,
             console: None,
+            framebuffer: None,
             gic: None,
             timer: None,
             virtio_mmio: ArrayVec::new(),
@@ -175,7 +192,7 @@ impl<'t> Machine<'t> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Reads one node, if it is of what the end of a run takes: a console and a way to power off.
+    /// Reads one node, if it is of what the end of a run takes: consoles and a way to power off.
     fn visit_for_the_end(
         &mut self,
         at: &At<'_, 't>,
@@ -195,6 +212,12 @@ impl<'t> Machine<'t> {
                 uart.baud = stdout.baud.filter(|_| chosen);
                 self.console = Some(uart);
             }
+        } else if (at.is_under("chosen") || at.is_top("framebuffer"))
+            && at.is_compatible(SIMPLE_FRAMEBUFFER)
+            && self.framebuffer.is_none()
+        {
+            // In `/chosen` as the binding says, or beside it, where U-Boot puts it.
+            self.framebuffer = self.keep(Framebuffer::read(at));
         }
     }
 

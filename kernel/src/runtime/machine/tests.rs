@@ -200,7 +200,18 @@ fn reads_an_apple_m1() {
     let initrd = region(0x8_1000_0000, 64 << 20);
     assert_eq!((m.bootargs, m.initrd), ("mode=chat", Some(initrd)));
     let tree = region(APPLE_M1.as_ptr() as u64, APPLE_M1.len() as u64);
-    assert_eq!(m.reserved[..], [tree, region(0x8_0100_0000, 0xc0_0000), initrd, initrd]);
+    let screen = region(0x9_e0df_8000, 1920 * 1080 * 4);
+    assert_eq!(m.reserved[..], [tree, region(0x8_0100_0000, 0xc0_0000), initrd, initrd, screen]);
+    assert_eq!(
+        m.framebuffer,
+        Some(Framebuffer {
+            region: screen,
+            width: 1920,
+            height: 1080,
+            stride: 7680,
+            format: PixelFormat::from_name("x2r10g10b10").unwrap(),
+        })
+    );
     let waits = |mpidr, release_addr| Cpu {
         mpidr,
         enable_method: EnableMethod::SpinTable { release_addr },
@@ -220,6 +231,131 @@ fn reads_an_apple_m1() {
     );
     assert_eq!((m.psci, m.gic, m.timer, m.pci), (None, None, None, None));
     assert_eq!(m.virtio_mmio[..], []);
+}
+
+/// A tree with a framebuffer of these properties, at 0x0800_0000 in a RAM of 256 MiB.
+#[derive(Clone, Copy)]
+struct Screen {
+    in_chosen: bool,
+    compatible: &'static [u8],
+    status: &'static [u8],
+    reg: [u32; 3],
+    width: u32,
+    height: u32,
+    stride: u32,
+    format: &'static [u8],
+    initrd: [u32; 2],
+}
+
+impl Screen {
+    const GOOD: Screen = Screen {
+        in_chosen: true,
+        compatible: b"apple,simple-framebuffer\0simple-framebuffer\0",
+        status: b"okay\0",
+        reg: [0, 0x800_0000, 0x40_0000],
+        width: 1001,
+        height: 701,
+        stride: 4096,
+        format: b"a8r8g8b8\0",
+        initrd: [0x900_0000, 0x910_0000],
+    };
+
+    /// The framebuffer that is found, and what is said of one that is not.
+    fn read(self) -> (Option<Framebuffer>, Vec<String>) {
+        let mut w = Writer::root();
+        w.begin("chosen");
+        w.cells("#address-cells", &[2]);
+        w.cells("#size-cells", &[1]);
+        w.property("ranges", &[]);
+        w.cells("linux,initrd-start", &self.initrd[..1]);
+        w.cells("linux,initrd-end", &self.initrd[1..]);
+        if !self.in_chosen {
+            w.end();
+        }
+        w.begin("framebuffer@8000000");
+        w.property("compatible", self.compatible);
+        w.property("status", self.status);
+        w.cells("reg", &self.reg);
+        w.cells("width", &[self.width]);
+        w.cells("height", &[self.height]);
+        w.cells("stride", &[self.stride]);
+        w.property("format", self.format);
+        w.end();
+        if self.in_chosen {
+            w.end();
+        }
+        let tree = w.finish();
+        let m = Machine::from_fdt(&tree).unwrap();
+        let is_reserved =
+            |found: &Framebuffer| m.reserved.iter().filter(|&&r| r == found.region).count() == 1;
+        assert!(m.framebuffer.as_ref().is_none_or(is_reserved));
+        let rest = Machine::console_and_firmware(&tree).unwrap();
+        assert!(m.framebuffer.is_none() || rest.framebuffer == m.framebuffer);
+        (m.framebuffer, m.left_out.iter().map(ToString::to_string).collect())
+    }
+}
+
+#[test]
+fn finds_the_framebuffer() {
+    let (found, said) = Screen::GOOD.read();
+    let found = found.unwrap();
+    assert!(said.is_empty(), "{said:?}");
+    assert_eq!((found.region, found.width, found.height), (region(0x800_0000, 4 << 20), 1001, 701));
+    assert_eq!((found.stride, found.format.encode([1, 2, 3])), (4096, 0xff01_0203));
+    assert_eq!(found.picture(), region(0x800_0000, 4096 * 701));
+    let (beside, said) = Screen { in_chosen: false, ..Screen::GOOD }.read();
+    assert_eq!((beside, said.len()), (Some(found), 0));
+    // As small as they may be.
+    let bytes = 80 * 400;
+    let smallest =
+        Screen { width: 200, height: 80, stride: 400, format: b"r5g6b5\0", ..Screen::GOOD };
+    let smallest = Screen { reg: [0, 0x1000, bytes], ..smallest };
+    assert_eq!(smallest.read().0.unwrap().picture(), region(0x1000, bytes.into()));
+}
+
+#[test]
+fn a_framebuffer_that_is_none_of_ours_is_left_alone() {
+    for other in [
+        Screen { status: b"disabled\0", ..Screen::GOOD },
+        Screen { compatible: b"apple,simple-framebuffer\0", ..Screen::GOOD },
+    ] {
+        assert_eq!(other.read(), (None, vec![]));
+    }
+    let wrong = |screen: Screen| {
+        let (found, said) = screen.read();
+        assert_eq!((found, said.len()), (None, 1), "{said:?}");
+        said.into_iter().next().unwrap()
+    };
+    let good = Screen::GOOD;
+    for (property, screen) in [
+        ("format", Screen { format: b"r8g8b8\0", ..good }),
+        ("format", Screen { format: b"a8r8g8b8", ..good }),
+        ("width", Screen { width: 199, ..good }),
+        ("width", Screen { width: 16385, ..good }),
+        ("height", Screen { height: 0, ..good }),
+        ("height", Screen { height: u32::MAX, ..good }),
+        ("stride", Screen { stride: 1001 * 4 - 4, ..good }),
+        ("stride", Screen { stride: 4094, ..good }),
+        ("reg", Screen { reg: [0, 0x800_0000, 4096 * 701 - 1], ..good }),
+        ("reg", Screen { stride: u32::MAX - 3, ..good }),
+        ("reg", Screen { reg: [0, 0x800_0002, 0x40_0000], ..good }),
+        ("reg", Screen { reg: [0, 0xffc, 0x40_0000], ..good }),
+        ("reg", Screen { reg: [0, 0x800_0000, 0x4000_0001], ..good }),
+        ("reg", Screen { reg: [0x1_0000, 0, 0x40_0000], ..good }),
+    ] {
+        let said = wrong(screen);
+        let expected = format!(
+            "device tree: `{property}` of node `framebuffer@8000000` is missing or malformed"
+        );
+        assert_eq!(said, expected);
+    }
+    // It may end where the initrd begins.
+    let touching = Screen { initrd: [0x840_0000, 0x850_0000], ..good };
+    assert!(touching.read().0.is_some());
+    for initrd in [[0x83f_ffff, 0x850_0000], [0x700_0000, 0x800_0001], [0x810_0000, 0x811_0000]] {
+        let said = wrong(Screen { initrd, ..good });
+        assert_eq!(said, "device tree: the framebuffer lies where something else does");
+    }
 }
 
 #[test]

@@ -1,0 +1,145 @@
+//! Puts letters into the framebuffer's memory. It is only ever written: reads of memory that no cache
+//! keeps are slow.
+
+use super::font::{self, Glyph};
+use crate::runtime::machine::Framebuffer;
+use crate::runtime::mmio::Registers;
+
+/// Bytes in what is written at once.
+const WORD_BYTES: usize = 4;
+/// Of the letters: red, green, blue.
+pub const FOREGROUND: [u8; 3] = [0xd0, 0xd0, 0xd0];
+/// Of what is around them.
+pub const BACKGROUND: [u8; 3] = [0, 0, 0];
+
+/// How many letters there are on a screen, and how large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Pixels in a dot of a letter, in each direction.
+    pub scale: usize,
+    /// Letters in a line.
+    pub columns: usize,
+    /// Lines.
+    pub rows: usize,
+}
+
+impl Layout {
+    /// For a screen of so many pixels, with at most `max_cells` letters.
+    ///
+    /// A letter is as large as leaves 36 lines of 64 letters or more, where the screen has room for
+    /// those at all: on the 13 inches and 2560 × 1600 pixels of a MacBook, 40 pixels high, 4.5 mm.
+    pub fn new(width: u32, height: u32, max_cells: usize) -> Layout {
+        let (width, height) = (width as usize, height as usize);
+        let layout = |scale| Layout {
+            scale,
+            columns: width / (font::WIDTH * scale),
+            rows: height / (font::HEIGHT * scale),
+        };
+        let mut scale = (width / (64 * font::WIDTH)).min(height / (36 * font::HEIGHT)).max(1);
+        while layout(scale).columns * layout(scale).rows > max_cells {
+            scale += 1;
+        }
+        layout(scale)
+    }
+}
+
+/// A framebuffer's memory.
+#[derive(Debug)]
+pub struct Canvas<R> {
+    memory: R,
+    layout: Layout,
+    stride: usize,
+    height: usize,
+    /// Bytes of a row that are shown, whole words.
+    row_bytes: usize,
+    pixel_bytes: usize,
+    foreground: u32,
+    background: u32,
+}
+
+impl<R: Registers> Canvas<R> {
+    /// The picture in `memory`, which `framebuffer` describes.
+    pub fn new(framebuffer: &Framebuffer, layout: Layout, memory: R) -> Canvas<R> {
+        let format = framebuffer.format;
+        let pixel_bytes = format.bytes() as usize;
+        Canvas {
+            memory,
+            layout,
+            stride: framebuffer.stride as usize,
+            height: framebuffer.height as usize,
+            row_bytes: (framebuffer.width as usize * pixel_bytes).next_multiple_of(WORD_BYTES),
+            pixel_bytes,
+            foreground: format.encode(FOREGROUND),
+            background: format.encode(BACKGROUND),
+        }
+    }
+
+    /// Fills the whole picture with the background, what is no letter's included. Calls `go_on` before
+    /// each row of pixels.
+    pub fn clear(&self, mut go_on: impl FnMut()) {
+        let word = self.word(|_| self.background);
+        for y in 0..self.height {
+            go_on();
+            for at in (0..self.row_bytes).step_by(WORD_BYTES) {
+                self.memory.write32(y * self.stride + at, word);
+            }
+        }
+    }
+
+    /// Draws a letter in a cell.
+    pub fn draw(&self, row: usize, column: usize, glyph: Glyph) {
+        let Layout { scale, .. } = self.layout;
+        // Ten pixels or a multiple: whole words.
+        let cell_bytes = font::WIDTH * scale * self.pixel_bytes;
+        for dot_y in 0..font::HEIGHT {
+            let dots = glyph.row(dot_y);
+            let pixel = |x: usize| match dots >> (font::WIDTH - 1 - x / scale) & 1 {
+                0 => self.background,
+                _ => self.foreground,
+            };
+            for y in dot_y * scale..(dot_y + 1) * scale {
+                let y = row * font::HEIGHT * scale + y;
+                let start = y * self.stride + column * cell_bytes;
+                for at in (0..cell_bytes).step_by(WORD_BYTES) {
+                    let x = at / self.pixel_bytes;
+                    self.memory.write32(start + at, self.word(|i| pixel(x + i)));
+                }
+            }
+        }
+    }
+
+    /// A word of one or two pixels, the left one in the low bits.
+    fn word(&self, pixel: impl Fn(usize) -> u32) -> u32 {
+        if self.pixel_bytes == 2 { pixel(0) | pixel(1) << 16 } else { pixel(0) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_are_as_large_as_the_screen_allows() {
+        for (width, height, scale, columns, rows) in [
+            // The smallest, the usual ones, a MacBook Air's, an iMac's, a phone's, a wide one.
+            (200, 80, 1, 20, 4),
+            (640, 480, 1, 64, 24),
+            (1024, 768, 1, 102, 38),
+            (1920, 1080, 1, 192, 54),
+            (2560, 1440, 2, 128, 36),
+            (2560, 1600, 2, 128, 40),
+            (3840, 2160, 3, 128, 36),
+            (4480, 2520, 3, 149, 42),
+            (1080, 2400, 1, 108, 120),
+            (5120, 1440, 2, 256, 36),
+        ] {
+            let layout = Layout::new(width, height, 20_000);
+            assert_eq!(layout, Layout { scale, columns, rows }, "{width} × {height}");
+        }
+        for (width, height) in [(16384, 80), (200, 16384), (16384, 16384), (2559, 1439)] {
+            let layout = Layout::new(width, height, 1009);
+            assert!(layout.columns * layout.rows <= 1009, "{layout:?}");
+            assert!(layout.columns >= 1 && layout.rows >= 1, "{layout:?}");
+        }
+    }
+}
