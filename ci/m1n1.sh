@@ -139,8 +139,9 @@ commands() {
     left=120
     while ! has_ended && [ "$left" -gt 0 ]; do
         left=$((left - 1))
-        sleep 1
+        # Saving it takes QEMU a moment: it is looked at after that.
         [ "$has_port" = true ] || save_screen
+        sleep 1
     done
     # A line is on the screen a little after it is on the serial line.
     sleep 1
