@@ -271,9 +271,8 @@ fails bad-sector DiskError "$sector" -- -device virtio-blk-device,drive=d -block
 
 # A Raspberry Pi 4, where there is a QEMU that has one: from EL2, with the board's own device tree.
 case pi4-initrd in *"$only"*)
-    if qemu=$(ci/boards.sh 2>"$logs/boards.out"); then
+    if find_pi4 pi4; then
         kernels='neon","cores":4,"exception_level":2'
-        pi4="--qemu $qemu --board raspi4b --dtb target/boards/bcm2711-rpi-4-b.dtb"
         # A card: the volume in a partition, on a card of a size that there is. $1: of this kind of table.
         card() {
             dd if=/dev/null of="$logs/$1.img" bs=1M seek=64 status=none
@@ -299,8 +298,6 @@ case pi4-initrd in *"$only"*)
                 "if=sd,format=raw,snapshot=off,file.$bad,file.inject-error.0.sector=$sector"
         }
         kernels=
-    else
-        echo "skipped     pi4: no QEMU with a Raspberry Pi 4: $(tail -n 1 "$logs/boards.out")"
     fi
     ;;
 esac

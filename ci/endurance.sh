@@ -56,15 +56,12 @@ for cpu in cortex-a72 neoverse-n1 max,sve=off,pauth-impdef=on; do
         verdict
     done
 done
-if qemu=$(ci/boards.sh 2>"$logs/boards.out"); then
+if find_pi4 seed-pi4; then
     # shellcheck disable=SC2086
-    boot seed-pi4 --qemu "$qemu" --board raspi4b --dtb target/boards/bcm2711-rpi-4-b.dtb \
-        --disk "$disk" --tokens 48 $sampled
+    boot seed-pi4 $pi4 --disk "$disk" --tokens 48 $sampled
     is_the_text
     must_exit 0
     verdict
-else
-    echo "skipped     seed-pi4: no QEMU with a Raspberry Pi 4: $(tail -n 1 "$logs/boards.out")"
 fi
 
 # Half of the context is forgotten each time that it is full.

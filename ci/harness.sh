@@ -22,3 +22,14 @@ boot() {
     shift
     start "$@"
 }
+
+# find_pi4 NAME: sets $pi4 to the arguments that boot QEMU's Raspberry Pi 4. Where there is none, says
+# that the checks NAME are skipped, and is false.
+find_pi4() {
+    if qemu=$(ci/boards.sh 2>"$logs/boards.out"); then
+        pi4="--qemu $qemu --board raspi4b --dtb target/boards/bcm2711-rpi-4-b.dtb"
+    else
+        echo "skipped     $1: no QEMU with a Raspberry Pi 4: $(tail -n 1 "$logs/boards.out")"
+        return 1
+    fi
+}
