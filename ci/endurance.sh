@@ -64,6 +64,18 @@ if find_pi4 seed-pi4; then
     verdict
 fi
 
+# The same engine with debug assertions, and where a sum that wraps is a panic.
+ci/toolchain.sh bare build -p kernel --bin anchorite
+release=$image
+image=$logs/debug.img
+"$builder" kernel --elf target/bare/aarch64-unknown-none/debug/anchorite --out "$image"
+# shellcheck disable=SC2086
+boot seed-debug --disk "$disk" --cpu cortex-a72 --tokens 48 $sampled
+is_the_text
+must_exit 0
+verdict
+image=$release
+
 # Half of the context is forgotten each time that it is full.
 timeout=3600
 # shellcheck disable=SC2086
@@ -74,5 +86,5 @@ must_hold "^{\"event\":\"result\".*\"stop\":\"max_tokens\",\"context_shifts\":\(
 must_exit 0
 verdict "$long tokens"
 
-rm -f "$disk"
+rm -f "$disk" "$logs/debug.img"
 total endurance

@@ -3,18 +3,18 @@
 # `make torture` calls it once everything it needs is there. Takes up to an hour. Shows at the end a table
 # of what was tried, how often, and what came of it, and leaves it in target/torture/table.json.
 #
-#   ci/torture.sh [PART...]     runtime, boot, m1n1, endurance, fuzz: only these
+#   ci/torture.sh [PART...]     deny, image, runtime, boot, m1n1, endurance, fuzz: only these
 set -eu
 cd "$(dirname "$0")/.."
 
-[ $# -gt 0 ] || set -- runtime boot m1n1 endurance fuzz
+[ $# -gt 0 ] || set -- deny image runtime boot m1n1 endurance fuzz
 out=target/torture
 rm -rf "$out"
 mkdir -p "$out"
 
 for part in "$@"; do
     case $part in
-    runtime | boot | m1n1) arguments= ;;
+    deny | image | runtime | boot | m1n1) arguments= ;;
     endurance) arguments='200 10000' ;;
     fuzz) arguments=60 ;;
     *)
@@ -29,21 +29,26 @@ for part in "$@"; do
     { "ci/$part.sh" $arguments 2>&1 || echo "$part ended with status $?"; } | tee "$out/$part.log"
 done
 
-# The lines that each part writes: "ok  3 s  NAME (REMARK)", "FAILED  3 s  NAME: WHY",
-# "skipped  NAME: WHY", and the fuzzer's "NAME: RUNS runs in 60 s, ...", "NAME: FAILED, ...".
+# The lines that each part writes: "ok  3 s  NAME (REMARK)", "FAILED  3 s  NAME: WHY", "skipped  NAME: WHY",
+# where nothing is booted "ok  WORDS" and "FAILED  WORDS", and the fuzzer's "NAME: RUNS runs in 60 s, ...",
+# "NAME: FAILED, ...".
 for part in "$@"; do
     awk -v part="$part" '
         function row(name, tries, outcome) {
-            gsub(/[^A-Za-z0-9_.,=:+-]/, "", name)
+            gsub(/ /, "-", name)
+            gsub(/[^A-Za-z0-9_.,=:+\/-]/, "", name)
             printf "%s\t%s\t%d\t%s\n", part, name, tries, outcome
             rows++
         }
         /^ok +[0-9]+ s  / {
             tries = match($0, /\([0-9]+ tries\)/) ? substr($0, RSTART + 1) + 0 : 1
             row($4, tries, "as it must")
+            next
         }
-        /^FAILED +[0-9]+ s  / { sub(/:$/, "", $4); row($4, 1, "FAILED") }
-        /^skipped / { sub(/:$/, "", $2); row($2, 0, "skipped") }
+        /^FAILED +[0-9]+ s  / { sub(/:$/, "", $4); row($4, 1, "FAILED"); next }
+        /^ok  / { sub(/^ok +/, ""); row($0, 1, "as it must") }
+        /^FAILED  / { sub(/^FAILED +/, ""); row($0, 1, "FAILED") }
+        /^skipped / { sub(/^skipped */, ""); sub(/:.*/, ""); row($0, 0, "skipped") }
         part == "fuzz" && /^[a-z_0-9]+: [0-9]+ runs in / { row(substr($1, 1, length($1) - 1), $2, "as it must") }
         part == "fuzz" && /^[a-z_0-9]+: FAILED/ { row(substr($1, 1, length($1) - 1), 1, "FAILED") }
         # A part that broke off is no success, whatever it had shown before.
@@ -53,11 +58,11 @@ done >"$out/table.tsv"
 
 awk -F '\t' -v json="$out/table.json" '
     BEGIN {
-        printf "\n%-10s %-32s %9s  %s\n", "part", "what is tried", "tries", "outcome"
+        printf "\n%-10s %-40s %9s  %s\n", "part", "what is tried", "tries", "outcome"
         printf "[" >json
     }
     {
-        printf "%-10s %-32s %9d  %s\n", $1, $2, $3, $4
+        printf "%-10s %-40s %9d  %s\n", $1, $2, $3, $4
         printf "%s\n  {\"part\": \"%s\", \"check\": \"%s\", \"tries\": %d, \"outcome\": \"%s\"}",
             (NR > 1 ? "," : ""), $1, $2, $3, $4 >json
         tries += $3
