@@ -46,6 +46,23 @@ fails() {
     verdict
 }
 
+# poke FILE AT BYTE...: writes these bytes there.
+poke() {
+    poke_file=$1
+    poke_at=$2
+    shift 2
+    # shellcheck disable=SC2059 # the bytes are written as escapes
+    for byte; do printf "\\$(printf %o "$byte")"; done |
+        dd of="$poke_file" bs=1 seek="$poke_at" conv=notrunc status=none
+}
+
+# card TABLE: the volume in a partition of such a table, dos or gpt, on a card of a size that there is.
+card() {
+    dd if=/dev/null of="$logs/$1.img" bs=1M seek=64 status=none
+    printf 'label: %s\nstart=4MiB\n' "$1" | /usr/sbin/sfdisk --quiet "$logs/$1.img"
+    dd if="$small" of="$logs/$1.img" bs=4M seek=1 conv=notrunc status=none
+}
+
 # Every log must name the image that was booted.
 image_sha256=$("$builder" inspect "$image" | sed -n 's/^ *SHA-256 \([0-9a-f]*\) (it is right)$/\1/p')
 [ -n "$image_sha256" ] || {
@@ -186,9 +203,7 @@ done
 cp "$small" "$logs/corrupt.img"
 place=$((model_at + 1000003))
 byte=$(od -A n -t u1 -j "$place" -N 1 "$small")
-# shellcheck disable=SC2059 # the byte is written as an escape
-printf "\\$(printf %o $((byte ^ 1)))" |
-    dd of="$logs/corrupt.img" bs=1 seek="$place" conv=notrunc status=none
+poke "$logs/corrupt.img" "$place" $((byte ^ 1))
 fails corrupt ChecksumMismatch '' --disk "$logs/corrupt.img"
 fails corrupt-initrd ChecksumMismatch '' --disk "$logs/corrupt.img" --bus initrd
 fails missing-model ModelNotFound 'nosuch' --disk "$small" --model nosuch.gguf
@@ -252,8 +267,7 @@ fi
 cp test_models/tiny.gguf "$logs/long.gguf"
 key=llama.context_length
 key_at=$(grep -abo "$key" "$logs/long.gguf" | head -n 1 | cut -d : -f 1)
-printf '\000\000\001\000' |
-    dd of="$logs/long.gguf" bs=1 seek=$((key_at + ${#key} + 4)) conv=notrunc status=none
+poke "$logs/long.gguf" $((key_at + ${#key} + 4)) 0 0 1 0
 "$builder" disk --out "$logs/long.img" "$logs/long.gguf"
 # shellcheck disable=SC2016 # the event has the quotes
 fails cache-too-large OutOfMemory '"hint":"lower `context` to [0-9]' \
@@ -264,21 +278,12 @@ if [ -e "$logs/cache-too-large.log" ]; then
     answers cache-that-fits --disk "$logs/long.img" --ctx "$fitting" --mem 64M --smp 1
 fi
 
-# A sector in the middle of the model that cannot be read.
-sector=$((place / 512))
-fails bad-sector DiskError "$sector" -- -device virtio-blk-device,drive=d -blockdev \
-    "driver=raw,node-name=d,file.driver=blkdebug,file.image.driver=file,file.image.filename=$small,file.inject-error.0.event=read_aio,file.inject-error.0.errno=5,file.inject-error.0.sector=$sector"
+. ci/disk-faults.sh
 
 # A Raspberry Pi 4, where there is a QEMU that has one: from EL2, with the board's own device tree.
 case pi4-initrd in *"$only"*)
     if find_pi4 pi4; then
         kernels='neon","cores":4,"exception_level":2'
-        # A card: the volume in a partition, on a card of a size that there is. $1: of this kind of table.
-        card() {
-            dd if=/dev/null of="$logs/$1.img" bs=1M seek=64 status=none
-            printf 'label: %s\nstart=4MiB\n' "$1" | /usr/sbin/sfdisk --quiet "$logs/$1.img"
-            dd if="$small" of="$logs/$1.img" bs=4M seek=1 conv=notrunc status=none
-        }
         card dos
         card gpt
         # A card whose partition is gone.

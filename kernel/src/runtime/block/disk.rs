@@ -63,7 +63,8 @@ impl Disk {
     ///
     /// A request that fails is tried again in halves, down to the single sector, so that one bad
     /// sector is told apart from its good neighbours. After an error nothing new is started, and
-    /// the call returns when the device has handed everything back.
+    /// the call returns when the device has handed everything back. What failed and came all the
+    /// same is logged: a device that does so may soon do worse.
     ///
     /// # Errors
     /// The first that is met. After [`DiskError::Silent`] the device still has the buffers, and
@@ -81,6 +82,9 @@ impl Disk {
         // What failed and is to be tried again, the next one last.
         let mut again: Vec<Request> = Vec::new();
         let mut error = None;
+        // How many tries failed, and where the first of them began.
+        let mut failures = 0_u64;
+        let mut first_failure = None;
         let mut polls = 0;
         let mut last_progress = self.clock.now_us();
         loop {
@@ -89,6 +93,13 @@ impl Disk {
                 error = self.submit(request).err();
             }
             if self.in_flight.is_empty() {
+                if let (None, Some(sector)) = (error, first_failure) {
+                    let name = self.name();
+                    log::warn!(
+                        "{name}: failed reads: {failures}, the first at sector {sector}; each came when \
+                         tried again"
+                    );
+                }
                 return error.map_or(Ok(()), Err);
             }
             let Some(done) = self.device.complete() else {
@@ -110,6 +121,8 @@ impl Disk {
             if done.ok {
                 continue;
             }
+            failures += 1;
+            first_failure.get_or_insert(request.sector);
             let sectors = request.buffer.len() / self.sector_bytes();
             if sectors > 1 {
                 let half = sectors / 2;

@@ -102,7 +102,8 @@ impl fmt::Display for DiskError {
         match self {
             DiskError::Unreadable { sector } => write!(f, "sector {sector} cannot be read"),
             DiskError::Silent { sector } => {
-                write!(f, "the device no longer answers (sector {sector})")
+                let seconds = disk::TIMEOUT_US / 1_000_000;
+                write!(f, "no answer from the device within {seconds} s (sector {sector})")
             }
             DiskError::OutOfRange { sector } => {
                 write!(f, "sector {sector} is past the end of the device")

@@ -30,6 +30,11 @@ const SPINS: u32 = 20;
 /// machine takes the time of the thread that plays the device, which cost up to half of the speed
 /// when the host was busy. A queue that is full lasts for much longer.
 const NAP_US: u64 = 50;
+/// After so many naps in vain the next ones are twice as long. What takes that long has time, and a
+/// device that is given up after half a minute should not keep the core busy until then.
+const NAPS: u32 = 1024;
+/// How often they are doubled, to 1.6 ms.
+const DOUBLINGS: u32 = 5;
 
 /// The clock of the machine.
 struct MachineClock;
@@ -43,7 +48,8 @@ impl Clock for MachineClock {
         if polls < SPINS {
             core::hint::spin_loop();
         } else {
-            idle::wait_until(&|| false, Some(time::now_us() + NAP_US));
+            let nap_us = NAP_US << (polls / NAPS).min(DOUBLINGS);
+            idle::wait_until(&|| false, Some(time::now_us() + nap_us));
         }
     }
 }

@@ -80,6 +80,21 @@ fn a_silent_device_is_given_up_and_never_asked_again() {
 }
 
 #[test]
+fn memory_that_a_silent_device_may_still_write_to_is_nobodys() {
+    let taken_again = |never| {
+        let (mut disk, script) = fake::disk(image(11 * 512), 512, 4);
+        script.lock().unwrap().never = never;
+        assert_eq!(disk.read(3, vec![0; 4 * 512].into()).is_err(), never.is_some());
+        let lent = script.lock().unwrap().lent[0].clone();
+        // An allocator gives what was freed last to whoever next asks for as much.
+        let others: Vec<Vec<u8>> = (0..31).map(|_| vec![0xA5; lent.len()]).collect();
+        others.iter().any(|other| lent.contains(&other.as_ptr().addr()))
+    };
+    assert!(taken_again(None), "this allocator would show no memory that is freed too early");
+    assert!(!taken_again(Some(5)));
+}
+
+#[test]
 fn nothing_is_asked_of_the_device_past_its_end() {
     let (mut disk, script) = fake::disk(image(11 * 512), 512, 4);
     for (sector, sectors, reported) in [(11, 1, 11), (10, 2, 11), (u64::MAX, 1, u64::MAX)] {

@@ -112,6 +112,13 @@ impl fmt::Display for BootSectorError {
     }
 }
 
+/// Whether `sector` says that it is a boot sector of a FAT volume (`BS_FilSysType`). That proves nothing
+/// of a good one, but tells a damaged one from what never was one.
+pub fn names_fat(sector: &[u8; BOOT_SECTOR_BYTES]) -> bool {
+    // FAT12 and FAT16 have it here, FAT32 there.
+    [54, 82].iter().any(|&at| sector[at..].starts_with(b"FAT"))
+}
+
 /// Reads the boot sector at the start of `sector` ([`BOOT_SECTOR_BYTES`] or more) of a volume that
 /// may take up `available` bytes.
 ///

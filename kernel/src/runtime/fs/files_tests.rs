@@ -205,7 +205,7 @@ fn the_last_error_of_the_disk_can_be_read() {
     script.lock().unwrap().never = Some(bad + 128);
     assert_eq!(read(&mut files, b, 50_021), Err(ETIMEDOUT));
     let error = text(&mut files, "/proc/disk_error");
-    assert!(error.starts_with("fake: the device no longer answers"), "{error}");
+    assert!(error.starts_with("fake: no answer from the device within 30 s"), "{error}");
 }
 
 #[test]

@@ -30,9 +30,10 @@ const GPT_MAX_ENTRY_BYTES: u32 = 4096;
 
 /// The partitions of a device, as its MBR or GPT lists them; none if it has neither.
 ///
-/// Partitions that are empty or do not fit on the device are left out, as is an MBR's chain of
-/// logical partitions. A GPT counts only if its checksums are right; its backup at the end of the
-/// device is taken if the first one is damaged.
+/// A partition is cut where the device ends: its volume then tells that the device is too small for
+/// it, as that of an image that was not copied whole. Those that are empty or lie outside are left out,
+/// as is an MBR's chain of logical partitions. A GPT counts only if its checksums are right; its backup
+/// at the end of the device is taken if the first one is damaged.
 ///
 /// # Errors
 /// The tables could not be read.
@@ -57,16 +58,19 @@ pub fn partitions(device: &mut Cache) -> Result<Vec<Partition>, DiskError> {
         log::warn!("the partition table (GPT) and its backup are damaged");
         return Ok(Vec::new());
     }
-    let fits = |p: &Partition| p.bytes > 0 && p.start > 0 && p.start + p.bytes <= device.bytes();
-    Ok(entries
-        .iter()
-        .filter(|entry| entry[4] != 0)
-        .map(|entry| Partition {
-            start: u64::from(u32_at(entry, 8)) * sector_bytes,
-            bytes: u64::from(u32_at(entry, 12)) * sector_bytes,
-        })
-        .filter(fits)
-        .collect())
+    let partition = |entry: &[u8; 16]| {
+        let start = u64::from(u32_at(entry, 8)) * sector_bytes;
+        let bytes = u64::from(u32_at(entry, 12)) * sector_bytes;
+        (entry[4] != 0).then(|| on_device(start, bytes, device.bytes()))?
+    };
+    Ok(entries.iter().filter_map(partition).collect())
+}
+
+/// The partition of `bytes` from `start` on, as far as it lies on a device of `size` bytes; `None` if
+/// no part of it does.
+fn on_device(start: u64, bytes: u64, size: u64) -> Option<Partition> {
+    let bytes = bytes.min(size.checked_sub(start)?);
+    (start > 0 && bytes > 0).then_some(Partition { start, bytes })
 }
 
 /// The partitions of the GPT whose header lies in `header_sector`; `None` if it is damaged.
@@ -113,7 +117,7 @@ fn gpt(device: &mut Cache, header_sector: u64) -> Result<Option<Vec<Partition>>,
         let start = first.checked_mul(sector_bytes)?;
         let bytes = sectors.checked_mul(sector_bytes)?;
         let used = entry[..16] != [0; 16];
-        (used && start > 0 && fits(start, bytes, size)).then_some(Partition { start, bytes })
+        used.then(|| on_device(start, bytes, size))?
     };
     Ok(Some(entries.chunks_exact(entry_bytes as usize).filter_map(partition).collect()))
 }

@@ -146,20 +146,17 @@ impl Volume {
         let whole = Partition { start: 0, bytes: device.bytes() };
         let bare = match probe(&mut device, whole)? {
             Ok(geometry) => return Volume::mount(device, 0, geometry),
-            Err(reason) => reason,
+            Err(error) => error,
         };
-        let mut in_partition = None;
+        let mut unusable = Some(bare).filter(|error| matches!(error, MountError::Unusable(_)));
         for partition in partitions(&mut device)? {
             match probe(&mut device, partition)? {
                 Ok(geometry) => return Volume::mount(device, partition.start, geometry),
-                Err(reason) => in_partition = in_partition.or(Some(reason)),
+                Err(error @ MountError::Unusable(_)) => unusable = unusable.or(Some(error)),
+                Err(_) => {}
             }
         }
-        Err(match (bare, in_partition) {
-            (BootSectorError::Truncated { .. }, _) => MountError::Unusable(bare),
-            (_, Some(reason @ BootSectorError::Truncated { .. })) => MountError::Unusable(reason),
-            _ => MountError::NoVolume(bare),
-        })
+        Err(unusable.unwrap_or(bare))
     }
 
     fn mount(device: Cache, start: u64, geometry: Geometry) -> Result<Volume, MountError> {
@@ -287,17 +284,18 @@ impl super::FileSystem for Volume {
     }
 }
 
-/// Whether a FAT volume lies at `place`.
-fn probe(
-    device: &mut Cache,
-    place: Partition,
-) -> Result<Result<Geometry, BootSectorError>, DiskError> {
+/// The FAT volume at `place`, or why there is none.
+fn probe(device: &mut Cache, place: Partition) -> Result<Result<Geometry, MountError>, DiskError> {
     if place.bytes < BOOT_SECTOR_BYTES as u64 {
-        return Ok(Err(BootSectorError::TooSmall));
+        return Ok(Err(MountError::NoVolume(BootSectorError::TooSmall)));
     }
     let mut sector = [0; BOOT_SECTOR_BYTES];
     device.read(place.start, &mut sector)?;
-    Ok(boot_sector::parse(&sector, place.bytes))
+    Ok(boot_sector::parse(&sector, place.bytes).map_err(|reason| match reason {
+        BootSectorError::Truncated { .. } => MountError::Unusable(reason),
+        _ if boot_sector::names_fat(&sector) => MountError::Unusable(reason),
+        _ => MountError::NoVolume(reason),
+    }))
 }
 
 /// The most bytes that a search in one directory of a volume may read.

@@ -189,6 +189,30 @@ fn a_volume_in_a_partition_is_found() {
 }
 
 #[test]
+fn a_device_that_ends_within_its_partition_says_so() {
+    let inner = volume(LAYOUTS[0], &[], 1024);
+    let start = 34 << 10;
+    for gpt in [false, true] {
+        let mut image = vec![0; inner.len() + (70 << 10)];
+        image[start..start + inner.len()].copy_from_slice(&inner);
+        if gpt {
+            write_gpt(&mut image, &[(start / 512, (start + inner.len()) / 512 - 1)]);
+        } else {
+            write_mbr(&mut image, &[(0x0C, start / 512, inner.len() / 512)]);
+        }
+        for missing in [512, 1 << 20, inner.len() - 512] {
+            let available = (inner.len() - missing) as u64;
+            let image = image[..start + available as usize].to_vec();
+            let reason = BootSectorError::Truncated { volume: inner.len() as u64, available };
+            assert_eq!(mount(image).err(), Some(MountError::Unusable(reason)));
+        }
+        // None of it is there.
+        let image = image[..start].to_vec();
+        assert!(matches!(mount(image).err(), Some(MountError::NoVolume(_))));
+    }
+}
+
+#[test]
 fn a_gpt_counts_only_with_right_checksums() {
     let inner = volume(LAYOUTS[0], &[], 1024);
     let mut image = vec![0; inner.len() + (70 << 10)];
@@ -218,6 +242,23 @@ fn a_device_without_a_volume_says_why() {
     image.truncate(15 << 20);
     let reason = BootSectorError::Truncated { volume: 16 << 20, available: 15 << 20 };
     assert_eq!(mount(image).err(), Some(MountError::Unusable(reason)));
+}
+
+#[test]
+fn a_damaged_boot_sector_is_told_from_none() {
+    for (layout, type_at) in [(LAYOUTS[0], 54), (LAYOUTS[1], 54), (LAYOUTS[2], 82)] {
+        let mut image = volume(layout, &[], usize::MAX);
+        image[13] = 3;
+        let reason = BootSectorError::SectorsPerCluster(3);
+        let mut card = vec![0; 1 << 20];
+        card.extend_from_slice(&image);
+        write_mbr(&mut card, &[(0x83, 3, 5), (0x0C, 2048, image.len() / 512)]);
+        for image in [&image, &card] {
+            assert_eq!(mount(image.clone()).err(), Some(MountError::Unusable(reason)));
+        }
+        image[type_at] = b' ';
+        assert_eq!(mount(image).err(), Some(MountError::NoVolume(reason)));
+    }
 }
 
 #[test]

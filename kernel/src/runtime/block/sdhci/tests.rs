@@ -143,6 +143,23 @@ fn a_lasting_fault_is_told() {
 }
 
 #[test]
+fn a_card_that_stays_silent_is_told_nothing_more() {
+    for by_dma in [false, true] {
+        let slot = slot(Kind::High);
+        let mut memory = vec![0xA5; 7 * 512];
+        let mut disk = disk(slot.start(by_dma.then_some(&memory[..])).unwrap());
+        slot.machine().faults.push_back(Some(Fault::Silence));
+        assert_eq!(read(&mut disk, 5, &mut memory), Err(DiskError::Silent { sector: 5 }));
+        // The controller may yet come to the end of what it was told. Another command, or one that ends
+        // this one, would have it write for a request that is over.
+        let commands = slot.machine().commands.len();
+        assert_eq!(read(&mut disk, 9, &mut memory), Err(DiskError::Silent { sector: 5 }));
+        drop(disk);
+        assert_eq!(slot.machine().commands.len(), commands);
+    }
+}
+
+#[test]
 fn memory_that_dma_does_not_reach_is_filled_all_the_same() {
     let slot = slot(Kind::High);
     let reached = vec![0; 4096];
