@@ -4,6 +4,7 @@
 #
 #   ci/boot.sh [WORD]     only the checks whose names hold WORD
 #
+# LONG=1 in the environment has it load a file of 4 GiB as well, for which the guest takes 6 GiB of memory.
 # The serial lines are kept in target/boot/.
 set -eu
 cd "$(dirname "$0")/.."
@@ -279,6 +280,7 @@ if [ -e "$logs/cache-too-large.log" ]; then
 fi
 
 . ci/disk-faults.sh
+. ci/limits.sh
 
 # A Raspberry Pi 4, where there is a QEMU that has one: from EL2, with the board's own device tree.
 case pi4-initrd in *"$only"*)

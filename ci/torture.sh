@@ -7,6 +7,9 @@
 set -eu
 cd "$(dirname "$0")/.."
 
+# What takes long is not left out.
+export LONG=1
+
 [ $# -gt 0 ] || set -- deny image runtime boot m1n1 endurance fuzz
 out=target/torture
 rm -rf "$out"
