@@ -338,6 +338,25 @@ fn damaged_chains_and_directories_are_reported() {
 }
 
 #[test]
+fn a_name_that_is_no_text_hides_no_other_file() {
+    let files = [("Süß, and long.gguf", content(1_021, 1)), ("other.gguf", content(2_003, 2))];
+    let image = volume(LAYOUTS[0], &files, usize::MAX);
+    let sharp_s =
+        image.windows(2).position(|w| w == "ß".encode_utf16().next().unwrap().to_le_bytes());
+    for half_a_pair in [0xD800_u16, 0xDC00] {
+        let mut image = image.clone();
+        image[sharp_s.unwrap()..][..2].copy_from_slice(&half_a_pair.to_le_bytes());
+        let mut volume = mount(image).unwrap();
+        assert_eq!(volume.entry(files[0].0).unwrap_err(), FsError::NotFound);
+        assert_eq!(read_file(&mut volume, files[1].0).unwrap(), files[1].1);
+        // It is there to be read under the name that it is listed by.
+        let listed = volume.directory("/").unwrap();
+        assert_eq!(listed[0].name, "Sü\u{FFFD}, and long.gguf");
+        assert_eq!(read_file(&mut volume, &listed[0].name).unwrap(), files[0].1);
+    }
+}
+
+#[test]
 fn every_boot_sector_field_is_checked() {
     let cases: [(usize, &[u8], BootSectorError); 9] = [
         (510, &[0x55, 0xAB], BootSectorError::NoSignature),
