@@ -3,6 +3,7 @@
 //! Source: llama.cpp's `llama-chat.cpp`, for the architectures that this engine runs.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use super::{Around, Template};
 
@@ -22,7 +23,11 @@ pub struct Known {
 impl Known {
     /// The texts, for a model whose tokens for begin and end are `bos` and `eos`.
     pub fn template(&self, bos: &str, eos: &str) -> Template {
-        let text = |text: &str| -> String { text.replace("</s>", eos).replace("<s>", bos) };
+        // Not one after the other: what is put in may itself hold such marks, and by the thousand.
+        let text = |text: &str| -> String {
+            let parts: Vec<String> = text.split("</s>").map(|it| it.replace("<s>", bos)).collect();
+            parts.join(eos)
+        };
         let around = |(prefix, suffix)| Around { prefix: text(prefix), suffix: text(suffix) };
         Template {
             system: around(self.system),

@@ -172,6 +172,20 @@ fn marks_stand_for_the_models_own_tokens() {
     assert_eq!(template.assistant.suffix, "[E]");
 }
 
+#[test]
+fn a_models_tokens_are_no_marks() {
+    // One put into the other, they would grow with the square of their length.
+    let (bos, eos) = ("<s></s>".repeat(1009), "</s><s>".repeat(1009));
+    let template = by_name("llama2-sys-bos").unwrap().template(&bos, &eos);
+    assert!(template.assistant.suffix.starts_with("</s><s>"));
+    for known in KNOWN {
+        let Template { system, user, assistant, .. } = known.template(&bos, &eos);
+        for Around { prefix, suffix } in [system, user, assistant] {
+            assert!(prefix.len().max(suffix.len()) < 2 * (bos.len() + eos.len()), "{}", known.name);
+        }
+    }
+}
+
 fn declared(builder: &Builder) -> Result<Declared, Error> {
     Declared::from_gguf(&Gguf::parse(&builder.build()).unwrap())
 }
