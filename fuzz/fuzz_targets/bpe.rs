@@ -61,7 +61,7 @@ fn trained(pre: &str) -> Tokenizer {
 static TRAINED: LazyLock<Vec<Tokenizer>> =
     LazyLock::new(|| PRE_TOKENIZERS.iter().map(|pre| trained(pre)).collect());
 
-const LIMITS: Limits = Limits { memory: (512, 256 << 10), ns_per_byte: 50_000 };
+const LIMITS: Limits = Limits { memory: (512, 256 << 10), ns_per_byte: 20_000 };
 
 fuzz_target!(|data: &[u8]| {
     LazyLock::force(&TRAINED);

@@ -10,6 +10,8 @@
 //! message can pose as another role.
 
 #![forbid(unsafe_code)]
+// No arithmetic wraps on a number of the file or of a message.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation))]
 
 mod known;
 #[cfg(test)]

@@ -26,13 +26,13 @@ const CHARS: [char; 256] = {
     let mut byte = 0;
     while byte < 256 {
         let code = match byte {
-            0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => byte as u32,
+            0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => byte,
             _ => {
                 next += 1;
                 next - 1
             }
         };
-        chars[byte] = match char::from_u32(code) {
+        chars[byte as usize] = match char::from_u32(code) {
             Some(c) => c,
             None => unreachable!(),
         };
@@ -41,25 +41,30 @@ const CHARS: [char; 256] = {
     chars
 };
 
-/// The bytes whose characters are those from U+0100 on.
+/// The first character of those that are not the byte itself.
+const FIRST_HIDDEN: usize = 0x100;
+
+/// The bytes whose characters are those from [`FIRST_HIDDEN`] on.
 const HIDDEN: [u8; 68] = {
     let mut hidden = [0; 68];
     let mut byte = 0;
-    while byte < 256 {
-        if CHARS[byte] as usize >= 0x100 {
-            hidden[CHARS[byte] as usize - 0x100] = byte as u8;
+    loop {
+        let code = CHARS[byte as usize] as usize;
+        if code >= FIRST_HIDDEN {
+            hidden[code - FIRST_HIDDEN] = byte;
+        }
+        if byte == u8::MAX {
+            break hidden;
         }
         byte += 1;
     }
-    hidden
 };
 
 /// The byte that a character stands for.
 fn byte_of(c: char) -> Option<u8> {
-    let code = c as usize;
-    match code {
-        0x100.. => HIDDEN.get(code - 0x100).copied(),
-        _ => Some(code as u8).filter(|&byte| CHARS[usize::from(byte)] == c),
+    match u8::try_from(c) {
+        Ok(byte) => Some(byte).filter(|&byte| CHARS[usize::from(byte)] == c),
+        Err(_) => HIDDEN.get((c as usize).checked_sub(FIRST_HIDDEN)?).copied(),
     }
 }
 
@@ -146,12 +151,10 @@ impl Bpe {
             byte_numbers,
         };
         let mut joined = Vec::new();
-        let mut malformed = 0;
+        let mut malformed = 0_usize;
         for (text, at) in texts.strings() {
-            // A space may be the first character of the left text.
-            let space = text.iter().skip(1).position(|&byte| byte == b' ').map(|at| at + 1);
-            let Some((left, right)) = space.map(|at| (&text[..at], &text[at + 1..])) else {
-                malformed += 1;
+            let Some((left, right)) = two_texts(text) else {
+                malformed = malformed.saturating_add(1);
                 continue;
             };
             joined.clear();
@@ -173,7 +176,8 @@ impl Bpe {
     /// Adds a merge; of several of the same two texts the first one counts.
     fn add(&mut self, merge: Merge) -> Result<(), Crowded> {
         if self.rank(merge.left, merge.right).is_none() {
-            self.slots.insert(hash_of(merge.left, merge.right), self.merges.len() as u32)?;
+            let rank = u32::try_from(self.merges.len()).map_err(|_| Crowded)?;
+            self.slots.insert(hash_of(merge.left, merge.right), rank)?;
             self.merges.push(merge);
         }
         Ok(())
@@ -196,7 +200,8 @@ impl Bpe {
 
     /// Memory in use, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        self.merges.capacity() * size_of::<Merge>() + self.slots.memory_bytes()
+        let merges = self.merges.capacity().saturating_mul(size_of::<Merge>());
+        merges.saturating_add(self.slots.memory_bytes())
     }
 }
 
@@ -236,9 +241,17 @@ impl Words<'_> {
     }
 }
 
-/// The character with which the text starts, and its bytes. It may take more bytes than it needs,
-/// as llama.cpp lets it.
-fn first_char(text: &[u8]) -> Option<(char, usize)> {
+/// The two texts of a merge. A space may be the first character of the left one.
+fn two_texts(merge: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (_, behind_first) = merge.split_first()?;
+    let at = behind_first.iter().position(|&byte| byte == b' ')?;
+    let (_space, right) = behind_first.get(at..)?.split_first()?;
+    Some((merge.get(..=at)?, right))
+}
+
+/// The character with which the text starts, and what follows it. It may take more bytes than it
+/// needs, as llama.cpp lets it.
+fn split_char(text: &[u8]) -> Option<(char, &[u8])> {
     let &[first, ref rest @ ..] = text else { return None };
     let (bits, more) = match first {
         0x00..=0x7f => (first, 0),
@@ -247,10 +260,11 @@ fn first_char(text: &[u8]) -> Option<(char, usize)> {
         0xf0..=0xf7 => (first & 0x07, 3),
         _ => return None,
     };
-    let code = rest.get(..more)?.iter().try_fold(u32::from(bits), |code, &byte| {
+    let (more, rest) = rest.split_at_checked(more)?;
+    let code = more.iter().try_fold(u32::from(bits), |code, &byte| {
         (byte & 0xc0 == 0x80).then(|| code << 6 | u32::from(byte & 0x3f))
     })?;
-    Some((char::from_u32(code)?, 1 + more))
+    Some((char::from_u32(code)?, rest))
 }
 
 /// The text, with U+FFFD for each byte that belongs to no character.
@@ -258,12 +272,12 @@ fn valid(text: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = core::str::from_utf8(text) {
         return Cow::Borrowed(text);
     }
-    let mut valid = String::with_capacity(text.len() * 3);
+    let mut valid = String::with_capacity(text.len().saturating_mul(3));
     let mut rest = text;
-    while !rest.is_empty() {
-        let (c, len) = first_char(rest).unwrap_or((char::REPLACEMENT_CHARACTER, 1));
+    while let Some((_, behind_byte)) = rest.split_first() {
+        let (c, behind) = split_char(rest).unwrap_or((char::REPLACEMENT_CHARACTER, behind_byte));
         valid.push(c);
-        rest = &rest[len..];
+        rest = behind;
     }
     Cow::Owned(valid)
 }

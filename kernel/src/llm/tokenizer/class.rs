@@ -50,7 +50,8 @@ pub fn category(c: char) -> Category {
         return category;
     }
     // The first run starts at 0.
-    of_run(RUNS[RUNS.partition_point(|&run| (run >> 3) as usize <= code) - 1])
+    let after = RUNS.partition_point(|&run| (run >> 3) as usize <= code);
+    of_run(RUNS[..after].last().copied().unwrap_or_default())
 }
 
 /// `\p{L}`
@@ -285,7 +286,7 @@ const CASED: &[(char, char)] = &[
 /// A letter of an alphabet with two cases, for DeepSeek LLM.
 pub fn deepseek_letter(c: char) -> bool {
     let after = CASED.partition_point(|&(first, _)| first <= c);
-    after > 0 && c <= CASED[after - 1].1
+    CASED[..after].last().is_some_and(|&(_, last)| c <= last)
 }
 
 #[cfg(test)]

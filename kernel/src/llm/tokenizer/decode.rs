@@ -30,29 +30,25 @@ impl Decoder {
     /// make whole become U+FFFD.
     pub fn push(&mut self, tokenizer: &Tokenizer, token: u32, out: &mut String) {
         tokenizer.push_bytes(token, &mut self.held);
-        let mut done = 0;
+        let mut held = &self.held[..];
         loop {
-            match core::str::from_utf8(&self.held[done..]) {
+            match core::str::from_utf8(held) {
                 Ok(text) => {
                     out.push_str(text);
                     self.held.clear();
                     return;
                 }
                 Err(error) => {
-                    let valid = &self.held[done..done + error.valid_up_to()];
+                    let (valid, rest) = held.split_at(error.valid_up_to());
                     // It was just found to be valid.
                     out.push_str(core::str::from_utf8(valid).unwrap_or_default());
-                    done += error.valid_up_to();
-                    match error.error_len() {
-                        Some(len) => {
-                            out.push_str(REPLACEMENT);
-                            done += len;
-                        }
-                        None => {
-                            self.held.drain(..done);
-                            return;
-                        }
-                    }
+                    let Some(len) = error.error_len() else {
+                        let done = self.held.len().saturating_sub(rest.len());
+                        self.held.drain(..done);
+                        return;
+                    };
+                    out.push_str(REPLACEMENT);
+                    held = &rest[len..];
                 }
             }
         }

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::queue::Queue;
+use super::steps::step;
 
 /// No symbol, no text, no rank.
 pub const NONE: u32 = u32::MAX;
@@ -14,7 +15,7 @@ pub const NONE: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug)]
 pub struct Symbol {
     start: u32,
-    len: u32,
+    end: u32,
     /// The number of its text, or [`NONE`].
     pub id: u32,
     previous: u32,
@@ -28,12 +29,12 @@ pub struct Symbol {
 impl Symbol {
     /// Its place in the text, in bytes.
     pub fn range(&self) -> Range<usize> {
-        self.start as usize..self.start as usize + self.len as usize
+        self.start as usize..self.end as usize
     }
 
     /// Its place and that of the next symbol together.
     pub fn range_with(&self, next: &Symbol) -> Range<usize> {
-        self.start as usize..next.range().end
+        self.start as usize..next.end as usize
     }
 }
 
@@ -50,12 +51,11 @@ impl Merger {
     /// Starts with symbols of these lengths in bytes, under 2^32 together, and numbers.
     pub fn start(&mut self, symbols: impl Iterator<Item = (u32, u32)>) {
         self.symbols.clear();
-        let mut start = 0;
-        for (i, (len, id)) in (0..).zip(symbols) {
-            // The number before the first wraps around to NONE.
-            let (previous, next) = (u32::wrapping_sub(i, 1), i + 1);
-            self.symbols.push(Symbol { start, len, id, previous, next, rank: NONE, joined: NONE });
-            start += len;
+        let (mut start, mut previous) = (0_u32, NONE);
+        for (i, (len, id)) in (0_u32..).zip(symbols) {
+            let (end, next) = (start.saturating_add(len), i.saturating_add(1));
+            self.symbols.push(Symbol { start, end, id, previous, next, rank: NONE, joined: NONE });
+            (start, previous) = (end, i);
         }
         if let Some(last) = self.symbols.last_mut() {
             last.next = NONE;
@@ -65,21 +65,22 @@ impl Merger {
     /// Joins all that can be joined. `rule` gives the rank of a pair, the lowest first, and the
     /// number of the joined text; `None` if the two can't be joined.
     pub fn merge(&mut self, rule: impl Fn(&Symbol, &Symbol) -> Option<(u32, u32)>) {
-        for left in 0..self.symbols.len() as u32 {
+        for (left, _) in (0..NONE).zip(0..self.symbols.len()) {
             self.find_pair(left, &rule);
         }
         while let Some((rank, left)) = self.pairs.pop() {
+            step(1);
             let l = self.symbols[left as usize];
             if l.rank != rank {
                 continue;
             }
             let r = &mut self.symbols[l.next as usize];
-            let (next, len) = (r.next, l.len + r.len);
-            (r.len, r.rank) = (0, NONE);
+            let (next, end) = (r.next, r.end);
+            (r.start, r.rank) = (end, NONE);
             if let Some(next) = self.symbols.get_mut(next as usize) {
                 next.previous = left;
             }
-            self.symbols[left as usize] = Symbol { len, id: l.joined, next, ..l };
+            self.symbols[left as usize] = Symbol { end, id: l.joined, next, ..l };
             self.find_pair(l.previous, &rule);
             self.find_pair(left, &rule);
         }
@@ -87,6 +88,7 @@ impl Merger {
 
     /// Looks at the pair of a symbol and the next one, one of which is new.
     fn find_pair(&mut self, left: u32, rule: &impl Fn(&Symbol, &Symbol) -> Option<(u32, u32)>) {
+        step(1);
         let Some(l) = self.symbols.get(left as usize) else { return };
         let pair = self.symbols.get(l.next as usize).and_then(|r| rule(l, r));
         let (rank, joined) = pair.unwrap_or((NONE, NONE));
@@ -99,6 +101,6 @@ impl Merger {
 
     /// What is left, in order.
     pub fn symbols(&self) -> impl Iterator<Item = &Symbol> {
-        self.symbols.iter().filter(|symbol| symbol.len > 0)
+        self.symbols.iter().filter(|symbol| symbol.start < symbol.end)
     }
 }

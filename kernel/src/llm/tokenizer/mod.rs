@@ -2,12 +2,18 @@
 //! SentencePiece's byte-pair models (GGUF's tokenizer model `llama`) and of GPT-2's byte-level
 //! byte-pair encoding (`gpt2`).
 //!
-//! [`Tokenizer::encode`] cuts special tokens out of the text (`special.rs`) and gives what is
-//! between them to `sentencepiece.rs` or to `bpe.rs`, which cuts it into words first (`pre.rs`,
-//! `split.rs`); both join neighbours with `merge.rs`.
+//! [`Tokenizer::encode`] cuts special tokens out of the text (`special.rs`, found by
+//! `automaton.rs`) and gives what is between them to `sentencepiece.rs` or to `bpe.rs`, which cuts it
+//! into words first (`pre.rs`, `split.rs`); both join neighbours with `merge.rs`.
+//!
+//! A text takes time in proportion to its length, times logarithms, whatever the vocabulary and the
+//! text are made to be: `tests/hostile.rs` counts the steps.
 
 #![forbid(unsafe_code)]
+// No arithmetic wraps on a number of the file or of the text.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation))]
 
+mod automaton;
 mod bpe;
 mod categories;
 mod class;
@@ -20,6 +26,7 @@ mod sentencepiece;
 mod slots;
 mod special;
 mod split;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod texts;
@@ -139,7 +146,7 @@ impl Tokenizer {
         let method = match pre {
             None => {
                 let add_space_prefix = flag("tokenizer.ggml.add_space_prefix", true)?;
-                Method::SentencePiece(SentencePiece::new(&vocab, unk, add_space_prefix))
+                Method::SentencePiece(SentencePiece::new(&vocab, unk, add_space_prefix)?)
             }
             Some(pre) => Method::Bpe(Bpe::from_gguf(gguf, pre, &mut vocab)?),
         };
@@ -151,8 +158,8 @@ impl Tokenizer {
             eos,
             add_eos: flag("tokenizer.ggml.add_eos_token", false)?,
             ends,
-            user_defined: Specials::new(&vocab, special::is_user_defined, strips),
-            specials: Specials::new(&vocab, special::is_special, strips),
+            user_defined: Specials::new(&vocab, special::is_user_defined, strips)?,
+            specials: Specials::new(&vocab, special::is_special, strips)?,
             method,
             vocab,
         })
@@ -180,11 +187,13 @@ impl Tokenizer {
 
     /// Memory that the tokenizer's tables take, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        let merges = match &self.method {
-            Method::SentencePiece(_) => 0,
+        let method = match &self.method {
+            Method::SentencePiece(method) => method.memory_bytes(),
             Method::Bpe(bpe) => bpe.memory_bytes(),
         };
-        self.vocab.memory_bytes() + merges
+        let specials = [&self.user_defined, &self.specials].map(Specials::memory_bytes);
+        let tables = [self.vocab.memory_bytes(), method].into_iter().chain(specials);
+        tables.fold(0, usize::saturating_add)
     }
 
     /// The tokens of `text`, which may be any bytes. With `add_special` those that begin and end a
@@ -202,7 +211,7 @@ impl Tokenizer {
         }
         let specials = if parse_special { &self.specials } else { &self.user_defined };
         let mut is_start = true;
-        for part in specials.cut(&self.vocab, text.as_ref()) {
+        for part in specials.cut(text.as_ref()) {
             match part {
                 Part::Special(token) => tokens.push(token),
                 Part::Text(text) => self.encode_text(text, is_start, &mut tokens),

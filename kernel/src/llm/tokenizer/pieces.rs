@@ -39,11 +39,12 @@ impl Tokenizer {
                 Piece::Template(_) => &self.specials,
                 Piece::Message(_) => &self.user_defined,
             };
-            for part in specials.cut(&self.vocab, piece.text().as_bytes()) {
+            for part in specials.cut(piece.text().as_bytes()) {
                 match part {
                     Part::Text(part) => text.extend_from_slice(part),
                     Part::Special(token)
-                        if matches!(piece, Piece::Message(_)) && marks.contains(&token) =>
+                        if matches!(piece, Piece::Message(_))
+                            && marks.binary_search(&token).is_ok() =>
                     {
                         text.extend_from_slice(self.vocab.text(token));
                     }
@@ -63,16 +64,19 @@ impl Tokenizer {
         tokens
     }
 
-    /// The special tokens that the template's pieces hold, but for blanks.
+    /// The special tokens that the template's pieces hold, but for blanks, in order.
     fn marks(&self, pieces: &[Piece<'_>]) -> Vec<u32> {
         let templates = pieces.iter().filter(|piece| matches!(piece, Piece::Template(_)));
-        let parts = templates.flat_map(|p| self.specials.cut(&self.vocab, p.text().as_bytes()));
+        let parts = templates.flat_map(|p| self.specials.cut(p.text().as_bytes()));
         let mark = |part| match part {
             Part::Special(token) => Some(token),
             Part::Text(_) => None,
         };
         let is_blank = |&token: &u32| self.vocab.text(token).trim_ascii().is_empty();
-        parts.filter_map(mark).filter(|token| !is_blank(token)).collect()
+        let mut marks: Vec<u32> = parts.filter_map(mark).filter(|it| !is_blank(it)).collect();
+        marks.sort_unstable();
+        marks.dedup();
+        marks
     }
 }
 

@@ -9,6 +9,8 @@ use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
+use super::steps::step;
+
 /// Pairs of a rank and a place; the least rank comes first, and of equal ones the least place.
 #[derive(Debug)]
 pub struct Queue {
@@ -43,6 +45,7 @@ impl Queue {
         if rank <= self.rank {
             self.late.push(Reverse((rank, place)));
         } else {
+            step(1);
             let bucket = (rank ^ self.rank).ilog2();
             self.buckets[bucket as usize].push((rank, place));
             self.filled |= 1 << bucket;

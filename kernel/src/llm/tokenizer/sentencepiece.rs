@@ -5,12 +5,20 @@
 //! llama.cpp, where only other kinds of tokenizers heed it.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
+use super::automaton::Automaton;
 use super::merge::{Merger, NONE};
 use super::vocab::{Vocab, byte_name};
+use crate::llm::Error;
 
 /// What stands for a space in the vocabulary: U+2581.
 const SPACE: &[u8] = "\u{2581}".as_bytes();
+
+/// Texts of up to so many bytes are looked up by their hashes. Longer ones, of which models have none or
+/// a few, are not: to hash them again and again as they grow would take time that grows with their
+/// square.
+const HASHED_BYTES: usize = 128;
 
 /// What the model needs besides the vocabulary.
 #[derive(Debug)]
@@ -19,6 +27,8 @@ pub struct SentencePiece {
     pub add_space_prefix: bool,
     /// The token of each byte, for characters that no token has.
     byte_tokens: Vec<Option<u32>>,
+    /// The tokens of more than [`HASHED_BYTES`] bytes.
+    long: Automaton,
 }
 
 /// Bytes of the character that starts with this one, if it is whole.
@@ -35,21 +45,34 @@ fn char_len(first: u8) -> usize {
 fn rank(score: f32) -> u32 {
     let bits = (score + 0.0).to_bits();
     // The bits of numbers rise with them, or fall with them below zero.
-    if score < 0.0 { bits } else { i32::MAX as u32 - bits }
+    if score < 0.0 { bits } else { bits ^ i32::MAX.unsigned_abs() }
 }
 
 impl SentencePiece {
     /// `unk` stands for bytes that have no token.
-    pub fn new(vocab: &Vocab, unk: Option<u32>, add_space_prefix: bool) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn new(vocab: &Vocab, unk: Option<u32>, add_space_prefix: bool) -> Result<Self, Error> {
         let token = |byte| vocab.find(&byte_name(byte)).or_else(|| vocab.find(&[byte])).or(unk);
-        SentencePiece { add_space_prefix, byte_tokens: (0..=u8::MAX).map(token).collect() }
+        Ok(SentencePiece {
+            add_space_prefix,
+            byte_tokens: (0..=u8::MAX).map(token).collect(),
+            long: vocab.automaton(|_, text| text.len() > HASHED_BYTES, "the vocabulary")?,
+        })
+    }
+
+    /// Memory in use, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.long.memory_bytes()
     }
 
     /// Appends the tokens of a text of at most 1 GiB, with a space before it if `prefix`. Characters
     /// without a token become the tokens of their bytes.
     pub fn encode(&self, vocab: &Vocab, prefix: bool, text: &[u8], out: &mut Vec<u32>) {
         let spaces = text.iter().filter(|&&byte| byte == b' ').count();
-        let mut escaped = Vec::with_capacity(text.len() + (spaces + 1) * SPACE.len());
+        let spaces_len = spaces.saturating_add(1).saturating_mul(SPACE.len());
+        let mut escaped = Vec::with_capacity(text.len().saturating_add(spaces_len));
         if prefix {
             escaped.extend_from_slice(SPACE);
         }
@@ -59,26 +82,46 @@ impl SentencePiece {
                 _ => escaped.push(byte),
             }
         }
+        // The longest of the long tokens that start at each byte.
+        let mut long_at = Vec::new();
+        if !self.long.is_empty() {
+            long_at.resize(escaped.len(), None);
+            for (at, found) in self.long.find_all(&escaped) {
+                long_at[at] = Some(found);
+            }
+        }
+        let find = |range: Range<usize>| {
+            let len = range.len();
+            if len <= HASHED_BYTES {
+                return vocab.find(&escaped[range]);
+            }
+            let longest = long_at.get(range.start).copied().flatten()?;
+            let found = self.long.cut_to(longest, len)?;
+            (self.long.len(found) == len).then(|| self.long.number(found))
+        };
         let mut rest = &escaped[..];
         let mut merger = Merger::default();
         merger.start(core::iter::from_fn(|| {
-            let len = char_len(*rest.first()?).min(rest.len());
-            rest = &rest[len..];
-            Some((len as u32, NONE))
+            let len = char_len(*rest.first()?);
+            let (symbol, after) = rest.split_at_checked(len).unwrap_or((rest, &[]));
+            rest = after;
+            Some((u32::try_from(symbol.len()).ok()?, NONE))
         }));
         merger.merge(|left, right| {
             let joined = left.range_with(right);
             if joined.len() > vocab.max_text_bytes() {
                 return None;
             }
-            let token = vocab.find(&escaped[joined])?;
+            let token = find(joined)?;
             Some((rank(vocab.score(token)), token))
         });
         for symbol in merger.symbols() {
-            let text = &escaped[symbol.range()];
-            match vocab.find(text) {
+            match find(symbol.range()) {
                 Some(token) => out.push(token),
-                None => out.extend(text.iter().filter_map(|&b| self.byte_tokens[usize::from(b)])),
+                None => {
+                    let bytes = escaped[symbol.range()].iter().map(|&byte| usize::from(byte));
+                    out.extend(bytes.filter_map(|byte| self.byte_tokens[byte]));
+                }
             }
         }
     }

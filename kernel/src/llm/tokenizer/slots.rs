@@ -6,8 +6,6 @@
 //! are rare beyond measure: at most two of three slots are taken, and chances fall by a factor of
 //! e for each 14 slots (Knuth, The Art of Computer Programming 3, 6.4, linear probing).
 
-#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation))]
-
 use alloc::vec::Vec;
 
 use crate::llm::{Error, with_capacity};

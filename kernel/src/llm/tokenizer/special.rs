@@ -2,9 +2,12 @@
 //!
 //! Source of the names: llama.cpp's `llama-vocab.cpp`.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BinaryHeap};
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 
+use super::automaton::{Automaton, Found};
+use super::steps::step;
 use super::vocab::{TokenKind, Vocab};
 use super::{numbered, warn_kind};
 use crate::llm::Error;
@@ -189,12 +192,7 @@ pub enum Part<'t> {
 /// The texts of special tokens, to be found in other texts.
 #[derive(Debug)]
 pub struct Specials {
-    /// The bytes with which one starts.
-    firsts: [bool; 256],
-    /// The lengths that there are, the longest first.
-    lengths: Vec<usize>,
-    /// Those that are searched for.
-    is_one: fn(TokenKind) -> bool,
+    texts: Automaton,
     /// Whether spaces after one belong to it: llama.cpp has it so for models of the name Phi-3.
     strips: bool,
 }
@@ -202,10 +200,10 @@ pub struct Specials {
 /// These are followed by what stands there, whatever the model.
 const NEVER_STRIP: [&[u8]; 3] = [b"<unk>", b"<s>", b"<|endoftext|>"];
 
-/// The text without what C's `isspace` accepts at its start.
-fn trim_start(text: &[u8]) -> &[u8] {
+/// The bytes that C's `isspace` accepts at the start of a text.
+fn spaces(text: &[u8]) -> &[u8] {
     let is_space = |&byte: &u8| matches!(byte, b' ' | b'\t'..=b'\r');
-    &text[text.iter().take_while(|byte| is_space(byte)).count()..]
+    &text[..text.iter().take_while(|byte| is_space(byte)).count()]
 }
 
 /// User-defined tokens are found in any text.
@@ -220,33 +218,98 @@ pub fn is_special(kind: TokenKind) -> bool {
 
 impl Specials {
     /// Of a vocabulary, those of some kinds.
-    pub fn new(vocab: &Vocab, is_one: fn(TokenKind) -> bool, strips: bool) -> Self {
-        let mut firsts = [false; 256];
-        let mut lengths = BTreeSet::new();
-        for (token, _) in vocab.kinds().filter(|&(_, kind)| is_one(kind)) {
-            if let text @ [first, ..] = vocab.text(token) {
-                firsts[usize::from(*first)] = true;
-                lengths.insert(text.len());
-            }
-        }
-        let lengths = lengths.into_iter().rev().collect();
-        Specials { firsts, lengths, is_one, strips }
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn new(vocab: &Vocab, is_one: fn(TokenKind) -> bool, strips: bool) -> Result<Self, Error> {
+        let texts = vocab.automaton(|kind, _| is_one(kind), "the special tokens")?;
+        Ok(Specials { texts, strips })
+    }
+
+    /// Memory in use, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.texts.memory_bytes()
     }
 
     /// Cuts the special tokens out of a text: the longest first, wherever it stands, and of
     /// equally long ones the leftmost.
-    pub fn cut<'t>(&self, vocab: &Vocab, text: &'t [u8]) -> Vec<Part<'t>> {
-        let mut parts = Vec::from([Part::Text(text)]);
-        for &len in &self.lengths {
-            if len > text.len() {
+    ///
+    /// One that has no room left makes way for the longest that has, of those that start where it
+    /// does. What took the room is no shorter than it, so the room is under half of what it was:
+    /// that happens to a place at most as often as the text's length can be halved.
+    pub fn cut<'t>(&self, text: &'t [u8]) -> Vec<Part<'t>> {
+        let by_length = |place, found| (self.texts.len(found), Reverse(place), found);
+        let found = self.texts.find_all(text).map(|(place, found)| by_length(place, found));
+        let mut waiting = BinaryHeap::from(found.collect::<Vec<_>>());
+        // Those that were cut out: from where to where, by their starts.
+        let mut cut = BTreeMap::<usize, (usize, Found)>::new();
+        while let Some((len, Reverse(start), found)) = waiting.pop() {
+            step(1);
+            let before = cut.range(..=start).next_back();
+            if before.is_some_and(|(_, &(end, _))| end > start) {
                 continue;
             }
-            let mut finer = Vec::with_capacity(parts.len());
+            let next = cut.range(start..).next().map_or(text.len(), |(&next, _)| next);
+            let room = &text[start..next];
+            let Some((candidate, rest)) = room.split_at_checked(len) else {
+                let shorter = self.texts.cut_to(found, room.len());
+                waiting.extend(shorter.map(|found| by_length(start, found)));
+                continue;
+            };
+            let strips = self.strips && !NEVER_STRIP.contains(&candidate);
+            let stripped = if strips { spaces(rest).len() } else { 0 };
+            let end = start.saturating_add(len).saturating_add(stripped);
+            cut.insert(start, (end, found));
+        }
+        let mut parts = Vec::new();
+        let mut done = 0;
+        for (start, (end, found)) in cut {
+            parts.extend([Part::Text(&text[done..start]), Part::Special(self.texts.number(found))]);
+            done = end;
+        }
+        parts.push(Part::Text(&text[done..]));
+        parts.retain(|part| *part != Part::Text(&[]));
+        parts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::llm::gguf::build::Builder;
+
+    fn vocab(texts: &[Vec<u8>]) -> Vocab {
+        let file = Builder::new()
+            .strings("tokenizer.ggml.tokens", texts)
+            .i32s("tokenizer.ggml.token_type", &alloc::vec![4; texts.len()])
+            .build();
+        Vocab::from_gguf(&Gguf::parse(&file).unwrap(), false).unwrap()
+    }
+
+    /// What [`Specials::cut`] is to give, by trying each text of the vocabulary at each place.
+    fn cut_slowly<'t>(vocab: &Vocab, text: &'t [u8], strips: bool) -> Vec<Part<'t>> {
+        let mut parts = Vec::from([Part::Text(text)]);
+        for len in (1..=vocab.max_text_bytes()).rev() {
+            let mut finer = Vec::new();
             for part in parts {
-                match part {
-                    Part::Text(text) => self.cut_length(vocab, text, len, &mut finer),
-                    Part::Special(_) => finer.push(part),
+                let Part::Text(mut text) = part else {
+                    finer.push(part);
+                    continue;
+                };
+                let mut at = 0;
+                while let Some(candidate) = text.get(at..at + len) {
+                    let Some(token) = vocab.find(candidate) else {
+                        at += 1;
+                        continue;
+                    };
+                    finer.extend([Part::Text(&text[..at]), Part::Special(token)]);
+                    text = &text[at + len..];
+                    if strips && !NEVER_STRIP.contains(&candidate) {
+                        text = &text[spaces(text).len()..];
+                    }
+                    at = 0;
                 }
+                finer.push(Part::Text(text));
             }
             parts = finer;
         }
@@ -254,31 +317,52 @@ impl Specials {
         parts
     }
 
-    fn cut_length<'t>(
-        &self,
-        vocab: &Vocab,
-        mut text: &'t [u8],
-        len: usize,
-        out: &mut Vec<Part<'t>>,
-    ) {
-        let mut at = 0;
-        while let Some(candidate) = text.get(at..at + len) {
-            let token = match self.firsts[usize::from(candidate[0])] {
-                true => vocab.find(candidate).filter(|&token| (self.is_one)(vocab.kind(token))),
-                false => None,
+    #[test]
+    fn the_longest_come_first_and_then_the_leftmost() {
+        let mut random = 9u64;
+        let mut draw = |n: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random >> 16) % n
+        };
+        let mut cut_to_less = 0;
+        for round in 0..1511 {
+            // Few letters, so that texts overlap in all ways.
+            let letters: &[u8] = [&b"ab"[..], b"ab ", b"a b\n<s>"][round % 3];
+            let mut text_of = |n: u64| -> Vec<u8> {
+                (0..draw(n)).map(|_| letters[draw(letters.len() as u64) as usize]).collect()
             };
-            match token {
-                Some(token) => {
-                    out.extend([Part::Text(&text[..at]), Part::Special(token)]);
-                    text = &text[at + len..];
-                    if self.strips && !NEVER_STRIP.contains(&candidate) {
-                        text = trim_start(text);
-                    }
-                    at = 0;
+            let mut texts: Vec<Vec<u8>> = (0..1 + round % 17).map(|_| text_of(13)).collect();
+            if round % 5 == 0 {
+                texts.push(b"<s>".to_vec());
+            }
+            texts.sort();
+            texts.dedup();
+            let vocab = vocab(&texts);
+            let text = text_of(101);
+            for strips in [false, true] {
+                let specials = Specials::new(&vocab, is_user_defined, strips).unwrap();
+                let parts = specials.cut(&text);
+                let expected = cut_slowly(&vocab, &text, strips);
+                assert_eq!(parts, expected, "{text:?} {texts:?} {strips}");
+                // Whether one had to make way is seen by what starts where nothing longest does.
+                let mut at = 0;
+                for part in parts.iter().filter(|_| !strips) {
+                    let len = match *part {
+                        Part::Text(text) => text.len(),
+                        Part::Special(token) => {
+                            let longest = specials.texts.find_all(&text);
+                            let longest = longest.filter(|&(place, _)| place == at).last().unwrap();
+                            let len = vocab.text(token).len();
+                            cut_to_less += usize::from(len < specials.texts.len(longest.1));
+                            len
+                        }
+                    };
+                    at += len;
                 }
-                None => at += 1,
             }
         }
-        out.push(Part::Text(text));
+        assert!(cut_to_less > 100, "only {cut_to_less} had to make way");
     }
 }

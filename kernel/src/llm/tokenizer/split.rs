@@ -7,6 +7,7 @@
 //! grows with the length of the text.
 
 use super::class::{line_end, not_lower, not_upper, space};
+use super::steps::step;
 
 /// Whether a character belongs to a class.
 pub type Class = fn(char) -> bool;
@@ -100,85 +101,107 @@ impl Run {
         Rule::Run(self)
     }
 
-    fn len(&self, text: &str) -> Option<usize> {
-        let first = |lead: Class| text.chars().next().filter(|&c| lead(c)).map(char::len_utf8);
+    /// What follows the run with which the text starts.
+    fn rest<'t>(&self, text: &'t str) -> Option<&'t str> {
+        let without = |lead: Class| text.strip_prefix(lead);
         match self.lead {
-            Lead::None => self.len_from(text, 0),
-            Lead::Must(lead) => self.len_from(text, first(lead)?),
-            Lead::May(lead) => first(lead)
-                .and_then(|start| self.len_from(text, start))
-                .or_else(|| self.len_from(text, 0)),
+            Lead::None => self.rest_of_run(text),
+            Lead::Must(lead) => self.rest_of_run(without(lead)?),
+            Lead::May(lead) => without(lead)
+                .and_then(|text| self.rest_of_run(text))
+                .or_else(|| self.rest_of_run(text)),
         }
     }
 
-    fn len_from(&self, text: &str, start: usize) -> Option<usize> {
-        let mut end = start;
-        let mut n = 0;
-        for c in text[start..].chars().take(self.most).take_while(|&c| (self.of)(c)) {
-            end += c.len_utf8();
-            n += 1;
+    fn rest_of_run<'t>(&self, text: &'t str) -> Option<&'t str> {
+        let mut rest = text.chars();
+        let mut n = 0_usize;
+        while n < self.most {
+            let mut next = rest.clone();
+            if !next.next().is_some_and(is(self.of)) {
+                break;
+            }
+            rest = next;
+            n = n.saturating_add(1);
         }
-        (n >= self.least).then(|| end + self.tail.map_or(0, |tail| run_len(&text[end..], tail)))
+        let rest = rest.as_str();
+        (n >= self.least).then(|| self.tail.map_or(rest, |tail| rest_after(rest, tail)))
     }
 }
 
-/// Bytes of the characters of a class with which the text starts.
-fn run_len(text: &str, of: Class) -> usize {
-    text.find(|c| !of(c)).unwrap_or(text.len())
+/// Whether a character belongs to a class, which is a step.
+fn is(of: Class) -> impl Fn(char) -> bool {
+    move |c| {
+        step(1);
+        of(c)
+    }
 }
 
-fn contraction_len(text: &str, any_case: bool) -> Option<usize> {
+/// What follows the characters of a class with which the text starts.
+fn rest_after(text: &str, of: Class) -> &str {
+    text.trim_start_matches(is(of))
+}
+
+/// What stands before `rest`, the end of the text.
+fn before<'t>(text: &'t str, rest: &str) -> &'t str {
+    &text[..text.len().saturating_sub(rest.len())]
+}
+
+/// What follows `start` in the text, if that is not empty.
+fn behind<'t>(text: &'t str, start: &str) -> Option<&'t str> {
+    text.get(start.len()..).filter(|_| !start.is_empty())
+}
+
+fn rest_after_contraction(text: &str, any_case: bool) -> Option<&str> {
     let &[b'\'', ref letters @ ..] = text.as_bytes() else { return None };
     let fold = |byte: u8| if any_case { byte.to_ascii_lowercase() } else { byte };
     match (letters.first().copied().map(fold)?, letters.get(1).copied().map(fold)) {
-        (b's' | b't' | b'm' | b'd', _) => Some(2),
-        (b'r' | b'v', Some(b'e')) | (b'l', Some(b'l')) => Some(3),
+        (b's' | b't' | b'm' | b'd', _) => text.get(2..),
+        (b'r' | b'v', Some(b'e')) | (b'l', Some(b'l')) => text.get(3..),
         _ => None,
     }
 }
 
 /// `U*L+|U+L*`
-fn cased_len(text: &str) -> Option<usize> {
-    let upper = run_len(text, not_lower);
-    let lower = run_len(&text[upper..], not_upper);
-    if lower > 0 {
-        return Some(upper + lower);
+fn rest_after_cased(text: &str) -> Option<&str> {
+    let lower = rest_after(text, not_lower);
+    let rest = rest_after(lower, not_upper);
+    if rest.len() < lower.len() {
+        return Some(rest);
     }
     // U* gives back until one that it took is an L; what follows it is none.
-    let is_lower = |&(_, c): &(usize, char)| not_upper(c);
-    match text[..upper].char_indices().rev().find(is_lower) {
-        Some((at, c)) => Some(at + c.len_utf8()),
-        None => (upper > 0).then_some(upper),
-    }
+    let upper = before(text, lower);
+    let is_lower = is(not_upper);
+    behind(text, upper.trim_end_matches(|c| !is_lower(c))).or_else(|| behind(text, upper))
 }
 
 impl Rule {
-    /// Bytes of the word with which the text starts, if it has this form.
-    fn len(&self, text: &str) -> Option<usize> {
-        let some = |len: usize| (len > 0).then_some(len);
+    /// What follows the word with which the text starts, if it has this form. No word is empty.
+    fn rest<'t>(&self, text: &'t str) -> Option<&'t str> {
         match self {
-            Rule::Contraction => contraction_len(text, false),
-            Rule::AnyCaseContraction => contraction_len(text, true),
-            Rule::Run(run) => run.len(text),
+            Rule::Contraction => rest_after_contraction(text, false),
+            Rule::AnyCaseContraction => rest_after_contraction(text, true),
+            Rule::Run(run) => run.rest(text),
             Rule::CasedWord { lead, contraction } => {
                 // What may come first is no letter, so a word without it starts elsewhere.
-                let first = text.chars().next().filter(|&c| lead(c)).map_or(0, char::len_utf8);
-                let end = first + cased_len(&text[first..])?;
-                let more = contraction_len(&text[end..], true).filter(|_| *contraction);
-                Some(end + more.unwrap_or(0))
+                let rest = rest_after_cased(text.strip_prefix(*lead).unwrap_or(text))?;
+                let longer = rest_after_contraction(rest, true).filter(|_| *contraction);
+                Some(longer.unwrap_or(rest))
             }
             Rule::LineEnds => {
-                let spaces = &text[..run_len(text, space)];
-                spaces.rfind(line_end).map(|last| last + 1)
+                let spaces = before(text, rest_after(text, space));
+                let is_end = is(line_end);
+                behind(text, spaces.trim_end_matches(|c| !is_end(c)))
             }
             Rule::SpacesBeforeLast => {
-                let spaces = &text[..run_len(text, space)];
-                if spaces.len() == text.len() {
-                    return some(spaces.len());
+                let rest = rest_after(text, space);
+                let mut spaces = before(text, rest).chars();
+                if !rest.is_empty() {
+                    spaces.next_back();
                 }
-                some(spaces.char_indices().next_back()?.0)
+                behind(text, spaces.as_str())
             }
-            Rule::Spaces => some(run_len(text, space)),
+            Rule::Spaces => behind(text, before(text, rest_after(text, space))),
         }
     }
 }
@@ -203,20 +226,23 @@ pub fn split(stages: &[Stage], text: &str, word: &mut dyn FnMut(&str)) {
             cut(spaces);
         }
         Stage::Rules(rules) => {
-            let mut done = 0;
-            let mut at = 0;
-            while let Some(c) = text[at..].chars().next() {
-                match rules.iter().find_map(|rule| rule.len(&text[at..])) {
-                    Some(len) => {
-                        cut(&text[done..at]);
-                        cut(&text[at..at + len]);
-                        at += len;
-                        done = at;
+            // What is not cut yet, and what of that no rule was tried on.
+            let (mut uncut, mut text) = (text, text);
+            while !text.is_empty() {
+                match rules.iter().find_map(|rule| rule.rest(text)) {
+                    Some(rest) => {
+                        cut(before(uncut, text));
+                        cut(before(text, rest));
+                        (uncut, text) = (rest, rest);
                     }
-                    None => at += c.len_utf8(),
+                    None => {
+                        let mut chars = text.chars();
+                        chars.next();
+                        text = chars.as_str();
+                    }
                 }
             }
-            cut(&text[done..]);
+            cut(uncut);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! SentencePiece with a vocabulary made by hand; the other tests lie beside this.
 
 mod bpe;
+mod hostile;
 mod llama_cpp;
 mod random;
 mod scale;

@@ -1,10 +1,9 @@
 //! The vocabulary: the text, score and kind of each token, and the way from a text to its token.
 
-#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation))]
-
 use alloc::format;
 use alloc::vec::Vec;
 
+use super::automaton::Automaton;
 use super::texts::{NotAdded, Texts};
 use super::{SCORES, TOKENS, TYPES};
 use crate::llm::gguf::{Gguf, ValueType};
@@ -179,6 +178,25 @@ impl Vocab {
     /// Bytes of the longest token's text.
     pub fn max_text_bytes(&self) -> usize {
         self.max_text_bytes
+    }
+
+    /// Those tokens whose kinds and texts are wanted, to be found in other texts, but for empty ones.
+    /// `what` names them in the error.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn automaton(
+        &self,
+        is_wanted: impl Fn(TokenKind, &[u8]) -> bool,
+        what: &'static str,
+    ) -> Result<Automaton, Error> {
+        let wanted = || {
+            let all = self.kinds().map(|(token, kind)| (token, kind, self.text(token)));
+            all.filter(|(_, kind, text)| !text.is_empty() && is_wanted(*kind, text))
+        };
+        let mut texts = with_capacity(wanted().count(), what)?;
+        texts.extend(wanted().map(|(token, _, text)| (text, token)));
+        Automaton::new(texts, what)
     }
 
     /// Memory in use, in bytes.
