@@ -32,8 +32,8 @@ boot() {
 works() {
     check=$1
     shift
-    boot "$check" 'early-map memory threads futex sleep' "$@" || return 0
-    for trial in early-map memory threads futex sleep; do
+    boot "$check" 'early-map memory threads futex sleep protect' "$@" || return 0
+    for trial in early-map memory threads futex sleep protect; do
         must_say "^$trial: ok\$"
     done
     must_exit 0
@@ -140,6 +140,20 @@ breaks null-on-2 null-on=2 Exception "data abort: translation fault, level [0-3]
 breaks call-null call-null Exception 'instruction abort: translation fault, level [0-3], address 0x0, at 0x0, core 0"'
 breaks write-code write-code Exception "data abort: permission fault, level 3, writing, .*, ${at}write+.*, core 0\""
 breaks write-constant write-constant Exception "data abort: permission fault, level 3, writing, .*, ${at}write+.*, core 0\""
+breaks write-protected write-protected Exception \
+    "data abort: permission fault, level 3, writing, .*, ${at}write_again+.*, core 1\""
+# The model, by the application's own way of loading it: whole blocks of 2 MiB, and the pages at its end.
+model='-M virt -cpu cortex-a72 -smp 3 -m 1G -initrd test_models/tiny.gguf'
+# shellcheck disable=SC2086 # the words are to be split
+{
+    breaks write-model write-model Exception \
+        "data abort: permission fault, level 2, writing, .*, ${at}write+.*, core 0\"" $model
+    breaks write-model-small write-model Exception \
+        "data abort: permission fault, level 3, writing, .*, ${at}write+.*, core 0\"" \
+        -M virt -cpu cortex-a72 -smp 3 -m 64M -initrd test_models/tiny.gguf
+    breaks write-model-end write-model=last Exception \
+        "data abort: permission fault, level 3, writing, .*, ${at}write+.*, core 0\"" $model
+}
 for what in stack heap constant; do
     breaks "run-$what" "run-$what" Exception 'instruction abort: permission fault, level [23], '
 done

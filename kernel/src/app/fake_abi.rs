@@ -1,6 +1,7 @@
 //! The Hermit ABI played by the host's standard library, for the tests of the application: files
 //! and console are in memory, threads and clock are the host's.
 
+use std::alloc::Layout;
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::{CStr, c_char};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -28,6 +29,8 @@ pub struct World {
     pub reads_left: usize,
     /// Bytes asked for by each read from a model.
     pub reads: Vec<usize>,
+    /// What the program protected: start, bytes and flags of each call.
+    pub protected: Vec<(usize, usize, u32)>,
     open: BTreeMap<i32, Open>,
 }
 
@@ -48,6 +51,7 @@ impl World {
             sizes: BTreeMap::new(),
             reads_left: usize::MAX,
             reads: Vec::new(),
+            protected: Vec::new(),
             open: BTreeMap::new(),
         }
     }
@@ -86,6 +90,11 @@ pub fn run_in_world<R>(
 /// Bytes asked for by each read from a model in this world.
 pub fn reads_so_far() -> Vec<usize> {
     world().reads.clone()
+}
+
+/// What was protected in this world.
+pub fn protected_so_far() -> Vec<(usize, usize, u32)> {
+    world().protected.clone()
 }
 
 /// Shows on the played console what the application logs.
@@ -293,5 +302,50 @@ extern "C" fn sys_futex_wait(
 extern "C" fn sys_futex_wake(_word: *mut u32, _count: i32) -> i32 {
     let _guard = FUTEX.lock().unwrap();
     FUTEX_WAKE.notify_all();
+    0
+}
+
+/// The host's own, so that a write to what is read-only ends the test program.
+mod host {
+    unsafe extern "C" {
+        pub safe fn getpagesize() -> i32;
+        pub fn mprotect(start: *mut u8, bytes: usize, flags: i32) -> i32;
+    }
+}
+
+/// Whole pages of the host for so many bytes.
+fn pages(size: usize) -> Option<Layout> {
+    let page = host::getpagesize() as usize;
+    Layout::from_size_align(size.checked_next_multiple_of(page)?, page).ok()
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn sys_mmap(size: usize, flags: u32, start: &mut *mut u8) -> i32 {
+    assert!(size > 0 && flags == abi::PROT_READ | abi::PROT_WRITE);
+    let Some(layout) = pages(size) else { return -abi::ENOMEM };
+    // SAFETY: the size is not 0.
+    *start = unsafe { std::alloc::alloc(layout) };
+    if start.is_null() { -abi::ENOMEM } else { 0 }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn sys_mprotect(start: *mut u8, size: usize, flags: u32) -> i32 {
+    world().protected.push((start.addr(), size, flags));
+    let bytes = pages(size).map_or(0, |layout| layout.size());
+    // SAFETY: the caller passes what `sys_mmap` gave it, and the flags have the host's values.
+    match unsafe { host::mprotect(start, bytes, flags as i32) } {
+        0 => 0,
+        _ => -abi::EINVAL,
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn sys_munmap(start: *mut u8, size: usize) -> i32 {
+    let writable = abi::PROT_READ | abi::PROT_WRITE;
+    let Some(layout) = pages(size).filter(|_| sys_mprotect(start, size, writable) == 0) else {
+        return -abi::EINVAL;
+    };
+    // SAFETY: `sys_mmap` allocated it with this layout, and the caller does not use it any more.
+    unsafe { std::alloc::dealloc(start, layout) };
     0
 }

@@ -272,16 +272,15 @@ fn allocate(file: &File, size: u64, context: ContextOptions) -> Result<ModelBuff
             }
         }
     };
-    ModelBuffer::try_new(bytes_of(size)).map_err(|_| too_large())
+    ModelBuffer::try_new_in(os::PAGES, bytes_of(size)).map_err(|_| too_large())
 }
 
-/// Bytes of the largest piece of memory that can be had, less than `size` bytes; somewhat fewer.
+/// Bytes of the largest piece of memory that a model's file can have, less than `size` bytes; somewhat fewer.
 fn largest_piece(size: u64) -> u64 {
-    let is_there = |bytes| Vec::<u8>::new().try_reserve_exact(bytes_of(bytes)).is_ok();
     let (mut fits, mut too_large) = (0, size);
     while too_large - fits > 4096 {
         let middle = fits + (too_large - fits) / 2;
-        *(if is_there(middle) { &mut fits } else { &mut too_large }) = middle;
+        *(if os::PAGES.has(bytes_of(middle)) { &mut fits } else { &mut too_large }) = middle;
     }
     fits
 }

@@ -20,7 +20,7 @@ mod generate;
 #[cfg(any(target_os = "none", test))]
 mod line_editor;
 #[cfg(any(target_os = "none", test))]
-mod load;
+pub mod load;
 #[cfg(any(target_os = "none", test))]
 mod os;
 #[cfg(any(target_os = "none", test))]

@@ -8,9 +8,12 @@ use alloc::vec::Vec;
 use core::ffi::CStr;
 use core::fmt;
 use core::mem::{MaybeUninit, offset_of};
+use core::ptr::{self, NonNull};
 use core::sync::atomic::AtomicU32;
 
 use hermit_abi as abi;
+
+use crate::llm::backend::Pages;
 
 /// An error number of the ABI, positive.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -200,6 +203,39 @@ impl Drop for File {
     fn drop(&mut self) {
         // SAFETY: the descriptor is this file's own and not used afterwards.
         unsafe { abi::close(self.0) };
+    }
+}
+
+/// Memory that can be made read-only.
+pub static PAGES: &dyn Pages = &MappedPages;
+
+/// The pages that the ABI maps.
+#[derive(Debug)]
+struct MappedPages;
+
+// SAFETY: `mmap` gives whole pages of memory to the caller alone, until `munmap`.
+unsafe impl Pages for MappedPages {
+    fn map(&self, bytes: usize) -> Option<NonNull<u8>> {
+        let mut start = ptr::null_mut();
+        // SAFETY: `start` is a valid place for the answer.
+        let result = unsafe { abi::mmap(bytes, abi::PROT_READ | abi::PROT_WRITE, &mut start) };
+        checked(result as isize).ok().and_then(|_| NonNull::new(start))
+    }
+
+    /// What cannot be protected is as good without; it is logged.
+    unsafe fn protect(&self, start: NonNull<u8>, bytes: usize) {
+        // SAFETY: upheld by the caller.
+        match checked(unsafe { abi::mprotect(start.as_ptr(), bytes, abi::PROT_READ) } as isize) {
+            Ok(_) => log::info!("{bytes} bytes of memory are read-only"),
+            Err(errno) => log::warn!("memory cannot be made read-only: {errno}"),
+        }
+    }
+
+    unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) {
+        // SAFETY: upheld by the caller.
+        if let Err(errno) = checked(unsafe { abi::munmap(start.as_ptr(), bytes) } as isize) {
+            log::warn!("memory cannot be given back: {errno}");
+        }
     }
 }
 

@@ -8,8 +8,10 @@ use std::string::String;
 use std::sync::LazyLock;
 use std::vec::Vec;
 
-use crate::app::fake_abi::{World, reads_so_far, run_in_world};
+use crate::app::fake_abi::{World, protected_so_far, reads_so_far, run_in_world};
 use crate::app::run;
+use hermit_abi::{PROT_READ, PROT_WRITE};
+
 use crate::llm::backend::{ContextOptions, memory_needed};
 use crate::llm::gguf::Gguf;
 use crate::llm::kv_cache::CacheType;
@@ -100,6 +102,24 @@ fn a_prompt_is_answered() {
     assert_eq!((results[0].tokens_emitted, results[0].tokens.len()), (7, 7));
     assert_eq!(results[0].stop, StopReason::MaxTokens);
     assert!(run.console.contains(&format!("\nOnce upon a time{}\n", results[0].output)));
+}
+
+#[test]
+fn the_model_is_read_only_while_it_answers() {
+    // As it is rearranged by the cores that load it, and by the engine.
+    for log in ["log=info", "log=debug"] {
+        let (calls, console) = run_in_world(model_disk, || {
+            assert_eq!(run(["prompt=Once", "max_tokens=2", log]), 0);
+            protected_so_far()
+        });
+        let [(start, bytes, PROT_READ), (again, as_many, flags)] = calls[..] else {
+            panic!("{calls:?}: {console}");
+        };
+        assert_eq!((again, as_many, flags), (start, bytes, PROT_READ | PROT_WRITE));
+        assert_eq!(bytes, TINY.0.len());
+        let at = |text: &str| console.find(text).unwrap_or_else(|| panic!("{text}: {console}"));
+        assert!(at(" bytes of memory are read-only") < at("\"event\":\"model\""));
+    }
 }
 
 #[test]

@@ -24,6 +24,7 @@ extern crate alloc;
 
 #[cfg(target_os = "none")]
 mod trials {
+    use alloc::boxed::Box;
     use alloc::ffi::CString;
     use alloc::format;
     use alloc::string::String;
@@ -37,8 +38,10 @@ mod trials {
 
     use hermit_abi as abi;
     // The runtime too: entry, allocator, panic handler, and the ABI's functions.
+    use kernel::app::load::{choose_model, load};
     use kernel::app::sha256::{Digest, Sha256};
     use kernel::app::team::Team;
+    use kernel::llm::backend::{ContextOptions, Options, TransformerBackend};
     use kernel::llm::workers::Workers;
     use spin::Mutex;
 
@@ -73,6 +76,9 @@ mod trials {
                 "null" => read(NOWHERE),
                 "call-null" => run(0),
                 "write-code" => write(runtime_entry as *const () as usize),
+                "protect" => protect(),
+                "write-protected" => write_protected(),
+                "write-model" => write_model(value),
                 "write-constant" => write(ENTRY_POINTS.as_ptr() as usize),
                 "run-stack" => run(black_box([RET]).as_ptr() as usize),
                 "run-heap" => run(vec![RET; 1 << 20].as_ptr() as usize),
@@ -472,6 +478,158 @@ mod trials {
         // SAFETY: none: it is to fault.
         unsafe { asm!("blr {}", in(reg) address, clobber_abi("C")) };
         false
+    }
+
+    const PAGE: usize = 4096;
+    /// What the map has in one block, if it can.
+    const BLOCK: usize = 2 << 20;
+    const READ_WRITE: u32 = abi::PROT_READ | abi::PROT_WRITE;
+
+    /// New pages, or the error.
+    fn map(bytes: usize, flags: u32) -> Result<*mut u8, i32> {
+        let mut start = ptr::null_mut();
+        // SAFETY: a valid place for the answer.
+        match unsafe { abi::mmap(bytes, flags, &mut start) } {
+            0 => Ok(start),
+            error => Err(-error),
+        }
+    }
+
+    fn unmap(start: *mut u8, bytes: usize) -> i32 {
+        // SAFETY: the memory is the trial's own, or the call is to be refused.
+        unsafe { abi::munmap(start, bytes) }
+    }
+
+    fn set_protection(start: *mut u8, bytes: usize, flags: u32) -> i32 {
+        // SAFETY: the memory is the trial's own, or the call is to be refused.
+        unsafe { abi::mprotect(start, bytes, flags) }
+    }
+
+    /// Bytes that the heap can still give, to 1 KiB.
+    fn available() -> usize {
+        let text = text(c"/proc/meminfo");
+        let words = text.split("MemAvailable:").nth(1).unwrap_or_default();
+        words.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or(0) << 10
+    }
+
+    /// Bytes that other cores write to, again and again, until the first is taken away.
+    static WORDS: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+
+    #[inline(never)]
+    extern "C" fn write_again(_: usize) {
+        while WORDS[0].load(Ordering::SeqCst) != 0 {
+            for word in &WORDS {
+                let at = word.load(Ordering::SeqCst) as *mut u8;
+                if !at.is_null() {
+                    // SAFETY: a byte that the trial has for this, and that nobody reads.
+                    unsafe { at.write_volatile(2) };
+                }
+            }
+        }
+    }
+
+    /// Memory is made read-only and writable again, and comes and goes, while other cores use what lies
+    /// beside it.
+    fn protect() -> bool {
+        let before = available();
+        let bytes = BLOCK + 3 * PAGE;
+        let Ok(start) = map(bytes - 17, READ_WRITE) else { return false };
+        // What is behind the last page is somebody else's.
+        let taken = before - available();
+        let small =
+            start.addr().is_multiple_of(PAGE) && (bytes..bytes + BLOCK / 8).contains(&taken);
+        // The neighbours: a page in the same block that is split, and the heap.
+        let neighbour = start.wrapping_add(bytes - 3 * PAGE);
+        let mut heap = vec![0_u8; 64];
+        WORDS[0].store(neighbour.addr(), Ordering::SeqCst);
+        WORDS[1].store(heap.as_mut_ptr().expose_provenance(), Ordering::SeqCst);
+        let writer = |_| {
+            // SAFETY: the function may be called with any argument.
+            unsafe { abi::spawn2(write_again, 0, 2, 0, -1) }
+        };
+        let writers: Vec<_> = (1..cores()).map(writer).collect();
+        let second = neighbour.wrapping_add(PAGE);
+        // SAFETY: as many bytes are there.
+        unsafe { start.write_bytes(0, bytes - 3 * PAGE) };
+        // SAFETY: it is writable.
+        unsafe { second.write_volatile(0) };
+        let good = (0..53_u8).all(|i| {
+            let done = set_protection(second, PAGE + 1, abi::PROT_READ) == 0
+                && set_protection(start, BLOCK, abi::PROT_READ) == 0;
+            // SAFETY: as many bytes are there.
+            let kept = unsafe { second.read_volatile() == i && start.read_volatile() == i };
+            let undone = set_protection(second, 2 * PAGE, READ_WRITE) == 0
+                && set_protection(start, BLOCK, READ_WRITE) == 0;
+            for at in [start, second] {
+                // SAFETY: it is writable again.
+                unsafe { at.write_volatile(i + 1) };
+            }
+            let other = map(PAGE * (usize::from(i) + 1), abi::PROT_READ);
+            let gone = other.map(|other| unmap(other, PAGE * (usize::from(i) + 1)));
+            done && kept && undone && gone == Ok(0)
+        });
+        let image = (&raw const __image_start).cast_mut();
+        let of_the_heap = vec![0_u8; 3 * PAGE];
+        let heap_page = of_the_heap.as_ptr().cast_mut().map_addr(|at| at.next_multiple_of(PAGE));
+        let refused = [
+            set_protection(start, PAGE, abi::PROT_NONE),
+            set_protection(start, PAGE, abi::PROT_READ | abi::PROT_EXEC),
+            set_protection(start.wrapping_add(1), PAGE, abi::PROT_READ),
+            set_protection(second, 3 * PAGE, abi::PROT_READ),
+            set_protection(start, usize::MAX - PAGE + 1, abi::PROT_READ),
+            set_protection(ptr::null_mut(), PAGE, abi::PROT_READ),
+            set_protection(image, PAGE, READ_WRITE),
+            set_protection(heap_page, PAGE, abi::PROT_READ),
+            set_protection(ptr::without_provenance_mut(0x1000_0000_0000), PAGE, abi::PROT_READ),
+            unmap(start, BLOCK),
+            unmap(second, PAGE),
+            unmap(heap_page, PAGE),
+        ];
+        let none = [map(0, READ_WRITE), map(PAGE, READ_WRITE | abi::PROT_EXEC)];
+        // Of a block of 2 MiB, which the memory starts with where it is not mapped by pages, only all.
+        let by_blocks = start.addr().is_multiple_of(BLOCK);
+        let part = set_protection(start, PAGE, abi::PROT_READ);
+        WORDS[0].store(0, Ordering::SeqCst);
+        // SAFETY: no preconditions.
+        let joined = writers.into_iter().all(|id| unsafe { abi::join(id) } == 0);
+        small
+            && good
+            && joined
+            && refused == [-abi::EINVAL; 12]
+            && none == [Err(abi::EINVAL); 2]
+            && map(usize::MAX / 2, READ_WRITE) == Err(abi::ENOMEM)
+            && (part == 0 || (by_blocks && part == -abi::ENOMEM))
+            // It goes back to the heap while it is read-only.
+            && set_protection(start, bytes, abi::PROT_READ) == 0
+            && unmap(start, bytes) == 0
+            && before - available() < BLOCK / 8
+    }
+
+    /// Another core writes to memory, which this one makes read-only meanwhile.
+    fn write_protected() -> bool {
+        let Ok(first) = map(2 * PAGE, READ_WRITE) else { return false };
+        let second = first.wrapping_add(PAGE);
+        aim(second.addr());
+        WORDS[0].store(first.addr(), Ordering::SeqCst);
+        WORDS[1].store(second.addr(), Ordering::SeqCst);
+        // SAFETY: the function may be called with any argument.
+        unsafe { abi::spawn2(write_again, 0, 2, 0, 1) };
+        let protected = sleep() && set_protection(second, PAGE, abi::PROT_READ) == 0;
+        sleep();
+        say(if protected { "it is still written to\n" } else { "it is not protected\n" });
+        false
+    }
+
+    /// Loads the model on the disk as the application does, and writes to its first or last byte.
+    fn write_model(place: &str) -> bool {
+        let team: &'static Team = Box::leak(Box::new(Team::new(cores(), 60)));
+        let context = ContextOptions::default();
+        let loaded = choose_model(None).and_then(|name| load(&name, true, true, context, team));
+        let Ok(loaded) = loaded else { return false };
+        let last = if place == "last" { loaded.bytes.len() - 1 } else { 0 };
+        let address = loaded.bytes.as_ptr().expose_provenance() + last;
+        let mut backend = TransformerBackend::new(Options { context, workers: team, now_us });
+        backend.load_arranged_model(loaded.bytes).is_ok() && write(address)
     }
 
     #[inline(never)]

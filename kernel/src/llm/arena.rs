@@ -2,6 +2,7 @@
 
 use alloc::alloc::{alloc_zeroed, dealloc};
 use core::alloc::Layout;
+use core::fmt;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
@@ -13,11 +14,41 @@ use crate::llm::sampling::Candidate;
 /// shared with anything else.
 const ALIGNMENT: usize = 4096;
 
+/// Memory in pages of its own, which can be made read-only: what an operating system has.
+///
+/// # Safety
+/// What [`Pages::map`] returns starts on a multiple of 4096, can be read and written, and nobody else uses
+/// it, until it goes to [`Pages::unmap`].
+pub unsafe trait Pages: fmt::Debug + Sync {
+    /// `bytes` bytes, which are more than 0; `None` if there is no such memory. What is in them is not known.
+    fn map(&self, bytes: usize) -> Option<NonNull<u8>>;
+
+    /// Makes bytes read-only, if that is possible.
+    ///
+    /// # Safety
+    /// They are all those of one [`Pages::map`], and nobody writes to them any more.
+    unsafe fn protect(&self, start: NonNull<u8>, bytes: usize);
+
+    /// Gives bytes back.
+    ///
+    /// # Safety
+    /// They are all those of one [`Pages::map`], and nobody uses them any more.
+    unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize);
+
+    /// Whether there are as many bytes, more than 0, in one piece.
+    fn has(&self, bytes: usize) -> bool {
+        // SAFETY: just mapped, and nobody else knows of them.
+        self.map(bytes).map(|start| unsafe { self.unmap(start, bytes) }).is_some()
+    }
+}
+
 /// The bytes of a model, aligned to a page.
 #[derive(Debug)]
 pub struct ModelBuffer {
     start: NonNull<u8>,
     len: usize,
+    /// Where the memory is from, if not from the allocator.
+    pages: Option<&'static dyn Pages>,
 }
 
 // SAFETY: the buffer is owned memory without interior mutability, as a `Box<[u8]>`.
@@ -41,7 +72,28 @@ impl ModelBuffer {
         let Some(layout) = Self::layout(len) else { return Err(no_memory) };
         // SAFETY: the layout's size is not 0.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(no_memory)?;
-        Ok(ModelBuffer { start, len })
+        Ok(ModelBuffer { start, len, pages: None })
+    }
+
+    /// As [`ModelBuffer::try_new`], in memory that [`ModelBuffer::finish`] makes read-only.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn try_new_in(pages: &'static dyn Pages, len: usize) -> Result<Self, Error> {
+        let no_memory = Error::OutOfMemory { what: "the model", asked: len as u64 };
+        let start = pages.map(len.max(1)).ok_or(no_memory)?;
+        // SAFETY: as many bytes are there, and can be written.
+        unsafe { start.write_bytes(0, len) };
+        Ok(ModelBuffer { start, len, pages: Some(pages) })
+    }
+
+    /// The bytes, which are final now. If they are in [`Pages`], a write to them faults.
+    pub fn finish(self) -> ModelBytes {
+        if let Some(pages) = self.pages {
+            // SAFETY: they were mapped so. From now on they are in `ModelBytes`, which writes nothing.
+            unsafe { pages.protect(self.start, self.len.max(1)) };
+        }
+        ModelBytes(self)
     }
 
     /// All bytes, for the disk to fill.
@@ -82,10 +134,25 @@ impl DerefMut for ModelBuffer {
 
 impl Drop for ModelBuffer {
     fn drop(&mut self) {
-        if let Some(layout) = Self::layout(self.len) {
-            // SAFETY: a constructor allocated it with this layout, and nothing uses it any more.
+        if let Some(pages) = self.pages {
+            // SAFETY: `try_new_in` mapped as many bytes there, and nothing uses them any more.
+            unsafe { pages.unmap(self.start, self.len.max(1)) };
+        } else if let Some(layout) = Self::layout(self.len) {
+            // SAFETY: `try_new` allocated it with this layout, and nothing uses it any more.
             unsafe { dealloc(self.start.as_ptr(), layout) };
         }
+    }
+}
+
+/// The bytes of a model that are final, and read-only where their memory can be.
+#[derive(Debug)]
+pub struct ModelBytes(ModelBuffer);
+
+impl Deref for ModelBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -203,6 +270,8 @@ impl<'a> Frame<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::alloc::alloc;
+    use alloc::vec::Vec;
 
     #[test]
     fn buffers_are_aligned_and_hold_what_was_written() {
@@ -213,6 +282,58 @@ mod tests {
             buffer.fill(7);
             assert!(ModelBuffer::from(&buffer[..]).iter().all(|&b| b == 7));
         }
+    }
+
+    /// Pages of the allocator's, which tell what is done with them.
+    #[derive(Debug)]
+    struct Played(spin::Mutex<Vec<(&'static str, usize, usize)>>);
+
+    // SAFETY: it is the allocator's memory, which is aligned so.
+    unsafe impl Pages for Played {
+        fn map(&self, bytes: usize) -> Option<NonNull<u8>> {
+            let layout = Layout::from_size_align(bytes, 4096).ok().filter(|_| bytes <= 8191)?;
+            // SAFETY: the size is not 0.
+            let start = NonNull::new(unsafe { alloc(layout) })?;
+            // SAFETY: as many bytes are there.
+            unsafe { start.write_bytes(0xa5, bytes) };
+            self.0.lock().push(("map", start.addr().get(), bytes));
+            Some(start)
+        }
+
+        unsafe fn protect(&self, start: NonNull<u8>, bytes: usize) {
+            self.0.lock().push(("protect", start.addr().get(), bytes));
+        }
+
+        unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) {
+            self.0.lock().push(("unmap", start.addr().get(), bytes));
+            // SAFETY: allocated in `map`, and no longer used, says the caller.
+            unsafe { dealloc(start.as_ptr(), Layout::from_size_align(bytes, 4096).unwrap()) };
+        }
+    }
+
+    #[test]
+    fn finished_bytes_are_protected_until_they_are_given_up() {
+        static PAGES: Played = Played(spin::Mutex::new(Vec::new()));
+        for (len, mapped) in [(8191, 8191), (0, 1)] {
+            let mut buffer = ModelBuffer::try_new_in(&PAGES, len).unwrap();
+            let start = buffer.as_ptr().addr();
+            assert!(buffer.iter().all(|&b| b == 0) && buffer.len() == len);
+            buffer.fill(7);
+            assert_eq!(*PAGES.0.lock(), [("map", start, mapped)], "it is still written to");
+            let bytes = buffer.finish();
+            assert!(bytes.iter().all(|&b| b == 7) && bytes.len() == len);
+            assert_eq!(PAGES.0.lock()[1..], [("protect", start, mapped)]);
+            drop(bytes);
+            assert_eq!(PAGES.0.lock()[2..], [("unmap", start, mapped)]);
+            PAGES.0.lock().clear();
+        }
+        // What is not finished is given back as well.
+        drop(ModelBuffer::try_new_in(&PAGES, 1).unwrap());
+        assert!(matches!(PAGES.0.lock()[..], [("map", ..), ("unmap", ..)]));
+        assert_eq!([8191, 8192].map(|bytes| PAGES.has(bytes)), [true, false]);
+        assert!(matches!(PAGES.0.lock()[2..], [("map", .., 8191), ("unmap", .., 8191)]));
+        let error = ModelBuffer::try_new_in(&PAGES, 8192).unwrap_err();
+        assert_eq!(error, Error::OutOfMemory { what: "the model", asked: 8192 });
     }
 
     #[test]

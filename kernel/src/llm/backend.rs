@@ -16,8 +16,8 @@ use core::ops::ControlFlow;
 pub use perplexity::Perplexity;
 pub use remedy::{remedy, settings_that_fit};
 
-use crate::llm::arena::Arena;
-pub use crate::llm::arena::ModelBuffer;
+use crate::llm::arena::{Arena, ModelBytes};
+pub use crate::llm::arena::{ModelBuffer, Pages};
 use crate::llm::chat::Declared;
 use crate::llm::gguf::{Gguf, TensorInfo};
 use crate::llm::kernels::wants_stripes;
@@ -168,7 +168,7 @@ pub struct InferenceResult {
 
 /// A model, which any number of texts may share.
 struct Shared {
-    file: ModelBuffer,
+    file: ModelBytes,
     model: Model,
     tokenizer: Tokenizer,
     metadata: ModelMetadata,
@@ -402,7 +402,7 @@ impl TransformerBackend {
         if !arranged {
             arrangement.rearrange_all(&mut file, self.options.workers);
         }
-        let shared = Shared { file, model, tokenizer, metadata, cache };
+        let shared = Shared { file: file.finish(), model, tokenizer, metadata, cache };
         self.loaded = Some(Loaded::new(Arc::new(shared))?);
         Ok(())
     }

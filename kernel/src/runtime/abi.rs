@@ -11,14 +11,15 @@ use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use alloc::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
 use hermit_abi::{
-    CLOCK_MONOTONIC, CLOCK_REALTIME, EAGAIN, EBADF, EFAULT, EINVAL, ENOSYS, ETIMEDOUT,
-    FUTEX_RELATIVE_TIMEOUT, O_DIRECTORY, STDERR_FILENO, STDIN_FILENO, STDOUT_FILENO, Tid,
-    clockid_t, dirent64, pid_t, stat, timespec,
+    CLOCK_MONOTONIC, CLOCK_REALTIME, EAGAIN, EBADF, EFAULT, EINVAL, ENOMEM, ENOSYS, ETIMEDOUT,
+    FUTEX_RELATIVE_TIMEOUT, O_DIRECTORY, PROT_READ, PROT_WRITE, STDERR_FILENO, STDIN_FILENO,
+    STDOUT_FILENO, Tid, clockid_t, dirent64, pid_t, stat, timespec,
 };
 
 use super::cores::{self, MAX_CORES};
 use super::futex::NotWoken;
-use super::{fs, idle, input, output, power, stacks, threads, time};
+use super::mmu::MapError;
+use super::{fs, idle, input, mmu, output, pages, power, stacks, threads, time};
 
 /// The last error number of each core's thread.
 static ERRNO: [AtomicI32; MAX_CORES] = [const { AtomicI32::new(0) }; MAX_CORES];
@@ -116,6 +117,71 @@ extern "C" fn sys_malloc(size: usize, align: usize) -> *mut u8 {
 unsafe extern "C" fn sys_free(ptr: *mut u8, size: usize, align: usize) {
     // SAFETY: upheld by the caller.
     unsafe { sys_dealloc(ptr, size, align) }
+}
+
+/// Bytes of a page.
+#[unsafe(no_mangle)]
+extern "C" fn sys_getpagesize() -> i32 {
+    mmu::PAGE_SIZE as i32
+}
+
+/// Whether memory with these flags is writable; `None` for those that there is no memory with: data is
+/// never executable, and always readable.
+fn is_writable(prot_flags: u32) -> Option<bool> {
+    match prot_flags {
+        PROT_READ => Some(false),
+        flags if flags == PROT_READ | PROT_WRITE => Some(true),
+        _ => None,
+    }
+}
+
+/// What a change of the map returns.
+fn mapped(result: Result<(), MapError>) -> i32 {
+    match result {
+        Ok(()) => 0,
+        Err(MapError::BadRange { .. }) => returned(-EINVAL),
+        Err(_) => returned(-ENOMEM),
+    }
+}
+
+/// New pages of memory, at least `size` bytes; their address goes to `ret`. What is in them is left from
+/// before. `EINVAL` for no bytes, or flags other than `PROT_READ` and `PROT_READ | PROT_WRITE`; `ENOMEM` if
+/// there is no such memory in one piece.
+///
+/// # Safety
+/// `ret` is null or valid for a write.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sys_mmap(size: usize, prot_flags: u32, ret: *mut *mut u8) -> i32 {
+    let Some(writable) = is_writable(prot_flags).filter(|_| size > 0 && !ret.is_null()) else {
+        return returned(-EINVAL);
+    };
+    let Some(start) = pages::map(size) else { return returned(-ENOMEM) };
+    // SAFETY: valid for a write, says the caller.
+    unsafe { ret.write(start.as_ptr()) };
+    // SAFETY: nobody else has the pages yet.
+    if writable { 0 } else { mapped(unsafe { pages::set_writable(start.as_ptr(), size, false) }) }
+}
+
+/// Gives pages back: all those of one [`sys_mmap`]. `EINVAL` if they are not.
+///
+/// # Safety
+/// They are not used afterwards.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sys_munmap(ptr: *mut u8, size: usize) -> i32 {
+    // SAFETY: upheld by the caller.
+    mapped(unsafe { pages::unmap(ptr, size) })
+}
+
+/// Makes pages of [`sys_mmap`] read-only (`PROT_READ`) or writable again (`PROT_READ | PROT_WRITE`), on all
+/// cores. `EINVAL` for other flags and other memory; `ENOMEM` for memory that is mapped in larger blocks.
+///
+/// # Safety
+/// Nobody writes to what is read-only.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sys_mprotect(ptr: *mut u8, size: usize, prot_flags: u32) -> i32 {
+    let Some(writable) = is_writable(prot_flags) else { return returned(-EINVAL) };
+    // SAFETY: upheld by the caller.
+    mapped(unsafe { pages::set_writable(ptr, size, writable) })
 }
 
 // Time.

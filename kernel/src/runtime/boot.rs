@@ -41,16 +41,16 @@ impl<T> Raw<T> {
     }
 }
 
-// SAFETY: Rust never makes a reference to what is inside but in `tables`, whose caller promises
-// to be alone.
+// SAFETY: Rust never makes a reference to what is inside.
 unsafe impl<T> Sync for Raw<T> {}
 
 static EARLY_STACKS: Raw<[u8; EXCEPTION_STACK_SIZE + EARLY_STACK_SIZE]> =
     Raw::new([0; EXCEPTION_STACK_SIZE + EARLY_STACK_SIZE]);
 
-/// Tables of the final map. 40 are plenty: QEMU's `virt` uses about ten, and a framebuffer takes up to
-/// six.
-static TABLES: Raw<[Table; 40]> = Raw::new([Table::EMPTY; 40]);
+/// Tables of the final map. QEMU's `virt` uses about ten and a framebuffer up to six. The heap takes one for
+/// each 2 MiB in a machine with up to some 64 MiB, one for each GiB in a larger one; and each piece of memory
+/// that is protected may take one. With more than some 40 GiB, memory cannot be protected.
+static TABLES: [Table; 80] = [const { Table::empty() }; 80];
 
 /// What a core finds when it is started: `boot.s` reads it at these offsets.
 #[repr(C)]
@@ -114,13 +114,8 @@ const _: () = {
 };
 
 /// The tables of the final map and their physical address.
-///
-/// # Safety
-/// Called once, by the boot core, before it is the processor's map.
-pub unsafe fn tables() -> (&'static mut [Table], u64) {
-    let pool = TABLES.0.get();
-    // SAFETY: the caller is the only one to use them, and the processor does not walk them yet.
-    (unsafe { &mut *pool }, pool as u64)
+pub fn tables() -> (&'static [Table], u64) {
+    (&TABLES, (&raw const TABLES) as u64)
 }
 
 /// Whether the early map has `address`, as memory or as a device's.
@@ -161,7 +156,8 @@ pub fn is_at_el2() -> bool {
 /// Makes the tables at `root` this core's map.
 ///
 /// # Safety
-/// They map the image and everything in use as the early map does, and are never changed again.
+/// They map the image and everything in use as the early map does, and whoever changes them later
+/// keeps to what the architecture asks for.
 pub unsafe fn use_tables(root: u64) {
     // SAFETY: upheld by the caller. Both maps are identity maps, so that nothing moves.
     unsafe { set_root_table(root, mmu::SCTLR) }

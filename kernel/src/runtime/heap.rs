@@ -1,6 +1,8 @@
 //! The heap: all memory that nothing else uses.
 
+use core::alloc::Layout;
 use core::ops::Range;
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use hermit_sync::RawSpinMutex;
@@ -35,6 +37,16 @@ pub unsafe fn add(range: Range<u64>) {
     let size = (range.end - range.start) as usize;
     // SAFETY: upheld by the caller. A range too small to hold anything is left out.
     unsafe { HEAP.lock().claim(range.start as *mut u8, size) };
+}
+
+/// Takes back the end of a block, so that the first `bytes` of it stay where they are.
+///
+/// # Safety
+/// The block is one of this heap with this layout, of at least `bytes` bytes, which are more than 0; of the
+/// rest nothing is used any more.
+pub unsafe fn shrink(block: NonNull<u8>, layout: Layout, bytes: usize) {
+    // SAFETY: upheld by the caller.
+    unsafe { HEAP.lock().shrink(block.as_ptr(), layout, bytes) };
 }
 
 /// How much memory there is. After a fault another core may hold the heap for ever: the figure

@@ -2,8 +2,10 @@
 //!
 //! 4 KiB granule, 48-bit addresses, four levels; blocks of 1 GiB and 2 MiB where a range allows
 //! them. The builder works on a slice of tables and touches no machine, so it runs in tests; the
-//! slice's first table is the root. Tables are only ever built while the processor still walks
-//! others, so no break-before-make is needed here: `boot.s` does the one switch.
+//! slice's first table is the root. Tables are built while the processor still walks others: `boot.s`
+//! does the one switch. After that only two things change. Data becomes read-only and writable again,
+//! for which one write of a descriptor is enough; and a block is split into pages, for which it leaves the
+//! map for a moment (break-before-make). D8.16, "TLB maintenance", tells the one from the other.
 //!
 //! Source: Arm Architecture Reference Manual (DDI 0487), chapters D8.3 (descriptor formats) and
 //! D8.4 (permissions); D24.2 for `TCR_EL1`, `MAIR_EL1`, `SCTLR_EL1`.
@@ -11,9 +13,12 @@
 
 use core::fmt;
 use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes in the smallest unit of mapping.
 pub const PAGE_SIZE: u64 = 4096;
+/// Bytes of the blocks that can be split into pages.
+pub const BLOCK_SIZE: u64 = 2 << 20;
 
 /// `MAIR_EL1`: attribute 0 is device memory (nGnRnE), 1 is normal memory (write-back), 2 is normal
 /// memory that no cache keeps.
@@ -54,6 +59,27 @@ const UNPRIVILEGED_NEVER_EXECUTE: u64 = 1 << 54;
 const NEVER_EXECUTE: u64 = PRIVILEGED_NEVER_EXECUTE | UNPRIVILEGED_NEVER_EXECUTE;
 const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
 
+/// The level of the largest blocks that there are, of 1 GiB; that of those of [`BLOCK_SIZE`]; and that of
+/// pages.
+const LARGEST_BLOCK: u32 = 1;
+const BLOCK_LEVEL: u32 = 2;
+const PAGE_LEVEL: u32 = 3;
+
+/// Bytes that a descriptor of `level` maps.
+const fn size(level: u32) -> u64 {
+    1 << (39 - 9 * level)
+}
+
+/// The descriptor of a table of `level` that maps `address`.
+const fn index(address: u64, level: u32) -> usize {
+    (address / size(level)) as usize % 512
+}
+
+/// Whether a descriptor, of a level above that of pages, points to a table.
+const fn is_table(entry: u64) -> bool {
+    entry & (VALID | TABLE_OR_PAGE) == VALID | TABLE_OR_PAGE
+}
+
 /// What a range of memory is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -91,6 +117,11 @@ pub enum MapError {
         /// The address that needs one more.
         address: u64,
     },
+    /// What is mapped there is no data, or cannot be changed without what lies beside the range.
+    Indivisible {
+        /// The first address of that.
+        address: u64,
+    },
     /// The range is reversed, not on page boundaries, or above 48 bits.
     BadRange {
         /// First byte.
@@ -106,6 +137,9 @@ impl fmt::Display for MapError {
             MapError::NoTableLeft { address } => {
                 write!(f, "no page table left for address {address:#x}")
             }
+            MapError::Indivisible { address } => {
+                write!(f, "the map of the memory at {address:#x} cannot be changed")
+            }
             MapError::BadRange { start, end } => {
                 write!(f, "the range {start:#x}..{end:#x} cannot be mapped")
             }
@@ -115,20 +149,26 @@ impl fmt::Display for MapError {
 
 impl core::error::Error for MapError {}
 
-/// One table: 512 descriptors.
-#[derive(Clone, Copy)]
+/// One table: 512 descriptors, atomic as processors may be reading them.
 #[repr(C, align(4096))]
-pub struct Table([u64; 512]);
+pub struct Table([AtomicU64; 512]);
 
 impl Table {
     /// A table that maps nothing.
-    pub const EMPTY: Table = Table([0; 512]);
+    pub const fn empty() -> Table {
+        Table([const { AtomicU64::new(0) }; 512])
+    }
+
+    fn fill(&self, descriptor: impl Fn(u64) -> u64) {
+        for (entry, i) in self.0.iter().zip(0..) {
+            entry.store(descriptor(i), Ordering::Relaxed);
+        }
+    }
 }
 
-/// An identity map under construction. Large ranges come first: a table that a block replaces is
-/// not used again.
+/// An identity map. Large ranges come first: a table that a block replaces is not used again.
 pub struct Tables<'a> {
-    pool: &'a mut [Table],
+    pool: &'a [Table],
     used: usize,
     /// Physical address of the pool.
     address: u64,
@@ -139,9 +179,9 @@ impl<'a> Tables<'a> {
     ///
     /// # Errors
     /// The pool is empty.
-    pub fn new(pool: &'a mut [Table], address: u64) -> Result<Self, MapError> {
-        let root = pool.first_mut().ok_or(MapError::NoTableLeft { address: 0 })?;
-        *root = Table::EMPTY;
+    pub fn new(pool: &'a [Table], address: u64) -> Result<Self, MapError> {
+        let root = pool.first().ok_or(MapError::NoTableLeft { address: 0 })?;
+        root.fill(|_| 0);
         Ok(Tables { pool, used: 1, address })
     }
 
@@ -150,12 +190,39 @@ impl<'a> Tables<'a> {
         self.address
     }
 
+    /// How many tables are not in use.
+    pub fn left(&self) -> usize {
+        self.pool.len() - self.used
+    }
+
     /// Maps the range, whatever was mapped there before.
     ///
     /// # Errors
     /// The range is no range of pages, or no table is left; part of it may be mapped then.
     pub fn map(&mut self, range: Range<u64>, access: Access) -> Result<(), MapError> {
-        self.set(range, access.bits())
+        self.set(range, access.bits(), LARGEST_BLOCK)
+    }
+
+    /// Maps the ranges as data, in the smallest units for which the tables suffice if `spare` of them are to be
+    /// left: in pages, in blocks of [`BLOCK_SIZE`], or else in larger ones. What is mapped in pages can be
+    /// changed page by page; of a block, one that nobody else uses, as [`Tables::split`] needs it.
+    ///
+    /// # Errors
+    /// As for [`Tables::map`].
+    pub fn map_data(
+        &mut self,
+        ranges: impl Iterator<Item = Range<u64>> + Clone,
+        spare: usize,
+    ) -> Result<(), MapError> {
+        let suffice = |unit: &u32| {
+            let needed: usize = ranges.clone().map(|range| tables_needed(&range, *unit)).sum();
+            needed + spare <= self.left()
+        };
+        let unit = [PAGE_LEVEL, BLOCK_LEVEL].into_iter().find(suffice).unwrap_or(LARGEST_BLOCK);
+        for range in ranges {
+            self.set(range, Access::Data.bits(), unit)?;
+        }
+        Ok(())
     }
 
     /// Makes every access to the range a fault.
@@ -163,82 +230,167 @@ impl<'a> Tables<'a> {
     /// # Errors
     /// As for [`Tables::map`].
     pub fn unmap(&mut self, range: Range<u64>) -> Result<(), MapError> {
-        self.set(range, 0)
+        self.set(range, 0, LARGEST_BLOCK)
     }
 
-    fn set(&mut self, range: Range<u64>, bits: u64) -> Result<(), MapError> {
-        let Range { start, end } = range;
-        if start > end || (start | end) % PAGE_SIZE != 0 || end > 1 << 48 {
-            return Err(MapError::BadRange { start, end });
+    /// Maps the block of data of [`BLOCK_SIZE`] at `block` by pages, if it is not yet. Nobody may use what
+    /// is in it meanwhile: it leaves the map, `forget` makes all processors forget that it was there, and
+    /// then it is back.
+    ///
+    /// # Errors
+    /// It is none, or part of a larger one, or no table is left; nothing has changed then.
+    pub fn split(&mut self, block: u64, forget: impl FnOnce()) -> Result<(), MapError> {
+        let (table, index, level) = self.leaf(block);
+        if level == PAGE_LEVEL {
+            return Ok(());
         }
-        self.set_in(0, 0, start, end, bits)
+        let old = self.entry(table, index);
+        if level != BLOCK_LEVEL || old != block | Access::Data.bits() {
+            return Err(MapError::Indivisible { address: block });
+        }
+        let pages = self.new_table(old, level, block)?;
+        self.put(table, index, 0);
+        forget();
+        self.put(table, index, pages);
+        Ok(())
     }
 
-    /// `start..end` lies within what `table`, one of `level`, maps.
+    /// Makes data read-only, or writable again. Processors may go by what they know of the range until
+    /// they are made to forget that.
+    ///
+    /// # Errors
+    /// The range is no range of pages, or not all of it is data that is mapped by itself; nothing has
+    /// changed then.
+    pub fn set_writable(&mut self, range: Range<u64>, writable: bool) -> Result<(), MapError> {
+        self.check_divisible(&range)?;
+        let Range { start: mut at, end } = range;
+        while at < end {
+            let (table, index, level) = self.leaf(at);
+            let data = self.entry(table, index) & !READ_ONLY;
+            self.put(table, index, if writable { data } else { data | READ_ONLY });
+            at += size(level);
+        }
+        Ok(())
+    }
+
+    /// Checks that all of the range is data that [`Tables::set_writable`] can change.
+    ///
+    /// # Errors
+    /// It is not, or the range is no range of pages.
+    pub fn check_divisible(&self, range: &Range<u64>) -> Result<(), MapError> {
+        check(range)?;
+        let &Range { start: mut at, end } = range;
+        while at < end {
+            let (table, index, level) = self.leaf(at);
+            let page = if level == PAGE_LEVEL { TABLE_OR_PAGE } else { 0 };
+            let is_data = self.entry(table, index) & !READ_ONLY == at | Access::Data.bits() | page;
+            if !is_data || end - at < size(level) {
+                return Err(MapError::Indivisible { address: at });
+            }
+            at += size(level);
+        }
+        Ok(())
+    }
+
+    /// The descriptor that maps `address`, or says that nothing does: its table, its index, its level.
+    fn leaf(&self, address: u64) -> (usize, usize, u32) {
+        let (mut table, mut level) = (0, 0);
+        loop {
+            let index = index(address, level);
+            let entry = self.entry(table, index);
+            if level == PAGE_LEVEL || !is_table(entry) {
+                return (table, index, level);
+            }
+            table = self.table_at(entry);
+            level += 1;
+        }
+    }
+
+    fn entry(&self, table: usize, index: usize) -> u64 {
+        self.pool[table].0[index].load(Ordering::Relaxed)
+    }
+
+    fn put(&mut self, table: usize, index: usize, entry: u64) {
+        // What the entry points to is written before.
+        self.pool[table].0[index].store(entry, Ordering::Release);
+    }
+
+    /// The place in the pool of the table that a descriptor points to.
+    fn table_at(&self, entry: u64) -> usize {
+        ((entry & ADDRESS) - self.address) as usize / size_of::<Table>()
+    }
+
+    /// `largest` is the level of the largest blocks that may be used.
+    fn set(&mut self, range: Range<u64>, bits: u64, largest: u32) -> Result<(), MapError> {
+        check(&range)?;
+        self.set_in(0, 0, range, (bits, largest))
+    }
+
+    /// The range lies within what `table`, one of `level`, maps.
     fn set_in(
         &mut self,
         table: usize,
         level: u32,
-        start: u64,
-        end: u64,
-        bits: u64,
+        range: Range<u64>,
+        (bits, largest): (u64, u32),
     ) -> Result<(), MapError> {
-        let shift = 39 - 9 * level;
-        let size = 1u64 << shift;
-        let mut at = start;
+        let size = size(level);
+        let Range { start: mut at, end } = range;
         while at < end {
             let first = at & !(size - 1);
             let next = (first + size).min(end);
-            let index = (at >> shift) as usize % 512;
+            let index = index(at, level);
             let whole = at == first && next - first == size;
-            let old = self.pool[table].0[index];
-            if whole && (bits == 0 || level > 0) {
-                let kind = if level == 3 { TABLE_OR_PAGE } else { 0 };
-                self.pool[table].0[index] = if bits == 0 { 0 } else { first | bits | kind };
+            let old = self.entry(table, index);
+            if whole && (bits == 0 || level >= largest) {
+                let kind = if level == PAGE_LEVEL { TABLE_OR_PAGE } else { 0 };
+                self.put(table, index, if bits == 0 { 0 } else { first | bits | kind });
             } else if !(bits == 0 && old & VALID == 0) {
-                let inner = self.table_below(table, index, level, old, first)?;
-                self.set_in(inner, level + 1, at, next, bits)?;
+                if !is_table(old) {
+                    let new = self.new_table(old, level, first)?;
+                    self.put(table, index, new);
+                }
+                let inner = self.table_at(self.entry(table, index));
+                self.set_in(inner, level + 1, at..next, (bits, largest))?;
             }
             at = next;
         }
         Ok(())
     }
 
-    /// The table that descriptor `index` of `table` points to; made if there is none yet, with
-    /// the block that stood there split over it.
-    fn table_below(
-        &mut self,
-        table: usize,
-        index: usize,
-        level: u32,
-        old: u64,
-        address: u64,
-    ) -> Result<usize, MapError> {
-        if old & VALID != 0 && old & TABLE_OR_PAGE != 0 {
-            return Ok(((old & ADDRESS) - self.address) as usize / size_of::<Table>());
-        }
+    /// The descriptor of a new table, which stands for the descriptor `old` of `level`: what that maps, if
+    /// it maps anything, is split over the new one. `address` is for the error.
+    fn new_table(&mut self, old: u64, level: u32, address: u64) -> Result<u64, MapError> {
         let new = self.used;
-        let Some(slot) = self.pool.get_mut(new) else {
-            return Err(MapError::NoTableLeft { address });
-        };
-        *slot = Table::EMPTY;
-        if old & VALID != 0 {
-            let kind = if level == 2 { TABLE_OR_PAGE } else { 0 };
-            let step = 1u64 << (30 - 9 * level);
-            for (entry, i) in slot.0.iter_mut().zip(0u64..) {
-                *entry = (old | kind) + i * step;
-            }
-        }
+        let slot = self.pool.get(new).ok_or(MapError::NoTableLeft { address })?;
+        let kind = if level + 1 == PAGE_LEVEL { TABLE_OR_PAGE } else { 0 };
+        slot.fill(|i| if old & VALID == 0 { 0 } else { (old | kind) + i * size(level + 1) });
         self.used += 1;
         let descriptor = self.address + (new * size_of::<Table>()) as u64;
-        self.pool[table].0[index] = descriptor | VALID | TABLE_OR_PAGE;
-        Ok(new)
+        Ok(descriptor | VALID | TABLE_OR_PAGE)
     }
+}
+
+/// How many tables it takes at most to map the range in units of a level, and its ends in pages.
+fn tables_needed(range: &Range<u64>, unit: u32) -> usize {
+    let touched = |level| range.end.div_ceil(size(level)).saturating_sub(range.start / size(level));
+    let ends = if unit < PAGE_LEVEL { 2 } else { 0 };
+    ends + (0..unit).map(touched).sum::<u64>() as usize
+}
+
+fn check(range: &Range<u64>) -> Result<(), MapError> {
+    let &Range { start, end } = range;
+    if start > end || (start | end) % PAGE_SIZE != 0 || end > 1 << 48 {
+        return Err(MapError::BadRange { start, end });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec::Vec;
+    use core::iter;
 
     const AT: u64 = 0x4567_8000;
     const KIB: u64 = 1 << 10;
@@ -250,7 +402,7 @@ mod tests {
         let mut table = 0;
         for level in 0..4 {
             let shift = 39 - 9 * level;
-            let entry = tables.pool[table].0[(address >> shift) as usize % 512];
+            let entry = tables.entry(table, (address >> shift) as usize % 512);
             if entry & VALID == 0 {
                 return None;
             }
@@ -270,8 +422,9 @@ mod tests {
 
     fn with_pool<R>(n: usize, test: impl FnOnce(Tables<'_>) -> R) -> R {
         // Stale contents must not shine through.
-        let mut pool = vec![Table([u64::MAX; 512]); n];
-        test(Tables::new(&mut pool, AT).unwrap())
+        let stale = || Table([const { AtomicU64::new(u64::MAX) }; 512]);
+        let pool: Vec<Table> = iter::repeat_with(stale).take(n).collect();
+        test(Tables::new(&pool, AT).unwrap())
     }
 
     #[test]
@@ -400,6 +553,155 @@ mod tests {
                 assert_eq!(tables.map(start..end, Access::Data), expected);
             }
         });
-        assert!(Tables::new(&mut [], AT).is_err());
+        assert!(Tables::new(&[], AT).is_err());
+    }
+
+    #[test]
+    fn data_in_blocks_can_be_protected_by_blocks_and_pages() {
+        with_pool(9, |mut tables| {
+            let data = Access::Data.bits();
+            let heap = GIB - 4 * MIB - 8 * KIB..2 * GIB + 4 * KIB;
+            tables.map_data(iter::once(heap.clone()), 1).unwrap();
+            let access = |tables: &Tables<'_>, address| {
+                walk(tables, address).map(|(_, bits, size)| (bits, size))
+            };
+            assert_eq!(
+                access(&tables, GIB + 512 * MIB),
+                Some((data, 2 * MIB)),
+                "no block of 1 GiB"
+            );
+
+            let protected = GIB - 2 * MIB..GIB + 6 * MIB + 12 * KIB;
+            // The last block is one, until it is split. The rest stays as it was.
+            let indivisible = Err(MapError::Indivisible { address: GIB + 6 * MIB });
+            assert_eq!(tables.set_writable(protected.clone(), false), indivisible);
+            assert_eq!(access(&tables, GIB), Some((data, 2 * MIB)));
+            let mut forgotten = 0;
+            tables.split(GIB + 6 * MIB, || forgotten += 1).unwrap();
+            tables.split(GIB + 6 * MIB, || forgotten += 1).unwrap();
+            assert_eq!(forgotten, 1, "the second time it is there already");
+            for range in [protected.clone(), protected.clone(), protected.start..protected.start] {
+                tables.set_writable(range, false).unwrap();
+            }
+            for address in (heap.start..GIB + 10 * MIB).step_by(PAGE_SIZE as usize) {
+                let read_only = if protected.contains(&address) { READ_ONLY } else { 0 };
+                let (output, bits, _) = walk(&tables, address).unwrap();
+                assert_eq!((output, bits), (address, data | read_only), "{address:#x}");
+            }
+            // Part of it back.
+            tables.set_writable(GIB..GIB + 2 * MIB, true).unwrap();
+            tables.set_writable(protected.end - 4 * KIB..protected.end, true).unwrap();
+            assert_eq!(access(&tables, GIB), Some((data, 2 * MIB)));
+            assert_eq!(access(&tables, GIB - MIB), Some((data | READ_ONLY, 2 * MIB)));
+            assert_eq!(access(&tables, protected.end - 4 * KIB), Some((data, 4 * KIB)));
+            assert_eq!(access(&tables, protected.end - 8 * KIB), Some((data | READ_ONLY, 4 * KIB)));
+        });
+    }
+
+    #[test]
+    fn data_is_mapped_in_units_as_small_as_the_tables_allow() {
+        let ranges = [4 * KIB..10 * MIB, 12 * MIB + 4 * KIB..3 * GIB, 4 * GIB..4 * GIB + 8 * KIB];
+        let small = &ranges[..1];
+        // In pages: a table for each 2 MiB, the GiB and the 512 GiB; besides the root. In blocks: those of
+        // the GiBs and of the 512 GiB, and two for pages at each end.
+        for (ranges, pool, spare, unit) in [
+            (small, 1 + 7, 0, 4 * KIB),
+            (small, 1 + 7, 1, 2 * MIB),
+            (small, 1 + 7 + 3, 3, 4 * KIB),
+            (&ranges, 1 + 14, 0, 2 * MIB),
+            (&ranges, 1 + 14 + 97, 97, 2 * MIB),
+            (&ranges, 1 + 14, 1, GIB),
+        ] {
+            with_pool(pool, |mut tables| {
+                tables.map_data(ranges.iter().cloned(), spare).unwrap();
+                assert!(tables.left() >= spare, "{} of {pool} are left", tables.left());
+                let largest = |range: &Range<u64>| {
+                    let mut at = range.start;
+                    let mut largest = 0;
+                    while at < range.end {
+                        let (output, bits, size) = walk(&tables, at).unwrap();
+                        assert_eq!((output, bits), (at, Access::Data.bits()), "{at:#x}");
+                        largest = largest.max(size);
+                        at += size;
+                    }
+                    assert_eq!(at, range.end);
+                    largest
+                };
+                assert_eq!(ranges.iter().map(largest).max(), Some(unit), "{pool} {spare}");
+                let by_pages = tables.check_divisible(&(12 * KIB..16 * KIB));
+                assert!(by_pages.is_ok(), "the end of a range is in pages");
+            });
+        }
+    }
+
+    #[test]
+    fn a_block_is_not_in_the_map_while_it_is_split() {
+        with_pool(4, |mut tables| {
+            tables.map(0..4 * MIB, Access::Data).unwrap();
+            let Tables { pool, used, address } = tables;
+            let mut looked = false;
+            let forget = || {
+                looked = true;
+                let as_processors_see_it = Tables { pool, used, address };
+                assert_eq!(walk(&as_processors_see_it, 2 * MIB), None);
+                assert!(walk(&as_processors_see_it, 0).is_some());
+            };
+            tables.split(2 * MIB, forget).unwrap();
+            assert!(looked);
+        });
+    }
+
+    #[test]
+    fn only_data_that_is_mapped_by_itself_can_be_changed() {
+        with_pool(7, |mut tables| {
+            tables.map(0..GIB, Access::Data).unwrap();
+            tables.map_data(iter::once(GIB..GIB + 20 * MIB), 0).unwrap();
+            tables.map(GIB + 2 * MIB..GIB + 4 * MIB, Access::Code).unwrap();
+            tables.map(GIB + 6 * MIB..GIB + 8 * MIB, Access::Device).unwrap();
+            tables.unmap(GIB + 10 * MIB + 4 * KIB..GIB + 10 * MIB + 8 * KIB).unwrap();
+            let indivisible = |address| Err(MapError::Indivisible { address });
+            let bad_range = |start, end| Err(MapError::BadRange { start, end });
+            for (range, expected) in [
+                (GIB..GIB + 2 * MIB, Ok(())),
+                (0..2 * MIB, indivisible(0)),
+                (GIB..GIB + 8 * MIB, indivisible(GIB + 2 * MIB)),
+                (GIB + 4 * MIB..GIB + 8 * MIB, indivisible(GIB + 6 * MIB)),
+                (GIB + 4 * MIB..GIB + 5 * MIB, indivisible(GIB + 4 * MIB)),
+                (GIB + 5 * MIB..GIB + 6 * MIB, indivisible(GIB + 5 * MIB)),
+                (GIB + 8 * MIB..GIB + 12 * MIB, indivisible(GIB + 10 * MIB + 4 * KIB)),
+                (GIB + 18 * MIB..GIB + 22 * MIB, indivisible(GIB + 20 * MIB)),
+                (5 * GIB..5 * GIB + 2 * MIB, indivisible(5 * GIB)),
+                (GIB + 1..GIB + 2 * MIB, bad_range(GIB + 1, GIB + 2 * MIB)),
+                (GIB..GIB + 1, bad_range(GIB, GIB + 1)),
+                (1 << 48..(1 << 48) + 2 * MIB, bad_range(1 << 48, (1 << 48) + 2 * MIB)),
+            ] {
+                for writable in [true, false] {
+                    assert_eq!(
+                        tables.set_writable(range.clone(), writable),
+                        expected,
+                        "{range:x?}"
+                    );
+                }
+                // Had it failed half-way, they would be read-only.
+                for address in [GIB + 4 * MIB, GIB + 8 * MIB, GIB + 18 * MIB] {
+                    assert_eq!(
+                        walk(&tables, address).unwrap().1,
+                        Access::Data.bits(),
+                        "{range:x?}"
+                    );
+                }
+            }
+            let unexpected = || panic!("it left the map");
+            for address in [0, GIB, GIB + 2 * MIB, GIB + 6 * MIB, GIB + 20 * MIB, 5 * GIB] {
+                assert_eq!(tables.split(address, unexpected), indivisible(address), "{address:#x}");
+            }
+            tables.split(GIB + 10 * MIB, unexpected).unwrap();
+            while tables.left() > 0 {
+                let at = GIB + 12 * MIB + 2 * MIB * tables.left() as u64;
+                tables.split(at, || ()).unwrap();
+            }
+            let no_table_left = Err(MapError::NoTableLeft { address: GIB + 4 * MIB });
+            assert_eq!(tables.split(GIB + 4 * MIB, unexpected), no_table_left);
+        });
     }
 }

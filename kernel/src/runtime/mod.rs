@@ -28,6 +28,7 @@
 //! | device tree, initrd | where the loader put them | read |
 //! | stacks | start of the first free range with room | read, write; guard pages not |
 //! | heap | all the rest of the RAM | read, write |
+//! | model | in the heap | read, once it is loaded |
 //! | reserved memory | as the tree says | not |
 //! | framebuffer | as the tree says; reserved | read, write, uncached |
 //! | devices that the tree lists and a driver uses | | read, write, device memory |
@@ -82,6 +83,8 @@ mod input;
 mod logger;
 #[cfg(target_os = "none")]
 mod output;
+#[cfg(target_os = "none")]
+mod pages;
 #[cfg(target_os = "none")]
 mod power;
 #[cfg(target_os = "none")]

@@ -17,7 +17,8 @@ use super::mmu::{Access, MapError, PAGE_SIZE, Tables};
 use super::stacks::Stacks;
 use super::time::UnknownFrequency;
 use super::{
-    args, block, boot, cores, devices, fault, fs, heap, image, logger, output, power, psci, time,
+    args, block, boot, cores, devices, fault, fs, heap, image, logger, output, pages, power, psci,
+    time,
 };
 use crate::cpu::{Features, Midr};
 use crate::report::{Code, Event, Fault, Hello};
@@ -253,6 +254,9 @@ fn pages(range: core::ops::Range<u64>) -> core::ops::Range<u64> {
     range.start - range.start % PAGE_SIZE..range.end.next_multiple_of(PAGE_SIZE)
 }
 
+/// Tables that are kept for what is mapped besides the heap, and for blocks that are split later.
+const OTHER_TABLES: usize = 24;
+
 /// Builds the final map and switches to it.
 fn map(
     machine: &Machine<'_>,
@@ -260,8 +264,7 @@ fn map(
     free: &Ranges,
     stacks: Stacks,
 ) -> Result<(), MapError> {
-    // SAFETY: called once, by the boot core, on the early map.
-    let (pool, address) = unsafe { boot::tables() };
+    let (pool, address) = boot::tables();
     let mut tables = Tables::new(pool, address)?;
     for region in devices::regions(machine) {
         tables.map(pages(region.range()), Access::Device)?;
@@ -271,9 +274,7 @@ fn map(
         // caches. No other map has it as memory, as it is reserved.
         tables.map(pages(framebuffer.picture().range()), Access::Uncached)?;
     }
-    for range in free.iter() {
-        tables.map(range, Access::Data)?;
-    }
+    tables.map_data(free.iter(), OTHER_TABLES)?;
     tables.map(stacks.whole(), Access::Data)?;
     for guard in stacks.guard_pages() {
         tables.unmap(guard)?;
@@ -287,8 +288,9 @@ fn map(
     tables.map(image::data(), Access::Data)?;
     tables.map(pages(image::symbols()), Access::ReadOnly)?;
     tables.unmap(0..PAGE_SIZE)?;
-    // SAFETY: everything that the runtime uses is mapped as on the early map, and the tables are
-    // not changed any more.
+    // SAFETY: everything that the runtime uses is mapped as on the early map, and `pages` changes no more
+    // than it may.
     unsafe { boot::use_tables(tables.root()) };
+    pages::keep(tables);
     Ok(())
 }
