@@ -144,8 +144,22 @@ breaks write-protected write-protected Exception \
     "data abort: permission fault, level 3, writing, .*, ${at}write_again+.*, core 1\""
 # The model, by the application's own way of loading it: whole blocks of 2 MiB, and the pages at its end.
 model='-M virt -cpu cortex-a72 -smp 3 -m 1G -initrd test_models/tiny.gguf'
+# An initrd where QEMU puts it, and what is unpacked from one, where it says.
+packed=$logs/packed.gz
+gzip -1 <test_models/tiny.gguf >"$packed"
 # shellcheck disable=SC2086 # the words are to be split
 {
+    breaks write-initrd write-at=0x48000000 Exception \
+        "data abort: permission fault, level [23], writing, .*, ${at}write+.*, core 0\"" $model
+    if boot write-unpacked-at 'echo=' -M virt -cpu cortex-a72 -m 64M -initrd "$packed"; then
+        must_say 'the initrd unpacks to [0-9]* KiB at 0x'
+        must_exit 0
+        verdict
+    fi
+    unpacked=$(sed -n 's/.* KiB at \(0x[0-9a-f]*\), in .*/\1/p' "$logs/write-unpacked-at.log" 2>/dev/null || true)
+    breaks write-unpacked "write-at=$unpacked" Exception \
+        "data abort: permission fault, level [23], writing, .*, ${at}write+.*, core 0\"" \
+        -M virt -cpu cortex-a72 -m 64M -initrd "$packed"
     breaks write-model write-model Exception \
         "data abort: permission fault, level 2, writing, .*, ${at}write+.*, core 0\"" $model
     breaks write-model-small write-model Exception \

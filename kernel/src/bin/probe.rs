@@ -77,6 +77,7 @@ mod trials {
                 "call-null" => run(0),
                 "write-code" => write(runtime_entry as *const () as usize),
                 "protect" => protect(),
+                "write-at" => write(hexadecimal(value)),
                 "write-protected" => write_protected(),
                 "write-model" => write_model(value),
                 "write-constant" => write(ENTRY_POINTS.as_ptr() as usize),

@@ -10,9 +10,11 @@ use alloc::vec::Vec;
 use core::arch::asm;
 use core::ops::Range;
 use core::ptr::NonNull;
+use core::slice;
 
 use spin::Mutex;
 
+use super::block::gzip::Output;
 use super::heap;
 use super::mmu::{BLOCK_SIZE, MapError, PAGE_SIZE, Tables};
 
@@ -143,6 +145,59 @@ pub unsafe fn set_writable(start: *mut u8, bytes: usize, writable: bool) -> Resu
     tables.set_writable(pages, writable)?;
     forget();
     Ok(())
+}
+
+/// Bytes in pages, for the runtime's own use.
+#[derive(Default)]
+pub struct Buffer {
+    /// As many bytes of one [`map`], initialised.
+    memory: Option<(NonNull<u8>, usize)>,
+}
+
+impl Buffer {
+    /// All bytes, which nobody gives back, and nobody writes to any more.
+    pub fn leak_read_only(self) -> &'static [u8] {
+        let Some((start, length)) = self.memory else { return &[] };
+        core::mem::forget(self);
+        // SAFETY: they are mapped, and are only read from here on.
+        if let Err(error) = unsafe { set_writable(start.as_ptr(), length, false) } {
+            log::warn!("memory cannot be made read-only: {error}");
+        }
+        // SAFETY: as many initialised bytes are there for good.
+        unsafe { slice::from_raw_parts(start.as_ptr(), length) }
+    }
+}
+
+impl Output for Buffer {
+    fn grow(&mut self, bytes: usize) -> bool {
+        let length = self.bytes().len();
+        if bytes <= length {
+            return true;
+        }
+        let Some(start) = map(bytes) else { return false };
+        // SAFETY: as many bytes are there, and nobody else has them.
+        unsafe {
+            start.as_ptr().copy_from_nonoverlapping(self.bytes().as_ptr(), length);
+            start.add(length).write_bytes(0, bytes - length);
+        }
+        *self = Buffer { memory: Some((start, bytes)) };
+        true
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        let (start, length) = self.memory.unwrap_or((NonNull::dangling(), 0));
+        // SAFETY: as many initialised bytes are there, and they are this buffer's.
+        unsafe { slice::from_raw_parts_mut(start.as_ptr(), length) }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Some((start, length)) = self.memory {
+            // SAFETY: mapped in `grow`, all in one, and nobody uses them any more.
+            let _ = unsafe { unmap(start.as_ptr(), length) };
+        }
+    }
 }
 
 /// The pages of which the first starts at `start` and the last holds the last of the bytes.

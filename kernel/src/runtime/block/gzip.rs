@@ -65,29 +65,51 @@ pub fn is_gzip(bytes: &[u8]) -> bool {
     bytes.starts_with(MAGIC)
 }
 
-/// Unpacks `gzip`, which may be padded with zeros.
+/// Memory for what comes out.
+pub trait Output {
+    /// Makes it at least `bytes` bytes long; what is there stays. False if there is no memory for that.
+    fn grow(&mut self, bytes: usize) -> bool;
+
+    /// All of it.
+    fn bytes(&mut self) -> &mut [u8];
+}
+
+impl Output for Vec<u8> {
+    fn grow(&mut self, bytes: usize) -> bool {
+        let there = self.try_reserve_exact(bytes.saturating_sub(self.len())).is_ok();
+        if there && bytes > self.len() {
+            self.resize(bytes, 0);
+        }
+        there
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+/// Unpacks `gzip`, which may be padded with zeros, to the start of `out`; returns how many bytes come out.
 ///
 /// # Errors
 /// It is damaged, or the memory does not suffice.
-pub fn unpack(gzip: &[u8]) -> Result<Vec<u8>, GzipError> {
+pub fn unpack(gzip: &[u8], out: &mut impl Output) -> Result<usize, GzipError> {
     let packed = behind_header(gzip)?;
     // The size, modulo 2^32, if nothing is behind the trailer. Should it be wrong, memory is asked for
     // as it is needed.
     let size = gzip.last_chunk().map_or(0, |size| u32::from_le_bytes(*size)) as usize;
-    let mut out = Vec::new();
     let most = packed.len().saturating_mul(MOST_PER_BYTE);
-    let _ = out.try_reserve_exact(size.min(most).saturating_add(SLACK));
+    out.grow(size.min(most).saturating_add(SLACK));
 
     let mut inflate = Box::<DecompressorOxide>::default();
     let (mut taken, mut made) = (0, 0);
     loop {
-        if out.len() == out.capacity() {
-            out.try_reserve(STEP).map_err(|_| GzipError::NoRoom { bytes: made })?;
+        // Twice as much each time, so that what is moved is no more than what is made.
+        if made == out.bytes().len() && !out.grow(made.saturating_mul(2).max(STEP)) {
+            return Err(GzipError::NoRoom { bytes: made });
         }
-        out.resize(out.capacity().min(out.len() + STEP), 0);
         let flags = TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
         let (status, n_in, n_out) =
-            decompress(&mut inflate, &packed[taken..], &mut out, made, flags);
+            decompress(&mut inflate, &packed[taken..], out.bytes(), made, flags);
         taken += n_in;
         made += n_out;
         match status {
@@ -99,7 +121,6 @@ pub fn unpack(gzip: &[u8]) -> Result<Vec<u8>, GzipError> {
             _ => return Err(GzipError::Damaged("its data is not DEFLATE's")),
         }
     }
-    out.truncate(made);
 
     let (trailer, padding) =
         packed[taken..].split_at_checked(TRAILER_BYTES).ok_or(GzipError::Truncated)?;
@@ -108,13 +129,13 @@ pub fn unpack(gzip: &[u8]) -> Result<Vec<u8>, GzipError> {
     if size != made as u32 {
         return Err(GzipError::Damaged("its size is another"));
     }
-    if crc != crc32fast::hash(&out) {
+    if crc != crc32fast::hash(&out.bytes()[..made]) {
         return Err(GzipError::Checksum);
     }
     if padding.iter().any(|&byte| byte != 0) {
         return Err(GzipError::Damaged("there is data behind its end"));
     }
-    Ok(out)
+    Ok(made)
 }
 
 /// What follows the header.
@@ -159,6 +180,13 @@ mod tests {
         let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         packer.write_all(data).unwrap();
         packer.finish().unwrap()
+    }
+
+    fn unpack(gzip: &[u8]) -> Result<Vec<u8>, GzipError> {
+        let mut out = Vec::new();
+        let made = super::unpack(gzip, &mut out)?;
+        out.truncate(made);
+        Ok(out)
     }
 
     /// Text that packs well, and noise that does not.
@@ -239,5 +267,36 @@ mod tests {
         let mut damaged = packed.clone();
         damaged[HEADER_BYTES] = 0b111;
         assert_eq!(unpack(&damaged), Err(GzipError::Damaged("its data is not DEFLATE's")));
+    }
+
+    #[test]
+    fn a_size_that_is_told_wrong_takes_more_memory_until_there_is_none() {
+        /// So much memory and no more.
+        struct Scarce(Vec<u8>, usize);
+
+        impl Output for Scarce {
+            fn grow(&mut self, bytes: usize) -> bool {
+                bytes <= self.1 && self.0.grow(bytes)
+            }
+
+            fn bytes(&mut self) -> &mut [u8] {
+                &mut self.0
+            }
+        }
+
+        let data = vec![7; 3 * STEP + 101];
+        let mut packed = pack(&data);
+        let size = packed.len() - 4;
+        packed[size..].copy_from_slice(&17_u32.to_le_bytes());
+        let mut out = Scarce(Vec::new(), 4 * STEP + 4 * SLACK);
+        let wrong = Err(GzipError::Damaged("its size is another"));
+        assert_eq!(super::unpack(&packed, &mut out), wrong);
+        assert!(out.0[..data.len()] == data);
+        let mut out = Scarce(Vec::new(), 2 * STEP);
+        let no_room = super::unpack(&packed, &mut out);
+        assert!(matches!(no_room, Err(GzipError::NoRoom { bytes: STEP.. })), "{no_room:?}");
+        // With the size told right, it is asked for at once.
+        let mut out = Scarce(Vec::new(), data.len() + SLACK);
+        assert_eq!(super::unpack(&pack(&data), &mut out), Ok(data.len()));
     }
 }

@@ -14,7 +14,7 @@ use core::fmt;
 use core::ops::Range;
 
 use super::cpio::{self, CpioError, Kind, Member};
-use super::gzip::{self, GzipError};
+use super::gzip::{self, GzipError, Output};
 use crate::report::{Code, Fault};
 
 /// What a model's file starts with.
@@ -115,11 +115,12 @@ pub struct File {
     pub data: Range<usize>,
 }
 
-/// What comes out of an initrd that is packed; `None` if it is not.
+/// Unpacks an initrd that is packed to the start of `out`, and returns how many bytes come out; `None` if it
+/// is not packed.
 ///
 /// # Errors
 /// It cannot be unpacked.
-pub fn unpack(initrd: &[u8]) -> Result<Option<Vec<u8>>, InitrdError> {
+pub fn unpack(initrd: &[u8], out: &mut impl Output) -> Result<Option<usize>, InitrdError> {
     for (magic, format) in [(&b"\xfd7zXZ\0"[..], "xz"), (b"\x28\xb5\x2f\xfd", "zstd")] {
         if initrd.starts_with(magic) {
             return Err(InitrdError::Compressed(format));
@@ -128,7 +129,7 @@ pub fn unpack(initrd: &[u8]) -> Result<Option<Vec<u8>>, InitrdError> {
     if !gzip::is_gzip(initrd) {
         return Ok(None);
     }
-    gzip::unpack(initrd).map(Some).map_err(InitrdError::Gzip)
+    gzip::unpack(initrd, out).map(Some).map_err(InitrdError::Gzip)
 }
 
 /// What an initrd holds that is not packed. A cpio archive with a model in it is taken for files; of
@@ -205,6 +206,12 @@ mod tests {
     const FOLDER: usize = 0o040_755;
     const SYMBOLIC_LINK: usize = 0o120_777;
     const MODEL: &[u8] = b"GGUF\x03\0\0\0";
+
+    fn unpack(initrd: &[u8]) -> Result<Option<Vec<u8>>, InitrdError> {
+        let mut out = Vec::new();
+        let made = super::unpack(initrd, &mut out)?;
+        Ok(made.map(|made| out[..made].to_vec()))
+    }
 
     /// Paths and data of the files.
     fn files(initrd: &[u8]) -> Vec<(String, &[u8])> {

@@ -22,6 +22,7 @@ use crate::runtime::cache;
 use crate::runtime::fs::archive::Archive;
 use crate::runtime::machine::{MAX_SD_HOSTS, Machine, PciHost, SdHost, VirtioMmio};
 use crate::runtime::mmio::Mmio;
+use crate::runtime::pages::Buffer;
 use crate::runtime::{idle, time};
 
 /// How often a device is looked at without a pause: a short read is done that fast.
@@ -99,15 +100,18 @@ pub unsafe fn disks(machine: &Machine) -> Result<(Vec<Disk>, Option<Archive>), I
     Ok((devices.into_iter().map(start).collect(), archive))
 }
 
-/// The initrd, unpacked if it is packed, and what it holds. What is unpacked stays for good.
+/// The initrd, unpacked if it is packed, and what it holds. What is unpacked stays for good, read-only.
 fn open_initrd(bytes: &'static [u8]) -> Result<(&'static [u8], Contents<'static>), InitrdError> {
     let start_us = time::now_us();
-    let initrd = match initrd::unpack(bytes)? {
+    let mut unpacked = Buffer::default();
+    let initrd = match initrd::unpack(bytes, &mut unpacked)? {
         None => bytes,
-        Some(unpacked) => {
+        Some(length) => {
             let ms = (time::now_us() - start_us) / 1000;
-            log::info!("the initrd unpacks to {} KiB, in {ms} ms", unpacked.len() >> 10);
-            unpacked.leak()
+            let unpacked = &unpacked.leak_read_only()[..length];
+            let at = unpacked.as_ptr();
+            log::info!("the initrd unpacks to {} KiB at {at:p}, in {ms} ms", length >> 10);
+            unpacked
         }
     };
     Ok((initrd, initrd::contents(initrd)?))
