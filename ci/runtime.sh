@@ -208,6 +208,12 @@ breaks panic-all panic-all Panic 'as asked, by [012] (.*core [012]"'
 breaks null-all null-all Exception "data abort: .*${at}read+.*, core [012]\""
 breaks panic-in-noise panic-in-noise Panic 'in the middle of noise'
 breaks stall-2 stall=2 Panic 'core 2 did not answer for 2 s in the middle of a job (.*, core 0"'
+# A thread that stops while a model is loaded. Whoever waits for it says so: another core.
+# shellcheck disable=SC2086 # the words are to be split
+{
+    breaks stall-load-0 stall-load=0 Panic 'thread 0 has read nothing of the model for 2 s (.*, core [12]"' $model
+    breaks stall-load-1 stall-load=1 Panic 'thread 1 has hashed nothing of the model for 2 s (.*, core [02]"' $model
+}
 breaks abort abort Panic 'the application aborts'
 breaks out-of-memory out-of-memory OutOfMemory '13631488 bytes were asked for, [0-9]* bytes are free'
 breaks exhausted-panic 'exhaust panic' Panic 'as asked (.*probe.rs:[0-9]*), core 0'

@@ -17,8 +17,8 @@ use spin::Mutex;
 use crate::app::error::Error;
 use crate::app::os::{self, Errno, File};
 use crate::app::output::{Progress, say};
+use crate::app::patience::Patience;
 use crate::app::sha256::{Digest, Sha256};
-use crate::app::team::{PATIENCE_S, SECOND_US};
 use crate::llm;
 use crate::llm::backend::{ContextOptions, ModelBuffer, Outline, memory_needed, settings_that_fit};
 use crate::llm::model::Arrangement;
@@ -116,6 +116,9 @@ pub fn choose_model(wanted: Option<&str>) -> Result<String, Error> {
 /// is the one that it will have, for a memory that does not suffice to be found out early. Its
 /// weights are rearranged for the kernels if `arrange` says so and its header is found in time.
 ///
+/// Where one of the `workers` does not read or hash anything for `patience_s` seconds while the others
+/// wait for it, the run ends with a panic that names it.
+///
 /// # Errors
 /// The memory does not suffice, the disk fails, the checksum is another, or the header shows that
 /// the engine cannot run the model: that is found out before the rest of the file is read.
@@ -125,6 +128,7 @@ pub fn load(
     arrange: bool,
     context: ContextOptions,
     workers: &dyn Workers,
+    patience_s: u32,
 ) -> Result<Loaded, Error> {
     let path = format!("/models/{name}");
     let expected = if verify { expected_digest(&path)? } else { None };
@@ -165,8 +169,9 @@ pub fn load(
         name,
         size,
         reader: Mutex::new(Some(Reader { file: &file, rest: bytes.as_mut_slice(), present: done })),
-        read: Queue::new("read", READS),
-        hashed: if verify { Queue::new("hashed", hashes) } else { Queue::new("read", READS) },
+        read: Queue::default(),
+        hashed: Queue::default(),
+        patience_s,
         hashes: verify.then_some(hashes),
         arrangement,
         outcome: Mutex::new(&mut outcome),
@@ -305,6 +310,8 @@ struct Job<'a> {
     read: Queue<'a>,
     /// Pieces that are to be rearranged.
     hashed: Queue<'a>,
+    /// How many seconds one waits for the other.
+    patience_s: u32,
     /// Who hashes the pieces, if anybody does.
     hashes: Option<usize>,
     /// How they are rearranged, if they are.
@@ -332,23 +339,29 @@ struct Reader<'a> {
 type Piece<'a> = (usize, &'a mut [u8]);
 
 /// Pieces of the file on their way from one core to others.
+#[derive(Default)]
 struct Queue<'a> {
-    /// `None` ends them.
-    pieces: Mutex<VecDeque<Option<Piece<'a>>>>,
+    pieces: Mutex<Pieces<'a>>,
     /// Counts what was put in, for those to sleep on who wait for it.
     news: AtomicU32,
-    /// What was done to the pieces here, and the thread that did it.
-    done: (&'static str, usize),
+}
+
+#[derive(Default)]
+struct Pieces<'a> {
+    /// `None` ends them.
+    waiting: VecDeque<Option<Piece<'a>>>,
+    /// How many ever came.
+    come: usize,
+    /// How many of them are gone.
+    gone: usize,
 }
 
 impl<'a> Queue<'a> {
-    fn new(what: &'static str, thread: usize) -> Self {
-        let done = (what, thread);
-        Queue { pieces: Mutex::new(VecDeque::new()), news: AtomicU32::new(0), done }
-    }
-
     fn push(&self, piece: Option<Piece<'a>>) {
-        self.pieces.lock().push_back(piece);
+        let mut pieces = self.pieces.lock();
+        pieces.come += usize::from(piece.is_some());
+        pieces.waiting.push_back(piece);
+        drop(pieces);
         self.news.fetch_add(1, Ordering::Release);
         os::futex_wake_all(&self.news);
     }
@@ -356,27 +369,27 @@ impl<'a> Queue<'a> {
     /// The next piece, when there is one; `None` when there will be no more.
     ///
     /// # Panics
-    /// There is neither for [`PATIENCE_S`] seconds.
-    fn pop(&self) -> Option<Piece<'a>> {
-        let mut slept_s = 0;
+    /// There is neither for `patience_s` seconds; `late` says who should have done what.
+    fn pop(&self, patience_s: u32, late: impl Fn() -> (usize, &'static str)) -> Option<Piece<'a>> {
+        let mut patience = Patience::new(Some(patience_s));
         loop {
             let news = self.news.load(Ordering::Acquire);
             let mut pieces = self.pieces.lock();
-            match pieces.front() {
+            match pieces.waiting.front() {
                 // It stays, for the others.
                 Some(None) => return None,
-                Some(Some(_)) => return pieces.pop_front().flatten(),
-                None => {
-                    drop(pieces);
-                    let woken = os::futex_wait(&self.news, news, Some(SECOND_US));
-                    slept_s += u32::from(!woken);
-                    let (what, thread) = self.done;
-                    assert!(
-                        slept_s < PATIENCE_S,
-                        "thread {thread} has {what} nothing of the model for {PATIENCE_S} s"
-                    );
+                Some(Some(_)) => {
+                    pieces.gone += 1;
+                    return pieces.waiting.pop_front().flatten();
                 }
+                None => {}
             }
+            drop(pieces);
+            if patience.is_over() {
+                let (thread, done) = late();
+                panic!("thread {thread} has {done} nothing of the model for {patience_s} s");
+            }
+            patience.sleep(&self.news, news);
         }
     }
 }
@@ -391,11 +404,31 @@ impl<'a> Job<'a> {
         if self.hashes == Some(worker) {
             self.hash();
         }
-        while let Some((start, piece)) = self.hashed.pop() {
+        while let Some((start, piece)) = self.next_of(&self.hashed) {
             if let Some(arrangement) = self.arrangement {
                 arrangement.rearrange(start, piece);
             }
         }
+    }
+
+    /// The next piece that comes through one of the queues.
+    ///
+    /// # Panics
+    /// None comes in time.
+    fn next_of(&self, queue: &Queue<'a>) -> Option<Piece<'a>> {
+        queue.pop(self.patience_s, || self.late())
+    }
+
+    /// The thread that has not done what the others wait for, and what that is.
+    fn late(&self) -> (usize, &'static str) {
+        if let Some(hashes) = self.hashes {
+            let read = self.read.pieces.lock();
+            // A piece, or the end of them, waits for it or is with it.
+            if !read.waiting.is_empty() || read.gone > self.hashed.pieces.lock().come {
+                return (hashes, "hashed");
+            }
+        }
+        (READS, "read")
     }
 
     /// Reads all of the file that is not read yet.
@@ -439,7 +472,7 @@ impl<'a> Job<'a> {
         let mut progress = Progress::new(self.name, self.size);
         let mut hash = Sha256::new();
         let (mut done, mut us) = (0, 0);
-        while let Some((start, piece)) = self.read.pop() {
+        while let Some((start, piece)) = self.next_of(&self.read) {
             // In parts, so that the bar moves where the hash is slow.
             for part in piece.chunks(PART) {
                 let before_us = os::now_us();
@@ -454,5 +487,59 @@ impl<'a> Job<'a> {
         let mut outcome = self.outcome.lock();
         outcome.sha256 = Some(hash.finish());
         outcome.hash_us = us;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::thread;
+
+    use super::*;
+    use crate::app::fake_abi::run_in_world;
+
+    /// Threads of which one never does its part. What each of the others panics with is kept.
+    struct Stalled {
+        threads: usize,
+        stalled: usize,
+        panics: Mutex<Vec<String>>,
+    }
+
+    impl Workers for Stalled {
+        fn count(&self) -> usize {
+            self.threads
+        }
+
+        fn run(&self, job: &(dyn Fn(usize) + Sync)) {
+            thread::scope(|scope| {
+                for worker in (0..self.threads).filter(|&worker| worker != self.stalled) {
+                    scope.spawn(move || {
+                        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| job(worker))) {
+                            let message = payload.downcast_ref::<String>().cloned();
+                            self.panics.lock().push(message.unwrap_or_default());
+                        }
+                    });
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a_thread_that_does_not_answer_is_named_by_all_others() {
+        let model = include_bytes!("../../../test_models/tiny.gguf");
+        for (verify, stalled, expected) in [
+            (true, READS, "thread 0 has read nothing of the model for 1 s"),
+            (true, HASHES, "thread 1 has hashed nothing of the model for 1 s"),
+            (false, READS, "thread 0 has read nothing of the model for 1 s"),
+        ] {
+            let workers = Stalled { threads: 3, stalled, panics: Mutex::new(Vec::new()) };
+            run_in_world(
+                |world| {
+                    world.files.insert("/models/tiny.gguf", model.to_vec());
+                },
+                || drop(load("tiny.gguf", verify, true, ContextOptions::default(), &workers, 1)),
+            );
+            assert_eq!(*workers.panics.lock(), [expected; 2], "{verify}");
+        }
     }
 }

@@ -26,6 +26,8 @@ mod os;
 #[cfg(any(target_os = "none", test))]
 mod output;
 #[cfg(any(target_os = "none", test))]
+mod patience;
+#[cfg(any(target_os = "none", test))]
 mod perplexity;
 #[cfg(any(target_os = "none", test))]
 mod program;

@@ -13,9 +13,10 @@ use crate::app::generate::generate;
 use crate::app::load;
 use crate::app::os;
 use crate::app::output::{emit, say};
+use crate::app::patience::PATIENCE_S;
 use crate::app::perplexity::perplexity;
 use crate::app::selftest::SelfTests;
-use crate::app::team::{PATIENCE_S, Team};
+use crate::app::team::Team;
 use crate::llm::backend::{Options, TransformerBackend};
 use crate::llm::workers::Workers;
 use crate::report::{self, Event};
@@ -83,13 +84,11 @@ fn start(
 ) -> Result<TransformerBackend, Error> {
     // The values of weights are logged as the file has them.
     let verbose = config.log >= log::LevelFilter::Debug;
-    let loaded = load::load(name, config.verify, !verbose, config.context_options(), team)?;
+    let context = config.context_options();
+    let loaded = load::load(name, config.verify, !verbose, context, team, PATIENCE_S)?;
     let bytes = loaded.bytes.len() as u64;
-    let mut backend = TransformerBackend::new(Options {
-        context: config.context_options(),
-        workers: team,
-        now_us: os::now_us,
-    });
+    let mut backend =
+        TransformerBackend::new(Options { context, workers: team, now_us: os::now_us });
     backend.set_verbose(verbose);
     backend.set_sampling_config(config.sampling(os::entropy));
     backend.set_dry_breakers(&config.dry_breakers);

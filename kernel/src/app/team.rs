@@ -13,6 +13,7 @@ use core::mem::transmute;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::app::os;
+use crate::app::patience::Patience;
 use crate::llm::workers::Workers;
 
 /// How long a waiting thread looks before it sleeps, in µs. It is to bridge what one thread does alone
@@ -21,14 +22,6 @@ use crate::llm::workers::Workers;
 const SPIN_US: u64 = 200;
 /// How often it looks before it looks at the clock.
 const LOOKS: u32 = 64;
-
-/// How many seconds the members of a team are waited for, if nothing else is said. The longest part of
-/// a job is some seconds, under emulation and with a busy host as well; and the harness looks for signs
-/// of life for longer than this, so that it hears which core it is.
-pub const PATIENCE_S: u32 = 60;
-/// What is counted of that at a time, in µs. Time that passes all at once, as when the host sleeps, is
-/// no more than one of these.
-pub const SECOND_US: u64 = 1_000_000;
 
 /// Multiplications that take as long as it takes to share them: some microseconds.
 const LEAST_WORK: usize = 1 << 14;
@@ -71,7 +64,7 @@ impl Signal {
     /// Waits until the word is no longer `value`, awake for a while, then asleep. Returns what it is;
     /// `None` if it stays that for `patience_s` seconds, where such a bound is given.
     fn wait_while(&self, value: u32, patience_s: Option<u32>) -> Option<u32> {
-        let mut slept_s = 0;
+        let mut patience = Patience::new(patience_s);
         loop {
             let end_us = os::now_us() + SPIN_US;
             while os::now_us() < end_us {
@@ -83,14 +76,13 @@ impl Signal {
                     spin_loop();
                 }
             }
-            if patience_s.is_some_and(|patience_s| slept_s >= patience_s) {
+            if patience.is_over() {
                 return None;
             }
             self.sleepers.fetch_add(1, Ordering::SeqCst);
             // Returns at once if the word has changed.
-            let woken = os::futex_wait(&self.word, value, patience_s.map(|_| SECOND_US));
+            patience.sleep(&self.word, value);
             self.sleepers.fetch_sub(1, Ordering::Relaxed);
-            slept_s += u32::from(!woken);
         }
     }
 

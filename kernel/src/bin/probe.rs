@@ -99,6 +99,7 @@ mod trials {
                 "panic-brittle" => panic!("{}", Brittle::new(value)),
                 "panic-without-console" => panic_without_console(value),
                 "stall" => stall(value),
+                "stall-load" => stall_load(value),
                 "abort" => abort(),
                 "out-of-memory" => {
                     out_of_memory(0);
@@ -625,7 +626,7 @@ mod trials {
     fn write_model(place: &str) -> bool {
         let team: &'static Team = Box::leak(Box::new(Team::new(cores(), 60)));
         let context = ContextOptions::default();
-        let loaded = choose_model(None).and_then(|name| load(&name, true, true, context, team));
+        let loaded = choose_model(None).and_then(|name| load(&name, true, true, context, team, 60));
         let Ok(loaded) = loaded else { return false };
         let last = if place == "last" { loaded.bytes.len() - 1 } else { 0 };
         let address = loaded.bytes.as_ptr().expose_provenance() + last;
@@ -787,17 +788,48 @@ mod trials {
         panic!("in the middle of noise");
     }
 
+    fn never_return() -> ! {
+        loop {
+            core::hint::spin_loop();
+        }
+    }
+
     /// A core that never comes to the end of its part of a job, which the others wait for.
     fn stall(core: &str) -> bool {
         let core: usize = core.parse().unwrap_or(1);
         Team::new(cores(), 2).run(&|member| {
             if member == core {
-                loop {
-                    core::hint::spin_loop();
-                }
+                never_return();
             }
         });
         false
+    }
+
+    /// A team in which one member does nothing of its part of a job.
+    struct Without<'a>(&'a Team, usize);
+
+    impl Workers for Without<'_> {
+        fn count(&self) -> usize {
+            self.0.count()
+        }
+
+        fn run(&self, job: &(dyn Fn(usize) + Sync)) {
+            self.0.run(&|member| {
+                if member == self.1 {
+                    never_return();
+                }
+                job(member);
+            });
+        }
+    }
+
+    /// A thread that never does its part when a model is loaded.
+    fn stall_load(thread: &str) -> bool {
+        let team = Team::new(cores(), 60);
+        let workers = Without(&team, thread.parse().unwrap_or(0));
+        choose_model(None)
+            .and_then(|name| load(&name, true, true, ContextOptions::default(), &workers, 2))
+            .is_err()
     }
 
     fn abort() -> bool {

@@ -19,7 +19,7 @@ impl Ranges {
     }
 
     /// The ranges, in order.
-    pub fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = Range<u64>> + Clone + '_ {
         self.0.iter().cloned()
     }
 
