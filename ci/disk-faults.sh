@@ -21,7 +21,7 @@ after() {
 }
 
 # A sector in the middle of the model that cannot be read; that can, the second time; and a disk that is
-# pulled out after some reads.
+# pulled out after so many reads: of the volume, of the model's sum, of the model.
 sector=$((place / 512))
 on_blkdebug "$fail_reads,file.inject-error.0.sector=$sector"
 # shellcheck disable=SC2086 # the words are to be split, here and below
@@ -34,10 +34,23 @@ if boot passing-fault --tokens "$tokens" --expect-tokens "$tokens" -- $disk; the
     must_exit 0
     verdict
 fi
-reads=10
-on_blkdebug "$(after $reads)$fail_reads,file.inject-error.0.state=$((reads + 1))"
-# shellcheck disable=SC2086
-fails vanishing-disk DiskError 'sector [0-9]* cannot be read' -- $disk
+if begin vanishing-disk; then
+    tries=0
+    for reads in 1 2 3 5 8 12 15; do
+        log=$logs/$name-$reads.log
+        on_blkdebug "$(after $reads)$fail_reads,file.inject-error.0.state=$((reads + 1))"
+        # shellcheck disable=SC2086
+        start --expect-error DiskError -- $disk
+        must_hold '^{"event":"error","code":"DiskError".*sector [0-9]* cannot be read'
+        must_exit 1
+        [ -z "$problem" ] || {
+            problem="after $reads reads: $problem"
+            break
+        }
+        tries=$((tries + 1))
+    done
+    verdict "$tries tries"
+fi
 
 # A device that never completes what it is asked: at first, and in the middle of the model.
 # Where instructions make the guest's clock, half a minute passes while QEMU waits in vain.

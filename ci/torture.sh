@@ -1,7 +1,8 @@
 #!/bin/sh
 # Everything that injects a fault, sends rubbish, or goes on for long, more of it than `make test` does:
-# `make torture` calls it once everything it needs is there. Takes up to an hour. Shows at the end a table
-# of what was tried, how often, and what came of it, and leaves it in target/torture/table.json.
+# `make torture` calls it once everything it needs is there. Takes up to an hour and 5 GB of memory. Shows
+# at the end a table of what was tried, how often, and what came of it, and leaves it in
+# target/torture/table.json.
 #
 #   ci/torture.sh [PART...]     deny, image, runtime, boot, m1n1, endurance, fuzz: only these
 set -eu
