@@ -213,7 +213,90 @@ extern "C" fn member(seat: usize) {
 mod tests {
     use super::*;
     use crate::app::fake_abi::run_in_world;
+    use crate::app::patience::PATIENCE_S;
+    use crate::llm::workers::Bands;
     use std::thread;
+    use std::time::Duration;
+
+    /// How many jobs a test gives out; in Miri each takes long.
+    const JOBS: usize = if cfg!(miri) { 7 } else { 1009 };
+
+    #[test]
+    fn what_the_members_write_is_there_when_the_job_is_done() {
+        const COLUMNS: usize = 31;
+        run_in_world(
+            |world| world.cores = 3,
+            || {
+                let team = Team::new(3, PATIENCE_S);
+                assert_eq!(team.count(), 3);
+                let mut columns = [0; COLUMNS];
+                for job in 0..JOBS {
+                    // It is on this stack and gone after the job. What claims the columns puts nothing
+                    // in order: only the team does.
+                    let (added, bands) = ([job], Bands::new(&mut columns, COLUMNS));
+                    team.run(&|_| {
+                        while let Some(mut band) = bands.claim(|first| first + 1) {
+                            band.row(0)[0] += added[0];
+                        }
+                    });
+                    if job % 3 == 0 {
+                        // Long enough for the others to fall asleep.
+                        thread::sleep(Duration::from_micros(5 * SPIN_US));
+                    }
+                }
+                assert_eq!(columns, [JOBS * (JOBS - 1) / 2; COLUMNS]);
+            },
+        );
+    }
+
+    #[test]
+    fn each_member_does_its_part_of_each_job_once() {
+        run_in_world(
+            |world| world.cores = 4,
+            || {
+                // No more members than cores.
+                let team = Team::new(7, PATIENCE_S);
+                let parts = [const { AtomicU32::new(0) }; 7];
+                for _ in 0..JOBS {
+                    team.run(&|member| {
+                        parts[member].fetch_add(1, Ordering::Relaxed);
+                    });
+                }
+                let jobs = JOBS as u32;
+                let parts = parts.map(AtomicU32::into_inner);
+                assert_eq!(parts, [jobs, jobs, jobs, jobs, 0, 0, 0]);
+            },
+        );
+    }
+
+    #[test]
+    fn callers_take_turns() {
+        run_in_world(
+            |world| world.cores = 2,
+            || {
+                let team = Team::new(2, PATIENCE_S);
+                let mut sums = [0_usize; 3];
+                thread::scope(|scope| {
+                    for sum in &mut sums {
+                        let team = &team;
+                        scope.spawn(move || {
+                            for job in 0..JOBS {
+                                let mut parts = [0; 2];
+                                let bands = Bands::new(&mut parts, 2);
+                                team.run(&|_| {
+                                    while let Some(mut band) = bands.claim(|first| first + 1) {
+                                        band.row(0)[0] = job;
+                                    }
+                                });
+                                *sum += parts[0] + parts[1];
+                            }
+                        });
+                    }
+                });
+                assert_eq!(sums, [JOBS * (JOBS - 1); 3]);
+            },
+        );
+    }
 
     #[test]
     #[should_panic(expected = "core 2 did not answer for 1 s in the middle of a job")]
