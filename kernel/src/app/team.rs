@@ -67,13 +67,17 @@ impl Signal {
         let mut patience = Patience::new(patience_s);
         loop {
             let end_us = os::now_us() + SPIN_US;
-            while os::now_us() < end_us {
+            // Look before the clock is read: a change must be seen however slow the machine is.
+            loop {
                 for _ in 0..LOOKS {
                     let now = self.word.load(Ordering::Acquire);
                     if now != value {
                         return Some(now);
                     }
                     spin_loop();
+                }
+                if os::now_us() >= end_us {
+                    break;
                 }
             }
             if patience.is_over() {
