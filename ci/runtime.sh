@@ -92,7 +92,8 @@ moves() {
     kernel=
 }
 moves end-of-a-gib 0x7fe00000 0xbff80000 -M virt -cpu cortex-a72 -smp 2 -m 3G
-moves one-block 0xc0000000 0xc0100000 -M virt,virtualization=on -cpu cortex-a72 -smp 2 -m 3G
+# The image takes 1.5 MiB; the tree starts behind it, in the same block of 2 MiB.
+moves one-block 0xc0000000 0xc01c0000 -M virt,virtualization=on -cpu cortex-a72 -smp 2 -m 3G
 moves above-4-gib 0x180000000 0x13ffff008 -M virt -cpu cortex-a72 -smp 2 -m 6G
 
 # The words of the boot arguments.
