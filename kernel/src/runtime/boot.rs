@@ -47,10 +47,8 @@ unsafe impl<T> Sync for Raw<T> {}
 static EARLY_STACKS: Raw<[u8; EXCEPTION_STACK_SIZE + EARLY_STACK_SIZE]> =
     Raw::new([0; EXCEPTION_STACK_SIZE + EARLY_STACK_SIZE]);
 
-/// Tables of the final map. QEMU's `virt` uses about ten and a framebuffer up to six. The heap takes one for
-/// each 2 MiB in a machine with up to some 64 MiB, one for each GiB in a larger one; and each piece of memory
-/// that is protected may take one. With more than some 40 GiB, memory cannot be protected.
-static TABLES: [Table; 80] = [const { Table::empty() }; 80];
+/// Tables of the final map for all but the heap: QEMU's `virt` uses about ten of them, a framebuffer up to six.
+static TABLES: [Table; 32] = [const { Table::empty() }; 32];
 
 /// What a core finds when it is started: `boot.s` reads it at these offsets.
 #[repr(C)]
@@ -113,7 +111,7 @@ const _: () = {
     assert!(EARLY_TABLES * size_of::<Table>() < 1 << 16);
 };
 
-/// The tables of the final map and their physical address.
+/// The first tables of the final map and their physical address.
 pub fn tables() -> (&'static [Table], u64) {
     (&TABLES, (&raw const TABLES) as u64)
 }

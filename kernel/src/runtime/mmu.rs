@@ -168,10 +168,10 @@ impl Table {
 
 /// An identity map. Large ranges come first: a table that a block replaces is not used again.
 pub struct Tables<'a> {
-    pool: &'a [Table],
+    /// The tables that there were at first, and those that came later, with their physical addresses. They
+    /// are numbered through.
+    pools: [(&'a [Table], u64); 2],
     used: usize,
-    /// Physical address of the pool.
-    address: u64,
 }
 
 impl<'a> Tables<'a> {
@@ -182,17 +182,34 @@ impl<'a> Tables<'a> {
     pub fn new(pool: &'a [Table], address: u64) -> Result<Self, MapError> {
         let root = pool.first().ok_or(MapError::NoTableLeft { address: 0 })?;
         root.fill(|_| 0);
-        Ok(Tables { pool, used: 1, address })
+        Ok(Tables { pools: [(pool, address), (&[], 0)], used: 1 })
+    }
+
+    /// Adds the tables in `pool`, whose physical address is `address`, for what is mapped from now on. That
+    /// can be done once.
+    pub fn extend(&mut self, pool: &'a [Table], address: u64) {
+        self.pools[1] = (pool, address);
     }
 
     /// Physical address of the root table.
     pub fn root(&self) -> u64 {
-        self.address
+        self.pools[0].1
     }
 
     /// How many tables are not in use.
     pub fn left(&self) -> usize {
-        self.pool.len() - self.used
+        self.pools.iter().map(|(pool, _)| pool.len()).sum::<usize>() - self.used
+    }
+
+    /// A table and its physical address, if there are so many.
+    fn table(&self, mut number: usize) -> Option<(&'a Table, u64)> {
+        for (pool, address) in self.pools {
+            if let Some(table) = pool.get(number) {
+                return Some((table, address + (number * size_of::<Table>()) as u64));
+            }
+            number -= pool.len();
+        }
+        None
     }
 
     /// Maps the range, whatever was mapped there before.
@@ -307,17 +324,28 @@ impl<'a> Tables<'a> {
     }
 
     fn entry(&self, table: usize, index: usize) -> u64 {
-        self.pool[table].0[index].load(Ordering::Relaxed)
+        self.descriptor(table, index).load(Ordering::Relaxed)
     }
 
     fn put(&mut self, table: usize, index: usize, entry: u64) {
         // What the entry points to is written before.
-        self.pool[table].0[index].store(entry, Ordering::Release);
+        self.descriptor(table, index).store(entry, Ordering::Release);
     }
 
-    /// The place in the pool of the table that a descriptor points to.
+    fn descriptor(&self, table: usize, index: usize) -> &AtomicU64 {
+        let first = self.pools[0].0;
+        let table = first.get(table).unwrap_or_else(|| &self.pools[1].0[table - first.len()]);
+        &table.0[index]
+    }
+
+    /// The number of the table that a descriptor points to.
     fn table_at(&self, entry: u64) -> usize {
-        ((entry & ADDRESS) - self.address) as usize / size_of::<Table>()
+        let place = |(pool, start): (&[Table], u64)| {
+            let place = (entry & ADDRESS).checked_sub(start)? as usize / size_of::<Table>();
+            (place < pool.len()).then_some(place)
+        };
+        let [first, second] = self.pools;
+        place(first).unwrap_or_else(|| first.0.len() + place(second).unwrap_or(second.0.len()))
     }
 
     /// `largest` is the level of the largest blocks that may be used.
@@ -361,14 +389,17 @@ impl<'a> Tables<'a> {
     /// The descriptor of a new table, which stands for the descriptor `old` of `level`: what that maps, if
     /// it maps anything, is split over the new one. `address` is for the error.
     fn new_table(&mut self, old: u64, level: u32, address: u64) -> Result<u64, MapError> {
-        let new = self.used;
-        let slot = self.pool.get(new).ok_or(MapError::NoTableLeft { address })?;
+        let (new, at) = self.table(self.used).ok_or(MapError::NoTableLeft { address })?;
         let kind = if level + 1 == PAGE_LEVEL { TABLE_OR_PAGE } else { 0 };
-        slot.fill(|i| if old & VALID == 0 { 0 } else { (old | kind) + i * size(level + 1) });
+        new.fill(|i| if old & VALID == 0 { 0 } else { (old | kind) + i * size(level + 1) });
         self.used += 1;
-        let descriptor = self.address + (new * size_of::<Table>()) as u64;
-        Ok(descriptor | VALID | TABLE_OR_PAGE)
+        Ok(at | VALID | TABLE_OR_PAGE)
     }
+}
+
+/// How many tables it takes at most to map the ranges in blocks of [`BLOCK_SIZE`], and their ends in pages.
+pub fn tables_for_blocks(ranges: impl Iterator<Item = Range<u64>>) -> usize {
+    ranges.map(|range| tables_needed(&range, BLOCK_LEVEL)).sum()
 }
 
 /// How many tables it takes at most to map the range in units of a level, and its ends in pages.
@@ -408,7 +439,7 @@ mod tests {
             }
             let is_table_or_page = entry & TABLE_OR_PAGE != 0;
             if level < 3 && is_table_or_page {
-                table = ((entry & ADDRESS) - AT) as usize / 4096;
+                table = tables.table_at(entry);
                 assert!(table < tables.used);
                 continue;
             }
@@ -447,6 +478,31 @@ mod tests {
             // Root, one of level 1, two of level 2, one of level 3.
             assert_eq!(tables.used, 5);
         });
+    }
+
+    #[test]
+    fn tables_that_come_later_are_used_behind_the_first() {
+        for at in [AT + 5 * 4096, AT - 5 * 4096, AT + GIB] {
+            let later: Vec<Table> = iter::repeat_with(Table::empty).take(5).collect();
+            let first: Vec<Table> = iter::repeat_with(Table::empty).take(5).collect();
+            let mut tables = Tables::new(&first, AT).unwrap();
+            tables.map(0..4 * KIB, Access::Code).unwrap();
+            let far = 3 * GIB + 4 * KIB..3 * GIB + 3 * MIB;
+            assert!(tables.map(far.clone(), Access::Data).is_err());
+            tables.extend(&later, at);
+            assert_eq!(tables.left(), 5);
+            tables.map(far.clone(), Access::Data).unwrap();
+            for address in [far.start, far.start + MIB, far.end - 1] {
+                let found = walk(&tables, address).map(|(_, bits, _)| bits);
+                assert_eq!(found, Some(Access::Data.bits()), "{address:#x}");
+            }
+            assert_eq!(walk(&tables, 0), Some((0, Access::Code.bits(), 4 * KIB)));
+            tables.set_writable(far.start..3 * GIB + 2 * MIB, false).unwrap();
+            assert_eq!(walk(&tables, far.start).unwrap().1, Access::ReadOnly.bits());
+            tables.map(GIB..GIB + 4 * KIB, Access::Device).unwrap();
+            tables.map(2 * GIB..2 * GIB + 4 * KIB, Access::Device).unwrap_err();
+            assert_eq!(tables.left(), 0);
+        }
     }
 
     #[test]
@@ -638,11 +694,11 @@ mod tests {
     fn a_block_is_not_in_the_map_while_it_is_split() {
         with_pool(4, |mut tables| {
             tables.map(0..4 * MIB, Access::Data).unwrap();
-            let Tables { pool, used, address } = tables;
+            let Tables { pools, used } = tables;
             let mut looked = false;
             let forget = || {
                 looked = true;
-                let as_processors_see_it = Tables { pool, used, address };
+                let as_processors_see_it = Tables { pools, used };
                 assert_eq!(walk(&as_processors_see_it, 2 * MIB), None);
                 assert!(walk(&as_processors_see_it, 0).is_some());
             };

@@ -7,8 +7,9 @@
 //!    clear `.bss`. The same for every other core, less what is done once.
 //! 2. [`start`]: read the device tree ([`machine`]), then the consoles speak.
 //! 3. Plan the memory: what the tree lists, less the image, the tree, the initrd and what is
-//!    reserved; of the rest, the cores' stacks ([`stacks`]) and then the heap.
-//! 4. Build the final page tables ([`mmu`]), switch to them, move to the boot core's stack.
+//!    reserved; of the rest, the cores' stacks ([`stacks`]), the heap's page tables and then the heap.
+//! 4. Build the final page tables ([`mmu`]), switch to them, map the heap by tables that only they have,
+//!    move to the boot core's stack.
 //! 5. Heap, interrupt controller and timer, the other cores ([`cores`]).
 //! 6. The banner and the `hello` event, the disk ([`block`], [`fs`]) and the `disk` event.
 //! 7. The application: `runtime_entry`. It calls the runtime through the Hermit ABI ([`abi`]).
@@ -23,10 +24,11 @@
 //! | page 0 | 0 | not |
 //! | image: text | where the loader put it, on 2 MiB | read, execute |
 //! | image: constants | behind it | read |
-//! | image: variables, page tables | behind it | read, write |
+//! | image: variables, page tables for all but the heap | behind it | read, write |
 //! | image: names of functions | behind it, where the header's `image_size` ends | read |
 //! | device tree, initrd | where the loader put them | read |
 //! | stacks | start of the first free range with room | read, write; guard pages not |
+//! | page tables for the heap | behind them, if there is room | read, write |
 //! | heap | all the rest of the RAM | read, write |
 //! | model | in the heap | read, once it is loaded |
 //! | reserved memory | as the tree says | not |

@@ -216,7 +216,7 @@ fn forget() {
 }
 
 /// Lets every core see descriptors where there were none.
-fn publish() {
+pub fn publish() {
     // SAFETY: barriers change nothing.
     unsafe { asm!("dsb ishst", "isb", options(nostack)) };
 }

@@ -13,7 +13,7 @@ use spin::Once;
 
 use super::machine::{Machine, MachineError};
 use super::memory::Ranges;
-use super::mmu::{Access, MapError, PAGE_SIZE, Tables};
+use super::mmu::{self, Access, MapError, PAGE_SIZE, Table, Tables};
 use super::stacks::Stacks;
 use super::time::UnknownFrequency;
 use super::{
@@ -71,17 +71,19 @@ pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
     let tree = device_tree as u64..device_tree as u64 + tree.len() as u64;
     let (mut free, memory_bytes) = free_memory(&machine);
     let cores = machine.cpus.len().clamp(1, cores::MAX_CORES);
-    let Some(stacks) = free.take(Stacks::size(cores)) else {
+    let heap_tables = HEAP_TABLES.max(mmu::tables_for_blocks(free.iter()) + OTHER_TABLES);
+    let taken = free.take(Stacks::size(cores)).zip(free.take(heap_tables as u64 * PAGE_SIZE));
+    let Some((stacks, heap_tables)) = taken else {
         stop(
             Code::OutOfMemory,
-            &"there is no room for the cores' stacks",
+            &"there is no room for the cores' stacks and the page tables",
             "give the machine more memory",
         )
     };
     let stacks = Stacks::new(stacks.start, cores);
     // SAFETY: the map is still the early one.
     unsafe { cores::take_from_spin_tables(&machine) };
-    if let Err(error) = map(&machine, tree, &free, stacks) {
+    if let Err(error) = map(&machine, tree, &free, stacks, heap_tables) {
         stop(Code::Unsupported, &error, fault::HINT);
     }
     // SAFETY: as above.
@@ -254,15 +256,20 @@ fn pages(range: core::ops::Range<u64>) -> core::ops::Range<u64> {
     range.start - range.start % PAGE_SIZE..range.end.next_multiple_of(PAGE_SIZE)
 }
 
-/// Tables that are kept for what is mapped besides the heap, and for blocks that are split later.
+/// Tables for the heap, or more in a machine with more than some 20 GiB of memory. In one with up to some
+/// 64 MiB they suffice to have all of it in pages.
+const HEAP_TABLES: usize = 48;
+/// Those that are kept for blocks that are split later.
 const OTHER_TABLES: usize = 24;
 
-/// Builds the final map and switches to it.
+/// Builds the final map and switches to it: first all but the heap, then the heap, with tables in memory that
+/// only the new map has.
 fn map(
     machine: &Machine<'_>,
     tree: core::ops::Range<u64>,
     free: &Ranges,
     stacks: Stacks,
+    heap_tables: core::ops::Range<u64>,
 ) -> Result<(), MapError> {
     let (pool, address) = boot::tables();
     let mut tables = Tables::new(pool, address)?;
@@ -274,7 +281,7 @@ fn map(
         // caches. No other map has it as memory, as it is reserved.
         tables.map(pages(framebuffer.picture().range()), Access::Uncached)?;
     }
-    tables.map_data(free.iter(), OTHER_TABLES)?;
+    tables.map(heap_tables.clone(), Access::Data)?;
     tables.map(stacks.whole(), Access::Data)?;
     for guard in stacks.guard_pages() {
         tables.unmap(guard)?;
@@ -291,6 +298,17 @@ fn map(
     // SAFETY: everything that the runtime uses is mapped as on the early map, and `pages` changes no more
     // than it may.
     unsafe { boot::use_tables(tables.root()) };
+    let start = ptr::with_exposed_provenance_mut::<Table>(heap_tables.start as usize);
+    let count = ((heap_tables.end - heap_tables.start) / PAGE_SIZE) as usize;
+    // SAFETY: mapped for this, and nobody else's. Zeros are tables, and atomic.
+    let more = unsafe {
+        start.write_bytes(0, count);
+        core::slice::from_raw_parts(start, count)
+    };
+    tables.extend(more, heap_tables.start);
+    // Nothing was mapped there: no core has to forget anything.
+    tables.map_data(free.iter(), OTHER_TABLES)?;
+    pages::publish();
     pages::keep(tables);
     Ok(())
 }
