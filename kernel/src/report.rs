@@ -461,4 +461,21 @@ mod tests {
         assert_eq!(printable(raw), shown);
         assert_eq!(Printable(format_args!("{raw}\n{raw}")).to_string(), [shown, shown].join("\n"));
     }
+
+    #[test]
+    fn numbers_survive_to_the_last_bit() {
+        let record = |perplexity| {
+            Event::Perplexity(Perplexity {
+                perplexity,
+                error: 0.1,
+                tokens: 9,
+                pieces: 1,
+                time_us: 3,
+            })
+        };
+        for perplexity in [5.222222222222222e49, 0.1 + 0.2, f64::MIN_POSITIVE, f64::MAX] {
+            let event = record(perplexity);
+            assert_eq!(Event::from_line(&event.to_record()).unwrap().unwrap(), event);
+        }
+    }
 }
