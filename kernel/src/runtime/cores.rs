@@ -128,8 +128,7 @@ pub unsafe fn take_from_spin_tables(machine: &Machine<'_>) {
     cache::write_back(&WAITING);
     for (cpu, _) in others(machine) {
         if let EnableMethod::SpinTable { release_addr } = cpu.enable_method
-            && release_addr.is_multiple_of(8)
-            && boot::is_on_early_map(release_addr)
+            && is_in_reach(release_addr)
         {
             let word = release_addr as *mut u64;
             // Whoever wrote there last may have done so in a cache; and where the core waits with its
@@ -144,6 +143,11 @@ pub unsafe fn take_from_spin_tables(machine: &Machine<'_>) {
         }
     }
     wake_waiting();
+}
+
+/// Whether the word of a spin table can be written while the map is the early one.
+fn is_in_reach(release_addr: u64) -> bool {
+    release_addr.is_multiple_of(8) && boot::is_on_early_map(release_addr)
 }
 
 /// Ends the `wfe` of the cores that wait.
@@ -212,7 +216,7 @@ fn start(cpu: &Cpu, core: usize) -> Result<(), StartError> {
             result.map_err(StartError::Firmware)
         }
         EnableMethod::SpinTable { release_addr } => {
-            if !boot::is_on_early_map(release_addr) || !release_addr.is_multiple_of(8) {
+            if !is_in_reach(release_addr) {
                 return Err(StartError::OutOfReach { release_addr });
             }
             WAITING[core].handover.store(handover as u64, Ordering::Relaxed);

@@ -274,10 +274,7 @@ impl<R: Registers> Host<R> {
         response: Response,
         argument: u32,
     ) -> Result<[u32; 4], Failure> {
-        if !self.wait(PATIENCE_US, || !self.is_busy()) {
-            self.reset_lines();
-            return Err(Failure::Stuck);
-        }
+        self.wait_until_idle()?;
         self.send(index, response, argument, None);
         self.wait_for(status::COMMAND_COMPLETE, PATIENCE_US)?;
         Ok([0, 1, 2, 3].map(|word| self.read(register::RESPONSE + 4 * word)))
@@ -293,16 +290,22 @@ impl<R: Registers> Host<R> {
         argument: u32,
         block: &mut [u8],
     ) -> Result<(), Failure> {
-        if !self.wait(PATIENCE_US, || !self.is_busy()) {
-            self.reset_lines();
-            return Err(Failure::Stuck);
-        }
+        self.wait_until_idle()?;
         self.write(register::BLOCK, 1 << 16 | block.len() as u32);
         self.send(index, Response::R1, argument, Some(MODE_READ));
         self.wait_for(status::COMMAND_COMPLETE, PATIENCE_US)?;
         self.wait_for(status::READ_READY, DATA_PATIENCE_US)?;
         self.read_block(block);
         self.wait_for(status::TRANSFER_COMPLETE, DATA_PATIENCE_US)
+    }
+
+    /// Waits until another command may be sent.
+    fn wait_until_idle(&self) -> Result<(), Failure> {
+        if self.wait(PATIENCE_US, || !self.is_busy()) {
+            return Ok(());
+        }
+        self.reset_lines();
+        Err(Failure::Stuck)
     }
 
     /// Waits for a bit of the interrupt status and clears it.
