@@ -167,9 +167,8 @@ if boot perplexity --disk "$logs/text.img" --mode perplexity; then
     verdict "$ours"
 fi
 if begin chat; then
-    printf '%s\n/stats\n/reset\n%s\n/quit\n' "$prompt" "$prompt" |
-        timeout 120 "$harness" chat --kernel "$image" --disk "$small" --tokens "$tokens" \
-            --keep-log "$log" >"$logs/chat.out" 2>&1 || problem="the harness ends with status $?"
+    printf '%s\n/stats\n/reset\n%s\n/quit\n' "$prompt" "$prompt" >"$logs/$name.in"
+    chat --disk "$small" --tokens "$tokens"
     answered=$(events | grep -c '"event":"result"' || true)
     [ -n "$problem" ] || [ "$answered" = 2 ] || problem="$answered answers to two questions"
     must_exit 0
@@ -187,10 +186,8 @@ for setting in log=warn chat_template=auto chat_template=chatml; do
     *) said='chatml, as configured' ;;
     esac
     if begin "chat-with-$setting"; then
-        printf 'Hm? abc\nc\ncab\n/quit\n' |
-            timeout 120 "$harness" chat --kernel "$image" --disk "$logs/chat.img" --tokens 13 \
-                --set system='ab b' --set "$setting" --keep-log "$log" >"$logs/$name.out" 2>&1 ||
-            problem="the harness ends with status $?"
+        printf 'Hm? abc\nc\ncab\n/quit\n' >"$logs/$name.in"
+        chat --disk "$logs/chat.img" --tokens 13 --set system='ab b' --set "$setting"
         answered=$(events | grep '"event":"result"' | grep -o '"tokens":\[[0-9,]*\]')
         [ -n "$problem" ] || [ "$answered" = "$chat_tokens" ] ||
             problem="the answers are $answered, llama.cpp's are $chat_tokens"

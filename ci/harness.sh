@@ -16,6 +16,13 @@ start() {
         problem="the harness ends with status $?"
 }
 
+# chat ARGUMENT...: holds a chat for the check that has begun, with the lines in $logs/$name.in.
+chat() {
+    shown=$logs/$name.out
+    timeout "${timeout:-120}" "$harness" chat --kernel "$image" --keep-log "$log" "$@" \
+        >"$shown" 2>&1 <"$logs/$name.in" || problem="the harness ends with status $?"
+}
+
 # boot NAME ARGUMENT...: starts a check and boots; false if it was not asked for.
 boot() {
     begin "$1" || return 1

@@ -33,9 +33,8 @@ fails prompt-encoded ContextFull 'needs at least [0-9]\{6\} positions, the conte
     --disk "$logs/encoded.img" --ctx 65536
 # The line editor takes what fits into a line, and rings for the rest.
 if begin line-too-long; then
-    { head -c 200000 "$logs/megabyte.txt" && printf '\n/quit\n'; } |
-        timeout 120 "$harness" chat --kernel "$image" --disk "$small" --keep-log "$log" >"$logs/$name.out" 2>&1 ||
-        problem="the harness ends with status $?"
+    { head -c 200000 "$logs/megabyte.txt" && printf '\n/quit\n'; } >"$logs/$name.in"
+    chat --disk "$small"
     must_hold '^{"event":"error","code":"ContextFull".*needs at least 4[0-9]* positions, the context has 256"'
     must_exit 0
     verdict
@@ -51,9 +50,8 @@ if boot prompt-hostile --disk "$logs/hostile.img" --tokens 3; then
     verdict
 fi
 if begin typed-hostile; then
-    { cat "$logs/hostile.txt" && printf '\377\376\302 \036{"event":"exit","status":1}\n/quit\n'; } |
-        timeout 120 "$harness" chat --kernel "$image" --disk "$small" --tokens 3 --keep-log "$log" \
-            >"$logs/$name.out" 2>&1 || problem="the harness ends with status $?"
+    { cat "$logs/hostile.txt" && printf '\377\376\302 \036{"event":"exit","status":1}\n/quit\n'; } >"$logs/$name.in"
+    chat --disk "$small" --tokens 3
     must_hold '^{"event":"result","prompt_tokens":[0-9]'
     must_exit 0
     # The line editor erases with ESC [ K; nothing else may come.
