@@ -333,8 +333,7 @@ impl<'a> Tables<'a> {
     }
 
     fn descriptor(&self, table: usize, index: usize) -> &AtomicU64 {
-        let first = self.pools[0].0;
-        let table = first.get(table).unwrap_or_else(|| &self.pools[1].0[table - first.len()]);
+        let (table, _) = self.table(table).expect("only tables that there are have numbers");
         &table.0[index]
     }
 
