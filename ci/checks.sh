@@ -57,7 +57,7 @@ verdict() {
     else
         failed=$((failed + 1))
         printf 'FAILED  %2s s  %s: %s\n' "$seconds" "$name" "$problem"
-        sed 's/^/        | /' "$shown" | tail -n 20
+        sed -e '/^$/d' -e 's/^/        | /' "$shown" | tail -n 20
     fi
 }
 
