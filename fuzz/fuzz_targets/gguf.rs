@@ -4,6 +4,7 @@
 use fuzz::limits::Limits;
 use kernel::llm::Error;
 use kernel::llm::backend::{ContextOptions, memory_needed};
+use kernel::llm::gguf::build::put_string;
 use kernel::llm::gguf::{Gguf, ValueType};
 use libfuzzer_sys::fuzz_target;
 
@@ -37,7 +38,11 @@ fn read(data: &[u8]) {
 
 fn check_metadata(gguf: &Gguf<'_>, data: &[u8]) {
     // The entries as they lie in the file are the file, behind magic, version and two counts.
-    let raw: Vec<u8> = gguf.raw_metadata().collect::<Vec<_>>().concat();
+    let mut raw = Vec::new();
+    for (key, value) in gguf.raw_metadata() {
+        put_string(&mut raw, key.as_bytes());
+        raw.extend(value);
+    }
     assert_eq!(data[24..][..raw.len()], raw);
     for entry in gguf.metadata() {
         entry.value.describe();

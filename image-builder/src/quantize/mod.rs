@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
-use std::{iter, thread};
+use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use kernel::llm::gguf::build::put_string;
-use kernel::llm::gguf::{Gguf, MAGIC, TensorInfo, TensorType, ValueType};
+use kernel::llm::gguf::build::{self, Description, scalar};
+use kernel::llm::gguf::{Gguf, TensorInfo, TensorType, ValueType};
 use kernel::llm::quantize::{WeightType, dequantize_row};
 
 use crate::model::ModelFile;
@@ -100,34 +100,23 @@ impl<'a> Plan<'a> {
 
     /// The new header, padded to where the data starts.
     fn header(&self, gguf: &Gguf<'_>) -> Result<Vec<u8>> {
-        let alignment = u64::from(gguf.alignment());
-        let kept: Vec<&[u8]> = iter::zip(gguf.metadata(), gguf.raw_metadata())
-            .filter(|(entry, _)| !REPLACED.contains(&entry.key))
-            .map(|(_, raw)| raw)
-            .collect();
+        let kept = gguf.raw_metadata().filter(|(key, _)| !REPLACED.contains(key));
         let added = [(REPLACED[0], QUANTIZATION_VERSION), (REPLACED[1], self.target.file_type)];
-
-        let mut out = MAGIC.to_vec();
-        out.extend(3_u32.to_le_bytes());
-        out.extend((self.tensors.len() as u64).to_le_bytes());
-        out.extend(((kept.len() + added.len()) as u64).to_le_bytes());
-        kept.iter().for_each(|raw| out.extend(*raw));
-        for (key, value) in added {
-            put_string(&mut out, key.as_bytes());
-            out.extend((ValueType::U32 as u32).to_le_bytes());
-            out.extend(value.to_le_bytes());
-        }
-        let mut offset = 0_u64;
+        let added = added.map(|(key, number)| (key, scalar(ValueType::U32, &number.to_le_bytes())));
+        let kept = kept.map(|(key, value)| (key, value.to_vec()));
+        let entries: Vec<_> = kept.chain(added).collect();
+        let mut tensors = Vec::new();
         for (tensor, kind) in &self.tensors {
-            put_string(&mut out, tensor.name.as_bytes());
             let n_dims = tensor.dims.iter().rposition(|&dim| dim > 1).map_or(1, |last| last + 1);
-            out.extend((n_dims as u32).to_le_bytes());
-            tensor.dims[..n_dims].iter().for_each(|dim| out.extend(dim.to_le_bytes()));
-            out.extend(kind.id.to_le_bytes());
-            out.extend(offset.to_le_bytes());
-            let size = kind.size_of(tensor.elements()).context("a tensor is too large")?;
-            offset += size.next_multiple_of(alignment);
+            tensors.push(Description {
+                name: tensor.name,
+                dims: &tensor.dims[..n_dims],
+                kind: *kind,
+                size: kind.size_of(tensor.elements()).context("a tensor is too large")?,
+            });
         }
+        let alignment = gguf.alignment();
+        let mut out = build::header(3, &entries, tensors.into_iter(), alignment);
         out.resize(out.len().next_multiple_of(alignment as usize), 0);
         Ok(out)
     }

@@ -184,8 +184,8 @@ fn tiny_in_f32() -> Builder {
     let file = fs::read(format!("{ROOT}tiny.gguf")).unwrap();
     let gguf = Gguf::parse(&file).unwrap();
     let mut builder = Builder::new();
-    for (entry, raw) in gguf.metadata().iter().zip(gguf.raw_metadata()) {
-        builder = builder.raw(entry.key, raw[8 + entry.key.len()..].into());
+    for (key, value) in gguf.raw_metadata() {
+        builder = builder.raw(key, value.into());
     }
     for tensor in gguf.tensors() {
         let mut weights = vec![0.0; tensor.elements() as usize];

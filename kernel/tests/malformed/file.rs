@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use kernel::llm::gguf::build::put_string;
+pub use kernel::llm::gguf::build::scalar;
 use kernel::llm::gguf::{Gguf, MAGIC, TensorType, ValueType};
 
 /// A file. What is `None` is written as it must be.
@@ -88,11 +89,6 @@ impl Written {
     }
 }
 
-/// The bytes of a number of this type.
-pub fn scalar(kind: ValueType, value: &[u8]) -> Vec<u8> {
-    [&(kind as u32).to_le_bytes(), value].concat()
-}
-
 /// The bytes of an array.
 pub fn array(kind: ValueType, len: u64, elements: &[u8]) -> Vec<u8> {
     let head = [ValueType::Array as u32, kind as u32].map(u32::to_le_bytes).concat();
@@ -129,10 +125,10 @@ impl File {
     /// Takes a sound file apart.
     pub fn read(bytes: &[u8]) -> Self {
         let gguf = Gguf::parse(bytes).unwrap();
-        let entries = gguf.metadata().iter().zip(gguf.raw_metadata()).map(|(entry, raw)| Entry {
-            key: entry.key.into(),
+        let entries = gguf.raw_metadata().map(|(key, value)| Entry {
+            key: key.into(),
             key_len: None,
-            value: raw[8 + entry.key.len()..].to_vec(),
+            value: value.to_vec(),
         });
         let tensors = gguf.tensors().iter().map(|tensor| Tensor {
             name: tensor.name.into(),

@@ -44,6 +44,53 @@ pub fn put_string(out: &mut Vec<u8>, text: &[u8]) {
     out.extend(text);
 }
 
+/// What a header says about a tensor.
+#[derive(Clone, Debug)]
+pub struct Description<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Weights in each dimension; the first is the length of a row.
+    pub dims: &'a [u64],
+    /// Type of its weights.
+    pub kind: TensorType,
+    /// Size of its data in bytes.
+    pub size: u64,
+}
+
+/// The bytes of a value of the metadata that is a number, the one of its type before it.
+pub fn scalar(kind: ValueType, value: &[u8]) -> Vec<u8> {
+    [&(kind as u32).to_le_bytes(), value].concat()
+}
+
+/// Writes the header of a file. Behind it lies the data of the tensors, each from the next multiple of
+/// the alignment on. `entries` are keys with their values, as [`super::Gguf::raw_metadata`] gives them;
+/// an alignment that is not [`DEFAULT_ALIGNMENT`] has to be among them.
+pub fn header<'a>(
+    version: u32,
+    entries: &[(impl AsRef<str>, impl AsRef<[u8]>)],
+    tensors: impl ExactSizeIterator<Item = Description<'a>>,
+    alignment: u32,
+) -> Vec<u8> {
+    let mut out = MAGIC.to_vec();
+    out.extend(version.to_le_bytes());
+    out.extend((tensors.len() as u64).to_le_bytes());
+    out.extend((entries.len() as u64).to_le_bytes());
+    for (key, value) in entries {
+        put_string(&mut out, key.as_ref().as_bytes());
+        out.extend(value.as_ref());
+    }
+    let mut offset = 0_u64;
+    for tensor in tensors {
+        put_string(&mut out, tensor.name.as_bytes());
+        out.extend((tensor.dims.len() as u32).to_le_bytes());
+        out.extend(tensor.dims.iter().flat_map(|dim| dim.to_le_bytes()));
+        out.extend(tensor.kind.id.to_le_bytes());
+        out.extend(offset.to_le_bytes());
+        offset += tensor.size.next_multiple_of(alignment.into());
+    }
+    out
+}
+
 impl Builder {
     /// An empty file of version 3.
     pub fn new() -> Self {
@@ -74,7 +121,7 @@ impl Builder {
     }
 
     fn scalar(self, key: &str, kind: ValueType, value: &[u8]) -> Self {
-        self.raw(key, [&(kind as u32).to_le_bytes(), value].concat())
+        self.raw(key, scalar(kind, value))
     }
 
     fn array(self, key: &str, kind: ValueType, len: usize, elements: &[u8]) -> Self {
@@ -141,23 +188,13 @@ impl Builder {
     /// The file.
     pub fn build(&self) -> Vec<u8> {
         let alignment = self.alignment as usize;
-        let mut out = MAGIC.to_vec();
-        out.extend(self.version.to_le_bytes());
-        out.extend((self.tensors.len() as u64).to_le_bytes());
-        out.extend((self.entries.len() as u64).to_le_bytes());
-        for (key, value) in &self.entries {
-            put_string(&mut out, key.as_bytes());
-            out.extend(value);
-        }
-        let mut offset = 0;
-        for tensor in &self.tensors {
-            put_string(&mut out, tensor.name.as_bytes());
-            out.extend((tensor.dims.len() as u32).to_le_bytes());
-            out.extend(tensor.dims.iter().flat_map(|dim| dim.to_le_bytes()));
-            out.extend(tensor.kind.id.to_le_bytes());
-            out.extend((offset as u64).to_le_bytes());
-            offset += tensor.data.len().next_multiple_of(alignment);
-        }
+        let tensors = self.tensors.iter().map(|tensor| Description {
+            name: &tensor.name,
+            dims: &tensor.dims,
+            kind: tensor.kind,
+            size: tensor.data.len() as u64,
+        });
+        let mut out = header(self.version, &self.entries, tensors, self.alignment);
         for tensor in &self.tensors {
             out.resize(out.len().next_multiple_of(alignment), 0);
             out.extend(&tensor.data);

@@ -176,13 +176,13 @@ impl<'a> Gguf<'a> {
         &self.metadata
     }
 
-    /// The bytes of each entry of the metadata as they lie in the file: key, type and value.
-    pub fn raw_metadata(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
-        let starts = self.metadata.iter().map(Entry::start);
-        let ends = starts.clone().skip(1).chain([self.metadata_end]);
+    /// Each key with the bytes of its value as they lie in the file, the number of its type first.
+    pub fn raw_metadata(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + '_ {
+        let ends = self.metadata.iter().skip(1).map(Entry::start).chain([self.metadata_end]);
         // All of the header lies in memory.
         let place = |at| usize::try_from(at).unwrap_or(usize::MAX);
-        starts.zip(ends).map(move |(start, end)| &self.bytes[place(start)..place(end)])
+        let entries = self.metadata.iter().zip(ends);
+        entries.map(move |(entry, end)| (entry.key, &self.bytes[place(entry.at)..place(end)]))
     }
 
     /// All tensors in the file's order.
