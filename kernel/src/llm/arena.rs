@@ -277,7 +277,7 @@ mod tests {
     fn buffers_are_aligned_and_hold_what_was_written() {
         for len in [0, 1, 4097] {
             let mut buffer = ModelBuffer::try_new(len).unwrap();
-            assert_eq!(buffer.as_ptr() as usize % ALIGNMENT, 0);
+            assert_eq!(buffer.as_ptr() as usize % 4096, 0);
             assert!(buffer.iter().all(|&b| b == 0) && buffer.len() == len);
             buffer.fill(7);
             assert!(ModelBuffer::from(&buffer[..]).iter().all(|&b| b == 7));
