@@ -41,10 +41,22 @@ RUSTFLAGS="--cfg fuzzing $(echo $coverage)" ci/toolchain.sh host build --locked 
     --manifest-path fuzz/Cargo.toml --target "$host" --target-dir target/fuzz --bins
 programs=target/fuzz/$host/release
 
-# The inputs that a target starts from. Device trees of real machines are with the tests of their reader.
+# The inputs that a target starts from. What is larger is with other tests: the device trees of real
+# machines, a model of each architecture.
 seeds_of() {
     echo "fuzz/corpus/$1"
-    [ "$1" != device_tree ] || echo kernel/src/runtime/machine/testdata
+    case $1 in
+    device_tree) echo kernel/src/runtime/machine/testdata ;;
+    gguf) echo test_models/architectures ;;
+    esac
+}
+
+# The length of the longest input of a target: that of a whole model, or less.
+longest_of() {
+    case $1 in
+    gguf) echo $((160 << 10)) ;;
+    *) echo $((64 << 10)) ;;
+    esac
 }
 
 if [ "$seconds" = minimise ]; then
@@ -73,7 +85,7 @@ for target in $targets; do
     mkdir -p "target/fuzz/corpus/$target" "fuzz/corpus/$target" "fuzz/artifacts/$target"
     log=target/fuzz/$target.log
     # shellcheck disable=SC2046 # seeds are a list
-    if "$programs/$target" -max_total_time="$seconds" -max_len=65536 -timeout=20 \
+    if "$programs/$target" -max_total_time="$seconds" -max_len="$(longest_of "$target")" -timeout=20 \
         -rss_limit_mb=1024 -print_final_stats=1 -artifact_prefix="fuzz/artifacts/$target/" \
         "target/fuzz/corpus/$target" $(seeds_of "$target") >"$log" 2>&1; then
         passed=$((passed + 1))

@@ -2,7 +2,7 @@
 #![no_main]
 
 use fuzz::limits::Limits;
-use kernel::report::{Event, RECORD_SEPARATOR, printable};
+use kernel::report::{Code, Event, Fault, RECORD_SEPARATOR, printable, write_fault};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use serial::{Decoder, Piece};
@@ -34,6 +34,7 @@ fuzz_target!(|input: Input| {
         });
         assert_eq!(decode(chunks), whole, "it depends on the chunks");
         whole.iter().for_each(check);
+        check_fault(&String::from_utf8_lossy(input.line));
     });
 });
 
@@ -69,4 +70,13 @@ fn check(piece: &Piece) {
             assert!(line.chars().count() <= 120 && !error.is_empty(), "{line:?}");
         }
     }
+}
+
+/// What is written of a fault without the help of the heap is an event with the same texts.
+fn check_fault(text: &str) {
+    let mut record = String::new();
+    write_fault(&mut record, Code::DiskError, format_args!("{text}"), text).expect("memory");
+    let message = text.to_string();
+    let fault = Event::Error(Fault { code: Code::DiskError, hint: message.clone(), message });
+    assert_eq!(decode([record.as_bytes()].into_iter()), [Piece::Event(Box::new(fault))]);
 }

@@ -1,5 +1,5 @@
 //! Looks for a FAT volume on any disk and reads all that is on it: partition tables, boot sectors,
-//! directories and files, and the forms of an initrd.
+//! directories and files.
 #![no_main]
 
 use std::ptr::NonNull;
@@ -9,7 +9,6 @@ use fuzz::disk::{BASES, Patched, SECTOR, disk};
 use fuzz::limits::Limits;
 use hermit_abi::{O_DIRECTORY, O_RDONLY, SEEK_SET, dirent64};
 use kernel::runtime::block::Buffer;
-use kernel::runtime::block::initrd::{self, Contents};
 use kernel::runtime::fs::FileSystem;
 use kernel::runtime::fs::files::Files;
 use kernel::runtime::fs::volume::{Extent, Volume};
@@ -26,8 +25,6 @@ struct Input<'a> {
     from: u8,
     /// Bytes behind one of the image's places.
     patches: Vec<(u8, u16, &'a [u8])>,
-    /// An initrd.
-    initrd: &'a [u8],
 }
 
 /// A directory's entries, of the longest directory there can be, are larger than its bytes.
@@ -38,7 +35,6 @@ const FILES: usize = 16;
 
 fuzz_target!(|input: Input| {
     LazyLock::force(&BASES);
-    check_initrd(input.initrd);
     let base = &BASES[usize::from(input.base) % BASES.len()];
     let mut image = Patched::new(base);
     for &(place, offset, bytes) in &input.patches {
@@ -59,32 +55,6 @@ fuzz_target!(|input: Input| {
         }
     });
 });
-
-/// What is found in an initrd lies in it, also in one that comes out of another.
-fn check_initrd(initrd: &[u8]) {
-    let mut unpacked = Vec::new();
-    match initrd::unpack(initrd, &mut unpacked) {
-        Ok(None) => check_contents(initrd),
-        Ok(Some(length)) => check_contents(&unpacked[..length]),
-        Err(error) => assert!(!error.to_string().is_empty()),
-    }
-}
-
-fn check_contents(initrd: &[u8]) {
-    match initrd::contents(initrd) {
-        Ok(Contents::Disk(image)) => assert!(
-            image.is_empty() || initrd.as_ptr_range().contains(&image.as_ptr()),
-            "an image outside the initrd"
-        ),
-        Ok(Contents::Files { files, .. }) => {
-            let mut paths: Vec<_> = files.iter().map(|file| &file.path).collect();
-            paths.sort();
-            assert!(paths.windows(2).all(|pair| pair[0] != pair[1]), "{paths:?}");
-            assert!(files.iter().all(|file| initrd.get(file.data.clone()).is_some()), "{files:?}");
-        }
-        Err(error) => assert!(!error.to_string().is_empty()),
-    }
-}
 
 /// Reads a part of each file and compares it with the disk.
 fn check_volume(mut volume: Volume, image: &Patched<'_>, from: u8, may_fail: bool) {

@@ -1,23 +1,43 @@
-//! Reads any bytes as a GGUF file, with the tokenizer and the model that it describes.
+//! Reads any bytes as a GGUF file, with the tokenizer, the model and the chats that it describes.
 #![no_main]
+
+use std::ops::ControlFlow;
 
 use fuzz::limits::Limits;
 use kernel::llm::Error;
-use kernel::llm::backend::{ContextOptions, memory_needed};
+use kernel::llm::arena::ModelBuffer;
+use kernel::llm::backend::{ContextOptions, Options, TransformerBackend, memory_needed};
+use kernel::llm::chat::Declared;
 use kernel::llm::gguf::build::put_string;
 use kernel::llm::gguf::{Gguf, ValueType};
+use kernel::llm::model::quantization;
+use kernel::llm::workers::SingleThread;
 use libfuzzer_sys::fuzz_target;
 
 /// The header's vectors while they grow, and the tokenizer's tables; the tables of any byte-level
 /// tokenizer hold 256 characters.
 const LIMITS: Limits = Limits { memory: (64, 64 << 10), ns_per_byte: 20_000 };
 
-fuzz_target!(|data: &[u8]| LIMITS.hold(data.len(), || read(data)));
+/// Size of the largest file on a FAT volume.
+const FILE_BYTES: u64 = u32::MAX as u64;
+
+/// A copy of the file, the cache, and buffers as long as the vocabulary and the widest layer.
+const LIMITS_OF_TEXT: Limits = Limits { memory: (64, 4 << 20), ns_per_byte: 100_000 };
+
+fuzz_target!(|data: &[u8]| {
+    LIMITS.hold(data.len(), || read(data));
+    LIMITS_OF_TEXT.hold(data.len(), || generate(data));
+});
 
 fn read(data: &[u8]) {
     let file_bytes = data.len() as u64;
-    let _ = memory_needed(data, file_bytes, ContextOptions::default());
+    // Whole, and as the start of a file that has room for all the tensors that its header tells of.
+    for file_bytes in [file_bytes, FILE_BYTES] {
+        let _ = memory_needed(data, file_bytes, ContextOptions::default());
+    }
     let Ok(gguf) = Gguf::parse(data) else { return };
+    let _ = Declared::from_gguf(&gguf);
+    quantization(&gguf);
     check_metadata(&gguf, data);
     check_tensors(&gguf, data);
     // With less than the header, more is asked for: never more than there is, and never an error
@@ -33,6 +53,27 @@ fn read(data: &[u8]) {
             Ok(_) if gguf.tensors().is_empty() => {}
             other => panic!("{other:?} of a prefix of {cut} bytes"),
         }
+    }
+}
+
+/// Has the model write a text that outgrows its context, if it is whole.
+fn generate(data: &[u8]) {
+    let context =
+        ContextOptions { n_ctx: Some(8), context_shift: true, ..ContextOptions::default() };
+    let options = Options { context, workers: &SingleThread, now_us: || 0 };
+    let mut backend = TransformerBackend::new(options);
+    if backend.load_model(ModelBuffer::from(data)).is_err() {
+        return;
+    }
+    let mut text = String::new();
+    let answer = backend.infer("a b", 9, &mut |part| {
+        text.push_str(part);
+        ControlFlow::Continue(())
+    });
+    let n_vocab = backend.model_metadata().expect("a loaded model").n_vocab;
+    if let Ok(result) = answer {
+        assert_eq!((result.output, result.tokens.len()), (text, result.tokens_emitted));
+        assert!(result.tokens.iter().all(|&token| (token as usize) < n_vocab));
     }
 }
 

@@ -1,8 +1,15 @@
 //! Draws from any logits with any settings that are accepted, after any text.
 #![no_main]
 
+use std::sync::LazyLock;
+
 use fuzz::limits::Limits;
-use kernel::llm::sampling::{Candidate, LogitBias, Mirostat, Sampler, SamplingConfig, argmax};
+use kernel::llm::gguf::Gguf;
+use kernel::llm::gguf::build::Builder;
+use kernel::llm::sampling::{
+    Breakers, Candidate, LogitBias, MAX_BREAKER_BYTES, Mirostat, Sampler, SamplingConfig, argmax,
+};
+use kernel::llm::tokenizer::Tokenizer;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
@@ -44,6 +51,8 @@ struct Input {
     seed: u64,
     text: Vec<u8>,
     logits: Vec<Number>,
+    /// Texts that end a repetition.
+    breakers: Vec<String>,
 }
 
 /// The settings, if they are accepted.
@@ -82,17 +91,38 @@ fn config(input: &Input) -> Option<SamplingConfig> {
     Some(config)
 }
 
+/// A tokenizer whose tokens are the bytes, as those of the text are.
+static BYTES: LazyLock<Tokenizer> = LazyLock::new(|| {
+    let file = Builder::new()
+        .string("tokenizer.ggml.model", "llama")
+        .strings(
+            "tokenizer.ggml.tokens",
+            &(0..=255).map(|byte| format!("<0x{byte:02X}>")).collect::<Vec<_>>(),
+        )
+        .f32s("tokenizer.ggml.scores", &[0.0; 256])
+        .i32s("tokenizer.ggml.token_type", &[6; 256])
+        .build();
+    Tokenizer::from_gguf(&Gguf::parse(&file).unwrap()).unwrap()
+});
+
 const LIMITS: Limits = Limits { memory: (64, 64 << 10), ns_per_byte: 20_000 };
 
 fuzz_target!(|input: Input| {
+    LazyLock::force(&BYTES);
     let Some(config) = config(&input) else { return };
     let logits: Vec<f32> = input.logits.iter().map(|logit| logit.value()).collect();
-    let n = logits.len() + input.text.len();
-    LIMITS.hold(n, || draw(config, &input.text, &logits));
+    let mut breakers = input.breakers;
+    breakers.retain(|text| text.len() <= MAX_BREAKER_BYTES);
+    let n =
+        logits.len() + input.text.len() + breakers.iter().map(|text| text.len() + 1).sum::<usize>();
+    LIMITS.hold(n, || draw(config, &input.text, &logits, &breakers));
 });
 
-fn draw(config: SamplingConfig, text: &[u8], logits: &[f32]) {
+fn draw(config: SamplingConfig, text: &[u8], logits: &[f32], breakers: &[String]) {
     let mut sampler = Sampler::new(config);
+    if sampler.wants_breakers() {
+        sampler.set_breakers(Breakers::new(breakers, &BYTES).expect("memory"));
+    }
     for &token in text {
         sampler.accept(token.into());
     }

@@ -78,7 +78,7 @@ impl Seek for Image {
 }
 
 /// A volume of clusters of a sector, with files in the way that a model disk has them: two of them
-/// written in turns, so that their clusters alternate.
+/// written in turns, so that their clusters alternate, and then one of them on and on.
 fn volume(fat_type: FatType, bytes: usize) -> Vec<u8> {
     let mut image = Image { bytes: vec![0; bytes], position: 0 };
     let options = FormatVolumeOptions::new()
@@ -96,6 +96,8 @@ fn volume(fat_type: FatType, bytes: usize) -> Vec<u8> {
         model.write_all(b"GGUF".repeat(SECTOR / 4).as_slice()).unwrap();
         sum.write_all([b'0'; SECTOR].as_slice()).unwrap();
     }
+    // Long enough to be read past the cache.
+    model.write_all(b"GGUF".repeat(10 * SECTOR).as_slice()).unwrap();
     let mut config = fs.root_dir().create_file("anchorite.toml").unwrap();
     config.write_all(b"max_tokens = 7\n").unwrap();
     drop((models, model, sum, config));
