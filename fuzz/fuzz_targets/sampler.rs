@@ -176,9 +176,12 @@ fn is_possible(config: &SamplingConfig, token: u32, logit: f32) -> bool {
     logit > f32::NEG_INFINITY && !is_banned
 }
 
-/// Whether no penalty is so large that it bans what it lowers.
+/// Whether nothing that lowers a logit is so large that it bans the token.
 fn is_gentle(config: &SamplingConfig) -> bool {
-    (0.01..=100.0).contains(&config.repeat_penalty) && config.dry_multiplier == 0.0
+    let mut biases = config.logit_bias.entries().iter().map(|&(_, bias)| bias);
+    (0.01..=100.0).contains(&config.repeat_penalty)
+        && config.dry_multiplier == 0.0
+        && biases.all(|bias| bias == f32::NEG_INFINITY || bias.abs() < 1e30)
 }
 
 /// Whether it is the largest logit that is chosen, whatever else is set.
