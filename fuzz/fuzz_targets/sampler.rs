@@ -4,6 +4,7 @@
 use std::sync::LazyLock;
 
 use fuzz::limits::Limits;
+use fuzz::text::byte_tokens;
 use kernel::llm::gguf::Gguf;
 use kernel::llm::gguf::build::Builder;
 use kernel::llm::sampling::{
@@ -95,10 +96,7 @@ fn config(input: &Input) -> Option<SamplingConfig> {
 static BYTES: LazyLock<Tokenizer> = LazyLock::new(|| {
     let file = Builder::new()
         .string("tokenizer.ggml.model", "llama")
-        .strings(
-            "tokenizer.ggml.tokens",
-            &(0..=255).map(|byte| format!("<0x{byte:02X}>")).collect::<Vec<_>>(),
-        )
+        .strings("tokenizer.ggml.tokens", &byte_tokens().collect::<Vec<_>>())
         .f32s("tokenizer.ggml.scores", &[0.0; 256])
         .i32s("tokenizer.ggml.token_type", &[6; 256])
         .build();

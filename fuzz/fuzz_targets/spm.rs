@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 
 use fuzz::limits::Limits;
-use fuzz::text::{check_tokens, tokens_have_text};
+use fuzz::text::{byte_tokens, check_tokens, tokens_have_text};
 use kernel::llm::gguf::Gguf;
 use kernel::llm::gguf::build::Builder;
 use kernel::llm::tokenizer::Tokenizer;
@@ -46,7 +46,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn vocabulary(pieces: &[(&[u8], i8)], kinds: Option<&[u8]>, prefix: bool, text: &[u8]) {
-    let bytes = (0..=255u8).map(|byte| format!("<0x{byte:02X}>").into_bytes());
+    let bytes = byte_tokens().map(String::into_bytes);
     let texts: Vec<Vec<u8>> = bytes.chain(pieces.iter().map(|(piece, _)| piece.to_vec())).collect();
     let scores: Vec<f32> =
         [0.0; 256].into_iter().chain(pieces.iter().map(|&(_, score)| score.into())).collect();

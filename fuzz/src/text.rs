@@ -49,3 +49,8 @@ pub fn tokens_have_text(tokenizer: &Tokenizer) -> bool {
         bytes.len() > before
     })
 }
+
+/// The texts of the tokens that SentencePiece's vocabularies have for the 256 bytes.
+pub fn byte_tokens() -> impl Iterator<Item = String> {
+    (0..=255_u8).map(|byte| format!("<0x{byte:02X}>"))
+}
