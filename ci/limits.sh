@@ -31,6 +31,13 @@ head -c 900000 "$logs/megabyte.txt" >"$logs/encoded.txt"
 "$builder" disk --out "$logs/encoded.img" --prompt-file "$logs/encoded.txt" "$logs/long.gguf"
 fails prompt-encoded ContextFull 'needs at least [0-9]\{6\} positions, the context has 65536"' \
     --disk "$logs/encoded.img" --ctx 65536
+# The first one, cut: 192 tokens and an answer.
+if boot prompt-cut --disk "$logs/megabyte.img" --tokens 64 --set cut_prompt=true; then
+    must_say '^\[192 prompt tokens ([0-9]* more are cut) at '
+    must_hold '^{"event":"result","prompt_tokens":192,"tokens_emitted":[1-9]'
+    must_exit 0
+    verdict
+fi
 # The line editor takes what fits into a line, and rings for the rest.
 if begin line-too-long; then
     { head -c 200000 "$logs/megabyte.txt" && printf '\n/quit\n'; } >"$logs/$name.in"

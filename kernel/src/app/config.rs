@@ -77,9 +77,11 @@ pub struct Config {
     pub context: Option<usize>,
     /// The format of keys and values in the KV cache.
     pub kv_cache: CacheType,
+    /// Whether a prompt that does not fit into the context loses what is too much.
+    pub cut_prompt: bool,
     /// Whether a text that outgrows the context goes on.
     pub context_shift: bool,
-    /// Tokens of the first prompt that are kept then.
+    /// Tokens of the first prompt that are kept in both cases.
     pub keep: usize,
     /// How tokens are chosen, but for the seed.
     pub sampling: SamplingConfig,
@@ -114,6 +116,7 @@ impl Default for Config {
             max_tokens: 128,
             context: None,
             kv_cache: CacheType::F16,
+            cut_prompt: false,
             context_shift: false,
             keep: 0,
             sampling: SamplingConfig { temperature: 0.0, ..SamplingConfig::creative() },
@@ -220,6 +223,15 @@ pub const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "cut_prompt",
+        expects: "true or false",
+        help: "leave out of a prompt what does not fit into the context, instead of refusing it (false)",
+        set: |config, value| {
+            config.cut_prompt = value.boolean()?;
+            Some(())
+        },
+    },
+    Key {
         name: "context_shift",
         expects: "true or false",
         help: "when the context is full, forget half of it and go on, instead of stopping (false)",
@@ -231,7 +243,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "keep",
         expects: "a whole number from -1 on",
-        help: "tokens of the first prompt that context_shift never forgets, -1: all (0)",
+        help: "tokens of the first prompt that are never cut or forgotten, -1: all (0)",
         set: |config, value| {
             config.keep = match value.signed()? {
                 -1 => usize::MAX,

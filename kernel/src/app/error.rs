@@ -202,9 +202,11 @@ fn engine_fault(error: &llm::Error) -> Fault {
              README lists what works",
         ),
         llm::Error::OutOfMemory { .. } => (Code::OutOfMemory, MORE_MEMORY),
-        llm::Error::ContextFull { .. } => {
-            (Code::ContextFull, "shorten the prompt, or raise `context` up to the model's own")
-        }
+        llm::Error::ContextFull { .. } => (
+            Code::ContextFull,
+            "shorten the prompt, raise `context` up to the model's own, or, outside of chats, have \
+             the prompt cut (`cut_prompt`)",
+        ),
         llm::Error::InvalidConfig { .. } => {
             (Code::InvalidConfig, "mend the setting in anchorite.toml or the boot arguments")
         }

@@ -73,8 +73,12 @@ pub fn summary(result: &InferenceResult) -> String {
         1 => "the context slid once; ".into(),
         n => format!("the context slid {n} times; "),
     };
+    let cut = match result.prompt_tokens_cut {
+        0 => String::new(),
+        n => format!(" ({n} more are cut)"),
+    };
     format!(
-        "[{} prompt tokens at {:.1}/s, first token after {:.3} s, {}; {shifts}{stop}]",
+        "[{} prompt tokens{cut} at {:.1}/s, first token after {:.3} s, {}; {shifts}{stop}]",
         result.prompt_tokens,
         result.prompt_tokens_per_s,
         result.first_token_us as f64 / 1e6,

@@ -53,7 +53,10 @@ fn try_run<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<(), Error
     }
     let mut backend = start(&name, &config, team)?;
     match config.mode {
-        Mode::Generate => generate(&mut backend, &prompt(&config)?, config.max_tokens),
+        Mode::Generate => {
+            backend.set_cut_prompt(config.cut_prompt);
+            generate(&mut backend, &prompt(&config)?, config.max_tokens)
+        }
         Mode::Perplexity => perplexity(&mut backend, &prompt(&config)?),
         Mode::Chat => chat(&mut backend, &config),
         Mode::Bench => bench::engine(&mut backend, &prompt(&config)?, config.max_tokens),

@@ -455,6 +455,14 @@ fn settings_come_from_the_disk_and_the_boot_arguments() {
 fn a_prompt_longer_than_the_context_does_not_fit() {
     let prompt = format!("prompt={}", "one two ".repeat(50));
     Run::new(model_disk, &[&prompt, "context=17"]).fails_with(Code::ContextFull, "17");
+
+    let run = Run::new(model_disk, &[&prompt, "context=17", "max_tokens=5", "cut_prompt=true"]);
+    assert_eq!(run.status, 0, "{}", run.console);
+    // All but the positions for the answer.
+    assert_eq!(run.results()[0].prompt_tokens, 17 - 5);
+    assert!(
+        run.console.contains("[12 prompt tokens (") && run.console.contains(" more are cut) at ")
+    );
 }
 
 #[test]
@@ -497,7 +505,7 @@ fn a_chat_goes_on_until_quit() {
 
     // A text that does not fit is refused, and the chat goes on.
     let long = format!("{}\r/reset\rOnce\r/quit\r", "one two ".repeat(50));
-    let run = talk(&long, &["context=17"]);
+    let run = talk(&long, &["context=17", "cut_prompt=true"]);
     assert_eq!((run.status, run.results().len()), (0, 1), "{}", run.console);
     assert!(matches!(&run.events[1], Event::Error(Fault { code: Code::ContextFull, .. })));
 }

@@ -146,6 +146,8 @@ pub struct InferenceResult {
     pub tokens: Vec<u32>,
     /// Tokens processed before the first one was generated.
     pub prompt_tokens: usize,
+    /// Tokens of the prompt that were too many, and left out.
+    pub prompt_tokens_cut: usize,
     /// Number of tokens generated.
     pub tokens_emitted: usize,
     /// Why it ended.
@@ -220,6 +222,7 @@ pub struct TransformerBackend {
     verbose: bool,
     ignore_end: bool,
     parse_special: bool,
+    cut_prompt: bool,
     loaded: Option<Loaded>,
 }
 
@@ -344,6 +347,7 @@ impl TransformerBackend {
             verbose: false,
             ignore_end: false,
             parse_special: false,
+            cut_prompt: false,
             loaded: None,
         }
     }
@@ -465,6 +469,12 @@ impl TransformerBackend {
         self.parse_special = parse_special;
     }
 
+    /// Whether a text that begins anew and does not fit into the context loses what is too much, behind the
+    /// tokens that are kept. Off at first. It does not matter to [`TransformerBackend::converse`].
+    pub fn set_cut_prompt(&mut self, cut_prompt: bool) {
+        self.cut_prompt = cut_prompt;
+    }
+
     /// Forgets the text so far.
     pub fn reset(&mut self) {
         if let Some(loaded) = &mut self.loaded {
@@ -546,9 +556,10 @@ impl TransformerBackend {
             true => (*n_keep, cache.n_ctx() - LEAST_LEFT),
             false => (cache.len(), cache.n_ctx()),
         };
+        let cuts = self.cut_prompt && is_fresh && !prompt.ends_answers();
         let least = prompt.len().div_ceil(tokenizer.max_token_bytes().max(1));
         let needed = in_use + prompt_tokens.len() + least;
-        if needed > n_ctx {
+        if needed > n_ctx && !cuts {
             return Err(Error::ContextFull { prompt: needed, n_ctx });
         }
         with_capacity::<u8>(prompt.len().saturating_mul(ENCODER_BYTES), PROMPT)?;
@@ -556,6 +567,9 @@ impl TransformerBackend {
             Prompt::Text(text) => tokenizer.encode(text, is_fresh, self.parse_special),
             Prompt::Turn(pieces) => tokenizer.encode_pieces(pieces, is_fresh),
         });
+        let keep = keep.saturating_add(usize::from(tokenizer.begin().is_some()));
+        let prompt_tokens_cut =
+            if cuts { cut(&mut prompt_tokens, keep, n_ctx, max_tokens) } else { 0 };
         let needed = in_use + prompt_tokens.len();
         if needed > n_ctx {
             return Err(Error::ContextFull { prompt: needed, n_ctx });
@@ -590,8 +604,7 @@ impl TransformerBackend {
         }
         *pending = None;
         if is_fresh {
-            let begin = usize::from(tokenizer.begin().is_some());
-            *n_keep = prompt_tokens.len().min(keep.saturating_add(begin));
+            *n_keep = prompt_tokens.len().min(keep);
         }
         let mut context_shifts = 0;
         // Ends with the logits of what follows the tokens, and says whether the context is full.
@@ -659,6 +672,7 @@ impl TransformerBackend {
         }
         Ok(InferenceResult {
             prompt_tokens: prompt_tokens.len(),
+            prompt_tokens_cut,
             tokens_emitted: tokens.len(),
             stop,
             context_shifts,
@@ -672,6 +686,20 @@ impl TransformerBackend {
             tokens,
         })
     }
+}
+
+/// Leaves out of a prompt of more than `n_ctx` tokens what follows the first `keep`, so that there is room
+/// for `max_tokens` more, which takes at most half of what the kept ones leave. Returns how many that were:
+/// none where the prompt fits, or all that fits is kept.
+fn cut(tokens: &mut Vec<u32>, keep: usize, n_ctx: usize, max_tokens: usize) -> usize {
+    if tokens.len() <= n_ctx || keep >= n_ctx {
+        return 0;
+    }
+    let rest = n_ctx - keep;
+    let last = rest - max_tokens.min(rest / 2);
+    let n = tokens.len() - last - keep;
+    tokens.drain(keep..keep + n);
+    n
 }
 
 fn per_second(n: usize, us: u64) -> f64 {

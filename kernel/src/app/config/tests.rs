@@ -10,6 +10,7 @@ fn every_key_can_be_set_in_the_file() {
         max_tokens = 7
         context = 1_024
         kv_cache = "q8_0"
+        cut_prompt = true
         context_shift = true
         keep = 13
         seed = 0xff
@@ -74,6 +75,7 @@ fn every_key_can_be_set_in_the_file() {
         max_tokens: 7,
         context: Some(1024),
         kv_cache: CacheType::Q8_0,
+        cut_prompt: true,
         context_shift: true,
         keep: 13,
         sampling,

@@ -271,6 +271,43 @@ fn a_prompt_far_too_long_is_refused_before_it_is_encoded() {
 }
 
 #[test]
+fn a_prompt_that_is_too_long_is_cut_if_asked_for() {
+    let cut = |keep, max_tokens, prompt: &str| {
+        let context = ContextOptions { keep, ..context(Some(11)) };
+        let mut backend =
+            TransformerBackend::new(Options { context, workers: &SingleThread, now_us });
+        backend.load_model(ModelBuffer::from(&builder().build()[..])).unwrap();
+        backend.set_ignore_end(true);
+        backend.set_cut_prompt(true);
+        backend.infer(prompt, max_tokens, &mut |_| ControlFlow::Continue(()))
+    };
+    let tokens = |prompt: &str, max_tokens| {
+        let mut backend = loaded(&builder().build(), Some(11));
+        backend.set_ignore_end(true);
+        infer(&mut backend, prompt, max_tokens).tokens
+    };
+    // Fourteen tokens: of the beginning, the space before the text, and each character. What begins a text
+    // stays, and so does what is kept besides.
+    for (keep, max_tokens, prompt, left, n_cut) in [
+        (0, 1, "cac cacacaca", "cacacaca", 4),
+        (0, 3, "caaca cacaca", "cacaca", 6),
+        (0, 100, "cacaaca caca", "caca", 8),
+        (2, 2, "cacaac cacac", "c cacac", 5),
+    ] {
+        let result = cut(keep, max_tokens, prompt).unwrap();
+        let n = (result.prompt_tokens_cut, result.prompt_tokens);
+        assert_eq!(n, (n_cut, 14 - n_cut), "{prompt}");
+        assert_eq!(result.tokens, tokens(left, max_tokens), "{prompt}");
+    }
+    // One that fits is not touched, even if that leaves no room for the answer.
+    let fits = cut(0, 5, "cacacacac").unwrap();
+    assert_eq!((fits.prompt_tokens_cut, fits.prompt_tokens, fits.tokens_emitted), (0, 11, 1));
+    // All is to be kept: there is nothing to cut.
+    let full = Err(Error::ContextFull { prompt: 14, n_ctx: 11 });
+    assert_eq!(cut(usize::MAX, 1, "cacacacacaca"), full);
+}
+
+#[test]
 fn an_answer_of_broken_bytes_fits_the_memory_reserved_for_it() {
     let file = Builder::new()
         .string("tokenizer.ggml.model", "llama")
