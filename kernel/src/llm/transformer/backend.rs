@@ -208,13 +208,17 @@ fn generation_stops_when_the_context_is_full() {
     assert_eq!(error, Err(Error::ContextFull { prompt: 14, n_ctx: 11 }));
 }
 
-/// A backend that keeps the first `keep` tokens of the first prompt and slides the others.
-fn sliding(n_ctx: usize, keep: usize) -> TransformerBackend {
-    let context = ContextOptions { context_shift: true, keep, ..context(Some(n_ctx)) };
+/// A backend in which no token ends a text.
+fn endless(context: ContextOptions) -> TransformerBackend {
     let mut backend = TransformerBackend::new(Options { context, workers: &SingleThread, now_us });
     backend.set_ignore_end(true);
     backend.load_model(ModelBuffer::from(&builder().build()[..])).unwrap();
     backend
+}
+
+/// One that keeps the first `keep` tokens of the first prompt and slides the others.
+fn sliding(n_ctx: usize, keep: usize) -> TransformerBackend {
+    endless(ContextOptions { context_shift: true, keep, ..context(Some(n_ctx)) })
 }
 
 #[test]
@@ -273,18 +277,12 @@ fn a_prompt_far_too_long_is_refused_before_it_is_encoded() {
 #[test]
 fn a_prompt_that_is_too_long_is_cut_if_asked_for() {
     let cut = |keep, max_tokens, prompt: &str| {
-        let context = ContextOptions { keep, ..context(Some(11)) };
-        let mut backend =
-            TransformerBackend::new(Options { context, workers: &SingleThread, now_us });
-        backend.load_model(ModelBuffer::from(&builder().build()[..])).unwrap();
-        backend.set_ignore_end(true);
+        let mut backend = endless(ContextOptions { keep, ..context(Some(11)) });
         backend.set_cut_prompt(true);
         backend.infer(prompt, max_tokens, &mut |_| ControlFlow::Continue(()))
     };
     let tokens = |prompt: &str, max_tokens| {
-        let mut backend = loaded(&builder().build(), Some(11));
-        backend.set_ignore_end(true);
-        infer(&mut backend, prompt, max_tokens).tokens
+        infer(&mut endless(context(Some(11))), prompt, max_tokens).tokens
     };
     // Fourteen tokens: of the beginning, the space before the text, and each character. What begins a text
     // stays, and so does what is kept besides.
