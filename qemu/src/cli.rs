@@ -106,7 +106,7 @@ pub struct Cli {
     /// When the context is full, forget half of it and go on
     #[arg(long, help_heading = GUEST)]
     context_shift: bool,
-    /// Tokens of the first prompt that --context-shift never forgets; -1: all
+    /// Tokens at the start of the prompt that are never cut or forgotten; -1: all
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = GUEST)]
     keep: Option<i64>,
     /// Seed of the sampler

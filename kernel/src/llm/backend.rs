@@ -47,8 +47,8 @@ pub struct ContextOptions {
     /// Whether a text that outgrows the context goes on: its first tokens are kept, half of the
     /// rest is forgotten. As llama.cpp's `--context-shift`, it happens when one position is left.
     pub context_shift: bool,
-    /// Tokens of the first prompt that are kept then, besides the one that begins a text; at most
-    /// all of them.
+    /// Tokens of the first prompt that are kept then, and where it is cut, besides the one that begins a
+    /// text; at most all of them.
     pub keep: usize,
 }
 
