@@ -4,13 +4,12 @@
 use std::ops::ControlFlow;
 
 use fuzz::limits::Limits;
+use kernel::backend::{ContextOptions, Options, Plan, Progress, TransformerBackend};
 use kernel::llm::Error;
 use kernel::llm::arena::ModelBuffer;
-use kernel::llm::backend::{ContextOptions, Options, TransformerBackend, memory_needed};
 use kernel::llm::chat::Declared;
 use kernel::llm::gguf::build::put_string;
 use kernel::llm::gguf::{Gguf, ValueType};
-use kernel::llm::model::quantization;
 use kernel::llm::workers::SingleThread;
 use libfuzzer_sys::fuzz_target;
 
@@ -33,11 +32,10 @@ fn read(data: &[u8]) {
     let file_bytes = data.len() as u64;
     // Whole, and as the start of a file that has room for all the tensors that its header tells of.
     for file_bytes in [file_bytes, FILE_BYTES] {
-        let _ = memory_needed(data, file_bytes, ContextOptions::default());
+        let _ = Plan::read(data, file_bytes).and_then(|plan| plan.needed(ContextOptions::default()));
     }
     let Ok(gguf) = Gguf::parse(data) else { return };
     let _ = Declared::from_gguf(&gguf);
-    quantization(&gguf);
     check_metadata(&gguf, data);
     check_tensors(&gguf, data);
     // With less than the header, more is asked for: never more than there is, and never an error
@@ -61,13 +59,15 @@ fn generate(data: &[u8]) {
     let context =
         ContextOptions { n_ctx: Some(8), context_shift: true, ..ContextOptions::default() };
     let options = Options { context, workers: &SingleThread, now_us: || 0 };
-    let mut backend = TransformerBackend::new(options);
-    if backend.load_model(ModelBuffer::from(data)).is_err() {
+    let mut backend = TransformerBackend::with_options(options);
+    if backend.load_bytes(ModelBuffer::from(data)).is_err() {
         return;
     }
     let mut text = String::new();
-    let answer = backend.infer("a b", 9, &mut |part| {
-        text.push_str(part);
+    let answer = backend.infer_streaming("a b", 9, &mut |progress| {
+        if let Progress::Text(part) = progress {
+            text.push_str(part);
+        }
         ControlFlow::Continue(())
     });
     let n_vocab = backend.model_metadata().expect("a loaded model").n_vocab;

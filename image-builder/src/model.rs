@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use kernel::llm;
-use kernel::llm::backend::{ContextOptions, MemoryNeeded, memory_needed};
 use kernel::llm::gguf::{Gguf, MAGIC};
+use kernel::llm::plan::{ContextOptions, MemoryNeeded, Plan};
 
 use crate::size;
 
@@ -77,7 +77,7 @@ impl ModelFile {
     /// # Errors
     /// The engine cannot run it.
     pub fn memory_needed(&self, context: ContextOptions) -> Result<MemoryNeeded, llm::Error> {
-        memory_needed(&self.header, self.bytes, context)
+        Plan::read(&self.header, self.bytes)?.needed(context)
     }
 
     /// The name under which a FAT volume can hold it.

@@ -6,16 +6,12 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::str::FromStr;
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::Instant;
 
-use kernel::llm;
-use kernel::llm::backend::{
-    ContextOptions, ModelBuffer, Options, Perplexity, TransformerBackend, memory_needed, remedy,
-    settings_that_fit,
+use kernel::backend::host::{ThreadPool, now_us};
+use kernel::backend::{
+    ContextOptions, LoadError, Options, Perplexity, Progress, SamplingConfig, TransformerBackend,
 };
-use kernel::llm::sampling::SamplingConfig;
-use kernel::llm::workers::Workers;
+use kernel::llm;
 
 const HELP: &str = "\
 Generates text from a GGUF model.
@@ -116,89 +112,6 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
     Ok(Some(Arguments { model, prompt, ..arguments }))
 }
 
-/// Threads that wait for jobs.
-struct Team {
-    count: usize,
-    shared: Arc<Shared>,
-}
-
-/// A job that lives until `busy` is 0 again.
-type Job = &'static (dyn Fn(usize) + Sync);
-
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    news: Condvar,
-    done: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    /// Counts the jobs given out.
-    round: u64,
-    job: Option<Job>,
-    /// Threads that have not finished the present job.
-    busy: usize,
-}
-
-impl Team {
-    fn new(count: usize) -> Team {
-        let shared = Arc::new(Shared::default());
-        for i in 1..count {
-            let shared = Arc::clone(&shared);
-            std::thread::spawn(move || shared.serve(i));
-        }
-        Team { count, shared }
-    }
-}
-
-impl Shared {
-    fn serve(&self, i: usize) {
-        let mut seen = 0;
-        loop {
-            let mut state = self.state.lock().expect("no thread panics");
-            while state.round == seen {
-                state = self.news.wait(state).expect("no thread panics");
-            }
-            seen = state.round;
-            let job = state.job;
-            drop(state);
-            if let Some(job) = job {
-                job(i);
-            }
-            let mut state = self.state.lock().expect("no thread panics");
-            state.busy -= 1;
-            if state.busy == 0 {
-                self.done.notify_one();
-            }
-        }
-    }
-}
-
-impl Workers for Team {
-    fn count(&self) -> usize {
-        self.count
-    }
-
-    fn run(&self, job: &(dyn Fn(usize) + Sync)) {
-        // SAFETY: only the lifetime changes. The threads use the job while they are counted in
-        // `busy`, and this function does not return before `busy` is 0.
-        let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(job) };
-        let mut state = self.shared.state.lock().expect("no thread panics");
-        state.job = Some(job);
-        state.busy = self.count - 1;
-        state.round += 1;
-        drop(state);
-        self.shared.news.notify_all();
-        job(0);
-        let mut state = self.shared.state.lock().expect("no thread panics");
-        while state.busy > 0 {
-            state = self.shared.done.wait(state).expect("no thread panics");
-        }
-        state.job = None;
-    }
-}
-
 /// Shows what the engine logs.
 struct Stderr;
 
@@ -222,54 +135,28 @@ fn check() -> Result<(), String> {
     Ok(())
 }
 
-fn now_us() -> u64 {
-    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    START.get_or_init(Instant::now).elapsed().as_micros() as u64
-}
-
-/// Refuses a model that would not fit into memory: Linux promises more than it has, and ends the
-/// process later.
-fn check_memory(file: &[u8], context: ContextOptions) -> Result<(), String> {
-    let Ok(meminfo) = std::fs::read_to_string("/proc/meminfo") else { return Ok(()) };
-    let kib = meminfo.lines().find_map(|line| {
-        line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
-    });
-    // What the file does not say here, the load will.
-    let size = file.len() as u64;
-    let (Some(kib), Ok(needed)) = (kib, memory_needed(file, size, context)) else { return Ok(()) };
-    // The engine takes a copy of the file.
-    let (free, needed) = (kib * 1024, size.saturating_add(needed.total() as u64));
-    if needed <= free {
-        return Ok(());
-    }
-    let instead = settings_that_fit(file, size, context, free.saturating_sub(size));
-    let instead = if instead.is_empty() { "take a smaller model" } else { &instead };
-    Err(format!("not enough memory: {needed} bytes needed, {free} free: {instead}"))
-}
-
 fn run(arguments: Arguments) -> Result<(), String> {
     if arguments.check {
         check()?;
     }
     let start_us = now_us();
-    let bytes = std::fs::read(&arguments.model)
-        .map_err(|error| format!("cannot read {}: {error}", arguments.model))?;
-    let mut backend = TransformerBackend::new(Options {
+    let mut backend = TransformerBackend::with_options(Options {
         context: arguments.context,
-        workers: Box::leak(Box::new(Team::new(arguments.threads))),
+        workers: ThreadPool::leaked(arguments.threads),
         now_us,
     });
     backend.set_verbose(arguments.verbose);
     backend.set_sampling_config(arguments.sampling);
     backend.set_ignore_end(arguments.ignore_end);
     backend.set_parse_special(arguments.special);
-    let told = |error: llm::Error| match remedy(&error) {
+    let told = |error: llm::Error| match llm::remedy(&error) {
         Some(instead) => format!("{}: {error}: {instead}", arguments.model),
         None => format!("{}: {error}", arguments.model),
     };
-    check_memory(&bytes, arguments.context).map_err(|e| format!("{}: {e}", arguments.model))?;
-    backend.load_model(ModelBuffer::from(&bytes[..])).map_err(told)?;
-    drop(bytes);
+    backend.load_model(&arguments.model).map_err(|error| match error {
+        LoadError::Engine(error) => told(error),
+        error => error.to_string(),
+    })?;
     let load_us = now_us() - start_us;
 
     if arguments.perplexity {
@@ -277,15 +164,19 @@ fn run(arguments: Arguments) -> Result<(), String> {
     }
     let mut stdout = std::io::stdout();
     print!("{}", arguments.prompt);
-    let mut show = |text: &str| match write!(stdout, "{text}").and_then(|()| stdout.flush()) {
-        Ok(()) => ControlFlow::Continue(()),
-        // The reader is gone.
-        Err(_) => ControlFlow::Break(()),
+    let mut show = |progress: Progress<'_>| {
+        let Progress::Text(text) = progress else { return ControlFlow::Continue(()) };
+        match write!(stdout, "{text}").and_then(|()| stdout.flush()) {
+            Ok(()) => ControlFlow::Continue(()),
+            // The reader is gone.
+            Err(_) => ControlFlow::Break(()),
+        }
     };
-    let result = backend.infer(&arguments.prompt, arguments.tokens, &mut show);
+    let result = backend.infer_streaming(&arguments.prompt, arguments.tokens, &mut show);
     let result = result.map_err(told)?;
     println!();
-    if let Some(model) = backend.model_metadata() {
+    if let Some(workspace) = backend.workspace() {
+        let (model, state) = (workspace.engine().metadata(), workspace.state_shape());
         eprintln!(
             "{}: {} {}, {:.1} M parameters, loaded in {:.3} s; {} kernels, {} threads",
             arguments.model,
@@ -298,7 +189,10 @@ fn run(arguments: Arguments) -> Result<(), String> {
         );
         eprintln!(
             "KV cache {} bytes ({}), arena {} bytes ({} used)",
-            model.kv_cache_bytes, model.kv_cache_type, result.arena_bytes, result.arena_peak_bytes
+            state.bytes().unwrap_or(0),
+            state.kv_cache,
+            result.arena_bytes,
+            result.arena_peak_bytes
         );
     }
     eprintln!(

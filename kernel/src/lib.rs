@@ -2,7 +2,7 @@
 //!
 //! The engine ([`llm`]) and the event types ([`report`]) are portable and are tested on any host;
 //! [`cpu`] tells all rooms what the processor can do.
-//! The runtime ([`runtime`]) is a Hermit-style library OS; what touches the machine in it is only
+//! [`backend`] is the engine's front. The runtime ([`runtime`]) is a Hermit-style library OS; what touches the machine in it is only
 //! built for the bare target. The application ([`app`]) sits on the two through the Hermit ABI.
 #![cfg_attr(not(test), no_std)]
 
@@ -13,6 +13,8 @@ extern crate self as kernel;
 
 #[cfg(feature = "llm-transformer")]
 pub mod app;
+#[cfg(feature = "llm-transformer")]
+pub mod backend;
 pub mod cpu;
 pub mod llm;
 pub mod report;

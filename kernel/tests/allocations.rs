@@ -7,7 +7,7 @@ mod memory;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use kernel::llm::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
+use kernel::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
 use kernel::llm::kv_cache::CacheType;
 use kernel::llm::sampling::{LogitBias, Mirostat, SamplingConfig};
 use kernel::llm::workers::SingleThread;
@@ -25,8 +25,8 @@ fn loaded(context: ContextOptions) -> TransformerBackend {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../test_models/tiny.gguf");
     let model = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let options = Options { context, workers: &SingleThread, now_us: || 0 };
-    let mut backend = TransformerBackend::new(options);
-    backend.load_model(ModelBuffer::from(&model[..])).unwrap();
+    let mut backend = TransformerBackend::with_options(options);
+    backend.load_bytes(ModelBuffer::from(&model[..])).unwrap();
     backend
 }
 
@@ -35,7 +35,7 @@ fn loaded(context: ContextOptions) -> TransformerBackend {
 fn generate_without_allocating(backend: &mut TransformerBackend) -> usize {
     let mut counts = Vec::with_capacity(1000);
     let before = allocations();
-    let result = backend.infer("Once upon a time", 61, &mut |_| {
+    let result = backend.infer_streaming("Once upon a time", 61, &mut |_| {
         counts.push(allocations());
         ControlFlow::Continue(())
     });

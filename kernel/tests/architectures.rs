@@ -1,19 +1,17 @@
 //! Every architecture against llama.cpp: small models of random weights, in F16, Q8_0,
 //! Q4_0 and mixes of K types. `test_models/architectures.py` made models and goldens.
 
+#[path = "support/engine.rs"]
+mod engine;
 #[path = "support/runs.rs"]
 mod runs;
 mod support;
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 
-use kernel::llm::arena::Arena;
-use kernel::llm::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
+use kernel::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
 use kernel::llm::gguf::Gguf;
-use kernel::llm::kv_cache::{CacheType, KvCache};
-use kernel::llm::model::scratch::Scratch;
-use kernel::llm::model::{ARCHITECTURES, Architecture, Context, batch};
+use kernel::llm::model::{ARCHITECTURES, Architecture};
 use kernel::llm::workers::SingleThread;
 use serde::Deserialize;
 
@@ -69,15 +67,13 @@ fn greedy_tokens_are_those_of_llama_cpp() {
         let n_ctx = Some(goldens.settings.n_ctx);
         let context = ContextOptions { n_ctx, ..ContextOptions::default() };
         let options = Options { context, workers: &SingleThread, now_us: || 0 };
-        let mut backend = TransformerBackend::new(options);
+        let mut backend = TransformerBackend::with_options(options);
         backend.set_ignore_end(true);
-        backend.load_model(ModelBuffer::from(&file[..])).unwrap();
+        backend.load_bytes(ModelBuffer::from(&file[..])).unwrap();
         assert!(runs.len() >= 3);
         for run in runs {
             assert_eq!(run.tokens.len(), goldens.n_generated);
-            let result = backend
-                .infer(&run.prompt, goldens.n_generated, &mut |_| ControlFlow::Continue(()))
-                .unwrap();
+            let result = backend.infer(&run.prompt, goldens.n_generated).unwrap();
             assert_eq!(result.prompt_tokens, run.prompt_tokens.len());
             if result.tokens != run.tokens {
                 let same = result.tokens.iter().zip(&run.tokens).take_while(|(a, b)| a == b);
@@ -109,20 +105,9 @@ fn first_logits_are_those_of_llama_cpp() {
 
 /// The logits after these tokens.
 fn logits(file: &[u8], tokens: &[u32], n_ctx: usize) -> Vec<f32> {
-    let gguf = Gguf::parse(file).unwrap();
-    let n_vocab = gguf.tensor("token_embd.weight").unwrap().dims[1] as usize;
-    let model = Architecture::of(&gguf).unwrap().model(&gguf, n_vocab).unwrap();
-    let shape = model.cache_shape(CacheType::F16, n_ctx, false).unwrap();
-    let mut arena = Arena::try_new(Scratch::bytes(&model, &shape)).unwrap();
-    let mut frame = arena.frame();
-    let mut scratch = Scratch::take(&mut frame, &model, &shape).unwrap();
-    let mut cache = KvCache::try_new(shape).unwrap();
-    let context = Context { file, workers: &SingleThread, verbose: false };
-    for tokens in tokens.chunks(batch(n_ctx)) {
-        model.forward(context, tokens, 1, &mut cache, &mut scratch);
-    }
-    model.logits(context, 0, &mut scratch);
-    scratch.logits.to_vec()
+    let context = ContextOptions { n_ctx: Some(n_ctx), ..ContextOptions::default() };
+    let mut started = engine::start(file, context, &SingleThread);
+    engine::logits(&mut started, tokens, tokens.len() - 1).remove(0)
 }
 
 /// How much information is lost if one takes the second distribution for the first.

@@ -1,16 +1,16 @@
 //! A token in a batch gives, to the bit, what it gives alone: models of all architectures, caches of
 //! all types, with one thread and with several.
 
+#[path = "support/engine.rs"]
+mod engine;
 #[path = "support/threads.rs"]
 mod threads;
 
 use std::path::Path;
 
-use kernel::llm::arena::Arena;
-use kernel::llm::gguf::Gguf;
-use kernel::llm::kv_cache::{CacheType, KvCache};
-use kernel::llm::model::scratch::Scratch;
-use kernel::llm::model::{Architecture, Context, batch};
+use kernel::llm::kv_cache::CacheType;
+use kernel::llm::model::batch;
+use kernel::llm::plan::ContextOptions;
 use kernel::llm::workers::{SingleThread, Workers};
 
 use threads::Threads;
@@ -37,18 +37,12 @@ fn models(wanted: impl Fn(&str) -> bool) -> Vec<(String, Vec<u8>)> {
 fn logits(
     file: &[u8],
     kind: CacheType,
-    workers: &dyn Workers,
+    workers: &'static dyn Workers,
     parts: &[(usize, usize)],
 ) -> Vec<Option<Vec<u32>>> {
-    let gguf = Gguf::parse(file).unwrap();
-    let n_vocab = gguf.tensor("token_embd.weight").unwrap().dims[1] as usize;
-    let model = Architecture::of(&gguf).unwrap().model(&gguf, n_vocab).unwrap();
-    let shape = model.cache_shape(kind, N_CTX, false).unwrap();
-    let mut arena = Arena::try_new(Scratch::bytes(&model, &shape)).unwrap();
-    let mut frame = arena.frame();
-    let mut scratch = Scratch::take(&mut frame, &model, &shape).unwrap();
-    let mut cache = KvCache::try_new(shape).unwrap();
-    let context = Context { file, workers, verbose: false };
+    let context = ContextOptions { n_ctx: Some(N_CTX), kv_cache: kind, ..Default::default() };
+    let mut started = engine::start(file, context, workers);
+    let n_vocab = started.0.engine().metadata().n_vocab;
 
     let text: Vec<u32> = (0..N).map(|i| ((43 * i * i + 17 * i) % n_vocab) as u32).collect();
     let mut parts = parts.iter().copied();
@@ -59,13 +53,11 @@ fn logits(
         (n, wanted) = parts.next().unwrap_or((n, wanted));
         let part = rest.split_off(..n.min(rest.len())).unwrap();
         for tokens in part.chunks(batch(N_CTX)) {
-            let wanted = wanted.min(tokens.len());
-            model.forward(context, tokens, wanted, &mut cache, &mut scratch);
-            all.resize(all.len() + tokens.len() - wanted, None);
-            for i in 0..wanted {
-                model.logits(context, i, &mut scratch);
-                all.push(Some(scratch.logits.iter().map(|logit| logit.to_bits()).collect()));
-            }
+            let unwanted = tokens.len() - wanted.min(tokens.len());
+            all.resize(all.len() + unwanted, None);
+            let logits = engine::logits(&mut started, tokens, unwanted);
+            let bits = |logits: Vec<f32>| logits.into_iter().map(f32::to_bits).collect();
+            all.extend(logits.into_iter().map(|logits| Some(bits(logits))));
         }
     }
     all
@@ -77,7 +69,7 @@ fn compare(
     name: &str,
     file: &[u8],
     kind: CacheType,
-    workers: &dyn Workers,
+    workers: &'static dyn Workers,
     texts: &[&[(usize, usize)]],
 ) {
     let alone = logits(file, kind, &SingleThread, &[(1, 1)]);
@@ -113,7 +105,7 @@ fn threads_change_nothing() {
     for (name, file) in models(|name| name.ends_with("-Q4_0") || name.ends_with("-F16")) {
         for (n, threads) in [(1, 2), (7, 3), (33, 5)] {
             let texts: [&[_]; 2] = [&[(n, n)], &[(n, 1), (2, 2)]];
-            compare(&name, &file, CacheType::F16, &Threads(threads), &texts);
+            compare(&name, &file, CacheType::F16, Box::leak(Box::new(Threads(threads))), &texts);
         }
     }
 }

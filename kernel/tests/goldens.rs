@@ -5,7 +5,7 @@ mod support;
 
 use std::ops::ControlFlow;
 
-use kernel::llm::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
+use kernel::backend::{ContextOptions, ModelBuffer, Options, Progress, TransformerBackend};
 use kernel::llm::gguf::Gguf;
 use kernel::llm::tokenizer::Tokenizer;
 use kernel::llm::workers::SingleThread;
@@ -62,16 +62,18 @@ fn compare_texts(name: &str) {
 
     let options =
         Options { context: ContextOptions::default(), workers: &SingleThread, now_us: || 0 };
-    let mut backend = TransformerBackend::new(options);
+    let mut backend = TransformerBackend::with_options(options);
     // The goldens go on after an end of the text.
     backend.set_ignore_end(true);
-    backend.load_model(ModelBuffer::from(&model[..])).unwrap();
+    backend.load_bytes(ModelBuffer::from(&model[..])).unwrap();
     let mut faults = Vec::new();
     for run in &goldens.runs {
         assert_eq!(run.tokens.len(), goldens.n_generated);
         let mut streamed = String::new();
-        let result = backend.infer(&run.prompt, goldens.n_generated, &mut |text| {
-            streamed.push_str(text);
+        let result = backend.infer_streaming(&run.prompt, goldens.n_generated, &mut |progress| {
+            if let Progress::Text(text) = progress {
+                streamed.push_str(text);
+            }
             ControlFlow::Continue(())
         });
         let result = result.unwrap();
@@ -129,8 +131,8 @@ fn perplexity_is_that_of_llama_cpp() {
         let model = read_model(name, &measured.sha256);
         let options =
             Options { context: ContextOptions::default(), workers: &SingleThread, now_us: || 0 };
-        let mut backend = TransformerBackend::new(options);
-        backend.load_model(ModelBuffer::from(&model[..])).unwrap();
+        let mut backend = TransformerBackend::with_options(options);
+        backend.load_bytes(ModelBuffer::from(&model[..])).unwrap();
         let mut after_each = Vec::new();
         let result = backend
             .perplexity(&text, &mut |so_far| {

@@ -1,19 +1,16 @@
 //! KV caches of every type, and texts that outgrow the context, against llama.cpp.
 //! `test_models/kv_cache.py` made the file that this reads.
 
+#[path = "support/engine.rs"]
+mod engine;
 #[path = "support/runs.rs"]
 mod runs;
 mod support;
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
-use kernel::llm::arena::Arena;
-use kernel::llm::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
-use kernel::llm::gguf::Gguf;
-use kernel::llm::kv_cache::{CacheType, KvCache};
-use kernel::llm::model::scratch::Scratch;
-use kernel::llm::model::{Architecture, Context};
+use kernel::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
+use kernel::llm::kv_cache::CacheType;
 use kernel::llm::workers::SingleThread;
 use serde::Deserialize;
 
@@ -87,21 +84,24 @@ fn greedy_tokens_are_those_of_llama_cpp() {
     assert!(faults.is_empty(), "{} runs differ:\n{}", faults.len(), faults.join("\n"));
 }
 
-/// What the backend generates.
-fn generate(file: &[u8], run: &Run, n_ctx: usize) -> Vec<u32> {
-    let context = ContextOptions {
+fn context(run: &Run, n_ctx: usize) -> ContextOptions {
+    ContextOptions {
         n_ctx: Some(n_ctx),
         kv_cache: run.kv_cache(),
         context_shift: run.n_ctx.is_some(),
         // The goldens count the token that begins the text too.
         keep: run.n_keep.unwrap_or(1) - 1,
-    };
+    }
+}
+
+/// What the backend generates.
+fn generate(file: &[u8], run: &Run, n_ctx: usize) -> Vec<u32> {
+    let context = context(run, n_ctx);
     let mut backend =
-        TransformerBackend::new(Options { context, workers: &SingleThread, now_us: || 0 });
+        TransformerBackend::with_options(Options { context, workers: &SingleThread, now_us: || 0 });
     backend.set_ignore_end(true);
-    backend.load_model(ModelBuffer::from(file)).unwrap();
-    let mut go_on = |_: &str| ControlFlow::Continue(());
-    let result = backend.infer(&run.prompt, run.tokens.len(), &mut go_on).unwrap();
+    backend.load_bytes(ModelBuffer::from(file)).unwrap();
+    let result = backend.infer(&run.prompt, run.tokens.len()).unwrap();
     assert_eq!(result.prompt_tokens, run.prompt_tokens.len());
     assert_eq!(result.context_shifts, run.n_slides.unwrap_or(0));
     result.tokens
@@ -132,26 +132,11 @@ fn logits_are_near_those_of_llama_cpp() {
 
 /// The logits after the prompt, and after all but the last of the golden's tokens.
 fn logits(file: &[u8], run: &Run, n_ctx: usize) -> [Vec<f32>; 2] {
-    let gguf = Gguf::parse(file).unwrap();
-    let n_vocab = gguf.tensor("token_embd.weight").unwrap().dims[1] as usize;
-    let model = Architecture::of(&gguf).unwrap().model(&gguf, n_vocab).unwrap();
-    let shape = model.cache_shape(run.kv_cache(), n_ctx, run.n_ctx.is_some()).unwrap();
-    let mut arena = Arena::try_new(Scratch::bytes(&model, &shape)).unwrap();
-    let mut frame = arena.frame();
-    let mut scratch = Scratch::take(&mut frame, &model, &shape).unwrap();
-    let mut cache = KvCache::try_new(shape).unwrap();
-    let context = Context { file, workers: &SingleThread, verbose: false };
-    let mut after = |tokens: &[u32]| {
-        for &token in tokens {
-            if let Some(n_keep) = run.n_keep
-                && cache.len() + 1 == n_ctx
-            {
-                model.slide(&mut cache, n_keep, &mut scratch);
-            }
-            model.forward(context, &[token], 1, &mut cache, &mut scratch);
-        }
-        model.logits(context, 0, &mut scratch);
-        scratch.logits.to_vec()
-    };
-    [after(&run.prompt_tokens), after(&run.tokens[..run.tokens.len() - 1])]
+    let mut started = engine::start(file, context(run, n_ctx), &SingleThread);
+    let first = engine::logits(&mut started, &run.prompt_tokens, run.prompt_tokens.len() - 1);
+    let mut last = Vec::new();
+    for &token in &run.tokens[..run.tokens.len() - 1] {
+        last = engine::logits(&mut started, &[token], 0);
+    }
+    [first, last].map(|mut logits| logits.remove(0))
 }

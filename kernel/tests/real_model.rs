@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Instant;
 
-use kernel::llm::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
-use kernel::llm::model_tests::{Machine, TESTS};
+use kernel::backend::model_tests::{Machine, TESTS};
+use kernel::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
 use kernel::llm::workers::SingleThread;
 
 use memory::{Counting, LIVE};
@@ -51,8 +51,8 @@ fn run(name: &str) {
         let file = std::fs::read(&path).unwrap();
         let options =
             Options { context: ContextOptions::default(), workers: &SingleThread, now_us };
-        let mut backend = TransformerBackend::new(options);
-        let loaded = backend.load_model(ModelBuffer::from(&file[..])).map_err(|e| e.to_string());
+        let mut backend = TransformerBackend::with_options(options);
+        let loaded = backend.load_bytes(ModelBuffer::from(&file[..])).map_err(|e| e.to_string());
         drop(file);
         let outcome = loaded.and_then(|()| test.run(&mut backend, machine));
         let model = path.display();

@@ -1,6 +1,6 @@
 use std::ops::ControlFlow;
 
-use kernel::llm::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
+use kernel::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
 use kernel::llm::workers::SingleThread;
 
 use super::*;
@@ -30,8 +30,8 @@ fn file(shape: &Shape) -> Vec<u8> {
 fn loaded(file: &[u8], n_ctx: usize) -> TransformerBackend {
     let context = ContextOptions { n_ctx: Some(n_ctx), ..ContextOptions::default() };
     let mut backend =
-        TransformerBackend::new(Options { context, workers: &SingleThread, now_us: || 0 });
-    backend.load_model(ModelBuffer::from(file)).unwrap();
+        TransformerBackend::with_options(Options { context, workers: &SingleThread, now_us: || 0 });
+    backend.load_bytes(ModelBuffer::from(file)).unwrap();
     backend
 }
 
@@ -41,7 +41,7 @@ fn the_engine_takes_the_models() {
         let file = file(&shape);
         assert_eq!(file.len() as u64, Model::new("a test", &shape).bytes());
         let mut backend = loaded(&file, 127);
-        let result = backend.infer(&prompt(31), 67, &mut |_| ControlFlow::Continue(())).unwrap();
+        let result = backend.infer(&prompt(31), 67).unwrap();
         // Not a letter more or less, and no end before the last token.
         assert_eq!((result.prompt_tokens, result.tokens_emitted), (31, 67));
         // Numbers that are none would always choose the same token.

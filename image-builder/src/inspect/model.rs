@@ -6,8 +6,8 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::Result;
-use kernel::llm::backend::ContextOptions;
 use kernel::llm::gguf::{Gguf, TensorInfo, Value};
+use kernel::llm::plan::ContextOptions;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 

@@ -3,9 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::ops::ControlFlow;
 
-use kernel::llm::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
+use kernel::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
 use kernel::llm::gguf::build::Builder;
 use kernel::llm::gguf::{Gguf, TensorType};
 use kernel::llm::quantize::{WeightType, dequantize_row};
@@ -206,10 +205,10 @@ fn a_quantised_model_answers() {
         let file = read(&place.path("out.gguf"));
         let options =
             Options { context: ContextOptions::default(), workers: &SingleThread, now_us: || 0 };
-        let mut backend = TransformerBackend::new(options);
-        backend.load_model(ModelBuffer::from(&file[..])).unwrap();
+        let mut backend = TransformerBackend::with_options(options);
+        backend.load_bytes(ModelBuffer::from(&file[..])).unwrap();
         let prompt = "The capital of France is";
-        let result = backend.infer(prompt, 7, &mut |_| ControlFlow::Continue(())).unwrap();
+        let result = backend.infer(prompt, 7).unwrap();
         assert!(result.output.starts_with(" Paris"), "{kind}: {}", result.output);
     }
 }

@@ -4,15 +4,15 @@
 
 use alloc::format;
 use alloc::string::ToString;
-use core::ops::ControlFlow;
 
 use crate::app::error::Error;
 use crate::app::load::{PIECE, disk_error};
 use crate::app::os::{self, File};
 use crate::app::output::{emit, say};
 use crate::app::sha256::Sha256;
+use crate::backend::TransformerBackend;
 use crate::llm;
-use crate::llm::backend::{ModelBuffer, TransformerBackend};
+use crate::llm::arena::ModelBuffer;
 use crate::report::{Event, Test};
 
 fn report(name: &str, figure: f64, unit: &str) {
@@ -77,7 +77,7 @@ pub fn engine(
     prompt: &str,
     max_tokens: usize,
 ) -> Result<(), Error> {
-    let result = backend.infer(prompt, max_tokens, &mut |_| ControlFlow::Continue(()))?;
+    let result = backend.infer(prompt, max_tokens)?;
     report("prompt", result.prompt_tokens_per_s, "tokens/s");
     report("generate", result.tokens_per_s, "tokens/s");
     report("first_token", result.first_token_us as f64 / 1e3, "ms");

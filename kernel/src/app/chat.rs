@@ -11,8 +11,8 @@ use crate::app::generate::{Prompt, answer, summary};
 use crate::app::line_editor::{Edit, LineEditor};
 use crate::app::os;
 use crate::app::output::{emit, say};
+use crate::backend::{InferenceResult, StopReason, TransformerBackend};
 use crate::llm;
-use crate::llm::backend::{InferenceResult, StopReason, TransformerBackend};
 use crate::llm::chat::{Declared, Known, Template};
 use crate::report::Event;
 

@@ -24,9 +24,9 @@ use toml::de::{DeTable, DeValue};
 pub use chat::ChatTemplate;
 use chat::{CHAT, NAMES_OF_TEMPLATES, chat_text, set_chat_text};
 
-use crate::llm::backend::ContextOptions;
 use crate::llm::chat::{Template, by_name};
 use crate::llm::kv_cache::CacheType;
+use crate::llm::plan::ContextOptions;
 use crate::llm::sampling::{
     DEFAULT_BREAKERS, LogitBias, MAX_BREAKER_BYTES, MAX_LAST_N, Mirostat, SamplingConfig,
 };

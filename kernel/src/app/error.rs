@@ -10,7 +10,6 @@ use crate::app::config::ConfigError;
 use crate::app::os::{self, Errno};
 use crate::app::sha256::Digest;
 use crate::llm;
-use crate::llm::backend::remedy;
 use crate::report::{Code, Fault};
 
 /// What can go wrong in the application.
@@ -67,8 +66,6 @@ pub enum Error {
         /// What to set otherwise; empty if no setting helps.
         instead: String,
     },
-    /// What the model computes is not finite.
-    NotFinite,
     /// The engine refused the model or the prompt.
     Engine(llm::Error),
     /// No self-test has a name that holds this.
@@ -87,7 +84,7 @@ impl From<llm::Error> for Error {
     fn from(error: llm::Error) -> Self {
         match error {
             llm::Error::OutOfMemory { what, asked: needed } => {
-                let instead = remedy(&error).unwrap_or_default().to_string();
+                let instead = llm::remedy(&error).unwrap_or_default().to_string();
                 Error::OutOfMemory { what, needed, free: os::memory_available(), instead }
             }
             error => Error::Engine(error),
@@ -167,12 +164,6 @@ impl Error {
                     instead => format!("{instead}; or {MORE_MEMORY}"),
                 },
             ),
-            Error::NotFinite => (
-                Code::ParseError,
-                "the model's logits are no finite numbers: weights of it are damaged".to_string(),
-                "get the model again; `log=debug` shows which of its tensors are damaged"
-                    .to_string(),
-            ),
             Error::Engine(error) => return engine_fault(error),
             Error::NoSuchTest(name) => (
                 Code::InvalidConfig,
@@ -209,6 +200,9 @@ fn engine_fault(error: &llm::Error) -> Fault {
         ),
         llm::Error::InvalidConfig { .. } => {
             (Code::InvalidConfig, "mend the setting in anchorite.toml or the boot arguments")
+        }
+        llm::Error::NotFinite { .. } => {
+            (Code::ParseError, "the model's weights are damaged: get the file again")
         }
     };
     Fault { code, message: error.to_string(), hint: hint.to_string() }

@@ -8,7 +8,7 @@ use core::ops::ControlFlow;
 
 use crate::app::error::Error;
 use crate::app::output::{emit, say, write_text};
-use crate::llm::backend::{InferenceResult, StopReason, TransformerBackend};
+use crate::backend::{InferenceResult, Progress, StopReason, TransformerBackend};
 use crate::llm::chat::Piece;
 use crate::report;
 
@@ -31,12 +31,14 @@ pub fn answer(
     prompt: Prompt<'_>,
     max_tokens: usize,
 ) -> Result<InferenceResult, Error> {
-    let mut show = |text: &str| {
-        write_text(text);
+    let mut show = |progress: Progress<'_>| {
+        if let Progress::Text(text) = progress {
+            write_text(text);
+        }
         ControlFlow::Continue(())
     };
     let result = match prompt {
-        Prompt::Anew(text) => backend.infer(text, max_tokens, &mut show),
+        Prompt::Anew(text) => backend.infer_streaming(text, max_tokens, &mut show),
         Prompt::GoOn(text) => backend.extend(text, max_tokens, &mut show),
         Prompt::Turn(turn) => backend.converse(turn, max_tokens, &mut show),
     }?;

@@ -1,10 +1,11 @@
 //! The way of the model from the disk into memory: read in large pieces straight to its place; each
-//! is hashed, and then rearranged for the kernels, on other cores while the disk delivers the next
+//! is hashed, and then repacked for the kernels, on other cores while the disk delivers the next
 //! ones.
 
 #![forbid(unsafe_code)]
 
 use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
@@ -17,11 +18,14 @@ use spin::Mutex;
 use crate::app::error::Error;
 use crate::app::os::{self, Errno, File};
 use crate::app::output::{Progress, say};
-use crate::app::patience::Patience;
+use crate::app::patience::{PATIENCE_S, Patience};
 use crate::app::sha256::{Digest, Sha256};
+use crate::backend::{self, LoadError};
 use crate::llm;
-use crate::llm::backend::{ContextOptions, ModelBuffer, Outline, memory_needed, settings_that_fit};
-use crate::llm::model::Arrangement;
+use crate::llm::arena::ModelBuffer;
+use crate::llm::engine::Weights;
+use crate::llm::model::Repack;
+use crate::llm::plan::{ContextOptions, Plan};
 use crate::llm::workers::Workers;
 use crate::report::Checksum;
 
@@ -44,10 +48,10 @@ const HASHES: usize = 1;
 
 /// A model in memory, and how it got there.
 pub struct Loaded {
-    /// The file's bytes.
-    pub bytes: ModelBuffer,
-    /// Whether its weights are rearranged for the kernels.
-    pub arranged: bool,
+    /// What its header says.
+    pub plan: Plan,
+    /// The file's bytes, repacked for the kernels if that was wanted.
+    pub weights: Weights,
     /// The file's name.
     pub file: String,
     /// What became of the checksum.
@@ -112,9 +116,10 @@ pub fn choose_model(wanted: Option<&str>) -> Result<String, Error> {
     }
 }
 
-/// Loads the model `name`, and checks it against its `.sha256` file if `verify` says so. `context`
-/// is the one that it will have, for a memory that does not suffice to be found out early. Its
-/// weights are rearranged for the kernels if `arrange` says so and its header is found in time.
+/// Loads the model at a path of the disk, and checks it against its `.sha256` file if `verify` says
+/// so. `context` is the one that it will have, for a memory that does not suffice to be found out
+/// early. Its weights are repacked for the kernels on the way if `repack` says so and its header is
+/// found in time.
 ///
 /// Where one of the `workers` does not read or hash anything for `patience_s` seconds while the others
 /// wait for it, the run ends with a panic that names it.
@@ -123,15 +128,15 @@ pub fn choose_model(wanted: Option<&str>) -> Result<String, Error> {
 /// The memory does not suffice, the disk fails, the checksum is another, or the header shows that
 /// the engine cannot run the model: that is found out before the rest of the file is read.
 pub fn load(
-    name: &str,
+    path: &str,
     verify: bool,
-    arrange: bool,
+    repack: bool,
     context: ContextOptions,
     workers: &dyn Workers,
     patience_s: u32,
 ) -> Result<Loaded, Error> {
-    let path = format!("/models/{name}");
-    let expected = if verify { expected_digest(&path)? } else { None };
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let expected = if verify { expected_digest(path)? } else { None };
     let checksum = match (verify, &expected) {
         (false, _) => Checksum::Skipped,
         (true, None) => Checksum::Missing,
@@ -144,8 +149,8 @@ pub fn load(
     }
 
     let start_us = os::now_us();
-    let failed = |errno| disk_error(&path, errno);
-    let file = File::open(&path).map_err(failed)?;
+    let failed = |errno| disk_error(path, errno);
+    let file = File::open(path).map_err(failed)?;
     let size = file.size().map_err(failed)?;
     let mut bytes = allocate(&file, size, context)?;
     let before_us = os::now_us();
@@ -160,8 +165,8 @@ pub fn load(
     let head_us = os::now_us() - before_us;
 
     let mut outcome = Outcome { read: Ok(()), read_us: head_us, sha256: None, hash_us: 0 };
-    let arrangement = match &header {
-        Header::Sound(arrangement) if arrange => Some(arrangement),
+    let repack = match &header {
+        Header::Sound(plan) if repack => Some(plan.repack(0)),
         _ => None,
     };
     let hashes = HASHES.min(workers.count() - 1);
@@ -173,7 +178,7 @@ pub fn load(
         hashed: Queue::default(),
         patience_s,
         hashes: verify.then_some(hashes),
-        arrangement,
+        repack: repack.as_ref(),
         outcome: Mutex::new(&mut outcome),
     };
     workers.run(&|worker| job.take_part(worker));
@@ -187,12 +192,35 @@ pub fn load(
     {
         return Err(Error::ChecksumMismatch { expected, actual });
     }
-    if matches!(header, Header::CutShort) {
-        judge(&bytes, size, context)?;
-    }
-    let arranged = arrangement.is_some();
+    let plan = match header {
+        Header::Sound(plan) => *plan,
+        // The whole file is here, and what is wrong with it is not the disk's fault.
+        Header::CutShort | Header::Malformed => plan(&bytes, size, context)?,
+    };
+    let weights = match repack {
+        Some(repack) => repack.finish(bytes).into(),
+        None => bytes.into(),
+    };
     let file = name.to_owned();
-    Ok(Loaded { bytes, arranged, file, checksum, sha256, load_us, read_us, hash_us })
+    Ok(Loaded { plan, weights, file, checksum, sha256, load_us, read_us, hash_us })
+}
+
+/// Loads a model for [`crate::backend::TransformerBackend::load_model`]: checked, and repacked on the
+/// way. The path is one of the model disk; a slash before it makes no difference.
+///
+/// # Errors
+/// As [`load`].
+pub fn for_backend(
+    path: &str,
+    context: ContextOptions,
+    workers: &'static dyn Workers,
+) -> Result<backend::Loaded, LoadError> {
+    let absolute = format!("/{}", path.trim_start_matches('/'));
+    match load(&absolute, true, true, context, workers, PATIENCE_S) {
+        Ok(Loaded { plan, weights, .. }) => Ok(backend::Loaded { plan, weights }),
+        Err(Error::Engine(error)) => Err(LoadError::Engine(error)),
+        Err(error) => Err(LoadError::File { path: path.to_owned(), why: error.fault().message }),
+    }
 }
 
 /// Where the piece ends that starts at byte `done` of a file of `length` bytes.
@@ -207,8 +235,8 @@ enum Header {
     /// The header is malformed. The checksum tells better what is wrong with the file, and the
     /// engine reads the header again.
     Malformed,
-    /// The engine can run the model, and wants its weights to lie so.
-    Sound(Arrangement),
+    /// The engine can run the model.
+    Sound(Box<Plan>),
 }
 
 /// Reads the header in the start of a model's file.
@@ -217,18 +245,25 @@ enum Header {
 /// The engine cannot run the model, or the memory does not suffice for what it needs besides its
 /// file, for which there is memory already.
 fn judge(prefix: &[u8], size: u64, context: ContextOptions) -> Result<Header, Error> {
-    let Outline { needed, arrangement } = match Outline::read(prefix, size, context) {
-        Ok(outline) => outline,
-        Err(llm::Error::HeaderCutShort { .. }) => return Ok(Header::CutShort),
-        Err(llm::Error::ParseError { .. }) => return Ok(Header::Malformed),
-        Err(error) => return Err(error.into()),
-    };
-    let free = os::memory_available();
-    if free >= needed.total() as u64 {
-        return Ok(Header::Sound(arrangement));
+    match plan(prefix, size, context) {
+        Ok(plan) => Ok(Header::Sound(Box::new(plan))),
+        Err(Error::Engine(llm::Error::HeaderCutShort { .. })) => Ok(Header::CutShort),
+        Err(Error::Engine(llm::Error::ParseError { .. })) => Ok(Header::Malformed),
+        Err(error) => Err(error),
     }
-    let instead = settings_that_fit(prefix, size, context, free);
-    Err(no_room(size, needed.total(), free + size, instead))
+}
+
+/// The plan of a model, if the memory suffices for what it needs besides its file.
+fn plan(prefix: &[u8], size: u64, context: ContextOptions) -> Result<Plan, Error> {
+    // Before the plan takes its tables, which are among what is needed.
+    let free = os::memory_available();
+    let plan = Plan::read(prefix, size)?;
+    let needed = plan.needed(context)?.total();
+    if free >= needed as u64 {
+        return Ok(plan);
+    }
+    let instead = plan.settings_that_fit(context, free);
+    Err(no_room(size, needed, free + size, instead))
 }
 
 /// The digest in the `.sha256` file beside the model, if there is one.
@@ -256,7 +291,7 @@ fn allocate(file: &File, size: u64, context: ContextOptions) -> Result<ModelBuff
         // it is not, the size of the file alone has to do.
         let header = ModelBuffer::try_new(bytes_of(size).min(HEADER)).and_then(|mut header| {
             let n = file.read_full(header.as_mut_slice()).unwrap_or(0);
-            memory_needed(&header[..n], size, context)
+            Plan::read(&header[..n], size)?.needed(context)
         });
         match header {
             // More memory would not help.
@@ -300,7 +335,7 @@ fn no_room(size: u64, besides: usize, free: u64, instead: String) -> Error {
     Error::OutOfMemory { what: "the model with its cache and tables", needed, free, instead }
 }
 
-/// One load, shared between the core that reads, the one that hashes, and those that rearrange.
+/// One load, shared between the core that reads, the one that hashes, and those that repack.
 struct Job<'a> {
     name: &'a str,
     size: u64,
@@ -308,14 +343,14 @@ struct Job<'a> {
     reader: Mutex<Option<Reader<'a>>>,
     /// Pieces that are to be hashed.
     read: Queue<'a>,
-    /// Pieces that are to be rearranged.
+    /// Pieces that are to be repacked.
     hashed: Queue<'a>,
     /// How many seconds one waits for the other.
     patience_s: u32,
     /// Who hashes the pieces, if anybody does.
     hashes: Option<usize>,
-    /// How they are rearranged, if they are.
-    arrangement: Option<&'a Arrangement>,
+    /// How they are repacked, if they are.
+    repack: Option<&'a Repack>,
     outcome: Mutex<&'a mut Outcome>,
 }
 
@@ -395,7 +430,7 @@ impl<'a> Queue<'a> {
 }
 
 impl<'a> Job<'a> {
-    /// What this worker does: some read and hash, and whoever has nothing else left to do rearranges.
+    /// What this worker does: some read and hash, and whoever has nothing else left to do repacks.
     /// All stay until everything is hashed, so that none waits long for the others at the end.
     fn take_part(&self, worker: usize) {
         if worker == READS {
@@ -405,8 +440,8 @@ impl<'a> Job<'a> {
             self.hash();
         }
         while let Some((start, piece)) = self.next_of(&self.hashed) {
-            if let Some(arrangement) = self.arrangement {
-                arrangement.rearrange(start, piece);
+            if let Some(repack) = self.repack {
+                repack.chunk(start, piece);
             }
         }
     }
@@ -446,7 +481,7 @@ impl<'a> Job<'a> {
             // What is there already goes ahead, but not a small rest of it alone.
             let ahead = present >= FIRST_PIECE;
             let end = if ahead { start + present } else { next_piece(start, whole) };
-            let end = self.arrangement.map_or(end, |arrangement| arrangement.cut(start, end));
+            let end = self.repack.map_or(end, |repack| repack.cut(start, end));
             let (piece, after) = rest.split_at_mut(end - start);
             rest = after;
             let here = present.min(piece.len());
@@ -537,7 +572,16 @@ mod tests {
                 |world| {
                     world.files.insert("/models/tiny.gguf", model.to_vec());
                 },
-                || drop(load("tiny.gguf", verify, true, ContextOptions::default(), &workers, 1)),
+                || {
+                    drop(load(
+                        "/models/tiny.gguf",
+                        verify,
+                        true,
+                        ContextOptions::default(),
+                        &workers,
+                        1,
+                    ))
+                },
             );
             assert_eq!(*workers.panics.lock(), [expected; 2], "{verify}");
         }

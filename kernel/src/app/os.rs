@@ -13,7 +13,7 @@ use core::sync::atomic::AtomicU32;
 
 use hermit_abi as abi;
 
-use crate::llm::backend::Pages;
+use crate::llm::arena::Pages;
 
 /// An error number of the ABI, positive.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -17,7 +17,9 @@ use crate::app::patience::PATIENCE_S;
 use crate::app::perplexity::perplexity;
 use crate::app::selftest::SelfTests;
 use crate::app::team::Team;
-use crate::llm::backend::{Options, TransformerBackend};
+#[cfg(target_os = "none")]
+use crate::backend::{self, Platform};
+use crate::backend::{Options, TransformerBackend};
 use crate::llm::workers::Workers;
 use crate::report::{self, Event};
 
@@ -44,6 +46,8 @@ fn try_run<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<(), Error
         log::warn!("threads = {threads}, but there are {cores} cores: so many threads run");
     }
     let team: &'static Team = Box::leak(Box::new(Team::new(threads, PATIENCE_S)));
+    #[cfg(target_os = "none")]
+    backend::install(Platform { workers: team, now_us: os::now_us, load: load::for_backend });
     if config.mode == Mode::Test {
         return test(&config, team);
     }
@@ -73,7 +77,10 @@ fn test(config: &Config, team: &'static Team) -> Result<(), Error> {
         match load::choose_model(config.model.as_deref()) {
             Err(Error::NoModel) => log::warn!("there is no model, so that none is tested"),
             Err(error) => return Err(error),
-            Ok(name) => tests.run_model(&mut start(&name, config, team)?, team),
+            Ok(name) => {
+                tests.run_backend(&format!("models/{name}"));
+                tests.run_model(&mut start(&name, config, team)?, team);
+            }
         }
     }
     tests.finish()
@@ -88,21 +95,19 @@ fn start(
     // The values of weights are logged as the file has them.
     let verbose = config.log >= log::LevelFilter::Debug;
     let context = config.context_options();
-    let loaded = load::load(name, config.verify, !verbose, context, team, PATIENCE_S)?;
-    let bytes = loaded.bytes.len() as u64;
+    let path = format!("/models/{name}");
+    let loaded = load::load(&path, config.verify, !verbose, context, team, PATIENCE_S)?;
+    let bytes = loaded.weights.len() as u64;
     let mut backend =
-        TransformerBackend::new(Options { context, workers: team, now_us: os::now_us });
+        TransformerBackend::with_options(Options { context, workers: team, now_us: os::now_us });
     backend.set_verbose(verbose);
     backend.set_sampling_config(config.sampling(os::entropy));
     backend.set_dry_breakers(&config.dry_breakers);
-    if loaded.arranged {
-        backend.load_arranged_model(loaded.bytes)?;
-    } else {
-        backend.load_model(loaded.bytes)?;
-    }
+    backend.load(loaded.plan, loaded.weights)?;
 
     let load_mb_per_s = bytes as f64 / loaded.load_us.max(1) as f64;
-    if let Some(model) = backend.model_metadata() {
+    if let Some(workspace) = backend.workspace() {
+        let (model, state) = (workspace.engine().metadata(), workspace.state_shape());
         say!(
             "{}: {} {}, {:.1} M parameters, {:.1} MB in {:.3} s ({load_mb_per_s:.0} MB/s)",
             loaded.file,
@@ -124,7 +129,7 @@ fn start(
             n_head_kv: model.n_head_kv,
             n_ff: model.n_ff,
             n_vocab: model.n_vocab,
-            n_ctx: model.n_ctx,
+            n_ctx: state.n_ctx,
             bytes,
             sha256: loaded.sha256.map(|digest| format!("{digest}")),
             checksum: loaded.checksum,
@@ -132,7 +137,7 @@ fn start(
             read_us: loaded.read_us,
             hash_us: loaded.hash_us,
             load_mb_per_s,
-            kv_cache_bytes: model.kv_cache_bytes as u64,
+            kv_cache_bytes: state.bytes().unwrap_or(0) as u64,
         }));
     }
     Ok(backend)

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -11,11 +12,14 @@ use crate::app::error::Error;
 use crate::app::os;
 use crate::app::output::{emit, say};
 use crate::app::sha256;
+use crate::backend::model_tests::{Machine, TESTS};
+use crate::backend::{SamplingConfig, TransformerBackend};
 use crate::llm;
-use crate::llm::backend::TransformerBackend;
-use crate::llm::model_tests::{Machine, TESTS};
 use crate::llm::workers::Workers;
 use crate::report::{Event, Test};
+
+/// The name of the test of the engine's front.
+const BACKEND: &str = "backend";
 
 /// What a test found: what it saw, or why it failed.
 type Verdict = Result<String, String>;
@@ -70,7 +74,15 @@ impl<'a> SelfTests<'a> {
 
     /// Whether a test that needs a model is among those wanted.
     pub fn want_model(&self) -> bool {
-        TESTS.iter().any(|test| self.wants(test.name))
+        self.wants(BACKEND) || TESTS.iter().any(|test| self.wants(test.name))
+    }
+
+    /// Runs the test of the engine's front, which loads the model at `path` by itself.
+    pub fn run_backend(&mut self, path: &str) {
+        // On a host, paths are those of its file system.
+        if cfg!(target_os = "none") && self.wants(BACKEND) {
+            self.report(BACKEND, backend(path).map_err(|error| error.to_string()), None);
+        }
     }
 
     /// Runs those of a model.
@@ -97,6 +109,26 @@ impl<'a> SelfTests<'a> {
             SelfTests { failed, .. } => Err(Error::TestsFailed(failed)),
         }
     }
+}
+
+/// The front of the engine in the words of its first description.
+fn backend(path: &str) -> Result<String, Box<dyn core::error::Error>> {
+    let mut backend = TransformerBackend::new();
+    backend.load_model(path)?;
+    if !backend.is_loaded() {
+        return Err("no model is loaded".into());
+    }
+    let n_layer = backend.model_metadata().unwrap().n_layer;
+    backend.set_sampling_config(SamplingConfig::creative());
+    backend.infer("The capital of France is", 10)?;
+    backend.set_sampling_config(SamplingConfig::greedy());
+    backend.set_verbose(true);
+    let result = backend.infer("The capital of France is", 10)?;
+    if result.output.is_empty() || result.tokens_emitted == 0 {
+        return Err("an empty answer".into());
+    }
+    let (n, ms) = (result.tokens_emitted, result.latency_us as f64 / 1e3);
+    Ok(format!("{n_layer} layers, {n} tokens in {ms:.1} ms: {:?}", result.output))
 }
 
 fn clock() -> Verdict {

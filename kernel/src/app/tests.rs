@@ -12,10 +12,10 @@ use crate::app::fake_abi::{World, protected_so_far, reads_so_far, run_in_world};
 use crate::app::run;
 use hermit_abi::{PROT_READ, PROT_WRITE};
 
-use crate::llm::backend::{ContextOptions, memory_needed};
+use crate::backend::model_tests::TESTS;
+use crate::backend::{ContextOptions, Plan};
 use crate::llm::gguf::Gguf;
 use crate::llm::kv_cache::CacheType;
-use crate::llm::model_tests::TESTS;
 use crate::report::{Checksum, Code, Event, Fault, Model, Outcome, StopReason, Test};
 
 /// The test model and its checksum file.
@@ -331,7 +331,7 @@ fn a_memory_too_small_for_the_model_is_found_out_whatever_the_header_is_long() {
 fn the_error_says_which_settings_make_the_model_fit() {
     let needed = |n_ctx: usize, kv_cache| {
         let context = ContextOptions { n_ctx: Some(n_ctx), kv_cache, ..ContextOptions::default() };
-        memory_needed(&TINY.0, TINY.0.len() as u64, context).unwrap().total()
+        Plan::read(&TINY.0, TINY.0.len() as u64).unwrap().needed(context).unwrap().total()
     };
     let hint = |bytes: usize, arguments: &[&str]| {
         let set_up = |world: &mut World| {

@@ -41,7 +41,7 @@ mod trials {
     use kernel::app::load::{choose_model, load};
     use kernel::app::sha256::{Digest, Sha256};
     use kernel::app::team::Team;
-    use kernel::llm::backend::{ContextOptions, Options, TransformerBackend};
+    use kernel::backend::{ContextOptions, Options, TransformerBackend};
     use kernel::llm::workers::Workers;
     use spin::Mutex;
 
@@ -628,10 +628,11 @@ mod trials {
         let context = ContextOptions::default();
         let loaded = choose_model(None).and_then(|name| load(&name, true, true, context, team, 60));
         let Ok(loaded) = loaded else { return false };
-        let last = if place == "last" { loaded.bytes.len() - 1 } else { 0 };
-        let address = loaded.bytes.as_ptr().expose_provenance() + last;
-        let mut backend = TransformerBackend::new(Options { context, workers: team, now_us });
-        backend.load_arranged_model(loaded.bytes).is_ok() && write(address)
+        let last = if place == "last" { loaded.weights.len() - 1 } else { 0 };
+        let address = loaded.weights.as_ptr().expose_provenance() + last;
+        let mut backend =
+            TransformerBackend::with_options(Options { context, workers: team, now_us });
+        backend.load(loaded.plan, loaded.weights).is_ok() && write(address)
     }
 
     #[inline(never)]

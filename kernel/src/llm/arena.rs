@@ -148,6 +148,16 @@ impl Drop for ModelBuffer {
 #[derive(Debug)]
 pub struct ModelBytes(ModelBuffer);
 
+impl From<&[u8]> for ModelBytes {
+    /// Copies the bytes.
+    ///
+    /// # Panics
+    /// There is not enough memory, as with `Vec`.
+    fn from(bytes: &[u8]) -> Self {
+        ModelBuffer::from(bytes).finish()
+    }
+}
+
 impl Deref for ModelBytes {
     type Target = [u8];
 

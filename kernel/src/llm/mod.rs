@@ -1,14 +1,18 @@
 //! The engine: reads a GGUF model from memory and generates text with it.
 //!
-//! Portable, without devices or system calls. The way of a token: [`gguf`] finds the parts of the
-//! file, [`tokenizer`] turns text into tokens, [`model`] runs them through the network with the
-//! [`kernels`] for the formats of [`quantize`], keeping keys and values in a [`kv_cache`] and all
-//! else in an [`arena`], [`sampling`] chooses the next token; [`backend`] is the front of it all.
+//! Portable, without devices or system calls. In the order of a model's life: [`gguf`] finds the
+//! parts of a file, [`plan`] judges them by the header alone, [`engine`] holds the weights in
+//! memory, [`session`] is one text, and [`workspace`] runs sessions through the network of
+//! [`model`]. [`tokenizer`] turns text into tokens, [`kernels`] multiply the formats of
+//! [`quantize`], [`state`] keeps what layers remember, [`sampling`] chooses the next token.
+//! [`generate`] is the loop over all that.
 
 pub mod arena;
-#[cfg(feature = "llm-transformer")]
-pub mod backend;
 pub mod chat;
+#[cfg(feature = "llm-transformer")]
+pub mod engine;
+#[cfg(feature = "llm-transformer")]
+pub mod generate;
 pub mod gguf;
 pub mod kernels;
 #[cfg(feature = "llm-transformer")]
@@ -16,15 +20,30 @@ pub mod kv_cache;
 #[cfg(feature = "llm-transformer")]
 pub mod model;
 #[cfg(feature = "llm-transformer")]
-pub mod model_tests;
+pub mod perplexity;
+#[cfg(feature = "llm-transformer")]
+pub mod plan;
 pub mod quantize;
+#[cfg(feature = "llm-transformer")]
+mod remedy;
 pub mod sampling;
-#[cfg(all(test, feature = "llm-transformer"))]
-mod tests;
+#[cfg(feature = "llm-transformer")]
+pub mod session;
+#[cfg(feature = "llm-transformer")]
+pub mod state;
 pub mod tokenizer;
 #[cfg(all(test, feature = "llm-transformer"))]
-mod transformer;
+pub(crate) mod transformer;
+#[cfg(feature = "llm-transformer")]
+pub(crate) mod uncached;
+#[cfg(feature = "llm-transformer")]
+pub(crate) mod verbose;
 pub mod workers;
+#[cfg(feature = "llm-transformer")]
+pub mod workspace;
+
+#[cfg(feature = "llm-transformer")]
+pub use remedy::remedy;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -87,6 +106,11 @@ pub enum Error {
         /// Which setting, with its value.
         what: String,
     },
+    /// The model gives values that are no finite numbers.
+    NotFinite {
+        /// Where they come from.
+        what: String,
+    },
 }
 
 impl fmt::Display for Error {
@@ -104,6 +128,9 @@ impl fmt::Display for Error {
                 write!(f, "the prompt needs at least {prompt} positions, the context has {n_ctx}")
             }
             Error::InvalidConfig { what } => f.write_str(what),
+            Error::NotFinite { what } => {
+                write!(f, "the model gives values that are no finite numbers: {what}")
+            }
         }
     }
 }

@@ -1,12 +1,8 @@
 //! Files that are cut off or have wrong bytes, at every place: whatever comes of it, it is no panic
 //! and no large allocation.
 
-use std::ops::ControlFlow;
-
+use kernel::backend::{ContextOptions, ModelBuffer, Options, Plan, TransformerBackend};
 use kernel::llm::Error;
-use kernel::llm::backend::{
-    ContextOptions, ModelBuffer, Options, TransformerBackend, memory_needed,
-};
 use kernel::llm::gguf::Gguf;
 use kernel::llm::sampling::{Mirostat, SamplingConfig};
 use kernel::llm::workers::SingleThread;
@@ -47,7 +43,7 @@ fn change_each_byte(file: &File, change: impl Fn(u8) -> Vec<u8>) {
             // The same of a file that says to be larger than any: its data cannot be missing.
             let prefix = &bytes[..data];
             let (judged, peak) =
-                measured(|| memory_needed(prefix, 1 << 62, ContextOptions::default()));
+                measured(|| Plan::read(prefix, 1 << 62)?.needed(ContextOptions::default()));
             if judged.is_err() {
                 assert!(peak <= bound(data), "{peak}: {judged:?}");
             }
@@ -92,11 +88,11 @@ fn weights_that_are_no_numbers_make_no_panic() {
                 bytes[gguf.range(tensor).unwrap()].fill(byte);
                 let context = ContextOptions::default();
                 let options = Options { context, workers: &SingleThread, now_us: || 0 };
-                let mut backend = TransformerBackend::new(options);
-                backend.load_model(ModelBuffer::from(&bytes[..])).unwrap();
+                let mut backend = TransformerBackend::with_options(options);
+                backend.load_bytes(ModelBuffer::from(&bytes[..])).unwrap();
                 for sampling in [SamplingConfig::greedy(), creative, mirostat] {
                     backend.set_sampling_config(sampling);
-                    let answer = backend.infer("abc", 3, &mut |_| ControlFlow::Continue(()));
+                    let answer = backend.infer("abc", 3);
                     assert!(answer.is_ok(), "{name}, {byte:#x} in {}: {answer:?}", tensor.name);
                 }
             }

@@ -14,13 +14,10 @@ mod memory;
 mod model;
 mod vocabulary;
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
+use kernel::backend::{ContextOptions, ModelBuffer, Options, Plan, TransformerBackend};
 use kernel::llm::Error;
-use kernel::llm::backend::{
-    ContextOptions, ModelBuffer, Options, TransformerBackend, memory_needed,
-};
 use kernel::llm::workers::SingleThread;
 
 use file::{At, File};
@@ -51,9 +48,9 @@ fn load(bytes: &[u8], n_ctx: Option<usize>) -> Result<(), Error> {
     let file = ModelBuffer::from(bytes);
     let context = ContextOptions { n_ctx, ..ContextOptions::default() };
     let options = Options { context, workers: &SingleThread, now_us: || 0 };
-    let mut backend = TransformerBackend::new(options);
-    let (loaded, peak) = measured(|| backend.load_model(file));
-    let judged = memory_needed(bytes, bytes.len() as u64, context);
+    let mut backend = TransformerBackend::with_options(options);
+    let (loaded, peak) = measured(|| backend.load_bytes(file));
+    let judged = Plan::read(bytes, bytes.len() as u64).and_then(|plan| plan.needed(context));
     match (loaded, judged) {
         (Ok(()), Ok(needed)) => assert!(peak <= needed.total(), "{peak} of {needed:?}"),
         (Err(Error::OutOfMemory { what, asked }), Ok(needed)) => {
@@ -68,7 +65,7 @@ fn load(bytes: &[u8], n_ctx: Option<usize>) -> Result<(), Error> {
         }
         (loaded, judged) => panic!("{loaded:?} but by its header {judged:?}"),
     }
-    match backend.infer("ab", 2, &mut |_| ControlFlow::Continue(())) {
+    match backend.infer("ab", 2) {
         // A vocabulary may have no token for a text; a context may have one position only.
         Ok(_) | Err(Error::InvalidConfig { .. } | Error::ContextFull { .. }) => Ok(()),
         Err(error) => panic!("{error}"),

@@ -1,28 +1,23 @@
-//! Keys and values of the positions that were processed, as F16 (llama.cpp's default), F32 or Q8_0.
+//! The KV cache of an attention layer, in F16 (llama.cpp's default), F32 or Q8_0.
 //!
-//! Rows have the layout of weights of these types, so the same kernels multiply them. A layer that
-//! sees only a window keeps no more positions than the tokens of a batch see together.
+//! Rows have the layout of weights of these types, so the same kernels multiply them. A layer with
+//! a sliding window is a ring: it keeps no more positions than the rows of a batch see together.
+//! [`State`](crate::llm::state::State) holds the memory of all layers.
 
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
 mod tests;
 
-use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 use core::str::FromStr;
 
-use crate::llm::Error;
-use crate::llm::arena::ModelBuffer;
 use crate::llm::kernels::{
     Activations, HeadRows, add_values_f16, add_values_f32, add_values_q8_0, dot, hadamard,
     round_f16, scores_f16, scores_f32, store_f16,
 };
 use crate::llm::quantize::{BLOCK, WeightType, dequantize_row, encode};
-
-/// What the memory of a cache is called in errors.
-pub const KV_CACHE: &str = "the KV cache";
 
 /// The formats of keys and values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,83 +85,76 @@ impl FromStr for CacheType {
     }
 }
 
-/// The shape of a cache.
+/// The shape of one layer's keys and values.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CacheShape {
+pub struct KvShape {
     /// The format of keys and values. Q8_0 takes heads of whole blocks.
     pub kind: CacheType,
-    /// Positions of the text that it serves.
-    pub n_ctx: usize,
     /// Heads of keys, and of values.
     pub n_head_kv: usize,
     /// Width of a head.
     pub head_size: usize,
-    /// The positions that each layer keeps, the latest ones: from 1 to `n_ctx`.
-    pub kept: Vec<usize>,
+    /// Positions that the layer keeps, the latest ones: 1 or more.
+    pub kept: usize,
+    /// Positions that a row sees at most, its own included: up to `kept`.
+    pub window: usize,
 }
 
-impl CacheShape {
+impl KvShape {
     /// Size in bytes; `None` if it overflows.
     pub fn bytes(&self) -> Option<usize> {
-        let position = self.row_bytes()?.checked_mul(2)?;
-        let mut layers = self.kept.iter();
-        layers.try_fold(0_usize, |sum, &kept| sum.checked_add(kept.checked_mul(position)?))
+        self.row_bytes()?.checked_mul(2)?.checked_mul(self.kept)
     }
 
-    /// Bytes of the keys, or the values, of a position in one layer.
+    /// Whether `n` of `len` positions can stay, all that the next row sees among them.
+    ///
+    /// A ring overwrites old positions: what they held cannot come back.
+    pub fn can_truncate(&self, len: usize, n: usize) -> bool {
+        (n + 1).saturating_sub(self.window) >= len.saturating_sub(self.kept)
+    }
+
+    /// Bytes of the keys, or the values, of one position.
     fn row_bytes(&self) -> Option<usize> {
         self.n_head_kv.checked_mul(self.kind.weight_type().row_bytes(self.head_size))
     }
 
-    /// How queries, keys and values are spread.
-    pub fn spread(&self) -> Spread {
+    /// The rotation of queries, keys and values.
+    pub fn rotation(&self) -> HadamardRotation {
         let of_heads = |most: usize| {
             let width = 1 << self.head_size.trailing_zeros().min(most.trailing_zeros());
-            (self.kind == CacheType::Q8_0 && width >= Spread::LEAST).then_some(width)
+            (self.kind == CacheType::Q8_0 && width >= HadamardRotation::LEAST).then_some(width)
         };
-        Spread { keys: of_heads(1 << 31), values: of_heads(Spread::LEAST) }
+        HadamardRotation { keys: of_heads(1 << 31), values: of_heads(HadamardRotation::LEAST) }
     }
 }
 
-/// How numbers are spread over their neighbours before they are rounded to Q8_0, so that a large one
-/// does not take all accuracy from the rest of its block: as llama.cpp does where heads are wide
-/// enough, by Hadamard's matrix. Queries are spread as keys are, which leaves their products as they
-/// were; what the values add up to is spread back.
+/// Hadamard rotation of Q, K and V before Q8_0 quantisation, to reduce outliers.
+///
+/// llama.cpp does so where heads are wide enough. Queries and keys are rotated alike, so their
+/// products stay. The weighted sum of values is rotated back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spread {
+pub struct HadamardRotation {
     keys: Option<usize>,
     values: Option<usize>,
 }
 
-impl Spread {
-    /// The least width over which anything is spread.
+impl HadamardRotation {
+    /// The least width that is rotated.
     const LEAST: usize = 64;
 
-    /// Spreads queries or keys, or takes that back.
+    /// Rotates queries or keys; twice is the identity.
     pub fn keys(self, x: &mut [f32]) {
         if let Some(width) = self.keys {
             hadamard(x, width);
         }
     }
 
-    /// Spreads values, or takes that back.
+    /// Rotates values; twice is the identity.
     pub fn values(self, x: &mut [f32]) {
         if let Some(width) = self.values {
             hadamard(x, width);
         }
     }
-}
-
-/// The cache of one text, all layers in one allocation: for each layer `[2, kept, n_embd_kv]`, keys
-/// before values. Position p lies in row `p % kept`.
-#[derive(Debug)]
-pub struct KvCache {
-    data: ModelBuffer,
-    shape: CacheShape,
-    /// Where each layer starts in `data`.
-    starts: Vec<usize>,
-    row_bytes: usize,
-    len: usize,
 }
 
 /// Keys or values of a layer.
@@ -181,7 +169,7 @@ pub struct Side<'a> {
 
 impl<'a> Side<'a> {
     /// The part of one head at each position in turn.
-    fn head(&self, head: usize) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    pub(in crate::llm) fn head(&self, head: usize) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let range = head * self.head_bytes..(head + 1) * self.head_bytes;
         let row_bytes = self.row_bytes;
         let rows = self.parts.into_iter().flat_map(move |part| part.chunks_exact(row_bytes));
@@ -270,84 +258,68 @@ impl Slot<'_> {
     }
 }
 
-impl KvCache {
-    /// An empty cache.
-    ///
-    /// # Errors
-    /// [`Error::OutOfMemory`].
-    pub fn try_new(shape: CacheShape) -> Result<Self, Error> {
-        let bytes = shape.bytes().unwrap_or(usize::MAX);
-        let no_memory = |_| Error::OutOfMemory { what: KV_CACHE, asked: bytes as u64 };
-        let data = ModelBuffer::try_new(bytes).map_err(no_memory)?;
-        // What was allocated did not overflow.
-        let row_bytes = shape.row_bytes().unwrap_or(0);
-        let starts = shape.kept.iter().scan(0, |next, kept| {
-            let start = *next;
-            *next += 2 * kept * row_bytes;
-            Some(start)
-        });
-        Ok(KvCache { data, starts: starts.collect(), row_bytes, shape, len: 0 })
+/// The places of one layer's keys and values in a session's memory.
+///
+/// The memory is `[2, kept, n_embd_kv]`, keys before values. Position p lies in row `p % kept`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KvLayer {
+    shape: KvShape,
+    row_bytes: usize,
+}
+
+impl KvLayer {
+    /// A layer of this shape; `None` if its size overflows.
+    pub fn new(shape: KvShape) -> Option<Self> {
+        shape.bytes()?;
+        Some(KvLayer { row_bytes: shape.row_bytes()?, shape })
     }
 
     /// Its shape.
-    pub fn shape(&self) -> &CacheShape {
+    pub fn shape(&self) -> &KvShape {
         &self.shape
     }
 
-    /// Positions that hold keys and values of all layers, in layers that keep as many.
-    pub fn len(&self) -> usize {
-        self.len
+    /// Size in bytes.
+    pub fn bytes(&self) -> usize {
+        2 * self.side_bytes()
     }
 
-    /// Whether no position does.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
+    /// Bytes of the keys, or the values.
+    fn side_bytes(&self) -> usize {
+        self.shape.kept * self.row_bytes
     }
 
-    /// Positions there are.
-    pub fn n_ctx(&self) -> usize {
-        self.shape.n_ctx
-    }
-
-    /// Forgets all positions.
-    pub fn clear(&mut self) {
-        self.len = 0;
-    }
-
-    /// The bytes of rows of a layer's keys (`side` 0) or values (1).
-    fn rows(&self, layer: usize, side: usize, rows: Range<usize>) -> Range<usize> {
-        let first = self.starts[layer] + side * self.shape.kept[layer] * self.row_bytes;
+    /// The bytes of rows of the keys (`side` 0) or the values (1).
+    fn rows(&self, side: usize, rows: Range<usize>) -> Range<usize> {
+        let first = side * self.side_bytes();
         first + rows.start * self.row_bytes..first + rows.end * self.row_bytes
     }
 
-    /// The places in one layer of the next `n` positions, which count as free until
-    /// [`KvCache::advance`].
+    /// The slots of `n` positions from `first` on.
     ///
     /// # Panics
-    /// The cache has not so many left, or the layer does not keep so many.
-    pub fn slots(&mut self, layer: usize, n: usize) -> impl Iterator<Item = Slot<'_>> + Send {
-        let (len, kept, n_ctx) = (self.len, self.shape.kept[layer], self.shape.n_ctx);
-        assert!(n <= kept && len + n <= n_ctx, "{n} positions behind {len}, of {kept} and {n_ctx}");
-        let (kind, row_bytes) = (self.shape.kind, self.row_bytes);
-        let side_bytes = kept * row_bytes;
-        let layer = &mut self.data[self.starts[layer]..][..2 * side_bytes];
-        let (keys, values) = layer.split_at_mut(side_bytes);
+    /// The layer does not keep `n` positions.
+    pub fn slots<'a>(
+        &self,
+        memory: &'a mut [u8],
+        first: usize,
+        n: usize,
+    ) -> impl Iterator<Item = Slot<'a>> + Send + use<'a> {
+        let KvShape { kind, kept, .. } = self.shape;
+        assert!(n <= kept, "{n} positions behind {first}, of {kept}");
+        let row_bytes = self.row_bytes;
+        let (keys, values) = memory.split_at_mut(self.side_bytes());
         let [keys, values] = [keys, values].map(|side| {
             // From the first free row up to the last one, and on at the first.
-            let (before, from) = side.split_at_mut(len % kept * row_bytes);
+            let (before, from) = side.split_at_mut(first % kept * row_bytes);
             from.chunks_exact_mut(row_bytes).chain(before.chunks_exact_mut(row_bytes))
         });
         keys.zip(values).take(n).map(move |(keys, values)| Slot { kind, keys, values })
     }
 
-    /// Takes the next `n` positions into use.
-    pub fn advance(&mut self, n: usize) {
-        self.len += n;
-    }
-
-    /// Keys and values of one layer at these positions, which are among those that it keeps.
-    pub fn layer(&self, layer: usize, positions: Range<usize>) -> (Side<'_>, Side<'_>) {
-        let kept = self.shape.kept[layer];
+    /// Keys and values at these positions, which are among those that the layer keeps.
+    pub fn sides<'a>(&self, memory: &'a [u8], positions: Range<usize>) -> (Side<'a>, Side<'a>) {
+        let kept = self.shape.kept;
         assert!(positions.len() <= kept, "{} of {kept} positions", positions.len());
         let first = positions.start % kept;
         // The rows up to the last one, and those that go on at the first.
@@ -355,43 +327,35 @@ impl KvCache {
         let parts = [first..end.min(kept), 0..end.saturating_sub(kept)];
         let side = |side| Side {
             kind: self.shape.kind,
-            parts: parts.clone().map(|rows| &self.data[self.rows(layer, side, rows)]),
+            parts: parts.clone().map(|rows| &memory[self.rows(side, rows)]),
             row_bytes: self.row_bytes,
             head_bytes: self.row_bytes / self.shape.n_head_kv,
         };
         (side(0), side(1))
     }
 
-    /// Drops these positions; those behind them move up. Their keys still say where they were:
-    /// [`KvCache::change_keys`] is to tell them.
+    /// Moves the rows of positions `dropped.end..len` up to `dropped.start`.
     ///
-    /// # Panics
-    /// A layer does not keep all positions, or these are not all in use.
-    pub fn drop_positions(&mut self, dropped: Range<usize>) {
-        assert!(dropped.end <= self.len, "{dropped:?} of {}", self.len);
-        for layer in 0..self.starts.len() {
-            assert_eq!(self.shape.kept[layer], self.n_ctx(), "layer {layer} keeps a window");
-            for side in 0..2 {
-                let to = self.rows(layer, side, dropped.clone()).start;
-                let moved = self.rows(layer, side, dropped.end..self.len);
-                self.data.copy_within(moved, to);
-            }
+    /// The layer must keep all `len` positions.
+    pub fn drop_positions(&self, memory: &mut [u8], dropped: Range<usize>, len: usize) {
+        for side in 0..2 {
+            let to = self.rows(side, dropped.clone()).start;
+            memory.copy_within(self.rows(side, dropped.end..len), to);
         }
-        self.len -= dropped.len();
     }
 
-    /// Has `change` change the keys of a layer at a position, `[n_embd_kv]`, by way of `keys`.
+    /// Has `change` change the keys of a position, `[n_embd_kv]`, by way of `keys`.
     pub fn change_keys(
-        &mut self,
-        layer: usize,
+        &self,
+        memory: &mut [u8],
         position: usize,
         keys: &mut [f32],
         change: impl FnOnce(&mut [f32]),
     ) {
-        let row = position % self.shape.kept[layer];
-        let bytes = self.rows(layer, 0, row..row + 1);
-        dequantize_row(self.shape.kind.weight_type(), &self.data[bytes.clone()], keys);
+        let row = position % self.shape.kept;
+        let bytes = self.rows(0, row..row + 1);
+        dequantize_row(self.shape.kind.weight_type(), &memory[bytes.clone()], keys);
         change(keys);
-        self.shape.kind.encode(keys, &mut self.data[bytes]);
+        self.shape.kind.encode(keys, &mut memory[bytes]);
     }
 }

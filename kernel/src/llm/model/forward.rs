@@ -1,130 +1,224 @@
-//! The forward pass: from a token to the logits of the next one.
+//! The forward pass: from the tokens of several texts to the logits of their next ones.
 
 use core::ops::Range;
 
+use arrayvec::ArrayVec;
+
+use super::compute::Stage;
 use super::scratch::{Quantized, Scratch, rows};
 use super::{
-    Activation, Attention, Context, FeedForward, Layer, Linear, Model, Norm, Scale, batch,
+    Activation, Attention, Compute, Dense, FeedForward, Layer, Linear, Mixer, Model, Norm, Scale,
 };
 use crate::llm::kernels::{
-    add, geglu, gelu, layer_norm, rms_norm, scale, silu, soft_cap, softmax, swiglu,
+    BATCH, add, geglu, gelu, layer_norm, rms_norm, scale, silu, soft_cap, softmax, swiglu,
 };
-use crate::llm::kv_cache::KvCache;
+use crate::llm::kv_cache::{HadamardRotation, Slot};
 use crate::llm::quantize::SUPER_BLOCK;
+use crate::llm::state::{LayerShape, State};
 use crate::llm::workers::{Band, for_each, for_each_with};
 
-/// What an element-wise step takes for each number, in multiplications of a matrix.
+/// Cost of an element-wise step for each number, in multiplications of a matrix product.
 const STEP: usize = 8;
 
-/// What vectors are prepared for: a norm, and the maps that get the normed ones.
+/// A norm, and the maps that get the normed states.
 type Next<'m> = (&'m Norm, &'m [Linear]);
 
+/// What a row brings into the model.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// A token of the vocabulary.
+    Token(u32),
+    /// An embedding: `[n_embd]`.
+    Embedding(&'a [f32]),
+}
+
+/// One row of a forward pass: one position of one session's text.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// What stands there.
+    pub input: Input<'a>,
+    /// The position in the text.
+    pub position: usize,
+    /// Which of the pass's states is the text's.
+    pub session: usize,
+    /// Whether its logits are wanted.
+    pub wants_logits: bool,
+}
+
+/// The rows of a pass, and how many each session has.
+struct Batch<'a> {
+    rows: &'a [Row<'a>],
+    counts: ArrayVec<usize, BATCH>,
+}
+
+impl<'a> Batch<'a> {
+    /// # Panics
+    /// The rows do not come session by session, or a session's positions are not its next ones.
+    fn new(rows: &'a [Row<'a>], states: &[&mut State]) -> Self {
+        let mut counts = ArrayVec::new();
+        for &Row { position, session, .. } in rows {
+            while counts.len() <= session {
+                counts.push(0);
+            }
+            assert_eq!(counts.len(), session + 1, "the rows of session {session} are in one piece");
+            let next = states[session].len() + counts[session];
+            assert_eq!(position, next, "the next position of session {session}");
+            counts[session] += 1;
+        }
+        Batch { rows, counts }
+    }
+
+    /// Slots of a layer for all rows.
+    fn slots<'s>(
+        &self,
+        states: &'s mut [&mut State],
+        layer: usize,
+    ) -> impl Iterator<Item = Slot<'s>> + Send {
+        let counts = states.iter_mut().zip(&self.counts);
+        counts.flat_map(move |(state, &n)| state.slots(layer, n))
+    }
+}
+
 impl Model {
-    /// Processes tokens at the cache's next positions, as many as [`batch`] says at most; the
-    /// positions must be free. [`Model::logits`] of the last `wanted` of them can be had afterwards.
+    /// Processes rows at the next free positions of their sessions' states.
     ///
-    /// A token's states are, to the bit, the same whichever tokens are processed with it.
+    /// Rows come session by session. Returns for how many rows logits are wanted: their states lie
+    /// in `scratch`, in the order of the rows, for [`Model::logits`].
+    ///
+    /// A row's numbers are the same, to the bit, whichever rows are processed with it.
     ///
     /// # Panics
-    /// There are too many tokens, or more are wanted than there are.
+    /// There are more rows than the scratch memory is for, they are not ordered like that, or a
+    /// state has not so many positions left.
     pub fn forward(
         &self,
-        context: Context<'_>,
-        tokens: &[u32],
-        wanted: usize,
-        cache: &mut KvCache,
+        compute: Compute<'_>,
+        rows: &[Row<'_>],
+        states: &mut [&mut State],
         scratch: &mut Scratch<'_>,
-    ) {
-        let mut n = tokens.len();
-        assert!(wanted <= n && n <= batch(cache.n_ctx()), "{wanted} of {n} tokens");
-        self.embed(context, tokens, cache, scratch);
-        for (i, layer) in self.layers.iter().enumerate() {
-            self.write_keys_values(context, i, &layer.attn, n, cache, scratch);
-            let next = self.layers.get(i + 1);
-            if next.is_none() {
-                // Of the others nothing is seen any more but keys and values.
-                self.keep_last(n, wanted, scratch);
-                n = wanted;
-            }
-            if n == 0 {
-                break;
-            }
-            let end = cache.len() + tokens.len();
-            self.attention(context, i, &layer.attn, end - n..end, cache, scratch);
-            let to_ffn = Some((&layer.ffn_norm, &layer.ffn.up[..]));
-            self.add_and_prepare(context, layer.attn_post_norm.as_ref(), to_ffn, n, scratch);
-            self.feed_forward(context, &layer.ffn, n, scratch);
-            let to_next = next.map(|next| (&next.attn_norm, &next.attn.qkv[..]));
-            self.add_and_prepare(context, layer.ffn_post_norm.as_ref(), to_next, n, scratch);
-            if context.verbose {
-                let states = scratch.x[..n * self.shape.n_embd].chunks_exact(self.shape.n_embd);
-                states.for_each(|state| log::debug!("layer {i}: norm {:.4}", norm(state)));
-            }
-        }
-        cache.advance(tokens.len());
-    }
-
-    /// Computes the logits of what follows one of the tokens that [`Model::forward`] was asked for,
-    /// 0 being the first of them.
-    pub fn logits(&self, context: Context<'_>, token: usize, scratch: &mut Scratch<'_>) {
+    ) -> usize {
+        assert!(rows.len() <= scratch.shape.n_rows, "{} rows", rows.len());
+        let batch = Batch::new(rows, states);
+        let wanted: ArrayVec<Row<'_>, BATCH> =
+            rows.iter().filter(|row| row.wants_logits).copied().collect();
         let n_embd = self.shape.n_embd;
+        self.embed(compute, rows, states, scratch);
+        let observe = |stage, n: usize, scratch: &Scratch<'_>| {
+            if let Some(observer) = compute.observer {
+                observer(stage, &scratch.x[..n * n_embd]);
+            }
+        };
+        observe(Stage::Embedding, rows.len(), scratch);
+        let mut active = rows;
+        for (i, layer) in self.layers.iter().enumerate() {
+            let next = self.layers.get(i + 1);
+            match &layer.mixer {
+                Mixer::Attention(attn) => {
+                    self.write_keys_values(compute, i, attn, &batch, states, scratch);
+                    if next.is_none() {
+                        // Of the other rows only keys and values are needed.
+                        self.keep_wanted(rows, scratch);
+                        active = &wanted;
+                    }
+                    if active.is_empty() {
+                        break;
+                    }
+                    self.attention(compute, i, attn, active, states, scratch);
+                }
+            }
+            let n = active.len();
+            let to_ffn = Some((&layer.ffn_norm, layer.ffn.inputs()));
+            self.add_and_prepare(compute, layer.mixer_post_norm.as_ref(), to_ffn, n, scratch);
+            match &layer.ffn {
+                FeedForward::Dense(dense) => self.dense(compute, dense, n, scratch),
+            }
+            let to_next = next.map(|next| (&next.mixer_norm, next.mixer.inputs()));
+            self.add_and_prepare(compute, layer.ffn_post_norm.as_ref(), to_next, n, scratch);
+            observe(Stage::Layer(i), n, scratch);
+        }
+        for (state, n) in states.iter_mut().zip(batch.counts) {
+            state.advance(n);
+        }
+        wanted.len()
+    }
+
+    /// Computes the logits of rows that wanted them, in one matrix product: `[rows, n_vocab]`.
+    ///
+    /// `rows` counts the rows that wanted logits in [`Model::forward`].
+    ///
+    /// # Panics
+    /// There are more rows than the scratch memory has outputs.
+    pub fn logits(&self, compute: Compute<'_>, rows: Range<usize>, scratch: &mut Scratch<'_>) {
+        let (n, n_embd) = (rows.len(), self.shape.n_embd);
+        assert!(n <= scratch.shape.n_outputs, "logits of {n} rows");
         let Scratch { x, normed, logits, quantized, .. } = scratch;
-        let (x, normed) = (&x[token * n_embd..][..n_embd], &mut normed[..n_embd]);
-        let vector = quantized.vectors(1, n_embd);
+        let x = &x[rows.start * n_embd..rows.end * n_embd];
         let output = one(&self.output);
-        vector.for_each(|vector| {
-            self.prepare(context, (&self.output_norm, output), x, normed, vector)
+        let states = x.chunks_exact(n_embd).zip(normed.chunks_exact_mut(n_embd));
+        let workers = compute.workers_for(n, n_embd * STEP);
+        for_each(workers, states.zip(quantized.vectors(n, n_embd)), |((x, normed), vector)| {
+            self.prepare(compute, (&self.output_norm, output), x, normed, vector);
         });
-        context.multiply(output, quantized, 1, logits, |band| {
+        if let Some(observer) = compute.observer {
+            observer(Stage::OutputNorm, &normed[..n * n_embd]);
+        }
+        let logits = &mut logits[..n * self.shape.n_vocab];
+        compute.multiply(output, quantized, 1, logits, |band| {
             if let Some(cap) = self.logit_cap {
-                soft_cap(band.row(0), cap);
+                band.rows_mut().for_each(|row| soft_cap(row, cap));
             }
         });
     }
 
-    /// The states of tokens before the first layer, prepared for it; and the angles at their
+    /// The states of rows before the first layer, prepared for it; and the angles at their
     /// positions.
     fn embed(
         &self,
-        context: Context<'_>,
-        tokens: &[u32],
-        cache: &KvCache,
+        compute: Compute<'_>,
+        rows_in: &[Row<'_>],
+        states: &[&mut State],
         scratch: &mut Scratch<'_>,
     ) {
         let n_embd = self.shape.n_embd;
-        let Layer { attn_norm, attn, .. } = &self.layers[0];
+        let Layer { mixer_norm, mixer, .. } = &self.layers[0];
         let Scratch { x, delta, normed, angles, quantized, .. } = scratch;
-        let states = x.chunks_exact_mut(n_embd).zip(delta.chunks_exact_mut(n_embd));
-        let normed = normed.chunks_exact_mut(n_embd).zip(quantized.vectors(tokens.len(), n_embd));
+        let n = rows_in.len();
+        let vectors = x.chunks_exact_mut(n_embd).zip(delta.chunks_exact_mut(n_embd));
+        let normed = normed.chunks_exact_mut(n_embd).zip(quantized.vectors(n, n_embd));
         let angles = rows(angles, self.n_angles());
-        let items = tokens.iter().zip(cache.len()..).zip(states).zip(normed).zip(angles);
-        let workers = context.workers_for(tokens.len(), n_embd * STEP);
-        for_each(
-            workers,
-            items,
-            |((((&token, position), (x, delta)), (normed, vector)), angles)| {
-                self.token_embd.dequantize_row(context.file, token as usize, x);
-                if let Some(factor) = self.embedding_scale {
-                    scale(x, factor);
+        let items = rows_in.iter().zip(vectors).zip(normed).zip(angles);
+        let workers = compute.workers_for(n, n_embd * STEP);
+        for_each(workers, items, |(((row, (x, delta)), (normed, vector)), angles)| {
+            match row.input {
+                Input::Token(token) => {
+                    self.token_embd.dequantize_row(compute.sources, token as usize, x);
+                    if let Some(factor) = self.embedding_scale {
+                        scale(x, factor);
+                    }
                 }
-                if let Some(embeddings) = &self.position_embd {
-                    embeddings.dequantize_row(context.file, position, delta);
-                    add(x, delta);
-                }
-                for (rope, angles) in self.ropes.iter().zip(self.split_angles(angles)) {
-                    rope.angles(position, cache.n_ctx(), angles);
-                }
-                self.prepare(context, (attn_norm, &attn.qkv), x, normed, vector);
-            },
-        );
+                Input::Embedding(embedding) => x.copy_from_slice(embedding),
+            }
+            if let Some(embeddings) = &self.position_embd {
+                embeddings.dequantize_row(compute.sources, row.position, delta);
+                add(x, delta);
+            }
+            let n_ctx = states[row.session].n_ctx();
+            for (rope, angles) in self.ropes.iter().zip(self.split_angles(angles)) {
+                rope.angles(row.position, n_ctx, angles);
+            }
+            self.prepare(compute, (mixer_norm, mixer.inputs()), x, normed, vector);
+        });
     }
 
     /// Norms a vector in place.
-    fn norm(&self, context: Context<'_>, norm: &Norm, x: &mut [f32]) {
+    fn norm(&self, compute: Compute<'_>, norm: &Norm, x: &mut [f32]) {
         match norm {
-            Norm::Rms { weights } => rms_norm(x, weights.values(context.file), self.norm_epsilon),
+            Norm::Rms { weights } => {
+                rms_norm(x, weights.values(compute.sources), self.norm_epsilon)
+            }
             Norm::Layer { weights, bias } => {
-                let (weights, bias) = (weights.values(context.file), bias.values(context.file));
+                let (weights, bias) =
+                    (weights.values(compute.sources), bias.values(compute.sources));
                 layer_norm(x, weights, bias, self.norm_epsilon);
             }
         }
@@ -133,22 +227,22 @@ impl Model {
     /// Prepares a token's state for the maps that come next.
     fn prepare(
         &self,
-        context: Context<'_>,
+        compute: Compute<'_>,
         (norm, maps): Next<'_>,
         x: &[f32],
         normed: &mut [f32],
         mut vector: Quantized<'_>,
     ) {
         normed.copy_from_slice(x);
-        self.norm(context, norm, normed);
+        self.norm(compute, norm, normed);
         vector.set(normed, maps.iter().map(|map| map.weights.kind()));
     }
 
-    /// Adds `delta` to the states of `n` tokens, normed before if a norm is given, and prepares them
+    /// Adds `delta` to the states of `n` rows, normed before if a norm is given, and prepares them
     /// for what comes next.
     fn add_and_prepare(
         &self,
-        context: Context<'_>,
+        compute: Compute<'_>,
         norm: Option<&Norm>,
         next: Option<Next<'_>>,
         n: usize,
@@ -158,46 +252,47 @@ impl Model {
         let Scratch { x, delta, normed, quantized, .. } = scratch;
         let states = x.chunks_exact_mut(n_embd).zip(delta.chunks_exact_mut(n_embd));
         let normed = normed.chunks_exact_mut(n_embd).zip(quantized.vectors(n, n_embd));
-        let workers = context.workers_for(n, n_embd * STEP);
+        let workers = compute.workers_for(n, n_embd * STEP);
         for_each(workers, states.zip(normed), |((x, delta), (normed, vector))| {
             if let Some(norm) = norm {
-                self.norm(context, norm, delta);
+                self.norm(compute, norm, delta);
             }
             add(x, delta);
             if let Some(next) = next {
-                self.prepare(context, next, x, normed, vector);
+                self.prepare(compute, next, x, normed, vector);
             }
         });
     }
 
-    /// Puts queries, keys and values of `n` tokens into `qkv`, and the keys and values into the
-    /// cache as well.
+    /// Computes queries, keys and values of rows, and writes keys and values to their states.
     fn write_keys_values(
         &self,
-        context: Context<'_>,
+        compute: Compute<'_>,
         layer: usize,
         attn: &Attention,
-        n: usize,
-        cache: &mut KvCache,
+        batch: &Batch<'_>,
+        states: &mut [&mut State],
         scratch: &mut Scratch<'_>,
     ) {
         let shape = &self.shape;
+        let n = batch.rows.len();
         let Scratch { qkv, angles, quantized, .. } = scratch;
         let qkv = &mut qkv[..n * shape.n_embd_qkv()];
-        context.multiply(&attn.qkv, quantized, 1, qkv, |_| ());
+        compute.multiply(&attn.qkv, quantized, 1, qkv, |_| ());
 
         let (n_embd_q, head_size) = (shape.n_embd_q(), shape.head_size);
-        let spread = cache.shape().spread();
-        let tokens = qkv.chunks_exact_mut(shape.n_embd_qkv()).zip(rows(angles, self.n_angles()));
-        let workers = context.workers_for(n, shape.n_embd_qkv() * STEP);
-        for_each(workers, tokens.zip(cache.slots(layer, n)), |((qkv, angles), slot)| {
+        let rotation = rotation(states, layer);
+        let vectors = qkv.chunks_exact_mut(shape.n_embd_qkv()).zip(rows(angles, self.n_angles()));
+        let slots = batch.slots(states, layer);
+        let workers = compute.workers_for(n, shape.n_embd_qkv() * STEP);
+        for_each(workers, vectors.zip(slots), |((qkv, angles), slot)| {
             let (queries_keys, values) = qkv.split_at_mut(n_embd_q + shape.n_embd_kv());
             if let Some([q_norm, k_norm]) = &attn.qk_norms {
                 let (queries, keys) = queries_keys.split_at_mut(n_embd_q);
                 queries
                     .chunks_exact_mut(head_size)
-                    .for_each(|query| self.norm(context, q_norm, query));
-                keys.chunks_exact_mut(head_size).for_each(|key| self.norm(context, k_norm, key));
+                    .for_each(|query| self.norm(compute, q_norm, query));
+                keys.chunks_exact_mut(head_size).for_each(|key| self.norm(compute, k_norm, key));
             }
             if let Some((rope, angles)) = self.rope(attn, angles) {
                 queries_keys.chunks_exact_mut(head_size).for_each(|head| rope.rotate(head, angles));
@@ -205,51 +300,56 @@ impl Model {
             if let Scale::Queries(factor) = attn.scale {
                 scale(&mut queries_keys[..n_embd_q], factor);
             }
-            spread.keys(queries_keys);
-            spread.values(values);
+            rotation.keys(queries_keys);
+            rotation.values(values);
             slot.write(&queries_keys[n_embd_q..], values);
         });
     }
 
-    /// Of `n` tokens keeps the states and queries of the last `wanted`.
-    fn keep_last(&self, n: usize, wanted: usize, scratch: &mut Scratch<'_>) {
-        for (rows, width) in
-            [(&mut *scratch.x, self.shape.n_embd), (&mut *scratch.qkv, self.shape.n_embd_qkv())]
-        {
-            rows.copy_within((n - wanted) * width..n * width, 0);
+    /// Moves the states and queries of the rows whose logits are wanted to the front.
+    fn keep_wanted(&self, rows: &[Row<'_>], scratch: &mut Scratch<'_>) {
+        let wanted = rows.iter().enumerate().filter(|(_, row)| row.wants_logits);
+        for (to, (from, _)) in wanted.enumerate().filter(|(to, (from, _))| to != from) {
+            for (matrix, width) in
+                [(&mut *scratch.x, self.shape.n_embd), (&mut *scratch.qkv, self.shape.n_embd_qkv())]
+            {
+                matrix.copy_within(from * width..(from + 1) * width, to * width);
+            }
         }
     }
 
-    /// Puts into `delta` what the heads of the tokens at these positions see, each up to its own.
+    /// Attention of rows to the positions up to their own; its result goes to `delta`.
     fn attention(
         &self,
-        context: Context<'_>,
+        compute: Compute<'_>,
         layer: usize,
         attn: &Attention,
-        positions: Range<usize>,
-        cache: &KvCache,
+        active: &[Row<'_>],
+        states: &[&mut State],
         scratch: &mut Scratch<'_>,
     ) {
         let shape = &self.shape;
         let (head_size, n_head) = (shape.head_size, shape.n_head);
-        let Scratch { delta, normed, qkv, scores, quantized, .. } = scratch;
-        let n = positions.len();
+        let Scratch { delta, normed, qkv, scores, quantized, shape: sizes, .. } = scratch;
+        let n = active.len();
         let joined = &mut normed[..n * shape.n_embd_q()];
 
         let group = n_head / shape.n_head_kv;
         // ggml multiplies keys, too, with numbers in the format that their type wants.
-        let kind = cache.shape().kind.weight_type();
+        let kind = sizes.kv_cache.weight_type();
         let heads = joined.chunks_exact_mut(head_size);
         let heads = heads.zip(quantized.vectors(n * n_head, head_size)).enumerate();
-        let places = scores.chunks_exact_mut(cache.n_ctx());
-        let workers = context.workers_for(n * n_head, 2 * head_size * positions.end);
+        let places = scores.chunks_exact_mut(sizes.n_ctx);
+        let longest = active.iter().map(|row| row.position + 1).max().unwrap_or(0);
+        let workers = compute.workers_for(n * n_head, 2 * head_size * longest);
         for_each_with(workers, places, heads, |scores, (i, (result, mut query))| {
-            let (token, head) = (i / n_head, i % n_head);
-            let end = positions.start + token + 1;
+            let (row, head) = (i / n_head, i % n_head);
+            let Row { position, session, .. } = active[row];
+            let end = position + 1;
             let seen = attn.window.map_or(0, |window| end.saturating_sub(window))..end;
             let scores = &mut scores[..seen.len()];
-            let (keys, values) = cache.layer(layer, seen);
-            let place = token * shape.n_embd_qkv() + head * head_size;
+            let (keys, values) = states[session].kv(layer, seen);
+            let place = row * shape.n_embd_qkv() + head * head_size;
             query.set(&qkv[place..][..head_size], core::iter::once(kind));
             keys.scores(head / group, query.for_weights(kind), scores);
             if let Some(cap) = attn.score_cap {
@@ -262,46 +362,40 @@ impl Model {
             values.weighted_sum(head / group, scores, result);
         });
 
-        let spread = cache.shape().spread();
+        let rotation = rotation(states, layer);
         let joined = joined.chunks_exact_mut(shape.n_embd_q());
         let joined = joined.zip(quantized.vectors(n, shape.n_embd_q()));
-        let workers = context.workers_for(n, shape.n_embd_q() * STEP);
+        let workers = compute.workers_for(n, shape.n_embd_q() * STEP);
         for_each(workers, joined, |(joined, mut vector)| {
-            spread.values(joined);
+            rotation.values(joined);
             vector.set(joined, core::iter::once(attn.output.weights.kind()));
         });
         let delta = &mut delta[..n * shape.n_embd];
-        context.multiply(one(&attn.output), quantized, 1, delta, |_| ());
+        compute.multiply(one(&attn.output), quantized, 1, delta, |_| ());
     }
 
-    /// Puts into `delta` what the feed-forward network makes of `n` tokens.
-    fn feed_forward(
-        &self,
-        context: Context<'_>,
-        ffn: &FeedForward,
-        n: usize,
-        scratch: &mut Scratch<'_>,
-    ) {
+    /// A dense feed-forward network; its result goes to `delta`.
+    fn dense(&self, compute: Compute<'_>, ffn: &Dense, n: usize, scratch: &mut Scratch<'_>) {
         let n_ff = self.shape.n_ff;
         let width = ffn.parts() * n_ff;
         let Scratch { delta, gate_up, quantized, .. } = scratch;
         let gate_up = &mut gate_up[..n * width];
-        context.multiply(&ffn.up, quantized, ffn.parts(), gate_up, |band| ffn.activate(band));
+        compute.multiply(&ffn.up, quantized, ffn.parts(), gate_up, |band| ffn.activate(band));
 
         // In pieces that are whole blocks of each format: there may be one long vector.
         let piece = if n_ff.is_multiple_of(SUPER_BLOCK) { SUPER_BLOCK } else { n_ff };
         let pieces = n * (n_ff / piece);
         let hidden = gate_up.chunks_exact(width).flat_map(|row| row[..n_ff].chunks_exact(piece));
         let hidden = hidden.zip(quantized.vectors(pieces, piece));
-        for_each(context.workers_for(pieces, piece * STEP), hidden, |(hidden, mut vector)| {
+        for_each(compute.workers_for(pieces, piece * STEP), hidden, |(hidden, mut vector)| {
             vector.set(hidden, core::iter::once(ffn.down.weights.kind()));
         });
         let delta = &mut delta[..n * self.shape.n_embd];
-        context.multiply(one(&ffn.down), quantized, 1, delta, |_| ());
+        compute.multiply(one(&ffn.down), quantized, 1, delta, |_| ());
     }
 }
 
-impl FeedForward {
+impl Dense {
     /// Applies the activation function to the rows of a band: to all, or, where there is a gate, to
     /// every other one, multiplied then with the one behind it.
     fn activate(&self, band: &mut Band<'_, f32>) {
@@ -327,7 +421,8 @@ fn one(map: &Linear) -> &[Linear] {
     core::slice::from_ref(map)
 }
 
-/// The Euclidean norm.
-fn norm(x: &[f32]) -> f32 {
-    libm::sqrt(x.iter().map(|&x| f64::from(x) * f64::from(x)).sum()) as f32
+/// The rotation of a layer's queries, keys and values, which all states of a pass share.
+fn rotation(states: &[&mut State], layer: usize) -> HadamardRotation {
+    let LayerShape::Kv(shape) = &states[0].shape().layers[layer];
+    shape.rotation()
 }

@@ -37,7 +37,7 @@ pub fn layer(reader: &mut Reader<'_, '_>, i: usize, attn: Attention) -> Result<L
     let n_embd = reader.shape.n_embd;
     let ffn = reader.gated_feed_forward(i, Activation::Gelu)?;
     Ok(Layer {
-        attn_post_norm: Some(reader.norm(&of_layer(i, "post_attention_norm"), n_embd)?),
+        mixer_post_norm: Some(reader.norm(&of_layer(i, "post_attention_norm"), n_embd)?),
         ffn_post_norm: Some(reader.norm(&of_layer(i, "post_ffw_norm"), n_embd)?),
         ..reader.layer(i, attn, ffn)?
     })

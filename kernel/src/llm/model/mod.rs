@@ -6,8 +6,7 @@
 
 #![forbid(unsafe_code)]
 
-mod cache;
-mod context;
+mod compute;
 mod forward;
 mod gemma;
 mod gemma2;
@@ -19,9 +18,10 @@ mod phi3;
 mod qwen2;
 mod qwen3;
 pub mod reader;
+mod repack;
 pub mod rope;
 pub mod scratch;
-mod stripes;
+mod state;
 pub mod tensors;
 
 use alloc::collections::BTreeSet;
@@ -29,19 +29,21 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-pub use context::Context;
+pub use compute::{Compute, Stage};
+pub use forward::{Input, Row};
 pub use header::Shape;
 use reader::Reader;
+pub use repack::{Repack, Repacked};
 use rope::Rope;
-pub use stripes::Arrangement;
 use tensors::{Matrix, Vector};
 
 use crate::llm::Error;
+use crate::llm::arena::ModelBytes;
 use crate::llm::gguf::{Gguf, TensorInfo};
 use crate::llm::kernels::BATCH;
+use crate::llm::quantize::WeightType;
 
-/// The most tokens that go through a model at once in a context of `n_ctx` positions. The weights
-/// are read once for all of them.
+/// Most rows of one session in a forward pass, in a context of `n_ctx` positions.
 pub fn batch(n_ctx: usize) -> usize {
     BATCH.min(n_ctx)
 }
@@ -91,17 +93,48 @@ pub struct Model {
     logit_cap: Option<f32>,
 }
 
-/// One layer: attention and a feed-forward network, each added to the token's state.
+/// One layer: a mixer and a feed-forward network, each added to a row's state.
 #[derive(Debug)]
 struct Layer {
-    attn_norm: Norm,
-    attn: Attention,
-    /// Before attention's result is added.
-    attn_post_norm: Option<Norm>,
+    mixer_norm: Norm,
+    mixer: Mixer,
+    /// Before the mixer's result is added.
+    mixer_post_norm: Option<Norm>,
     ffn_norm: Norm,
     ffn: FeedForward,
     /// Before the network's result is added.
     ffn_post_norm: Option<Norm>,
+}
+
+/// What a row takes from the positions before it.
+///
+/// A mixer decides what its layer keeps of a text: see [`Mixer::state_shape`].
+#[derive(Debug)]
+enum Mixer {
+    Attention(Attention),
+}
+
+impl Mixer {
+    /// The maps that get the normed states.
+    fn inputs(&self) -> &[Linear] {
+        match self {
+            Mixer::Attention(attn) => &attn.qkv,
+        }
+    }
+
+    /// All its maps.
+    fn maps(&self) -> impl Iterator<Item = &Linear> {
+        match self {
+            Mixer::Attention(attn) => attn.qkv.iter().chain([&attn.output]),
+        }
+    }
+
+    /// All its norms.
+    fn norms(&self) -> impl Iterator<Item = &Norm> {
+        match self {
+            Mixer::Attention(attn) => attn.qk_norms.iter().flatten(),
+        }
+    }
 }
 
 /// Attention with grouped queries.
@@ -132,7 +165,36 @@ enum Scale {
 
 /// A feed-forward network.
 #[derive(Debug)]
-struct FeedForward {
+enum FeedForward {
+    Dense(Dense),
+}
+
+impl FeedForward {
+    /// The maps that get the normed states.
+    fn inputs(&self) -> &[Linear] {
+        match self {
+            FeedForward::Dense(dense) => &dense.up,
+        }
+    }
+
+    /// All its maps.
+    fn maps(&self) -> impl Iterator<Item = &Linear> {
+        match self {
+            FeedForward::Dense(dense) => dense.up.iter().chain([&dense.down]),
+        }
+    }
+
+    /// Numbers of one row that go to the activation function, for each of `n_ff`.
+    fn parts(&self) -> usize {
+        match self {
+            FeedForward::Dense(dense) => dense.parts(),
+        }
+    }
+}
+
+/// A feed-forward network that all rows go through.
+#[derive(Debug)]
+struct Dense {
     /// If gated, to the gate and then to the values, in one map or two: `[2 * n_ff, n_embd]` in
     /// all; else to the values only: `[n_ff, n_embd]`.
     up: Vec<Linear>,
@@ -142,7 +204,7 @@ struct FeedForward {
     down: Linear,
 }
 
-impl FeedForward {
+impl Dense {
     /// How many numbers `up` gives for each of `down`.
     fn parts(&self) -> usize {
         if self.gated { 2 } else { 1 }
@@ -168,6 +230,16 @@ pub struct Linear {
 enum Norm {
     Rms { weights: Vector },
     Layer { weights: Vector, bias: Vector },
+}
+
+impl Norm {
+    fn vectors(&self) -> impl Iterator<Item = &Vector> {
+        let (weights, bias) = match self {
+            Norm::Rms { weights } => (weights, None),
+            Norm::Layer { weights, bias } => (weights, Some(bias)),
+        };
+        core::iter::once(weights).chain(bias)
+    }
 }
 
 /// Which norm.
@@ -196,11 +268,20 @@ impl Architecture {
 
     /// Finds the parts of a model with a vocabulary of `n_vocab` tokens.
     ///
+    /// `files` are the parts of a split file, or the one file there is; the first has the metadata.
+    /// The model expects matrices of the types that `packed` wants to be repacked ([`Repack`]), and
+    /// [`Model::bind`] is to be called before its first forward pass.
+    ///
     /// # Errors
     /// [`Error::ParseError`] if a part is missing or malformed, [`Error::Unsupported`] if a part
     /// or a type of weights is not known to this engine.
-    pub fn model(&self, gguf: &Gguf<'_>, n_vocab: usize) -> Result<Model, Error> {
-        (self.read)(Reader::new(gguf, self, n_vocab)?)
+    pub fn model(
+        &self,
+        files: &[Gguf<'_>],
+        n_vocab: usize,
+        packed: fn(WeightType) -> bool,
+    ) -> Result<Model, Error> {
+        (self.read)(Reader::new(files, self, n_vocab, packed)?)
     }
 }
 
@@ -215,12 +296,34 @@ impl Model {
         &self.shape
     }
 
+    /// Reads what a forward pass needs as numbers: the factors of its rotations.
+    pub fn bind(&mut self, sources: &[ModelBytes]) {
+        for rope in &mut self.ropes {
+            rope.bind(sources);
+        }
+    }
+
     /// All its linear maps.
     fn maps(&self) -> impl Iterator<Item = &Linear> {
-        let of_layers = self.layers.iter().flat_map(|Layer { attn, ffn, .. }| {
-            attn.qkv.iter().chain([&attn.output]).chain(&ffn.up).chain([&ffn.down])
-        });
+        let of_layers =
+            self.layers.iter().flat_map(|layer| layer.mixer.maps().chain(layer.ffn.maps()));
         of_layers.chain([&self.output])
+    }
+
+    /// All its matrices; those that share their bytes are there twice.
+    pub fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        let of_maps = self.maps().map(|map| &map.weights);
+        of_maps.chain([&self.token_embd]).chain(&self.position_embd)
+    }
+
+    /// All its vectors.
+    pub fn vectors(&self) -> impl Iterator<Item = &Vector> {
+        let of_layers = self.layers.iter().flat_map(|layer| {
+            let post = layer.mixer_post_norm.iter().chain(&layer.ffn_post_norm);
+            [&layer.mixer_norm, &layer.ffn_norm].into_iter().chain(post).chain(layer.mixer.norms())
+        });
+        let norms = of_layers.chain([&self.output_norm]).flat_map(Norm::vectors);
+        norms.chain(self.maps().filter_map(|map| map.bias.as_ref()))
     }
 
     /// The most numbers that go to the activation function in a layer, gates included.
@@ -249,11 +352,12 @@ impl Model {
 }
 
 /// The weight type that holds most of a model's weights, by its name.
-pub fn quantization(gguf: &Gguf<'_>) -> String {
+pub fn quantization(files: &[Gguf<'_>]) -> String {
+    let tensors = || files.iter().flat_map(|gguf| gguf.tensors());
     let share = |name: &str| -> u64 {
-        let tensors = gguf.tensors().iter().filter(|tensor| tensor.kind.name == name);
-        tensors.map(TensorInfo::elements).fold(0, u64::saturating_add)
+        let of_type = tensors().filter(|tensor| tensor.kind.name == name);
+        of_type.map(TensorInfo::elements).fold(0, u64::saturating_add)
     };
-    let names: BTreeSet<&str> = gguf.tensors().iter().map(|tensor| tensor.kind.name).collect();
+    let names: BTreeSet<&str> = tensors().map(|tensor| tensor.kind.name).collect();
     names.into_iter().max_by_key(|name| share(name)).unwrap_or_default().to_string()
 }

@@ -5,15 +5,17 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::context::ROWS;
+use super::compute::ROWS;
 use super::header::{Header, Shape};
 use super::rope::{Pairs, Rope};
 use super::tensors::{Matrix, Tensors};
 use super::{
-    Activation, Architecture, Attention, FeedForward, Layer, Linear, Model, Norm, NormKind, Scale,
+    Activation, Architecture, Attention, Dense, FeedForward, Layer, Linear, Mixer, Model, Norm,
+    NormKind, Scale,
 };
 use crate::llm::Error;
 use crate::llm::gguf::Gguf;
+use crate::llm::quantize::WeightType;
 
 /// Reads a model's parts. Each method takes the tensors of the part that it returns.
 ///
@@ -33,11 +35,13 @@ pub struct Reader<'f, 'a> {
 impl<'f, 'a> Reader<'f, 'a> {
     /// A reader of a model of this architecture with a vocabulary of `n_vocab` tokens.
     pub(super) fn new(
-        gguf: &'f Gguf<'a>,
+        files: &'f [Gguf<'a>],
         architecture: &Architecture,
         n_vocab: usize,
+        packed: fn(WeightType) -> bool,
     ) -> Result<Self, Error> {
-        let header = Header::new(gguf, architecture.name);
+        let tensors = Tensors::new(files, packed);
+        let header = Header::new(&files[0], architecture.name);
         let shape = Shape::read(&header, n_vocab)?;
         let epsilon = match architecture.norm {
             NormKind::Rms => "attention.layer_norm_rms_epsilon",
@@ -48,7 +52,7 @@ impl<'f, 'a> Reader<'f, 'a> {
             norm_epsilon: norm_epsilon.ok_or_else(|| header.missing(epsilon))?,
             header,
             shape,
-            tensors: Tensors::new(gguf),
+            tensors,
             architecture: architecture.name,
             norm: architecture.norm,
         })
@@ -79,19 +83,14 @@ impl<'f, 'a> Reader<'f, 'a> {
     }
 
     /// A layer with one norm before attention and one before the feed-forward network.
-    pub(super) fn layer(
-        &mut self,
-        i: usize,
-        attn: Attention,
-        ffn: FeedForward,
-    ) -> Result<Layer, Error> {
+    pub(super) fn layer(&mut self, i: usize, attn: Attention, ffn: Dense) -> Result<Layer, Error> {
         let n_embd = self.shape.n_embd;
         Ok(Layer {
-            attn_norm: self.norm(&of_layer(i, "attn_norm"), n_embd)?,
-            attn,
-            attn_post_norm: None,
+            mixer_norm: self.norm(&of_layer(i, "attn_norm"), n_embd)?,
+            mixer: Mixer::Attention(attn),
+            mixer_post_norm: None,
             ffn_norm: self.norm(&of_layer(i, "ffn_norm"), n_embd)?,
-            ffn,
+            ffn: FeedForward::Dense(ffn),
             ffn_post_norm: None,
         })
     }
@@ -142,11 +141,11 @@ impl<'f, 'a> Reader<'f, 'a> {
         &mut self,
         i: usize,
         activation: Activation,
-    ) -> Result<FeedForward, Error> {
+    ) -> Result<Dense, Error> {
         let (n_embd, n_ff) = (self.shape.n_embd, self.shape.n_ff);
         let up = vec![self.linear(&of_layer(i, "ffn_up"), n_ff, n_embd)?];
         let down = self.linear(&of_layer(i, "ffn_down"), n_embd, n_ff)?;
-        Ok(FeedForward { up, gated: false, activation, down })
+        Ok(Dense { up, gated: false, activation, down })
     }
 
     /// A gated feed-forward network.
@@ -154,14 +153,14 @@ impl<'f, 'a> Reader<'f, 'a> {
         &mut self,
         i: usize,
         activation: Activation,
-    ) -> Result<FeedForward, Error> {
+    ) -> Result<Dense, Error> {
         let (n_embd, n_ff) = (self.shape.n_embd, self.shape.n_ff);
         let up = vec![
             self.linear(&of_layer(i, "ffn_gate"), n_ff, n_embd)?,
             self.linear(&of_layer(i, "ffn_up"), n_ff, n_embd)?,
         ];
         let down = self.linear(&of_layer(i, "ffn_down"), n_embd, n_ff)?;
-        Ok(FeedForward { up, gated: true, activation, down })
+        Ok(Dense { up, gated: true, activation, down })
     }
 
     /// A gated feed-forward network whose gate and values are one tensor.
@@ -169,7 +168,7 @@ impl<'f, 'a> Reader<'f, 'a> {
         &mut self,
         i: usize,
         activation: Activation,
-    ) -> Result<FeedForward, Error> {
+    ) -> Result<Dense, Error> {
         let (n_embd, n_ff) = (self.shape.n_embd, self.shape.n_ff);
         if !n_ff.is_multiple_of(ROWS) {
             let what = format!("half of a tensor, {n_ff} rows, which {ROWS} does not divide");
@@ -177,13 +176,13 @@ impl<'f, 'a> Reader<'f, 'a> {
         }
         let up = vec![self.linear(&of_layer(i, "ffn_up"), 2 * n_ff, n_embd)?];
         let down = self.linear(&of_layer(i, "ffn_down"), n_embd, n_ff)?;
-        Ok(FeedForward { up, gated: true, activation, down })
+        Ok(Dense { up, gated: true, activation, down })
     }
 
     /// Makes sure that a layer has these tensors, which other architectures can do without.
     pub fn require(&self, i: usize, parts: &[&str]) -> Result<(), Error> {
         let mut names = parts.iter().map(|part| of_layer(i, part));
-        match names.find(|name| self.header.gguf().tensor(name).is_none()) {
+        match names.find(|name| !self.tensors.contains(name)) {
             None => Ok(()),
             Some(name) => Err(self.tensors.missing(&name)),
         }
@@ -241,7 +240,7 @@ impl<'f, 'a> Reader<'f, 'a> {
         rows: usize,
         columns: usize,
     ) -> Result<Option<Linear>, Error> {
-        if self.header.gguf().tensor(&format!("{name}.weight")).is_none() {
+        if !self.tensors.contains(&format!("{name}.weight")) {
             return Ok(None);
         }
         self.linear(name, rows, columns).map(Some)

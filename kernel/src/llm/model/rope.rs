@@ -6,8 +6,9 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use super::header::{Header, Shape};
-use super::tensors::Tensors;
+use super::tensors::{Tensors, Vector};
 use crate::llm::Error;
+use crate::llm::arena::ModelBytes;
 use crate::llm::kernels::{rotate_halves, rotate_neighbours};
 
 /// Which numbers of a head make a pair.
@@ -39,13 +40,31 @@ pub struct Rope {
 #[derive(Clone, Debug, PartialEq)]
 enum Factors {
     None,
-    One(Vec<f32>),
+    One(Bound),
     /// LongRoPE: others where the context is longer than the one trained first.
     ByContext {
-        short: Option<Vec<f32>>,
-        long: Option<Vec<f32>>,
+        short: Option<Bound>,
+        long: Option<Bound>,
         n_ctx_original: usize,
     },
+}
+
+/// A tensor whose values are read once: empty before [`Rope::bind`], then `[n_rot / 2]`.
+#[derive(Clone, Debug, PartialEq)]
+struct Bound {
+    tensor: Vector,
+    values: Vec<f32>,
+}
+
+impl Bound {
+    fn new(tensor: Vector) -> Self {
+        Bound { tensor, values: Vec::new() }
+    }
+
+    fn bind(&mut self, sources: &[ModelBytes]) {
+        let values = self.tensor.values(sources).iter().map(|&bytes| f32::from_le_bytes(bytes));
+        self.values = values.collect();
+    }
 }
 
 /// The pairs between which YaRN goes over from frequencies as they are to scaled ones.
@@ -113,12 +132,15 @@ impl Rope {
         // As in llama.cpp, a factor of 0 stands for none.
         let factor = factor.filter(|&factor| kind != "none" && factor != 0.0).unwrap_or(1.0);
 
-        let mut numbers = |name: &str| tensors.optional_numbers(name, n_rot / 2);
-        let factors = match numbers("rope_freqs.weight")? {
+        let mut factors = |name: &str| {
+            let tensor = tensors.optional_vector(name, n_rot / 2)?;
+            Ok::<_, Error>(tensor.map(Bound::new))
+        };
+        let factors = match factors("rope_freqs.weight")? {
             Some(factors) => Factors::One(factors),
             None => {
-                let long = numbers("rope_factors_long.weight")?;
-                let short = numbers("rope_factors_short.weight")?;
+                let long = factors("rope_factors_long.weight")?;
+                let short = factors("rope_factors_short.weight")?;
                 match (&short, &long) {
                     (None, None) => Factors::None,
                     _ => Factors::ByContext { short, long, n_ctx_original },
@@ -134,6 +156,17 @@ impl Rope {
             }
         }
         Ok(Rope { pairs, n_rot, base, scale: 1.0 / factor, factors, yarn, magnitude })
+    }
+
+    /// Reads the factors of the frequencies, if the model has any.
+    pub fn bind(&mut self, sources: &[ModelBytes]) {
+        match &mut self.factors {
+            Factors::None => {}
+            Factors::One(factors) => factors.bind(sources),
+            Factors::ByContext { short, long, .. } => {
+                short.iter_mut().chain(long).for_each(|factors| factors.bind(sources));
+            }
+        }
     }
 
     /// The same rotation with frequencies of another base, not stretched: for layers that see a
@@ -179,7 +212,7 @@ impl Rope {
         let step = libm::powf(self.base, -2.0 / self.n_rot as f32);
         let (cos, sin) = out.split_at_mut(self.n_rot / 2);
         for (i, (cos, sin)) in cos.iter_mut().zip(sin).enumerate() {
-            let plain = theta / factors.map_or(1.0, |factors| factors[i]);
+            let plain = theta / factors.map_or(1.0, |factors| factors.values[i]);
             let mut angle = self.scale * plain;
             if let Some(yarn) = self.yarn {
                 let share = yarn.share(i);

@@ -1,38 +1,51 @@
 //! The scratch memory of a forward pass.
 
-use super::{Linear, Model, batch};
+use super::{Linear, Model};
 use crate::llm::Error;
 use crate::llm::arena::{Frame, Plain, slice_bytes};
 use crate::llm::kernels::{
     Activations, Batch, Quads, interleave, quantize_q8_0, quantize_q8_1, quantize_q8_k, round_f16,
     wants_stripes,
 };
-use crate::llm::kv_cache::CacheShape;
+use crate::llm::kv_cache::CacheType;
 use crate::llm::quantize::{
     ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, QUAD, QuadQ8_0, QuadQ8_1, QuadQ8K,
     SUPER_BLOCK, WeightType, round_to_bf16,
 };
 use crate::llm::sampling::Candidate;
 
-/// All slices that a forward pass of up to `n` tokens ([`batch`]) and the choice of the next one
-/// need. Matrices have a row for each token, one behind the other.
+/// The sizes that decide how much scratch memory a forward pass needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScratchShape {
+    /// Rows of a pass at most: 1 to [`crate::llm::kernels::BATCH`].
+    pub n_rows: usize,
+    /// Rows whose logits are computed at once, at most.
+    pub n_outputs: usize,
+    /// Positions of a text.
+    pub n_ctx: usize,
+    /// The format of keys and values.
+    pub kv_cache: CacheType,
+}
+
+/// The slices of a forward pass and of the choice of the next token.
 pub struct Scratch<'a> {
-    /// The states of the tokens: `[n, n_embd]`.
+    /// The sizes of the slices.
+    pub shape: ScratchShape,
+    /// The states of the rows: `[n_rows, n_embd]`.
     pub x: &'a mut [f32],
-    /// What is added to them: `[n, n_embd]`.
+    /// What is added to them: `[n_rows, n_embd]`.
     pub delta: &'a mut [f32],
-    /// The normed states, or the joined heads: `[n, max(n_embd, n_embd_q)]`.
+    /// The normed states, or the joined heads: `[n_rows, max(n_embd, n_embd_q)]`.
     pub normed: &'a mut [f32],
-    /// Queries, keys and values: `[n, n_embd_q + 2 * n_embd_kv]`.
+    /// Queries, keys and values: `[n_rows, n_embd_q + 2 * n_embd_kv]`.
     pub qkv: &'a mut [f32],
-    /// For as many heads at a time as there are of one token, the scores of all positions:
-    /// `[n_head, n_ctx]`.
+    /// Attention scores `[n_head, n_ctx]`; `n_head` heads of any rows are processed at a time.
     pub scores: &'a mut [f32],
-    /// Gate and values of the feed-forward network: `[n, 2, n_ff]`, or `[n, n_ff]`.
+    /// Gate and values of the feed-forward network: `[n_rows, 2, n_ff]`, or `[n_rows, n_ff]`.
     pub gate_up: &'a mut [f32],
-    /// The angles of each of the model's rotations: `[n, n_angles]`.
+    /// The angles of each of the model's rotations: `[n_rows, n_angles]`.
     pub angles: &'a mut [f32],
-    /// Of one token: `[n_vocab]`.
+    /// Logits: `[n_outputs, n_vocab]`.
     pub logits: &'a mut [f32],
     /// For the sampler: `[n_vocab]`.
     pub candidates: &'a mut [Candidate],
@@ -65,22 +78,22 @@ impl<'a> Scratch<'a> {
     fn from_source(
         source: &mut impl Source<'a>,
         model: &Model,
-        cache: &CacheShape,
+        sizes: ScratchShape,
     ) -> Result<Self, Error> {
         let shape = model.shape();
-        let n = batch(cache.n_ctx);
-        let rows = |width: usize| n.saturating_mul(width);
+        let rows = |width: usize| sizes.n_rows.saturating_mul(width);
         Ok(Scratch {
+            shape: sizes,
             x: source.take(rows(shape.n_embd))?,
             delta: source.take(rows(shape.n_embd))?,
             normed: source.take(rows(shape.n_embd.max(shape.n_embd_q())))?,
             qkv: source.take(rows(shape.n_embd_qkv()))?,
-            scores: source.take(shape.n_head.saturating_mul(cache.n_ctx))?,
+            scores: source.take(shape.n_head.saturating_mul(sizes.n_ctx))?,
             gate_up: source.take(rows(model.n_gate_up()))?,
             angles: source.take(rows(model.n_angles()))?,
-            logits: source.take(shape.n_vocab)?,
+            logits: source.take(sizes.n_outputs.saturating_mul(shape.n_vocab))?,
             candidates: source.take(shape.n_vocab)?,
-            quantized: Quantized::from_source(source, model, cache)?,
+            quantized: Quantized::from_source(source, model, sizes)?,
         })
     }
 
@@ -88,15 +101,15 @@ impl<'a> Scratch<'a> {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] if the arena is smaller than [`Scratch::bytes`].
-    pub fn take(frame: &mut Frame<'a>, model: &Model, cache: &CacheShape) -> Result<Self, Error> {
-        Self::from_source(frame, model, cache)
+    pub fn take(frame: &mut Frame<'a>, model: &Model, sizes: ScratchShape) -> Result<Self, Error> {
+        Self::from_source(frame, model, sizes)
     }
 
     /// Bytes that an arena must have for these slices.
-    pub fn bytes(model: &Model, cache: &CacheShape) -> usize {
+    pub fn bytes(model: &Model, sizes: ScratchShape) -> usize {
         let mut counter = Counter(0);
         // A counter never fails; if it did, no arena would be large enough.
-        match Scratch::from_source(&mut counter, model, cache) {
+        match Scratch::from_source(&mut counter, model, sizes) {
             Ok(_) => counter.0,
             Err(_) => usize::MAX,
         }
@@ -122,15 +135,15 @@ impl<'a> Quantized<'a> {
     fn from_source(
         source: &mut impl Source<'a>,
         model: &Model,
-        cache: &CacheShape,
+        sizes: ScratchShape,
     ) -> Result<Self, Error> {
         let of_map = |map: &Linear| (map.weights.kind(), map.weights.columns());
-        let of_queries = (cache.kind.weight_type(), model.shape().n_embd_q());
+        let of_queries = (sizes.kv_cache.weight_type(), model.shape().n_embd_q());
         let widest_quads =
             widest(model.maps().map(of_map).filter(|&(kind, _)| wants_stripes(kind)));
         let widest = widest(model.maps().map(of_map).chain([of_queries]));
-        let n = batch(cache.n_ctx);
-        // One token has no use for them.
+        let n = sizes.n_rows;
+        // One row has no use for them.
         let quads = if n == 1 { 0 } else { n.div_ceil(QUAD) };
         let quads = |kind, block| quads.saturating_mul(widest_quads[kind as usize] / block);
         let room = |kind, block| n.saturating_mul(widest[kind as usize] / block);

@@ -1,26 +1,43 @@
-//! The tensors of a model's file: where they lie, and which of them are taken.
+//! The tensors of a model's files: where they lie, and which of them are taken.
 
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
-use alloc::vec::Vec;
 use core::ops::Range;
 
 use crate::llm::Error;
+use crate::llm::arena::ModelBytes;
 use crate::llm::gguf::{Gguf, TensorInfo};
 use crate::llm::kernels::Rows;
 use crate::llm::quantize::{F32Bytes, Row, TILE_ROWS, WeightType};
 
-/// A matrix of weights in the file: `[rows, columns]`, row-major.
+/// A place in one of a model's sources.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Which of the sources: 0 is the file, or the first part of a split file.
+    pub source: usize,
+    /// The first of its bytes.
+    pub start: usize,
+    /// How many there are.
+    pub len: usize,
+}
+
+impl Place {
+    /// The bytes there.
+    pub fn of<'a>(&self, sources: &'a [ModelBytes]) -> &'a [u8] {
+        &sources[self.source][self.start..][..self.len]
+    }
+}
+
+/// A matrix of weights in a source: `[rows, columns]`, row-major.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Matrix {
     pub(super) kind: WeightType,
     pub(super) rows: usize,
     pub(super) columns: usize,
-    /// Where it lies in the file.
-    pub(super) bytes: Range<usize>,
-    /// Whether each whole eight of its rows were rearranged to a stripe.
-    pub(super) striped: bool,
+    pub(super) place: Place,
+    /// Whether each whole eight of its rows are one row panel.
+    pub(super) packed: bool,
 }
 
 impl Matrix {
@@ -39,55 +56,76 @@ impl Matrix {
         self.columns
     }
 
-    /// Some rows, the first of which is the first of a stripe, and the last the last of one or of
-    /// the matrix. `file` is the whole file.
-    pub fn rows_in<'a>(&self, file: &'a [u8], rows: Range<usize>) -> Rows<'a> {
-        let Matrix { kind, columns, striped, .. } = *self;
-        Rows { kind, columns, bytes: self.bytes_of(file, rows), striped }
+    /// Where it lies.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
-    /// Writes the weights of one row to `out`.
-    pub fn dequantize_row(&self, file: &[u8], row: usize, out: &mut [f32]) {
-        let stripe = row / TILE_ROWS * TILE_ROWS;
-        let row = if self.striped && stripe + TILE_ROWS <= self.rows {
-            let bytes = self.bytes_of(file, stripe..stripe + TILE_ROWS);
-            Row::of_stripe(self.kind, bytes, row - stripe)
+    /// Some rows. They start with a row panel, and end with one or with the matrix.
+    pub fn rows_in<'a>(&self, sources: &'a [ModelBytes], rows: Range<usize>) -> Rows<'a> {
+        let Matrix { kind, columns, packed, .. } = *self;
+        Rows { kind, columns, bytes: self.bytes_of(sources, rows), striped: packed }
+    }
+
+    /// Dequantises one row to `out`: `[columns]`.
+    pub fn dequantize_row(&self, sources: &[ModelBytes], row: usize, out: &mut [f32]) {
+        let panel = row / TILE_ROWS * TILE_ROWS;
+        let row = if self.packed && panel + TILE_ROWS <= self.rows {
+            let bytes = self.bytes_of(sources, panel..panel + TILE_ROWS);
+            Row::of_stripe(self.kind, bytes, row - panel)
         } else {
-            Row::of_file(self.bytes_of(file, row..row + 1))
+            Row::of_file(self.bytes_of(sources, row..row + 1))
         };
         row.dequantize(self.kind, out);
     }
 
-    fn bytes_of<'a>(&self, file: &'a [u8], rows: Range<usize>) -> &'a [u8] {
+    fn bytes_of<'a>(&self, sources: &'a [ModelBytes], rows: Range<usize>) -> &'a [u8] {
         let len = self.kind.row_bytes(self.columns);
-        &file[self.bytes.clone()][rows.start * len..rows.end * len]
+        &self.place.of(sources)[rows.start * len..rows.end * len]
     }
 }
 
-/// A vector of F32 numbers in the file.
+/// A vector of F32 numbers in a source.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vector {
-    /// Where it lies in the file.
-    bytes: Range<usize>,
+    place: Place,
 }
 
 impl Vector {
-    /// Its numbers. `file` is the whole file.
-    pub fn values<'a>(&self, file: &'a [u8]) -> &'a [F32Bytes] {
-        file[self.bytes.clone()].as_chunks().0
+    /// Where it lies.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Its numbers.
+    pub fn values<'a>(&self, sources: &'a [ModelBytes]) -> &'a [F32Bytes] {
+        self.place.of(sources).as_chunks().0
     }
 }
 
-/// Takes the tensors of a model out of its file, and keeps account of them.
+/// Takes the tensors of a model out of its files, and keeps account of them.
 pub struct Tensors<'f, 'a> {
-    gguf: &'f Gguf<'a>,
+    files: &'f [Gguf<'a>],
+    /// Whether matrices of a type are expected in row panels.
+    packed: fn(WeightType) -> bool,
     taken: BTreeSet<String>,
 }
 
 impl<'f, 'a> Tensors<'f, 'a> {
-    /// All tensors of the file, none of them taken.
-    pub fn new(gguf: &'f Gguf<'a>) -> Self {
-        Tensors { gguf, taken: BTreeSet::new() }
+    /// All tensors of the files, none of them taken.
+    pub fn new(files: &'f [Gguf<'a>], packed: fn(WeightType) -> bool) -> Self {
+        Tensors { files, packed, taken: BTreeSet::new() }
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    /// The tensor of this name, and which of the files it is in.
+    fn find(&self, name: &str) -> Option<(usize, &'f TensorInfo<'a>)> {
+        let found = self.files.iter().map(|gguf| gguf.tensor(name)).enumerate();
+        found.filter_map(|(source, tensor)| Some((source, tensor?))).next()
     }
 
     /// The matrix of this name, which must be there and have this shape.
@@ -102,7 +140,7 @@ impl<'f, 'a> Tensors<'f, 'a> {
         rows: usize,
         columns: usize,
     ) -> Result<Option<Matrix>, Error> {
-        let Some(tensor) = self.gguf.tensor(name) else { return Ok(None) };
+        let Some((source, tensor)) = self.find(name) else { return Ok(None) };
         self.taken.insert(name.to_string());
         let Some(kind) = WeightType::from_tensor_type(tensor.kind) else {
             let what = format!("the tensor type {} (of `{name}`)", tensor.kind);
@@ -111,7 +149,10 @@ impl<'f, 'a> Tensors<'f, 'a> {
         if tensor.dims != [columns as u64, rows as u64, 1, 1] {
             return Err(wrong_shape(tensor, &format!("[{columns}, {rows}]")));
         }
-        Ok(Some(Matrix { kind, rows, columns, bytes: self.range(tensor), striped: false }))
+        let place = self.place(source, tensor);
+        let mut matrix = Matrix { kind, rows, columns, place, packed: false };
+        matrix.packed = (self.packed)(kind) && matrix.panels().is_some();
+        Ok(Some(matrix))
     }
 
     /// The vector of this name, which must be there, in F32, and of this length.
@@ -121,7 +162,7 @@ impl<'f, 'a> Tensors<'f, 'a> {
 
     /// The vector of this name, if there is one; it must be in F32 and have this length.
     pub fn optional_vector(&mut self, name: &str, len: usize) -> Result<Option<Vector>, Error> {
-        let Some(tensor) = self.gguf.tensor(name) else { return Ok(None) };
+        let Some((source, tensor)) = self.find(name) else { return Ok(None) };
         self.taken.insert(name.to_string());
         if WeightType::from_tensor_type(tensor.kind) != Some(WeightType::F32) {
             let what = format!("`{name}` in {}, where only F32 is read", tensor.kind);
@@ -130,20 +171,7 @@ impl<'f, 'a> Tensors<'f, 'a> {
         if tensor.dims != [len as u64, 1, 1, 1] {
             return Err(wrong_shape(tensor, &format!("[{len}]")));
         }
-        Ok(Some(Vector { bytes: self.range(tensor) }))
-    }
-
-    /// The numbers of a vector (see [`Tensors::optional_vector`]); zeros while the file is judged by its
-    /// header alone.
-    pub fn optional_numbers(&mut self, name: &str, len: usize) -> Result<Option<Vec<f32>>, Error> {
-        if self.optional_vector(name, len)?.is_none() {
-            return Ok(None);
-        }
-        let bytes = self.gguf.tensor(name).and_then(|tensor| self.gguf.data(tensor));
-        let bytes: &[F32Bytes] = bytes.unwrap_or_default().as_chunks().0;
-        let mut numbers: Vec<f32> = bytes.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
-        numbers.resize(len, 0.0);
-        Ok(Some(numbers))
+        Ok(Some(Vector { place: self.place(source, tensor) }))
     }
 
     /// Makes sure that every tensor of the file was taken: one that is not used would silently
@@ -152,7 +180,8 @@ impl<'f, 'a> Tensors<'f, 'a> {
     /// # Errors
     /// [`Error::Unsupported`] naming one that is left.
     pub fn finish(self) -> Result<(), Error> {
-        match self.gguf.tensors().iter().find(|tensor| !self.taken.contains(tensor.name)) {
+        let mut tensors = self.files.iter().flat_map(|gguf| gguf.tensors());
+        match tensors.find(|tensor| !self.taken.contains(tensor.name)) {
             None => Ok(()),
             Some(tensor) => {
                 Err(Error::Unsupported { what: format!("the tensor `{}`", tensor.name) })
@@ -164,13 +193,14 @@ impl<'f, 'a> Tensors<'f, 'a> {
     pub fn missing(&self, name: &str) -> Error {
         Error::ParseError {
             what: format!("the tensor `{name}` is missing"),
-            at: self.gguf.data_offset(),
+            at: self.files[0].data_offset(),
         }
     }
 
-    fn range(&self, tensor: &TensorInfo<'_>) -> Range<usize> {
+    fn place(&self, source: usize, tensor: &TensorInfo<'_>) -> Place {
         // A file too large for any memory is only judged by its header: no weight will be used.
-        self.gguf.range(tensor).unwrap_or(0..0)
+        let Range { start, end } = self.files[source].range(tensor).unwrap_or(0..0);
+        Place { source, start, len: end - start }
     }
 }
 

@@ -92,6 +92,13 @@ impl Sampler {
         self.dry.push(token);
     }
 
+    /// Tells the sampler that the text is this one. The generator and Mirostat go on where they are.
+    pub fn set_text(&mut self, tokens: &[u32]) {
+        self.history.clear();
+        self.dry.clear();
+        tokens.iter().for_each(|&token| self.accept(token));
+    }
+
     /// Forgets the text, but not where the generator is.
     pub fn forget(&mut self) {
         self.history.clear();

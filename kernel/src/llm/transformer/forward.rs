@@ -1,40 +1,34 @@
+use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::naive;
 use super::synthetic::Synthetic;
-use crate::llm::arena::Arena;
+use crate::llm::arena::ModelBuffer;
+use crate::llm::engine::Engine;
 use crate::llm::gguf::Gguf;
-use crate::llm::kv_cache::{CacheType, KvCache};
-use crate::llm::model::scratch::Scratch;
-use crate::llm::model::{Architecture, Context};
+use crate::llm::kv_cache::CacheType;
+use crate::llm::plan::{ContextOptions, Plan};
 use crate::llm::quantize::WeightType;
-use crate::llm::tokenizer::Tokenizer;
 use crate::llm::workers::threads::Threads;
 use crate::llm::workers::{SingleThread, Workers};
+use crate::llm::workspace::Workspace;
 
 const TOKENS: [u32; 11] = [1, 260, 7, 263, 100, 2, 261, 261, 0, 265, 31];
 const N_CTX: usize = 13;
 
 /// The engine's logits after each of the tokens.
-fn logits(file: &[u8], kv_cache: CacheType, workers: &dyn Workers) -> Vec<Vec<f32>> {
-    let gguf = Gguf::parse(file).unwrap();
-    let n_vocab = Tokenizer::from_gguf(&gguf).unwrap().n_vocab();
-    let model = Architecture::of(&gguf).unwrap().model(&gguf, n_vocab).unwrap();
-    let shape = model.cache_shape(kv_cache, N_CTX, false).unwrap();
-    let bytes = Scratch::bytes(&model, &shape);
-    let mut cache = KvCache::try_new(shape.clone()).unwrap();
-    let mut arena = Arena::try_new(bytes).unwrap();
-    let mut frame = arena.frame();
-    let mut scratch = Scratch::take(&mut frame, &model, &shape).unwrap();
-    let context = Context { file, workers, verbose: false };
-    model.forward(context, &TOKENS, TOKENS.len(), &mut cache, &mut scratch);
-    let run = |i| {
-        model.logits(context, i, &mut scratch);
-        scratch.logits.to_vec()
-    };
-    let all = (0..TOKENS.len()).map(run).collect();
+fn logits(file: &[u8], kv_cache: CacheType, workers: &'static dyn Workers) -> Vec<Vec<f32>> {
+    let context = ContextOptions { n_ctx: Some(N_CTX), kv_cache, ..ContextOptions::default() };
+    let needed = Plan::read(file, file.len() as u64).unwrap().needed(context).unwrap();
+    let engine = Engine::from_file(ModelBuffer::from(file), &SingleThread).unwrap();
+    let mut workspace = Workspace::try_new(Arc::new(engine), context, 1, workers).unwrap();
+    let mut session = workspace.session().unwrap();
+    let mut all = Vec::new();
+    let mut on_logits = |_, logits: &[f32]| all.push(logits.to_vec());
+    workspace.evaluate(&mut session, &TOKENS, 0, &mut on_logits).unwrap();
     // The sizes were counted exactly.
-    assert_eq!(arena.peak_bytes(), bytes);
+    assert_eq!(workspace.arena_peak_bytes(), needed.arena_bytes);
     all
 }
 
@@ -123,7 +117,8 @@ fn threads_change_nothing() {
         let file = Synthetic::new(kind).builder().build();
         let alone = logits(&file, CacheType::F16, &SingleThread);
         for n in [2, 3, 7] {
-            assert_eq!(logits(&file, CacheType::F16, &Threads(n)), alone);
+            let threads = Box::leak(Box::new(Threads(n)));
+            assert_eq!(logits(&file, CacheType::F16, threads), alone);
         }
     }
 }

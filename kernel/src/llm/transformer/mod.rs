@@ -1,6 +1,5 @@
-//! Tests of the whole engine: the forward pass against a naive one, and the backend.
+//! Tests of the forward pass against a naive one.
 
-mod backend;
 mod forward;
 mod naive;
 pub mod synthetic;

@@ -5,18 +5,23 @@
 
 #![forbid(unsafe_code)]
 
+pub mod shared_passes;
+
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
 use spin::Mutex;
 
+use crate::backend::{InferenceResult, Progress, SamplingConfig, StopReason, TransformerBackend};
 use crate::llm::Error;
-use crate::llm::backend::{InferenceResult, StopReason, TransformerBackend};
-use crate::llm::sampling::SamplingConfig;
+use crate::llm::plan::ContextOptions;
+use crate::llm::session::Session;
 use crate::llm::workers::{SingleThread, Workers};
+use crate::llm::workspace::Workspace;
 
 /// What the tests need to know of the machine.
 #[derive(Clone, Copy)]
@@ -78,6 +83,7 @@ tests! {
     test_performance_targets,
     test_long_generation,
     test_concurrent_inference,
+    test_shared_passes,
     test_repeated_inference,
     test_kv_cache_speedup,
 }
@@ -105,13 +111,13 @@ fn infer(
     prompt: &str,
     n: usize,
 ) -> Result<InferenceResult, String> {
-    backend.infer(prompt, n, &mut |_| ControlFlow::Continue(())).map_err(told)
+    backend.infer(prompt, n).map_err(told)
 }
 
 /// Positions that an answer to [`PROMPT`] can take, at most [`LONG`].
 fn room(backend: &mut TransformerBackend) -> Result<usize, String> {
     let n_prompt = infer(backend, PROMPT, 0)?.prompt_tokens;
-    let n_ctx = backend.model_metadata().map_or(0, |model| model.n_ctx);
+    let n_ctx = backend.session().map_or(0, Session::n_ctx);
     Ok(LONG.min(n_ctx.saturating_sub(n_prompt)))
 }
 
@@ -120,12 +126,14 @@ fn test_load_real_model(backend: &mut TransformerBackend, _: Machine) -> Outcome
     let model = backend.model_metadata().ok_or("no model is loaded")?.clone();
     let sizes = [model.n_layer, model.n_embd, model.n_head, model.n_head_kv, model.n_vocab];
     check(sizes.iter().all(|&size| size > 0), || format!("something is missing: {model:?}"))?;
-    check((1..=model.n_ctx_train).contains(&model.n_ctx), || {
-        format!("the context is {} of {}", model.n_ctx, model.n_ctx_train)
+    let n_ctx = backend.session().map_or(0, Session::n_ctx);
+    check((1..=model.n_ctx_train).contains(&n_ctx), || {
+        format!("the context is {n_ctx} of {}", model.n_ctx_train)
     })?;
     let result = infer(backend, PROMPT, 1)?;
-    check(result.arena_bytes == model.arena_bytes, || {
-        format!("the arena has {} bytes, not {}", result.arena_bytes, model.arena_bytes)
+    let arena_bytes = backend.workspace().map_or(0, Workspace::arena_bytes);
+    check(result.arena_bytes == arena_bytes, || {
+        format!("the arena has {} bytes, not {arena_bytes}", result.arena_bytes)
     })?;
     let (figure, name) = (model.parameters as f64 / 1e6, &model.architecture);
     Ok(Finding { figure, detail: format!("M parameters: {name} in {}", model.quantization) })
@@ -216,11 +224,13 @@ fn test_performance_targets(backend: &mut TransformerBackend, _: Machine) -> Out
 fn test_long_generation(backend: &mut TransformerBackend, _: Machine) -> Outcome {
     let n = room(backend)?;
     let mut streamed = String::new();
-    let mut on_text = |text: &str| {
-        streamed.push_str(text);
+    let mut on_progress = |progress: Progress<'_>| {
+        if let Progress::Text(text) = progress {
+            streamed.push_str(text);
+        }
         ControlFlow::Continue(())
     };
-    let result = backend.infer(PROMPT, n, &mut on_text).map_err(told)?;
+    let result = backend.infer_streaming(PROMPT, n, &mut on_progress).map_err(told)?;
     check(result.tokens_emitted == n, || format!("{} of {n} tokens", result.tokens_emitted))?;
     check(streamed == result.output, || format!("{streamed:?} is not {:?}", result.output))?;
     let figure = result.tokens_per_s;
@@ -251,6 +261,29 @@ fn test_concurrent_inference(backend: &mut TransformerBackend, machine: Machine)
     }
     let threads = machine.threads.count();
     Ok(Finding { figure: threads as f64, detail: "threads on one model".to_string() })
+}
+
+/// Eight texts in shared passes are, token for token, what each is alone.
+fn test_shared_passes(backend: &mut TransformerBackend, machine: Machine) -> Outcome {
+    let workspace = backend.workspace().ok_or("no model is loaded")?;
+    let engine = workspace.engine();
+    let n_ctx = shared_passes::N_CTX.min(engine.metadata().n_ctx_train);
+    let context = ContextOptions { n_ctx: Some(n_ctx), ..workspace.context() };
+    let make =
+        |n| Workspace::try_new(Arc::clone(engine), context, n, machine.threads).map_err(told);
+    let texts = shared_passes::texts(engine);
+    let mut one = make(1)?;
+    let mut alone = Vec::new();
+    for text in &texts {
+        alone.push(shared_passes::alone(&mut one, text).map_err(told)?);
+    }
+    let (answers, most) = shared_passes::together(&mut make(texts.len())?, &texts).map_err(told)?;
+    for (i, (answer, alone)) in answers.iter().zip(&alone).enumerate() {
+        check(answer == alone, || format!("text {i}: {answer:?} instead of {alone:?}"))?;
+    }
+    check(most == texts.len(), || format!("only {most} texts shared a pass"))?;
+    let tokens: usize = answers.iter().map(Vec::len).sum();
+    Ok(Finding { figure: tokens as f64, detail: format!("tokens of {most} texts") })
 }
 
 /// A thousand inferences give the same answer and leave the memory as it was.

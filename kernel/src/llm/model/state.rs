@@ -1,36 +1,38 @@
-//! The KV cache that a model needs, and what becomes of it when the text outgrows the context.
+//! The state that a model keeps of a text, and the context shift of a text that outgrows it.
 
 use alloc::format;
 
 use super::scratch::Scratch;
-use super::{Model, batch};
+use super::{Mixer, Model, batch};
 use crate::llm::Error;
-use crate::llm::kv_cache::{CacheShape, CacheType, KvCache};
+use crate::llm::kv_cache::{CacheType, KvShape};
 use crate::llm::quantize::BLOCK;
+use crate::llm::state::{LayerShape, State, StateShape};
 
 impl Model {
-    /// The shape of a cache for `n_ctx` positions, with keys and values of this type. A layer with a
-    /// window keeps what the tokens of a batch see together, or, if the cache is to slide
-    /// ([`Model::slide`]), all positions.
+    /// The shape of the state of a text in a context of `n_ctx` positions.
+    ///
+    /// A layer with a window keeps what the rows of a batch see together. If the context is to
+    /// shift ([`Model::shift`]), each layer keeps all positions.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`] if the model's heads are no whole blocks of that type, or if its
-    /// positions cannot slide.
-    pub fn cache_shape(
+    /// [`Error::InvalidConfig`] if the model's heads are no whole blocks of the KV cache's type, or
+    /// if its positions cannot shift.
+    pub fn state_shape(
         &self,
-        kind: CacheType,
+        kv_cache: CacheType,
         n_ctx: usize,
-        slides: bool,
-    ) -> Result<CacheShape, Error> {
+        shifts: bool,
+    ) -> Result<StateShape, Error> {
         let head_size = self.shape.head_size;
-        if kind == CacheType::Q8_0 && !head_size.is_multiple_of(BLOCK) {
+        if kv_cache == CacheType::Q8_0 && !head_size.is_multiple_of(BLOCK) {
             let what = format!(
-                "`kv_cache` is {kind}, which takes heads whose width {BLOCK} divides; those of this \
-                 model have {head_size}: take f16"
+                "`kv_cache` is {kv_cache}, which takes heads whose width {BLOCK} divides; those of \
+                 this model have {head_size}: take f16"
             );
             return Err(Error::InvalidConfig { what });
         }
-        if slides && self.position_embd.is_some() {
+        if shifts && self.position_embd.is_some() {
             let what = format!(
                 "`context_shift` is on, but a model of the architecture `{}` has learned its \
                  positions one by one: they cannot shift",
@@ -38,40 +40,50 @@ impl Model {
             );
             return Err(Error::InvalidConfig { what });
         }
-        let kept = self.layers.iter().map(|layer| match layer.attn.window {
-            Some(window) if !slides => (window + batch(n_ctx) - 1).min(n_ctx),
-            _ => n_ctx,
+        let layers = self.layers.iter().map(|layer| match &layer.mixer {
+            Mixer::Attention(attn) => {
+                let kept = match attn.window {
+                    Some(window) if !shifts => (window + batch(n_ctx) - 1).min(n_ctx),
+                    _ => n_ctx,
+                };
+                let window = attn.window.unwrap_or(n_ctx).min(kept);
+                let n_head_kv = self.shape.n_head_kv;
+                LayerShape::Kv(KvShape { kind: kv_cache, n_head_kv, head_size, kept, window })
+            }
         });
-        let n_head_kv = self.shape.n_head_kv;
-        Ok(CacheShape { kind, n_ctx, n_head_kv, head_size, kept: kept.collect() })
+        Ok(StateShape { n_ctx, kv_cache, layers: layers.collect() })
     }
 
-    /// Makes room in the cache: keeps the first `n_keep` positions, drops half of those behind them
-    /// and moves the rest up, its keys rotated back by as many positions. So does llama.cpp's
-    /// `--context-shift`.
+    /// Context shift, as llama.cpp's `--context-shift`: drops half of the positions behind `n_keep`.
+    ///
+    /// The rest moves up, and its keys are rotated back. Returns how many positions were dropped.
     ///
     /// # Panics
-    /// The cache's shape was made for one that does not slide, or it has fewer positions in use.
-    pub fn slide(&self, cache: &mut KvCache, n_keep: usize, scratch: &mut Scratch<'_>) {
-        let n_dropped = (cache.len() - n_keep) / 2;
-        cache.drop_positions(n_keep..n_keep + n_dropped);
+    /// The state's shape was made for a context that does not shift, or `n_keep` positions are not
+    /// in use.
+    pub fn shift(&self, state: &mut State, n_keep: usize, scratch: &mut Scratch<'_>) -> usize {
+        let n_dropped = (state.len() - n_keep) / 2;
+        state.drop_positions(n_keep..n_keep + n_dropped);
         let Scratch { angles, qkv, .. } = scratch;
         for (rope, angles) in self.ropes.iter().zip(self.split_angles(angles)) {
-            rope.angles_back(n_dropped, cache.n_ctx(), angles);
+            rope.angles_back(n_dropped, state.n_ctx(), angles);
         }
         let keys = &mut qkv[..self.shape.n_embd_kv()];
-        let spread = cache.shape().spread();
         for (i, layer) in self.layers.iter().enumerate() {
-            let Some((rope, angles)) = self.rope(&layer.attn, angles) else { continue };
-            for position in n_keep..cache.len() {
-                cache.change_keys(i, position, keys, |keys| {
-                    spread.keys(keys);
+            let Mixer::Attention(attn) = &layer.mixer;
+            let LayerShape::Kv(shape) = &state.shape().layers[i];
+            let rotation = shape.rotation();
+            let Some((rope, angles)) = self.rope(attn, angles) else { continue };
+            for position in n_keep..state.len() {
+                state.change_keys(i, position, keys, |keys| {
+                    rotation.keys(keys);
                     let heads = keys.chunks_exact_mut(self.shape.head_size);
                     heads.for_each(|head| rope.rotate(head, angles));
-                    spread.keys(keys);
+                    rotation.keys(keys);
                 });
             }
         }
+        n_dropped
     }
 }
 
@@ -79,6 +91,7 @@ impl Model {
 mod tests {
     use alloc::vec;
 
+    use crate::llm::arena::ModelBytes;
     use crate::llm::gguf::Gguf;
     use crate::llm::kernels::self_test::Noise;
     use crate::llm::model::Architecture;
@@ -95,7 +108,9 @@ mod tests {
         ] {
             let gguf = Gguf::parse(file).unwrap();
             let n_vocab = gguf.tensor("token_embd.weight").unwrap().dims[1] as usize;
-            let model = Architecture::of(&gguf).unwrap().model(&gguf, n_vocab).unwrap();
+            let architecture = Architecture::of(&gguf).unwrap();
+            let mut model = architecture.model(&[gguf], n_vocab, |_| false).unwrap();
+            model.bind(&[ModelBytes::from(file)]);
             for rope in &model.ropes {
                 let key = Noise::new(31).floats(model.shape.head_size);
                 let mut angles = vec![0.0; rope.n_rot()];

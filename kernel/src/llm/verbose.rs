@@ -1,11 +1,14 @@
-//! What the log shows of a model that talks gibberish: what its weights are, and which tokens it
-//! thinks likely. What the layers make of the text is logged by the forward pass.
+//! What the log shows of a model that talks gibberish: its weights, the norms of its activations,
+//! its best tokens.
+
+#![forbid(unsafe_code)]
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::llm::gguf::{Gguf, TensorInfo};
+use crate::llm::model::Stage;
 use crate::llm::quantize::{WeightType, dequantize_row};
 use crate::llm::tokenizer::Tokenizer;
 use crate::llm::{Error, kernels, with_capacity};
@@ -107,6 +110,15 @@ pub fn log_tensors(gguf: &Gguf<'_>) -> Result<(), Error> {
         );
     }
     Ok(())
+}
+
+/// Logs the Euclidean norms of the states behind each layer.
+pub fn log_norms(stage: Stage, states: &[f32], n_embd: usize) {
+    let Stage::Layer(layer) = stage else { return };
+    for state in states.chunks_exact(n_embd) {
+        let norm = libm::sqrt(state.iter().map(|&x| f64::from(x) * f64::from(x)).sum());
+        log::debug!("layer {layer}: norm {norm:.4}");
+    }
 }
 
 /// The best tokens with their logits, the best first; those that are no numbers are left out.

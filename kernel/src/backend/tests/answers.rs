@@ -4,19 +4,20 @@ use alloc::vec::Vec;
 use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::synthetic::{N_CTX_TRAIN, Synthetic};
-use crate::llm::Error;
-use crate::llm::backend::{
-    ContextOptions, InferenceResult, ModelBuffer, Options, StopReason, TransformerBackend,
-    answer_bytes, memory_needed,
+use crate::backend::{
+    ContextOptions, InferenceResult, ModelBuffer, Options, Plan, Progress, StopReason,
+    TransformerBackend,
 };
+use crate::llm::Error;
 use crate::llm::gguf::build::Builder;
 use crate::llm::gguf::{Gguf, TensorType};
 use crate::llm::kernels::self_test::Noise;
 use crate::llm::kv_cache::CacheType;
+use crate::llm::plan::{MemoryNeeded, answer_bytes};
 use crate::llm::quantize::WeightType;
 use crate::llm::sampling::SamplingConfig;
 use crate::llm::tokenizer::Tokenizer;
+use crate::llm::transformer::synthetic::{N_CTX_TRAIN, Synthetic};
 use crate::llm::workers::SingleThread;
 
 /// A clock that goes on by 1 ms with each look.
@@ -30,7 +31,11 @@ fn context(n_ctx: Option<usize>) -> ContextOptions {
 }
 
 fn backend(n_ctx: Option<usize>) -> TransformerBackend {
-    TransformerBackend::new(Options { context: context(n_ctx), workers: &SingleThread, now_us })
+    TransformerBackend::with_options(Options {
+        context: context(n_ctx),
+        workers: &SingleThread,
+        now_us,
+    })
 }
 
 fn builder() -> Builder {
@@ -39,17 +44,32 @@ fn builder() -> Builder {
 
 fn loaded(file: &[u8], n_ctx: Option<usize>) -> TransformerBackend {
     let mut backend = backend(n_ctx);
-    backend.load_model(ModelBuffer::from(file)).unwrap();
+    backend.load_bytes(ModelBuffer::from(file)).unwrap();
     backend
 }
 
+fn memory_needed(
+    prefix: &[u8],
+    file_bytes: u64,
+    context: ContextOptions,
+) -> Result<MemoryNeeded, Error> {
+    Plan::read(prefix, file_bytes)?.needed(context)
+}
+
+/// The positions, and the bytes of KV cache and arena, of the model that is loaded.
+fn sizes(backend: &TransformerBackend) -> (usize, usize, usize) {
+    let workspace = backend.workspace().unwrap();
+    let state = workspace.state_shape();
+    (state.n_ctx, state.bytes().unwrap(), workspace.arena_bytes())
+}
+
 fn infer(backend: &mut TransformerBackend, prompt: &str, n: usize) -> InferenceResult {
-    backend.infer(prompt, n, &mut |_| ControlFlow::Continue(())).unwrap()
+    backend.infer(prompt, n).unwrap()
 }
 
 #[track_caller]
 fn refused(file: &[u8], words: &str) -> Error {
-    let error = backend(None).load_model(ModelBuffer::from(file)).unwrap_err();
+    let error = backend(None).load_bytes(ModelBuffer::from(file)).unwrap_err();
     assert!(alloc::format!("{error}").contains(words), "{error} does not say {words:?}");
     error
 }
@@ -59,16 +79,17 @@ fn a_model_is_described() {
     let mut backend = backend(Some(31));
     assert!(!backend.is_loaded() && backend.model_metadata().is_none());
     let file = builder().build();
-    backend.load_model(ModelBuffer::from(&file[..])).unwrap();
+    backend.load_bytes(ModelBuffer::from(&file[..])).unwrap();
     assert!(backend.is_loaded());
     let model = backend.model_metadata().unwrap();
     assert_eq!((&model.name[..], &model.architecture[..]), ("synthetic", "llama"));
     assert_eq!((model.n_layer, model.n_embd, model.n_head, model.n_head_kv), (2, 66, 6, 2));
-    assert_eq!((model.n_ff, model.n_vocab, model.n_ctx_train, model.n_ctx), (37, 267, 97, 31));
+    assert_eq!((model.n_ff, model.n_vocab, model.n_ctx_train), (37, 267, 97));
     assert_eq!(model.quantization, "F32");
     let layer = 2 * 66 + 2 * 66 * 66 + 2 * 22 * 66 + 3 * 37 * 66;
     assert_eq!(model.parameters, 2 * 267 * 66 + 66 + 2 * layer);
-    assert_eq!(model.kv_cache_bytes, 2 * 2 * 31 * 22 * 2);
+    let (n_ctx, kv_cache_bytes, _) = sizes(&backend);
+    assert_eq!((n_ctx, kv_cache_bytes), (31, 2 * 2 * 31 * 22 * 2));
 }
 
 #[test]
@@ -76,11 +97,9 @@ fn the_memory_needed_is_known_before_the_model_is_loaded() {
     let file = builder().build();
     let data = Gguf::parse(&file).unwrap().data_offset() as usize;
     let needed = memory_needed(&file[..data], file.len() as u64, context(Some(31))).unwrap();
-    let backend = loaded(&file, Some(31));
-    let model = backend.model_metadata().unwrap();
-    assert_eq!(needed.kv_cache_bytes, model.kv_cache_bytes);
-    assert_eq!(needed.arena_bytes, model.arena_bytes);
-    assert!(needed.total() > model.kv_cache_bytes + model.arena_bytes);
+    let (_, kv_cache_bytes, arena_bytes) = sizes(&loaded(&file, Some(31)));
+    assert_eq!((needed.kv_cache_bytes, needed.arena_bytes), (kv_cache_bytes, arena_bytes));
+    assert!(needed.total() > kv_cache_bytes + arena_bytes);
     let half = memory_needed(&file[..data / 2], file.len() as u64, context(None));
     assert!(matches!(half, Err(Error::HeaderCutShort { .. })), "{half:?}");
 }
@@ -88,10 +107,10 @@ fn the_memory_needed_is_known_before_the_model_is_loaded() {
 #[test]
 fn the_context_is_256_or_what_the_model_has_or_what_is_asked_for() {
     let file = builder().build();
-    assert_eq!(loaded(&file, None).model_metadata().unwrap().n_ctx, N_CTX_TRAIN as usize);
-    assert_eq!(loaded(&file, Some(97)).model_metadata().unwrap().n_ctx, 97);
+    assert_eq!(sizes(&loaded(&file, None)).0, N_CTX_TRAIN as usize);
+    assert_eq!(sizes(&loaded(&file, Some(97))).0, 97);
     for n_ctx in [0, 98, usize::MAX] {
-        let error = backend(Some(n_ctx)).load_model(ModelBuffer::from(&file[..])).unwrap_err();
+        let error = backend(Some(n_ctx)).load_bytes(ModelBuffer::from(&file[..])).unwrap_err();
         let what = alloc::format!("`context` is {n_ctx}, not between 1 and the model's 97");
         assert_eq!(error, Error::InvalidConfig { what });
     }
@@ -101,7 +120,8 @@ fn the_context_is_256_or_what_the_model_has_or_what_is_asked_for() {
 #[track_caller]
 fn invalid(file: &[u8], context: ContextOptions, words: &str) {
     let options = Options { context, workers: &SingleThread, now_us };
-    let error = TransformerBackend::new(options).load_model(ModelBuffer::from(file)).unwrap_err();
+    let error =
+        TransformerBackend::with_options(options).load_bytes(ModelBuffer::from(file)).unwrap_err();
     assert!(matches!(error, Error::InvalidConfig { .. }), "{error}");
     assert!(alloc::format!("{error}").contains(words), "{error} does not say {words:?}");
 }
@@ -128,14 +148,16 @@ fn the_memory_for_a_cache_of_each_type_is_known_exactly() {
     for (kind, bytes) in [(CacheType::F32, 128), (CacheType::F16, 64), (CacheType::Q8_0, 34)] {
         for context_shift in [false, true] {
             let context = ContextOptions { kv_cache: kind, context_shift, ..context(Some(31)) };
-            let mut backend =
-                TransformerBackend::new(Options { context, workers: &SingleThread, now_us });
-            backend.load_model(ModelBuffer::from(&file[..])).unwrap();
-            let model = backend.model_metadata().unwrap();
-            assert_eq!((model.kv_cache_type, model.kv_cache_bytes), (kind, 31 * 2 * 2 * 2 * bytes));
+            let mut backend = TransformerBackend::with_options(Options {
+                context,
+                workers: &SingleThread,
+                now_us,
+            });
+            backend.load_bytes(ModelBuffer::from(&file[..])).unwrap();
+            let (_, kv_cache_bytes, arena_bytes) = sizes(&backend);
+            assert_eq!(kv_cache_bytes, 31 * 2 * 2 * 2 * bytes);
             let needed = memory_needed(&file[..data], file.len() as u64, context).unwrap();
-            assert_eq!(needed.kv_cache_bytes, model.kv_cache_bytes);
-            assert_eq!(needed.arena_bytes, model.arena_bytes);
+            assert_eq!((needed.kv_cache_bytes, needed.arena_bytes), (kv_cache_bytes, arena_bytes));
         }
     }
 }
@@ -161,8 +183,10 @@ fn layers_with_a_window_keep_what_a_batch_sees_of_it() {
 fn generation_stops_at_the_number_of_tokens() {
     let mut backend = loaded(&builder().build(), None);
     let mut streamed = String::new();
-    let result = backend.infer("abc", 7, &mut |text| {
-        streamed.push_str(text);
+    let result = backend.infer_streaming("abc", 7, &mut |progress| {
+        if let Progress::Text(text) = progress {
+            streamed.push_str(text);
+        }
         ControlFlow::Continue(())
     });
     let result = result.unwrap();
@@ -204,15 +228,16 @@ fn generation_stops_when_the_context_is_full() {
     // 3 of the prompt, 8 generated ones that are in the context, and the one after them.
     assert_eq!((result.stop, result.tokens_emitted), (StopReason::ContextFull, 9));
     // A token for each letter, for the space before them, and for the beginning.
-    let error = backend.infer("cacacacacaca", 1, &mut |_| ControlFlow::Continue(()));
+    let error = backend.infer("cacacacacaca", 1);
     assert_eq!(error, Err(Error::ContextFull { prompt: 14, n_ctx: 11 }));
 }
 
 /// A backend in which no token ends a text.
 fn endless(context: ContextOptions) -> TransformerBackend {
-    let mut backend = TransformerBackend::new(Options { context, workers: &SingleThread, now_us });
+    let mut backend =
+        TransformerBackend::with_options(Options { context, workers: &SingleThread, now_us });
     backend.set_ignore_end(true);
-    backend.load_model(ModelBuffer::from(&builder().build()[..])).unwrap();
+    backend.load_bytes(ModelBuffer::from(&builder().build()[..])).unwrap();
     backend
 }
 
@@ -254,15 +279,13 @@ fn a_chat_that_slides_takes_any_number_of_prompts() {
     // But each prompt must fit, beside what is kept and some room.
     let full = backend.extend("cabcab cabcab", 3, &mut |_| ControlFlow::Continue(())).unwrap_err();
     assert!(matches!(full, Error::ContextFull { n_ctx: 9, .. }), "{full}");
-    assert!(backend.infer("cacacacacaca", 1, &mut |_| ControlFlow::Continue(())).is_err());
+    assert!(backend.infer("cacacacacaca", 1).is_err());
 }
 
 #[test]
 fn a_prompt_far_too_long_is_refused_before_it_is_encoded() {
     let mut backend = loaded(&builder().build(), Some(11));
-    let infer = |backend: &mut TransformerBackend, prompt: &str| {
-        backend.infer(prompt, 1, &mut |_| ControlFlow::Continue(()))
-    };
+    let infer = |backend: &mut TransformerBackend, prompt: &str| backend.infer(prompt, 1);
     // The longest token has the six bytes of "<0x00>": no prompt of 67 bytes has 11 tokens. What
     // its tokens truly are, one for each byte, is not looked at.
     let full = |prompt| Err(Error::ContextFull { prompt, n_ctx: 11 });
@@ -279,7 +302,7 @@ fn a_prompt_that_is_too_long_is_cut_if_asked_for() {
     let cut = |keep, max_tokens, prompt: &str| {
         let mut backend = endless(ContextOptions { keep, ..context(Some(11)) });
         backend.set_cut_prompt(true);
-        backend.infer(prompt, max_tokens, &mut |_| ControlFlow::Continue(()))
+        backend.infer(prompt, max_tokens)
     };
     let tokens = |prompt: &str, max_tokens| {
         infer(&mut endless(context(Some(11))), prompt, max_tokens).tokens
@@ -324,7 +347,7 @@ fn an_answer_of_broken_bytes_fits_the_memory_reserved_for_it() {
 fn the_reader_can_stop_the_generation() {
     let mut backend = loaded(&builder().build(), None);
     let mut calls = 0;
-    let result = backend.infer("abc", 50, &mut |_| {
+    let result = backend.infer_streaming("abc", 50, &mut |_| {
         calls += 1;
         if calls == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -440,13 +463,12 @@ fn dry_counts_the_prompt_and_the_answer_and_ends_where_it_is_told() {
 
 #[test]
 fn settings_and_prompts_without_sense_are_refused() {
-    let nothing = &mut |_: &str| ControlFlow::Continue(());
-    assert!(matches!(backend(None).infer("a", 1, nothing), Err(Error::InvalidConfig { .. })));
+    assert!(matches!(backend(None).infer("a", 1), Err(Error::InvalidConfig { .. })));
     let mut backend = loaded(&builder().build(), None);
     backend.set_sampling_config(SamplingConfig { top_p: 2.0, ..SamplingConfig::creative() });
-    assert!(matches!(backend.infer("a", 1, nothing), Err(Error::InvalidConfig { .. })));
+    assert!(matches!(backend.infer("a", 1), Err(Error::InvalidConfig { .. })));
     let mut silent = loaded(&builder().bool("tokenizer.ggml.add_bos_token", false).build(), None);
-    assert!(matches!(silent.infer("", 1, nothing), Err(Error::InvalidConfig { .. })));
+    assert!(matches!(silent.infer("", 1), Err(Error::InvalidConfig { .. })));
 }
 
 #[test]
@@ -469,7 +491,7 @@ fn models_that_need_more_than_there_is_are_unsupported() {
         ),
         (with("tokenizer.ggml.model", "gpt2x"), "the tokenizer `gpt2x`"),
         (builder().u32("llama.expert_count", 8).build(), "experts"),
-        (builder().u32("split.count", 3).build(), "several files"),
+        (builder().u32("split.count", 3).build(), "3 files (`split.count`) and not 1"),
         (builder().string("llama.rope.scaling.type", "bent").build(), "the RoPE scaling `bent`"),
         (builder().u32("llama.attention.value_length", 3).build(), "values of another width"),
         (
@@ -529,8 +551,8 @@ fn no_damage_to_the_header_makes_the_engine_fail_otherwise() {
         }
         // Refused or not, but never a panic; what is accepted runs.
         let mut backend = backend(None);
-        if backend.load_model(ModelBuffer::from(&file[..])).is_ok()
-            && backend.infer("abc", 3, &mut |_| ControlFlow::Continue(())).is_ok()
+        if backend.load_bytes(ModelBuffer::from(&file[..])).is_ok()
+            && backend.infer("abc", 3).is_ok()
         {
             ran += 1;
         }

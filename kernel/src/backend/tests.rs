@@ -4,20 +4,23 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
-use super::transformer::synthetic::Synthetic;
-use crate::llm::backend::{ContextOptions, ModelBuffer, Options, StopReason, TransformerBackend};
+mod answers;
+mod sessions;
+
+use super::{ContextOptions, ModelBuffer, Options, Progress, StopReason, TransformerBackend};
+use crate::backend::model_tests::{Machine, TESTS};
 use crate::llm::gguf::Gguf;
-use crate::llm::model_tests::{Machine, TESTS};
 use crate::llm::quantize::WeightType;
 use crate::llm::tokenizer::Tokenizer;
+use crate::llm::transformer::synthetic::Synthetic;
 use crate::llm::workers::SingleThread;
 
 fn backend(kind: WeightType) -> TransformerBackend {
     let options =
         Options { context: ContextOptions::default(), workers: &SingleThread, now_us: || 0 };
-    let mut backend = TransformerBackend::new(options);
+    let mut backend = TransformerBackend::with_options(options);
     let file = Synthetic::new(kind).builder().build();
-    backend.load_model(ModelBuffer::from(&file[..])).unwrap();
+    backend.load_bytes(ModelBuffer::from(&file[..])).unwrap();
     backend
 }
 
@@ -27,11 +30,13 @@ fn test_complete_inference_pipeline_stub() {
     let tokenizer = Tokenizer::from_gguf(&Gguf::parse(&file).unwrap()).unwrap();
     let mut backend = backend(WeightType::Q4_0);
     let mut streamed = String::new();
-    let mut on_text = |text: &str| {
-        streamed.push_str(text);
+    let mut on_progress = |progress: Progress<'_>| {
+        if let Progress::Text(text) = progress {
+            streamed.push_str(text);
+        }
         ControlFlow::Continue(())
     };
-    let result = backend.infer("ab abc", 23, &mut on_text).unwrap();
+    let result = backend.infer_streaming("ab abc", 23, &mut on_progress).unwrap();
     assert_eq!(result.prompt_tokens, tokenizer.encode("ab abc", true, false).len());
     assert_eq!((result.tokens.len(), result.stop), (23, StopReason::MaxTokens));
     assert_eq!(result.output, tokenizer.decode(&result.tokens).unwrap());
@@ -54,7 +59,7 @@ fn test_tokenizer_roundtrip() {
 #[test]
 fn test_kv_cache() {
     let mut backend = backend(WeightType::Q8_0);
-    let cached = backend.infer("abc", 31, &mut |_| ControlFlow::Continue(())).unwrap();
+    let cached = backend.infer("abc", 31).unwrap();
     assert_eq!(backend.infer_uncached("abc", 31).unwrap(), cached.tokens);
     assert!(cached.tokens.iter().any(|token| *token != cached.tokens[0]));
 }

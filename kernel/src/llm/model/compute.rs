@@ -1,35 +1,46 @@
-//! Where a forward pass works, and its one expensive step.
+//! What a forward pass computes with, and its one expensive step: matrix products.
 
 use core::ops::Range;
 
 use super::Linear;
 use super::scratch::Quantized;
+use crate::llm::arena::ModelBytes;
 use crate::llm::kernels::{self, Output, add_bias};
 use crate::llm::quantize::TILE_ROWS;
 use crate::llm::workers::{Band, Bands, SingleThread, Workers};
 
-/// Where the work is done: the file's bytes and the threads.
-#[derive(Clone, Copy)]
-pub struct Context<'a> {
-    /// The whole file.
-    pub file: &'a [u8],
-    /// The threads.
-    pub workers: &'a dyn Workers,
-    /// Whether the size of the activations after each layer is logged.
-    pub verbose: bool,
+/// A place in a forward pass at which states can be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The embeddings.
+    Embedding,
+    /// The output of a layer.
+    Layer(usize),
+    /// The output's norm.
+    OutputNorm,
 }
 
-/// Rows that a band of a matrix starts at are multiples of this: whole stripes.
+/// What a forward pass computes with: the weights and the threads.
+#[derive(Clone, Copy)]
+pub struct Compute<'a> {
+    /// The model's sources: its file, or the parts of a split file.
+    pub sources: &'a [ModelBytes],
+    /// The threads.
+    pub workers: &'a dyn Workers,
+    /// Gets the states of the rows at each stage, `[n_rows, n_embd]`.
+    pub observer: Option<&'a (dyn Fn(Stage, &[f32]) + Sync)>,
+}
+
+/// A chunk of a matrix starts at a multiple of this many rows: with a row panel.
 pub const ROWS: usize = TILE_ROWS;
 /// Multiplications that are worth claiming.
 const LEAST_CLAIMED: usize = 1 << 13;
-/// Shares of what is left for each thread: one takes as much, so that the bands become smaller
-/// towards the end and a slow one holds up the others for little.
+/// Guided scheduling: a claim takes 1 / (2 * threads) of the remaining rows, so that the last
+/// claims are small.
 const SHARES_PER_WORKER: usize = 2;
 
-impl<'a> Context<'a> {
-    /// The threads for so many pieces of so much work each, in multiplications; the caller alone
-    /// where that is sooner done.
+impl<'a> Compute<'a> {
+    /// The threads for `pieces` of `work` multiplications each; the caller alone if that is faster.
     pub fn workers_for(&self, pieces: usize, work: usize) -> &'a dyn Workers {
         match pieces > 1 && pieces.saturating_mul(work) >= self.workers.least_work() {
             true => self.workers,
@@ -95,9 +106,9 @@ impl<'a> Context<'a> {
     ) {
         let Linear { weights, bias } = map;
         let x = x.batch(weights.kind(), out.rows());
-        kernels::multiply(&weights.rows_in(self.file, rows.clone()), &x, out);
+        kernels::multiply(&weights.rows_in(self.sources, rows.clone()), &x, out);
         if let Some(bias) = bias {
-            let bias = &bias.values(self.file)[rows];
+            let bias = &bias.values(self.sources)[rows];
             out.rows_mut().for_each(|row| add_bias(row, bias));
         }
     }

@@ -1,0 +1,437 @@
+//! The engine's front: one model, one text, in a few calls.
+//!
+//! ```
+//! use kernel::backend::{SamplingConfig, TransformerBackend};
+//!
+//! # fn main() -> Result<(), Box<dyn core::error::Error>> {
+//! # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))?;
+//! let mut backend = TransformerBackend::new();
+//! backend.load_model("test_models/tiny.gguf")?;
+//! backend.set_sampling_config(SamplingConfig::greedy());
+//! let result = backend.infer("The capital of France is", 10)?;
+//! println!("{} tokens: {}", result.tokens_emitted, result.output);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Several texts at once, or one step at a time: [`crate::llm::workspace`].
+
+#![deny(unsafe_code)]
+
+#[cfg(not(target_os = "none"))]
+pub mod host;
+pub mod model_tests;
+#[cfg(test)]
+mod tests;
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::ControlFlow;
+
+use crate::llm::Error;
+pub use crate::llm::arena::ModelBuffer;
+use crate::llm::engine::{Engine, Weights};
+use crate::llm::generate::{GenerateOptions, Prompt, generate};
+pub use crate::llm::generate::{InferenceResult, Progress, StopReason};
+use crate::llm::gguf::Gguf;
+pub use crate::llm::perplexity::Perplexity;
+use crate::llm::perplexity::perplexity;
+pub use crate::llm::plan::{ContextOptions, ModelMetadata, Plan};
+pub use crate::llm::sampling::SamplingConfig;
+use crate::llm::sampling::{Breakers, DEFAULT_BREAKERS, Sampler};
+use crate::llm::session::Session;
+use crate::llm::tokenizer::Piece;
+use crate::llm::uncached::generate_uncached;
+use crate::llm::verbose;
+use crate::llm::workers::Workers;
+use crate::llm::workspace::Workspace;
+
+/// What a backend is made with.
+#[derive(Clone, Copy)]
+pub struct Options {
+    /// The context.
+    pub context: ContextOptions,
+    /// The threads that share the work.
+    pub workers: &'static dyn Workers,
+    /// The time in µs since any fixed moment.
+    pub now_us: fn() -> u64,
+}
+
+/// A model that was found and read.
+pub struct Loaded {
+    /// Its plan.
+    pub plan: Plan,
+    /// Its bytes.
+    pub weights: Weights,
+}
+
+/// Why a model could not be loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoadError {
+    /// The file cannot be read, or is not the one that was hashed.
+    File {
+        /// Its path.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The engine does not take it.
+    Engine(Error),
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LoadError::File { path, why } => write!(f, "cannot load {path}: {why}"),
+            LoadError::Engine(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for LoadError {}
+
+impl From<Error> for LoadError {
+    fn from(error: Error) -> Self {
+        LoadError::Engine(error)
+    }
+}
+
+/// What a backend needs of the machine.
+#[derive(Clone, Copy)]
+pub struct Platform {
+    /// The threads.
+    pub workers: &'static dyn Workers,
+    /// The time in µs since any fixed moment.
+    pub now_us: fn() -> u64,
+    /// Reads the model at a path, for such a context.
+    pub load: fn(&str, ContextOptions, &'static dyn Workers) -> Result<Loaded, LoadError>,
+}
+
+/// The platform of the bare machine, which [`install`] sets.
+#[cfg(target_os = "none")]
+static PLATFORM: spin::Once<Platform> = spin::Once::new();
+
+/// Says what [`TransformerBackend::new`] runs on. The first call counts.
+#[cfg(target_os = "none")]
+pub fn install(platform: Platform) {
+    PLATFORM.call_once(|| platform);
+}
+
+/// # Panics
+/// On the bare machine, nothing was installed.
+fn platform() -> Platform {
+    #[cfg(not(target_os = "none"))]
+    return host::platform();
+    #[cfg(target_os = "none")]
+    match PLATFORM.get() {
+        Some(platform) => *platform,
+        None => panic!("no platform is installed: `backend::install` comes first"),
+    }
+}
+
+/// Runs one transformer model at a time, on one text at a time.
+pub struct TransformerBackend {
+    platform: Platform,
+    context: ContextOptions,
+    sampling: SamplingConfig,
+    /// What ends a repetition for DRY.
+    dry_breakers: Vec<String>,
+    /// Whether the session's sampler is of other settings than these.
+    is_sampler_stale: bool,
+    verbose: bool,
+    ignore_end: bool,
+    parse_special: bool,
+    cut_prompt: bool,
+    loaded: Option<(Workspace, Session)>,
+}
+
+impl Default for TransformerBackend {
+    fn default() -> Self {
+        TransformerBackend::new()
+    }
+}
+
+impl TransformerBackend {
+    /// A backend without a model, on all threads of this machine.
+    ///
+    /// It takes the best token each time, and has the default context.
+    pub fn new() -> Self {
+        TransformerBackend::on(platform(), ContextOptions::default())
+    }
+
+    /// A backend with these options.
+    pub fn with_options(options: Options) -> Self {
+        let Options { context, workers, now_us } = options;
+        TransformerBackend::on(Platform { workers, now_us, ..platform() }, context)
+    }
+
+    /// A backend on this platform.
+    pub fn on(platform: Platform, context: ContextOptions) -> Self {
+        TransformerBackend {
+            platform,
+            context,
+            sampling: SamplingConfig::greedy(),
+            dry_breakers: DEFAULT_BREAKERS.map(String::from).into(),
+            is_sampler_stale: true,
+            verbose: false,
+            ignore_end: false,
+            parse_special: false,
+            cut_prompt: false,
+            loaded: None,
+        }
+    }
+
+    /// Loads the GGUF file at this path. A model that was loaded before is given up first.
+    ///
+    /// On a host it is a path of the file system, in the unikernel one of the model disk
+    /// ("models/tiny.gguf"), where the file is checked against its `.sha256`.
+    ///
+    /// # Errors
+    /// The file cannot be read or is damaged, it needs what the engine does not have, or the memory
+    /// does not suffice.
+    pub fn load_model(&mut self, path: &str) -> Result<(), LoadError> {
+        self.loaded = None;
+        let Platform { load, workers, .. } = self.platform;
+        let Loaded { plan, weights } = load(path, self.context, workers)?;
+        Ok(self.load(plan, weights)?)
+    }
+
+    /// Takes a model from memory: the bytes of its GGUF file, which stay where they are.
+    ///
+    /// # Errors
+    /// [`Error::ParseError`] if the file is malformed, [`Error::Unsupported`] if it needs what the
+    /// engine does not have, [`Error::InvalidConfig`] if the model has not the context asked for,
+    /// [`Error::OutOfMemory`].
+    pub fn load_bytes(&mut self, file: ModelBuffer) -> Result<(), Error> {
+        self.loaded = None;
+        let plan = Plan::read(&file, file.len() as u64)?;
+        self.load(plan, file.into())
+    }
+
+    /// Takes a model whose plan was read before its bytes.
+    ///
+    /// # Errors
+    /// As [`TransformerBackend::load_bytes`].
+    pub fn load(&mut self, plan: Plan, weights: Weights) -> Result<(), Error> {
+        self.loaded = None;
+        // What the model cannot have is found before its weights are repacked.
+        plan.needed(self.context)?;
+        if let (true, Weights::Raw(file)) = (self.verbose, &weights) {
+            verbose::log_tensors(&Gguf::parse(file)?)?;
+        }
+        let engine = Engine::new(plan, [weights], self.platform.workers)?;
+        self.start(Arc::new(engine))
+    }
+
+    fn start(&mut self, engine: Arc<Engine>) -> Result<(), Error> {
+        let workspace = Workspace::try_new(engine, self.context, 1, self.platform.workers)?;
+        let session = workspace.session()?;
+        self.is_sampler_stale = true;
+        self.loaded = Some((workspace, session));
+        Ok(())
+    }
+
+    /// Another backend with the same model and settings, and a text of its own; `workers` share its
+    /// work. The model is in memory once, until the last of them gives it up.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if there is none for another cache and arena.
+    pub fn share(&self, workers: &'static dyn Workers) -> Result<TransformerBackend, Error> {
+        let mut shared = TransformerBackend {
+            platform: Platform { workers, ..self.platform },
+            dry_breakers: self.dry_breakers.clone(),
+            loaded: None,
+            ..*self
+        };
+        if let Some((workspace, _)) = &self.loaded {
+            shared.start(Arc::clone(workspace.engine()))?;
+        }
+        Ok(shared)
+    }
+
+    /// Whether there is a model.
+    pub fn is_loaded(&self) -> bool {
+        self.loaded.is_some()
+    }
+
+    /// What the model is; `None` if there is none.
+    pub fn model_metadata(&self) -> Option<&ModelMetadata> {
+        self.workspace().map(|workspace| workspace.engine().metadata())
+    }
+
+    /// What runs the model; `None` if there is none.
+    pub fn workspace(&self) -> Option<&Workspace> {
+        self.loaded.as_ref().map(|(workspace, _)| workspace)
+    }
+
+    /// The text so far; `None` if there is no model.
+    pub fn session(&self) -> Option<&Session> {
+        self.loaded.as_ref().map(|(_, session)| session)
+    }
+
+    /// How tokens are chosen from now on; the generator starts anew.
+    pub fn set_sampling_config(&mut self, config: SamplingConfig) {
+        self.sampling = config;
+        self.is_sampler_stale = true;
+    }
+
+    /// The texts that end a repetition for DRY from now on; the generator starts anew.
+    pub fn set_dry_breakers(&mut self, texts: &[String]) {
+        self.dry_breakers = texts.into();
+        self.is_sampler_stale = true;
+    }
+
+    /// Whether the values of the model's weights (if they are loaded as the file has them), the
+    /// norms of the activations and the best tokens of each step are logged, at level debug.
+    pub fn set_verbose(&mut self, verbose: bool) {
+        self.verbose = verbose;
+    }
+
+    /// Whether generation goes on after an end-of-sequence token, which then counts and is shown
+    /// like any other: for measurements of a fixed length.
+    pub fn set_ignore_end(&mut self, ignore_end: bool) {
+        self.ignore_end = ignore_end;
+    }
+
+    /// Whether control tokens in prompts are found by their names ("</s>"); else such names are
+    /// text. Off at first. It does not matter to [`TransformerBackend::converse`].
+    pub fn set_parse_special(&mut self, parse_special: bool) {
+        self.parse_special = parse_special;
+    }
+
+    /// Whether a text that begins anew and does not fit into the context loses what is too much,
+    /// behind the tokens that are kept. Off at first. It does not matter to
+    /// [`TransformerBackend::converse`].
+    pub fn set_cut_prompt(&mut self, cut_prompt: bool) {
+        self.cut_prompt = cut_prompt;
+    }
+
+    /// Forgets the text so far.
+    pub fn reset(&mut self) {
+        if let Some((_, session)) = &mut self.loaded {
+            session.clear();
+        }
+    }
+
+    /// Answers a prompt, forgetting what was before. The same settings and prompt give the same
+    /// answer each time.
+    ///
+    /// # Errors
+    /// [`Error::ContextFull`] if the prompt leaves no position for an answer,
+    /// [`Error::InvalidConfig`] if a setting makes no sense or there is no model or no prompt,
+    /// [`Error::NotFinite`] if the model gives no finite numbers, [`Error::OutOfMemory`] if there is
+    /// none for the prompt or the answer.
+    pub fn infer(&mut self, prompt: &str, max_tokens: usize) -> Result<InferenceResult, Error> {
+        self.infer_streaming(prompt, max_tokens, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// As [`TransformerBackend::infer`]; `on_progress` gets the text as it comes, and may stop it.
+    ///
+    /// # Errors
+    /// As [`TransformerBackend::infer`].
+    pub fn infer_streaming(
+        &mut self,
+        prompt: &str,
+        max_tokens: usize,
+        on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+    ) -> Result<InferenceResult, Error> {
+        self.reset();
+        self.extend(prompt, max_tokens, on_progress)
+    }
+
+    /// Goes on from the text so far with `prompt`, as in a chat; otherwise like
+    /// [`TransformerBackend::infer_streaming`]. A token that ended the answer before stays part of
+    /// the text. If the prompt does not fit, the text so far stays.
+    ///
+    /// # Errors
+    /// As [`TransformerBackend::infer`].
+    pub fn extend(
+        &mut self,
+        prompt: &str,
+        max_tokens: usize,
+        on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+    ) -> Result<InferenceResult, Error> {
+        self.generate(Prompt::Text(prompt), max_tokens, on_progress)
+    }
+
+    /// Goes on from the text so far with the next turn of a conversation; otherwise like
+    /// [`TransformerBackend::extend`]. A token that ended the answer before is taken back: the turn
+    /// brings the end of that answer along.
+    ///
+    /// # Errors
+    /// As [`TransformerBackend::infer`].
+    pub fn converse(
+        &mut self,
+        turn: &[Piece<'_>],
+        max_tokens: usize,
+        on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+    ) -> Result<InferenceResult, Error> {
+        self.generate(Prompt::Turn(turn), max_tokens, on_progress)
+    }
+
+    fn generate(
+        &mut self,
+        prompt: Prompt<'_>,
+        max_tokens: usize,
+        on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+    ) -> Result<InferenceResult, Error> {
+        self.sampling.check()?;
+        let options = GenerateOptions {
+            max_tokens,
+            ignore_end: self.ignore_end,
+            parse_special: self.parse_special,
+            cut_prompt: self.cut_prompt,
+            now_us: self.platform.now_us,
+        };
+        let (workspace, session) = self.ready()?;
+        generate(workspace, session, prompt, options, on_progress)
+    }
+
+    /// Measures the perplexity of a text: see [`perplexity`]. The text so far is forgotten.
+    ///
+    /// # Errors
+    /// As [`perplexity`]; [`Error::InvalidConfig`] if there is no model.
+    pub fn perplexity(
+        &mut self,
+        text: &str,
+        on_chunk: &mut dyn FnMut(&Perplexity) -> ControlFlow<()>,
+    ) -> Result<Perplexity, Error> {
+        let parse_special = self.parse_special;
+        let (workspace, session) = self.ready()?;
+        perplexity(workspace, session, text, parse_special, on_chunk)
+    }
+
+    /// The best `n` tokens behind a prompt, the whole text being processed anew for each. The text
+    /// so far is forgotten.
+    ///
+    /// # Errors
+    /// [`Error::ContextFull`] if the text does not fit; otherwise as [`TransformerBackend::infer`].
+    pub(crate) fn infer_uncached(&mut self, prompt: &str, n: usize) -> Result<Vec<u32>, Error> {
+        let parse_special = self.parse_special;
+        let (workspace, session) = self.ready()?;
+        let prompt = workspace.engine().tokenizer().encode(prompt, true, parse_special);
+        session.set_sampler(Sampler::new(SamplingConfig::greedy()));
+        let tokens = generate_uncached(workspace, session, &prompt, n);
+        self.is_sampler_stale = true;
+        tokens
+    }
+
+    /// The model, with a sampler of the present settings.
+    fn ready(&mut self) -> Result<(&mut Workspace, &mut Session), Error> {
+        let no_model = || Error::InvalidConfig { what: "no model is loaded".into() };
+        let (workspace, session) = self.loaded.as_mut().ok_or_else(no_model)?;
+        workspace.set_verbose(self.verbose);
+        if self.is_sampler_stale {
+            let mut sampler = Sampler::new(self.sampling);
+            if sampler.wants_breakers() {
+                let tokenizer = workspace.engine().tokenizer();
+                sampler.set_breakers(Breakers::new(&self.dry_breakers, tokenizer)?);
+            }
+            session.set_sampler(sampler);
+            self.is_sampler_stale = false;
+        }
+        Ok((workspace, session))
+    }
+}

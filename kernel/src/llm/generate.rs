@@ -1,0 +1,270 @@
+//! The loop that generates: a prompt becomes tokens, and the session steps until it is to stop.
+
+#![forbid(unsafe_code)]
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ops::ControlFlow;
+
+use crate::llm::plan::{ENCODER_BYTES, answer_bytes};
+use crate::llm::session::Session;
+use crate::llm::tokenizer::{Decoder, Piece, Tokenizer};
+use crate::llm::workspace::Workspace;
+use crate::llm::{Error, with_capacity};
+
+/// The name of an answer's memory in errors.
+pub(super) const ANSWER: &str = "the answer";
+/// The name of the encoder's memory in errors.
+pub(super) const PROMPT: &str = "encoding the prompt";
+
+/// What a text goes on with.
+#[derive(Clone, Copy, Debug)]
+pub enum Prompt<'a> {
+    /// Text as it is.
+    Text(&'a str),
+    /// A turn of a conversation. It brings along what ends the answer before it.
+    Turn(&'a [Piece<'a>]),
+}
+
+impl Prompt<'_> {
+    /// Size in bytes.
+    fn len(self) -> usize {
+        match self {
+            Prompt::Text(text) => text.len(),
+            Prompt::Turn(pieces) => pieces.iter().map(|piece| piece.text().len()).sum(),
+        }
+    }
+
+    /// Whether it brings along what ends the answer before it.
+    fn ends_answers(self) -> bool {
+        matches!(self, Prompt::Turn(_))
+    }
+}
+
+/// How a prompt is read and an answer ends.
+#[derive(Clone, Copy, Debug)]
+pub struct GenerateOptions {
+    /// Tokens to generate at most.
+    pub max_tokens: usize,
+    /// Whether generation goes on after an end-of-sequence token, which then counts and is shown
+    /// like any other: for measurements of a fixed length.
+    pub ignore_end: bool,
+    /// Whether control tokens in a [`Prompt::Text`] are found by their names ("</s>"); else such
+    /// names are text.
+    pub parse_special: bool,
+    /// Whether a [`Prompt::Text`] that begins a text and does not fit into the context loses what is
+    /// too much, behind the tokens that are kept.
+    pub cut_prompt: bool,
+    /// The time in µs since any fixed moment.
+    pub now_us: fn() -> u64,
+}
+
+/// What happens while an answer is generated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress<'a> {
+    /// A chunk of the prompt was processed, but not the last one.
+    Prefill {
+        /// Tokens of the prompt that are processed.
+        done: usize,
+        /// Tokens of the prompt.
+        total: usize,
+    },
+    /// The answer goes on with this text, in whole characters.
+    Text(&'a str),
+}
+
+/// Why the generation stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// The model gave an end-of-sequence token.
+    EndOfSequence,
+    /// The number of tokens asked for is reached.
+    MaxTokens,
+    /// The context is full.
+    ContextFull,
+    /// Who watched the progress asked to stop.
+    Cancelled,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InferenceResult {
+    /// The text generated.
+    pub output: String,
+    /// The tokens generated, an end-of-sequence token not included.
+    pub tokens: Vec<u32>,
+    /// Tokens processed before the first one was generated.
+    pub prompt_tokens: usize,
+    /// Tokens of the prompt that were too many, and left out.
+    pub prompt_tokens_cut: usize,
+    /// Number of tokens generated.
+    pub tokens_emitted: usize,
+    /// Why it ended.
+    pub stop: StopReason,
+    /// How often the text outgrew the context and went on.
+    pub context_shifts: usize,
+    /// From the call to the last token, in µs.
+    pub latency_us: u64,
+    /// From the call to the first token, in µs.
+    pub first_token_us: u64,
+    /// Prompt tokens a second.
+    pub prompt_tokens_per_s: f64,
+    /// Generated tokens a second, the first one not counted; 0 if there is no second one.
+    pub tokens_per_s: f64,
+    /// Size of the scratch arena in bytes.
+    pub arena_bytes: usize,
+    /// The most bytes of it ever in use.
+    pub arena_peak_bytes: usize,
+}
+
+/// Appends a prompt to a session's text, and returns how many of its tokens were left out.
+///
+/// # Errors
+/// [`Error::ContextFull`] if the prompt does not fit, [`Error::InvalidConfig`] if there is no token
+/// to process, [`Error::OutOfMemory`]; the text is as before.
+fn append_prompt(
+    tokenizer: &Tokenizer,
+    session: &mut Session,
+    prompt: Prompt<'_>,
+    options: GenerateOptions,
+) -> Result<usize, Error> {
+    let is_fresh = session.is_empty();
+    // The turn brings the end of the answer along: an end token that nobody processed goes.
+    let last = session.tokens().last().filter(|_| session.n_unprocessed() > 0);
+    let n_taken_back =
+        usize::from(prompt.ends_answers() && last.is_some_and(|&token| tokenizer.is_end(token)));
+    let pending = session.n_used() + session.n_unprocessed() - n_taken_back;
+    let n_ctx = session.n_usable();
+
+    // A prompt that is too long, whatever its tokens, is refused before it takes the time and the
+    // memory to find those.
+    let cuts = options.cut_prompt && is_fresh && !prompt.ends_answers();
+    let least = prompt.len().div_ceil(tokenizer.max_token_bytes().max(1));
+    if pending + least > n_ctx && !cuts {
+        return Err(Error::ContextFull { prompt: pending + least, n_ctx });
+    }
+    with_capacity::<u8>(prompt.len().saturating_mul(ENCODER_BYTES), PROMPT)?;
+    let mut tokens = match prompt {
+        Prompt::Text(text) => tokenizer.encode(text, is_fresh, options.parse_special),
+        Prompt::Turn(pieces) => tokenizer.encode_pieces(pieces, is_fresh),
+    };
+    let n_cut = if cuts { cut(&mut tokens, session.keep(), n_ctx, options.max_tokens) } else { 0 };
+    if pending + tokens.len() > n_ctx {
+        return Err(Error::ContextFull { prompt: pending + tokens.len(), n_ctx });
+    }
+    if session.n_unprocessed() - n_taken_back + tokens.len() == 0 {
+        return Err(Error::InvalidConfig { what: "the prompt is empty".into() });
+    }
+    session.truncate(session.tokens().len() - n_taken_back);
+    session.append(&tokens)?;
+    Ok(n_cut)
+}
+
+/// Leaves out of a prompt of more than `n_ctx` tokens what follows the first `keep`, so that there
+/// is room for `max_tokens` more, which takes at most half of what the kept ones leave. Returns how
+/// many that were: none where the prompt fits, or all that fits is kept.
+fn cut(tokens: &mut Vec<u32>, keep: usize, n_ctx: usize, max_tokens: usize) -> usize {
+    if tokens.len() <= n_ctx || keep >= n_ctx {
+        return 0;
+    }
+    let rest = n_ctx - keep;
+    let last = rest - max_tokens.min(rest / 2);
+    let n = tokens.len() - last - keep;
+    tokens.drain(keep..keep + n);
+    n
+}
+
+/// Goes on from a session's text with a prompt, and generates an answer.
+///
+/// `on_progress` gets the text as it comes, and may stop the generation: between two chunks of the
+/// prompt, and wherever there is new text.
+///
+/// # Errors
+/// [`Error::ContextFull`] if the prompt leaves no position for an answer, [`Error::InvalidConfig`]
+/// if there is no prompt, [`Error::OutOfMemory`] if there is none for prompt or answer; then the text
+/// is as before. [`Error::NotFinite`] if the model gives no finite numbers.
+///
+/// # Panics
+/// The session is not one of the workspace's.
+pub fn generate(
+    workspace: &mut Workspace,
+    session: &mut Session,
+    prompt: Prompt<'_>,
+    options: GenerateOptions,
+    on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+) -> Result<InferenceResult, Error> {
+    let GenerateOptions { max_tokens, ignore_end, now_us, .. } = options;
+    let start_us = now_us();
+    let engine = workspace.engine().clone();
+    let tokenizer = engine.tokenizer();
+    let prompt_tokens_cut = append_prompt(tokenizer, session, prompt, options)?;
+    let prompt_tokens = session.n_unprocessed();
+
+    // All that the answer needs is allocated here, before the first token.
+    let left = session.n_ctx().saturating_sub(session.tokens().len()) + 1;
+    let room = if session.can_shift() { max_tokens } else { max_tokens.min(left) };
+    let mut tokens = with_capacity(room, ANSWER)?;
+    let mut output = String::new();
+    let asked = answer_bytes(room, tokenizer);
+    let no_memory = |_| Error::OutOfMemory { what: ANSWER, asked: asked as u64 };
+    output.try_reserve_exact(asked).map_err(no_memory)?;
+    let mut decoder = Decoder::try_new(tokenizer.max_token_bytes())?;
+
+    let shifts_before = session.context_shifts();
+    let mut on_chunk = |left: usize| {
+        on_progress(Progress::Prefill { done: prompt_tokens - left, total: prompt_tokens })
+    };
+    let is_prefilled = session.prefill(workspace, &mut on_chunk)?;
+    let mut first_token_us = now_us() - start_us;
+    let stop = loop {
+        if !is_prefilled {
+            break StopReason::Cancelled;
+        }
+        if tokens.len() == max_tokens {
+            break StopReason::MaxTokens;
+        }
+        if session.is_full() {
+            break StopReason::ContextFull;
+        }
+        let token = session.step(workspace)?;
+        if tokens.is_empty() {
+            first_token_us = now_us() - start_us;
+        }
+        if tokenizer.is_end(token) && !ignore_end {
+            // It stays part of the text, should that go on.
+            break StopReason::EndOfSequence;
+        }
+        tokens.push(token);
+        let shown = output.len();
+        decoder.push(tokenizer, token, &mut output);
+        if output.len() > shown && on_progress(Progress::Text(&output[shown..])).is_break() {
+            break StopReason::Cancelled;
+        }
+    };
+    let latency_us = now_us() - start_us;
+    let shown = output.len();
+    decoder.finish(&mut output);
+    if output.len() > shown && stop != StopReason::Cancelled {
+        // The text is over, whatever the reader says.
+        let _ = on_progress(Progress::Text(&output[shown..]));
+    }
+    Ok(InferenceResult {
+        prompt_tokens,
+        prompt_tokens_cut,
+        tokens_emitted: tokens.len(),
+        stop,
+        context_shifts: session.context_shifts() - shifts_before,
+        latency_us,
+        first_token_us,
+        prompt_tokens_per_s: per_second(prompt_tokens, first_token_us),
+        tokens_per_s: per_second(tokens.len().saturating_sub(1), latency_us - first_token_us),
+        arena_bytes: workspace.arena_bytes(),
+        arena_peak_bytes: workspace.arena_peak_bytes(),
+        output,
+        tokens,
+    })
+}
+
+fn per_second(n: usize, us: u64) -> f64 {
+    if us == 0 { 0.0 } else { n as f64 * 1e6 / us as f64 }
+}

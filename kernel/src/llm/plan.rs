@@ -1,0 +1,265 @@
+//! What a model is and needs, from the header of its file alone.
+
+#![forbid(unsafe_code)]
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use crate::llm::Error;
+use crate::llm::chat::Declared;
+use crate::llm::gguf::{Gguf, TensorInfo};
+use crate::llm::kernels::{BATCH, wants_stripes};
+use crate::llm::kv_cache::CacheType;
+use crate::llm::model::scratch::{Scratch, ScratchShape};
+use crate::llm::model::{Architecture, Model, Repack, quantization};
+use crate::llm::state::StateShape;
+use crate::llm::tokenizer::Tokenizer;
+
+/// Positions in the KV cache if the caller asks for no number.
+pub const DEFAULT_N_CTX: usize = 256;
+/// The least context that can shift, as in llama.cpp.
+const LEAST_SHIFTED: usize = 8;
+
+/// The context of a session: its size, its format, and what happens when it is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ContextOptions {
+    /// Positions in the KV cache: up to those that the model was trained for. `None` is
+    /// [`DEFAULT_N_CTX`], or what the model has if that is less.
+    pub n_ctx: Option<usize>,
+    /// The format of keys and values.
+    pub kv_cache: CacheType,
+    /// Whether a text that outgrows the context goes on: its first tokens are kept, half of the
+    /// rest is forgotten. As llama.cpp's `--context-shift`, it happens when one position is left.
+    pub context_shift: bool,
+    /// Tokens of the first prompt that are kept then, and where it is cut, besides the one that
+    /// begins a text; at most all of them.
+    pub keep: usize,
+}
+
+/// A model's name and sizes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelMetadata {
+    /// `general.name`; empty if the file has none.
+    pub name: String,
+    /// `general.architecture`.
+    pub architecture: String,
+    /// The type of most weights ("Q4_0").
+    pub quantization: String,
+    /// Number of weights.
+    pub parameters: u64,
+    /// Layers.
+    pub n_layer: usize,
+    /// Width of the embedding.
+    pub n_embd: usize,
+    /// Attention heads.
+    pub n_head: usize,
+    /// Heads of keys and values.
+    pub n_head_kv: usize,
+    /// Width of the feed-forward network.
+    pub n_ff: usize,
+    /// Tokens in the vocabulary.
+    pub n_vocab: usize,
+    /// Positions that the model was trained for.
+    pub n_ctx_train: usize,
+    /// What the file says about conversations.
+    pub chat: Declared,
+}
+
+/// What a model needs besides its file, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryNeeded {
+    /// The KV cache; exact.
+    pub kv_cache_bytes: usize,
+    /// The scratch arena; exact.
+    pub arena_bytes: usize,
+    /// The vocabulary's tables, the header's while the model is loaded, and what a usual prompt
+    /// and its answer take; an upper bound.
+    pub table_bytes: usize,
+}
+
+impl MemoryNeeded {
+    /// All of it.
+    pub fn total(&self) -> usize {
+        self.kv_cache_bytes.saturating_add(self.arena_bytes).saturating_add(self.table_bytes)
+    }
+}
+
+/// The first bytes of a model's file, its header at the least, and the file's size.
+#[derive(Clone, Copy, Debug)]
+pub struct Header<'a> {
+    /// The first bytes.
+    pub prefix: &'a [u8],
+    /// Size of the file.
+    pub file_bytes: u64,
+}
+
+impl<'a> Header<'a> {
+    /// The header of a file that is all there.
+    pub fn of(file: &'a [u8]) -> Self {
+        Header { prefix: file, file_bytes: file.len() as u64 }
+    }
+}
+
+/// A model that was found sound by its header: ready to take the bytes of its weights.
+///
+/// Reading a plan builds the tokenizer and finds all tensors. Then the memory for any context is
+/// arithmetic, and [`crate::llm::engine::Engine::new`] builds nothing twice.
+#[derive(Debug)]
+pub struct Plan {
+    pub(super) model: Model,
+    pub(super) tokenizer: Tokenizer,
+    pub(super) metadata: ModelMetadata,
+    /// The size of each source.
+    pub(super) source_bytes: Vec<u64>,
+    /// Entries of the headers' tables.
+    n_entries: usize,
+}
+
+impl Plan {
+    /// Reads the plan of a model in one file.
+    ///
+    /// # Errors
+    /// [`Error::HeaderCutShort`] if `prefix` does not hold the header, [`Error::ParseError`] if the
+    /// file is malformed, [`Error::Unsupported`] if it needs what the engine does not have.
+    pub fn read(prefix: &[u8], file_bytes: u64) -> Result<Self, Error> {
+        Plan::read_split(&[Header { prefix, file_bytes }])
+    }
+
+    /// Reads the plan of a model whose file was split by llama.cpp's `gguf-split`.
+    ///
+    /// `headers` are those of all parts, in order. The first one has the metadata.
+    ///
+    /// # Errors
+    /// As [`Plan::read`]; [`Error::Unsupported`] if the parts are not all of one model.
+    pub fn read_split(headers: &[Header<'_>]) -> Result<Self, Error> {
+        let files = headers
+            .iter()
+            .map(|&Header { prefix, file_bytes }| Gguf::parse_header(prefix, file_bytes))
+            .collect::<Result<Vec<_>, _>>()?;
+        let [first, ..] = &files[..] else {
+            return Err(Error::Unsupported { what: "a file".into() });
+        };
+        let architecture = Architecture::of(first)?;
+        check_split(&files)?;
+        let tokenizer = Tokenizer::from_gguf(first)?;
+        let model = architecture.model(&files, tokenizer.n_vocab(), wants_stripes)?;
+        let tensors = || files.iter().flat_map(|gguf| gguf.tensors());
+        let shape = model.shape();
+        let metadata = ModelMetadata {
+            name: first.string("general.name")?.unwrap_or_default().to_string(),
+            architecture: model.architecture().to_string(),
+            quantization: quantization(&files),
+            parameters: tensors().map(TensorInfo::elements).fold(0, u64::saturating_add),
+            n_layer: shape.n_layer,
+            n_embd: shape.n_embd,
+            n_head: shape.n_head,
+            n_head_kv: shape.n_head_kv,
+            n_ff: shape.n_ff,
+            n_vocab: shape.n_vocab,
+            n_ctx_train: shape.n_ctx_train,
+            chat: Declared::from_gguf(first)?,
+        };
+        let n_entries = files.iter().map(|gguf| gguf.metadata().len() + gguf.tensors().len()).sum();
+        let source_bytes = headers.iter().map(|header| header.file_bytes).collect();
+        Ok(Plan { model, tokenizer, metadata, source_bytes, n_entries })
+    }
+
+    /// The model's name and sizes.
+    pub fn metadata(&self) -> &ModelMetadata {
+        &self.metadata
+    }
+
+    /// What the model needs besides its file, for one session in this context.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] if the model cannot have this context.
+    pub fn needed(&self, context: ContextOptions) -> Result<MemoryNeeded, Error> {
+        let state = state_shape(&self.model, context)?;
+        let scratch = scratch_shape(&state, 1);
+        Ok(MemoryNeeded {
+            kv_cache_bytes: state.bytes().unwrap_or(usize::MAX),
+            arena_bytes: Scratch::bytes(&self.model, scratch),
+            table_bytes: self.table_bytes(state.n_ctx),
+        })
+    }
+
+    /// The repacking of the weights of one source: 0 is the file, or the first part of a split one.
+    pub fn repack(&self, source: usize) -> Repack {
+        self.model.repack(source)
+    }
+
+    /// At most what the tables of a model, of its header while it is read, and of an answer take.
+    fn table_bytes(&self, n_ctx: usize) -> usize {
+        // The entries of the header's vectors; one that grows may take three times what it holds,
+        // while it moves.
+        let entries = self.n_entries * 512;
+        // The tokens of the text, and those of the answer.
+        let tokens = 2 * (n_ctx + 1) * size_of::<u32>();
+        let answer = answer_bytes(n_ctx, &self.tokenizer).saturating_add(tokens);
+        let longest = self.tokenizer.max_token_bytes().min(USUAL_TOKEN_BYTES);
+        let prompt = n_ctx.saturating_mul(longest).saturating_mul(ENCODER_BYTES);
+        let tables = [self.tokenizer.memory_bytes(), entries, answer, prompt];
+        tables.into_iter().fold(0, usize::saturating_add)
+    }
+}
+
+/// Checks that files are all parts of a model, in their order; one file is its only part.
+fn check_split(files: &[Gguf<'_>]) -> Result<(), Error> {
+    for (i, gguf) in files.iter().enumerate() {
+        let count = gguf.unsigned("split.count")?.filter(|&count| count > 1).unwrap_or(1);
+        let number = gguf.unsigned("split.no")?.unwrap_or(0);
+        if count != files.len() as u64 {
+            let what = format!("{count} files (`split.count`) and not {}", files.len());
+            return Err(Error::Unsupported { what });
+        }
+        if number != i as u64 {
+            let what =
+                format!("part {} of {count} (`split.no`) and not part {}", i + 1, number + 1);
+            return Err(Error::Unsupported { what });
+        }
+    }
+    Ok(())
+}
+
+/// The shape of a session's state.
+///
+/// # Errors
+/// [`Error::InvalidConfig`] if the model cannot have this context.
+pub(super) fn state_shape(model: &Model, context: ContextOptions) -> Result<StateShape, Error> {
+    let trained = model.shape().n_ctx_train;
+    let n_ctx = match context.n_ctx {
+        None => DEFAULT_N_CTX.min(trained),
+        Some(n) if (1..=trained).contains(&n) => n,
+        Some(n) => {
+            let what = format!("`context` is {n}, not between 1 and the model's {trained}");
+            return Err(Error::InvalidConfig { what });
+        }
+    };
+    if context.context_shift && n_ctx < LEAST_SHIFTED {
+        let what =
+            format!("`context` is {n_ctx}, but `context_shift` takes at least {LEAST_SHIFTED}");
+        return Err(Error::InvalidConfig { what });
+    }
+    model.state_shape(context.kv_cache, n_ctx, context.context_shift)
+}
+
+/// The scratch memory for passes of `n_sessions` sessions, whose states have this shape.
+pub(super) fn scratch_shape(state: &StateShape, n_sessions: usize) -> ScratchShape {
+    let StateShape { n_ctx, kv_cache, .. } = *state;
+    let n_rows = BATCH.min(n_ctx.saturating_mul(n_sessions));
+    ScratchShape { n_rows, n_outputs: n_sessions.min(n_rows), n_ctx, kv_cache }
+}
+
+/// At most what the text of `n` tokens takes in bytes. Where tokens are no UTF-8, each of their
+/// bytes may become a U+FFFD, which takes three; a character that is cut off at the end likewise.
+pub(crate) fn answer_bytes(n: usize, tokenizer: &Tokenizer) -> usize {
+    let replacement = char::REPLACEMENT_CHARACTER.len_utf8();
+    n.saturating_mul(tokenizer.max_token_bytes()).saturating_add(1).saturating_mul(replacement)
+}
+
+/// At most what the encoder takes for each byte of a prompt, while its vectors grow.
+pub(super) const ENCODER_BYTES: usize = 384;
+/// The memory for encoding is counted for prompts whose tokens are no longer than this. Few texts
+/// have more bytes for each token; those are checked when they come.
+const USUAL_TOKEN_BYTES: usize = 16;

@@ -1,0 +1,250 @@
+//! One text: its tokens, its state and its sampler.
+
+#![forbid(unsafe_code)]
+
+use alloc::vec::Vec;
+use core::ops::ControlFlow;
+
+use crate::llm::model::batch;
+use crate::llm::plan::ContextOptions;
+use crate::llm::sampling::{Candidate, Sampler};
+use crate::llm::state::{State, StateShape};
+use crate::llm::workspace::Workspace;
+use crate::llm::{Error, with_capacity};
+
+/// Positions of a context that shifts which the first prompt leaves at least, as in llama.cpp.
+const LEAST_LEFT: usize = 4;
+
+/// One text of a model, which [`Workspace::session`] begins.
+///
+/// The tokens are the truth. The state holds the first [`Session::n_past`] of them; the rest is
+/// unprocessed, and goes through the model with the next pass.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) state: State,
+    /// All tokens: those that the state holds, then the unprocessed ones.
+    pub(super) tokens: Vec<u32>,
+    sampler: Sampler,
+    context_shift: bool,
+    /// Tokens at the start of the first prompt that a context shift keeps, at most.
+    keep: usize,
+    /// Those that it does keep.
+    n_keep: usize,
+    context_shifts: usize,
+}
+
+impl Session {
+    pub(super) fn try_new(
+        shape: StateShape,
+        context: ContextOptions,
+        keep: usize,
+        sampler: Sampler,
+    ) -> Result<Self, Error> {
+        let tokens = with_capacity(shape.n_ctx + 1, "the text's tokens")?;
+        Ok(Session {
+            state: State::try_new(shape)?,
+            tokens,
+            sampler,
+            context_shift: context.context_shift,
+            keep,
+            n_keep: 0,
+            context_shifts: 0,
+        })
+    }
+
+    /// The tokens of the text.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// How many of the tokens were processed: those in the KV cache.
+    pub fn n_past(&self) -> usize {
+        self.state.len()
+    }
+
+    /// How many of the tokens go through the model next.
+    pub fn n_unprocessed(&self) -> usize {
+        self.tokens.len() - self.state.len()
+    }
+
+    /// Positions of the context.
+    pub fn n_ctx(&self) -> usize {
+        self.state.n_ctx()
+    }
+
+    /// Positions that tokens may take, of those that a context shift does not free.
+    pub fn n_usable(&self) -> usize {
+        if self.context_shift { self.n_ctx() - LEAST_LEFT } else { self.n_ctx() }
+    }
+
+    /// Positions in use that no context shift frees.
+    pub fn n_used(&self) -> usize {
+        if self.context_shift { self.n_keep } else { self.n_past() }
+    }
+
+    /// Tokens at the start of the first prompt that a context shift keeps, at most.
+    pub fn keep(&self) -> usize {
+        self.keep
+    }
+
+    /// Whether the text outgrows the context by dropping tokens.
+    pub fn can_shift(&self) -> bool {
+        self.context_shift
+    }
+
+    /// How often the text outgrew the context and dropped tokens.
+    pub fn context_shifts(&self) -> usize {
+        self.context_shifts
+    }
+
+    /// Whether no token can be processed any more.
+    pub fn is_full(&self) -> bool {
+        !self.context_shift && self.state.len() == self.n_ctx()
+    }
+
+    /// Whether the text is empty.
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// The sampler.
+    pub fn sampler(&self) -> &Sampler {
+        &self.sampler
+    }
+
+    /// Takes another sampler, which gets to know the text.
+    pub fn set_sampler(&mut self, mut sampler: Sampler) {
+        sampler.set_text(&self.tokens);
+        self.sampler = sampler;
+    }
+
+    /// Forgets the text. The sampler's generator goes on where it is.
+    pub fn clear(&mut self) {
+        self.truncate(0);
+        self.sampler.forget();
+        self.n_keep = 0;
+    }
+
+    /// Keeps the first `n` tokens.
+    ///
+    /// The state keeps as many, or, where a layer with a window has forgotten what the last of them
+    /// see, none: then the next pass processes all `n` tokens anew.
+    pub fn truncate(&mut self, n: usize) {
+        if n < self.tokens.len() {
+            self.tokens.truncate(n);
+            self.sampler.set_text(&self.tokens);
+        }
+        self.state.truncate(n);
+        self.n_keep = self.n_keep.min(n);
+    }
+
+    /// Appends tokens, unprocessed. With the first ones of a text, the sampler starts anew.
+    ///
+    /// # Errors
+    /// [`Error::ContextFull`] if they do not fit, [`Error::OutOfMemory`]; the text is as before.
+    pub fn append(&mut self, tokens: &[u32]) -> Result<(), Error> {
+        let prompt = self.n_used() + self.n_unprocessed() + tokens.len();
+        if prompt > self.n_usable() {
+            return Err(Error::ContextFull { prompt, n_ctx: self.n_usable() });
+        }
+        // Generated tokens allocate nothing: there is one more than positions at most.
+        let room = (self.n_ctx() + 1).max(self.tokens.len() + tokens.len());
+        let more = room - self.tokens.len();
+        let asked = (more * size_of::<u32>()) as u64;
+        let no_memory = |_| Error::OutOfMemory { what: "the text's tokens", asked };
+        self.tokens.try_reserve_exact(more).map_err(no_memory)?;
+        if self.is_empty() {
+            self.sampler.restart();
+            self.n_keep = tokens.len().min(self.keep);
+        }
+        self.tokens.extend_from_slice(tokens);
+        tokens.iter().for_each(|&token| self.sampler.accept(token));
+        Ok(())
+    }
+
+    /// Processes the unprocessed tokens, chunk by chunk, but for the last chunk.
+    ///
+    /// The last chunk is [`Session::step`]'s, which needs its logits. `on_chunk` gets the number of
+    /// tokens that are left after each chunk, and may stop the prefill: false if it did.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    ///
+    /// # Panics
+    /// The session is not one of the workspace's.
+    pub fn prefill(
+        &mut self,
+        workspace: &mut Workspace,
+        on_chunk: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<bool, Error> {
+        while self.n_unprocessed() > self.n_next() {
+            workspace.process(self)?;
+            if on_chunk(self.n_unprocessed()).is_break() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Processes all unprocessed tokens, and appends the one that the sampler chooses next.
+    ///
+    /// If none is unprocessed, the last token is processed again.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] if the model gives no finite numbers.
+    ///
+    /// # Panics
+    /// The session is empty, full, or not one of the workspace's.
+    pub fn step(&mut self, workspace: &mut Workspace) -> Result<u32, Error> {
+        loop {
+            if let Some(token) = workspace.step(&mut [self])?[0] {
+                return Ok(token);
+            }
+        }
+    }
+
+    /// How many of the unprocessed tokens can go through the model with the next pass, which may
+    /// shift the context before.
+    fn n_next(&self) -> usize {
+        let left = self.n_ctx() - self.state.len();
+        let room = match self.context_shift {
+            false => left,
+            // The last position stays free, and a shift frees half of what is not kept.
+            true if left > 1 => left - 1,
+            true => (self.state.len() - self.n_keep) / 2,
+        };
+        self.n_unprocessed().min(room).min(batch(self.n_ctx()))
+    }
+
+    /// Readies the session for a pass of up to `limit` of its tokens, and says of how many.
+    ///
+    /// A full context shifts; a text that is processed gives its last token again.
+    pub(super) fn begin_pass(
+        &mut self,
+        limit: usize,
+        shift: impl FnOnce(&mut State, usize) -> usize,
+    ) -> usize {
+        if self.n_unprocessed() == 0 {
+            assert!(!self.is_empty(), "a session without tokens");
+            self.state.truncate(self.tokens.len() - 1);
+        }
+        let n = self.n_next();
+        if self.context_shift && self.state.len() + 1 == self.n_ctx() {
+            let n_dropped = shift(&mut self.state, self.n_keep);
+            self.tokens.drain(self.n_keep..self.n_keep + n_dropped);
+            self.context_shifts += 1;
+        }
+        assert!(n > 0, "a session whose context is full");
+        n.min(limit)
+    }
+
+    /// Chooses the next token by its logits, and appends it; `None` if its logit is not finite.
+    pub(super) fn sample(&mut self, logits: &[f32], candidates: &mut [Candidate]) -> Option<u32> {
+        let token = self.sampler.sample(logits, candidates);
+        logits[token as usize].is_finite().then(|| {
+            self.sampler.accept(token);
+            self.tokens.push(token);
+            token
+        })
+    }
+}
