@@ -8,57 +8,86 @@ use core::fmt;
 
 /// The registers that tell a core's features, as read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct IdRegisters {
+struct IdRegisters {
     /// `ID_AA64ISAR0_EL1`: instructions.
-    pub isar0: u64,
+    isar0: u64,
     /// `ID_AA64ISAR1_EL1`: more instructions.
-    pub isar1: u64,
+    isar1: u64,
     /// `ID_AA64PFR0_EL1`: floating point, Advanced SIMD, SVE.
-    pub pfr0: u64,
+    pfr0: u64,
     /// `ID_AA64PFR1_EL1`: SME.
-    pub pfr1: u64,
+    pfr1: u64,
     /// `ID_AA64ZFR0_EL1`: the version of SVE; 0 without it.
-    pub zfr0: u64,
+    zfr0: u64,
 }
 
-/// What a core can do, of what is of use to us.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The instructions that the processor is known to have.
+///
+/// A value is a proof: whoever holds one may execute what it names. Only this module makes one, out
+/// of the processor's registers, so that safe code cannot claim an instruction that is missing.
+///
+/// ```
+/// use kernel::cpu::Features;
+/// let features = Features::of_this_core();
+/// assert_eq!(features.i8mm(), features.names().any(|name| name == "i8mm"));
+/// ```
+///
+/// The fields are private:
+///
+/// ```compile_fail,E0451
+/// use kernel::cpu::Features;
+/// let forged = Features { i8mm: true, ..Features::of_this_core() };
+/// ```
+///
+/// ```compile_fail,E0616
+/// use kernel::cpu::Features;
+/// let mut forged = Features::of_this_core();
+/// forged.i8mm = true;
+/// ```
+///
+/// So are the registers, whose values could be made up:
+///
+/// ```compile_fail,E0624
+/// use kernel::cpu::Features;
+/// let forged = Features::decode(&Default::default());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
     /// Floating point and Advanced SIMD.
-    pub neon: bool,
+    neon: bool,
     /// Arithmetic on 16-bit floats, scalar and vector.
-    pub fp16: bool,
+    fp16: bool,
     /// Multiplication of 16-bit floats to 32-bit ones (`FMLAL`).
-    pub fhm: bool,
+    fhm: bool,
     /// Dot products of bytes (`SDOT`).
-    pub dotprod: bool,
+    dotprod: bool,
     /// Products of matrices of bytes (`SMMLA`).
-    pub i8mm: bool,
+    i8mm: bool,
     /// Arithmetic on bfloat16 (`BFDOT`).
-    pub bf16: bool,
+    bf16: bool,
     /// AES.
-    pub aes: bool,
+    aes: bool,
     /// SHA-1.
-    pub sha1: bool,
+    sha1: bool,
     /// SHA-256.
-    pub sha2: bool,
+    sha2: bool,
     /// SHA-512.
-    pub sha512: bool,
+    sha512: bool,
     /// CRC-32.
-    pub crc32: bool,
+    crc32: bool,
     /// Single atomic instructions (LSE).
-    pub atomics: bool,
+    atomics: bool,
     /// Scalable vectors.
-    pub sve: bool,
+    sve: bool,
     /// Their second version.
-    pub sve2: bool,
+    sve2: bool,
     /// Scalable matrices.
-    pub sme: bool,
+    sme: bool,
 }
 
 impl Features {
     /// Reads them out of the registers.
-    pub fn decode(id: &IdRegisters) -> Features {
+    fn decode(id: &IdRegisters) -> Features {
         // All bits set means that there is no floating point, or no SIMD (D24.2.86).
         let simd = field(id.pfr0, 20).min(field(id.pfr0, 16));
         let neon = field(id.pfr0, 20) != 0xf && field(id.pfr0, 16) != 0xf;
@@ -85,10 +114,22 @@ impl Features {
     /// Those of the calling core; none where programs cannot read its registers. All cores of the
     /// machines that we know have the same.
     pub fn of_this_core() -> Features {
-        #[cfg(all(target_arch = "aarch64", any(target_os = "none", target_os = "linux")))]
-        return Features::decode(&IdRegisters::read());
-        #[cfg(not(all(target_arch = "aarch64", any(target_os = "none", target_os = "linux"))))]
-        Features::default()
+        Features::decode(&IdRegisters::read())
+    }
+
+    /// Dot products of bytes (`SDOT`).
+    pub const fn dotprod(&self) -> bool {
+        self.dotprod
+    }
+
+    /// Products of matrices of bytes (`SMMLA`).
+    pub const fn i8mm(&self) -> bool {
+        self.i8mm
+    }
+
+    /// SHA-256.
+    pub const fn sha2(&self) -> bool {
+        self.sha2
     }
 
     /// The names of those that are there, in the order of the fields.
@@ -192,8 +233,14 @@ impl fmt::Display for Midr {
     }
 }
 
-#[cfg(all(target_arch = "aarch64", any(target_os = "none", target_os = "linux")))]
 impl IdRegisters {
+    /// Those of a core that has nothing: neither floating point nor SIMD.
+    #[cfg(not(all(target_arch = "aarch64", any(target_os = "none", target_os = "linux"))))]
+    fn read() -> IdRegisters {
+        IdRegisters { pfr0: 0xff_0000, ..IdRegisters::default() }
+    }
+
+    #[cfg(all(target_arch = "aarch64", any(target_os = "none", target_os = "linux")))]
     fn read() -> IdRegisters {
         let mut id = IdRegisters::default();
         // SAFETY: reads registers; those of features that a core lacks read as 0. Linux emulates

@@ -150,7 +150,7 @@ mod armv8 {
 
     /// The compression function, if the CPU has SHA-256 instructions.
     pub fn detect() -> Option<Compress> {
-        Features::of_this_core().sha2.then_some(
+        Features::of_this_core().sha2().then_some(
             (|state, blocks| {
                 // SAFETY: this closure is only handed out when the CPU has the instructions.
                 unsafe { compress(state, blocks) }

@@ -225,7 +225,7 @@ pub struct DotProd(());
 impl DotProd {
     /// If these features have it.
     pub fn of(features: Features) -> Option<Self> {
-        features.dotprod.then_some(DotProd(()))
+        features.dotprod().then_some(DotProd(()))
     }
 
     /// Adds to each lane the products of its four weights with the four activations in lane `LANE`.
@@ -308,12 +308,18 @@ impl FourTokens for DotProd {
 /// Cores with `sdot` and `smmla` (FEAT_I8MM). One token has no use for products of matrices, so that
 /// its [`DotProd`] does that.
 #[derive(Clone, Copy, Debug)]
-pub struct I8mm(pub DotProd);
+pub struct I8mm {
+    /// For one token.
+    pub dotprod: DotProd,
+    /// Private, so that only [`I8mm::of`] makes a value.
+    _private: (),
+}
 
 impl I8mm {
     /// If these features have both.
     pub fn of(features: Features) -> Option<Self> {
-        DotProd::of(features).filter(|_| features.i8mm).map(I8mm)
+        let dotprod = DotProd::of(features).filter(|_| features.i8mm())?;
+        Some(I8mm { dotprod, _private: () })
     }
 
     /// Adds the products of two rows with two tokens, of eight columns: `[2, 2]`.

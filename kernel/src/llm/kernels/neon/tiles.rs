@@ -122,7 +122,7 @@ macro_rules! for_one_token {
                     let $isa = Neon { largest: $largest };
                     $call
                 }
-                Set::DotProd($isa) | Set::I8mm(I8mm($isa)) => $call,
+                Set::DotProd($isa) | Set::I8mm(I8mm { dotprod: $isa, .. }) => $call,
             }
         }
     };
