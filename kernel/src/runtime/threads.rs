@@ -2,11 +2,12 @@
 //!
 //! A thread is started on an idle core, runs there to its end, and nothing ever interrupts it. The
 //! boot core runs the application's first thread.
+#![forbid(unsafe_code)]
 
-use core::mem::transmute;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use hermit_abi::Tid;
+use spin::Mutex;
 
 use super::cores::{self, MAX_CORES};
 use super::futex::{Futexes, NotWoken};
@@ -27,8 +28,14 @@ static NEXT: AtomicU32 = AtomicU32::new(FIRST + 1);
 struct Slot {
     /// The thread's number, [`NONE`] or [`TAKEN`]; a futex.
     tid: AtomicU32,
-    function: AtomicUsize,
-    argument: AtomicUsize,
+    /// What the thread is to run, from `spawn` until its core takes it.
+    task: Mutex<Option<Task>>,
+}
+
+/// What a thread runs: a function, as a pointer that Rust knows as one, and its argument.
+struct Task {
+    function: extern "C" fn(usize),
+    argument: usize,
 }
 
 /// No thread runs.
@@ -38,8 +45,7 @@ const TAKEN: Tid = Tid::MAX;
 
 impl Slot {
     const fn new() -> Self {
-        let (function, argument) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Slot { tid: AtomicU32::new(NONE), function, argument }
+        Slot { tid: AtomicU32::new(NONE), task: Mutex::new(None) }
     }
 }
 
@@ -57,8 +63,7 @@ pub fn spawn(function: extern "C" fn(usize), argument: usize, core: Option<usize
     };
     let tid = NEXT.fetch_add(1, Ordering::Relaxed);
     let slot = &SLOTS[core];
-    slot.function.store(function as usize, Ordering::Relaxed);
-    slot.argument.store(argument, Ordering::Relaxed);
+    *slot.task.lock() = Some(Task { function, argument });
     slot.tid.store(tid, Ordering::SeqCst);
     idle::wake(core);
     Some(tid)
@@ -105,10 +110,10 @@ pub fn run(core: usize) -> ! {
     let tid = || slot.tid.load(Ordering::SeqCst);
     loop {
         idle::wait_until(&|| !matches!(tid(), NONE | TAKEN), None);
-        let function = slot.function.load(Ordering::Relaxed);
-        // SAFETY: `spawn` stored a function of this type there before it stored the number.
-        let function: extern "C" fn(usize) = unsafe { transmute(function) };
-        function(slot.argument.load(Ordering::Relaxed));
+        let task = slot.task.lock().take();
+        if let Some(Task { function, argument }) = task {
+            function(argument);
+        }
         slot.tid.store(NONE, Ordering::SeqCst);
         wake(&slot.tid, usize::MAX);
     }
