@@ -4,6 +4,7 @@
 use std::alloc::Layout;
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::{CStr, c_char};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::vec::Vec;
@@ -268,6 +269,15 @@ extern "C" fn sys_spawn(
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn sys_getpid() -> abi::pid_t {
+    static LAST: AtomicI32 = AtomicI32::new(0);
+    std::thread_local! {
+        static NUMBER: i32 = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+    }
+    NUMBER.with(|&number| number)
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn sys_futex_wait(
     word: *mut u32,
     expected: u32,
@@ -284,10 +294,10 @@ extern "C" fn sys_futex_wait(
     });
     // SAFETY: the caller passes a word that lives as long as the call, and only ever accesses it
     // atomically.
-    let word = unsafe { std::sync::atomic::AtomicU32::from_ptr(word) };
+    let word = unsafe { AtomicU32::from_ptr(word) };
     let start = Instant::now();
     let mut guard = FUTEX.lock().unwrap();
-    while word.load(std::sync::atomic::Ordering::SeqCst) == expected {
+    while word.load(Ordering::SeqCst) == expected {
         guard = FUTEX_WAKE.wait_timeout(guard, LONGEST).unwrap().0;
         match timeout {
             None => return 0,

@@ -280,6 +280,12 @@ pub fn spawn(core: usize, entry: extern "C" fn(usize), argument: usize) -> Resul
     checked(returned as isize).map(drop)
 }
 
+/// The number of the calling thread, which no other thread has, and which is not 0.
+pub fn thread() -> u32 {
+    // SAFETY: the call has no preconditions.
+    unsafe { abi::getpid() }.cast_unsigned()
+}
+
 /// Sleeps while `word` is `expected`, until [`futex_wake_all`], or for `timeout_us` µs; may wake for no
 /// reason. False if the time is over.
 pub fn futex_wait(word: &AtomicU32, expected: u32, timeout_us: Option<u64>) -> bool {

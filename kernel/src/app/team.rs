@@ -2,14 +2,14 @@
 //!
 //! The threads are started once. Between jobs they spin for a while, because the next job of a
 //! forward pass comes within microseconds, and only then sleep on a futex. While nobody sleeps, a job
-//! takes no system call.
+//! takes one system call: for the number of the calling thread.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::fmt;
 use core::hint::spin_loop;
-use core::mem::transmute;
+use core::mem::{forget, transmute};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::app::os;
@@ -34,8 +34,14 @@ pub struct Team {
     seats: Vec<&'static Seat>,
     shared: &'static Shared,
     patience_s: u32,
+    /// Held by the thread that gives out a job, until all have done their parts.
     running: spin::Mutex<()>,
+    /// The number of that thread; [`NOBODY`] while no job runs.
+    caller: AtomicU32,
 }
+
+/// The number of no thread.
+const NOBODY: u32 = 0;
 
 /// What the members share. It lives for ever, as the threads do.
 struct Shared {
@@ -112,14 +118,44 @@ impl Team {
         let mut seats = Vec::new();
         for core in 1..wanted.min(os::cores()) {
             let index = seats.len() + 1;
-            let done = AtomicU32::new(0);
-            let seat: &'static Seat = Box::leak(Box::new(Seat { index, core, shared, done }));
+            let (thread, done) = (AtomicU32::new(NOBODY), AtomicU32::new(0));
+            let seat: &'static Seat =
+                Box::leak(Box::new(Seat { index, core, shared, thread, done }));
             match os::spawn(core, member, (&raw const *seat).expose_provenance()) {
                 Ok(()) => seats.push(seat),
                 Err(error) => log::warn!("core {core} stays idle: {error}"),
             }
         }
-        Team { seats, shared, patience_s, running: spin::Mutex::new(()) }
+        let (running, caller) = (spin::Mutex::new(()), AtomicU32::new(NOBODY));
+        Team { seats, shared, patience_s, running, caller }
+    }
+
+    /// Waits until the calling thread, whose number is `me`, may give out a job.
+    ///
+    /// # Panics
+    /// The thread is in the middle of a job of this team, which would never end.
+    fn take_turn(&self, me: u32) -> spin::MutexGuard<'_, ()> {
+        self.running.try_lock().unwrap_or_else(|| {
+            // Each number is read by the thread that it belongs to, which finds its own in order.
+            let is_mine = |thread: &AtomicU32| thread.load(Ordering::Relaxed) == me;
+            let is_in_a_job =
+                is_mine(&self.caller) || self.seats.iter().any(|s| is_mine(&s.thread));
+            assert!(!is_in_a_job, "a job of a team must not start another job of that team");
+            self.running.lock()
+        })
+    }
+}
+
+/// Ends the program if a job is left before all members have done their parts.
+///
+/// A panic that unwinds out of [`Team::run`] would free what the job borrows, while other cores use
+/// it. On the machine a panic never unwinds; on a host it does.
+struct MustNotUnwind;
+
+impl Drop for MustNotUnwind {
+    fn drop(&mut self) {
+        // A panic during the unwinding of another one ends the program at once.
+        panic!("a panic left a job that other cores may still run");
     }
 }
 
@@ -152,11 +188,14 @@ impl Workers for Team {
         if self.seats.is_empty() {
             return job(0);
         }
-        let _one_job_at_a_time = self.running.lock();
+        let me = os::thread();
+        let _turn = self.take_turn(me);
+        self.caller.store(me, Ordering::Relaxed);
+        let must_not_unwind = MustNotUnwind;
         let shared = self.shared;
         // SAFETY: only the lifetime changes. Members use the job between the change of `round`
-        // and their decrement of `busy`, and this function does not return before `busy` is 0. (A
-        // panic in it is the end of the machine.)
+        // and their decrement of `busy`. This function does not return before `busy` is 0, and
+        // `must_not_unwind` ends the program if it is left in another way.
         let job: Job = unsafe { transmute::<&(dyn Fn(usize) + Sync), Job>(job) };
         // SAFETY: see `Sync for Shared`: `busy` is 0, so no member reads the job now.
         unsafe { *shared.job.get() = Some(job) };
@@ -176,6 +215,8 @@ impl Workers for Team {
                 ),
             };
         }
+        forget(must_not_unwind);
+        self.caller.store(NOBODY, Ordering::Relaxed);
     }
 
     fn least_work(&self) -> usize {
@@ -189,6 +230,8 @@ struct Seat {
     index: usize,
     core: usize,
     shared: &'static Shared,
+    /// The number of its thread; [`NOBODY`] until that runs.
+    thread: AtomicU32,
     /// The last round that it has done its part in; looked at only when that is late.
     done: AtomicU32,
 }
@@ -197,6 +240,7 @@ extern "C" fn member(seat: usize) {
     // SAFETY: `Team::new` passed a leaked `Seat`, to which nobody has a mutable reference.
     let seat = unsafe { &*core::ptr::with_exposed_provenance::<Seat>(seat) };
     let shared = seat.shared;
+    seat.thread.store(os::thread(), Ordering::Relaxed);
     let mut round = 0;
     // Any time may pass until there is a job.
     while let Some(now) = shared.round.wait_while(round, None) {
@@ -219,8 +263,15 @@ mod tests {
     use crate::app::fake_abi::run_in_world;
     use crate::app::patience::PATIENCE_S;
     use crate::llm::workers::Bands;
+    use std::format;
+    use std::io::Read;
+    use std::os::unix::process::ExitStatusExt;
+    use std::panic::AssertUnwindSafe;
+    use std::process::{Command, Stdio};
+    use std::string::String;
     use std::thread;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
+    use std::vec;
 
     /// How many jobs a test gives out; in Miri each takes long.
     const JOBS: usize = if cfg!(miri) { 7 } else { 1009 };
@@ -298,21 +349,129 @@ mod tests {
         );
     }
 
+    /// Runs `end`, which must end the program, in a process of its own: the test `name`, started
+    /// anew. Gives what that process said, and the signal that ended it.
+    fn end_of_a_process(name: &str, end: impl FnOnce()) -> (String, Option<i32>) {
+        /// Tells the process what it is there for.
+        const IN_PROCESS: &str = "ANCHORITE_TEST_ENDS_THE_PROCESS";
+        /// More than such a process takes, on a busy host too.
+        const TIMEOUT: Duration = Duration::from_secs(30);
+
+        if std::env::var_os(IN_PROCESS).is_some() {
+            end();
+            std::process::exit(0);
+        }
+        let (_, module) = module_path!().split_once("::").unwrap();
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args([&format!("{module}::{name}"), "--exact", "--nocapture"])
+            .env(IN_PROCESS, "")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let start = Instant::now();
+        let status = loop {
+            match process.try_wait().unwrap() {
+                Some(status) => break status,
+                None if start.elapsed() < TIMEOUT => thread::sleep(Duration::from_millis(10)),
+                None => {
+                    process.kill().unwrap();
+                    break process.wait().unwrap();
+                }
+            }
+        };
+        let mut said = String::new();
+        process.stderr.unwrap().read_to_string(&mut said).unwrap();
+        (said, status.signal())
+    }
+
+    /// The signal of a program that ends itself, `SIGABRT`.
+    const ABORTED: Option<i32> = Some(6);
+
     #[test]
-    #[should_panic(expected = "core 2 did not answer for 1 s in the middle of a job")]
+    #[cfg_attr(miri, ignore = "starts a process")]
     fn a_core_that_does_not_come_back_is_named() {
-        run_in_world(
-            |world| world.cores = 4,
-            || {
-                // The thread stays in here for ever, and what it runs has no part of this stack.
-                Team::new(4, 1).run(&|member| {
-                    if member == 2 {
-                        loop {
-                            thread::park();
+        let (said, signal) = end_of_a_process("a_core_that_does_not_come_back_is_named", || {
+            run_in_world(
+                |world| world.cores = 4,
+                || {
+                    Team::new(4, 1).run(&|member| {
+                        if member == 2 {
+                            loop {
+                                thread::park();
+                            }
                         }
-                    }
-                });
-            },
-        );
+                    });
+                },
+            );
+        });
+        assert!(said.contains("core 2 did not answer for 1 s in the middle of a job"), "{said}");
+        assert_eq!(signal, ABORTED, "{said}");
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "starts a process")]
+    fn a_job_that_panics_ends_the_program_before_its_data_is_freed() {
+        let name = "a_job_that_panics_ends_the_program_before_its_data_is_freed";
+        let (said, signal) = end_of_a_process(name, || {
+            run_in_world(
+                |world| world.cores = 2,
+                || {
+                    let team = Team::new(2, PATIENCE_S);
+                    let _ = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                        let data = vec![1_u64; 1009];
+                        team.run(&|member| match member {
+                            0 => panic!("the caller's part breaks"),
+                            // The other part uses the data for as long as it is there.
+                            _ => while data.iter().all(|&number| number == 1) {},
+                        });
+                    }));
+                },
+            );
+        });
+        assert!(said.contains("the caller's part breaks"), "{said}");
+        assert!(said.contains("a panic left a job that other cores may still run"), "{said}");
+        assert_eq!(signal, ABORTED, "{said}");
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "starts a process")]
+    fn a_job_within_a_job_is_refused() {
+        let (said, signal) = end_of_a_process("a_job_within_a_job_is_refused", || {
+            run_in_world(
+                |world| world.cores = 2,
+                || {
+                    let team = Team::new(2, PATIENCE_S);
+                    team.run(&|member| {
+                        if member == 0 {
+                            team.run(&|_| ());
+                        }
+                    });
+                },
+            );
+        });
+        assert!(said.contains("must not start another job of that team"), "{said}");
+        assert_eq!(signal, ABORTED, "{said}");
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "starts a process")]
+    fn a_job_within_another_member_s_part_is_refused() {
+        let name = "a_job_within_another_member_s_part_is_refused";
+        let (said, signal) = end_of_a_process(name, || {
+            run_in_world(
+                |world| world.cores = 3,
+                || {
+                    let team = Team::new(3, PATIENCE_S);
+                    team.run(&|member| {
+                        if member == 2 {
+                            team.run(&|_| ());
+                        }
+                    });
+                },
+            );
+        });
+        assert!(said.contains("must not start another job of that team"), "{said}");
+        assert_eq!(signal, ABORTED, "{said}");
     }
 }

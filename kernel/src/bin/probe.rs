@@ -99,6 +99,7 @@ mod trials {
                 "panic-brittle" => panic!("{}", Brittle::new(value)),
                 "panic-without-console" => panic_without_console(value),
                 "stall" => stall(value),
+                "job-in-job" => job_in_job(value),
                 "stall-load" => stall_load(value),
                 "abort" => abort(),
                 "out-of-memory" => {
@@ -801,6 +802,17 @@ mod trials {
         Team::new(cores(), 2).run(&|member| {
             if member == core {
                 never_return();
+            }
+        });
+        false
+    }
+
+    /// A job that starts another one of its team: by the caller, or by another member.
+    fn job_in_job(member: &str) -> bool {
+        let (team, starter) = (Team::new(cores(), 60), member.parse().unwrap_or(0));
+        team.run(&|member| {
+            if member == starter {
+                team.run(&|_| ());
             }
         });
         false

@@ -10,12 +10,28 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use spin::Mutex;
 
 /// A team of threads that works on one job at a time.
+///
+/// What the engine relies on for its results stands at each method. No `unsafe` code relies on it.
 pub trait Workers: Sync {
-    /// Number of participants, the caller included: 1 or more.
+    /// Number of participants.
+    ///
+    /// 1. The caller is included, so the number is 1 or more.
+    /// 2. The number is the same at each call.
     fn count(&self) -> usize;
 
-    /// Calls `job(i)` once for each participant i in `0..count()`, at the same time, the caller
-    /// being one of them, and returns when all have returned.
+    /// Runs a job on all participants.
+    ///
+    /// 1. `job(i)` is called once for each participant i in `0..count()`.
+    /// 2. The calls are made at the same time: one may wait for what another one does.
+    /// 3. The caller runs `job(0)`.
+    /// 4. The method returns when all calls have returned, and sees what they wrote.
+    /// 5. If a call panics, the method does not unwind before the other calls have returned. It may
+    ///    end the program instead.
+    ///
+    /// A job must not start another job of the same team.
+    ///
+    /// # Panics
+    /// A job does that, or a participant does not come to its end.
     fn run(&self, job: &(dyn Fn(usize) + Sync));
 
     /// The least work that is worth a job, in multiplications: for less the caller alone is sooner
