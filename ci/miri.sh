@@ -1,7 +1,8 @@
 #!/bin/sh
 # Runs in Miri the tests of `unsafe` code that needs no machine: the portable engine's memory and what
-# its threads share, the application's team of threads, the runtime's lock and its futexes. Miri finds
-# undefined behaviour: memory that is used beyond its end or its life, aliased, raced for.
+# its threads share, the application's team of threads, the runtime's lock, its futexes, and the memory
+# that is lent to it. Miri finds undefined behaviour: memory that is used beyond its end or its life,
+# aliased, raced for.
 # Needs a nightly toolchain with Miri; where there is none, it says so and nothing runs.
 #
 # What is not here: Miri knows no instructions of a machine, so that kernels for vector units, and what
@@ -21,7 +22,7 @@ run() {
         echo "miri: status $?"
 }
 {
-    run llm::arena llm::workers runtime::lock runtime::futex
+    run llm::arena llm::workers runtime::lock runtime::futex runtime::lent
     # A team's threads never end, as a machine's cores do not; and the ABI hands a thread a number, which
     # is an address.
     MIRIFLAGS='-Zmiri-ignore-leaks -Zmiri-permissive-provenance' run app::team

@@ -32,8 +32,8 @@ boot() {
 works() {
     check=$1
     shift
-    boot "$check" 'early-map memory threads futex sleep protect' "$@" || return 0
-    for trial in early-map memory threads futex sleep protect; do
+    boot "$check" 'early-map memory threads futex sleep bounds protect' "$@" || return 0
+    for trial in early-map memory threads futex sleep bounds protect; do
         must_say "^$trial: ok\$"
     done
     must_exit 0

@@ -68,6 +68,7 @@ mod trials {
                 "threads" => threads(),
                 "futex" => futex(),
                 "sleep" => sleep(),
+                "bounds" => bounds(),
                 "pieces" => pieces(),
                 "file" => file(value),
                 "no-file" => no_file(value),
@@ -335,6 +336,38 @@ mod trials {
             unsafe { abi::usleep(us) };
             (us..us + 400_000).contains(&(now_us() - start))
         })
+    }
+
+    /// Memory that is none is refused: more bytes than there can be, bytes past the last address,
+    /// null pointers, words that lie askew.
+    fn bounds() -> bool {
+        let mut bytes = [0_u64; 4];
+        let (start, most) = (bytes.as_mut_ptr().cast::<u8>(), isize::MAX as usize);
+        let last = ptr::without_provenance_mut::<u8>(usize::MAX - 6);
+        let (invalid, fault) = (-(abi::EINVAL as isize), -(abi::EFAULT as isize));
+        let root = open(c"/", abi::O_DIRECTORY).unwrap_or(99);
+        // SAFETY: the calls are to be refused.
+        let refused = unsafe {
+            [most + 1, usize::MAX].into_iter().all(|len| {
+                abi::read(abi::STDIN_FILENO, start, len) == invalid
+                    && abi::write(abi::STDOUT_FILENO, start, len) == invalid
+                    && abi::read(root, start, len) == invalid
+                    && abi::getdents64(root, start.cast(), len) == invalid as i64
+            }) && [7, most].into_iter().all(|len| {
+                abi::read(abi::STDIN_FILENO, last, len) == fault
+                    && abi::write(abi::STDOUT_FILENO, last, len) == fault
+                    && abi::read(root, last, len) == fault
+                    && abi::getdents64(root, last.cast(), len) == fault as i64
+            }) && abi::read(abi::STDIN_FILENO, ptr::null_mut(), 1) == fault
+                && abi::write(abi::STDOUT_FILENO, ptr::null(), 1) == fault
+        };
+        let askew = start.wrapping_add(2).cast::<u32>();
+        // SAFETY: the calls are to be refused.
+        let words =
+            unsafe { [abi::futex_wait(askew, 1, ptr::null(), 0), abi::futex_wake(askew, 1)] };
+        // SAFETY: no preconditions.
+        unsafe { abi::close(root) };
+        refused && words == [-abi::EINVAL; 2] && bytes == [0; 4]
     }
 
     extern "C" fn write_line(core: usize) {

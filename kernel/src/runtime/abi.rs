@@ -7,11 +7,11 @@
 
 use core::ffi::c_char;
 use core::ptr;
-use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicI32, Ordering};
 
 use alloc::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
 use hermit_abi::{
-    CLOCK_MONOTONIC, CLOCK_REALTIME, EAGAIN, EBADF, EFAULT, EINVAL, ENOMEM, ENOSYS, ETIMEDOUT,
+    CLOCK_MONOTONIC, CLOCK_REALTIME, EAGAIN, EBADF, EINVAL, ENOMEM, ENOSYS, ETIMEDOUT,
     FUTEX_RELATIVE_TIMEOUT, O_DIRECTORY, PROT_READ, PROT_WRITE, STDERR_FILENO, STDIN_FILENO,
     STDOUT_FILENO, Tid, clockid_t, dirent64, pid_t, stat, timespec,
 };
@@ -19,7 +19,7 @@ use hermit_abi::{
 use super::cores::{self, MAX_CORES};
 use super::futex::NotWoken;
 use super::mmu::MapError;
-use super::{fs, idle, input, mmu, output, pages, power, stacks, threads, time};
+use super::{fs, idle, input, lent, mmu, output, pages, power, stacks, threads, time};
 
 /// The last error number of each core's thread.
 static ERRNO: [AtomicI32; MAX_CORES] = [const { AtomicI32::new(0) }; MAX_CORES];
@@ -311,10 +311,12 @@ extern "C" fn sys_available_parallelism() -> usize {
     cores::count()
 }
 
-/// Sleeps until it is woken through `address`, if that holds `expected`: see `hermit-abi`.
+/// Sleeps until it is woken through `address`, if that holds `expected`: see `hermit-abi`. `EINVAL`
+/// for an address that is null or no multiple of 4.
 ///
 /// # Safety
-/// `address` is null or valid for atomic reads, `timeout` is null or valid for a read.
+/// 1. `address` is null or valid for atomic reads and writes.
+/// 2. `timeout` is null or valid for a read.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_futex_wait(
     address: *mut u32,
@@ -322,9 +324,11 @@ unsafe extern "C" fn sys_futex_wait(
     timeout: *const timespec,
     flags: u32,
 ) -> i32 {
-    if address.is_null() || flags & !FUTEX_RELATIVE_TIMEOUT != 0 {
-        return returned(-EINVAL);
-    }
+    // SAFETY: the word is only read and written atomically, says the caller.
+    let word = match unsafe { lent::word(address) } {
+        Ok(word) if flags & !FUTEX_RELATIVE_TIMEOUT == 0 => word,
+        _ => return returned(-EINVAL),
+    };
     // SAFETY: null or valid for a read, says the caller.
     let deadline = match unsafe { timeout.as_ref() }.map(|timeout| nanoseconds(*timeout)) {
         None => None,
@@ -335,8 +339,6 @@ unsafe extern "C" fn sys_futex_wait(
             Some(start.saturating_add(us))
         }
     };
-    // SAFETY: valid for atomic reads, says the caller.
-    let word = unsafe { AtomicU32::from_ptr(address) };
     match threads::wait(word, expected, deadline) {
         Ok(()) => 0,
         Err(NotWoken::Changed) => returned(-EAGAIN),
@@ -344,19 +346,20 @@ unsafe extern "C" fn sys_futex_wait(
     }
 }
 
-/// Wakes up to `count` threads that sleep on `address`; returns how many.
+/// Wakes up to `count` threads that sleep on `address`; returns how many. `EINVAL` for an address
+/// that is null or no multiple of 4.
 ///
 /// # Safety
-/// `address` is null or valid for atomic reads.
+/// `address` is null or valid for atomic reads and writes.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_futex_wake(address: *mut u32, count: i32) -> i32 {
     let Ok(count) = usize::try_from(count) else { return returned(-EINVAL) };
-    if address.is_null() {
-        return returned(-EINVAL);
-    }
     let count = if count == i32::MAX as usize { usize::MAX } else { count };
-    // SAFETY: valid for atomic reads, says the caller.
-    threads::wake(unsafe { AtomicU32::from_ptr(address) }, count) as i32
+    // SAFETY: the word is only read and written atomically, says the caller.
+    match unsafe { lent::word(address) } {
+        Ok(word) => threads::wake(word, count) as i32,
+        Err(error) => returned(-error),
+    }
 }
 
 // The end.
@@ -381,23 +384,23 @@ extern "C" fn sys_read_entropy(_buf: *mut u8, _len: usize, flags: u32) -> isize 
     returned(-(if flags == 0 { ENOSYS } else { EINVAL } as isize))
 }
 
-/// Reads from an open file, or from the console as soon as it has at least one byte.
+/// Reads from an open file, or from the console as soon as it has at least one byte. `EINVAL` for
+/// more than `isize::MAX` bytes.
 ///
 /// # Safety
-/// `buf` is null or valid for writes of `len` bytes.
+/// Unless `buf` is null:
+///
+/// 1. The `len` bytes from `buf` on are valid for writes. They need not be initialised.
+/// 2. Nobody else reads or writes them before the call returns.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_read(fd: i32, buf: *mut u8, len: usize) -> isize {
-    if buf.is_null() {
-        return returned(-(EFAULT as isize));
-    }
-    returned(match fd {
-        STDIN_FILENO => {
-            // SAFETY: valid for writes of `len` bytes, says the caller; no one else has it now.
-            input::read(unsafe { core::slice::from_raw_parts_mut(buf, len) }) as isize
-        }
-        STDOUT_FILENO | STDERR_FILENO => -(EBADF as isize),
-        // SAFETY: upheld by the caller.
-        fd => unsafe { fs::read(fd, buf, len) },
+    // SAFETY: 1 and 2 are what `room` asks for.
+    returned(match unsafe { lent::room(buf, len) } {
+        Err(error) => -error as isize,
+        Ok(room) if fd == STDIN_FILENO => input::read(room) as isize,
+        Ok(_) if matches!(fd, STDOUT_FILENO | STDERR_FILENO) => -EBADF as isize,
+        // SAFETY: 1 and 2 are what `read` asks for.
+        Ok(_) => unsafe { fs::read(fd, buf, len) },
     })
 }
 
@@ -453,29 +456,32 @@ unsafe extern "C" fn sys_stat(name: *const c_char, result: *mut stat) -> i32 {
     returned(unsafe { fs::stat(name, result) })
 }
 
-/// Reads entries of a directory.
+/// Reads entries of a directory. `EINVAL` for more than `isize::MAX` bytes.
 ///
 /// # Safety
-/// `entries` is null or valid for writes of `bytes` bytes.
+/// As for [`sys_read`].
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_getdents64(fd: i32, entries: *mut dirent64, bytes: usize) -> i64 {
     // SAFETY: upheld by the caller.
     returned(unsafe { fs::getdents64(fd, entries, bytes) })
 }
 
-/// Writes to the console, in one piece.
+/// Writes to the console, in one piece. `EINVAL` for more than `isize::MAX` bytes.
 ///
 /// # Safety
-/// `buf` is null or valid for reads of `len` bytes.
+/// Unless `buf` is null:
+///
+/// 1. The `len` bytes from `buf` on are valid for reads, and initialised.
+/// 2. Nobody writes to them before the call returns.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_write(fd: i32, buf: *const u8, len: usize) -> isize {
-    if buf.is_null() {
-        return returned(-(EFAULT as isize));
-    }
-    if !matches!(fd, STDOUT_FILENO | STDERR_FILENO) {
-        return returned(-(EBADF as isize));
-    }
-    // SAFETY: valid for reads of `len` bytes, says the caller.
-    output::write(unsafe { core::slice::from_raw_parts(buf, len) });
-    len as isize
+    // SAFETY: 1 and 2 are what `bytes` asks for.
+    returned(match unsafe { lent::bytes(buf, len) } {
+        Err(error) => -error as isize,
+        Ok(_) if !matches!(fd, STDOUT_FILENO | STDERR_FILENO) => -EBADF as isize,
+        Ok(bytes) => {
+            output::write(bytes);
+            bytes.len() as isize
+        }
+    })
 }

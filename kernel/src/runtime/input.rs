@@ -1,6 +1,7 @@
 //! Input from the console.
 
 use core::cell::Cell;
+use core::mem::MaybeUninit;
 
 use log::warn;
 
@@ -12,18 +13,20 @@ const POLL_US: u64 = 10_000;
 
 /// Waits for input, then takes what is there, at most `buf.len()` bytes. 0 only if `buf` is empty
 /// or there is no console.
-pub fn read(buf: &mut [u8]) -> usize {
+///
+/// As many bytes at the start of `buf` are initialised then.
+pub fn read(buf: &mut [MaybeUninit<u8>]) -> usize {
     let Some(console) = devices::console() else { return 0 };
     let Some((first, rest)) = buf.split_first_mut() else { return 0 };
     let byte = match console.read_byte() {
         Some(byte) => byte,
         None => wait(console),
     };
-    *first = byte;
+    first.write(byte);
     let mut n = 1;
     for place in rest {
         let Some(byte) = console.read_byte() else { break };
-        *place = byte;
+        place.write(byte);
         n += 1;
     }
     n

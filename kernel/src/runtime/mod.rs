@@ -42,6 +42,7 @@ pub mod esr;
 pub mod fs;
 pub mod futex;
 pub mod irq;
+pub mod lent;
 pub mod line;
 pub mod lock;
 pub mod machine;

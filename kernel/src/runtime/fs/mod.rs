@@ -19,10 +19,11 @@ use alloc::vec::Vec;
 use core::ffi::{CStr, c_char};
 use core::ptr::NonNull;
 
-use hermit_abi::errno::{EFAULT, EINVAL, ENOENT};
+use hermit_abi::errno::{EFAULT, ENOENT};
 use hermit_abi::{dirent64, stat as Stat};
 
 use super::block::{Buffer, Disk};
+use super::lent;
 use super::lock::SleepLock;
 use crate::report::{self, Code, Fault};
 use archive::Archive;
@@ -139,14 +140,17 @@ pub fn close(fd: i32) -> i32 {
 /// neither use nor free it, and nobody can tell the caller's caller, so the run ends there.
 ///
 /// # Safety
-/// `buffer` is null or points to `len` bytes that nothing else touches meanwhile.
+/// Unless `buffer` is null:
+///
+/// 1. The `len` bytes from `buffer` on are valid for writes.
+/// 2. Nobody else reads or writes them before the call returns.
 pub unsafe fn read(fd: i32, buffer: *mut u8, len: usize) -> isize {
-    let Some(start) = NonNull::new(buffer) else { return -EFAULT as isize };
-    if isize::try_from(len).is_err() {
-        return -EINVAL as isize;
-    }
-    // SAFETY: upheld by the caller.
-    let buffer = unsafe { Buffer::new(NonNull::slice_from_raw_parts(start, len)) };
+    let memory = match lent::memory(buffer, len) {
+        Ok(memory) => memory,
+        Err(error) => return -error as isize,
+    };
+    // SAFETY: 1 and 2; and where the disk has gone silent, the run ends below.
+    let buffer = unsafe { Buffer::new(memory) };
     let result = FILES.lock().read(fd, buffer);
     #[cfg(target_os = "none")]
     if result == Err(hermit_abi::errno::ETIMEDOUT) {
@@ -186,14 +190,13 @@ pub unsafe fn stat(name: *const c_char, result: *mut Stat) -> i32 {
 /// Reads entries of a directory: see [`Files::entries`].
 ///
 /// # Safety
-/// `entries` is null or valid for writes of `bytes` bytes.
+/// As for [`read`].
 pub unsafe fn getdents64(fd: i32, entries: *mut dirent64, bytes: usize) -> i64 {
-    let Some(start) = NonNull::new(entries.cast::<u8>()) else { return i64::from(-EFAULT) };
-    let written = FILES.lock().entries(fd, bytes, &mut |at, record| {
-        // SAFETY: `at` and the record's length lie within `bytes`, and the caller upholds the rest.
-        unsafe {
-            start.add(at).copy_from_nonoverlapping(NonNull::from(record).cast(), record.len())
-        }
+    // SAFETY: as for `read`, which is what `room` asks for.
+    let written = unsafe { lent::room(entries.cast(), bytes) }.and_then(|room| {
+        FILES.lock().entries(fd, room.len(), &mut |at, record| {
+            room[at..at + record.len()].write_copy_of_slice(record);
+        })
     });
     written.map_or_else(|error| i64::from(-error), |n| n as i64)
 }
