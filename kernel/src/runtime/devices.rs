@@ -63,7 +63,7 @@ pub unsafe fn set_up_consoles(machine: &Machine<'_>, is_on_final_map: bool) {
     }
     if let Some(uart) = &machine.console {
         // SAFETY: upheld by the caller.
-        CONSOLE.call_once(|| Port::new(uart, unsafe { Mmio::new(uart.region) }));
+        CONSOLE.call_once(|| Port::new(uart, unsafe { Mmio::new(uart.region) }, time::now_us));
         if let Some(interrupt) = uart.interrupt {
             RECEIVER.call_once(|| interrupt);
         }

@@ -91,7 +91,8 @@ impl Write for Printer<'_> {
 }
 
 /// The consoles for a core that ends the run: it does not wait for the lock for long, as who holds
-/// it may be what broke. No other core prints from then on.
+/// it may be what broke. No other core prints from then on. A port that is stuck is not waited for
+/// without end either ([`Console::write_byte`]).
 pub struct Emergency {
     output: Output,
     /// The screen is not what broke.

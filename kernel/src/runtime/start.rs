@@ -60,13 +60,14 @@ pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
         Err(error) => refuse(tree, &error),
     };
     keep_framebuffer_safe(&mut machine);
+    // First: a serial port is not waited for longer than some time.
+    let clock = time::init(machine.timer.and_then(|timer| timer.frequency_hz));
     // SAFETY: the early map has all devices mapped, the final one those of `devices::regions` and the
     // framebuffer.
     unsafe { devices::set_up_consoles(&machine, false) };
     if let Some(psci) = &machine.psci {
         psci::init(psci);
     }
-    let clock = time::init(machine.timer.and_then(|timer| timer.frequency_hz));
 
     let tree = device_tree as u64..device_tree as u64 + tree.len() as u64;
     let (mut free, memory_bytes) = free_memory(&machine);

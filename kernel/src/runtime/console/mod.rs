@@ -1,7 +1,8 @@
 //! Serial ports, and text on a screen.
 //!
-//! The ports' drivers have no state beside the device's own: a panic may print through one while another
-//! core is in the middle of it.
+//! The ports' drivers (`Driver`) have no state beside the device's own: a panic may print through
+//! one while another core is in the middle of it. [`Port`] waits for them, and only notes of a port
+//! that it is stuck.
 
 #![forbid(unsafe_code)]
 
@@ -10,19 +11,33 @@ mod pl011;
 mod s5l;
 pub mod screen;
 
-pub use ns16550::Ns16550;
-pub use pl011::Pl011;
-pub use s5l::S5l;
+use ns16550::Ns16550;
+use pl011::Pl011;
+use s5l::S5l;
+
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::machine::{Uart, UartKind};
 use super::mmio::Registers;
 
-/// A serial port that is set up.
+/// Longest time that a port may take for what it should do, in µs.
+///
+/// A full FIFO of 32 bytes takes half of that to leave at 300 baud. A port that takes longer is
+/// stuck.
+const TIMEOUT_US: u64 = 2_000_000;
+
+/// Most damaged bytes that one look for input drops: a port that is broken may hold them for ever.
+const MAX_DAMAGED: usize = 64;
+
+/// A serial port that is set up. No method waits without end, whatever the port does.
 pub trait Console {
     /// Sends a byte, after waiting until there is room for it.
+    ///
+    /// A port that has no room for two seconds is stuck. The byte is dropped then, and so is each
+    /// further one that finds no room at once, until one finds it.
     fn write_byte(&self, byte: u8);
 
-    /// Waits until all that was written has left the port.
+    /// Waits until all that was written has left the port, or the port is stuck.
     fn flush(&self);
 
     /// Takes the oldest byte received, if there is one. Bytes that came with a framing or parity
@@ -37,9 +52,56 @@ pub trait Console {
     fn set_receive_interrupt(&self, on: bool);
 }
 
+/// The registers of a serial port. No method waits: each looks at the port once.
+trait Driver {
+    /// Whether there is room for a byte to send.
+    fn has_room(&self) -> bool;
+
+    /// Sends a byte. There is room for it.
+    fn send(&self, byte: u8);
+
+    /// Whether all that was written has left the port.
+    fn has_sent_all(&self) -> bool;
+
+    /// Takes the oldest byte received, if there is one.
+    fn receive(&self) -> Option<Result<u8, Damaged>>;
+
+    /// See [`Console::set_receive_interrupt`].
+    fn set_receive_interrupt(&self, on: bool);
+}
+
+/// A byte that came with a framing or parity error, or a break.
+#[derive(Clone, Copy, Debug)]
+struct Damaged;
+
+/// A clock, in µs from an arbitrary start.
+pub type Clock = fn() -> u64;
+
+/// Waits until `ready` holds; false if it does not within [`TIMEOUT_US`].
+fn wait(now_us: Clock, ready: impl Fn() -> bool) -> bool {
+    let mut deadline_us = None;
+    while !ready() {
+        let now_us = now_us();
+        if now_us >= *deadline_us.get_or_insert(now_us.saturating_add(TIMEOUT_US)) {
+            // The core may have been away, and the port be ready since.
+            return ready();
+        }
+        core::hint::spin_loop();
+    }
+    true
+}
+
 /// The serial port that the device tree names.
 #[derive(Debug)]
-pub enum Port<R> {
+pub struct Port<R> {
+    kind: Kind<R>,
+    now_us: Clock,
+    /// It had no room, or something left to send, for [`TIMEOUT_US`], and has not had since.
+    is_stuck: AtomicBool,
+}
+
+#[derive(Debug)]
+enum Kind<R> {
     /// An Arm PL011.
     Pl011(Pl011<R>),
     /// A 16550.
@@ -50,55 +112,63 @@ pub enum Port<R> {
 
 impl<R: Registers> Port<R> {
     /// Sets up the port that `uart` describes.
-    pub fn new(uart: &Uart, registers: R) -> Port<R> {
-        match uart.kind {
-            UartKind::Pl011 => Port::Pl011(Pl011::new(uart, registers)),
-            UartKind::Ns16550 => Port::Ns16550(Ns16550::new(uart, registers)),
-            UartKind::S5l => Port::S5l(S5l::new(registers)),
-        }
+    pub fn new(uart: &Uart, registers: R, now_us: Clock) -> Port<R> {
+        let kind = match uart.kind {
+            UartKind::Pl011 => Kind::Pl011(Pl011::new(uart, registers, now_us)),
+            UartKind::Ns16550 => Kind::Ns16550(Ns16550::new(uart, registers, now_us)),
+            UartKind::S5l => Kind::S5l(S5l::new(registers)),
+        };
+        Port { kind, now_us, is_stuck: AtomicBool::new(false) }
     }
 
     /// What it is, for `hello`.
     pub const fn name(&self) -> &'static str {
-        match self {
-            Port::Pl011(_) => "pl011",
-            Port::Ns16550(_) => "ns16550",
-            Port::S5l(_) => "s5l-uart",
+        match &self.kind {
+            Kind::Pl011(_) => "pl011",
+            Kind::Ns16550(_) => "ns16550",
+            Kind::S5l(_) => "s5l-uart",
         }
+    }
+
+    fn driver(&self) -> &dyn Driver {
+        match &self.kind {
+            Kind::Pl011(port) => port,
+            Kind::Ns16550(port) => port,
+            Kind::S5l(port) => port,
+        }
+    }
+
+    /// Waits until `ready` holds, but only looks once while the port is stuck. Whether it holds.
+    fn wait(&self, ready: impl Fn() -> bool) -> bool {
+        let was_stuck = self.is_stuck.load(Ordering::Relaxed);
+        let is_ready = if was_stuck { ready() } else { wait(self.now_us, ready) };
+        if is_ready == was_stuck {
+            self.is_stuck.store(!is_ready, Ordering::Relaxed);
+        }
+        is_ready
     }
 }
 
 impl<R: Registers> Console for Port<R> {
     fn write_byte(&self, byte: u8) {
-        match self {
-            Port::Pl011(port) => port.write_byte(byte),
-            Port::Ns16550(port) => port.write_byte(byte),
-            Port::S5l(port) => port.write_byte(byte),
+        let driver = self.driver();
+        if self.wait(|| driver.has_room()) {
+            driver.send(byte);
         }
     }
 
     fn flush(&self) {
-        match self {
-            Port::Pl011(port) => port.flush(),
-            Port::Ns16550(port) => port.flush(),
-            Port::S5l(port) => port.flush(),
-        }
+        let driver = self.driver();
+        self.wait(|| driver.has_sent_all());
     }
 
     fn read_byte(&self) -> Option<u8> {
-        match self {
-            Port::Pl011(port) => port.read_byte(),
-            Port::Ns16550(port) => port.read_byte(),
-            Port::S5l(port) => port.read_byte(),
-        }
+        let driver = self.driver();
+        (0..MAX_DAMAGED).map_while(|_| driver.receive()).find_map(Result::ok)
     }
 
     fn set_receive_interrupt(&self, on: bool) {
-        match self {
-            Port::Pl011(port) => port.set_receive_interrupt(on),
-            Port::Ns16550(port) => port.set_receive_interrupt(on),
-            Port::S5l(port) => port.set_receive_interrupt(on),
-        }
+        self.driver().set_receive_interrupt(on);
     }
 }
 
@@ -111,3 +181,8 @@ fn divisor(uart: &Uart, fraction: u32) -> Option<u32> {
     let divisor = u32::try_from((clock + samples / 2) / samples).ok()?;
     (fraction..=0xffff * fraction).contains(&divisor).then_some(divisor)
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

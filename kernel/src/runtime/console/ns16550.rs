@@ -4,7 +4,7 @@
 //! Registers are bytes; boards space them out (`reg-shift`) and may want words read and written
 //! (`reg-io-width`), as the `8250` device tree binding says.
 
-use super::{Console, divisor};
+use super::{Clock, Damaged, Driver, divisor, wait};
 use crate::runtime::machine::Uart;
 use crate::runtime::mmio::Registers;
 
@@ -53,11 +53,11 @@ impl<R: Registers> Ns16550<R> {
     ///
     /// The baud rate stays as the firmware has set it. Where it has set none, it becomes what the
     /// device tree asks for.
-    pub fn new(uart: &Uart, registers: R) -> Ns16550<R> {
+    pub fn new(uart: &Uart, registers: R, now_us: Clock) -> Ns16550<R> {
         let port = Ns16550 { registers, reg_shift: uart.reg_shift, words: uart.reg_io_width == 4 };
         port.write(IER, 0);
         // What the firmware has said last would be lost with the FIFO.
-        port.flush();
+        wait(now_us, || port.has_sent_all());
         port.write(LCR, LCR_8N1 | LCR_DLAB);
         if port.read(RBR_THR) == 0
             && port.read(IER) == 0
@@ -88,33 +88,28 @@ impl<R: Registers> Ns16550<R> {
     }
 }
 
-impl<R: Registers> Console for Ns16550<R> {
-    fn write_byte(&self, byte: u8) {
-        while self.read(LSR) & LSR_THRE == 0 {
-            core::hint::spin_loop();
-        }
+impl<R: Registers> Driver for Ns16550<R> {
+    fn has_room(&self) -> bool {
+        self.read(LSR) & LSR_THRE != 0
+    }
+
+    fn send(&self, byte: u8) {
         self.write(RBR_THR, byte);
     }
 
-    fn flush(&self) {
-        while self.read(LSR) & LSR_TEMT == 0 {
-            core::hint::spin_loop();
-        }
+    fn has_sent_all(&self) -> bool {
+        self.read(LSR) & LSR_TEMT != 0
     }
 
-    fn read_byte(&self) -> Option<u8> {
-        loop {
-            // The error bits are those of the byte at the head of the FIFO, and reading the status
-            // clears them: both come from one read.
-            let status = self.read(LSR);
-            if status & LSR_DATA_READY == 0 {
-                return None;
-            }
-            let byte = self.read(RBR_THR);
-            if status & LSR_ERROR == 0 {
-                return Some(byte);
-            }
+    fn receive(&self) -> Option<Result<u8, Damaged>> {
+        // The error bits are those of the byte at the head of the FIFO, and reading the status
+        // clears them: both come from one read.
+        let status = self.read(LSR);
+        if status & LSR_DATA_READY == 0 {
+            return None;
         }
+        let byte = self.read(RBR_THR);
+        Some(if status & LSR_ERROR == 0 { Ok(byte) } else { Err(Damaged) })
     }
 
     fn set_receive_interrupt(&self, on: bool) {
@@ -127,6 +122,8 @@ mod tests {
     use std::collections::VecDeque;
     use std::sync::{Arc, Mutex};
 
+    use super::super::Console;
+    use super::super::testing::port;
     use super::*;
     use crate::runtime::machine::{Region, UartKind};
     use crate::runtime::mmio::{Access, FakeRegisters};
@@ -215,7 +212,7 @@ mod tests {
         for uart in [BYTES, WORDS] {
             let (state, registers) = device(&uart, 1);
             state.lock().unwrap().sending.extend(*b"boot");
-            let port = Ns16550::new(&uart, registers);
+            let port = port(&uart, registers);
             let text: Vec<u8> = (0..97).collect();
             for &byte in &text {
                 port.write_byte(byte);
@@ -232,7 +229,7 @@ mod tests {
     fn sets_a_baud_rate_only_where_there_is_none() {
         let divisor = |uart: &Uart, before| {
             let (state, registers) = device(uart, before);
-            Ns16550::new(uart, registers);
+            port(uart, registers);
             let state = state.lock().unwrap();
             assert_eq!((state.line, state.misuse.len()), (3, 0));
             state.divisor
@@ -248,7 +245,7 @@ mod tests {
     #[test]
     fn receives_and_drops_damaged_bytes() {
         let (state, registers) = device(&WORDS, 1);
-        let port = Ns16550::new(&WORDS, registers);
+        let port = port(&WORDS, registers);
         assert_eq!(port.read_byte(), None);
         let bytes = [(0x41, 4), (0x42, 8), (0x43, 0), (0, 16), (0x44, 2)];
         state.lock().unwrap().received.extend(bytes);
@@ -261,7 +258,7 @@ mod tests {
     #[test]
     fn tells_of_bytes_when_asked_to() {
         let (state, registers) = device(&BYTES, 1);
-        let port = Ns16550::new(&BYTES, registers);
+        let port = port(&BYTES, registers);
         assert_eq!(state.lock().unwrap().interrupts, 0);
         port.set_receive_interrupt(true);
         assert_eq!(state.lock().unwrap().interrupts, 1);

@@ -2,7 +2,7 @@
 //!
 //! Source: PrimeCell UART (PL011) Technical Reference Manual, Arm DDI 0183, revision G, chapter 3.
 
-use super::{Console, divisor};
+use super::{Clock, Damaged, Driver, divisor, wait};
 use crate::runtime::machine::Uart;
 use crate::runtime::mmio::Registers;
 
@@ -54,13 +54,13 @@ impl<R: Registers> Pl011<R> {
     ///
     /// The baud rate stays as the firmware has set it. Where it has set none, it becomes what the
     /// device tree asks for.
-    pub fn new(uart: &Uart, registers: R) -> Pl011<R> {
+    pub fn new(uart: &Uart, registers: R, now_us: Clock) -> Pl011<R> {
         let port = Pl011 { registers };
         let r = &port.registers;
         r.write32(UARTIMSC, 0);
         // The line may only be set while the UART is off (3.3.8), and turning it off in the middle
         // of a byte garbles it.
-        port.flush();
+        wait(now_us, || port.has_sent_all());
         r.write32(UARTCR, 0);
         if r.read32(UARTIBRD) == 0
             && let Some(divisor) = divisor(uart, 64)
@@ -75,28 +75,25 @@ impl<R: Registers> Pl011<R> {
     }
 }
 
-impl<R: Registers> Console for Pl011<R> {
-    fn write_byte(&self, byte: u8) {
-        while self.registers.read32(UARTFR) & FR_TXFF != 0 {
-            core::hint::spin_loop();
-        }
+impl<R: Registers> Driver for Pl011<R> {
+    fn has_room(&self) -> bool {
+        self.registers.read32(UARTFR) & FR_TXFF == 0
+    }
+
+    fn send(&self, byte: u8) {
         self.registers.write32(UARTDR, byte.into());
     }
 
-    fn flush(&self) {
-        while self.registers.read32(UARTFR) & FR_BUSY != 0 {
-            core::hint::spin_loop();
-        }
+    fn has_sent_all(&self) -> bool {
+        self.registers.read32(UARTFR) & FR_BUSY == 0
     }
 
-    fn read_byte(&self) -> Option<u8> {
-        while self.registers.read32(UARTFR) & FR_RXFE == 0 {
-            let data = self.registers.read32(UARTDR);
-            if data & DR_ERROR == 0 {
-                return Some(data as u8);
-            }
+    fn receive(&self) -> Option<Result<u8, Damaged>> {
+        if self.registers.read32(UARTFR) & FR_RXFE != 0 {
+            return None;
         }
-        None
+        let data = self.registers.read32(UARTDR);
+        Some(if data & DR_ERROR == 0 { Ok(data as u8) } else { Err(Damaged) })
     }
 
     fn set_receive_interrupt(&self, on: bool) {
@@ -111,6 +108,8 @@ mod tests {
     use std::collections::VecDeque;
     use std::sync::{Arc, Mutex};
 
+    use super::super::Console;
+    use super::super::testing::port;
     use super::*;
     use crate::runtime::machine::{Region, UartKind};
     use crate::runtime::mmio::{Access, FakeRegisters};
@@ -198,7 +197,7 @@ mod tests {
         // The firmware's last words are still on their way.
         state.lock().unwrap().sending.extend(*b"boot");
         state.lock().unwrap().control = CR_UARTEN | CR_TXE;
-        let port = Pl011::new(&QEMU, registers);
+        let port = port(&QEMU, registers);
         // More than the FIFO holds.
         let text: Vec<u8> = (0..97).collect();
         for &byte in &text {
@@ -214,7 +213,7 @@ mod tests {
     #[test]
     fn keeps_the_firmware_s_baud_rate() {
         let (state, registers) = device((26, 3));
-        Pl011::new(&QEMU, registers);
+        port(&QEMU, registers);
         assert_eq!(state.lock().unwrap().divisor, (26, 3));
     }
 
@@ -222,17 +221,17 @@ mod tests {
     fn sets_a_baud_rate_where_there_is_none() {
         // 24 MHz / (16 * 115200) = 13.0208; 0.0208 * 64 = 1.33.
         let (state, registers) = device((0, 0));
-        Pl011::new(&QEMU, registers);
+        port(&QEMU, registers);
         assert_eq!(state.lock().unwrap().divisor, (13, 1));
         // 4 MHz at 230400 is the manual's example (3.3.6): 1 and 5.
         let (state, registers) = device((0, 0));
         let example = Uart { clock_hz: Some(4_000_000), baud: Some(230_400), ..QEMU };
-        Pl011::new(&example, registers);
+        port(&example, registers);
         assert_eq!(state.lock().unwrap().divisor, (1, 5));
         // Nothing sensible is known.
         for (clock_hz, baud) in [(None, Some(9600)), (Some(1), Some(9600)), (Some(9600), Some(0))] {
             let (state, registers) = device((0, 0));
-            Pl011::new(&Uart { clock_hz, baud, ..QEMU }, registers);
+            port(&Uart { clock_hz, baud, ..QEMU }, registers);
             assert_eq!(state.lock().unwrap().divisor, (0, 0));
         }
     }
@@ -240,7 +239,7 @@ mod tests {
     #[test]
     fn receives_and_drops_damaged_bytes() {
         let (state, registers) = device((13, 1));
-        let port = Pl011::new(&QEMU, registers);
+        let port = port(&QEMU, registers);
         assert_eq!(port.read_byte(), None);
         // Framing error, parity error, break; an overrun (bit 11) leaves the byte itself good.
         state.lock().unwrap().received.extend([0x141, 0x242, 0x43, 0x400, 0x844]);
@@ -253,7 +252,7 @@ mod tests {
     #[test]
     fn tells_of_a_single_byte_too() {
         let (state, registers) = device((13, 1));
-        let port = Pl011::new(&QEMU, registers);
+        let port = port(&QEMU, registers);
         assert_eq!(state.lock().unwrap().mask, 0);
         port.set_receive_interrupt(true);
         assert_eq!(state.lock().unwrap().mask, 0x50);

@@ -10,7 +10,7 @@
 //!
 //! The registers are mapped as all devices are, as nGnRnE: see [`MAIR`](crate::runtime::mmu::MAIR).
 
-use super::Console;
+use super::{Damaged, Driver};
 use crate::runtime::mmio::Registers;
 
 /// Control.
@@ -58,30 +58,27 @@ impl<R: Registers> S5l<R> {
     }
 }
 
-impl<R: Registers> Console for S5l<R> {
-    fn write_byte(&self, byte: u8) {
-        while self.registers.read32(UTRSTAT) & UTRSTAT_TXBE == 0 {
-            core::hint::spin_loop();
-        }
+impl<R: Registers> Driver for S5l<R> {
+    fn has_room(&self) -> bool {
+        self.registers.read32(UTRSTAT) & UTRSTAT_TXBE != 0
+    }
+
+    fn send(&self, byte: u8) {
         self.registers.write32(UTXH, byte.into());
     }
 
-    fn flush(&self) {
-        while self.registers.read32(UTRSTAT) & UTRSTAT_TXE == 0 {
-            core::hint::spin_loop();
-        }
+    fn has_sent_all(&self) -> bool {
+        self.registers.read32(UTRSTAT) & UTRSTAT_TXE != 0
     }
 
-    fn read_byte(&self) -> Option<u8> {
-        while self.registers.read32(UTRSTAT) & UTRSTAT_RXD != 0 {
-            // The errors first: reading the byte moves on to the next one's.
-            let errors = self.registers.read32(UERSTAT);
-            let data = self.registers.read32(URXH);
-            if errors & UERSTAT_DAMAGED == 0 {
-                return Some(data as u8);
-            }
+    fn receive(&self) -> Option<Result<u8, Damaged>> {
+        if self.registers.read32(UTRSTAT) & UTRSTAT_RXD == 0 {
+            return None;
         }
-        None
+        // The errors first: reading the byte moves on to the next one's.
+        let errors = self.registers.read32(UERSTAT);
+        let data = self.registers.read32(URXH);
+        Some(if errors & UERSTAT_DAMAGED == 0 { Ok(data as u8) } else { Err(Damaged) })
     }
 
     /// Does nothing: the interrupt goes to Apple's interrupt controller, which is not driven. Whoever
@@ -94,8 +91,20 @@ mod tests {
     use std::collections::VecDeque;
     use std::sync::{Arc, Mutex};
 
-    use super::*;
+    use super::super::Console;
+    use super::super::testing::port;
+    use crate::runtime::machine::{Region, Uart, UartKind};
     use crate::runtime::mmio::{Access, FakeRegisters};
+
+    const UART: Uart = Uart {
+        kind: UartKind::S5l,
+        region: Region { base: 0x2_3520_0000, size: 0x1000 },
+        interrupt: None,
+        clock_hz: None,
+        reg_shift: 0,
+        reg_io_width: 4,
+        baud: None,
+    };
 
     /// What the other end of the line, and whoever looks inside, would see.
     #[derive(Default)]
@@ -151,7 +160,7 @@ mod tests {
     fn sends_all_bytes_in_order() {
         let (state, registers) = device(0);
         state.lock().unwrap().sending.extend(*b"m1n1");
-        let port = S5l::new(registers);
+        let port = port(&UART, registers);
         // More than the FIFO holds.
         let text: Vec<u8> = (0..97).collect();
         for &byte in &text {
@@ -166,7 +175,7 @@ mod tests {
     #[test]
     fn receives_and_drops_damaged_bytes() {
         let (state, registers) = device(0);
-        let port = S5l::new(registers);
+        let port = port(&UART, registers);
         assert_eq!(port.read_byte(), None);
         // A framing error, a break; then an overrun, whose byte is good.
         state.lock().unwrap().received.extend([
@@ -185,7 +194,7 @@ mod tests {
     fn turns_interrupts_off_and_leaves_the_modes() {
         // Polling both ways (bits 0 and 2), a clock selection (bit 10), and all interrupts.
         let (state, registers) = device(0b101 | 1 << 10 | 1 << 9 | 1 << 11 | 1 << 12 | 1 << 13);
-        let port = S5l::new(registers);
+        let port = port(&UART, registers);
         port.set_receive_interrupt(true);
         assert_eq!(state.lock().unwrap().control, 0b101 | 1 << 10);
         assert_eq!(state.lock().unwrap().misuse, []);
