@@ -333,6 +333,32 @@ if boot disk-truncated echo= -M virt -cpu cortex-a72 -m 64M -initrd "$truncated"
     must_exit 1
     verdict
 fi
+# A tree that does not say whether DMA is coherent. A virtio device is, unless it leaves that to the tree.
+unsaid=$logs/unsaid.dtb
+qemu-system-aarch64 -M "virt,dumpdtb=$logs/virt.dtb" -cpu cortex-a72 -m 64M -nic none -display none \
+    >"$logs/dumpdtb.out" 2>&1
+LC_ALL=C sed 's/dma-coherent/dma-unspoken/' "$logs/virt.dtb" >"$unsaid"
+if boot disk-coherence-unsaid no-file=/anchorite.toml -M virt -cpu cortex-a72 -m 64M -dtb "$unsaid" \
+    -drive "$drive" -device virtio-blk-pci,drive=d,disable-legacy=on; then
+    must_hold '^{"event":"disk","device":"virtio-blk (pci)"'
+    must_say '^no-file: ok$'
+    must_exit 0
+    verdict
+fi
+# refuses NAME DEVICE: this one leaves it to the tree, and is not used.
+refuses() {
+    boot "$1" no-file=/anchorite.toml -M virt -cpu cortex-a72 -m 64M -dtb "$unsaid" \
+        -global virtio-mmio.force-legacy=false -drive "$drive" \
+        -device "$2,drive=d,iommu_platform=on" || return 0
+    must_say 'virtio-blk (.*): its DMA may bypass the processor.s caches, .* does not say `dma-coherent`'
+    must_say 'there is no disk'
+    [ -n "$problem" ] || ! grep -q '"event":"disk"' "$log" || problem='the disk is used'
+    must_exit 0
+    verdict
+}
+refuses disk-not-coherent-pci virtio-blk-pci,disable-legacy=on
+refuses disk-not-coherent-mmio virtio-blk-device
+rm -f "$logs/virt.dtb" "$unsaid"
 rm -f "$disk" "$truncated" "$file"
 
 # A machine that waits for input leaves the host alone: less than a tenth of a core's time.

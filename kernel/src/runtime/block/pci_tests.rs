@@ -1,5 +1,5 @@
 use super::*;
-use crate::runtime::machine::Region;
+use crate::runtime::machine::{Coherence, Region};
 use crate::runtime::mmio::{Access, FakeRegisters};
 use alloc::collections::BTreeMap;
 use arrayvec::ArrayVec;
@@ -16,6 +16,7 @@ fn host(windows: &[PciWindow]) -> PciHost {
         first_bus: 3,
         last_bus: 4,
         windows: ArrayVec::from_iter(windows.iter().copied()),
+        coherence: Coherence::Coherent,
     }
 }
 

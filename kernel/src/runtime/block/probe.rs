@@ -20,7 +20,7 @@ use super::virtio::{IdentityHal, VirtioDisk};
 use super::{BlockDevice, Clock, Disk};
 use crate::runtime::cache;
 use crate::runtime::fs::archive::Archive;
-use crate::runtime::machine::{MAX_SD_HOSTS, Machine, PciHost, SdHost, VirtioMmio};
+use crate::runtime::machine::{Coherence, MAX_SD_HOSTS, Machine, PciHost, SdHost, VirtioMmio};
 use crate::runtime::mmio::Mmio;
 use crate::runtime::pages::Buffer;
 use crate::runtime::{idle, time};
@@ -58,7 +58,9 @@ impl Clock for MachineClock {
 /// All block devices, the preferred one first: virtio over MMIO, virtio over PCI, SD cards, the
 /// initial RAM disk; and the files of that, if it is no disk image.
 ///
-/// A device that cannot be started is logged and left out.
+/// A device that cannot be started is logged and left out. So is a virtio device whose DMA may bypass the
+/// processor's caches. The SD hosts' driver cleans and invalidates these itself ([`Dma`]), so that it
+/// works whether the hosts' DMA is coherent or not.
 ///
 /// # Errors
 /// There is an initial RAM disk that cannot be used, and nothing else.
@@ -178,7 +180,7 @@ unsafe fn over_mmio(node: &VirtioMmio) -> Option<Box<dyn BlockDevice>> {
             return None;
         }
     };
-    start(transport, "virtio-blk (mmio)")
+    start(transport, "virtio-blk (mmio)", node.coherence)
 }
 
 /// The virtio block devices on a PCI bus.
@@ -200,7 +202,9 @@ unsafe fn over_pci(host: &PciHost) -> Vec<Box<dyn BlockDevice>> {
             continue;
         }
         match PciTransport::new::<IdentityHal, _>(&mut bus, function) {
-            Ok(transport) => devices.extend(start(transport, "virtio-blk (pci)")),
+            Ok(transport) => {
+                devices.extend(start(transport, "virtio-blk (pci)", host.coherence));
+            }
             Err(error) => log::warn!("PCI device {function}: {error}"),
         }
     }
@@ -210,11 +214,12 @@ unsafe fn over_pci(host: &PciHost) -> Vec<Box<dyn BlockDevice>> {
 fn start<T: Transport + Send + 'static>(
     transport: T,
     name: &'static str,
+    coherence: Coherence,
 ) -> Option<Box<dyn BlockDevice>> {
     if transport.device_type() != DeviceType::Block {
         return None;
     }
-    match VirtioDisk::new(transport, name) {
+    match VirtioDisk::new(transport, name, coherence) {
         Ok(disk) => Some(Box::new(disk)),
         Err(error) => {
             log::warn!("{name}: {error}");

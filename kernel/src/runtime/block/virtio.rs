@@ -7,6 +7,7 @@ use alloc::alloc::{alloc_zeroed, dealloc};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::alloc::Layout;
+use core::fmt;
 use core::ptr::NonNull;
 
 use virtio_drivers::device::blk::{BlkReq, BlkResp, SECTOR_SIZE, VirtIOBlk};
@@ -14,6 +15,7 @@ use virtio_drivers::transport::{DeviceStatus, Transport};
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
 use super::{BlockDevice, Completion, Request};
+use crate::runtime::machine::Coherence;
 
 /// Entries of the queue that `virtio-drivers` makes for a block device.
 const QUEUE_SIZE: usize = 16;
@@ -27,16 +29,25 @@ const LARGEST_BLOCK: usize = 64 << 10;
 const FEATURE_BLK_SIZE: u64 = 1 << 6;
 /// `VIRTIO_F_INDIRECT_DESC`: a request takes one entry of the queue, its descriptors lie elsewhere.
 const FEATURE_INDIRECT_DESC: u64 = 1 << 28;
+/// `VIRTIO_F_ACCESS_PLATFORM`: how the device reaches memory is the machine's to say.
+const FEATURE_ACCESS_PLATFORM: u64 = 1 << 33;
 /// Offset of `blk_size` in `virtio_blk_config`.
 const CONFIG_BLK_SIZE: usize = 20;
 
-/// Memory as the devices see it: all of it is mapped one to one, and the machine keeps its caches
-/// coherent with the devices' accesses (`dma-coherent` in the device trees of virtual machines).
+/// Memory as the devices see it that `check_coherence` lets pass: as the processor sees it.
 pub struct IdentityHal;
 
-// SAFETY: `dma_alloc` gives zeroed, page-aligned memory of the global allocator, which is nobody
-// else's until `dma_dealloc`; one to one, physical addresses are virtual ones; and there is nothing
-// to do to share memory with a coherent device.
+// SAFETY: what the trait asks for, method by method:
+//
+// 1. `dma_alloc` gives zeroed memory on a multiple of a page. It is the global allocator's, and
+//    nobody else's until `dma_dealloc`.
+// 2. The address that `dma_alloc` and `share` give a device is the pointer's: all memory is mapped
+//    one to one, and no device translates addresses, as `VirtIOBlk` does not accept
+//    VIRTIO_F_ACCESS_PLATFORM.
+// 3. `mmio_phys_to_virt` gives the address itself, since devices are mapped one to one as well. It
+//    is asked for BARs alone, whose addresses `pci::enable` has chosen for this device.
+// 4. `share` and `unshare` have nothing to do: a device sees what the processor wrote, and the
+//    processor what a device wrote. `VirtioDisk::new` refuses a device for which that is not known.
 unsafe impl Hal for IdentityHal {
     fn dma_alloc(pages: usize, _direction: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         let memory = layout(pages).and_then(|layout| {
@@ -75,6 +86,55 @@ fn layout(pages: usize) -> Option<Layout> {
     Layout::from_size_align(bytes, PAGE_SIZE).ok()
 }
 
+/// Why a device is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartError {
+    /// The device tree says that its DMA bypasses the processor's caches.
+    NotCoherent,
+    /// The device asks what the machine says of its DMA, and the device tree says nothing.
+    UnsaidCoherence,
+    /// What `virtio-drivers` says.
+    Driver(virtio_drivers::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::NotCoherent => f.write_str(
+                "its DMA bypasses the processor's caches, as the device tree says \
+                 (`dma-noncoherent`), which this driver cannot cope with: give the model as an initrd",
+            ),
+            StartError::UnsaidCoherence => f.write_str(
+                "its DMA may bypass the processor's caches, as it has VIRTIO_F_ACCESS_PLATFORM and \
+                 the device tree does not say `dma-coherent`: boot with a tree that says so, if that \
+                 is true of the machine, or give the model as an initrd",
+            ),
+            StartError::Driver(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<virtio_drivers::Error> for StartError {
+    fn from(error: virtio_drivers::Error) -> Self {
+        StartError::Driver(error)
+    }
+}
+
+/// Refuses a device whose accesses to memory may bypass the processor's caches.
+///
+/// A device that does not have VIRTIO_F_ACCESS_PLATFORM reaches memory as the processor does,
+/// whatever the platform's description leaves out (VIRTIO 1.2, 6.1): the trees of some virtual
+/// machines, such as Firecracker's, say nothing. For a device that has it, the tree decides, whose
+/// default on arm64 is that DMA bypasses the caches.
+fn check_coherence(coherence: Coherence, features: u64) -> Result<(), StartError> {
+    match coherence {
+        Coherence::Coherent => Ok(()),
+        Coherence::NonCoherent => Err(StartError::NotCoherent),
+        Coherence::Unsaid if features & FEATURE_ACCESS_PLATFORM == 0 => Ok(()),
+        Coherence::Unsaid => Err(StartError::UnsaidCoherence),
+    }
+}
+
 /// A virtio block device.
 ///
 /// It is never freed: a device that was given up may still write to its queue.
@@ -104,24 +164,30 @@ enum State {
 }
 
 impl<T: Transport> VirtioDisk<T> {
-    /// Starts the block device behind `transport`. `name` is for the `disk` event.
+    /// Starts the block device behind `transport`. `name` is for the `disk` event, `coherence` what
+    /// the device tree says of it.
     ///
     /// # Errors
-    /// Those of `virtio-drivers`.
-    pub fn new(mut transport: T, name: &'static str) -> virtio_drivers::Result<VirtioDisk<T>> {
+    /// See [`StartError`].
+    pub fn new(
+        mut transport: T,
+        name: &'static str,
+        coherence: Coherence,
+    ) -> Result<VirtioDisk<T>, StartError> {
         // A driver reads features and configuration after it has said that it is one (3.1.1).
         // `VirtIOBlk` then resets the device and starts again.
         transport.set_status(DeviceStatus::empty());
         transport.set_status(DeviceStatus::ACKNOWLEDGE);
         transport.set_status(DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER);
         let features = transport.read_device_features();
+        check_coherence(coherence, features)?;
         let block_bytes = if features & FEATURE_BLK_SIZE == 0 {
             SECTOR_SIZE
         } else {
             transport.read_config_space::<u32>(CONFIG_BLK_SIZE)? as usize
         };
         if block_bytes > LARGEST_BLOCK {
-            return Err(virtio_drivers::Error::Unsupported);
+            return Err(virtio_drivers::Error::Unsupported.into());
         }
         // The capacity and all requests are in units of 512 bytes, but must be whole blocks.
         let sector_bytes = if block_bytes.is_power_of_two() && block_bytes > SECTOR_SIZE {

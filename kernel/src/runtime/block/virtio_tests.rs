@@ -6,6 +6,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 /// A device whose blocks are too large for us, so that nothing is asked of it but what comes before
 /// the driver starts it.
 struct Coarse {
+    /// Besides that of a block size.
+    features: u64,
     status: DeviceStatus,
     steps: Arc<Mutex<Vec<DeviceStatus>>>,
 }
@@ -22,7 +24,7 @@ impl Transport for Coarse {
     }
     fn read_device_features(&mut self) -> u64 {
         self.must_know_its_driver();
-        FEATURE_BLK_SIZE
+        FEATURE_BLK_SIZE | self.features
     }
     fn read_config_generation(&self) -> u32 {
         0
@@ -78,15 +80,45 @@ impl Transport for Coarse {
     }
 }
 
+/// Starts a device with such features, about whose DMA the device tree says this: the error, and
+/// the steps up to there.
+fn start(features: u64, coherence: Coherence) -> (Option<StartError>, Vec<DeviceStatus>) {
+    let steps = Arc::new(Mutex::new(Vec::new()));
+    let device = Coarse { features, status: DeviceStatus::DRIVER_OK, steps: steps.clone() };
+    let error = VirtioDisk::new(device, "coarse", coherence).err();
+    let steps = steps.lock().unwrap().clone();
+    (error, steps)
+}
+
+/// What ends the start of a device that may do DMA: its blocks are too large.
+const TOO_COARSE: StartError = StartError::Driver(virtio_drivers::Error::Unsupported);
+
 #[test]
 fn a_device_is_asked_nothing_before_it_knows_that_it_has_a_driver() {
-    let steps = Arc::new(Mutex::new(Vec::new()));
-    let device = Coarse { status: DeviceStatus::DRIVER_OK, steps: steps.clone() };
-    let error = VirtioDisk::new(device, "coarse").err();
-    assert_eq!(error, Some(virtio_drivers::Error::Unsupported));
+    let (error, steps) = start(0, Coherence::Coherent);
+    assert_eq!(error, Some(TOO_COARSE));
     let acknowledged = DeviceStatus::ACKNOWLEDGE;
-    assert_eq!(
-        *steps.lock().unwrap(),
-        [DeviceStatus::empty(), acknowledged, acknowledged | DeviceStatus::DRIVER]
-    );
+    assert_eq!(steps, [DeviceStatus::empty(), acknowledged, acknowledged | DeviceStatus::DRIVER]);
+}
+
+#[test]
+fn a_device_whose_dma_may_bypass_the_caches_is_refused() {
+    use Coherence::{Coherent, NonCoherent, Unsaid};
+
+    const ACCESS_PLATFORM: u64 = 1 << 33;
+    for (coherence, features, expected) in [
+        (Coherent, 0, TOO_COARSE),
+        (Coherent, ACCESS_PLATFORM, TOO_COARSE),
+        (Unsaid, 0, TOO_COARSE),
+        (Unsaid, !ACCESS_PLATFORM, TOO_COARSE),
+        (Unsaid, ACCESS_PLATFORM, StartError::UnsaidCoherence),
+        (NonCoherent, 0, StartError::NotCoherent),
+        (NonCoherent, ACCESS_PLATFORM, StartError::NotCoherent),
+    ] {
+        let (error, _) = start(features, coherence);
+        assert_eq!(error, Some(expected), "{coherence:?}, features {features:#x}");
+    }
+    let said = StartError::UnsaidCoherence.to_string();
+    assert!(said.contains("`dma-coherent`") && said.contains("initrd"), "{said}");
+    assert!(StartError::NotCoherent.to_string().contains("`dma-noncoherent`"));
 }

@@ -193,6 +193,19 @@ pub struct Timer {
     pub frequency_hz: Option<u32>,
 }
 
+/// Whether a device reads and writes memory through the processor's caches.
+///
+/// Source: Devicetree Specification 0.4, chapter 2.3. A property of a bus holds for all on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coherence {
+    /// `dma-coherent`: it does.
+    Coherent,
+    /// `dma-noncoherent`: it does not.
+    NonCoherent,
+    /// The tree does not say. By the rule for arm64 it does not.
+    Unsaid,
+}
+
 /// A virtio-mmio transport. It may be empty: its registers tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VirtioMmio {
@@ -200,6 +213,8 @@ pub struct VirtioMmio {
     pub region: Region,
     /// The interrupt that it raises.
     pub interrupt: Option<Interrupt>,
+    /// How it reaches memory.
+    pub coherence: Coherence,
 }
 
 /// What a window of a PCI host bridge leads to.
@@ -235,6 +250,8 @@ pub struct PciHost {
     pub last_bus: u8,
     /// What leads to the devices' memory and ports.
     pub windows: ArrayVec<PciWindow, MAX_PCI_WINDOWS>,
+    /// How the devices reach memory.
+    pub coherence: Coherence,
 }
 
 /// A range of memory that a device's DMA reaches.

@@ -168,7 +168,8 @@ impl<'t> Machine<'t> {
             }
         } else if at.is_compatible(&["virtio,mmio"]) {
             if let Some(region) = self.keep(at.region(0)) {
-                let device = VirtioMmio { region, interrupt: at.interrupt(gic, 0) };
+                let (interrupt, coherence) = (at.interrupt(gic, 0), at.coherence());
+                let device = VirtioMmio { region, interrupt, coherence };
                 let fits = self.virtio_mmio.try_push(device).is_ok();
                 self.keep(room(fits, List::VirtioMmio, super::MAX_VIRTIO_MMIO));
             }
@@ -294,7 +295,7 @@ impl<'t> Machine<'t> {
             let fits = windows.try_push(window).is_ok();
             self.keep(room(fits, List::PciWindows, super::MAX_PCI_WINDOWS));
         }
-        Ok(PciHost { ecam, first_bus, last_bus, windows })
+        Ok(PciHost { ecam, first_bus, last_bus, windows, coherence: at.coherence() })
     }
 }
 

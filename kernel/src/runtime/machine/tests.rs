@@ -52,7 +52,10 @@ fn reads_virt_with_gicv2() {
     assert_eq!(m.virtio_mmio.len(), 32);
     assert!(m.virtio_mmio.is_sorted_by_key(|device| device.region.base));
     let interrupt = Some(Interrupt { intid: 32 + 16 + 31, edge: true });
-    assert_eq!(m.virtio_mmio[31], VirtioMmio { region: region(0xa00_3e00, 0x200), interrupt });
+    let last = region(0xa00_3e00, 0x200);
+    let coherence = Coherence::Coherent;
+    assert_eq!(m.virtio_mmio[31], VirtioMmio { region: last, interrupt, coherence });
+    assert_eq!(m.pci.unwrap().coherence, coherence);
 }
 
 #[test]
@@ -84,6 +87,7 @@ fn reads_virt_with_gicv3_at_el2() {
                 window(PciSpace::Memory32, 0x1000_0000, 0x1000_0000, 0x2eff_0000),
                 window(PciSpace::Memory64, 0x80_0000_0000, 0x80_0000_0000, 0x80_0000_0000),
             ]),
+            coherence: Coherence::Coherent,
         })
     );
 }
@@ -114,7 +118,8 @@ fn reads_firecracker_s_machine() {
     let distributor = region(0x3fff_0000, 0x1_0000);
     assert_eq!(m.gic, Some(Gic::V3 { distributor, redistributors, stride: None }));
     assert_eq!(m.timer, Some(Timer { virtual_timer: level(27), frequency_hz: None }));
-    let disk = VirtioMmio { region: region(0x4000_3000, 0x1000), interrupt: edge(34) };
+    let (region, interrupt) = (region(0x4000_3000, 0x1000), edge(34));
+    let disk = VirtioMmio { region, interrupt, coherence: Coherence::Unsaid };
     assert_eq!(m.virtio_mmio[..], [disk]);
 }
 
@@ -133,6 +138,7 @@ fn reads_cloud_hypervisor_s_machine() {
     assert_eq!(console.region, region(0x900_0000, 0x1000));
     let pci = m.pci.unwrap();
     assert_eq!((pci.ecam, pci.first_bus, pci.last_bus), (region(0x3000_0000, 1 << 20), 0, 0));
+    assert_eq!(pci.coherence, Coherence::Coherent);
     let memory64 = pci.windows[2];
     assert_eq!(memory64.space, PciSpace::Memory64);
     assert_eq!(memory64.region, region(0x2_0000_0000, 0xfd_fc00_0000));
@@ -418,6 +424,49 @@ fn translates_addresses_and_honours_status() {
     let unreachable = |name| MachineError::Unreachable { node: NodeName::from(name).unwrap() };
     assert_eq!(m.left_out[..], [unreachable("virtio@600000000"), unreachable("virtio@0")]);
     assert!(m.virtio_mmio.is_empty());
+}
+
+#[test]
+fn what_is_said_of_a_bus_s_dma_holds_for_the_devices_on_it() {
+    use Coherence::{Coherent, NonCoherent, Unsaid};
+
+    const SAYS: [(Option<&str>, Coherence); 3] =
+        [(None, Unsaid), (Some("dma-coherent"), Coherent), (Some("dma-noncoherent"), NonCoherent)];
+    let bus = |w: &mut Writer, name: &str, says: Option<&str>| {
+        w.begin(name);
+        w.cells("#address-cells", &[1]);
+        w.cells("#size-cells", &[1]);
+        w.property("ranges", &[]);
+        says.into_iter().for_each(|property| w.property(property, &[]));
+    };
+    for outer in SAYS {
+        for inner in SAYS {
+            for device in SAYS {
+                let mut w = Writer::root();
+                bus(&mut w, "outer", outer.0);
+                bus(&mut w, "inner", inner.0);
+                w.begin("virtio@1000");
+                w.property("compatible", b"virtio,mmio\0");
+                w.cells("reg", &[0x1000, 0x200]);
+                device.0.into_iter().for_each(|property| w.property(property, &[]));
+                w.end();
+                bus(&mut w, "pcie@20000000", device.0);
+                w.property("compatible", b"pci-host-ecam-generic\0");
+                w.cells("reg", &[0x2000_0000, 1 << 20]);
+                w.end();
+                w.end();
+                w.end();
+                let tree = w.finish();
+                let m = Machine::from_fdt(&tree).unwrap();
+                // What stands nearest.
+                let said = [device, inner, outer].map(|(_, coherence)| coherence);
+                let expected = said.into_iter().find(|&said| said != Unsaid).unwrap_or(Unsaid);
+                assert_eq!(m.virtio_mmio[0].coherence, expected, "{said:?}");
+                let on_pci = m.pci.as_ref().unwrap().coherence;
+                assert_eq!(on_pci, expected, "{said:?}");
+            }
+        }
+    }
 }
 
 /// The tree with the first `from` replaced by `to`, of the same length.

@@ -7,7 +7,7 @@ use core::ops::ControlFlow;
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::{Cells, Node, Property, ToCellInt};
 
-use super::{DmaWindow, DmaWindows, Interrupt, List, MachineError, NodeName, Region};
+use super::{Coherence, DmaWindow, DmaWindows, Interrupt, List, MachineError, NodeName, Region};
 
 /// The deepest nesting that is followed; real trees have six or so.
 const MAX_DEPTH: usize = 16;
@@ -243,6 +243,21 @@ impl<'a, 't> At<'a, 't> {
             bus = at.parent;
         }
         Ok(windows)
+    }
+
+    /// How the node's DMA reaches memory: what the node says, or the next one above that says it.
+    pub fn coherence(&self) -> Coherence {
+        let mut at = Some(self);
+        while let Some(node) = at {
+            if node.value("dma-noncoherent").is_some() {
+                return Coherence::NonCoherent;
+            }
+            if node.value("dma-coherent").is_some() {
+                return Coherence::Coherent;
+            }
+            at = node.parent;
+        }
+        Coherence::Unsaid
     }
 
     /// `phandle` of the controller that the node's interrupts go to: its own or, if it names none,
