@@ -7,7 +7,8 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use arrayvec::ArrayVec;
-use spin::Mutex;
+
+use super::lock::SpinLock;
 
 /// Why a wait ended without being woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ struct Waiter {
 #[derive(Debug)]
 pub struct Futexes<const N: usize> {
     /// In the order in which they came.
-    waiters: Mutex<ArrayVec<Waiter, N>>,
+    waiters: SpinLock<ArrayVec<Waiter, N>>,
     woken: [AtomicBool; N],
 }
 
@@ -37,7 +38,7 @@ impl<const N: usize> Futexes<N> {
     #[expect(clippy::new_without_default, reason = "it lives in statics")]
     pub const fn new() -> Self {
         let woken = [const { AtomicBool::new(false) }; N];
-        Futexes { waiters: Mutex::new(ArrayVec::new_const()), woken }
+        Futexes { waiters: SpinLock::new(ArrayVec::new_const()), woken }
     }
 
     /// Waits as `core` until it is woken through `word`, if that holds `expected`.
@@ -159,7 +160,7 @@ mod tests {
     fn the_first_come_are_woken_first_and_no_more_than_asked() {
         let futexes = Futexes::<5>::new();
         let (word, other) = (AtomicU32::new(7), AtomicU32::new(7));
-        let order = Mutex::new(Vec::new());
+        let order = SpinLock::new(Vec::new());
         thread::scope(|scope| {
             for core in [3, 1, 4, 0] {
                 let waiting = futexes.waiters.lock().len();

@@ -5,9 +5,10 @@ use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use hermit_sync::RawSpinMutex;
 use talc::TalcLock;
 use talc::source::Manual;
+
+use super::lock::RawSpinMutex;
 
 /// How much memory there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

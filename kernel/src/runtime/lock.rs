@@ -1,12 +1,14 @@
-//! A lock that puts whoever waits for it to sleep, for what takes long: a spinning core would take
-//! the time of the one that works.
+//! The runtime's locks: [`SpinLock`] for microseconds, [`SleepLock`] for longer.
 //!
-//! A word of three states over a futex: free, held, held with others waiting (U. Drepper, "Futexes
-//! Are Tricky", mutex 2).
+//! Both are `lock_api`'s mutex. Under the first is `hermit-sync`'s spin lock, which the heap takes
+//! as well. Under the second is a lock that puts whoever waits for it to sleep: a spinning core
+//! would take the time of the one that works. It is a word of three states over a futex: free,
+//! held, held with others waiting (U. Drepper, "Futexes Are Tricky", mutex 2).
 
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+pub use hermit_sync::RawSpinMutex;
 use lock_api::{GuardSend, RawMutex};
 
 const FREE: u32 = 0;
@@ -58,6 +60,9 @@ unsafe impl<P: Park> RawMutex for RawSleepLock<P> {
         }
     }
 }
+
+/// A value that one core at a time has, while others spin.
+pub type SpinLock<T> = lock_api::Mutex<RawSpinMutex, T>;
 
 /// A value that one thread at a time has, while others sleep.
 pub type SleepLock<T> = lock_api::Mutex<RawSleepLock<Threads>, T>;

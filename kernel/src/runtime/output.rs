@@ -6,18 +6,19 @@
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use spin::{Mutex, MutexGuard};
+use lock_api::MutexGuard;
 
 use super::console::Console;
 use super::console::screen::{Screen, Text};
 use super::line::Line;
+use super::lock::SpinLock;
 use super::mmio::Mmio;
 use super::{cores, devices, fault, time};
 
 /// How long a fault waits for the text that another core is printing, in µs.
 const PATIENCE_US: u64 = 20_000;
 
-static OUTPUT: Mutex<Output> = Mutex::new(Output { line: Line::START, text: Text::START });
+static OUTPUT: SpinLock<Output> = SpinLock::new(Output { line: Line::START, text: Text::START });
 
 /// The core that draws on the screen, plus one; 0 while none does.
 static DRAWING: AtomicUsize = AtomicUsize::new(0);

@@ -12,13 +12,12 @@ use core::ops::Range;
 use core::ptr::NonNull;
 use core::slice;
 
-use spin::Mutex;
-
 use super::block::gzip::Output;
 use super::heap;
+use super::lock::SpinLock;
 use super::mmu::{BLOCK_SIZE, MapError, PAGE_SIZE, Tables};
 
-static MAP: Mutex<Option<Map>> = Mutex::new(None);
+static MAP: SpinLock<Option<Map>> = SpinLock::new(None);
 
 /// The tables that the processors walk, and the pieces of memory that can be changed there.
 struct Map {

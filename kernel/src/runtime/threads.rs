@@ -7,11 +7,11 @@
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use hermit_abi::Tid;
-use spin::Mutex;
 
 use super::cores::{self, MAX_CORES};
 use super::futex::{Futexes, NotWoken};
 use super::idle;
+use super::lock::SpinLock;
 
 /// The application's first thread.
 const FIRST: Tid = 1;
@@ -29,7 +29,7 @@ struct Slot {
     /// The thread's number, [`NONE`] or [`TAKEN`]; a futex.
     tid: AtomicU32,
     /// What the thread is to run, from `spawn` until its core takes it.
-    task: Mutex<Option<Task>>,
+    task: SpinLock<Option<Task>>,
 }
 
 /// What a thread runs: a function, as a pointer that Rust knows as one, and its argument.
@@ -45,7 +45,7 @@ const TAKEN: Tid = Tid::MAX;
 
 impl Slot {
     const fn new() -> Self {
-        Slot { tid: AtomicU32::new(NONE), task: Mutex::new(None) }
+        Slot { tid: AtomicU32::new(NONE), task: SpinLock::new(None) }
     }
 }
 
