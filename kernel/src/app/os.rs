@@ -213,7 +213,8 @@ pub static PAGES: &dyn Pages = &MappedPages;
 #[derive(Debug)]
 struct MappedPages;
 
-// SAFETY: `mmap` gives whole pages of memory to the caller alone, until `munmap`.
+// SAFETY: `mmap` gives whole pages of memory, which start on a multiple of 4096, to the caller
+// alone, until `munmap`; `mprotect` changes nothing of what is in them.
 unsafe impl Pages for MappedPages {
     fn map(&self, bytes: usize) -> Option<NonNull<u8>> {
         let mut start = ptr::null_mut();

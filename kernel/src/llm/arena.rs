@@ -17,22 +17,33 @@ const ALIGNMENT: usize = 4096;
 /// Memory in pages of its own, which can be made read-only: what an operating system has.
 ///
 /// # Safety
-/// What [`Pages::map`] returns starts on a multiple of 4096, can be read and written, and nobody else uses
-/// it, until it goes to [`Pages::unmap`].
+/// An implementation keeps what each method's "Implementation safety" lists.
 pub unsafe trait Pages: fmt::Debug + Sync {
     /// `bytes` bytes, which are more than 0; `None` if there is no such memory. What is in them is not known.
+    ///
+    /// # Implementation safety
+    /// Until the bytes go to [`Pages::unmap`]:
+    ///
+    /// 1. Their address stays the same, and is a multiple of 4096.
+    /// 2. They are valid for reads and, until they go to [`Pages::protect`], for writes.
+    /// 3. Nobody else uses them.
     fn map(&self, bytes: usize) -> Option<NonNull<u8>>;
 
     /// Makes bytes read-only, if that is possible.
     ///
+    /// # Implementation safety
+    /// What is in the bytes stays the same.
+    ///
     /// # Safety
-    /// They are all those of one [`Pages::map`], and nobody writes to them any more.
+    /// 1. The bytes are all those of one [`Pages::map`].
+    /// 2. Nobody writes to them any more.
     unsafe fn protect(&self, start: NonNull<u8>, bytes: usize);
 
     /// Gives bytes back.
     ///
     /// # Safety
-    /// They are all those of one [`Pages::map`], and nobody uses them any more.
+    /// 1. The bytes are all those of one [`Pages::map`].
+    /// 2. Nobody uses them any more.
     unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize);
 
     /// Whether there are as many bytes, more than 0, in one piece.
@@ -172,7 +183,10 @@ pub const ARENA: &str = "scratch memory";
 /// Types that every pattern of bits is a value of.
 ///
 /// # Safety
-/// The type has no padding, no invalid pattern of bits, no interior mutability and no `Drop`.
+/// 1. The type has no padding.
+/// 2. Each pattern of bits is a value of it.
+/// 3. It has no interior mutability.
+/// 4. It has no `Drop`.
 pub unsafe trait Plain: Copy {}
 
 // SAFETY: numbers are.

@@ -5,8 +5,9 @@
 
 /// The registers of a device. Offsets are in bytes from its first one.
 ///
-/// Reads and writes happen as often and in the order that the program says; between them and
-/// ordinary memory there is no order.
+/// 1. Each call makes one access, of the method's width.
+/// 2. The accesses are made in the order of the calls.
+/// 3. Between them and those to ordinary memory there is no order: see [`publish`].
 ///
 /// # Panics
 /// All methods do if the access is not aligned or does not lie within the device's registers, which
@@ -61,9 +62,13 @@ mod machine {
         /// The registers at `region`.
         ///
         /// # Safety
-        /// As long as the value lives, the whole region is mapped one to one as device memory or as
-        /// uncached memory, or the MMU is off, and nothing of Rust's lies there. What the device does in answer to the accesses of the driver that gets
-        /// this value (DMA above all) must be sound; that driver answers for it.
+        /// As long as the value lives:
+        ///
+        /// 1. The whole region is mapped one to one, as device memory or as uncached memory, or the
+        ///    MMU is off.
+        /// 2. Nothing of Rust's lies in the region.
+        /// 3. What the device does in answer to an access is sound, DMA above all. The driver that
+        ///    gets the value answers for that.
         pub const unsafe fn new(region: Region) -> Mmio {
             Mmio { base: region.base as usize, size: region.size as usize }
         }

@@ -17,10 +17,10 @@ impl Buffer {
     /// Lends `memory` to a device.
     ///
     /// # Safety
-    /// The memory must be valid for writes and must not be touched by anything else until the read
-    /// that the buffer goes into has returned. If that read ends in
-    /// [`DiskError::Silent`](super::DiskError::Silent), the memory stays the device's for ever:
-    /// it must never be freed or used again.
+    /// 1. The memory is valid for writes until the read that the buffer goes into has returned.
+    /// 2. Nobody else reads or writes it until then.
+    /// 3. If that read ends in [`DiskError::Silent`](super::DiskError::Silent), the memory stays
+    ///    the device's: it is never freed or used again.
     pub unsafe fn new(memory: NonNull<[u8]>) -> Buffer {
         Buffer(memory)
     }

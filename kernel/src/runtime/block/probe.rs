@@ -58,17 +58,19 @@ impl Clock for MachineClock {
 /// All block devices, the preferred one first: virtio over MMIO, virtio over PCI, SD cards, the
 /// initial RAM disk; and the files of that, if it is no disk image.
 ///
-/// A device that cannot be started is logged and left out. So is a virtio device whose DMA may bypass the
-/// processor's caches. The SD hosts' driver cleans and invalidates these itself ([`Dma`]), so that it
-/// works whether the hosts' DMA is coherent or not.
+/// A device that cannot be started is logged and left out. So is a virtio device whose DMA may
+/// bypass the processor's caches. The SD hosts' driver cleans and invalidates these itself
+/// ([`Dma`]), so that it works whether the hosts' DMA is coherent or not.
 ///
 /// # Errors
 /// There is an initial RAM disk that cannot be used, and nothing else.
 ///
 /// # Safety
-/// The registers of the virtio devices, of the SD and the PCI host, and its windows, are mapped one to one
-/// as device memory, the initial RAM disk as memory that nobody writes to, and the heap one to one.
-/// This is the only driver of these devices, and it is called once.
+/// 1. The registers of the virtio devices, of the SD hosts and of the PCI host, and its windows,
+///    are mapped one to one as device memory.
+/// 2. The initial RAM disk is mapped one to one, and nobody writes to it.
+/// 3. The heap is mapped one to one.
+/// 4. Nobody else drives these devices, and the function is called once.
 pub unsafe fn disks(machine: &Machine) -> Result<(Vec<Disk>, Option<Archive>), InitrdError> {
     let mut devices: Vec<Box<dyn BlockDevice>> = Vec::new();
     for node in &machine.virtio_mmio {

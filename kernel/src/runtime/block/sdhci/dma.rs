@@ -53,9 +53,12 @@ impl Default for Table {
 /// The data caches.
 ///
 /// # Safety
-/// Implementation safety: what `clean_and_invalidate` does changes nothing that a program sees.
+/// An implementation keeps what the method's "Implementation safety" lists.
 pub unsafe trait Cache: Sync {
     /// Writes what the caches hold of `range` to memory, and lets them forget it.
+    ///
+    /// # Implementation safety
+    /// The call changes nothing of what a program reads, whichever lines hold the range's ends.
     ///
     /// # Safety
     /// The range is mapped.
@@ -83,7 +86,9 @@ impl Dma {
     /// DMA with `table`.
     ///
     /// # Safety
-    /// The table is valid for reads and writes for ever, mapped one to one, and nobody else's.
+    /// 1. The table is valid for reads and writes for ever.
+    /// 2. It is mapped one to one.
+    /// 3. Nobody else uses it.
     pub unsafe fn new(
         table: NonNull<Table>,
         windows: DmaWindows,
