@@ -296,6 +296,11 @@ impl Model {
         &self.shape
     }
 
+    /// Its token embeddings: `[n_vocab, n_embd]`.
+    pub fn token_embd(&self) -> &Matrix {
+        &self.token_embd
+    }
+
     /// Reads what a forward pass needs as numbers: the factors of its rotations.
     pub fn bind(&mut self, sources: &[ModelBytes]) {
         for rope in &mut self.ropes {

@@ -2,4 +2,5 @@
 
 mod forward;
 mod naive;
+mod rows;
 pub mod synthetic;
