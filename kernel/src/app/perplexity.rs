@@ -13,7 +13,7 @@ use crate::report::{self, Event};
 /// Measures the perplexity of `text`, shows it after each piece and reports it at the end.
 ///
 /// # Errors
-/// The text is too short, or the model computes no finite numbers.
+/// The text is too short, or the model computes NaN or infinity.
 pub fn perplexity(backend: &mut TransformerBackend, text: &str) -> Result<(), Error> {
     let start_us = os::now_us();
     let result = backend.perplexity(text, &mut |so_far| {

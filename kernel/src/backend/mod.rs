@@ -321,7 +321,7 @@ impl TransformerBackend {
     /// # Errors
     /// [`Error::ContextFull`] if the prompt leaves no position for an answer,
     /// [`Error::InvalidConfig`] if a setting makes no sense or there is no model or no prompt,
-    /// [`Error::NotFinite`] if the model gives no finite numbers, [`Error::OutOfMemory`] if there is
+    /// [`Error::NotFinite`] if the model computes NaN or infinity, [`Error::OutOfMemory`] if there is
     /// none for the prompt or the answer.
     pub fn infer(&mut self, prompt: &str, max_tokens: usize) -> Result<InferenceResult, Error> {
         self.infer_streaming(prompt, max_tokens, &mut |_| ControlFlow::Continue(()))

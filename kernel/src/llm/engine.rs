@@ -111,7 +111,7 @@ impl Engine {
         &self.tokenizer
     }
 
-    /// The names of tensors that hold values that are no finite numbers, and how many each has.
+    /// The tensors that hold NaN or infinity: their names, and how many such values each has.
     ///
     /// Takes as long as all weights take to be dequantised.
     ///

@@ -182,7 +182,7 @@ fn cut(tokens: &mut Vec<u32>, keep: usize, n_ctx: usize, max_tokens: usize) -> u
 /// # Errors
 /// [`Error::ContextFull`] if the prompt leaves no position for an answer, [`Error::InvalidConfig`]
 /// if there is no prompt, [`Error::OutOfMemory`] if there is none for prompt or answer; then the text
-/// is as before. [`Error::NotFinite`] if the model gives no finite numbers.
+/// is as before. [`Error::NotFinite`] if the model computes NaN or infinity.
 ///
 /// # Panics
 /// The session is not one of the workspace's.

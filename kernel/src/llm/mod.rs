@@ -106,7 +106,7 @@ pub enum Error {
         /// Which setting, with its value.
         what: String,
     },
-    /// The model gives values that are no finite numbers.
+    /// The model computes NaN or infinity.
     NotFinite {
         /// Where they come from.
         what: String,
@@ -129,7 +129,7 @@ impl fmt::Display for Error {
             }
             Error::InvalidConfig { what } => f.write_str(what),
             Error::NotFinite { what } => {
-                write!(f, "the model gives values that are no finite numbers: {what}")
+                write!(f, "the model computes NaN or infinity: {what}")
             }
         }
     }

@@ -65,8 +65,8 @@ impl Sums {
 /// may end the measurement. The session's text is forgotten.
 ///
 /// # Errors
-/// [`Error::InvalidConfig`] if the text has not two chunks, [`Error::NotFinite`] if the model gives
-/// no finite numbers, [`Error::OutOfMemory`].
+/// [`Error::InvalidConfig`] if the text has not two chunks, [`Error::NotFinite`] if the model
+/// computes NaN or infinity, [`Error::OutOfMemory`].
 ///
 /// # Panics
 /// The session is not one of the workspace's.

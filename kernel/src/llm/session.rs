@@ -9,7 +9,7 @@ use crate::llm::model::batch;
 use crate::llm::plan::ContextOptions;
 use crate::llm::sampling::{Candidate, Sampler};
 use crate::llm::state::{State, StateShape};
-use crate::llm::workspace::Workspace;
+use crate::llm::workspace::{Step, Workspace};
 use crate::llm::{Error, with_capacity};
 
 /// Positions of a context that shifts which the first prompt leaves at least, as in llama.cpp.
@@ -191,14 +191,16 @@ impl Session {
     /// If none is unprocessed, the last token is processed again.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] if the model gives no finite numbers.
+    /// [`Error::NotFinite`] if the model computes NaN or infinity, [`Error::OutOfMemory`].
     ///
     /// # Panics
     /// The session is empty, full, or not one of the workspace's.
     pub fn step(&mut self, workspace: &mut Workspace) -> Result<u32, Error> {
         loop {
-            if let Some(token) = workspace.step(&mut [self])?[0] {
-                return Ok(token);
+            match workspace.step(&mut [self])?[0] {
+                Step::Prefill => {}
+                Step::Token(token) => return Ok(token),
+                Step::NotFinite => return Err(workspace.find_fault(self)?),
             }
         }
     }

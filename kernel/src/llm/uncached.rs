@@ -15,7 +15,7 @@ use crate::llm::{Error, with_capacity};
 ///
 /// # Errors
 /// [`Error::ContextFull`] if the text does not fit, [`Error::InvalidConfig`] if there is no prompt,
-/// [`Error::NotFinite`] if the model gives no finite numbers, [`Error::OutOfMemory`].
+/// [`Error::NotFinite`] if the model computes NaN or infinity, [`Error::OutOfMemory`].
 pub(crate) fn generate_uncached(
     workspace: &mut Workspace,
     session: &mut Session,

@@ -34,8 +34,34 @@ pub struct Workspace {
     verbose: bool,
 }
 
-/// The next token of each session of a pass, if it has one.
-pub type Tokens = ArrayVec<Option<u32>, BATCH>;
+/// What a pass made of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Some of its tokens are still unprocessed.
+    Prefill,
+    /// All are processed, and this one was appended.
+    Token(u32),
+    /// The model computed NaN or infinity: see [`Workspace::find_fault`].
+    NotFinite,
+}
+
+/// A step for each session of a pass.
+pub type Steps = ArrayVec<Step, BATCH>;
+
+/// A row of a pass whose logits were wanted.
+struct Output<'a> {
+    /// The number of its session in the pass.
+    number: usize,
+    session: &'a mut Session,
+    /// The place of its token in the text.
+    place: usize,
+    /// Whether its state behind the last layer is finite.
+    is_finite: bool,
+    /// `[n_vocab]`.
+    logits: &'a [f32],
+    /// The sampler's scratch space: `[n_vocab]`.
+    candidates: &'a mut [Candidate],
+}
 
 impl Workspace {
     /// A workspace for passes of up to `n_sessions` sessions, each in such a context.
@@ -104,37 +130,31 @@ impl Workspace {
     /// One forward pass over the unprocessed tokens of several sessions.
     ///
     /// Each session gives at least one row, and the first ones as many as there is room for. A
-    /// session whose tokens are all processed gets its next token: it is appended, and returned in
-    /// the session's place. The others get `None`, and go on with the next pass.
-    ///
-    /// A session's tokens are the same whatever sessions it shares its passes with.
+    /// session whose tokens are all processed gets its next token appended. A session's tokens are
+    /// the same whatever sessions it shares its passes with. Returns a step for each session.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] if the model gives a session no finite numbers.
+    /// [`Error::OutOfMemory`].
     ///
     /// # Panics
     /// A session is empty, full or not one of the workspace's; there are more than the workspace is
     /// for.
-    pub fn step(&mut self, sessions: &mut [&mut Session]) -> Result<Tokens, Error> {
-        let mut tokens: Tokens = sessions.iter().map(|_| None).collect();
-        let mut faulty = None;
-        let not_finite = self.pass(
+    pub fn step(&mut self, sessions: &mut [&mut Session]) -> Result<Steps, Error> {
+        let mut steps: Steps = sessions.iter().map(|_| Step::Prefill).collect();
+        self.pass(
             sessions,
             |session, place, end| place + 1 == end && end == session.tokens.len(),
-            |number, session, _, logits, candidates| {
-                tokens[number] = session.sample(logits, candidates);
-                faulty = faulty.or(tokens[number].is_none().then_some(number));
+            |Output { number, session, is_finite, logits, candidates, .. }| {
+                let token = if is_finite { session.sample(logits, candidates) } else { None };
+                steps[number] = token.map_or(Step::NotFinite, Step::Token);
             },
         )?;
-        match not_finite.or(faulty) {
-            None => Ok(tokens),
-            Some(number) => Err(self.find_fault(sessions[number])?),
-        }
+        Ok(steps)
     }
 
     /// Processes a chunk of a session's unprocessed tokens, without logits.
     pub(super) fn process(&mut self, session: &mut Session) -> Result<(), Error> {
-        self.pass(&mut [session], |_, _, _| false, |_, _, _, _, _| ()).map(drop)
+        self.pass(&mut [session], |_, _, _| false, |_| ())
     }
 
     /// Appends tokens to a session, and gives the logits behind each from `wanted` on.
@@ -142,8 +162,8 @@ impl Workspace {
     /// `on_logits` gets the number of a token among `tokens` and the logits behind it: `[n_vocab]`.
     ///
     /// # Errors
-    /// [`Error::ContextFull`] if the tokens do not fit, [`Error::NotFinite`] if the model gives no
-    /// finite numbers, [`Error::OutOfMemory`].
+    /// [`Error::ContextFull`] if the tokens do not fit, [`Error::NotFinite`] if the model computes
+    /// NaN or infinity, [`Error::OutOfMemory`].
     ///
     /// # Panics
     /// The session is not one of the workspace's.
@@ -155,35 +175,33 @@ impl Workspace {
         on_logits: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), Error> {
         session.append(tokens)?;
-        while session.n_unprocessed() > 0 {
+        let mut is_finite = true;
+        while is_finite && session.n_unprocessed() > 0 {
             // Counted from the end, which no context shift moves.
             let number = |session: &Session, place: usize| {
                 (place + tokens.len()).checked_sub(session.tokens.len())
             };
-            let not_finite = self.pass(
+            self.pass(
                 &mut [session],
                 |session, place, _| number(session, place).is_some_and(|number| number >= wanted),
-                |_, session, place, logits, _| {
-                    on_logits(number(session, place).unwrap_or(0), logits);
+                |output| {
+                    is_finite &= output.is_finite;
+                    let number = number(output.session, output.place).unwrap_or(0);
+                    on_logits(number, output.logits);
                 },
             )?;
-            if not_finite.is_some() {
-                return Err(self.find_fault(session)?);
-            }
         }
-        Ok(())
+        if is_finite { Ok(()) } else { Err(self.find_fault(session)?) }
     }
 
     /// One pass. `wants` says of each row whether its logits are wanted: it gets the session, the
     /// place of the row's token in the text, and the place behind the pass's last token.
-    /// `on_logits` gets those logits and the sampler's scratch space, with the session's number, the
-    /// session and the place. Returns the first session whose states are no finite numbers.
     fn pass(
         &mut self,
         sessions: &mut [&mut Session],
         wants: impl Fn(&Session, usize, usize) -> bool,
-        mut on_logits: impl FnMut(usize, &mut Session, usize, &[f32], &mut [Candidate]),
-    ) -> Result<Option<usize>, Error> {
+        mut on_output: impl FnMut(Output<'_>),
+    ) -> Result<(), Error> {
         let Workspace { engine, arena, state, scratch, workers, verbose, .. } = self;
         let (model, n_vocab) = (&engine.model, engine.metadata().n_vocab);
         let n_embd = engine.metadata().n_embd;
@@ -219,27 +237,37 @@ impl Workspace {
         drop(states);
 
         rows.retain(|row| row.wants_logits);
-        let mut states = rows.iter().zip(scratch.x.chunks_exact(n_embd));
-        let is_finite = |state: &[f32]| state.iter().all(|value| value.is_finite());
-        let not_finite = states.find(|(_, state)| !is_finite(state)).map(|(row, _)| row.session);
         let mut first = 0;
         for rows in rows.chunks(scratch.shape.n_outputs) {
             model.logits(compute, first..first + rows.len(), &mut scratch);
-            first += rows.len();
-            let Scratch { logits, candidates, .. } = &mut scratch;
-            for (row, logits) in rows.iter().zip(logits.chunks_exact(n_vocab)) {
+            let Scratch { x, logits, candidates, .. } = &mut scratch;
+            let states = x[first * n_embd..].chunks_exact(n_embd);
+            for (row, (state, logits)) in rows.iter().zip(states.zip(logits.chunks_exact(n_vocab)))
+            {
                 if *verbose {
                     verbose::log_best(logits, &engine.tokenizer);
                 }
-                on_logits(row.session, sessions[row.session], row.position, logits, candidates);
+                on_output(Output {
+                    number: row.session,
+                    session: sessions[row.session],
+                    place: row.position,
+                    is_finite: state.iter().all(|value| value.is_finite()),
+                    logits,
+                    candidates,
+                });
             }
+            first += rows.len();
         }
-        Ok(not_finite)
+        Ok(())
     }
 
-    /// Where a session's text first gives values that are no finite numbers, and which weights are
-    /// none. The text is processed anew, and all weights are looked at.
-    pub(super) fn find_fault(&mut self, session: &mut Session) -> Result<Error, Error> {
+    /// The error of a session whose states are not finite: the first stage, and the tensor.
+    ///
+    /// The session's text is processed anew, and all weights are dequantised, which takes a while.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn find_fault(&mut self, session: &mut Session) -> Result<Error, Error> {
         let found = Mutex::new(None);
         let observer = |stage, states: &[f32]| {
             if !states.iter().all(|value| value.is_finite()) {
@@ -269,14 +297,12 @@ impl Workspace {
             None => String::from("the output"),
         };
         let tensors = match &engine.non_finite_tensors()?[..] {
-            [] => "all weights are finite numbers".into(),
-            [(name, n), rest @ ..] => match rest.len() {
-                0 => format!("{n} weights in `{name}` are none"),
-                more => {
-                    format!("{n} weights in `{name}` are none, and some in {more} more tensors")
-                }
-            },
+            [] => "all weights are finite".into(),
+            [(name, n)] => format!("`{name}` holds {n} such weights"),
+            [(name, n), rest @ ..] => {
+                format!("`{name}` holds {n} such weights, {} more tensors hold some", rest.len())
+            }
         };
-        Ok(Error::NotFinite { what: format!("{stage} gives the first; {tensors}") })
+        Ok(Error::NotFinite { what: format!("first in {stage}; {tensors}") })
     }
 }

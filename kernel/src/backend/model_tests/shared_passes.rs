@@ -8,7 +8,7 @@ use crate::llm::engine::Engine;
 use crate::llm::kernels::BATCH;
 use crate::llm::sampling::{Sampler, SamplingConfig};
 use crate::llm::session::Session;
-use crate::llm::workspace::Workspace;
+use crate::llm::workspace::{Step, Workspace};
 
 /// How many texts there are.
 pub const N_TEXTS: usize = 8;
@@ -81,9 +81,13 @@ pub fn together(
         }
         most = most.max(sessions.len());
         let mut pass: Vec<&mut Session> = sessions.iter_mut().map(|(_, session)| session).collect();
-        let tokens = workspace.step(&mut pass)?;
-        for (&(i, _), token) in sessions.iter().zip(tokens) {
-            answers[i].extend(token);
+        let steps = workspace.step(&mut pass)?;
+        for ((i, session), step) in sessions.iter_mut().zip(steps) {
+            match step {
+                Step::Prefill => {}
+                Step::Token(token) => answers[*i].push(token),
+                Step::NotFinite => return Err(workspace.find_fault(session)?),
+            }
         }
         sessions.retain(|&(i, _)| answers[i].len() < texts[i].n);
     }

@@ -231,9 +231,9 @@ fn a_model_that_gives_no_numbers_says_where_they_end() {
     for (name, words) in [
         (
             "output_norm.weight",
-            "the output norm gives the first; 1 weights in `output_norm.weight`",
+            "first in the output norm; `output_norm.weight` holds 1 such weights",
         ),
-        ("blk.2.ffn_norm.weight", "layer 2 gives the first; 1 weights in `blk.2.ffn_norm.weight`"),
+        ("blk.2.ffn_norm.weight", "first in layer 2; `blk.2.ffn_norm.weight` holds 1 such weights"),
     ] {
         let mut file = TINY.to_vec();
         let start = gguf.range(gguf.tensor(name).unwrap()).unwrap().start;
@@ -257,6 +257,6 @@ fn a_model_that_gives_no_numbers_says_where_they_end() {
     session.step(&mut workspace).unwrap();
     session.append(&[300]).unwrap();
     let error = session.step(&mut workspace).unwrap_err().to_string();
-    let words = "the embedding gives the first; 32 weights in `token_embd.weight` are none";
+    let words = "first in the embedding; `token_embd.weight` holds 32 such weights";
     assert!(error.contains(words), "{error}");
 }
