@@ -2,12 +2,14 @@
 
 #![forbid(unsafe_code)]
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use host_io::console;
+use host_io::files::Target;
 
 use crate::guest::{House, wait};
 use crate::model::Model;
@@ -23,7 +25,7 @@ pub fn disk(house: &House, name: ShapeName) -> Result<PathBuf> {
     let model = folder.join(format!("{}.gguf", name.name()));
     let this_program = std::env::current_exe().context("where is this program?")?;
     if is_older(&model, &this_program) {
-        write_model(&model, name).with_context(|| format!("cannot write {}", model.display()))?;
+        write_model(&model, name)?;
     }
     let disk = folder.join(format!("{}.img", name.name()));
     if is_older(&disk, &model) || is_older(&disk, &house.image_builder()) {
@@ -50,12 +52,11 @@ fn is_older(file: &Path, than: &Path) -> bool {
 
 fn write_model(path: &Path, name: ShapeName) -> Result<()> {
     let model = Model::new(name.title(), &name.shape());
-    eprintln!("writing {}: {:.1} MB", path.display(), model.bytes() as f64 / 1e6);
-    // Under another name until it is whole.
-    let part = path.with_extension("part");
-    let mut out = BufWriter::with_capacity(1 << 20, File::create(&part)?);
-    model.write(&mut out)?;
-    out.flush()?;
-    fs::rename(&part, path)?;
-    Ok(())
+    let megabytes = model.bytes() as f64 / 1e6;
+    console::say(format_args!("writing {}: {megabytes:.1} MB", path.display()));
+    Target::new(path, &[])?.write(|file| {
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        model.write(&mut out)?;
+        Ok(out.flush()?)
+    })
 }

@@ -3,13 +3,14 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
+use host_io::console;
 use kernel::report::{Event, Outcome, Test};
 use serde::Deserialize;
 
@@ -168,13 +169,11 @@ pub fn wait(what: &str, command: &mut Command) -> Result<()> {
         thread::sleep(Duration::from_millis(20));
         if terminal && shown.elapsed() > Duration::from_millis(500) {
             shown = Instant::now();
-            eprint!("\r\x1b[K{what}: {:.0} s", started.elapsed().as_secs_f64());
-            // A closed standard error is no reason to stop.
-            let _ = std::io::stderr().flush();
+            console::show(format!("\r\x1b[K{what}: {:.0} s", started.elapsed().as_secs_f64()));
         }
     };
     let clear = if terminal { "\r\x1b[K" } else { "" };
-    eprintln!("{clear}{what}: {:.1} s", started.elapsed().as_secs_f64());
+    console::say(format_args!("{clear}{what}: {:.1} s", started.elapsed().as_secs_f64()));
     if status.success() {
         return Ok(());
     }

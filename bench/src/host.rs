@@ -6,6 +6,7 @@ use std::fs;
 use std::num::NonZero;
 use std::thread::available_parallelism;
 
+use host_io::console;
 use serde::{Deserialize, Serialize};
 
 /// What a measurement by the host's clock depends on.
@@ -30,9 +31,9 @@ impl Host {
         let cores = available_parallelism().map_or(1, NonZero::get);
         let load = fs::read_to_string("/proc/loadavg").ok().and_then(|text| first_number(&text));
         if let Some(load) = load.filter(|&load| load > 0.5 * cores as f64) {
-            eprintln!(
+            console::say(format_args!(
                 "warning: this host is busy ({load} programs on {cores} cores): mind the spread"
-            );
+            ));
         }
         Host { cores, load }
     }

@@ -3,6 +3,7 @@
 //! Exit status: 0 all well, 1 a measurement failed, 2 wrong usage.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod cycles;
 mod disks;
@@ -18,11 +19,14 @@ mod results;
 mod shape;
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, ValueEnum};
+use host_io::console;
+use host_io::files::Target;
 
 use cycles::Kernel;
 use guest::House;
@@ -88,13 +92,15 @@ impl Instrument {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("anchorite-bench: {error:#}");
-            ExitCode::FAILURE
-        }
+    let cli = match console::parse() {
+        Ok(cli) => cli,
+        Err(status) => return status,
+    };
+    let result = run(&cli);
+    if let Err(error) = &result {
+        console::say(format_args!("anchorite-bench: {error:#}"));
     }
+    console::status(result.is_err().into())
 }
 
 /// What was given, or else the default.
@@ -170,13 +176,11 @@ fn show(instrument: Instrument, folder: &Path) -> Result<()> {
 /// Shows the table, and writes it into the README.
 fn publish<R: Row>(folder: &Path, store: &Store<R>) -> Result<()> {
     let table = store.table();
-    println!("{}\n\n{table}", R::NAME);
+    console::print_line(format_args!("{}\n\n{table}", R::NAME))?;
     let readme = folder.with_file_name("README.md");
     let Ok(text) = fs::read_to_string(&readme) else { return Ok(()) };
     match results::with_table(&text, R::NAME, &table) {
-        Some(text) => {
-            fs::write(&readme, text).with_context(|| format!("cannot write {}", readme.display()))
-        }
+        Some(text) => Target::new(&readme, &[])?.write(|file| Ok(file.write_all(text.as_bytes())?)),
         None => Ok(()),
     }
 }

@@ -3,9 +3,11 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use host_io::files::Target;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -59,13 +61,10 @@ impl<R: Row> Store<R> {
             Ok(place) => self.rows[place] = row,
             Err(place) => self.rows.insert(place, row),
         }
-        let write = || {
-            let folder = self.path.parent().unwrap_or(Path::new("."));
-            fs::create_dir_all(folder)?;
-            fs::write(&self.path, serde_json::to_string_pretty(&self.rows)? + "\n")?;
-            anyhow::Ok(())
-        };
-        write().with_context(|| format!("cannot write {}", self.path.display()))
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let text = serde_json::to_string_pretty(&self.rows)? + "\n";
+        Target::new(&self.path, &[])?.write(|file| Ok(file.write_all(text.as_bytes())?))
     }
 
     /// The table.

@@ -1,11 +1,12 @@
 //! SHA-256 sums in the form of `sha256sum`.
 
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
+use kernel::model_files::{LONGEST_SUM_FILE, SUM_ENDING, SumError, digest_of};
 use sha2::{Digest, Sha256};
 
 /// A SHA-256 sum; shown in hexadecimal.
@@ -51,17 +52,12 @@ impl Sum {
         format!("{self}  {name}\n")
     }
 
-    /// Reads the first word of a line of `sha256sum`.
-    pub fn parse(text: &str) -> Option<Sum> {
-        let word = text.split_ascii_whitespace().next()?;
-        if word.len() != 64 || !word.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return None;
-        }
-        let mut sum = [0; 32];
-        for (byte, i) in sum.iter_mut().zip((0..).step_by(2)) {
-            *byte = u8::from_str_radix(&word[i..i + 2], 16).ok()?;
-        }
-        Some(Sum(sum))
+    /// The sum that a `.sha256` file with this text gives for the model `name`.
+    ///
+    /// # Errors
+    /// It gives none.
+    pub fn of_model(name: &str, text: &[u8]) -> Result<Sum, SumError> {
+        digest_of(name, text).map(Sum)
     }
 }
 
@@ -80,27 +76,29 @@ impl fmt::Debug for Sum {
 /// The file beside `model` that holds its sum.
 pub fn beside(model: &Path) -> PathBuf {
     let mut path = model.as_os_str().to_owned();
-    path.push(".sha256");
+    path.push(SUM_ENDING);
     path.into()
 }
 
 /// The sum in the file beside `model`, if there is one.
 pub fn read_beside(model: &Path) -> Result<Option<Sum>> {
     let path = beside(model);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
+    let shown = path.display();
+    let cannot_read = || format!("cannot read {shown}");
+    let file = match File::open(&path) {
+        Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
+        Err(e) => return Err(e).with_context(cannot_read),
     };
-    match Sum::parse(&text) {
-        Some(sum) => Ok(Some(sum)),
-        None => bail!(
-            "{} holds no SHA-256 sum; write it anew (sha256sum {} > {}) or take it away",
-            path.display(),
-            model.display(),
-            path.display()
-        ),
-    }
+    let mut text = Vec::new();
+    // A byte more than is taken, and not all of what may never end.
+    file.take(LONGEST_SUM_FILE as u64 + 1).read_to_end(&mut text).with_context(cannot_read)?;
+    let name = model.file_name().unwrap_or_default().to_string_lossy();
+    let sum = Sum::of_model(&name, &text).map_err(|e| {
+        let model = model.display();
+        anyhow!("{shown} {e}: write it anew (sha256sum {model} > {shown}) or take it away")
+    });
+    sum.map(Some)
 }
 
 #[cfg(test)]
@@ -114,11 +112,7 @@ mod tests {
         let line = sum.line("a b.gguf");
         let hex = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(line, format!("{hex}  a b.gguf\n"));
-        assert_eq!(Sum::parse(&line), Some(sum));
-        assert_eq!(Sum::parse(&line.to_uppercase()), Some(sum));
+        assert_eq!(Sum::of_model("a b.gguf", line.as_bytes()), Ok(sum));
         assert_eq!(sum.prefix(), 0xba78_16bf);
-        for bad in ["", "  \n", &line[1..], "abc  x", &line.replacen('b', "g", 1)] {
-            assert_eq!(Sum::parse(bad), None, "{bad:?}");
-        }
     }
 }

@@ -1,13 +1,16 @@
 //! What the kernel finds on its disk: a FAT volume with models, their sums and the configuration,
 //! and on a card that a board boots from also what the board's firmware wants.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
-use kernel::app::config::{ChatTemplate, Config, MAX_TEXT};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use host_io::console::print_line;
+use host_io::files::Output;
+use kernel::app::config::{ChatTemplate, Config, MAX_TEXT, Prompt};
+use kernel::model_files::{SUM_ENDING, same_name};
+use kernel::runtime::args;
 use sha2::{Digest, Sha256};
 
 use crate::checksum::{self, Sum};
@@ -81,27 +84,54 @@ fn volume_label(text: &str) -> Result<Label, String> {
     Ok(label)
 }
 
-type Models = Vec<(String, ModelFile)>;
-
-fn models_names(models: &Models) -> Vec<&str> {
-    models.iter().map(|(name, _)| name.as_str()).collect()
+impl ContentOptions {
+    /// The files that are read.
+    pub fn inputs(&self) -> Vec<PathBuf> {
+        let models = self.models.iter().flat_map(|path| [path.clone(), checksum::beside(path)]);
+        models.chain(self.config.clone()).chain(self.prompt_file.clone()).collect()
+    }
 }
 
-fn open_models(paths: &[PathBuf]) -> Result<Models> {
-    let mut models = Models::new();
-    // FAT does not tell upper and lower case apart.
-    let mut taken = BTreeMap::new();
+/// A model with its name on the disk, and the sum that it must have.
+struct Model {
+    name: String,
+    file: ModelFile,
+    expected: Option<Sum>,
+}
+
+impl Model {
+    /// Compares the sum of its bytes with that beside it, if there is one.
+    fn compare(&self, sum: Sum) -> Result<()> {
+        let Some(expected) = self.expected else { return Ok(()) };
+        let path = &self.file.path;
+        ensure!(
+            expected == sum,
+            "ChecksumMismatch: {} has the SHA-256 sum\n    {sum}, but {} says\n    {expected}; \
+             fetch the model again",
+            path.display(),
+            checksum::beside(path).display()
+        );
+        Ok(())
+    }
+}
+
+fn names(models: &[Model]) -> Vec<&str> {
+    models.iter().map(|model| model.name.as_str()).collect()
+}
+
+fn open_models(paths: &[PathBuf]) -> Result<Vec<Model>> {
+    let mut models: Vec<Model> = Vec::new();
     for path in paths {
-        let model = ModelFile::open(path)?;
-        let name = model.fat_name()?.to_owned();
-        if let Some(other) = taken.insert(name.to_lowercase(), path) {
+        let file = ModelFile::open(path)?;
+        let name = file.fat_name()?.to_owned();
+        if let Some(other) = models.iter().find(|other| same_name(&other.name, &name)) {
             bail!(
                 "{} and {} would have one name on the disk: rename one",
-                other.display(),
+                other.file.path.display(),
                 path.display()
             );
         }
-        models.push((name, model));
+        models.push(Model { name, file, expected: checksum::read_beside(path)? });
     }
     Ok(models)
 }
@@ -116,7 +146,7 @@ struct Text {
 fn read_prompt(path: &Path) -> Result<Text> {
     let shown = path.display();
     let name = fat_name(path, MAX_NAME)?;
-    let taken = [CONFIG, MODELS].iter().any(|taken| taken.eq_ignore_ascii_case(name));
+    let taken = [CONFIG, MODELS].iter().any(|taken| same_name(taken, name));
     ensure!(!taken, "{shown} would stand in the place of the disk's own {name}: rename it");
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
     let limit = size::human(MAX_TEXT as u64);
@@ -125,13 +155,13 @@ fn read_prompt(path: &Path) -> Result<Text> {
 }
 
 /// The configuration: the one at `path`, checked, or one that names the first model and the prompt.
-fn read_config(path: Option<&Path>, models: &Models, prompt: Option<&Text>) -> Result<String> {
+fn read_config(path: Option<&Path>, models: &[Model], prompt: Option<&Text>) -> Result<String> {
     let Some(path) = path else {
         // Names for FAT hold no quote, no backslash and no control character.
         let mut text = format!(
             "# Settings of Anchorite; boot arguments of the same names override them.\n\
              model = \"{}\"\n",
-            models[0].0
+            models[0].name
         );
         if let Some(Text { name, .. }) = prompt {
             text += &format!("prompt_file = \"{name}\"\n");
@@ -140,34 +170,41 @@ fn read_config(path: Option<&Path>, models: &Models, prompt: Option<&Text>) -> R
     };
     let shown = path.display();
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
-    let config = Config::from_toml(&text)
-        .map_err(|e| anyhow::anyhow!("{shown} is no configuration: {e} ({})", e.hint()))?;
-    match &config.model {
-        Some(name) => ensure!(
-            models.iter().any(|(there, _)| there == name),
-            "{shown} asks for the model {name}, but the models are {}",
-            models_names(models).join(", ")
-        ),
-        None if models.len() > 1 => crate::say(&format!(
-            "warning: {shown} names none of the models, so boot with model=NAME"
-        )),
-        None => {}
-    }
+    ensure!(
+        text.len() <= MAX_TEXT,
+        "{shown} is longer than a configuration's {}",
+        size::human(MAX_TEXT as u64)
+    );
+    Config::from_toml(&text)
+        .map_err(|e| anyhow!("{shown} is no configuration: {e} ({})", e.hint()))?;
     Ok(text)
+}
+
+/// Whether the kernel finds the file `path` of the disk under the path `wanted`.
+fn same_path(path: &str, wanted: &str) -> bool {
+    let mut parts = Vec::new();
+    for part in wanted.split('/').filter(|part| !matches!(*part, "" | ".")) {
+        match part {
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    same_name(path, &parts.join("/"))
 }
 
 /// The configuration with what the chat template of its model writes around messages, unless it
 /// says itself what stands there.
-fn with_chat_template(mut text: String, models: &Models) -> Result<String> {
+fn with_chat_template(mut text: String, models: &[Model]) -> Result<String> {
     let config = Config::from_toml(&text).expect("it was checked");
     let model = match &config.model {
-        Some(wanted) => models.iter().find(|(name, _)| name == wanted),
+        Some(wanted) => models.iter().find(|model| model.name == *wanted),
         None if models.len() == 1 => models.first(),
         None => None,
     };
     let now = chat::now()?;
     // A model that the kernel cannot run is told of below.
-    let found = model.and_then(|(name, model)| Some((name, chat::find(&model.gguf(), now).ok()??)));
+    let found =
+        model.and_then(|model| Some((&model.name, chat::find(&model.file.gguf(), now).ok()??)));
     let Some((name, found)) = found.filter(|_| config.chat_template == ChatTemplate::Auto) else {
         return Ok(text);
     };
@@ -191,49 +228,115 @@ pub struct BootFile {
     pub path: String,
     /// What is in it.
     pub bytes: Vec<u8>,
+    /// The file that it was read from, if it was.
+    pub source: Option<PathBuf>,
+}
+
+impl BootFile {
+    /// One that was read from the file `source`.
+    pub fn read(path: &str, source: PathBuf, bytes: Vec<u8>) -> BootFile {
+        BootFile { path: path.into(), bytes, source: Some(source) }
+    }
+
+    /// One that is made here.
+    pub fn made(path: &str, text: String) -> BootFile {
+        BootFile { path: path.into(), bytes: text.into(), source: None }
+    }
 }
 
 /// What goes on the disk.
 pub struct Contents {
     boot_files: Vec<BootFile>,
     config: String,
+    /// What the kernel makes of the configuration and its boot arguments.
+    settings: Config,
     prompt: Option<Text>,
-    models: Models,
+    models: Vec<Model>,
 }
 
 /// A file of the volume, and what it is to read back as.
 pub type Written = (String, Content);
 
 impl Contents {
-    /// Opens and checks what the options name; `boot_files` come besides.
-    pub fn open(options: &ContentOptions, boot_files: Vec<BootFile>) -> Result<Contents> {
+    /// Opens and checks what the options name.
+    ///
+    /// `boot_files` come besides. `bootargs` are the boot arguments that go with the disk.
+    pub fn open(
+        options: &ContentOptions,
+        boot_files: Vec<BootFile>,
+        bootargs: Option<&str>,
+    ) -> Result<Contents> {
         let models = open_models(&options.models)?;
         let prompt = options.prompt_file.as_deref().map(read_prompt).transpose()?;
         if let Some(Text { name, .. }) = &prompt {
-            let taken = boot_files.iter().any(|file| file.path.eq_ignore_ascii_case(name));
+            let mut in_root = boot_files.iter().filter_map(|file| file.path.split('/').next());
+            let taken = in_root.any(|there| same_name(there, name));
             ensure!(!taken, "the prompt would stand in the place of the board's {name}: rename it");
         }
         let config = read_config(options.config.as_deref(), &models, prompt.as_ref())?;
+        let of_file = Config::from_toml(&config).expect("it was checked");
         let config = with_chat_template(config, &models)?;
-        Ok(Contents { boot_files, config, prompt, models })
+        let mut settings = Config::from_toml(&config).expect("it was checked");
+        if let Some(text) = bootargs {
+            let words = args::split(text).map_err(|e| anyhow!("{e}"))?;
+            let words = words.iter().map(String::as_str);
+            settings.apply_arguments(words).map_err(|e| anyhow!("{e} ({})", e.hint()))?;
+        }
+        let contents = Contents { boot_files, config, settings, prompt, models };
+        contents.check_names(&of_file, options.config.as_deref())?;
+        Ok(contents)
+    }
+
+    /// Checks that what the settings name is on the disk.
+    ///
+    /// `of_file` are those of the configuration alone: the user's at `path`, or one made here.
+    fn check_names(&self, of_file: &Config, path: Option<&Path>) -> Result<()> {
+        let Contents { settings, models, .. } = self;
+        let file = path.map_or("the configuration".into(), |path| path.display().to_string());
+        let who = |in_file: bool| if in_file { file.as_str() } else { "--bootargs" };
+        let by = who(settings.model == of_file.model);
+        match &settings.model {
+            Some(wanted) => ensure!(
+                models.iter().any(|model| model.name == *wanted),
+                "{by} asks for the model {wanted}, but the models are {}",
+                names(models).join(", ")
+            ),
+            None if models.len() > 1 => crate::say(&format!(
+                "warning: {by} names none of the models, so boot with model=NAME"
+            )),
+            None => {}
+        }
+        if let Prompt::File(wanted) = &settings.prompt {
+            ensure!(
+                self.files().iter().any(|file| same_path(&file.path, wanted)),
+                "{} asks for the prompt_file {wanted}, which is not on the disk: --prompt-file \
+                 FILE puts a file there, under its own name",
+                who(settings.prompt == of_file.prompt)
+            );
+        }
+        Ok(())
     }
 
     /// Says how large the models are and in how much memory they run.
-    pub fn describe_models(&self) {
-        let context = Config::from_toml(&self.config).unwrap_or_default().context_options();
-        for (name, model) in &self.models {
-            let bytes = size::human(model.bytes);
-            match model.memory_needed(context) {
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    pub fn describe_models(&self) -> Result<()> {
+        let context = self.settings.context_options();
+        for Model { name, file, .. } in &self.models {
+            let bytes = size::human(file.bytes);
+            match file.memory_needed(context) {
                 Ok(needed) => {
-                    let memory = model.bytes.saturating_add(needed.total() as u64);
-                    println!("    {MODELS}/{name}: {bytes}, runs in {}", size::human(memory));
+                    let memory = size::human(file.bytes.saturating_add(needed.total() as u64));
+                    print_line(format_args!("    {MODELS}/{name}: {bytes}, runs in {memory}"))?;
                 }
                 Err(e) => {
-                    println!("    {MODELS}/{name}: {bytes}");
+                    print_line(format_args!("    {MODELS}/{name}: {bytes}"))?;
                     crate::say(&format!("warning: the kernel will not run {name}: {e}"));
                 }
             }
         }
+        Ok(())
     }
 
     /// The files of the disk: those of the firmware, the configuration, the prompt, then each model
@@ -247,11 +350,11 @@ impl Contents {
         if let Some(Text { name, text }) = &self.prompt {
             files.push(FileSpec { path: name.clone(), bytes: text.len() as u32 });
         }
-        for (name, model) in &self.models {
+        for Model { name, file, .. } in &self.models {
             let line = Sum::of(b"").line(name).len() as u32;
             // The model's size was checked against FAT's limit.
-            files.push(FileSpec { path: format!("{MODELS}/{name}"), bytes: model.bytes as u32 });
-            files.push(FileSpec { path: format!("{MODELS}/{name}.sha256"), bytes: line });
+            files.push(FileSpec { path: format!("{MODELS}/{name}"), bytes: file.bytes as u32 });
+            files.push(FileSpec { path: format!("{MODELS}/{name}{SUM_ENDING}"), bytes: line });
         }
         files
     }
@@ -293,32 +396,32 @@ impl Contents {
     /// to read back as.
     pub fn write(
         &self,
-        disk: &mut File,
+        disk: &mut Output,
         volume_start: u64,
         layout: &Layout,
     ) -> Result<Vec<Written>> {
         disk.set_len(volume_start + layout.geometry.bytes)?;
         let mut written = Vec::new();
         let mut files = self.files().into_iter().zip(&layout.starts);
-        let mut put = |from: &mut dyn Read| -> Result<Sum> {
+        let mut put = |from: &mut dyn Read, shown: &str| -> Result<Sum> {
             let (file, &start) = files.next().expect("as many as `files` gives");
-            let sum = copy(from, disk, volume_start + start, &file)?;
+            let sum = copy(from, shown, disk, volume_start + start, &file)?;
             let bytes = u64::from(file.bytes);
             let extents = if bytes > 0 { vec![Extent { start, bytes }] } else { Vec::new() };
             written.push((file.path, Content { bytes, sum, extents }));
             Ok(sum)
         };
         for file in &self.boot_files {
-            put(&mut &file.bytes[..])?;
+            put(&mut &file.bytes[..], &file.path)?;
         }
-        put(&mut self.config.as_bytes())?;
+        put(&mut self.config.as_bytes(), CONFIG)?;
         if let Some(prompt) = &self.prompt {
-            put(&mut prompt.text.as_bytes())?;
+            put(&mut prompt.text.as_bytes(), &prompt.name)?;
         }
-        for (name, model) in &self.models {
-            let sum = put(&mut &model.file).with_context(|| model.path.display().to_string())?;
-            compare_with_sum_beside(&model.path, sum)?;
-            put(&mut sum.line(name).as_bytes())?;
+        for model in &self.models {
+            let sum = put(&mut &model.file.file, &model.file.path.display().to_string())?;
+            model.compare(sum)?;
+            put(&mut sum.line(&model.name).as_bytes(), SUM_ENDING)?;
         }
         for (start, bytes) in &layout.metadata {
             disk.seek(SeekFrom::Start(volume_start + start))?;
@@ -328,19 +431,27 @@ impl Contents {
     }
 }
 
-/// Copies one file to its place on the disk, which holds zeros there, and sums it.
-fn copy(from: &mut dyn Read, disk: &mut File, start: u64, file: &FileSpec) -> Result<Sum> {
+/// Copies one file, which the user calls `shown`, to the disk, and sums it.
+///
+/// The disk holds zeros in its place.
+fn copy(
+    from: &mut dyn Read,
+    shown: &str,
+    disk: &mut Output,
+    start: u64,
+    file: &FileSpec,
+) -> Result<Sum> {
     let bytes = u64::from(file.bytes);
     let mut progress = Progress::new(format!("writing {}", file.path), bytes);
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; CHUNK];
     let mut done = 0;
     loop {
-        let n = from.read(&mut buffer)?;
+        let n = from.read(&mut buffer).with_context(|| format!("cannot read {shown}"))?;
         if n == 0 {
             break;
         }
-        ensure!(done + n as u64 <= bytes, "it grew while it was read; try again");
+        ensure!(done + n as u64 <= bytes, "{shown} grew while it was read; try again");
         hasher.update(&buffer[..n]);
         // A hole in a sparse file stays one.
         if buffer[..n].iter().any(|&byte| byte != 0) {
@@ -350,21 +461,8 @@ fn copy(from: &mut dyn Read, disk: &mut File, start: u64, file: &FileSpec) -> Re
         done += n as u64;
         progress.add(n);
     }
-    ensure!(done == bytes, "it shrank while it was read; try again");
+    ensure!(done == bytes, "{shown} shrank while it was read; try again");
     Ok(Sum::finish(hasher))
-}
-
-fn compare_with_sum_beside(model: &Path, sum: Sum) -> Result<()> {
-    if let Some(expected) = checksum::read_beside(model)? {
-        ensure!(
-            expected == sum,
-            "ChecksumMismatch: {} has the SHA-256 sum\n    {sum}, but {} says\n    {expected}; \
-             fetch the model again",
-            model.display(),
-            checksum::beside(model).display()
-        );
-    }
-    Ok(())
 }
 
 /// Reads the volume in `file`, from byte `volume_start` on, through `fatfs`, and compares it with

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use host_io::console::print_line;
+use host_io::files::Target;
 
 use crate::contents::{self, Contents};
-use crate::{output, size};
+use crate::size;
 
 /// What is asked for.
 #[derive(clap::Args)]
@@ -19,23 +21,23 @@ pub struct Options {
 
 /// Writes the disk image, and says what is on it.
 pub fn build(options: &Options) -> Result<()> {
-    let contents = Contents::open(&options.contents, Vec::new())?;
+    let target = Target::new(&options.out, &options.contents.inputs())?;
+    let contents = Contents::open(&options.contents, Vec::new(), None)?;
     let layout = contents.lay_out(&options.contents, 0)?;
-    output::write_whole(&options.out, |file| {
+    target.write(|file| {
         let written = contents.write(file, 0, &layout)?;
         if options.contents.verify {
-            contents::verify(file.try_clone()?, 0, &written)?;
+            contents::verify(file.read_back()?, 0, &written)?;
         }
         Ok(())
     })?;
-    println!(
+    print_line(format_args!(
         "{}: {}, {}, clusters of {}{}",
         options.out.display(),
         layout.geometry.kind,
         size::human(layout.geometry.bytes),
         size::human(layout.geometry.cluster.into()),
         if options.contents.verify { ", read back and equal" } else { "" }
-    );
-    contents.describe_models();
-    Ok(())
+    ))?;
+    contents.describe_models()
 }

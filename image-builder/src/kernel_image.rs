@@ -11,11 +11,13 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use host_io::console::print_line;
+use host_io::files::Target;
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 use object::{Endianness, elf};
 
 use crate::checksum::Sum;
-use crate::{output, symbols};
+use crate::symbols;
 
 /// Where the header has its magic number, and what that is.
 const MAGIC: (usize, &[u8; 4]) = (0x38, b"ARM\x64");
@@ -30,21 +32,21 @@ const PAGE: usize = 4096;
 
 /// Writes the image of the ELF file `elf` to `out` and says its size.
 pub fn build(elf: &Path, out: &Path) -> Result<()> {
+    let target = Target::new(out, &[elf.to_owned()])?;
     let bytes = fs::read(elf).with_context(|| {
         format!("cannot read {} (build the kernel first: make build)", elf.display())
     })?;
     let image = flatten(&bytes).with_context(|| format!("{} cannot be booted", elf.display()))?;
-    output::write_whole(out, |file| Ok(file.write_all(&image.bytes)?))?;
-    println!(
+    target.write(|file| Ok(file.write_all(&image.bytes)?))?;
+    print_line(format_args!(
         "{}: {} bytes ({} loaded, {} cleared at boot, {} with symbols)",
         out.display(),
         image.bytes.len(),
         image.loaded,
         image.cleared,
         image.symbols
-    );
-    println!("    SHA-256 {}", image.sum);
-    Ok(())
+    ))?;
+    Ok(print_line(format_args!("    SHA-256 {}", image.sum))?)
 }
 
 /// Whether `bytes` start with the header of an arm64 `Image`.

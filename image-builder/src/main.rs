@@ -3,6 +3,7 @@
 //! Exit status: 0 all well, 1 what was asked for could not be done, 2 wrong usage.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod bootargs;
 mod chat;
@@ -17,7 +18,6 @@ mod kernel_image;
 mod m1n1;
 mod mbr;
 mod model;
-mod output;
 mod progress;
 mod quantize;
 mod sd;
@@ -29,6 +29,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use host_io::console;
 
 #[derive(Parser)]
 #[command(version, about)]
@@ -61,7 +62,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli: Cli = match console::parse() {
+        Ok(cli) => cli,
+        Err(status) => return status,
+    };
+    let result = match cli.command {
         Command::Kernel { elf, out } => kernel_image::build(&elf, &out),
         Command::Disk(options) => disk::build(&options),
         Command::Sd(options) => sd::build(&options),
@@ -69,17 +74,14 @@ fn main() -> ExitCode {
         Command::Quantize(options) => quantize::run(&options),
         Command::Inspect(options) => inspect::run(&options),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            say(&format!("{e:#}"));
-            ExitCode::FAILURE
-        }
+    if let Err(e) = &result {
+        say(&format!("{e:#}"));
     }
+    console::status(result.is_err().into())
 }
 
 /// Says something on standard error. It may hold names and texts of a model, which must not drive
 /// the terminal.
 fn say(message: &str) {
-    eprintln!("image-builder: {}", kernel::report::printable(message));
+    console::say(format_args!("image-builder: {}", kernel::report::printable(message)));
 }

@@ -8,12 +8,13 @@ use anyhow::{Context, Result, bail, ensure};
 use kernel::llm;
 use kernel::llm::gguf::{Gguf, MAGIC};
 use kernel::llm::plan::{ContextOptions, MemoryNeeded, Plan};
+use kernel::model_files::{MODEL_ENDING, SUM_ENDING, is_model};
 
 use crate::size;
 
 /// The largest file that FAT can hold.
 const FAT_LIMIT: u64 = u32::MAX as u64;
-/// The longest name: FAT counts UTF-16 units, fatfs bytes.
+/// The longest name in bytes. FAT holds as many UTF-16 units; what the kernel lists, as many bytes.
 pub const MAX_NAME: usize = 255;
 /// How much of a file is read to find the whole header, in steps. Tokenizers take a few MiB.
 const HEADER_STEPS: [u64; 3] = [1 << 20, 32 << 20, 512 << 20];
@@ -94,8 +95,8 @@ impl ModelFile {
             );
         }
         // The sum's file has the longer name.
-        let name = fat_name(&self.path, MAX_NAME - ".sha256".len())?;
-        ensure!(name.ends_with(".gguf"), "the name of {shown} must end in .gguf: rename it");
+        let name = fat_name(&self.path, MAX_NAME - SUM_ENDING.len())?;
+        ensure!(is_model(name), "the name of {shown} must end in {MODEL_ENDING}: rename it");
         Ok(name)
     }
 }
@@ -116,9 +117,11 @@ pub fn fat_name(path: &Path, limit: usize) -> Result<&str> {
     Ok(name)
 }
 
-/// Microsoft's FAT specification, section 7: what a long name may consist of.
+/// Microsoft's FAT specification, section 7: what a long name may consist of. Characters beyond
+/// U+FFFF take two UTF-16 units. Nothing that drives terminals, which the kernel passes over, and
+/// not U+FFFF, which fills the units behind a name.
 fn fat_can_hold(c: char) -> bool {
     c.is_ascii_alphanumeric()
         || "$%'-_@~`!(){}^#&+,;=[]. ".contains(c)
-        || ('\u{80}'..='\u{ffff}').contains(&c)
+        || (!c.is_ascii() && !c.is_control() && c != '\u{ffff}')
 }

@@ -1,7 +1,9 @@
 //! What the user sees of work that takes longer than a second.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
+
+use host_io::console;
 
 use crate::size;
 
@@ -41,19 +43,17 @@ impl Progress {
         let percent = (self.done * 100).checked_div(self.total).unwrap_or(100);
         let per_second = self.done as f64 / self.started.elapsed().as_secs_f64();
         let line = format!("{}: {percent} %, {}/s", self.what, size::human(per_second as u64));
-        let mut err = std::io::stderr();
-        // A closed standard error is no reason to stop.
-        let _ = match self.terminal {
-            true => write!(err, "\r\x1b[K{line}").and_then(|()| err.flush()),
-            false => writeln!(err, "{line}"),
-        };
+        match self.terminal {
+            true => console::show(format!("\r\x1b[K{line}")),
+            false => console::say(line),
+        }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
         if self.terminal && self.shown.is_some() {
-            eprint!("\r\x1b[K");
+            console::show("\r\x1b[K");
         }
     }
 }

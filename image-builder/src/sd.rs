@@ -5,16 +5,18 @@
 //! tree, the words for the kernel (`cmdline.txt`) and the kernel: Raspberry Pi documentation, "The
 //! config.txt file" and "Raspberry Pi boot folder contents".
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
+use host_io::console::print_line;
+use host_io::files::{Output, Target};
 
 use crate::contents::{self, BootFile, Contents, VolumeSize, Written};
 use crate::device;
-use crate::{bootargs, device_tree, fat, kernel_image, mbr, output, size};
+use crate::{bootargs, device_tree, fat, kernel_image, mbr, size};
 
 /// What is asked for.
 #[derive(clap::Args)]
@@ -79,13 +81,16 @@ pub fn build(options: &Options) -> Result<()> {
     let Board::Rpi4 = options.board;
     let device = options.device.open()?;
     let boot_files = boot_files(options)?;
-    let contents = Contents::open(&options.contents, boot_files)?;
+    let mut inputs = options.contents.inputs();
+    inputs.extend(boot_files.iter().filter_map(|file| file.source.clone()));
+    let target = Target::new(&options.out, &inputs)?;
+    let contents = Contents::open(&options.contents, boot_files, options.bootargs.as_deref())?;
     let layout = lay_out(&contents, &options.contents)?;
     let card_bytes = mbr::PARTITION_START + layout.geometry.bytes;
     if let Some(device) = &device {
         device.confirm(card_bytes)?;
     }
-    output::write_whole(&options.out, |file| {
+    target.write(|file| {
         let written = contents.write(file, mbr::PARTITION_START, &layout)?;
         file.seek(SeekFrom::Start(0))?;
         file.write_all(&mbr::sector(layout.geometry.bytes, layout.id))?;
@@ -94,7 +99,7 @@ pub fn build(options: &Options) -> Result<()> {
         }
         Ok(())
     })?;
-    println!(
+    print_line(format_args!(
         "{}: {}, a partition of {} with {}, clusters of {}{}",
         options.out.display(),
         size::human(card_bytes),
@@ -102,8 +107,8 @@ pub fn build(options: &Options) -> Result<()> {
         layout.geometry.kind,
         size::human(layout.geometry.cluster.into()),
         if options.contents.verify { ", read back and equal" } else { "" }
-    );
-    contents.describe_models();
+    ))?;
+    contents.describe_models()?;
     if let Some(device) = device {
         device.write(&options.out)?;
     }
@@ -131,8 +136,8 @@ fn lay_out(contents: &Contents, options: &contents::ContentOptions) -> Result<fa
 }
 
 /// Compares the card's image with what was written, starting from its partition table.
-fn verify(file: &File, written: &[Written]) -> Result<()> {
-    let mut file = file.try_clone()?;
+fn verify(file: &Output, written: &[Written]) -> Result<()> {
+    let mut file = file.read_back()?;
     let mut sector = [0; 512];
     file.seek(SeekFrom::Start(0))?;
     file.read_exact(&mut sector)?;
@@ -157,9 +162,10 @@ fn boot_files(options: &Options) -> Result<Vec<BootFile>> {
         // The licence of both, which goes with them.
         ("LICENCE.broadcom", is_any, false),
     ] {
-        match read(&folder.join(name))? {
-            Some(bytes) if is_right(&bytes) => files.push(BootFile { path: name.into(), bytes }),
-            Some(_) => bail!("{} is damaged; {WHERE}", folder.join(name).display()),
+        let path = folder.join(name);
+        match read(&path)? {
+            Some(bytes) if is_right(&bytes) => files.push(BootFile::read(name, path, bytes)),
+            Some(_) => bail!("{} is damaged; {WHERE}", path.display()),
             None if needed => missing.push(name),
             None => {}
         }
@@ -173,7 +179,7 @@ fn boot_files(options: &Options) -> Result<Vec<BootFile>> {
         let path = folder.join(name);
         if path.exists() {
             let bytes = device_tree::read(&path, MACHINE).context(WHERE)?;
-            files.push(BootFile { path: name.into(), bytes });
+            files.push(BootFile::read(name, path, bytes));
         } else if needed {
             missing.push(name);
         }
@@ -189,19 +195,21 @@ fn boot_files(options: &Options) -> Result<Vec<BootFile>> {
             let path = folder.join(DISABLE_BT);
             let size = device_tree::total_size(&bytes);
             ensure!(size == Some(bytes.len()), "{} is damaged; {WHERE}", path.display());
-            files.push(BootFile { path: DISABLE_BT.into(), bytes });
+            files.push(BootFile::read(DISABLE_BT, path, bytes));
         }
         None if pl011 => missing.push(DISABLE_BT),
         _ => {}
     }
     ensure!(missing.is_empty(), "{} lacks {}; {WHERE}", folder.display(), missing.join(", "));
-    println!("serial port: {}", if pl011 { "PL011 (Bluetooth off)" } else { "mini UART" });
+    let port = if pl011 { "PL011 (Bluetooth off)" } else { "mini UART" };
+    print_line(format_args!("serial port: {port}"))?;
 
-    files.push(BootFile { path: "config.txt".into(), bytes: config_txt(pl011).into() });
+    files.push(BootFile::made("config.txt", config_txt(pl011)));
     let words = format!("-- {}", options.bootargs.as_deref().unwrap_or_default());
     let words = format!("{}\n", words.trim_end());
-    files.push(BootFile { path: "cmdline.txt".into(), bytes: words.into() });
-    files.push(BootFile { path: KERNEL.into(), bytes: kernel_image::read(&options.kernel)? });
+    files.push(BootFile::made("cmdline.txt", words));
+    let kernel = kernel_image::read(&options.kernel)?;
+    files.push(BootFile::read(KERNEL, options.kernel.clone(), kernel));
     Ok(files)
 }
 

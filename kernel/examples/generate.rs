@@ -2,11 +2,13 @@
 //!
 //!     cargo run -p kernel --release --example generate -- test_models/tiny.gguf "Once upon a time"
 
-use std::io::Write;
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::str::FromStr;
 
+use host_io::console;
 use kernel::backend::host::{ThreadPool, now_us};
 use kernel::backend::{
     ContextOptions, LoadError, Options, Perplexity, Progress, SamplingConfig, TransformerBackend,
@@ -121,7 +123,7 @@ impl log::Log for Stderr {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        eprintln!("{}: {}", record.level(), record.args());
+        console::say(format_args!("{}: {}", record.level(), record.args()));
     }
 
     fn flush(&self) {}
@@ -130,7 +132,7 @@ impl log::Log for Stderr {
 fn check() -> Result<(), String> {
     for (name, outcome) in llm::self_tests() {
         let detail = outcome.map_err(|error| format!("{name}: {error}"))?;
-        eprintln!("{name}: {detail}");
+        console::say(format_args!("{name}: {detail}"));
     }
     Ok(())
 }
@@ -162,22 +164,21 @@ fn run(arguments: Arguments) -> Result<(), String> {
     if arguments.perplexity {
         return perplexity(&mut backend, &arguments.prompt);
     }
-    let mut stdout = std::io::stdout();
-    print!("{}", arguments.prompt);
+    console::print(&arguments.prompt).map_err(unprinted)?;
+    let mut fault = None;
     let mut show = |progress: Progress<'_>| {
         let Progress::Text(text) = progress else { return ControlFlow::Continue(()) };
-        match write!(stdout, "{text}").and_then(|()| stdout.flush()) {
-            Ok(()) => ControlFlow::Continue(()),
-            // The reader is gone.
-            Err(_) => ControlFlow::Break(()),
-        }
+        console::stream(text).unwrap_or_else(|error| {
+            fault = Some(error);
+            ControlFlow::Break(())
+        })
     };
     let result = backend.infer_streaming(&arguments.prompt, arguments.tokens, &mut show);
     let result = result.map_err(told)?;
-    println!();
+    fault.map_or_else(|| console::print("\n"), Err).map_err(unprinted)?;
     if let Some(workspace) = backend.workspace() {
         let (model, state) = (workspace.engine().metadata(), workspace.state_shape());
-        eprintln!(
+        console::say(format_args!(
             "{}: {} {}, {:.1} M parameters, loaded in {:.3} s; {} kernels, {} threads",
             arguments.model,
             model.architecture,
@@ -186,16 +187,16 @@ fn run(arguments: Arguments) -> Result<(), String> {
             load_us as f64 / 1e6,
             llm::kernels::name(),
             arguments.threads,
-        );
-        eprintln!(
+        ));
+        console::say(format_args!(
             "KV cache {} bytes ({}), arena {} bytes ({} used)",
             state.bytes().unwrap_or(0),
             state.kv_cache,
             result.arena_bytes,
             result.arena_peak_bytes
-        );
+        ));
     }
-    eprintln!(
+    console::say(format_args!(
         "{} prompt tokens at {:.1}/s, first token after {:.3} s, {} tokens at {:.1}/s ({:?}, {} context shifts)",
         result.prompt_tokens,
         result.prompt_tokens_per_s,
@@ -204,21 +205,26 @@ fn run(arguments: Arguments) -> Result<(), String> {
         result.tokens_per_s,
         result.stop,
         result.context_shifts,
-    );
+    ));
     Ok(())
+}
+
+fn unprinted(error: std::io::Error) -> String {
+    error.to_string()
 }
 
 /// Measures the perplexity of a text file, and shows it piece by piece.
 fn perplexity(backend: &mut TransformerBackend, path: &str) -> Result<(), String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
     let result = backend.perplexity(&text, &mut |so_far| {
-        eprint!("[{}/{}] {:.4} ", so_far.chunks, so_far.n_chunks, so_far.perplexity);
+        let (chunks, n_chunks) = (so_far.chunks, so_far.n_chunks);
+        console::show(format!("[{chunks}/{n_chunks}] {:.4} ", so_far.perplexity));
         ControlFlow::Continue(())
     });
-    eprintln!();
+    console::say("");
     let Perplexity { perplexity, error, tokens, .. } = result.map_err(|error| error.to_string())?;
-    println!("perplexity {perplexity:.4} ± {error:.4} over {tokens} tokens");
-    Ok(())
+    let line = format!("perplexity {perplexity:.4} ± {error:.4} over {tokens} tokens");
+    console::print_line(line).map_err(unprinted)
 }
 
 fn main() -> ExitCode {
@@ -231,21 +237,20 @@ fn main() -> ExitCode {
                     log::LevelFilter::Warn
                 });
             }
-            match run(arguments) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    eprintln!("error: {error}");
-                    ExitCode::FAILURE
-                }
-            }
+            end(run(arguments))
         }
-        Ok(None) => {
-            print!("{HELP}");
-            ExitCode::SUCCESS
-        }
+        Ok(None) => end(console::print(HELP).map_err(unprinted)),
         Err(error) => {
-            eprintln!("error: {error}\n\n{HELP}");
-            ExitCode::from(2)
+            console::say(format_args!("error: {error}\n\n{HELP}"));
+            console::status(2)
         }
     }
+}
+
+/// Says what is wrong, and gives the exit status.
+fn end(result: Result<(), String>) -> ExitCode {
+    if let Err(error) = &result {
+        console::say(format_args!("error: {error}"));
+    }
+    console::status(result.is_err().into())
 }

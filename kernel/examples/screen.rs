@@ -8,8 +8,10 @@
 //! Width, height and stride (in bytes) as the device tree has them; the picture goes to the second file.
 
 use std::error::Error;
-use std::fs::{self, File};
+use std::fs;
+use std::path::Path;
 
+use host_io::{console, files};
 use kernel::runtime::console::screen::reader;
 use kernel::runtime::machine::{Framebuffer, PixelFormat, Region};
 
@@ -30,11 +32,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err(format!("{raw} is too short for such a picture").into());
     }
     for line in reader::lines(&framebuffer, &memory) {
-        println!("{line}");
+        console::print_line(line)?;
     }
     if let [png] = png {
-        let mut encoder =
-            png::Encoder::new(File::create(png)?, framebuffer.width, framebuffer.height);
+        let file = files::create(Path::new(png), &[raw.into()])?;
+        let mut encoder = png::Encoder::new(file, framebuffer.width, framebuffer.height);
         encoder.set_color(png::ColorType::Rgb);
         encoder.write_header()?.write_image_data(&reader::picture(&framebuffer, &memory))?;
     }

@@ -4,6 +4,8 @@
 //! QEMU's command line, [`mod@run`] starts it and takes the serial line apart with [`serial`],
 //! [`mod@judge`] says what to think of it, [`report`] writes it down.
 
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 mod child;
 mod cli;
 mod command;
@@ -17,15 +19,15 @@ mod terminal;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
-use clap::Parser;
+use anyhow::{Context, ensure};
+use host_io::{console, files};
 use kernel::report::Event;
 
 use cli::{Cli, Environment, Plan};
-use command::{Device, Host, shell_line};
+use command::{Board, Device, Host, Machine, shell_line};
 use judge::{Evidence, Kind, Verdict, judge};
 use report::Report;
 
@@ -33,7 +35,10 @@ use report::Report;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = match console::parse() {
+        Ok(cli) => cli,
+        Err(status) => return status,
+    };
     let plan = match cli.plan(&Environment::detect(), Host::detect()) {
         Ok(plan) => plan,
         Err(message) => return say_error(&message, "", USAGE),
@@ -44,14 +49,14 @@ fn main() -> ExitCode {
         .chain(arguments.iter().map(|a| a.as_os_str()))
         .collect();
     if cli.print {
-        println!("{}", shell_line(command));
-        return ExitCode::SUCCESS;
+        return match console::print_line(shell_line(command)) {
+            Ok(()) => console::status(0),
+            Err(e) => say_error(&e.to_string(), "", 1),
+        };
     }
 
     // Both files are opened first: that they can't be written must not come out after the run.
-    let files =
-        create(cli.keep_log.as_deref()).and_then(|log| Ok((log, create(cli.report.as_deref())?)));
-    let (log, report) = match files {
+    let (log, report) = match open_outputs(&cli, &plan) {
         Ok(files) => files,
         Err(e) => return say_error(&format!("{e:#}"), "", USAGE),
     };
@@ -61,9 +66,9 @@ fn main() -> ExitCode {
                 return say_error(&verdict.message, &verdict.hint, verdict.exit_status);
             }
             if plan.expected.error.is_some() {
-                eprintln!("ok: {}", verdict.message);
+                console::say(format_args!("ok: {}", verdict.message));
             }
-            ExitCode::SUCCESS
+            console::status(0)
         }
         Err(e) => say_error(&format!("{e:#}"), "", 1),
     }
@@ -78,7 +83,9 @@ fn run(
 ) -> anyhow::Result<Verdict> {
     for device in &plan.machine.devices {
         if let Device::Gdb { port } = device {
-            eprintln!("waiting for gdb: gdb-multiarch ELF -ex 'target remote 127.0.0.1:{port}'");
+            console::say(format_args!(
+                "waiting for gdb: gdb-multiarch ELF -ex 'target remote 127.0.0.1:{port}'"
+            ));
         }
     }
     let options = run::Options {
@@ -100,7 +107,7 @@ fn run(
     let verdict = judge(evidence, &plan.expected);
     let summary = report::summary(&record);
     if !summary.is_empty() {
-        eprintln!("{summary}");
+        console::say(summary);
     }
     if let Some(file) = report {
         let command = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
@@ -117,15 +124,68 @@ fn write_report(file: File, report: &Report<'_>) -> io::Result<()> {
     file.flush()
 }
 
-fn create(path: Option<&Path>) -> anyhow::Result<Option<File>> {
-    path.map(|path| File::create(path).with_context(|| format!("cannot write {}", path.display())))
-        .transpose()
+/// Opens the files for the log and the report.
+///
+/// # Errors
+/// One cannot be written, is what the run reads, or both are one file.
+fn open_outputs(cli: &Cli, plan: &Plan) -> anyhow::Result<(Option<File>, Option<File>)> {
+    let inputs = inputs(plan);
+    let (log, report) = (cli.keep_log.as_deref(), cli.report.as_deref());
+    // Nothing is emptied before both are known to be nothing else.
+    for path in [log, report].into_iter().flatten() {
+        files::look(path, &inputs)?;
+    }
+    are_apart(log, report)?;
+    let log_file = create(log, &inputs)?;
+    // Where there was none, there is a log only now.
+    are_apart(log, report)?;
+    Ok((log_file, create(report, &inputs)?))
+}
+
+/// Checks that no two outputs are one file.
+///
+/// # Errors
+/// Two are: one would destroy the other.
+fn are_apart(log: Option<&Path>, report: Option<&Path>) -> anyhow::Result<()> {
+    let (log, report) = (("--keep-log", log), ("--report", report));
+    let stdout = ("standard output", Some(Path::new("/dev/stdout")));
+    let stderr = ("standard error", Some(Path::new("/dev/stderr")));
+    let pairs = [(log, report), (log, stdout), (log, stderr), (report, stdout), (report, stderr)];
+    for ((name, path), (other, other_path)) in pairs {
+        if let (Some(path), Some(other_path)) = (path, other_path) {
+            ensure!(
+                !files::is_one_file(path, other_path),
+                "{name} and {other} are one file, {}: give one of them another name",
+                path.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn create(path: Option<&Path>, inputs: &[PathBuf]) -> anyhow::Result<Option<File>> {
+    path.map(|path| files::create(path, inputs)).transpose()
+}
+
+/// The files that the run reads.
+fn inputs(plan: &Plan) -> Vec<PathBuf> {
+    let Machine { kernel, board, devices, .. } = &plan.machine;
+    let mut inputs = vec![plan.qemu.clone(), kernel.clone(), "/dev/stdin".into()];
+    if let Board::RaspberryPi4 { device_tree } = board {
+        inputs.push(device_tree.clone());
+    }
+    for device in devices {
+        if let Device::Disk { file, .. } = device {
+            inputs.push(file.clone());
+        }
+    }
+    inputs
 }
 
 fn say_error(message: &str, hint: &str, status: u8) -> ExitCode {
-    eprintln!("error: {message}");
+    console::say(format_args!("error: {message}"));
     if !hint.is_empty() {
-        eprintln!("hint: {hint}");
+        console::say(format_args!("hint: {hint}"));
     }
-    ExitCode::from(status)
+    console::status(status)
 }

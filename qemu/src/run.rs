@@ -17,6 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use host_io::console;
 use kernel::report::Event;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -153,7 +154,7 @@ pub fn run(options: Options<'_>) -> anyhow::Result<Record> {
         conversation,
         log: options.log,
         raw: options.raw,
-        screen: Some(io::stdout()),
+        unshown: None,
         in_line: false,
         decoder: Decoder::default(),
         events: Vec::new(),
@@ -178,7 +179,7 @@ pub fn run(options: Options<'_>) -> anyhow::Result<Record> {
         qemu.end();
     }
     let total = start.elapsed();
-    watch.finish();
+    watch.finish()?;
 
     Ok(Record {
         events: watch.events,
@@ -202,8 +203,9 @@ struct Watch {
     conversation: Option<Conversation>,
     log: Option<File>,
     raw: bool,
-    /// `None` once it is gone (`| head`); the run goes on to its verdict.
-    screen: Option<io::Stdout>,
+    /// Why the screen does not show all of it. One that has gone (`| head`) is no reason: the run
+    /// goes on to its verdict.
+    unshown: Option<io::Error>,
     /// Whether the screen's cursor stands inside a line.
     in_line: bool,
     decoder: Decoder,
@@ -294,8 +296,7 @@ impl Watch {
         if self.raw {
             self.show(bytes);
         }
-        self.flush();
-        Ok(())
+        self.all_shown()
     }
 
     fn piece(&mut self, at: Instant, piece: Piece) {
@@ -327,29 +328,25 @@ impl Watch {
     }
 
     /// Takes what the decoder still holds, and leaves the screen at the start of a line.
-    fn finish(&mut self) {
+    fn finish(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
         let mut decoder = std::mem::take(&mut self.decoder);
         decoder.finish(&mut |piece| self.piece(now, piece));
         if self.in_line {
             self.show(b"\n");
         }
-        self.flush();
+        self.all_shown()
     }
 
     fn show(&mut self, bytes: &[u8]) {
-        if let (Some(screen), Some(last)) = (&mut self.screen, bytes.last()) {
+        if let Some(last) = bytes.last() {
             self.in_line = *last != b'\n';
-            if screen.write_all(bytes).is_err() {
-                self.screen = None;
-            }
+            self.unshown = self.unshown.take().or(console::print(bytes).err());
         }
     }
 
-    fn flush(&mut self) {
-        if self.screen.as_mut().is_some_and(|screen| screen.flush().is_err()) {
-            self.screen = None;
-        }
+    fn all_shown(&mut self) -> anyhow::Result<()> {
+        self.unshown.take().map_or(Ok(()), |e| Err(e.into()))
     }
 }
 
@@ -422,7 +419,7 @@ impl Stderr {
             let mut chunk = [0; 4096];
             while let Ok(n @ 1..) = stderr.read(&mut chunk) {
                 if show.load(Ordering::Relaxed) {
-                    let _ = io::stderr().write_all(&chunk[..n]);
+                    console::show(&chunk[..n]);
                 }
                 if let Ok(mut tail) = tail.lock() {
                     tail.extend_from_slice(&chunk[..n]);

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::fs::File;
 use std::io::Read;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -265,6 +266,109 @@ fn a_screen_that_goes_away_does_not_change_the_verdict() {
     let mut harness = stage.harness(&["--expect-tokens", "3"]).spawn().unwrap();
     drop(harness.stdout.take());
     stage.end_of(harness).assert(1, "2 tokens were generated");
+}
+
+/// A pipe that nobody reads.
+fn gone() -> std::io::PipeWriter {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer
+}
+
+#[test]
+fn readers_that_have_gone_end_in_silence() {
+    let stage = Stage::new("echo careful >&2; cat log", &good_log());
+    for (arguments, status) in [
+        (&["--raw"][..], 0),
+        (&["--expect-tokens", "2"], 0),
+        (&["--expect-tokens", "3"], 1),
+        (&["--qemu", "/nonexistent/qemu"], 3),
+        (&["--print"], 0),
+        (&["--help"], 0),
+        (&["--nonsense"], 2),
+    ] {
+        let shown = stage.end_of(stage.harness(arguments).stdout(gone()).spawn().unwrap());
+        shown.assert(status, "");
+        assert!(!shown.stderr.contains("standard output"), "{}", shown.stderr);
+        let both = stage.harness(arguments).stdout(gone()).stderr(gone()).spawn().unwrap();
+        stage.end_of(both).assert(status, "");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn text_that_cannot_be_shown_is_a_failure() {
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let says = "error: cannot write to standard output: No space left on device";
+    let stage = Stage::new("cat log", &good_log());
+    for arguments in [&[][..], &["--raw"], &["--print"], &["--help"], &["--version"]] {
+        let shown = stage.end_of(stage.harness(arguments).stdout(full()).spawn().unwrap());
+        shown.assert(1, says);
+    }
+    // The summary is lost, and nobody can be told of that.
+    let silent = stage.harness(&[]).stderr(full()).spawn().unwrap();
+    stage.end_of(silent).assert(1, "");
+
+    // QEMU is not left to run for nobody.
+    let script = format!("{NOTES_TERM}; cat log; {FOR_EVER}");
+    let stage = Stage::new(&script, &log([&hello() as _, &"Once\n" as _]));
+    stage.end_of(stage.harness(&[]).stdout(full()).spawn().unwrap()).assert(1, says);
+    assert_eq!(stage.read("told"), "told\n");
+}
+
+#[test]
+fn what_the_run_reads_is_not_written_over() {
+    let stage = Stage::new("cat log", &good_log());
+    let [image, disk, hard, soft, tree, lines] =
+        ["image", "disk,1", "hard", "soft", "tree", "lines"].map(|name| stage.path(name));
+    std::fs::hard_link(&disk, &hard).unwrap();
+    std::os::unix::fs::symlink("image", &soft).unwrap();
+    stage.put("tree", b"a tree");
+    stage.put("lines", b"Hello\n");
+    let before = stage.files();
+    for option in ["--keep-log", "--report"] {
+        for output in [&image, &disk, &hard, &soft, &lines] {
+            let mut harness = stage.harness(&["--disk", word(&disk), option, word(output)]);
+            let harness = harness.stdin(File::open(&lines).unwrap()).spawn().unwrap();
+            let shown = stage.end_of(harness);
+            shown.assert(2, &format!("{} would be replaced, and it is the input ", word(output)));
+        }
+        let board = ["--board", "raspi4b", "--dtb", word(&tree), option, word(&tree)];
+        stage.run(&board).assert(2, "would be replaced");
+        let mut itself = stage.harness(&["--qemu", word(&image), option, word(&image)]);
+        stage.end_of(itself.spawn().unwrap()).assert(2, "would be replaced");
+    }
+    // Nor is one output the other, and what is there already stays.
+    let lines = word(&lines);
+    let both = stage.run(&["--keep-log", lines, "--report", lines]);
+    both.assert(2, "--keep-log and --report are one file, ");
+    assert!(stage.files() == before);
+    let new = stage.path("new");
+    stage.run(&["--keep-log", word(&new), "--report", word(&new)]).assert(2, "are one file");
+    // Nor is one the file where the text goes.
+    let mut harness = stage.harness(&["--keep-log", word(&new)]);
+    let harness = harness.stdout(File::create(&new).unwrap()).spawn().unwrap();
+    stage.end_of(harness).assert(2, "--keep-log and standard output are one file, ");
+    let mut harness = stage.harness(&["--report", word(&new)]);
+    let harness = harness.stderr(File::create(&new).unwrap()).spawn().unwrap();
+    stage.end_of(harness).assert(2, "");
+    let told = stage.read("new");
+    assert!(told.contains("--report and standard error are one file, "), "{told}");
+    assert!(!stage.path("pid").exists());
+}
+
+#[test]
+fn a_log_may_go_to_a_pipe_and_a_report_nowhere() {
+    let stage = Stage::new("cat log", &good_log());
+    let pipe = stage.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let harness = stage.harness(&["--keep-log", word(&pipe), "--report", "/dev/null"]);
+    let reader = thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::read(pipe).unwrap()
+    });
+    stage.end_of({ harness }.spawn().unwrap()).assert(0, "2 tokens");
+    assert_eq!(reader.join().unwrap(), good_log());
 }
 
 #[test]

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, ensure};
+use host_io::console;
 use kernel::llm::gguf::TensorType;
 use serde::{Deserialize, Serialize};
 
@@ -89,7 +90,7 @@ pub fn measure(elf: &Path) -> Result<Vec<Kernel>> {
     let loops: Vec<_> = disassembly::parse(&listing).iter().flat_map(loops::innermost).collect();
     let names = names(elf, &loops)?;
     let mut kernels: Vec<Kernel> = vec![];
-    eprintln!("cycles: simulating {} loops", loops.len());
+    console::say(format_args!("cycles: simulating {} loops", loops.len()));
     for (body, name) in loops.iter().zip(names) {
         let kernel = model(body, name)?;
         // Of the loops that are alike one is enough, as of those for what is left over.

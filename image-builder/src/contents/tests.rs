@@ -1,7 +1,7 @@
 use kernel::llm::gguf::build::Builder;
+use kernel::runtime::fs::FileSystem as _;
 
 use super::*;
-use kernel::app::config::Prompt;
 
 const LABEL: Label = *b"TEST       ";
 /// Where the volume starts in its file.
@@ -26,16 +26,22 @@ fn contents() -> (tempfile::TempDir, Contents) {
     let prompt = Some(read_prompt(&path).unwrap());
     let config = read_config(None, &models, prompt.as_ref()).unwrap();
     let boot_files = vec![
-        BootFile { path: "start.elf".into(), bytes: vec![7; 5003] },
-        BootFile { path: "overlays/a-b.dtbo".into(), bytes: vec![11; 13] },
+        BootFile::read("start.elf", "fw/start.elf".into(), vec![7; 5003]),
+        BootFile::read("overlays/a-b.dtbo", "fw/a-b.dtbo".into(), vec![11; 13]),
     ];
-    (folder, Contents { boot_files, config, prompt, models })
+    let settings = Config::from_toml(&config).unwrap();
+    (folder, Contents { boot_files, config, settings, prompt, models })
+}
+
+/// A disk to be written.
+fn disk() -> Output {
+    Output::new(tempfile::tempfile().unwrap(), Path::new("m.img"))
 }
 
 #[test]
 fn the_disk_reads_back_as_it_was_written() {
     let (_folder, contents) = contents();
-    let mut file = tempfile::tempfile().unwrap();
+    let mut file = disk();
     let layout = contents.lay_out_as(VolumeSize::Auto, LABEL, 0).unwrap();
     let written = contents.write(&mut file, VOLUME_START, &layout).unwrap();
     let paths: Vec<_> = written.iter().map(|(path, _)| path.as_str()).collect();
@@ -52,14 +58,14 @@ fn the_disk_reads_back_as_it_was_written() {
             "models/b c.gguf.sha256"
         ]
     );
-    verify(file, VOLUME_START, &written).unwrap();
+    verify(file.read_back().unwrap(), VOLUME_START, &written).unwrap();
 }
 
 /// One changed bit in any file's first, middle or last byte, in a name, a size or a link.
 #[test]
 fn verify_finds_a_changed_bit() {
     let (_folder, contents) = contents();
-    let mut file = tempfile::tempfile().unwrap();
+    let mut file = disk();
     let layout = contents.lay_out_as(VolumeSize::Auto, LABEL, 0).unwrap();
     let written = contents.write(&mut file, VOLUME_START, &layout).unwrap();
     let mut places = Vec::new();
@@ -75,13 +81,13 @@ fn verify_finds_a_changed_bit() {
     places.push(layout.geometry.table_start(0) + 2 * 5);
     for place in places {
         flip(&mut file, VOLUME_START + place);
-        assert!(verify(file.try_clone().unwrap(), VOLUME_START, &written).is_err(), "byte {place}");
+        assert!(verify(file.read_back().unwrap(), VOLUME_START, &written).is_err(), "byte {place}");
         flip(&mut file, VOLUME_START + place);
     }
-    verify(file, VOLUME_START, &written).unwrap();
+    verify(file.read_back().unwrap(), VOLUME_START, &written).unwrap();
 }
 
-fn flip(file: &mut File, place: u64) {
+fn flip(file: &mut Output, place: u64) {
     let mut byte = [0];
     file.seek(SeekFrom::Start(place)).unwrap();
     file.read_exact(&mut byte).unwrap();
@@ -106,24 +112,169 @@ fn sizes_are_what_fat_can_have() {
     }
 }
 
+/// What the command makes of this configuration and these boot arguments, with two models and a
+/// prompt that are there, and a file in the board's folder.
+fn settings(config: Option<&str>, bootargs: Option<&str>) -> Result<Config, String> {
+    let (folder, contents) = contents();
+    let path = |name: &str| folder.path().join(name);
+    let options = ContentOptions {
+        size: VolumeSize::Auto,
+        label: LABEL,
+        config: config.map(|text| {
+            fs::write(path("c.toml"), text).unwrap();
+            path("c.toml")
+        }),
+        prompt_file: Some(path("Tales of old.txt")),
+        verify: false,
+        models: vec![path("a.gguf"), path("b c.gguf")],
+    };
+    let opened = Contents::open(&options, contents.boot_files, bootargs);
+    opened.map(|contents| contents.settings).map_err(|e| format!("{e:#}"))
+}
+
 #[test]
 fn the_configuration_is_checked_before_the_boot() {
-    let (folder, contents) = contents();
-    let path = folder.path().join("c.toml");
-    let read = |text: &str| {
-        fs::write(&path, text).unwrap();
-        read_config(Some(&path), &contents.models, None).map_err(|e| format!("{e:#}"))
-    };
-    assert_eq!(
-        read("model = \"b c.gguf\"\nseed = 7\n").unwrap(),
-        "model = \"b c.gguf\"\nseed = 7\n"
-    );
-    assert!(read("seeds = 7\n").unwrap_err().contains("there is no setting `seeds`"));
-    assert!(read("model = \"x.gguf\"\n").unwrap_err().contains("the models are a.gguf, b c.gguf"));
+    let config = settings(Some("model = \"b c.gguf\"\nseed = 7\n"), None).unwrap();
+    assert_eq!((config.model.as_deref(), config.seed), (Some("b c.gguf"), Some(7)));
+    let refused = |text: &str| settings(Some(text), None).unwrap_err();
+    assert!(refused("seeds = 7\n").contains("there is no setting `seeds`"));
+    let error = refused("model = \"x.gguf\"\n");
+    assert!(error.contains("c.toml asks for the model x.gguf"), "{error}");
+    assert!(error.contains("the models are a.gguf, b c.gguf"), "{error}");
+    let long = format!("#{}", " ".repeat(MAX_TEXT));
+    assert!(refused(&long).contains("longer than a configuration's 4.0 MiB"));
     // What is written where none is given must itself pass.
-    let config = Config::from_toml(&contents.config).unwrap();
+    let config = settings(None, None).unwrap();
     assert_eq!(config.model.as_deref(), Some("a.gguf"));
     assert_eq!(config.prompt, Prompt::File("Tales of old.txt".into()));
+}
+
+#[test]
+fn a_prompt_file_that_is_not_on_the_disk_is_told() {
+    let config = |prompt: &str| format!("model = \"a.gguf\"\nprompt_file = \"{prompt}\"\n");
+    for there in [
+        "Tales of old.txt",
+        "/tales OF old.txt",
+        "anchorite.toml",
+        "./models//A.gguf.sha256",
+        "overlays/../start.elf",
+        "overlays/a-b.dtbo",
+    ] {
+        let settings = settings(Some(&config(there)), None).unwrap();
+        assert_eq!(settings.prompt, Prompt::File(there.into()));
+    }
+    for missing in ["old.txt", "models/Tales of old.txt", "models", "a-b.dtbo", "/", "Tales of old"]
+    {
+        let error = settings(Some(&config(missing)), None).unwrap_err();
+        let says = format!("c.toml asks for the prompt_file {missing}, which is not on the disk");
+        assert!(error.contains(&says) && error.contains("--prompt-file FILE"), "{error}");
+    }
+    // Boot arguments that go with the disk come last.
+    let given = |bootargs| settings(Some(&config("none.txt")), Some(bootargs));
+    assert!(given("seed=7").unwrap_err().contains("c.toml asks for the prompt_file none.txt"));
+    assert_eq!(given("prompt=Once").unwrap().prompt, Prompt::Text("Once".into()));
+    let error = given("prompt_file=gone.txt").unwrap_err();
+    assert!(error.starts_with("--bootargs asks for the prompt_file gone.txt"), "{error}");
+    let error = settings(None, Some("model=x.gguf")).unwrap_err();
+    assert!(error.starts_with("--bootargs asks for the model x.gguf, but"), "{error}");
+    assert_eq!(settings(None, Some("context=64")).unwrap().context_options().n_ctx, Some(64));
+}
+
+/// The kernel's own reader finds what is written here: names in letters of one and of two UTF-16
+/// units, as long as may be, and in capitals.
+#[test]
+fn the_kernel_finds_each_name_that_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let longest = format!("{}é.gguf", "🦙".repeat(60));
+    assert_eq!(longest.len(), 247);
+    let names = ["🦙.gguf", "Größe 日本語.GGUF", "X.Gguf", "𝄞 – a𐀀b\u{10fffd}.gguf", &longest];
+    let mut paths = Vec::new();
+    for (i, name) in names.iter().enumerate() {
+        paths.push(folder.path().join(name));
+        let model = Builder::new().tensor_f32("t", &[7], &[i as f32; 7]);
+        let model = model.string("general.architecture", "llama").build();
+        fs::write(paths.last().unwrap(), model).unwrap();
+    }
+    let models = open_models(&paths).unwrap();
+    let config = read_config(None, &models, None).unwrap();
+    let settings = Config::from_toml(&config).unwrap();
+    let contents = Contents { boot_files: Vec::new(), config, settings, prompt: None, models };
+    let mut file = disk();
+    let layout = contents.lay_out_as(VolumeSize::Auto, LABEL, 0).unwrap();
+    let written = contents.write(&mut file, 0, &layout).unwrap();
+    verify(file.read_back().unwrap(), 0, &written).unwrap();
+
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    file.read_to_end(&mut bytes).unwrap();
+    let mut volume = kernels_reader::mount(bytes);
+    let listed = volume.directory("models").unwrap();
+    let listed: Vec<_> = listed.iter().map(|entry| entry.name.as_str()).collect();
+    let of_models = listed.iter().filter(|name| kernel::model_files::is_model(name));
+    assert!(of_models.eq(names.iter()), "{listed:?}");
+    for (name, path) in names.iter().zip(&paths) {
+        let place = format!("/models/{}", name.to_lowercase());
+        assert_eq!(volume.entry(&place).unwrap().bytes, fs::metadata(path).unwrap().len());
+        assert!(volume.entry(&format!("{place}.SHA256")).is_ok(), "{name}");
+    }
+}
+
+/// The kernel's reader of volumes over bytes in memory.
+mod kernels_reader {
+    use kernel::runtime::block::{BlockDevice, Clock, Completion, Disk, Request};
+    use kernel::runtime::fs::volume::Volume;
+
+    const SECTOR: usize = 512;
+
+    struct Device {
+        bytes: Vec<u8>,
+        done: Vec<Completion>,
+    }
+
+    impl BlockDevice for Device {
+        fn name(&self) -> &'static str {
+            "memory"
+        }
+
+        fn sector_bytes(&self) -> usize {
+            SECTOR
+        }
+
+        fn sectors(&self) -> u64 {
+            (self.bytes.len() / SECTOR) as u64
+        }
+
+        fn queue_depth(&self) -> usize {
+            1
+        }
+
+        fn submit(&mut self, mut request: Request) {
+            let start = request.sector as usize * SECTOR;
+            let bytes = request.buffer.len();
+            request.buffer.fill_from(&self.bytes[start..][..bytes]);
+            self.done.push(Completion { request, ok: true });
+        }
+
+        fn complete(&mut self) -> Option<Completion> {
+            self.done.pop()
+        }
+    }
+
+    /// A clock that nobody needs: each request is complete at once.
+    struct Still;
+
+    impl Clock for Still {
+        fn now_us(&self) -> u64 {
+            0
+        }
+
+        fn pause(&self, _: u32) {}
+    }
+
+    pub fn mount(bytes: Vec<u8>) -> Volume {
+        let device = Device { bytes, done: Vec::new() };
+        Volume::find(Disk::new(Box::new(device), Box::new(Still))).unwrap()
+    }
 }
 
 #[test]
@@ -140,6 +291,8 @@ fn a_prompt_that_the_kernel_would_not_take_is_refused() {
         ("a.txt", b"\xff", "UTF-8"),
         ("Models", b"", "the disk's own Models"),
         ("a:b", b"", "':', which FAT cannot hold"),
+        ("a\u{85}b", b"", "'\\u{85}', which FAT cannot hold"),
+        ("a\u{ffff}", b"", "'\\u{ffff}', which FAT cannot hold"),
     ] {
         let error = refused(name, text).unwrap();
         assert!(error.contains(problem), "{error}");
@@ -148,10 +301,11 @@ fn a_prompt_that_the_kernel_would_not_take_is_refused() {
 
 #[test]
 fn a_model_that_changes_while_it_is_copied_is_noticed() {
-    let mut disk = tempfile::tempfile().unwrap();
-    for (bytes, problem) in [(1012, "grew"), (1014, "shrank")] {
+    let mut disk = disk();
+    for (bytes, problem) in [(1012, "m.gguf grew"), (1014, "m.gguf shrank")] {
         let file = FileSpec { path: "m".into(), bytes };
-        let error = copy(&mut &[7; 1013][..], &mut disk, 0, &file).unwrap_err().to_string();
+        let error = copy(&mut &[7; 1013][..], "m.gguf", &mut disk, 0, &file).unwrap_err();
+        let error = error.to_string();
         assert!(error.contains(problem), "{error}");
     }
 }

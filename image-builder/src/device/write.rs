@@ -1,11 +1,12 @@
 //! Asks, writes, and reads back.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use host_io::console;
 use rustix::fs::{OFlags, major, minor};
 use sha2::{Digest, Sha256};
 
@@ -51,9 +52,9 @@ impl Device {
             return Ok(());
         }
         let description = kernel::report::printable(description);
-        eprint!("All that is on {path} ({description}) will be lost. Go on? Type yes: ");
-        let mut answer = String::new();
-        io::stdin().read_line(&mut answer).context("cannot read the answer")?;
+        let question =
+            format!("All that is on {path} ({description}) will be lost. Go on? Type yes: ");
+        let answer = console::ask(question).context("cannot ask whether to go on")?;
         ensure!(answer.trim() == "yes", "{path} stays as it was: the answer was not yes");
         Ok(())
     }
@@ -74,8 +75,8 @@ impl Device {
             "{path} does not hold what was written to it: the card is broken, or not as large as it \
              claims. Take another one"
         );
-        println!("{path}: {} written, read back and equal", size::human(bytes));
-        Ok(())
+        let bytes = size::human(bytes);
+        Ok(console::print_line(format_args!("{path}: {bytes} written, read back and equal"))?)
     }
 }
 

@@ -6,10 +6,11 @@ mod volume;
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use host_io::console;
 use kernel::llm::gguf::MAGIC;
 use kernel::report::printable;
 use serde::Serialize;
@@ -106,11 +107,7 @@ fn print(json: bool, report: &(impl Serialize + fmt::Display)) -> Result<()> {
         // Names and texts are the file's: they must not drive the terminal.
         false => printable(&report.to_string()).into_owned(),
     };
-    match io::stdout().write_all(text.as_bytes()) {
-        // The reader has seen enough.
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
-    }
+    Ok(console::print(text)?)
 }
 
 /// Columns that are as wide as they must be: the first to the left, the others to the right, the

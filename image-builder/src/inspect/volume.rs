@@ -1,11 +1,11 @@
 //! What is inside a disk image.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use kernel::model_files::{LONGEST_SUM_FILE, SUM_ENDING, is_model, is_sum, same_name};
 use serde::Serialize;
 
 use super::{Checksum, table};
@@ -13,11 +13,6 @@ use crate::checksum::Sum;
 use crate::progress::Progress;
 use crate::size;
 use crate::volume::{Extent, Notes, Volume};
-
-/// The end of the names of files that hold a sum.
-const SUM_SUFFIX: &str = ".sha256";
-/// A sum's file is shorter than this.
-const LONGEST_SUM: u64 = 4096;
 
 /// A disk image.
 #[derive(Serialize)]
@@ -57,31 +52,36 @@ pub fn read(path: &Path) -> Result<Report> {
     let fs = volume.fs();
     let stats = fs.stats().context("cannot count the free clusters")?;
 
-    let mut sums = BTreeMap::new();
+    let mut sums = Vec::new();
     let mut files = Vec::new();
     for (path, bytes) in volume.files()? {
         let mut progress = Progress::new(format!("reading {path}"), bytes);
         let mut text = Vec::new();
-        let is_sum = path.ends_with(SUM_SUFFIX) && bytes < LONGEST_SUM;
+        let is_sum = is_sum(&path);
         let content = volume
             .read_file(&path, |part| {
-                if is_sum {
+                // One that is too long is to be known by that, and no more of it is wanted.
+                if is_sum && text.len() <= LONGEST_SUM_FILE {
                     text.extend(part);
                 }
                 progress.add(part.len());
             })
             .with_context(|| format!("cannot read {path}"))?;
         if is_sum {
-            sums.insert(path.clone(), Sum::parse(&String::from_utf8_lossy(&text)));
+            sums.push((path.clone(), text));
         }
         files.push((path, content));
     }
     let entries = files.into_iter().map(|(path, content)| {
-        let checksum = match sums.get(&format!("{path}{SUM_SUFFIX}")) {
-            // A file that holds no sum matches nothing.
-            Some(None) => Some(Checksum::Mismatch),
-            Some(expected) => Some(Checksum::compare(content.sum, *expected)),
-            None => path.ends_with(".gguf").then_some(Checksum::Missing),
+        let beside = format!("{path}{SUM_ENDING}");
+        let name = path.rsplit('/').next().unwrap_or(&path);
+        let checksum = match sums.iter().find(|(path, _)| same_name(path, &beside)) {
+            Some((_, text)) => Some(match Sum::of_model(name, text) {
+                Ok(expected) => Checksum::compare(content.sum, Some(expected)),
+                // A file that holds no sum matches nothing.
+                Err(_) => Checksum::Mismatch,
+            }),
+            None => is_model(&path).then_some(Checksum::Missing),
         };
         let sha256 = content.sum.to_string();
         Entry { path, bytes: content.bytes, sha256, checksum, extents: content.extents }

@@ -17,16 +17,18 @@
 
 mod payloads;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use host_io::console::print_line;
+use host_io::files::{Output, Target};
 
 use crate::contents::{self, Contents, Written};
-use crate::{bootargs, device_tree, kernel_image, output, size};
+use crate::{bootargs, device_tree, kernel_image, size};
 use payloads::Payload;
 
 /// What is asked for.
@@ -70,7 +72,11 @@ const MACHINE: &str = "apple,j";
 
 /// Writes the file, and says what is in it.
 pub fn build(options: &Options) -> Result<()> {
-    let contents = Contents::open(&options.contents, Vec::new())?;
+    let mut inputs = options.contents.inputs();
+    inputs.extend([options.m1n1.clone(), options.kernel.clone()]);
+    inputs.extend(options.dtb.iter().cloned());
+    let target = Target::new(&options.out, &inputs)?;
+    let contents = Contents::open(&options.contents, Vec::new(), options.bootargs.as_deref())?;
     let layout = contents.lay_out(&options.contents, 0)?;
     let Ok(volume_bytes) = u32::try_from(layout.geometry.bytes) else {
         bail!(
@@ -91,7 +97,7 @@ pub fn build(options: &Options) -> Result<()> {
     };
     let head = parts.join(volume_bytes)?;
     let volume_start = head.len() as u64;
-    output::write_whole(&options.out, |file| {
+    target.write(|file| {
         file.write_all(&head)?;
         let written = contents.write(file, volume_start, &layout)?;
         file.seek(SeekFrom::End(0))?;
@@ -101,7 +107,7 @@ pub fn build(options: &Options) -> Result<()> {
         }
         Ok(())
     })?;
-    println!(
+    print_line(format_args!(
         "{}: {}, with a volume of {} ({}, clusters of {}) from byte {volume_start} on{}",
         options.out.display(),
         size::human(volume_start + u64::from(volume_bytes) + END.len() as u64),
@@ -109,12 +115,12 @@ pub fn build(options: &Options) -> Result<()> {
         layout.geometry.kind,
         size::human(layout.geometry.cluster.into()),
         if options.contents.verify { ", read back and equal" } else { "" }
-    );
+    ))?;
     for tree in &parts.trees {
-        println!("    boots on {}", device_tree::compatible(tree)?.join(", "));
+        let names = device_tree::compatible(tree)?.join(", ");
+        print_line(format_args!("    boots on {names}"))?;
     }
-    contents.describe_models();
-    Ok(())
+    contents.describe_models()
 }
 
 /// Reads m1n1 from `path`, and checks that it can be appended to.
@@ -182,8 +188,8 @@ impl Parts {
 }
 
 /// Reads the file as m1n1 does, and compares what it finds with what was put in.
-fn verify(file: &File, parts: &Parts, written: &[Written]) -> Result<()> {
-    let mut file = file.try_clone()?;
+fn verify(file: &Output, parts: &Parts, written: &[Written]) -> Result<()> {
+    let mut file = file.read_back()?;
     let mut m1n1 = vec![0; parts.m1n1.len()];
     file.seek(SeekFrom::Start(0))?;
     file.read_exact(&mut m1n1)?;

@@ -44,7 +44,7 @@ fn parts() -> Parts {
     Parts { m1n1, kernel, bootargs: "seed=7".into(), trees }
 }
 
-fn file_of(bytes: &[u8]) -> File {
+fn file_of(bytes: &[u8]) -> fs::File {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
     file

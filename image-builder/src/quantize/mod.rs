@@ -6,20 +6,22 @@
 mod mix;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
+use std::slice;
 use std::thread;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail};
+use host_io::console::print_line;
+use host_io::files::{Output, Target};
 use kernel::llm::gguf::build::{self, Description, scalar};
 use kernel::llm::gguf::{Gguf, TensorInfo, TensorType, ValueType};
 use kernel::llm::quantize::{WeightType, dequantize_row};
 
 use crate::model::ModelFile;
 use crate::progress::Progress;
-use crate::{output, size};
-use mix::Target;
+use crate::size;
 
 /// Weights that are in memory at a time, at most, if a row is not longer.
 const SLAB: u64 = 8 << 20;
@@ -46,7 +48,7 @@ pub struct Options {
     /// Q2_K, Q3_K_S, Q3_K_M, Q3_K_L, Q4_0, Q4_1, Q4_K_S, Q4_K_M, Q5_0, Q5_1, Q5_K_S, Q5_K_M, Q6_K,
     /// Q8_0, F16, BF16 or F32. Q4_K_M is the usual choice, Q8_0 the one that loses almost nothing
     #[arg(value_name = "TYPE", value_parser = mix::parse)]
-    target: Target,
+    target: mix::Target,
     /// The same type for all weights, that of the output too; otherwise some get more bits, as
     /// llama.cpp chooses
     #[arg(long)]
@@ -55,33 +57,31 @@ pub struct Options {
 
 /// Writes the model, and says what it has become.
 pub fn run(options: &Options) -> Result<()> {
+    let output = Target::new(&options.output, slice::from_ref(&options.input))?;
     let model = ModelFile::open(&options.input)?;
     let shown = options.input.display();
-    if let (Ok(a), Ok(b)) = (fs::canonicalize(&options.input), fs::canonicalize(&options.output)) {
-        ensure!(a != b, "{shown} would be replaced: give the output another name");
-    }
     let target = if options.pure { options.target.pure() } else { options.target };
     let plan =
         Plan::new(&model.gguf(), target).with_context(|| format!("cannot quantise {shown}"))?;
-    let bytes = output::write_whole(&options.output, |file| plan.write(&model, file))?;
-    println!(
+    let bytes = output.write(|file| plan.write(&model, file))?;
+    print_line(format_args!(
         "{}: {} from {} ({})",
         options.output.display(),
         size::human(bytes),
         size::human(model.bytes),
         plan.summary()
-    );
+    ))?;
     Ok(())
 }
 
 /// The tensors of the file to write, in their order, with their types.
 struct Plan<'a> {
-    target: Target,
+    target: mix::Target,
     tensors: Vec<(TensorInfo<'a>, TensorType)>,
 }
 
 impl<'a> Plan<'a> {
-    fn new(gguf: &Gguf<'a>, target: Target) -> Result<Plan<'a>> {
+    fn new(gguf: &Gguf<'a>, target: mix::Target) -> Result<Plan<'a>> {
         let mut tensors: Vec<&TensorInfo<'_>> = gguf.tensors().iter().collect();
         tensors.sort_by_key(|tensor| (layer(tensor.name), tensor.name));
         let kinds = mix::choose(gguf, &tensors, target)?;
@@ -122,7 +122,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Writes the file; its size.
-    fn write(&self, model: &ModelFile, file: &mut File) -> Result<u64> {
+    fn write(&self, model: &ModelFile, file: &mut Output) -> Result<u64> {
         let gguf = model.gguf();
         let alignment = u64::from(gguf.alignment());
         let mut out = BufWriter::new(file);

@@ -93,6 +93,13 @@ pub fn model(first: usize, weights: usize) -> Vec<u8> {
         .build()
 }
 
+/// A line of `sha256sum`.
+pub fn sum_line(bytes: &[u8], name: &str) -> String {
+    use sha2::{Digest, Sha256};
+    let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{digest}  {name}\n")
+}
+
 /// Runs one of the system's tools over an image. `None` where it is not installed, and then says
 /// so; in CI it must be installed.
 pub fn system_tool(name: &str, arguments: &[&OsStr]) -> Option<Output> {
@@ -103,6 +110,8 @@ pub fn system_tool(name: &str, arguments: &[&OsStr]) -> Option<Output> {
         .args(arguments)
         .env("PATH", env::join_paths(folders).unwrap())
         .env("MTOOLS_SKIP_CHECK", "1")
+        // Names that are no ASCII are to be shown as they are.
+        .env("LC_ALL", "C.UTF-8")
         .output();
     match result {
         Ok(output) => Some(output),

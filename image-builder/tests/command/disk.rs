@@ -1,5 +1,6 @@
 //! `image-builder disk` and `inspect`, as a user runs them, judged by the system's own tools.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::process::ExitStatusExt;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use kernel::llm::gguf::build::Builder;
 
-use super::common::{Place, model, read, system_tool};
+use super::common::{Place, model, read, sum_line, system_tool};
 
 /// `fsck.fat` finds nothing, and mtools read every file as it was.
 #[track_caller]
@@ -37,6 +38,11 @@ fn is_sound(image: &Path, files: &[(&str, &[u8])]) {
             assert!(text.lines().any(|line| line == format!("::/{path}")), "{path} not in {text}");
         }
     }
+}
+
+/// A path as a word of the command line.
+fn word(path: &Path) -> &str {
+    path.to_str().unwrap()
 }
 
 #[test]
@@ -89,14 +95,24 @@ fn a_refusal_leaves_no_output() {
     place.write("cut header.gguf", &whole[..61]);
     place.write("model.bin", &whole);
     place.write("wh?t.gguf", &whole);
+    place.write("dri\u{9b}ve.gguf", &whole);
     place.write(&format!("{}.gguf", "n".repeat(244)), &whole);
     place.write("bad.toml", "sede = 7\n");
     place.write("summed.gguf", &whole);
     place.write("summed.gguf.sha256", format!("{}  summed.gguf\n", "a".repeat(64)));
     place.write("badly summed.gguf", &whole);
     place.write("badly summed.gguf.sha256", "none\n");
+    place.write("listed.gguf", &whole);
+    let list = |digit: &str| format!("SHA256 (listed.gguf) = {}\n", digit.repeat(64));
+    place.write("listed.gguf.sha256", list("a") + &list("b"));
+    place.write("folder sum.gguf", &whole);
+    fs::create_dir(place.path("folder sum.gguf.sha256")).unwrap();
+    place.write("asks.toml", "prompt_file = \"p.txt\"\n");
     fs::create_dir(place.path("folder")).unwrap();
-    place.write("folder/GOOD.gguf", &whole);
+    place.write("folder/GOOD.GGUF", &whole);
+    // The kernel takes these two for one, since the capitals of the first are the second.
+    place.write("gr\u{f6}\u{df}e.gguf", &whole);
+    place.write("folder/GR\u{d6}SSE.gguf", &whole);
     fs::create_dir(place.path("folder.gguf")).unwrap();
     let huge = File::create(place.path("huge.gguf")).unwrap();
     huge.write_all_at(&model(0, 7), 0).unwrap();
@@ -119,17 +135,30 @@ fn a_refusal_leaves_no_output() {
             (&["folder.gguf"], "is no file"),
             (&["model.bin"], "must end in .gguf"),
             (&["wh?t.gguf"], "'?', which FAT cannot hold"),
+            (&["dri\u{9b}ve.gguf"], "'\\u{9b}', which FAT cannot hold"),
             (&[&long_name], "longer than 248 bytes"),
             (&["huge.gguf"], "at most 4 GiB less one byte"),
-            (&["good.gguf", "folder/GOOD.gguf"], "would have one name"),
+            (&["good.gguf", "folder/GOOD.GGUF"], "would have one name"),
+            (&["gr\u{f6}\u{df}e.gguf", "folder/GR\u{d6}SSE.gguf"], "would have one name"),
             (&["good.gguf", "--config", "bad.toml"], "there is no setting `sede`"),
             (&["good.gguf", "--config", "none.toml"], "cannot read none.toml"),
             (&["summed.gguf"], &"a".repeat(64)),
             (&["summed.gguf"], "ChecksumMismatch"),
-            (&["badly summed.gguf"], "holds no SHA-256 sum"),
+            (
+                &["badly summed.gguf"],
+                "badly summed.gguf.sha256 holds no SHA-256 digest of badly summed.gguf",
+            ),
+            (&["listed.gguf"], "listed.gguf.sha256 holds two SHA-256 digests of listed.gguf"),
+            (&["folder sum.gguf"], "cannot read folder sum.gguf.sha256"),
+            (
+                &["good.gguf", "--config", "asks.toml"],
+                "asks for the prompt_file p.txt, which is not",
+            ),
         ];
         for (arguments, says) in cases {
-            place.run(["disk", "--out", "m.img"].iter().chain(*arguments)).fails(1, says);
+            let told =
+                place.run(["disk", "--out", "m.img"].iter().chain(*arguments)).fails(1, says);
+            assert!(!told.stderr().contains("m.img"), "{}", told.stderr());
             assert_eq!(place.names(), before, "{arguments:?}");
         }
         for (arguments, says) in [
@@ -142,6 +171,51 @@ fn a_refusal_leaves_no_output() {
         place.run(["disk", "--out", "nowhere/m.img", "good.gguf"]).fails(1, "nowhere/m.img");
     }
     assert_eq!(read(&place.path("m.img")), b"what was there before");
+}
+
+/// Each name comes through, whatever its letters, and the checksum from a list of several files.
+#[test]
+fn names_in_any_letters_and_lists_of_digests_will_do() {
+    let place = Place::new();
+    let names = ["🦙 Größe.GGUF", "Q.Gguf"];
+    for (i, name) in names.iter().enumerate() {
+        let bytes = model(i, 1009 + i);
+        place.write(name, &bytes);
+        let digest = sum_line(&bytes, "")[..64].to_owned();
+        let zeros = "0".repeat(64);
+        let list = [
+            format!("{zeros}  other.gguf\nSHA256 (sub/{name}) = {digest}\n\\{zeros}  a\\nb\n"),
+            format!("# two\r\n{zeros} *other.gguf\r\n{} *{name}\r\n", digest.to_uppercase()),
+        ];
+        place.write(&format!("{name}.sha256"), &list[i]);
+    }
+    place.run(["disk", "--verify", "--out", "m.img", names[0], names[1]]).succeeds();
+    let image = place.path("m.img");
+    is_sound(&image, &[("models/Q.Gguf", &read(&place.path(names[1])))]);
+    // mtools show a character of two UTF-16 units as two others.
+    let folder = place.path("copy");
+    let arguments = ["-s", "-n", "-i", word(&image), "::models", word(&folder)].map(OsStr::new);
+    if let Some(output) = system_tool("mcopy", &arguments) {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(read(&folder.join("__ Größe.GGUF")) == read(&place.path(names[0])));
+    }
+    let listed = place.run(["inspect", "--json", "m.img"]).succeeds().stdout();
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    for name in names {
+        let files = listed["files"].as_array().unwrap();
+        let path = format!("models/{name}");
+        let file = files.iter().find(|file| file["path"] == path).unwrap();
+        assert_eq!(file["checksum"], "verified", "{name}");
+        let model = place.run(["inspect", "--json", name]).succeeds().stdout();
+        assert!(model.contains("\"checksum\": \"verified\""), "{model}");
+    }
+
+    // The list's line for the model is the one that counts.
+    let wrong = format!("{}  {}\n{}  b.gguf\n", "1".repeat(64), names[1], "2".repeat(64));
+    place.write("Q.Gguf.sha256", wrong);
+    let told =
+        place.run(["disk", "--out", "m.img", names[1]]).fails(1, "ChecksumMismatch").stderr();
+    assert!(told.contains("Q.Gguf.sha256 says") && told.contains(&"1".repeat(64)), "{told}");
 }
 
 /// The largest file that fsck.fat can follow: it counts the bytes of a file's clusters, which are

@@ -76,6 +76,7 @@ fn what_m1n1_could_not_boot_is_refused() {
     run(&["--dtb", "rpi.dtb"]).fails(1, "is for another machine: raspberrypi,4-model-b");
     run(&["--dtb", "m.gguf"]).fails(1, "is no device tree");
     run(&["--bootargs", "quiet"]).fails(2, "key=value");
+    run(&["--bootargs", "model=n.gguf"]).fails(1, "--bootargs asks for the model n.gguf");
     run(&["--bootargs", &format!("prompt={}", "x".repeat(1024))]).fails(1, "use anchorite.toml");
     run(&["--size", "4G"]).fails(1, "less than 4 GiB");
     // Two models that are fine each, but too much together.

@@ -4,5 +4,6 @@ mod common;
 mod disk;
 mod kernel;
 mod m1n1;
+mod outputs;
 mod quantize;
 mod sd;

@@ -170,9 +170,13 @@ fn what_is_missing_or_wrong_is_told_with_where_to_get_it() {
     sd(&["--size", "511M"]).fails(1, "--size 512M");
     sd(&["--bootargs", "sede=7"]).fails(2, "there is no setting `sede`");
     sd(&["--bootargs", "seed=\"7"]).fails(2, "not closed");
+    sd(&["--bootargs", "prompt_file=p.txt"]).fails(1, "--bootargs asks for the prompt_file p.txt");
     sd(&["--yes"]).fails(2, "--device");
     place.write("config.txt", "a prompt");
     sd(&["--prompt-file", "config.txt"]).fails(1, "the board's config.txt");
+    place.write("fw/overlays/disable-bt.dtbo", device_tree(&["brcm,bcm2835"]));
+    place.write("Overlays", "a prompt");
+    sd(&["--prompt-file", "Overlays"]).fails(1, "the board's Overlays");
     assert!(!place.path("sd.img").exists());
 }
 

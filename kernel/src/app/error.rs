@@ -10,6 +10,7 @@ use crate::app::config::ConfigError;
 use crate::app::os::{self, Errno};
 use crate::app::sha256::Digest;
 use crate::llm;
+use crate::model_files::SumError;
 use crate::report::{Code, Fault};
 
 /// What can go wrong in the application.
@@ -46,8 +47,13 @@ pub enum Error {
     },
     /// The console gives no input.
     Console(Errno),
-    /// The `.sha256` file is malformed.
-    BadChecksumFile(String),
+    /// The `.sha256` file beside the model gives no digest of it.
+    BadChecksumFile {
+        /// Its path.
+        path: String,
+        /// What is wrong with it.
+        why: SumError,
+    },
     /// The model's bytes are not those that were hashed.
     ChecksumMismatch {
         /// The digest in the `.sha256` file.
@@ -140,9 +146,9 @@ impl Error {
                 format!("cannot read the console: {errno}"),
                 "attach a serial console, or set `mode` to generate".to_string(),
             ),
-            Error::BadChecksumFile(path) => (
+            Error::BadChecksumFile { path, why } => (
                 Code::ParseError,
-                format!("{path} does not start with a SHA-256 digest in hexadecimal"),
+                format!("{path} {why}"),
                 "make it anew with `sha256sum`, or delete it to load without a check".to_string(),
             ),
             Error::ChecksumMismatch { expected, actual } => (

@@ -27,6 +27,7 @@ use crate::llm::engine::Weights;
 use crate::llm::model::Repack;
 use crate::llm::plan::{ContextOptions, Plan};
 use crate::llm::workers::Workers;
+use crate::model_files::{LONGEST_SUM_FILE, SUM_ENDING, SumError, digest_of, is_model};
 use crate::report::Checksum;
 
 /// Bytes of one read. Large, so that the disk's queue stays full for nearly all of the time;
@@ -76,18 +77,26 @@ pub fn disk_error(path: &str, errno: Errno) -> Error {
 /// # Errors
 /// The disk fails, or the file is larger than `limit` bytes or no UTF-8.
 pub fn read_text(path: &str, limit: usize) -> Result<Option<String>, Error> {
-    let bytes = match File::open(path) {
-        Err(Errno(ENOENT | ENODEV)) => return Ok(None),
-        Err(errno) => return Err(disk_error(path, errno)),
-        Ok(file) => match file.read_all(limit) {
-            Err(Errno(EFBIG)) => {
-                return Err(Error::Unreadable { path: path.to_owned(), why: "is too large" });
-            }
-            bytes => bytes.map_err(|errno| disk_error(path, errno))?,
-        },
-    };
-    let not_text = |_| Error::Unreadable { path: path.to_owned(), why: "is not UTF-8 text" };
-    String::from_utf8(bytes).map(Some).map_err(not_text)
+    let unreadable = |why| Error::Unreadable { path: path.to_owned(), why };
+    let Some(bytes) = read_file(path, limit)? else { return Ok(None) };
+    let bytes = bytes.map_err(|TooLarge| unreadable("is too large"))?;
+    String::from_utf8(bytes).map(Some).map_err(|_| unreadable("is not UTF-8 text"))
+}
+
+/// A file has more bytes than it may.
+struct TooLarge;
+
+/// Reads a small file; `None` if it is not there.
+///
+/// # Errors
+/// The disk fails.
+fn read_file(path: &str, limit: usize) -> Result<Option<Result<Vec<u8>, TooLarge>>, Error> {
+    match File::open(path).and_then(|file| file.read_all(limit)) {
+        Ok(bytes) => Ok(Some(Ok(bytes))),
+        Err(Errno(EFBIG)) => Ok(Some(Err(TooLarge))),
+        Err(Errno(ENOENT | ENODEV)) => Ok(None),
+        Err(errno) => Err(disk_error(path, errno)),
+    }
 }
 
 /// The name of the model to load: the one wanted, or the only one.
@@ -101,9 +110,7 @@ pub fn choose_model(wanted: Option<&str>) -> Result<String, Error> {
         Err(errno) => return Err(disk_error("/models", errno)),
     };
     // A name with control characters could pose as an event wherever it is shown.
-    present.retain(|name| {
-        name.to_ascii_lowercase().ends_with(".gguf") && !name.contains(char::is_control)
-    });
+    present.retain(|name| is_model(name) && !name.contains(char::is_control));
     present.sort();
     if present.is_empty() {
         return Err(Error::NoModel);
@@ -136,7 +143,7 @@ pub fn load(
     patience_s: u32,
 ) -> Result<Loaded, Error> {
     let name = path.rsplit('/').next().unwrap_or(path);
-    let expected = if verify { expected_digest(path)? } else { None };
+    let expected = if verify { expected_digest(name, path)? } else { None };
     let checksum = match (verify, &expected) {
         (false, _) => Checksum::Skipped,
         (true, None) => Checksum::Missing,
@@ -266,21 +273,17 @@ fn plan(prefix: &[u8], size: u64, context: ContextOptions) -> Result<Plan, Error
     Err(no_room(size, needed, free + size, instead))
 }
 
-/// The digest in the `.sha256` file beside the model, if there is one.
-fn expected_digest(path: &str) -> Result<Option<Digest>, Error> {
-    let path = format!("{path}.sha256");
-    let text = match read_text(&path, 4096) {
-        Ok(Some(text)) => text,
-        Ok(None) => return Ok(None),
-        Err(Error::Unreadable { path, .. }) => return Err(Error::BadChecksumFile(path)),
-        Err(error) => return Err(error),
+/// The digest in the `.sha256` file beside the model `name` at `path`, if there is one.
+fn expected_digest(name: &str, path: &str) -> Result<Option<Digest>, Error> {
+    let path = format!("{path}{SUM_ENDING}");
+    let digest = match read_file(&path, LONGEST_SUM_FILE)? {
+        None => return Ok(None),
+        Some(Ok(text)) => digest_of(name, &text),
+        Some(Err(TooLarge)) => Err(SumError::TooLong),
     };
-    // The format of sha256sum: the digest, a space, and then the name, which does not matter here.
-    // A name with odd characters makes it start with a backslash.
-    let digest = text.trim_start().trim_start_matches('\\').split_ascii_whitespace().next();
-    match digest.and_then(Digest::from_hex) {
-        Some(digest) => Ok(Some(digest)),
-        None => Err(Error::BadChecksumFile(path)),
+    match digest {
+        Ok(digest) => Ok(Some(Digest(digest))),
+        Err(why) => Err(Error::BadChecksumFile { path, why }),
     }
 }
 

@@ -27,22 +27,6 @@ impl fmt::Debug for Digest {
     }
 }
 
-impl Digest {
-    /// Reads 64 hexadecimal digits.
-    pub fn from_hex(hex: &str) -> Option<Digest> {
-        let mut digest = [0; 32];
-        let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
-        if pairs.len() != digest.len() || !rest.is_empty() {
-            return None;
-        }
-        for (byte, pair) in digest.iter_mut().zip(pairs) {
-            let digit = |c: u8| char::from(c).to_digit(16);
-            *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
-        }
-        Some(Digest(digest))
-    }
-}
-
 /// Hashes a message that comes piece by piece.
 pub struct Sha256 {
     compress: Compress,
@@ -226,15 +210,5 @@ mod tests {
         hasher.update(b"abc");
         let hex = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(hasher.finish().to_string(), hex);
-        assert_eq!(Digest::from_hex(hex).unwrap().to_string(), hex);
-        assert_eq!(Digest::from_hex(&hex.to_uppercase()).unwrap().to_string(), hex);
-    }
-
-    #[test]
-    fn only_64_hexadecimal_digits_are_a_digest() {
-        assert!(Digest::from_hex(&"0".repeat(63)).is_none());
-        assert!(Digest::from_hex(&"0".repeat(66)).is_none());
-        assert!(Digest::from_hex(&"g".repeat(64)).is_none());
-        assert!(Digest::from_hex(&"é".repeat(32)).is_none());
     }
 }

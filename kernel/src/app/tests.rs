@@ -1,5 +1,6 @@
 //! The program from its arguments to its exit status, on a played machine with the real model.
 
+use std::borrow::ToOwned;
 use std::collections::BTreeMap;
 use std::format;
 use std::fs;
@@ -16,6 +17,7 @@ use crate::backend::model_tests::TESTS;
 use crate::backend::{ContextOptions, Plan};
 use crate::llm::gguf::Gguf;
 use crate::llm::kv_cache::CacheType;
+use crate::model_files::LONGEST_SUM_FILE;
 use crate::report::{Checksum, Code, Event, Fault, Model, Outcome, StopReason, Test};
 
 /// The test model and its checksum file.
@@ -193,8 +195,11 @@ fn a_missing_checksum_is_a_warning_and_verify_can_be_off() {
 
 #[test]
 fn a_malformed_checksum_is_an_error() {
-    let too_large = [b'0'; 5000];
-    for text in [&b""[..], b"0123  tiny.gguf\n", b"tiny.gguf\n", b"\xff\xfe", &too_large] {
+    let too_large = [b'0'; LONGEST_SUM_FILE + 1];
+    let of_others = [[b'0'; 64].as_slice(), b"  a.gguf\n", &[b'1'; 64], b"  b.gguf\n"].concat();
+    for text in
+        [&b""[..], b"0123  tiny.gguf\n", b"tiny.gguf\n", b"\xff\xfe", &too_large, &of_others]
+    {
         let run = Run::new(
             |world| {
                 model_disk(world);
@@ -204,6 +209,35 @@ fn a_malformed_checksum_is_an_error() {
         );
         run.fails_with(Code::ParseError, CHECKSUM);
     }
+}
+
+/// The model under a name with letters of two UTF-16 units, its ending in capitals, and a list of
+/// digests in several forms beside it.
+#[test]
+fn a_name_in_any_letters_and_a_list_of_digests_will_do() {
+    const NAME: &str = "🦙 Größe.GGUF";
+    const MODEL: &str = "/models/🦙 Größe.GGUF";
+    const SUMS: &str = "/models/🦙 Größe.GGUF.sha256";
+    let digest = std::str::from_utf8(&TINY.1[..64]).unwrap();
+    let list = |digest: &str| {
+        let zeros = "0".repeat(64);
+        format!("{zeros}  other.gguf\nSHA256 (models/{NAME}) = {digest}\n\\{zeros}  a\\\\b\n")
+    };
+    let load = |list: &str| {
+        let list = list.to_owned();
+        let set_up = |world: &mut World| {
+            world.files.insert(MODEL, TINY.0.clone());
+            world.files.insert(SUMS, list.into_bytes());
+        };
+        Run::new(set_up, &["max_tokens=1"])
+    };
+    let run = load(&list(digest));
+    assert_eq!((run.status, run.model().checksum), (0, Checksum::Verified), "{}", run.console);
+    assert_eq!(run.model().file, NAME);
+    assert!(run.console.contains(&format!("{NAME}: llama Q4_0")), "{}", run.console);
+    load(&list(&"1".repeat(64))).fails_with(Code::ChecksumMismatch, &"1".repeat(64));
+    let fault = load(&list(&digest[1..]));
+    fault.fails_with(Code::ParseError, &format!("{NAME}.sha256 holds no SHA-256 digest of {NAME}"));
 }
 
 #[test]

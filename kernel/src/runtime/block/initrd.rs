@@ -15,12 +15,11 @@ use core::ops::Range;
 
 use super::cpio::{self, CpioError, Kind, Member};
 use super::gzip::{self, GzipError, Output};
+use crate::model_files::{is_model, is_sum_of_model};
 use crate::report::{Code, Fault};
 
 /// What a model's file starts with.
 const GGUF_MAGIC: &[u8] = b"GGUF";
-/// What its name ends with.
-const GGUF_ENDING: &str = ".gguf";
 /// What a model is called that comes without a name.
 const NAMELESS: &str = "models/initrd.gguf";
 
@@ -146,15 +145,15 @@ pub fn contents(initrd: &[u8]) -> Result<Contents<'_>, InitrdError> {
         return Ok(Contents::Disk(initrd));
     }
     let members = cpio::members(initrd).map_err(InitrdError::Archive)?;
-    let is_model = |member: &Member<'_>| {
-        is_model_name(member.name) || initrd[member.data.clone()].starts_with(GGUF_MAGIC)
+    let holds_model = |member: &Member<'_>| {
+        is_model(member.name) || initrd[member.data.clone()].starts_with(GGUF_MAGIC)
     };
-    let link = |member: &&Member<'_>| member.kind == Kind::Other && is_model_name(member.name);
+    let link = |member: &&Member<'_>| member.kind == Kind::Other && is_model(member.name);
     if let Some(&Member { at, .. }) = members.iter().find(link) {
         return Err(InitrdError::Link { at });
     }
     let files = || members.iter().filter(|member| member.kind == Kind::File);
-    if !files().any(is_model) {
+    if !files().any(holds_model) {
         let image = files().find(|member| !member.data.is_empty()).ok_or(InitrdError::Empty)?;
         return Ok(Contents::Disk(&initrd[image.data.clone()]));
     }
@@ -175,11 +174,6 @@ pub fn contents(initrd: &[u8]) -> Result<Contents<'_>, InitrdError> {
     Ok(Contents::Files { format: "cpio", files: placed })
 }
 
-fn is_model_name(name: &[u8]) -> bool {
-    let ending = name.len().checked_sub(GGUF_ENDING.len()).map(|start| &name[start..]);
-    ending.is_some_and(|ending| ending.eq_ignore_ascii_case(GGUF_ENDING.as_bytes()))
-}
-
 /// Where the file `name` of an archive is to be found. What belongs to a model is looked for in
 /// `models/`, and the configuration at the root; an archive may have either at either of these places.
 /// `None` if the name leads out of the archive or to no file.
@@ -187,8 +181,7 @@ fn place(name: &str) -> Option<String> {
     const MODELS: &str = "models";
     let parts: Vec<&str> = name.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     let (file, folder) = parts.split_last().filter(|_| !parts.contains(&".."))?;
-    let ending = |ending: &str| file.to_ascii_lowercase().ends_with(ending);
-    let of_model = ending(GGUF_ENDING) || ending(".gguf.sha256");
+    let of_model = is_model(file) || is_sum_of_model(file);
     let configuration = file.eq_ignore_ascii_case("anchorite.toml");
     Some(match folder {
         [] if of_model => [MODELS, file].join("/"),

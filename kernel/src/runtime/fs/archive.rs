@@ -6,8 +6,9 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use super::FileSystem;
 use super::volume::{Entry, Extent, FsError};
-use super::{FileSystem, same_name};
+use crate::model_files::same_name;
 use crate::report;
 use crate::runtime::block::Buffer;
 use crate::runtime::block::initrd::File;

@@ -62,11 +62,6 @@ pub trait FileSystem: Send {
     fn read(&mut self, extents: &[Extent], offset: u64, buffer: Buffer) -> Result<(), FsError>;
 }
 
-/// Whether two names of files are the same, their case left out.
-fn same_name(a: &str, b: &str) -> bool {
-    a.chars().flat_map(char::to_uppercase).eq(b.chars().flat_map(char::to_uppercase))
-}
-
 /// The open files of the machine. A read holds it until the data is there, and other cores sleep
 /// meanwhile: there is one disk, whose queue the read keeps full.
 static FILES: SleepLock<Files> = SleepLock::new(Files::new());

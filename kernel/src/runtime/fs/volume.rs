@@ -23,7 +23,7 @@ use fatfs::{DirEntry, FatType, FileSystem, FsOptions};
 use super::boot_sector::{self, BOOT_SECTOR_BYTES, BootSectorError, Geometry};
 use super::cache::Cache;
 use super::partition::{Partition, partitions};
-use super::same_name;
+use crate::model_files::same_name;
 use crate::report;
 use crate::runtime::block::{Buffer, Disk, DiskError, Request};
 

@@ -1,0 +1,114 @@
+//! Standard output and standard error.
+//!
+//! `println!` and its siblings end the program with a panic where they cannot write. Here, a reader
+//! that has gone (`| head`) is no error, since nobody misses the text; and every other failure ends
+//! the command with a status that is not 0.
+
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::Parser;
+
+/// Exit status where nothing is wrong but that something could not be shown.
+const LOST: u8 = 1;
+
+/// Whether standard error failed to show something.
+static STDERR_FAILED: AtomicBool = AtomicBool::new(false);
+
+/// Prints a line on standard output.
+///
+/// # Errors
+/// Standard output cannot be written, and not because its reader has gone.
+pub fn print_line(text: impl Display) -> io::Result<()> {
+    print(format!("{text}\n"))
+}
+
+/// Prints on standard output; nothing is held back.
+///
+/// # Errors
+/// As for [`print_line`].
+pub fn print(text: impl AsRef<[u8]>) -> io::Result<()> {
+    stream(text).map(drop)
+}
+
+/// As [`print`]; breaks off once the reader has gone.
+///
+/// # Errors
+/// As for [`print_line`].
+pub fn stream(text: impl AsRef<[u8]>) -> io::Result<ControlFlow<()>> {
+    let mut stdout = io::stdout().lock();
+    on_stdout(stdout.write_all(text.as_ref()).and_then(|()| stdout.flush()))
+}
+
+fn on_stdout(result: io::Result<()>) -> io::Result<ControlFlow<()>> {
+    unless_gone(result)
+        .map_err(|e| io::Error::new(e.kind(), format!("cannot write to standard output: {e}")))
+}
+
+/// Breaks off where the reader has gone.
+fn unless_gone(result: io::Result<()>) -> io::Result<ControlFlow<()>> {
+    match result {
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(e) => Err(e),
+    }
+}
+
+/// Says something in a line on standard error.
+///
+/// There is nowhere to tell of a failure: [`status`] takes it into account.
+pub fn say(text: impl Display) {
+    show(format!("{text}\n"));
+}
+
+/// Shows something on standard error as it is: see [`say`].
+pub fn show(text: impl AsRef<[u8]>) {
+    let mut stderr = io::stderr().lock();
+    let result = stderr.write_all(text.as_ref()).and_then(|()| stderr.flush());
+    if unless_gone(result).is_err() {
+        STDERR_FAILED.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Asks something on standard error, and gives the line that comes from standard input.
+///
+/// # Errors
+/// The question cannot be shown, to whomever, or the answer cannot be read.
+pub fn ask(question: impl Display) -> io::Result<String> {
+    let mut stderr = io::stderr().lock();
+    write!(stderr, "{question}").and_then(|()| stderr.flush())?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(answer)
+}
+
+/// The exit status of a command that has nothing more to do.
+///
+/// That is `status`, unless this is 0 and standard error failed to show something.
+pub fn status(status: u8) -> ExitCode {
+    match status {
+        0 if STDERR_FAILED.load(Ordering::Relaxed) => LOST.into(),
+        status => status.into(),
+    }
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// The status to end with: the help was shown, or what is wrong with the command line.
+pub fn parse<C: Parser>() -> Result<C, ExitCode> {
+    C::try_parse().map_err(|end| {
+        let shown = end.print().and_then(|()| io::stdout().flush());
+        let wanted = u8::try_from(end.exit_code()).unwrap_or(LOST);
+        match on_stdout(shown) {
+            Ok(_) => status(wanted),
+            Err(e) => {
+                say(format_args!("error: {e}"));
+                status(wanted.max(LOST))
+            }
+        }
+    })
+}

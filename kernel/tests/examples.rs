@@ -1,0 +1,63 @@
+//! The example that generates text, run as a user runs it, where its text can or cannot be shown.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// The example; `None` where it is not built, as in a run of some tests alone, and then says so.
+fn generate() -> Option<Command> {
+    // This program lies in `deps`, beside `examples`.
+    let mut path: PathBuf = std::env::current_exe().unwrap();
+    path.pop();
+    path.set_file_name("examples");
+    path.push("generate");
+    if !path.exists() && std::env::var_os("CI").is_none() {
+        eprintln!("SKIPPED: there is no {} (cargo build --example generate)", path.display());
+        return None;
+    }
+    let mut command = Command::new(path);
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../test_models/tiny.gguf");
+    command.args(["--tokens", "3", "--threads", "1", model, "Once upon a"]);
+    Some(command)
+}
+
+/// A pipe that nobody reads.
+fn gone() -> std::io::PipeWriter {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer
+}
+
+#[test]
+fn text_is_generated() {
+    let Some(mut command) = generate() else { return };
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stdout.starts_with(b"Once upon a time"), "{:?}", output.stdout);
+}
+
+#[test]
+fn readers_that_have_gone_end_in_silence() {
+    for more in [&[][..], &["--help"]] {
+        let Some(mut command) = generate() else { return };
+        let output = command.args(more).stdout(gone()).stderr(Stdio::piped()).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{told}");
+        assert!(!told.contains("standard output"), "{told}");
+        let status = command.stderr(gone()).status().unwrap();
+        assert_eq!(status.code(), Some(0));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn text_that_cannot_be_shown_is_a_failure() {
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    for more in [&[][..], &["--help"]] {
+        let Some(mut command) = generate() else { return };
+        let output = command.args(more).stdout(full()).stderr(Stdio::piped()).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains("cannot write to standard output: No space left"), "{told}");
+    }
+}
