@@ -20,6 +20,9 @@ pub enum Stage {
     OutputNorm,
 }
 
+/// Gets the states of the rows at each stage: `[n_rows, n_embd]`.
+pub type Observer<'a> = dyn Fn(Stage, &[f32]) + Sync + 'a;
+
 /// What a forward pass computes with: the weights and the threads.
 #[derive(Clone, Copy)]
 pub struct Compute<'a> {
@@ -27,8 +30,8 @@ pub struct Compute<'a> {
     pub sources: &'a [ModelBytes],
     /// The threads.
     pub workers: &'a dyn Workers,
-    /// Gets the states of the rows at each stage, `[n_rows, n_embd]`.
-    pub observer: Option<&'a (dyn Fn(Stage, &[f32]) + Sync)>,
+    /// What looks at the states, if anything does.
+    pub observer: Option<&'a Observer<'a>>,
 }
 
 /// A chunk of a matrix starts at a multiple of this many rows: with a row panel.
