@@ -212,7 +212,16 @@ fails invalid-config InvalidConfig 'colour' --disk "$small" --set colour=red
 cp "$small" "$logs/no-gguf.img"
 echo 'This is no model.' >"$logs/text"
 mcopy -i "$logs/no-gguf.img" "$logs/text" ::models/text.gguf
-fails no-gguf ParseError 'GGUF' --disk "$logs/no-gguf.img" --model text.gguf
+fails no-gguf ParseError 'the file is a text, not a GGUF model' --disk "$logs/no-gguf.img" --model text.gguf
+# It does not count where there is a model, and nor does what macOS puts beside each file.
+mcopy -i "$logs/no-gguf.img" "$logs/text" ::models/._tiny.gguf
+answers beside-others --disk "$logs/no-gguf.img"
+
+# A card that is formatted in another way.
+dd if=/dev/zero of="$logs/exfat.img" bs=1M count=1 status=none
+poke "$logs/exfat.img" 3 69 88 70 65 84 32 32 32
+poke "$logs/exfat.img" 510 85 170
+fails exfat ModelNotFound 'it is an exFAT volume, not a FAT volume' --disk "$logs/exfat.img"
 
 # A model that does not fit: the test model, with zeros behind it.
 cp test_models/tiny.gguf "$logs/large.gguf"

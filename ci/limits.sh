@@ -69,7 +69,7 @@ fi
 cp "$small" "$logs/no-text.img"
 printf 'caf\351' >"$logs/latin-1"
 mcopy -i "$logs/no-text.img" "$logs/latin-1" ::prompt.txt
-fails prompt-no-text InvalidConfig 'prompt.txt is not UTF-8 text' \
+fails prompt-no-text InvalidConfig 'prompt.txt is not UTF-8: line 1 has the byte 0xE9 in column 4' \
     --disk "$logs/no-text.img" --prompt-file prompt.txt
 
 # The largest file that FAT32 can hold: the model with its 57 tensors 64 MiB apart and zeros behind them,

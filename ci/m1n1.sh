@@ -317,6 +317,25 @@ if boot gzip "$logs/archive.gz.img"; then
     must_answer
     verdict
 fi
+# Two archives one behind the other, as boot loaders hand over several files: the second one, which is
+# packed, takes the place of a configuration that would be refused.
+echo 'colour = "red"' >"$logs/bad"
+{
+    member anchorite.toml "$logs/bad"
+    member models/tiny.gguf test_models/tiny.gguf
+    member models/tiny.gguf.sha256 "$logs/sum"
+    trailer
+    head -c 512 /dev/zero
+    {
+        member anchorite.toml "$logs/toml"
+        trailer
+    } | gzip -1
+} >"$logs/archives.img"
+if boot archives "$logs/archives.img"; then
+    must_hold '^{"event":"disk","device":"initrd".*"filesystem":"cpio"'
+    must_answer
+    verdict
+fi
 if boot model-alone test_models/tiny.gguf; then
     must_hold '^{"event":"disk","device":"initrd".*"filesystem":"GGUF"'
     must_hold "^{\"event\":\"result\".*\"tokens\":\\[$expected\\]"
@@ -334,6 +353,8 @@ refuses() {
     verdict
 }
 refuses cpio-without-trailer "$logs/half.img" "the initrd's cpio archive is truncated"
+tar -c -f "$logs/tar.img" test_models/README.md
+refuses tar "$logs/tar.img" 'the initrd is a tar archive'
 head -c 2000000 "$logs/archive.img" >"$logs/half.img"
 refuses truncated-cpio "$logs/half.img" "the initrd's cpio archive is truncated"
 head -c 2000000 "$logs/archive.gz.img" >"$logs/half.img"

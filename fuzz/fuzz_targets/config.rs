@@ -11,9 +11,12 @@ use libfuzzer_sys::fuzz_target;
 const LIMITS: Limits = Limits { memory: (2048, 128 << 10), ns_per_byte: 50_000 };
 
 // The first line is the boot arguments, the others are the file.
-fuzz_target!(|text: &str| {
-    let (line, file) = text.split_once('\n').unwrap_or((text, ""));
-    LIMITS.hold(text.len(), || arguments(toml(file), line));
+fuzz_target!(|text: &[u8]| {
+    let end = text.iter().position(|&byte| byte == b'\n').unwrap_or(text.len());
+    let (line, file) = text.split_at(end);
+    // The reader of files takes nothing that is no UTF-8, boot arguments are any bytes.
+    let file = String::from_utf8_lossy(file.get(1..).unwrap_or_default());
+    LIMITS.hold(text.len(), || arguments(toml(&file), line));
 });
 
 fn toml(file: &str) -> Config {
@@ -31,24 +34,24 @@ fn toml(file: &str) -> Config {
     }
 }
 
-fn arguments(mut config: Config, line: &str) {
+fn arguments(mut config: Config, line: &[u8]) {
     let words = match split(line) {
         Ok(words) => words,
         Err(open) => {
-            assert_eq!(line.as_bytes().get(open.at), Some(&b'"'));
+            assert_eq!(line.get(open.at), Some(&b'"'));
             return;
         }
     };
     // Between quotes each word is what it was.
-    let quoted: Vec<String> = words.iter().map(|word| quote(word)).collect();
-    assert_eq!(split(&quoted.join(" ")).as_ref(), Ok(&words));
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let quoted: Vec<Vec<u8>> = words.iter().map(|word| quote(word)).collect();
+    assert_eq!(split(quoted.join(&b' ')).as_ref(), Ok(&words));
+    let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
     let before = config.clone();
     match config.apply_arguments(words.iter().copied()) {
         Ok(()) => {
             check(&config);
             // What stands before the separator is someone else's.
-            if let Some(at) = words.iter().position(|&word| word == SEPARATOR) {
+            if let Some(at) = words.iter().position(|&word| word == SEPARATOR.as_bytes()) {
                 let mut alone = before;
                 alone.apply_arguments(words[at + 1..].iter().copied()).unwrap();
                 assert_eq!(alone, config);
@@ -56,14 +59,18 @@ fn arguments(mut config: Config, line: &str) {
         }
         Err(error) => {
             let Place::BootArgument(word) = &error.place else { panic!("{error}") };
-            assert!(words.contains(&word.as_str()));
+            assert!(words.iter().any(|given| String::from_utf8_lossy(given) == *word));
             check_error(&error);
         }
     }
 }
 
-fn quote(word: &str) -> String {
-    format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""))
+fn quote(word: &[u8]) -> Vec<u8> {
+    let escaped = word.iter().flat_map(|&byte| match byte {
+        b'"' | b'\\' => vec![b'\\', byte],
+        byte => vec![byte],
+    });
+    [b'"'].into_iter().chain(escaped).chain([b'"']).collect()
 }
 
 fn check_error(error: &ConfigError) {

@@ -35,7 +35,8 @@ fn read(data: &[u8]) {
         let _ = Plan::read(data, file_bytes).and_then(|plan| plan.needed(ContextOptions::default()));
     }
     let Ok(gguf) = Gguf::parse(data) else { return };
-    let _ = Declared::from_gguf(&gguf);
+    let declared = Declared::from_gguf(&gguf);
+    assert!(declared.has_template || (declared.problem.is_none() && declared.known.is_none()));
     check_metadata(&gguf, data);
     check_tensors(&gguf, data);
     // With less than the header, more is asked for: never more than there is, and never an error

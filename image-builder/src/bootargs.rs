@@ -11,8 +11,6 @@ use kernel::runtime::args;
 pub fn parse(text: &str) -> Result<String> {
     ensure!(!text.contains(['\n', '\r', '\0']), "boot arguments are one line");
     let words = args::split(text).map_err(|e| anyhow!("{e}"))?;
-    Config::default()
-        .apply_arguments(words.iter().map(String::as_str))
-        .map_err(|e| anyhow!("{e} ({})", e.hint()))?;
+    Config::default().apply_arguments(&words).map_err(|e| anyhow!("{e} ({})", e.hint()))?;
     Ok(text.trim().to_owned())
 }

@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use host_io::console::print_line;
 use host_io::files::Output;
-use kernel::app::config::{ChatTemplate, Config, MAX_TEXT, Prompt};
+use kernel::app::config::{ChatTemplate, Config, MAX_TEXT, NotText, Prompt};
 use kernel::model_files::{SUM_ENDING, same_name};
 use kernel::runtime::args;
 use sha2::{Digest, Sha256};
 
 use crate::checksum::{self, Sum};
 use crate::fat::{self, FileSpec, Identity, Layout, Misfit};
-use crate::model::{MAX_NAME, ModelFile, fat_name};
+use crate::model::{MAX_NAME, ModelFile, fat_name, why};
 use crate::progress::Progress;
 use crate::volume::{Content, Extent, Notes, Volume};
 use crate::{chat, size};
@@ -142,13 +142,23 @@ struct Text {
     text: String,
 }
 
+/// Reads the file at `path`, which must be what the kernel takes for a text.
+fn read_text(path: &Path) -> Result<String> {
+    let shown = path.display();
+    let bytes = fs::read(path).with_context(|| format!("cannot read {shown}"))?;
+    match NotText::check(&bytes) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(at) => bail!("{shown} {at}; {}", NotText::HINT),
+    }
+}
+
 /// Reads the text at `path`, and checks that the kernel will take it.
 fn read_prompt(path: &Path) -> Result<Text> {
     let shown = path.display();
     let name = fat_name(path, MAX_NAME)?;
     let taken = [CONFIG, MODELS].iter().any(|taken| same_name(taken, name));
     ensure!(!taken, "{shown} would stand in the place of the disk's own {name}: rename it");
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
+    let text = read_text(path)?;
     let limit = size::human(MAX_TEXT as u64);
     ensure!(text.len() <= MAX_TEXT, "{shown} is longer than a prompt's {limit}");
     Ok(Text { name: name.to_owned(), text })
@@ -169,7 +179,7 @@ fn read_config(path: Option<&Path>, models: &[Model], prompt: Option<&Text>) -> 
         return Ok(text);
     };
     let shown = path.display();
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
+    let text = read_text(path)?;
     ensure!(
         text.len() <= MAX_TEXT,
         "{shown} is longer than a configuration's {}",
@@ -202,9 +212,7 @@ fn with_chat_template(mut text: String, models: &[Model]) -> Result<String> {
         None => None,
     };
     let now = chat::now()?;
-    // A model that the kernel cannot run is told of below.
-    let found =
-        model.and_then(|model| Some((&model.name, chat::find(&model.file.gguf(), now).ok()??)));
+    let found = model.and_then(|model| Some((&model.name, chat::find(&model.file.gguf(), now)?)));
     let Some((name, found)) = found.filter(|_| config.chat_template == ChatTemplate::Auto) else {
         return Ok(text);
     };
@@ -279,8 +287,7 @@ impl Contents {
         let mut settings = Config::from_toml(&config).expect("it was checked");
         if let Some(text) = bootargs {
             let words = args::split(text).map_err(|e| anyhow!("{e}"))?;
-            let words = words.iter().map(String::as_str);
-            settings.apply_arguments(words).map_err(|e| anyhow!("{e} ({})", e.hint()))?;
+            settings.apply_arguments(&words).map_err(|e| anyhow!("{e} ({})", e.hint()))?;
         }
         let contents = Contents { boot_files, config, settings, prompt, models };
         contents.check_names(&of_file, options.config.as_deref())?;
@@ -332,7 +339,7 @@ impl Contents {
                 }
                 Err(e) => {
                     print_line(format_args!("    {MODELS}/{name}: {bytes}"))?;
-                    crate::say(&format!("warning: the kernel will not run {name}: {e}"));
+                    crate::say(&format!("warning: the kernel will not run {name}: {}", why(&e)));
                 }
             }
         }

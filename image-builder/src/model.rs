@@ -50,6 +50,9 @@ impl ModelFile {
             (&file).take(missing).read_to_end(&mut header).with_context(cannot_read)?;
             let whole_file = header.len() as u64 >= bytes;
             let error = match Gguf::parse_header(&header, bytes) {
+                Err(llm::Error::NotAModel { found }) => {
+                    bail!("{shown} is no GGUF file, but {found}: {}", found.hint())
+                }
                 Ok(_) => {
                     file.rewind().with_context(cannot_read)?;
                     return Ok(ModelFile { path: path.into(), bytes, header, file });
@@ -98,6 +101,14 @@ impl ModelFile {
         let name = fat_name(&self.path, MAX_NAME - SUM_ENDING.len())?;
         ensure!(is_model(name), "the name of {shown} must end in {MODEL_ENDING}: rename it");
         Ok(name)
+    }
+}
+
+/// Why the kernel will not run a model, and what to do if that is known.
+pub fn why(error: &llm::Error) -> String {
+    match error {
+        llm::Error::NotAModel { found } => format!("{error}: {}", found.hint()),
+        _ => error.to_string(),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Anchorite: a language model that boots on bare aarch64.
 //!
 //! The engine ([`llm`]) and the event types ([`report`]) are portable and are tested on any host;
-//! [`cpu`] tells all rooms what the processor can do, [`model_files`] how models' files are named.
-//! [`backend`] is the engine's front.
+//! [`cpu`] tells all rooms what the processor can do, [`model_files`] how models' files are named,
+//! [`formats`] what a file is that is none of ours. [`backend`] is the engine's front.
 //! The runtime ([`runtime`]) is a Hermit-style library OS; what touches the machine in it is only
 //! built for the bare target. The application ([`app`]) sits on the two through the Hermit ABI.
 #![cfg_attr(not(test), no_std)]
@@ -17,6 +17,7 @@ pub mod app;
 #[cfg(feature = "llm-transformer")]
 pub mod backend;
 pub mod cpu;
+pub mod formats;
 pub mod llm;
 pub mod model_files;
 pub mod report;

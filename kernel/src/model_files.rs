@@ -15,9 +15,12 @@ pub const SUM_ENDING: &str = ".sha256";
 /// The most bytes of a `.sha256` file that are read: the lines of some 500 models.
 pub const LONGEST_SUM_FILE: usize = 64 << 10;
 
-/// Whether a file of this name is a model.
+/// Whether a file of this name or path is a model: it ends in `.gguf`, and is not hidden.
+///
+/// macOS puts a hidden `._NAME` beside each file that it writes to a FAT volume or into an archive.
 pub fn is_model(name: impl AsRef<[u8]>) -> bool {
-    strip_ending(name.as_ref(), MODEL_ENDING).is_some()
+    let file = name.as_ref().rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    !file.starts_with(b".") && strip_ending(file, MODEL_ENDING).is_some()
 }
 
 /// Whether a file of this name holds the digest of another.
@@ -203,6 +206,23 @@ mod tests {
             assert!(digest.iter().all(|&byte| byte == digest[0] && byte >> 4 == byte & 15));
             char::from_digit(u32::from(digest[0] & 15), 16).unwrap()
         })
+    }
+
+    #[test]
+    fn hidden_files_are_no_models() {
+        for (file, expected) in [
+            ("a.gguf", true),
+            ("models/B.GGUF", true),
+            ("é.gguf", true),
+            ("._a.gguf", false),
+            ("models/._a.gguf", false),
+            (".gguf", false),
+            ("a.gguf.sha256", false),
+            ("gguf", false),
+            ("", false),
+        ] {
+            assert_eq!(is_model(file), expected, "{file}");
+        }
     }
 
     #[test]

@@ -12,8 +12,7 @@ use std::fmt;
 use anyhow::{Context, Result, ensure};
 pub use jinja::now;
 use jinja::{Message, Program};
-use kernel::llm;
-use kernel::llm::chat::{Around, Declared, Piece, TEMPLATE, Template};
+use kernel::llm::chat::{Around, Declared, Piece, Template, template};
 use kernel::llm::gguf::Gguf;
 use kernel::llm::tokenizer::Tokenizer;
 use serde::Serialize;
@@ -57,30 +56,37 @@ impl fmt::Display for Found {
     }
 }
 
-/// Looks at a model's chat template; `None` if it has none. `now` is what it takes for the time, in
-/// seconds since 1970.
+/// Looks at a model's chat template; `None` if it has none, or no tokenizer that the kernel has. `now`
+/// is what it takes for the time, in seconds since 1970.
 ///
-/// # Errors
-/// The model's tokenizer is malformed, or none that the kernel has.
-pub fn find(gguf: &Gguf<'_>, now: i64) -> Result<Option<Found>, llm::Error> {
-    let Some(text) = gguf.string(TEMPLATE)? else { return Ok(None) };
-    let declared = Declared::from_gguf(gguf)?;
+/// A template that cannot be run costs the chat, as in the kernel. A tokenizer that cannot be used costs
+/// the model: whoever asks what it takes to run it is told.
+pub fn find(gguf: &Gguf<'_>, now: i64) -> Option<Found> {
+    let declared = Declared::from_gguf(gguf);
+    let recognised = declared.known.map(|known| known.name);
+    let text = match template(gguf) {
+        Ok(text) => text?,
+        Err(error) => {
+            let problem = Some(error.to_string());
+            return Some(Found { recognised, settings: None, takes_system: false, problem });
+        }
+    };
     // A token that the kernel puts before each text need not stand in the texts.
-    let begin = match Tokenizer::from_gguf(gguf)?.begin() {
+    let begin = match Tokenizer::from_gguf(gguf).ok()?.begin() {
         Some(_) => declared.bos.as_str(),
         None => "",
     };
     let program = Program::new(text, &declared.bos, &declared.eos, now);
     let derived = Derived::from_program(&program, begin);
-    Ok(Some(Found {
-        recognised: declared.known.map(|known| known.name),
+    Some(Found {
+        recognised,
         takes_system: derived.as_ref().is_ok_and(|derived| derived.takes_system),
         settings: derived.as_ref().ok().map(|derived| settings(&derived.template)),
         problem: match derived {
             Ok(derived) => derived.difference(&program, begin),
             Err(error) => Some(format!("{error:#}")),
         },
-    }))
+    })
 }
 
 /// The kernel's settings for these texts; those that are as if not given are left out.

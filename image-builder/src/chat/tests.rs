@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use kernel::app::config::{ChatTemplate, Config};
+use kernel::llm::chat::TEMPLATE;
 use kernel::llm::gguf::build::Builder;
 use serde::Deserialize;
 
@@ -157,7 +158,7 @@ fn model(template: &str) -> Builder {
 }
 
 fn found(builder: &Builder) -> Found {
-    find(&Gguf::parse(&builder.build()).unwrap(), DATE).unwrap().unwrap()
+    find(&Gguf::parse(&builder.build()).unwrap(), DATE).unwrap()
 }
 
 #[test]

@@ -4,13 +4,14 @@ mod image;
 mod model;
 mod volume;
 
-use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::{fmt, iter};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use host_io::console;
+use kernel::formats::{Format, START, has_boot_signature};
 use kernel::llm::gguf::MAGIC;
 use kernel::report::printable;
 use serde::Serialize;
@@ -81,9 +82,10 @@ pub fn run(options: &Options) -> Result<()> {
             options.file.display()
         );
     } else {
-        let report = volume::read(&options.file).with_context(|| {
-            format!("{} is no GGUF model, no kernel and no disk image", options.file.display())
-        })?;
+        let report = match volume::read(&options.file) {
+            Ok(report) => report,
+            Err(error) => return Err(name_other(&options.file, &start, error)),
+        };
         print(options.json, &report)?;
         if let Some(path) = report.mismatch() {
             anyhow::bail!("ChecksumMismatch: {path} is not what its .sha256 file says");
@@ -92,12 +94,40 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// The error for a file that holds no volume: with what it is, where that is known.
+fn name_other(path: &Path, start: &[u8], error: anyhow::Error) -> anyhow::Error {
+    let shown = path.display();
+    let on_disk = |from: u64| {
+        let has = |at: u64, magic: &[u8]| -> io::Result<bool> {
+            let mut file = File::open(path)?;
+            file.seek(SeekFrom::Start(from + at))?;
+            let mut there = Vec::new();
+            file.take(magic.len() as u64).read_to_end(&mut there)?;
+            Ok(there == magic)
+        };
+        Format::of_disk(has).ok().flatten()
+    };
+    // The table of an MBR: of each partition the first sector, at byte 8 of its entry.
+    let table = start.get(446..510).filter(|_| has_boot_signature(start)).unwrap_or_default();
+    let starts = table.as_chunks::<16>().0.iter().map(|entry| {
+        512 * u64::from(u32::from_le_bytes([entry[8], entry[9], entry[10], entry[11]]))
+    });
+    let disk = iter::once(0).chain(starts).find_map(on_disk);
+    // A boot sector alone tells nothing of what is on the disk: the error does.
+    let file = Format::of(start).filter(|_| !has_boot_signature(start));
+    let none = format!("{shown} is no GGUF model, no kernel and no disk image");
+    match disk.or(file) {
+        Some(format) => anyhow!("{none}, but {format}: {}", format.hint()),
+        None => error.context(none),
+    }
+}
+
 /// As many of the file's first bytes as tell what it is.
 fn start_of(path: &Path) -> Result<Vec<u8>> {
     let cannot_read = || format!("cannot read {}", path.display());
     let file = File::open(path).with_context(cannot_read)?;
     let mut start = Vec::new();
-    file.take(64).read_to_end(&mut start).with_context(cannot_read)?;
+    file.take(START as u64).read_to_end(&mut start).with_context(cannot_read)?;
     Ok(start)
 }
 

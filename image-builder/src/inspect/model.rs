@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::{Checksum, table};
 use crate::chat;
 use crate::checksum::{self, Sum};
-use crate::model::ModelFile;
+use crate::model::{ModelFile, why};
 use crate::progress::Progress;
 use crate::size;
 
@@ -88,7 +88,7 @@ pub fn read(path: &Path) -> Result<Model> {
     let gguf = model.gguf();
     let sum = sum(&model)?;
     let needed = model.memory_needed(ContextOptions::default());
-    let unsupported = needed.as_ref().err().map(ToString::to_string);
+    let unsupported = needed.as_ref().err().map(why);
     let memory = needed.ok().map(|needed| Memory {
         file: model.bytes,
         kv_cache: needed.kv_cache_bytes,
@@ -110,8 +110,7 @@ pub fn read(path: &Path) -> Result<Model> {
         unsupported,
         shape: entries(&gguf, &format!("{architecture}.")),
         tokenizer: entries(&gguf, "tokenizer."),
-        // What is wrong with a model makes it unsupported.
-        chat_template: chat::find(&gguf, chat::now()?).ok().flatten(),
+        chat_template: chat::find(&gguf, chat::now()?),
         metadata: entries(&gguf, "general."),
         tensor_types: type_uses(&gguf),
         tensors: tensors(&gguf),

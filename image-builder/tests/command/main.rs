@@ -2,6 +2,7 @@
 
 mod common;
 mod disk;
+mod foreign;
 mod kernel;
 mod m1n1;
 mod outputs;

@@ -38,10 +38,15 @@ fn template(config: &Config, declared: &Declared) -> (Option<Template>, String) 
             (None, "no chat template: the model has none".into())
         }
         (ChatTemplate::Auto, None) => {
-            log::warn!(
-                "the model's chat template is none that is known: make the disk with \
-                 `image-builder disk`, which runs it, or set `chat_template`"
-            );
+            match &declared.problem {
+                Some(problem) => log::warn!(
+                    "the model's chat template cannot be used: {problem}; set `chat_template`"
+                ),
+                None => log::warn!(
+                    "the model's chat template is none that is known: make the disk with \
+                     `image-builder disk`, which runs it, or set `chat_template`"
+                ),
+            }
             (None, "no chat template".into())
         }
     }

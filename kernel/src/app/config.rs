@@ -79,6 +79,9 @@ pub struct Config {
     pub kv_cache: CacheType,
     /// Whether a prompt that does not fit into the context loses what is too much.
     pub cut_prompt: bool,
+    /// Whether names of control tokens in a prompt are those tokens; `None`: as llama.cpp has it for
+    /// the mode. What is typed in a chat is text in any case.
+    pub parse_special: Option<bool>,
     /// Whether a text that outgrows the context goes on.
     pub context_shift: bool,
     /// Tokens of the first prompt that are kept in both cases.
@@ -117,6 +120,7 @@ impl Default for Config {
             context: None,
             kv_cache: CacheType::F16,
             cut_prompt: false,
+            parse_special: None,
             context_shift: false,
             keep: 0,
             sampling: SamplingConfig { temperature: 0.0, ..SamplingConfig::creative() },
@@ -228,6 +232,16 @@ pub const KEYS: &[Key] = &[
         help: "leave out of a prompt what does not fit into the context, instead of refusing it (false)",
         set: |config, value| {
             config.cut_prompt = value.boolean()?;
+            Some(())
+        },
+    },
+    Key {
+        name: "parse_special",
+        expects: "true or false",
+        help: "take names of control tokens in a prompt, as </s>, for those tokens; not for chats, where \
+               they are text (true; in mode perplexity false)",
+        set: |config, value| {
+            config.parse_special = Some(value.boolean()?);
             Some(())
         },
     },
@@ -624,6 +638,43 @@ impl Value<'_> {
     }
 }
 
+/// The first byte of a text that is no UTF-8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotText {
+    /// The byte.
+    pub byte: u8,
+    /// Its line, counted from 1.
+    pub line: usize,
+    /// Its place in the line, in bytes counted from 1.
+    pub column: usize,
+}
+
+impl NotText {
+    /// What to do about it.
+    pub const HINT: &str = "write the text in UTF-8: an editor or terminal that is set to another \
+                            encoding (Latin-1, Windows-1252, UTF-16) wrote other bytes";
+
+    /// The text that these bytes are.
+    ///
+    /// # Errors
+    /// They are no UTF-8.
+    pub fn check(bytes: &[u8]) -> Result<&str, NotText> {
+        str::from_utf8(bytes).map_err(|error| {
+            let (before, rest) = bytes.split_at(error.valid_up_to());
+            let lines = before.split(|&byte| byte == b'\n');
+            let column = 1 + lines.clone().next_back().map_or(0, <[u8]>::len);
+            NotText { byte: rest.first().copied().unwrap_or(0), line: lines.count(), column }
+        })
+    }
+}
+
+impl fmt::Display for NotText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let NotText { byte, line, column } = self;
+        write!(f, "is not UTF-8: line {line} has the byte 0x{byte:02X} in column {column}")
+    }
+}
+
 /// Where a setting stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -647,6 +698,8 @@ impl fmt::Display for Place {
 pub enum Problem {
     /// The file is no TOML, or the argument is not of the form `key=value`.
     Syntax(String),
+    /// The text is no UTF-8.
+    NotText(NotText),
     /// There is no such key.
     UnknownKey(String),
     /// The key's value is not one of those it takes.
@@ -674,6 +727,7 @@ impl fmt::Display for ConfigError {
         write!(f, "{}: ", self.place)?;
         match &self.problem {
             Problem::Syntax(message) => f.write_str(message),
+            Problem::NotText(error) => write!(f, "the text {error}"),
             Problem::UnknownKey(key) => write!(f, "there is no setting `{key}`"),
             Problem::BadValue { key, expects } => write!(f, "`{key}` takes {expects}"),
             Problem::Conflict(a, b) if a == b => write!(f, "`{a}` is given twice"),
@@ -692,11 +746,15 @@ impl ConfigError {
                 let names: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
                 format!("the settings are {}", names.join(", "))
             }
+            Problem::NotText(_) => NotText::HINT.to_string(),
             _ => "mend the setting there, or take it out to get the default".to_string(),
         };
         match (&self.place, &self.problem) {
             // What a firmware says to Linux looks like this.
-            (Place::BootArgument(_), Problem::UnknownKey(_) | Problem::Syntax(_)) => format!(
+            (
+                Place::BootArgument(_),
+                Problem::UnknownKey(_) | Problem::Syntax(_) | Problem::NotText(_),
+            ) => format!(
                 "if a firmware put it there, write `--` before your own boot arguments (on a \
                  Raspberry Pi in cmdline.txt); else {hint}"
             ),
@@ -712,6 +770,16 @@ impl Config {
             mirostat: self.sampling.mirostat.map(|_| self.mirostat),
             seed: self.seed.unwrap_or_else(seed),
             ..self.sampling
+        }
+    }
+
+    /// Whether names of control tokens in a prompt are those tokens: by default as llama.cpp's tools
+    /// have it, of which the one for perplexity takes them for text. In a chat they are text.
+    pub fn parses_special(&self) -> bool {
+        match self.mode {
+            Mode::Generate | Mode::Bench => self.parse_special.unwrap_or(true),
+            Mode::Perplexity => self.parse_special.unwrap_or(false),
+            Mode::Chat | Mode::Test => false,
         }
     }
 
@@ -753,18 +821,24 @@ impl Config {
     /// Documentation/admin-guide/kernel-parameters.rst).
     ///
     /// # Errors
-    /// An argument is not of that form, or its setting is unknown, malformed or given twice.
-    pub fn apply_arguments<'a>(
+    /// An argument is not of that form or no UTF-8, or its setting is unknown, malformed or given
+    /// twice.
+    pub fn apply_arguments<'a, A: AsRef<[u8]> + ?Sized + 'a>(
         &mut self,
-        arguments: impl IntoIterator<Item = &'a str>,
+        arguments: impl IntoIterator<Item = &'a A>,
     ) -> Result<(), ConfigError> {
         let mut seen = Vec::new();
         let model = self.model.clone();
-        let arguments: Vec<&str> = arguments.into_iter().collect();
-        let ours = arguments.iter().position(|&word| word == SEPARATOR).map_or(0, |i| i + 1);
+        let arguments: Vec<&[u8]> = arguments.into_iter().map(AsRef::as_ref).collect();
+        let is_separator = |word: &&[u8]| *word == SEPARATOR.as_bytes();
+        let ours = arguments.iter().position(is_separator).map_or(0, |i| i + 1);
         for &word in &arguments[ours..] {
-            let error =
-                |problem| ConfigError { place: Place::BootArgument(word.to_owned()), problem };
+            let shown = String::from_utf8_lossy(word);
+            let error = |problem| ConfigError {
+                place: Place::BootArgument(shown.clone().into_owned()),
+                problem,
+            };
+            let word = NotText::check(word).map_err(|at| error(Problem::NotText(at)))?;
             let (key, value) = word.split_once('=').ok_or_else(|| {
                 error(Problem::Syntax("a boot argument has the form key=value".to_owned()))
             })?;

@@ -1,7 +1,5 @@
 //! Where the runtime hands over: what Hermit's `runtime_entry` does, which each binary names itself.
 
-use alloc::string::String;
-use alloc::vec::Vec;
 use core::ffi::{CStr, c_char};
 
 use crate::app::{os, run};
@@ -11,12 +9,7 @@ use crate::app::{os, run};
 /// # Safety
 /// `argv` must point to `argc` C strings that live as long as the program.
 pub unsafe fn enter(argc: i32, argv: *const *const c_char) -> ! {
-    let arguments: Vec<String> = (1..usize::try_from(argc).unwrap_or(0))
-        .map(|i| {
-            // SAFETY: the caller promises `argc` C strings.
-            let argument = unsafe { CStr::from_ptr(*argv.add(i)) };
-            String::from_utf8_lossy(argument.to_bytes()).into_owned()
-        })
-        .collect();
-    os::exit(run(arguments.iter().map(String::as_str)))
+    // SAFETY: the caller promises `argc` C strings.
+    let argument = |i| unsafe { CStr::from_ptr(*argv.add(i)) }.to_bytes();
+    os::exit(run((1..usize::try_from(argc).unwrap_or(0)).map(argument)))
 }

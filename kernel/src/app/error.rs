@@ -6,7 +6,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use crate::app::config::ConfigError;
+use crate::app::config::{ConfigError, NotText};
 use crate::app::os::{self, Errno};
 use crate::app::sha256::Digest;
 use crate::llm;
@@ -17,7 +17,10 @@ use crate::report::{Code, Fault};
 #[derive(Debug)]
 pub enum Error {
     /// There is no disk with a `models` directory, or that directory holds no model.
-    NoModel,
+    NoModel {
+        /// Two lines: what is wrong with the one that there is, and what to do; else empty.
+        disk: String,
+    },
     /// The model asked for is not there.
     ModelNotFound {
         /// The name asked for.
@@ -29,7 +32,14 @@ pub enum Error {
     SeveralModels(Vec<String>),
     /// The configuration is wrong.
     Config(ConfigError),
-    /// A file that the configuration names, or the configuration itself, cannot be read as text.
+    /// A file that the configuration names, or the configuration itself, is no UTF-8.
+    NotText {
+        /// Its path.
+        path: String,
+        /// The first byte that is none.
+        at: NotText,
+    },
+    /// A file that the configuration names, or the configuration itself, cannot be read.
     Unreadable {
         /// Its path.
         path: String,
@@ -110,11 +120,16 @@ impl Error {
     /// The event for this error.
     pub fn fault(&self) -> Fault {
         let (code, message, hint) = match self {
-            Error::NoModel => (
-                Code::ModelNotFound,
-                "there is no model: no disk holds a file models/NAME.gguf".to_string(),
-                "make a disk with `image-builder disk` and attach it".to_string(),
-            ),
+            Error::NoModel { disk } => {
+                let mut message =
+                    "there is no model: no disk holds a file models/NAME.gguf".to_string();
+                let mut hint = "make a disk with `image-builder disk` and attach it".to_string();
+                if let Some((what, to_do)) = disk.split_once('\n') {
+                    message += &format!(" ({what})");
+                    hint = to_do.to_string();
+                }
+                (Code::ModelNotFound, message, hint)
+            }
             Error::ModelNotFound { wanted, present } => (
                 Code::ModelNotFound,
                 format!("there is no model `{wanted}` on the disk"),
@@ -126,6 +141,9 @@ impl Error {
                 format!("set `model` to one of: {}", present.join(", ")),
             ),
             Error::Config(error) => (Code::InvalidConfig, error.to_string(), error.hint()),
+            Error::NotText { path, at } => {
+                (Code::InvalidConfig, format!("{path} {at}"), NotText::HINT.to_string())
+            }
             Error::Unreadable { path, why } => (
                 Code::InvalidConfig,
                 format!("{path} {why}"),
@@ -193,6 +211,7 @@ fn engine_fault(error: &llm::Error) -> Fault {
             "the file is damaged or no GGUF model: get it again, check it with `image-builder \
              inspect`",
         ),
+        llm::Error::NotAModel { found } => (Code::ParseError, found.hint()),
         llm::Error::Unsupported { .. } => (
             Code::Unsupported,
             "take a model that this version runs, or another quantisation of it (Q4_0, Q8_0): the \

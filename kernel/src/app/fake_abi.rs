@@ -20,6 +20,8 @@ pub struct World {
     pub console: Vec<u8>,
     /// What it may still read from there.
     pub input: VecDeque<u8>,
+    /// Whether there is no disk: the files outside of `/proc` cannot be reached.
+    pub no_disk: bool,
     /// Whether reading from there fails with EIO once that is read.
     pub input_fails: bool,
     /// Cores it may use.
@@ -47,6 +49,7 @@ impl World {
             files: BTreeMap::new(),
             console: Vec::new(),
             input: VecDeque::new(),
+            no_disk: false,
             input_fails: false,
             cores: 2,
             sizes: BTreeMap::new(),
@@ -200,6 +203,9 @@ extern "C" fn sys_open(name: *const c_char, _flags: i32, _mode: i32) -> i32 {
     // SAFETY: the caller passes a C string.
     let path = unsafe { CStr::from_ptr(name) }.to_str().unwrap();
     let mut world = world();
+    if world.no_disk && !path.starts_with("/proc/") {
+        return -abi::ENODEV;
+    }
     if !world.files.contains_key(path) && !is_directory(&world, path) {
         return -abi::ENOENT;
     }

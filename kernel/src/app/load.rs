@@ -15,6 +15,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use hermit_abi::{EFBIG, ENODEV, ENOENT};
 use spin::Mutex;
 
+use crate::app::config::NotText;
 use crate::app::error::Error;
 use crate::app::os::{self, Errno, File};
 use crate::app::output::{Progress, say};
@@ -24,6 +25,7 @@ use crate::backend::{self, LoadError};
 use crate::llm;
 use crate::llm::arena::ModelBuffer;
 use crate::llm::engine::Weights;
+use crate::llm::gguf;
 use crate::llm::model::Repack;
 use crate::llm::plan::{ContextOptions, Plan};
 use crate::llm::workers::Workers;
@@ -77,10 +79,13 @@ pub fn disk_error(path: &str, errno: Errno) -> Error {
 /// # Errors
 /// The disk fails, or the file is larger than `limit` bytes or no UTF-8.
 pub fn read_text(path: &str, limit: usize) -> Result<Option<String>, Error> {
-    let unreadable = |why| Error::Unreadable { path: path.to_owned(), why };
     let Some(bytes) = read_file(path, limit)? else { return Ok(None) };
-    let bytes = bytes.map_err(|TooLarge| unreadable("is too large"))?;
-    String::from_utf8(bytes).map(Some).map_err(|_| unreadable("is not UTF-8 text"))
+    let bytes = bytes
+        .map_err(|TooLarge| Error::Unreadable { path: path.to_owned(), why: "is too large" })?;
+    match NotText::check(&bytes) {
+        Ok(text) => Ok(Some(text.to_owned())),
+        Err(at) => Err(Error::NotText { path: path.to_owned(), at }),
+    }
 }
 
 /// A file has more bytes than it may.
@@ -101,26 +106,62 @@ fn read_file(path: &str, limit: usize) -> Result<Option<Result<Vec<u8>, TooLarge
 
 /// The name of the model to load: the one wanted, or the only one.
 ///
+/// Hidden files do not count, such as those that macOS puts beside others, and nor do files that are
+/// no GGUF where there is another one that is.
+///
 /// # Errors
 /// There is none, or none of that name, or there are several and none is wanted.
 pub fn choose_model(wanted: Option<&str>) -> Result<String, Error> {
     let mut present = match File::open("/models").and_then(|directory| directory.entries()) {
         Ok(names) => names,
-        Err(Errno(ENOENT | ENODEV)) => Vec::new(),
+        Err(Errno(ENOENT)) => Vec::new(),
+        Err(Errno(ENODEV)) => return Err(Error::NoModel { disk: os::disk_error() }),
         Err(errno) => return Err(disk_error("/models", errno)),
     };
     // A name with control characters could pose as an event wherever it is shown.
-    present.retain(|name| is_model(name) && !name.contains(char::is_control));
+    present.retain(|name| !name.contains(char::is_control));
+    if let Some(name) = wanted
+        && present.iter().any(|other| other == name)
+    {
+        return Ok(name.to_owned());
+    }
+    present.retain(|name| is_model(name));
     present.sort();
     if present.is_empty() {
-        return Err(Error::NoModel);
+        return Err(Error::NoModel { disk: String::new() });
     }
-    match wanted {
-        Some(name) if present.iter().any(|other| other == name) => Ok(name.to_owned()),
-        Some(name) => Err(Error::ModelNotFound { wanted: name.to_owned(), present }),
-        None if present.len() == 1 => Ok(present.remove(0)),
-        None => Err(Error::SeveralModels(present)),
+    if let Some(name) = wanted {
+        return Err(Error::ModelNotFound { wanted: name.to_owned(), present });
     }
+    if present.len() == 1 {
+        return Ok(present.remove(0));
+    }
+    let mut models = Vec::new();
+    for name in &present {
+        if starts_as_gguf(name)? {
+            models.push(name);
+        } else {
+            log::warn!("{name} does not count: it is no GGUF file");
+        }
+    }
+    match &models[..] {
+        [only] => Ok((*only).clone()),
+        [] => Err(Error::SeveralModels(present)),
+        _ => Err(Error::SeveralModels(models.into_iter().cloned().collect())),
+    }
+}
+
+/// Whether the file `name` in `models/` starts as a model does.
+fn starts_as_gguf(name: &str) -> Result<bool, Error> {
+    let path = format!("/models/{name}");
+    let failed = |errno| disk_error(&path, errno);
+    let file = File::open(&path).map_err(failed)?;
+    let mut start = [0; gguf::MAGIC.len()];
+    if file.size().map_err(failed)? < start.len() as u64 {
+        return Ok(false);
+    }
+    file.read_full(&mut start).map_err(failed)?;
+    Ok(start == gguf::MAGIC)
 }
 
 /// Loads the model at a path of the disk, and checks it against its `.sha256` file if `verify` says

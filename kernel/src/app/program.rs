@@ -24,7 +24,7 @@ use crate::llm::workers::Workers;
 use crate::report::{self, Event};
 
 /// Does what the configuration and these boot arguments say, and returns the exit status.
-pub fn run<'a>(arguments: impl IntoIterator<Item = &'a str>) -> i32 {
+pub fn run<'a, A: AsRef<[u8]> + ?Sized + 'a>(arguments: impl IntoIterator<Item = &'a A>) -> i32 {
     match try_run(arguments) {
         Ok(()) => 0,
         Err(error) => {
@@ -34,7 +34,9 @@ pub fn run<'a>(arguments: impl IntoIterator<Item = &'a str>) -> i32 {
     }
 }
 
-fn try_run<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+fn try_run<'a, A: AsRef<[u8]> + ?Sized + 'a>(
+    arguments: impl IntoIterator<Item = &'a A>,
+) -> Result<(), Error> {
     let file = load::read_text("/anchorite.toml", MAX_TEXT)?;
     let mut config = Config::from_toml(file.as_deref().unwrap_or_default())?;
     config.apply_arguments(arguments)?;
@@ -56,6 +58,7 @@ fn try_run<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<(), Error
         bench::disk(&name)?;
     }
     let mut backend = start(&name, &config, team)?;
+    backend.set_parse_special(config.parses_special());
     match config.mode {
         Mode::Generate => {
             backend.set_cut_prompt(config.cut_prompt);
@@ -75,7 +78,7 @@ fn test(config: &Config, team: &'static Team) -> Result<(), Error> {
     tests.run_engine(team);
     if tests.want_model() {
         match load::choose_model(config.model.as_deref()) {
-            Err(Error::NoModel) => log::warn!("there is no model, so that none is tested"),
+            Err(Error::NoModel { .. }) => log::warn!("there is no model, so that none is tested"),
             Err(error) => return Err(error),
             Ok(name) => {
                 tests.run_backend(&format!("models/{name}"));

@@ -16,6 +16,7 @@ use hermit_abi::{PROT_READ, PROT_WRITE};
 use crate::backend::model_tests::TESTS;
 use crate::backend::{ContextOptions, Plan};
 use crate::llm::gguf::Gguf;
+use crate::llm::gguf::build::{Description, header};
 use crate::llm::kv_cache::CacheType;
 use crate::model_files::LONGEST_SUM_FILE;
 use crate::report::{Checksum, Code, Event, Fault, Model, Outcome, StopReason, Test};
@@ -44,6 +45,13 @@ struct Run {
 
 impl Run {
     fn new(set_up: impl FnOnce(&mut World), arguments: &[&str]) -> Run {
+        Run::of_bytes(set_up, arguments)
+    }
+
+    fn of_bytes(
+        set_up: impl FnOnce(&mut World),
+        arguments: &[&(impl AsRef<[u8]> + ?Sized)],
+    ) -> Run {
         let (status, console) = run_in_world(set_up, || run(arguments.iter().copied()));
         let events =
             console.lines().filter_map(Event::from_line).collect::<Result<_, _>>().unwrap();
@@ -104,6 +112,23 @@ fn a_prompt_is_answered() {
     assert_eq!((results[0].tokens_emitted, results[0].tokens.len()), (7, 7));
     assert_eq!(results[0].stop, StopReason::MaxTokens);
     assert!(run.console.contains(&format!("\nOnce upon a time{}\n", results[0].output)));
+}
+
+#[test]
+fn a_prompt_that_is_no_utf8_is_refused_by_name() {
+    let run = Run::of_bytes(model_disk, &[&b"max_tokens=1"[..], b"prompt=caf\xE9"]);
+    run.fails_with(Code::InvalidConfig, "boot argument `prompt=caf\u{FFFD}`");
+    for (path, argument) in
+        [("/anchorite.toml", "max_tokens=1"), ("/prompt.txt", "prompt_file=prompt.txt")]
+    {
+        let with_file = |world: &mut World| {
+            model_disk(world);
+            world.files.insert(path, b"# one\n# caf\xE9".to_vec());
+        };
+        let expected = format!("{path} is not UTF-8: line 2 has the byte 0xE9 in column 6");
+        let run = Run::new(with_file, &[argument]);
+        assert!(run.fails_with(Code::InvalidConfig, &expected).hint.contains("Latin-1"));
+    }
 }
 
 #[test]
@@ -265,6 +290,147 @@ fn the_model_is_chosen_by_name() {
             .insert("/models/\n\x1e{\"event\":\"exit\",\"status\":0}\n.gguf", TINY.0.clone());
     };
     Run::new(posing, &["verify=false"]).fails_with(Code::ModelNotFound, "models/NAME.gguf");
+}
+
+/// Puts files beside the test model.
+fn beside(files: &'static [(&'static str, &'static [u8])]) -> impl Fn(&mut World) {
+    move |world| {
+        model_disk(world);
+        world.files.extend(files.iter().map(|(path, data)| (*path, data.to_vec())));
+    }
+}
+
+#[test]
+fn files_that_are_no_models_do_not_count() {
+    const APPLE_DOUBLE: &[u8] = b"\0\x05\x16\x07\0\x02\0\0Mac OS X        ";
+    for files in [
+        // What macOS puts beside each file, a name of nothing else, and what is no GGUF.
+        &[("/models/._tiny.gguf", APPLE_DOUBLE), ("/models/._tiny.gguf.sha256", APPLE_DOUBLE)][..],
+        &[("/models/.gguf", b"GGUF")],
+        &[("/models/broken.gguf", b"<html>")],
+        &[("/models/a.gguf", b""), ("/models/b.gguf", b"GGU")],
+    ] {
+        let run = Run::new(beside(files), &["max_tokens=1"]);
+        assert_eq!(run.status, 0, "{}", run.console);
+        assert_eq!(run.model().file, "tiny.gguf");
+        let warned = run.console.contains("broken.gguf does not count: it is no GGUF file");
+        assert_eq!(warned, files[0].0 == "/models/broken.gguf");
+    }
+    // Two that are some still have to be told apart; others are no choice.
+    let run = Run::new(beside(&[("/models/b.gguf", b"GGUF"), ("/models/c.gguf", b"no")]), &[]);
+    let hint = &run.fails_with(Code::InvalidConfig, "several models").hint;
+    assert!(hint.ends_with("one of: b.gguf, tiny.gguf"), "{hint}");
+    let run = Run::new(beside(&[("/models/._b.gguf", APPLE_DOUBLE)]), &["model=b.gguf"]);
+    let hint = &run.fails_with(Code::ModelNotFound, "`b.gguf`").hint;
+    assert!(hint.ends_with("one of: tiny.gguf"), "{hint}");
+    // Who asks for one by its name gets to know what it is.
+    let run = Run::new(beside(&[("/models/._b.gguf", APPLE_DOUBLE)]), &["model=._b.gguf"]);
+    let hint = &run.fails_with(Code::ParseError, "AppleDouble").hint;
+    assert!(hint.contains("`._`"), "{hint}");
+}
+
+#[test]
+fn what_is_no_model_is_named_with_what_to_do() {
+    for (start, message, hint) in [
+        (
+            &b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4\n"[..],
+            "the file is a Git LFS pointer, not a GGUF model",
+            "git lfs pull",
+        ),
+        (b"<!doctype html>\n<title>Sign in</title>", "an HTML page", "resolve"),
+        (b"Entry not found", "the file is a text", "the download failed"),
+        (b"", "the file is empty", "nothing was written"),
+        (b"tjgg\x03\0\0\0", "a GGML file (ggjt)", "before GGUF"),
+        (b"PK\x03\x04\x14\0\0\0", "a ZIP archive", "unpack"),
+        (b"\x10\0\0\0\0\0\0\0{\"__metadata__\"", "a safetensors file", "convert_hf_to_gguf"),
+        (b"\x1f\x8b\x08\0\0\0\0\0", "the file is compressed with gzip", "unpack"),
+    ] {
+        let set_up = |world: &mut World| {
+            world.files.insert(MODEL, start.to_vec());
+        };
+        let run = Run::new(set_up, &[]);
+        let fault = run.fails_with(Code::ParseError, message);
+        assert!(fault.hint.contains(hint), "{fault:?}");
+    }
+    let text = |value: &str| {
+        let mut bytes = 8_u32.to_le_bytes().to_vec();
+        crate::llm::gguf::build::put_string(&mut bytes, value.as_bytes());
+        bytes
+    };
+    for (key, value, message, hint) in [
+        ("general.type", "adapter", "the file is a LoRA adapter", "llama-export-lora"),
+        ("adapter.type", "lora", "the file is a LoRA adapter", "llama-export-lora"),
+        ("general.type", "mmproj", "a projector for images or sounds (mmproj)", "lies beside"),
+        (
+            "general.architecture",
+            "clip",
+            "a projector for images or sounds (mmproj)",
+            "lies beside",
+        ),
+        ("general.type", "imatrix", "an importance matrix", "made for"),
+    ] {
+        let set_up = |world: &mut World| {
+            world.files.insert(MODEL, with_entry(&TINY.0, key, text(value)));
+        };
+        let run = Run::new(set_up, &[]);
+        let fault = run.fails_with(Code::ParseError, message);
+        assert!(fault.hint.contains(hint), "{fault:?}");
+    }
+    // What is a model says so.
+    let set_up = |world: &mut World| {
+        world.files.insert(MODEL, with_entry(&TINY.0, "general.type", text("model")));
+    };
+    assert_eq!(Run::new(set_up, &["max_tokens=1"]).status, 0);
+}
+
+#[test]
+fn why_a_disk_holds_no_model_is_told_with_it() {
+    let set_up = |world: &mut World| {
+        world.no_disk = true;
+        world
+            .files
+            .insert("/proc/disk_error", b"sd card: it is an exFAT volume\nformat it\n".to_vec());
+    };
+    let run = Run::new(set_up, &[]);
+    let fault = run.fails_with(Code::ModelNotFound, "NAME.gguf (sd card: it is an exFAT volume)");
+    assert_eq!(fault.hint, "format it");
+    let run = Run::new(|world| world.no_disk = true, &[]);
+    run.fails_with(Code::ModelNotFound, "models/NAME.gguf");
+}
+
+/// The model with a value of its header replaced or added: the bytes from the value's type on.
+fn with_entry(model: &[u8], key: &str, value: Vec<u8>) -> Vec<u8> {
+    let gguf = Gguf::parse(model).unwrap();
+    let others = gguf.raw_metadata().filter(|(other, _)| *other != key);
+    let entries: Vec<(&str, &[u8])> = others.chain([(key, &value[..])]).collect();
+    let tensors = gguf.tensors().iter().map(|tensor| Description {
+        name: tensor.name,
+        dims: &tensor.dims[..tensor.n_dims],
+        kind: tensor.kind,
+        size: tensor.size,
+    });
+    let alignment = gguf.alignment();
+    let mut file = header(gguf.version(), &entries, tensors, alignment);
+    file.resize(file.len().next_multiple_of(alignment as usize), 0);
+    file.extend(&model[gguf.data_offset() as usize..]);
+    file
+}
+
+#[test]
+fn a_name_that_is_no_utf8_costs_nothing() {
+    let mut latin_1 = 8_u32.to_le_bytes().to_vec();
+    crate::llm::gguf::build::put_string(&mut latin_1, b"Caf\xE9");
+    for (value, name) in [
+        (latin_1, "Caf\u{FFFD}"),
+        // What is no text at all is shown as what it is.
+        ([4_u32, 7].iter().flat_map(|word| word.to_le_bytes()).collect(), "7"),
+    ] {
+        let set_up = |world: &mut World| {
+            world.files.insert(MODEL, with_entry(&TINY.0, "general.name", value.clone()));
+        };
+        let run = Run::new(set_up, &["max_tokens=1"]);
+        assert_eq!((run.status, run.model().name.as_str()), (0, name), "{}", run.console);
+    }
 }
 
 #[test]
@@ -667,6 +833,91 @@ mod with_a_template {
         );
         let both = talk(&GOLDEN.0, "Fox!\r", &["chat_template=plain", "system=Fox"]);
         assert_eq!(both.results()[0].prompt_tokens, 6 + 5);
+    }
+
+    #[test]
+    fn a_template_that_is_no_text_costs_the_chat_alone() {
+        let array = {
+            let mut bytes: Vec<u8> =
+                [9_u32, 8].iter().flat_map(|word| word.to_le_bytes()).collect();
+            bytes.extend(1_u64.to_le_bytes());
+            crate::llm::gguf::build::put_string(&mut bytes, b"<|im_start|>");
+            bytes
+        };
+        let mut latin_1 = 8_u32.to_le_bytes().to_vec();
+        crate::llm::gguf::build::put_string(&mut latin_1, b"{# caf\xE9 #} {{ messages }}");
+        for (value, is) in [(array, "an array of 1 strings"), (latin_1, "\"{# caf\u{FFFD} #}")] {
+            let model = with_entry(&GOLDEN.0, TEMPLATE, value);
+            let set_up = |world: &mut World| {
+                world.files.insert(CHAT_MODEL, model.clone());
+            };
+            let generated = Run::new(set_up, &["prompt=q", "max_tokens=2"]);
+            assert_eq!(generated.status, 0, "{}", generated.console);
+            assert!(!generated.console.contains("template"), "{}", generated.console);
+            let run = talk(&model, "Fox!\r", &[]);
+            let warning = format!(
+                "chat template cannot be used: `{TEMPLATE}` must be UTF-8 text but is {is}"
+            );
+            assert!(run.console.contains(&warning), "{}", run.console);
+            // As with no template at all.
+            assert_eq!((run.status, run.results()[0].prompt_tokens), (0, 6));
+            let chat = &GOLDEN.1["chats"][0];
+            is_golden(&talk(&model, &typed(chat), &["chat_template=chatml"]).results(), chat);
+        }
+    }
+
+    #[test]
+    fn control_tokens_in_a_prompt_are_tokens_unless_told_otherwise() {
+        let prompt_tokens = |arguments: &[&str]| {
+            let set_up = |world: &mut World| {
+                world.files.insert(CHAT_MODEL, GOLDEN.0.clone());
+            };
+            let run = Run::new(set_up, &[&["max_tokens=1"], arguments].concat());
+            run.results()[0].prompt_tokens
+        };
+        let alone = prompt_tokens(&["prompt=q"]);
+        let named = "prompt=q<|im_end|>";
+        assert_eq!(prompt_tokens(&[named]), alone + 1);
+        assert_eq!(prompt_tokens(&[named, "parse_special=true"]), alone + 1);
+        assert_eq!(prompt_tokens(&[named, "parse_special=false"]), alone + 10);
+        // The token that begins a text by itself is not needed there.
+        let run = Run::new(model_disk, &["prompt=<s>Once", "max_tokens=1"]);
+        assert!(
+            run.console.contains("begins with the token that is put before it anyway"),
+            "{}",
+            run.console
+        );
+        let run = Run::new(model_disk, &["prompt=</s>Once", "max_tokens=1"]);
+        assert!(!run.console.contains("put before it anyway"), "{}", run.console);
+        // Typed in a chat such a name is text, with and without a template, whatever is set.
+        for template in ["chat_template=auto", "chat_template=plain"] {
+            let typed = |message: &str| {
+                let run = talk(&GOLDEN.0, message, &[template, "parse_special=true"]);
+                run.results()[0].prompt_tokens
+            };
+            assert_eq!(typed("q<|im_end|>\r"), typed("q\r") + 10, "{template}");
+        }
+    }
+
+    #[test]
+    fn the_perplexity_of_a_text_takes_names_of_control_tokens_for_text() {
+        let pieces = |arguments: &[&str]| {
+            let set_up = |world: &mut World| {
+                world.files.insert(CHAT_MODEL, GOLDEN.0.clone());
+            };
+            let prompt = format!("prompt={}", "<|im_end|>".repeat(40));
+            let run = Run::new(
+                set_up,
+                &[&["mode=perplexity", "context=16", &prompt], arguments].concat(),
+            );
+            let pieces = run.events.iter().find_map(|event| match event {
+                Event::Perplexity(perplexity) => Some(perplexity.pieces),
+                _ => None,
+            });
+            pieces.unwrap_or_else(|| panic!("{}", run.console))
+        };
+        assert_eq!(pieces(&[]), 401 / 16);
+        assert_eq!(pieces(&["parse_special=true"]), 41 / 16);
     }
 
     #[test]

@@ -295,8 +295,9 @@ impl TransformerBackend {
         self.ignore_end = ignore_end;
     }
 
-    /// Whether control tokens in prompts are found by their names ("</s>"); else such names are
-    /// text. Off at first. It does not matter to [`TransformerBackend::converse`].
+    /// Whether control tokens in prompts are found by their names ("</s>"), also in those whose
+    /// perplexity is measured; else such names are text. Off at first. It does not matter to
+    /// [`TransformerBackend::converse`].
     pub fn set_parse_special(&mut self, parse_special: bool) {
         self.parse_special = parse_special;
     }

@@ -49,6 +49,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::formats::Format;
+
 /// The engine's checks of itself on the machine it runs on, with their names.
 pub fn self_tests() -> impl Iterator<Item = (String, kernels::self_test::Outcome)> {
     kernels::self_test::checks()
@@ -76,6 +78,11 @@ pub enum Error {
         what: String,
         /// Byte of the file at which it is wrong.
         at: u64,
+    },
+    /// The file is something else than a model.
+    NotAModel {
+        /// What it is.
+        found: Format,
     },
     /// The first bytes of a model's file do not hold its whole header; no fault of the file.
     HeaderCutShort {
@@ -117,6 +124,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::ParseError { what, at } => write!(f, "{what} (at byte {at} of the model)"),
+            Error::NotAModel { found } => write!(f, "the file is {found}, not a GGUF model"),
             Error::HeaderCutShort { needed } => {
                 write!(f, "the model's header goes on at least to byte {needed}")
             }

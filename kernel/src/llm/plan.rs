@@ -147,7 +147,7 @@ impl Plan {
         let tensors = || files.iter().flat_map(|gguf| gguf.tensors());
         let shape = model.shape();
         let metadata = ModelMetadata {
-            name: first.string("general.name")?.unwrap_or_default().to_string(),
+            name: first.shown("general.name"),
             architecture: model.architecture().to_string(),
             quantization: quantization(&files),
             parameters: tensors().map(TensorInfo::elements).fold(0, u64::saturating_add),
@@ -158,7 +158,7 @@ impl Plan {
             n_ff: shape.n_ff,
             n_vocab: shape.n_vocab,
             n_ctx_train: shape.n_ctx_train,
-            chat: Declared::from_gguf(first)?,
+            chat: Declared::from_gguf(first),
         };
         let n_entries = files.iter().map(|gguf| gguf.metadata().len() + gguf.tensors().len()).sum();
         let source_bytes = headers.iter().map(|header| header.file_bytes).collect();
@@ -210,7 +210,10 @@ fn check_split(files: &[Gguf<'_>]) -> Result<(), Error> {
         let count = gguf.unsigned("split.count")?.filter(|&count| count > 1).unwrap_or(1);
         let number = gguf.unsigned("split.no")?.unwrap_or(0);
         if count != files.len() as u64 {
-            let what = format!("{count} files (`split.count`) and not {}", files.len());
+            let what = format!(
+                "{count} files (`split.count`) and not {}: join them by `llama-gguf-split --merge`",
+                files.len()
+            );
             return Err(Error::Unsupported { what });
         }
         if number != i as u64 {

@@ -2,10 +2,10 @@
 //!
 //! Words stand between spaces. Between double quotes a space is part of the word, and `\"` and
 //! `\\` are the quote and the backslash, as in a shell's double quotes; any other backslash
-//! stands for itself, and so does every other character.
+//! stands for itself, and so does every other byte. A line is by convention UTF-8, and its words are
+//! too then. A byte that is not stays in its word, so that whoever reads the word can name it.
 #![forbid(unsafe_code)]
 
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -28,24 +28,24 @@ impl core::error::Error for UnterminatedQuote {}
 ///
 /// # Errors
 /// A quote is not closed.
-pub fn split(line: &str) -> Result<Vec<String>, UnterminatedQuote> {
+pub fn split(line: impl AsRef<[u8]>) -> Result<Vec<Vec<u8>>, UnterminatedQuote> {
     let mut words = Vec::new();
     // `None` between words: a word may be empty, as in `prompt=""` or `""`.
-    let mut word: Option<String> = None;
+    let mut word: Option<Vec<u8>> = None;
     let mut quote: Option<usize> = None;
-    let mut chars = line.char_indices().peekable();
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '"' => {
+    let mut bytes = line.as_ref().iter().copied().enumerate().peekable();
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'"' => {
                 quote = if quote.is_some() { None } else { Some(at) };
                 word.get_or_insert_default();
             }
-            '\\' if quote.is_some() => {
-                let escaped = chars.next_if(|&(_, c)| c == '"' || c == '\\');
-                word.get_or_insert_default().push(escaped.map_or('\\', |(_, c)| c));
+            b'\\' if quote.is_some() => {
+                let escaped = bytes.next_if(|&(_, byte)| byte == b'"' || byte == b'\\');
+                word.get_or_insert_default().push(escaped.map_or(b'\\', |(_, byte)| byte));
             }
-            ' ' | '\t' | '\n' if quote.is_none() => words.extend(word.take()),
-            c => word.get_or_insert_default().push(c),
+            b' ' | b'\t' | b'\n' if quote.is_none() => words.extend(word.take()),
+            byte => word.get_or_insert_default().push(byte),
         }
     }
     if let Some(at) = quote {
@@ -80,6 +80,7 @@ mod tests {
             ("prompt=\"Grüße 🙂\"", &["prompt=Grüße 🙂"]),
             ("\"a\nb\" c\nd", &["a\nb", "c", "d"]),
         ] {
+            let expected: Vec<&[u8]> = expected.iter().map(|word| word.as_bytes()).collect();
             assert_eq!(split(line).unwrap(), expected, "{line}");
         }
     }
@@ -89,6 +90,12 @@ mod tests {
         assert_eq!(split("a \"b"), Err(UnterminatedQuote { at: 2 }));
         assert_eq!(split("\"a\" \""), Err(UnterminatedQuote { at: 4 }));
         assert_eq!(split(r#"x="a\""#), Err(UnterminatedQuote { at: 2 }));
-        assert_eq!(split(r#"x="a\\""#).unwrap(), [r"x=a\"]);
+        assert_eq!(split(r#"x="a\\""#).unwrap(), [br"x=a\"]);
+    }
+
+    #[test]
+    fn a_byte_that_is_no_utf8_spoils_no_other_word() {
+        let words = split(b"seed=1 prompt=\"caf\xE9 cr\xE8me\" \xFF").unwrap();
+        assert_eq!(words, [&b"seed=1"[..], b"prompt=caf\xE9 cr\xE8me", b"\xFF"]);
     }
 }

@@ -2,7 +2,7 @@
 
 use alloc::borrow::ToOwned;
 use alloc::ffi::CString;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::ffi::c_char;
 use core::fmt::Display;
@@ -129,7 +129,7 @@ fn greet(boot: &Boot) {
     let hello = Hello {
         version: version.to_owned(),
         image_sha256: image::sha256(),
-        machine: boot.machine.model.to_owned(),
+        machine: String::from_utf8_lossy(boot.machine.model).into_owned(),
         cpu: Midr::of_this_core().to_string(),
         cpu_features: Features::of_this_core().names().map(str::to_owned).collect(),
         kernels: application_kernels().to_owned(),
@@ -172,12 +172,12 @@ fn mount(machine: &Machine<'_>) {
 }
 
 /// Calls the application with the words of the boot arguments.
-fn enter_application(bootargs: &str) -> ! {
+fn enter_application(bootargs: &[u8]) -> ! {
     let words = match args::split(bootargs) {
         Ok(words) => words,
         Err(error) => stop(Code::InvalidConfig, &error, "close the quote, or write it as \\\""),
     };
-    let words = core::iter::once("anchorite".to_owned()).chain(words);
+    let words = core::iter::once(b"anchorite".to_vec()).chain(words);
     // A device tree's text ends at its first NUL, so that none is lost here.
     let words = words.filter_map(|word| CString::new(word).ok());
     let mut argv: Vec<*const c_char> = words.map(|word| word.into_raw().cast_const()).collect();

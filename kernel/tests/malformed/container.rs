@@ -3,7 +3,7 @@
 use kernel::llm::gguf::{ALIGNMENT_KEY, TensorType, ValueType};
 
 use super::file::{At, Entry, File, array, scalar, string, strings};
-use super::{Fault, Parse, Sound, fault, model, try_all};
+use super::{Fault, NotAModel, Parse, Sound, fault, model, try_all};
 
 /// A key of the model, and one that no model has.
 const KEY: &str = "llama.block_count";
@@ -37,7 +37,13 @@ fn stretch(f: &mut File, name: &str, kind: TensorType, dims: &[u64]) {
 
 const HEADER: &[Fault] = &[
     fault("HEADER_BAD_MAGIC", |f| f.magic = *b"FUGG", Parse("no GGUF file", At::Byte(0))),
-    fault("a ZIP file", |f| f.magic = *b"PK\x03\x04", Parse("[50, 4b, 03, 04]", At::Byte(0))),
+    fault(
+        "an unknown file",
+        |f| f.magic = *b"\xCA\xFE\x03\x04",
+        Parse("[ca, fe, 03, 04]", At::Byte(0)),
+    ),
+    fault("a ZIP file", |f| f.magic = *b"PK\x03\x04", NotAModel("the file is a ZIP archive")),
+    fault("a GGML file", |f| f.magic = *b"tjgg", NotAModel("the file is a GGML file (ggjt)")),
     fault("HEADER_BAD_VERSION_0", |f| f.version = 0, Parse("GGUF version 0;", At::Byte(4))),
     fault("HEADER_BAD_VERSION_1", |f| f.version = 1, Parse("GGUF version 1;", At::Byte(4))),
     fault("HEADER_BAD_VERSION_FUTURE", |f| f.version = 4, Parse("GGUF version 4;", At::Byte(4))),

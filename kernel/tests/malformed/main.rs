@@ -79,11 +79,13 @@ enum Expected<'a> {
     Parse(&'a str, At<'a>),
     /// That the engine has not what these words say.
     Unsupported(&'a str),
+    /// That the file is this and no model.
+    NotAModel(&'a str),
     /// Nothing: the file is sound.
     Sound,
 }
 
-use Expected::{Parse, Sound, Unsupported};
+use Expected::{NotAModel, Parse, Sound, Unsupported};
 
 /// A way to break a file.
 struct Fault {
@@ -107,6 +109,11 @@ fn judge(file: &File, expected: Expected<'_>) -> Result<(), String> {
             Ok(())
         }
         (Err(Error::Unsupported { what }), Unsupported(words)) if what.contains(words) => Ok(()),
+        (Err(error @ Error::NotAModel { .. }), NotAModel(words))
+            if error.to_string().contains(words) =>
+        {
+            Ok(())
+        }
         (answer, Parse(_, place)) => {
             Err(format!("{answer:?}, expected {expected:?} ({})", written.byte(place)))
         }

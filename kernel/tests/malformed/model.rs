@@ -3,9 +3,11 @@
 use kernel::llm::gguf::{TensorType, ValueType};
 
 use super::file::{At, File, array, i32s, scalar, string};
-use super::{Fault, Parse, Sound, Unsupported, fault, judge, model, models, try_all};
+use super::{Fault, NotAModel, Parse, Sound, Unsupported, fault, judge, model, models, try_all};
 
 const ARCHITECTURE: &str = "general.architecture";
+const NAME: &str = "general.name";
+const TEMPLATE: &str = "tokenizer.chat_template";
 const BLOCKS: &str = "llama.block_count";
 const WIDTH: &str = "llama.embedding_length";
 const HEADS: &str = "llama.attention.head_count";
@@ -48,8 +50,29 @@ const LLAMA: &[Fault] = &[
     fault(
         "a part of a model in several files",
         |f| f.set_u32("split.count", 2),
-        Unsupported("several files (`split.count`)"),
+        Unsupported("2 files (`split.count`) and not 1: join them by `llama-gguf-split --merge`"),
     ),
+    fault(
+        "a LoRA adapter",
+        |f| f.set("general.type", string(b"adapter")),
+        NotAModel("the file is a LoRA adapter"),
+    ),
+    fault(
+        "a projector",
+        |f| f.set(ARCHITECTURE, string(b"clip")),
+        NotAModel("the file is a projector for images or sounds (mmproj)"),
+    ),
+    fault(
+        "a vocabulary alone",
+        |f| f.tensors.clear(),
+        NotAModel("the file is a vocabulary without weights"),
+    ),
+    fault("a model by its type", |f| f.set("general.type", string(b"model")), Sound),
+    // What only people read.
+    fault("a name that is no UTF-8", |f| f.set(NAME, string(b"Caf\xe9")), Sound),
+    fault("a name that is a number", |f| f.set_u32(NAME, 7), Sound),
+    fault("a chat template that is no UTF-8", |f| f.set(TEMPLATE, string(b"\xe9")), Sound),
+    fault("a chat template that is a list", |f| f.set(TEMPLATE, i32s(&[1])), Sound),
     fault(
         "experts",
         |f| f.set_u32("llama.expert_count", 8),

@@ -11,6 +11,7 @@ fn every_key_can_be_set_in_the_file() {
         context = 1_024
         kv_cache = "q8_0"
         cut_prompt = true
+        parse_special = false
         context_shift = true
         keep = 13
         seed = 0xff
@@ -76,6 +77,7 @@ fn every_key_can_be_set_in_the_file() {
         context: Some(1024),
         kv_cache: CacheType::Q8_0,
         cut_prompt: true,
+        parse_special: Some(false),
         context_shift: true,
         keep: 13,
         sampling,
@@ -108,6 +110,29 @@ fn every_key_can_be_set_in_the_file() {
 #[test]
 fn an_empty_file_gives_the_defaults() {
     assert_eq!(Config::from_toml("# nothing\n").unwrap(), Config::default());
+}
+
+#[test]
+fn control_tokens_in_prompts_are_parsed_as_by_llama_cpp_and_never_in_chats() {
+    let parses = |words: &[&str]| {
+        let mut config = Config::default();
+        config.apply_arguments(words.iter().copied()).unwrap();
+        config.parses_special()
+    };
+    for (mode, by_default, set) in [
+        ("generate", true, [false, true]),
+        ("bench", true, [false, true]),
+        ("perplexity", false, [false, true]),
+        ("chat", false, [false, false]),
+        ("test", false, [false, false]),
+    ] {
+        let mode = format!("mode={mode}");
+        assert_eq!(parses(&[&mode]), by_default, "{mode}");
+        assert_eq!(
+            ["parse_special=false", "parse_special=true"].map(|word| parses(&[&mode, word])),
+            set
+        );
+    }
 }
 
 #[test]
@@ -261,6 +286,10 @@ fn an_error_names_the_argument() {
         &["context_shift=1"],
         "boot argument `context_shift=1`: `context_shift` takes true or false",
     );
+    check_argument_error(
+        &["parse_special=1"],
+        "boot argument `parse_special=1`: `parse_special` takes true or false",
+    );
     check_argument_error(&["mirostat=1"], "boot argument `mirostat=1`: `mirostat` takes 0 or 2");
     check_argument_error(&["verify=no"], "boot argument `verify=no`: `verify` takes true or false");
     check_argument_error(
@@ -268,6 +297,23 @@ fn an_error_names_the_argument() {
         "boot argument `temperature=inf`: `temperature` takes a number from 0 to 100",
     );
     check_argument_error(&["seed=1", "seed=2"], "boot argument `seed=2`: `seed` is given twice");
+}
+
+#[test]
+fn a_byte_that_is_no_utf8_costs_no_other_argument_and_is_named() {
+    let refused = |words: &[&[u8]]| Config::default().apply_arguments(words.iter().copied());
+    let error = refused(&[b"seed=1", b"prompt=a\nb caf\xE9 au lait"]).unwrap_err();
+    assert_eq!(error.place, Place::BootArgument("prompt=a\nb caf\u{FFFD} au lait".into()));
+    let at = NotText { byte: 0xE9, line: 2, column: 6 };
+    assert_eq!(error.problem, Problem::NotText(at));
+    assert!(error.to_string().contains("line 2 has the byte 0xE9 in column 6"), "{error}");
+    assert!(error.hint().contains("UTF-8") && error.hint().contains("cmdline.txt"));
+    // A name, a word that is cut short, and one that is someone else's.
+    assert!(refused(&[b"s\xE9ed=1"]).is_err());
+    assert!(refused(&["prompt=café".as_bytes().split_last().unwrap().1]).is_err());
+    let mut config = Config::default();
+    config.apply_arguments([&b"splash=caf\xE9"[..], b"--", b"seed=7"]).unwrap();
+    assert_eq!(config.seed, Some(7));
 }
 
 #[test]

@@ -23,7 +23,7 @@ use alloc::vec::Vec;
 pub use known::{KNOWN, Known, by_name, recognise};
 
 use crate::llm::Error;
-use crate::llm::gguf::Gguf;
+use crate::llm::gguf::{Gguf, Value, ValueType};
 pub use crate::llm::tokenizer::Piece;
 
 /// What stands around the messages of one role.
@@ -94,6 +94,8 @@ impl Template {
 pub struct Declared {
     /// Whether it holds a template.
     pub has_template: bool,
+    /// What is wrong with the template, if it is no text.
+    pub problem: Option<String>,
     /// What its template was recognised as.
     pub known: Option<&'static Known>,
     /// The text of the token that begins a text; empty if there is none.
@@ -106,26 +108,36 @@ pub struct Declared {
 pub const TEMPLATE: &str = "tokenizer.chat_template";
 
 impl Declared {
-    /// Reads it from a model's header.
-    ///
-    /// # Errors
-    /// [`Error::ParseError`] if a key is of another type than it must be.
-    pub fn from_gguf(gguf: &Gguf<'_>) -> Result<Self, Error> {
-        let template = gguf.string(TEMPLATE)?;
+    /// Reads it from a model's header. What is wrong there costs the chat, not the model: a template
+    /// that is no UTF-8 is recognised by what of it is, and a token that is none has no text.
+    pub fn from_gguf(gguf: &Gguf<'_>) -> Self {
+        let value = gguf.get(TEMPLATE);
+        let text = value.and_then(Value::as_bytes).map(String::from_utf8_lossy);
         // As in llama.cpp, where a SentencePiece model does not name them.
-        let default = |id| (gguf.string("tokenizer.ggml.model") == Ok(Some("llama"))).then_some(id);
-        Ok(Declared {
-            has_template: template.is_some(),
-            known: template.and_then(recognise),
-            bos: token_text(gguf, "tokenizer.ggml.bos_token_id", default(1))?,
-            eos: token_text(gguf, "tokenizer.ggml.eos_token_id", default(2))?,
-        })
+        let is_sentence_piece = gguf.string("tokenizer.ggml.model") == Ok(Some("llama"));
+        let default = |id| is_sentence_piece.then_some(id);
+        Declared {
+            has_template: value.is_some(),
+            problem: template(gguf).err().map(|error| error.to_string()),
+            known: text.and_then(|text| recognise(&text)),
+            bos: token_text(gguf, "tokenizer.ggml.bos_token_id", default(1)),
+            eos: token_text(gguf, "tokenizer.ggml.eos_token_id", default(2)),
+        }
     }
 }
 
-fn token_text(gguf: &Gguf<'_>, key: &str, default: Option<u64>) -> Result<String, Error> {
-    let id = gguf.unsigned(key)?.or(default).and_then(|id| usize::try_from(id).ok());
-    let tokens = gguf.array("tokenizer.ggml.tokens", crate::llm::gguf::ValueType::String)?;
+/// The program of a model's template; `None` if there is none.
+///
+/// # Errors
+/// [`Error::ParseError`] if it is no text, or no UTF-8.
+pub fn template<'a>(gguf: &Gguf<'a>) -> Result<Option<&'a str>, Error> {
+    gguf.string(TEMPLATE)
+}
+
+fn token_text(gguf: &Gguf<'_>, key: &str, default: Option<u64>) -> String {
+    let id = gguf.unsigned(key).ok().flatten().or(default);
+    let tokens = gguf.array("tokenizer.ggml.tokens", ValueType::String).ok().flatten();
+    let id = id.and_then(|id| usize::try_from(id).ok());
     let text = id.zip(tokens).and_then(|(id, tokens)| tokens.strings().nth(id));
-    Ok(text.map_or_else(String::new, |(text, _)| String::from_utf8_lossy(text).to_string()))
+    text.map_or_else(String::new, |(text, _)| String::from_utf8_lossy(text).into_owned())
 }

@@ -186,30 +186,44 @@ fn a_models_tokens_are_no_marks() {
     }
 }
 
-fn declared(builder: &Builder) -> Result<Declared, Error> {
+fn declared(builder: &Builder) -> Declared {
     Declared::from_gguf(&Gguf::parse(&builder.build()).unwrap())
 }
 
 #[test]
 fn a_file_says_which_template_and_tokens_it_has() {
     let builder = || Builder::new().strings("tokenizer.ggml.tokens", &["a", "b", "c", "d"]);
-    let nothing = declared(&builder()).unwrap();
+    let nothing = declared(&builder());
     assert_eq!(nothing, Declared::default());
 
     let sentence_piece = builder().string("tokenizer.ggml.model", "llama");
-    let found = declared(&sentence_piece).unwrap();
+    let found = declared(&sentence_piece);
     assert_eq!((found.bos.as_str(), found.eos.as_str()), ("b", "c"));
 
     let full = sentence_piece
         .u32("tokenizer.ggml.bos_token_id", 3)
         .u32("tokenizer.ggml.eos_token_id", 4)
         .string(TEMPLATE, "<|im_start|>");
-    let found = declared(&full).unwrap();
+    let found = declared(&full);
     assert_eq!((found.bos.as_str(), found.eos.as_str()), ("d", ""));
     assert_eq!(found.known, by_name("chatml"));
-    let unknown = declared(&builder().string(TEMPLATE, "{{ messages }}")).unwrap();
+    let unknown = declared(&builder().string(TEMPLATE, "{{ messages }}"));
     assert!(unknown.has_template && unknown.known.is_none());
 
-    let wrong = declared(&builder().u32(TEMPLATE, 7)).unwrap_err();
-    assert!(matches!(&wrong, Error::ParseError { what, .. } if what.contains(TEMPLATE)), "{wrong}");
+    assert_eq!(unknown.problem, None);
+
+    // What is no text costs the chat alone.
+    let array = declared(&builder().strings(TEMPLATE, &["<|im_start|>"]));
+    let number = declared(&builder().u32(TEMPLATE, 7));
+    for (wrong, shown) in [(array, "an array of 1 strings"), (number, "7")] {
+        assert!(wrong.has_template && wrong.known.is_none());
+        let problem = wrong.problem.unwrap();
+        assert!(problem.contains(TEMPLATE) && problem.contains(shown), "{problem}");
+    }
+    // What is no UTF-8 is recognised as llama.cpp does it, by a part of the text.
+    let latin_1 = |text: &[u8]| declared(&builder().string(TEMPLATE, text));
+    let found = latin_1(b"{# caf\xE9 #}<|im_start|>");
+    assert_eq!(found.known, by_name("chatml"));
+    assert!(found.problem.unwrap().contains("must be UTF-8 text"));
+    assert_eq!(latin_1(b"caf\xE9").known, None);
 }

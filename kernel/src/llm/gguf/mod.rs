@@ -31,6 +31,7 @@ use core::ops::Range;
 
 pub use types::{TensorType, ValueType};
 
+use crate::formats::Format;
 use crate::llm::Error;
 
 /// The first four bytes of each file.
@@ -43,6 +44,36 @@ pub const ALIGNMENT_KEY: &str = "general.alignment";
 pub const MAX_DIMS: usize = 4;
 /// Tensor names are shorter than this, in bytes.
 pub const MAX_NAME: usize = 64;
+
+/// What a GGUF file may hold in place of a model, told by the text of one key.
+struct Kind {
+    key: &'static str,
+    text: &'static str,
+    name: &'static str,
+    hint: &'static str,
+}
+
+const TYPE: &str = "general.type";
+const ARCHITECTURE: &str = "general.architecture";
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const PROJECTOR: &str = "a projector for images or sounds (mmproj)";
+const BESIDE: &str = "take the file of the language model, which lies beside this one; what goes in \
+                      and comes out is text alone";
+const ADAPTER: &str = "a LoRA adapter";
+const MERGE: &str = "merge the adapter into its model with llama.cpp's `llama-export-lora`, and take \
+                     the file that comes out";
+const MADE_FOR: &str = "take the file of the model that it was made for";
+
+/// As llama.cpp's tools write them.
+const OTHER_KINDS: &[Kind] = &[
+    Kind { key: TYPE, text: "adapter", name: ADAPTER, hint: MERGE },
+    Kind { key: "adapter.type", text: "lora", name: ADAPTER, hint: MERGE },
+    Kind { key: TYPE, text: "mmproj", name: PROJECTOR, hint: BESIDE },
+    Kind { key: TYPE, text: "clip-vision", name: PROJECTOR, hint: BESIDE },
+    Kind { key: ARCHITECTURE, text: "clip", name: PROJECTOR, hint: BESIDE },
+    Kind { key: TYPE, text: "imatrix", name: "an importance matrix", hint: MADE_FOR },
+    Kind { key: ARCHITECTURE, text: "controlvector", name: "a control vector", hint: MADE_FOR },
+];
 
 /// The header of a GGUF file.
 #[derive(Clone, Debug)]
@@ -230,6 +261,37 @@ impl<'a> Gguf<'a> {
         })
     }
 
+    /// The value of this key for people to read, whatever it is; empty if there is no such key.
+    /// What is no UTF-8 in a text becomes replacement characters.
+    pub fn shown(&self, key: &str) -> String {
+        match self.get(key) {
+            None => String::new(),
+            Some(Value::String(text)) => String::from_utf8_lossy(text).into_owned(),
+            Some(other) => other.describe(),
+        }
+    }
+
+    /// The name of the model's architecture (`general.architecture`).
+    ///
+    /// # Errors
+    /// [`Error::NotAModel`] if the file holds something else than a model, [`Error::ParseError`] if
+    /// it names no architecture.
+    pub fn architecture(&self) -> Result<&'a str, Error> {
+        let is = |key: &str, text: &str| {
+            self.get(key).and_then(Value::as_bytes) == Some(text.as_bytes())
+        };
+        let kind = OTHER_KINDS.iter().find(|kind| is(kind.key, kind.text));
+        if let Some(&Kind { name, hint, .. }) = kind {
+            return Err(Error::NotAModel { found: Format::Other { name, hint } });
+        }
+        let name = self.string(ARCHITECTURE)?.ok_or_else(|| self.missing(ARCHITECTURE))?;
+        if self.tensors.is_empty() && self.get(TOKENS).is_some() {
+            let found = Format::Other { name: "a vocabulary without weights", hint: MADE_FOR };
+            return Err(Error::NotAModel { found });
+        }
+        Ok(name)
+    }
+
     /// The whole number of this key; `None` if there is no such key.
     ///
     /// # Errors
@@ -277,13 +339,23 @@ impl<'a> Gguf<'a> {
     /// # Errors
     /// [`Error::ParseError`] if the value is no such array.
     pub fn array(&self, key: &str, kind: ValueType) -> Result<Option<&Array<'a>>, Error> {
+        self.array_of(key, &[kind])
+    }
+
+    /// The array of this key, of elements of one of these types; `None` if there is no such key.
+    ///
+    /// # Errors
+    /// [`Error::ParseError`] if the value is no such array.
+    pub fn array_of(&self, key: &str, kinds: &[ValueType]) -> Result<Option<&Array<'a>>, Error> {
         let Some(entry) = self.entry(key) else { return Ok(None) };
         match &entry.value {
-            Value::Array(array) if array.kind == kind => Ok(Some(array)),
-            other => Err(Error::ParseError {
-                what: format!("`{key}` must be an array of {kind} but is {}", other.describe()),
-                at: entry.at,
-            }),
+            Value::Array(array) if kinds.contains(&array.kind) => Ok(Some(array)),
+            other => {
+                let kinds: Vec<String> = kinds.iter().map(ValueType::to_string).collect();
+                let (kinds, other) = (kinds.join(" or "), other.describe());
+                let what = format!("`{key}` must be an array of {kinds} but is {other}");
+                Err(Error::ParseError { what, at: entry.at })
+            }
         }
     }
 
@@ -381,12 +453,28 @@ impl<'a> Array<'a> {
 
     /// The elements of an array of F32; nothing for another type.
     pub fn f32s(&self) -> impl Iterator<Item = f32> + use<'a> {
-        self.words(ValueType::F32).map(f32::from_le_bytes)
+        self.words_of(&[ValueType::F32]).map(f32::from_le_bytes)
+    }
+
+    /// The elements of an array of F32, or of I32, which are rounded; nothing for another type.
+    #[allow(clippy::cast_precision_loss, reason = "a number is rounded, as llama.cpp does")]
+    pub fn numbers(&self) -> impl Iterator<Item = f32> + use<'a> {
+        let is_whole = self.kind == ValueType::I32;
+        let words = self.words_of(&[ValueType::F32, ValueType::I32]);
+        words.map(move |word| match is_whole {
+            true => i32::from_le_bytes(word) as f32,
+            false => f32::from_le_bytes(word),
+        })
     }
 
     /// The elements of an array of I32; nothing for another type.
     pub fn i32s(&self) -> impl Iterator<Item = i32> + use<'a> {
-        self.words(ValueType::I32).map(i32::from_le_bytes)
+        self.words_of(&[ValueType::I32]).map(i32::from_le_bytes)
+    }
+
+    /// The elements of an array of U32, or of I32, by their bits; nothing for another type.
+    pub fn words(&self) -> impl Iterator<Item = u32> + use<'a> {
+        self.words_of(&[ValueType::U32, ValueType::I32]).map(u32::from_le_bytes)
     }
 
     /// The elements of an array of U32, I32 or truth values, which count as 0 and 1; `None` for
@@ -406,8 +494,8 @@ impl<'a> Array<'a> {
         (!integers.clone().any(negative)).then_some(integers)
     }
 
-    fn words(&self, kind: ValueType) -> impl Iterator<Item = [u8; 4]> + use<'a> {
-        let bytes = if self.kind == kind { self.bytes } else { &[] };
+    fn words_of(&self, kinds: &[ValueType]) -> impl Iterator<Item = [u8; 4]> + use<'a> {
+        let bytes = if kinds.contains(&self.kind) { self.bytes } else { &[] };
         bytes.as_chunks::<4>().0.iter().copied()
     }
 }

@@ -8,6 +8,7 @@ use super::{
     ALIGNMENT_KEY, Array, DEFAULT_ALIGNMENT, Entry, Gguf, MAGIC, MAX_DIMS, MAX_NAME, TensorInfo,
     TensorType, Value, ValueType,
 };
+use crate::formats::Format;
 use crate::llm::{Error, with_capacity};
 
 /// Strings and arrays are at most this long (llama.cpp's limit).
@@ -289,10 +290,18 @@ fn twin<'t, T>(items: &'t [T], index: &[usize], name: impl Fn(&T) -> &str) -> Op
 
 /// Reads the header of a file of `file_bytes` bytes that starts with `bytes`.
 pub fn header(bytes: &[u8], file_bytes: u64) -> Result<Gguf<'_>, Error> {
+    if file_bytes == 0
+        && let Some(found) = Format::of(&[])
+    {
+        return Err(Error::NotAModel { found });
+    }
     let mut reader = Reader { rest: bytes, at: 0, file_bytes };
     let magic = reader.bytes::<4>("the magic number")?;
     if magic != MAGIC {
-        return error(0, format!("this is no GGUF file: it starts with {magic:02x?}"));
+        return match Format::of(bytes) {
+            Some(found) => Err(Error::NotAModel { found }),
+            None => error(0, format!("this is no GGUF file: it starts with {magic:02x?}")),
+        };
     }
     let version = reader.u32("the version")?;
     check_version(version, 4)?;

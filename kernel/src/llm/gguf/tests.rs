@@ -88,6 +88,9 @@ fn a_sound_file_reads_back() {
         assert_eq!(floats.f32s().collect::<Vec<_>>(), [1.0, -2.0]);
         let ints = gguf.array("some.ints", ValueType::I32).unwrap().unwrap();
         assert_eq!(ints.i32s().collect::<Vec<_>>(), [3, -4, 5]);
+        assert_eq!(ints.numbers().collect::<Vec<_>>(), [3.0, -4.0, 5.0]);
+        assert_eq!(floats.numbers().collect::<Vec<_>>(), [1.0, -2.0]);
+        assert_eq!(texts.numbers().count(), 0);
         assert_eq!(ints.f32s().count(), 0);
 
         let q = gguf.tensor("q").unwrap();
@@ -124,7 +127,7 @@ fn a_header_can_be_judged_before_its_data_is_there() {
         assert!((cut + 1..=prefix.len()).contains(&(needed as usize)), "{cut}: {needed}");
     }
     // A fault of the file is one, however little of it is there.
-    let error = Gguf::parse_header(b"GGUX", 1 << 20).unwrap_err();
+    let error = Gguf::parse_header(b"\xCA\xFE\0\0", 1 << 20).unwrap_err();
     assert!(matches!(error, Error::ParseError { .. }), "{error}");
 }
 
@@ -155,7 +158,8 @@ fn a_value_of_another_type_is_an_error_at_its_place() {
 fn every_shorter_file_is_refused() {
     let bytes = sample().build();
     let data = Gguf::parse(&bytes).unwrap().data_offset() as usize;
-    for len in (0..data).chain([data + 1, bytes.len() - 1]) {
+    assert!(matches!(Gguf::parse(&[]), Err(Error::NotAModel { .. })));
+    for len in (1..data).chain([data + 1, bytes.len() - 1]) {
         let (_, at) = refusal(&bytes[..len]);
         assert!(at <= len as u64, "byte {at} of a file of {len}");
     }

@@ -253,11 +253,10 @@ impl Architecture {
     /// The architecture of a file.
     ///
     /// # Errors
-    /// [`Error::ParseError`] if the file names none, [`Error::Unsupported`] if the engine does not
-    /// know it.
+    /// [`Error::ParseError`] if the file names none, [`Error::NotAModel`] if it holds something else,
+    /// [`Error::Unsupported`] if the engine does not know it.
     pub fn of(gguf: &Gguf<'_>) -> Result<&'static Self, Error> {
-        const KEY: &str = "general.architecture";
-        let name = gguf.string(KEY)?.ok_or_else(|| gguf.missing(KEY))?;
+        let name = gguf.architecture()?;
         ARCHITECTURES.iter().find(|known| known.name == name).ok_or_else(|| {
             let known: Vec<&str> = ARCHITECTURES.iter().map(|known| known.name).collect();
             let known = known.join(", ");

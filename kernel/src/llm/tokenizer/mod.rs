@@ -150,7 +150,7 @@ impl Tokenizer {
             }
             Some(pre) => Method::Bpe(Bpe::from_gguf(gguf, pre, &mut vocab)?),
         };
-        let name = gguf.string("general.name")?.unwrap_or_default().to_ascii_lowercase();
+        let name = gguf.shown("general.name").to_ascii_lowercase();
         let strips = name.contains("phi-3") || name.contains("phi3");
         Ok(Tokenizer {
             bos,
@@ -209,6 +209,7 @@ impl Tokenizer {
         if add_special {
             tokens.extend(self.begin());
         }
+        let n_begun = tokens.len();
         let specials = if parse_special { &self.specials } else { &self.user_defined };
         let mut is_start = true;
         for part in specials.cut(text.as_ref()) {
@@ -217,6 +218,11 @@ impl Tokenizer {
                 Part::Text(text) => self.encode_text(text, is_start, &mut tokens),
             }
             is_start = matches!(part, Part::Special(_));
+        }
+        if n_begun > 0 && tokens.get(n_begun) == tokens.first() {
+            log::warn!(
+                "the prompt begins with the token that is put before it anyway: it is there twice"
+            );
         }
         if add_special && self.add_eos {
             tokens.extend(self.eos);

@@ -27,16 +27,16 @@ pub enum TokenKind {
 }
 
 impl TokenKind {
-    /// By its number in the file.
-    fn numbered(number: i32) -> Option<Self> {
+    /// By its number in the file. As in llama.cpp, what has a number that says nothing (0 is one) is
+    /// no special token and has no text, though its bytes are found in others.
+    fn numbered(number: u32) -> Self {
         match number {
-            1 => Some(TokenKind::Normal),
-            2 => Some(TokenKind::Unknown),
-            3 => Some(TokenKind::Control),
-            4 => Some(TokenKind::UserDefined),
-            5 => Some(TokenKind::Unused),
-            6 => Some(TokenKind::Byte),
-            _ => None,
+            1 => TokenKind::Normal,
+            2 => TokenKind::Unknown,
+            3 => TokenKind::Control,
+            4 => TokenKind::UserDefined,
+            6 => TokenKind::Byte,
+            _ => TokenKind::Unused,
         }
     }
 }
@@ -80,15 +80,16 @@ impl Vocab {
         if n == 0 || i32::try_from(n).is_err() {
             return Err(gguf.invalid(TOKENS, "must have between 1 and 2^31 elements"));
         }
-        let scores = gguf.array(SCORES, ValueType::F32)?;
-        let kinds = gguf.array(TYPES, ValueType::I32)?;
+        let scores = gguf.array_of(SCORES, &[ValueType::F32, ValueType::I32])?;
+        let kinds = gguf.array_of(TYPES, &[ValueType::I32, ValueType::U32])?;
         for (key, array) in [(SCORES, scores), (TYPES, kinds)] {
-            if array.is_some_and(|array| array.len() != n) {
+            // Those behind the last token are nobody's.
+            if array.is_some_and(|array| array.len() < n) {
                 return Err(gguf.invalid(key, "has not one element for each token"));
             }
         }
-        let mut scores = scores.into_iter().flat_map(|array| array.f32s());
-        let mut kinds = kinds.into_iter().flat_map(|array| array.i32s());
+        let mut scores = scores.into_iter().flat_map(|array| array.numbers());
+        let mut kinds = kinds.into_iter().flat_map(|array| array.words());
 
         let n_bytes = texts.strings().map(|(text, _)| text.len()).sum();
         let mut vocab = Vocab {
@@ -98,10 +99,7 @@ impl Vocab {
             max_text_bytes: 0,
         };
         for (id, (text, at)) in texts.strings().enumerate() {
-            let number = kinds.next().unwrap_or(1);
-            let Some(kind) = TokenKind::numbered(number) else {
-                return Err(gguf.invalid(TYPES, &format!("has {number} for token {id}")));
-            };
+            let kind = TokenKind::numbered(kinds.next().unwrap_or(1));
             if kind == TokenKind::Byte && byte_of(text).is_none() {
                 let what = format!("token {id} is a byte but is not named <0xNN>");
                 return Err(Error::ParseError { what, at });

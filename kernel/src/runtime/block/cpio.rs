@@ -1,8 +1,8 @@
 //! cpio archives of the format "newc": a header in hexadecimal digits, a name and a file for each
 //! member, one after the other, up to a trailer.
 //!
-//! Source: Linux, Documentation/driver-api/early-userspace/buffer-format.rst. Linux goes on behind a
-//! trailer if there is another archive; here nothing but padding may follow.
+//! Source: Linux, Documentation/driver-api/early-userspace/buffer-format.rst. What follows a trailer is
+//! left to the caller: as with Linux, it may be another archive.
 
 #![forbid(unsafe_code)]
 
@@ -39,17 +39,17 @@ pub enum Kind {
 /// A member of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member<'a> {
-    /// Where its header starts in the archive.
+    /// Where its header starts in what the archive lies in.
     pub at: usize,
     /// What it is.
     pub kind: Kind,
     /// Its path, without the zero byte at its end.
     pub name: &'a [u8],
-    /// Where its data lies in the archive.
+    /// Where its data lies there.
     pub data: Range<usize>,
 }
 
-/// Why an archive cannot be read. Places are bytes of the archive.
+/// Why an archive cannot be read. Places are bytes of what it lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CpioError {
     /// The archive ends within the member at this place, or before its trailer.
@@ -62,11 +62,25 @@ pub enum CpioError {
         /// Where the member should start.
         at: usize,
     },
-    /// Something follows the trailer.
-    Behind {
-        /// Where that starts.
-        at: usize,
-    },
+}
+
+impl Member<'_> {
+    /// The same, where so many bytes more lie before it.
+    pub fn behind(mut self, bytes: usize) -> Self {
+        self.at += bytes;
+        self.data = self.data.start + bytes..self.data.end + bytes;
+        self
+    }
+}
+
+impl CpioError {
+    /// The same, where so many bytes more lie before it.
+    pub fn behind(self, bytes: usize) -> Self {
+        match self {
+            CpioError::Truncated { at } => CpioError::Truncated { at: at + bytes },
+            CpioError::Damaged { at } => CpioError::Damaged { at: at + bytes },
+        }
+    }
 }
 
 impl fmt::Display for CpioError {
@@ -76,7 +90,6 @@ impl fmt::Display for CpioError {
                 write!(f, "is truncated: it ends in the entry at byte {at}")
             }
             CpioError::Damaged { at } => write!(f, "has no valid entry at byte {at}"),
-            CpioError::Behind { at } => write!(f, "has data behind its end, at byte {at}"),
         }
     }
 }
@@ -86,17 +99,18 @@ pub fn is_archive(bytes: &[u8]) -> bool {
     bytes.starts_with(b"070701") || bytes.starts_with(b"070702")
 }
 
-/// The members of an archive, in its order, the trailer left out.
+/// The members of the archive that starts at byte `start`, in its order, the trailer left out; and where
+/// the archive ends.
 ///
 /// # Errors
 /// It is damaged.
-pub fn members(archive: &[u8]) -> Result<Vec<Member<'_>>, CpioError> {
+pub fn members(bytes: &[u8], start: usize) -> Result<(Vec<Member<'_>>, usize), CpioError> {
     let mut members = Vec::new();
-    let mut at = 0;
+    let mut at = start;
     loop {
         let truncated = CpioError::Truncated { at };
         let damaged = CpioError::Damaged { at };
-        let rest = archive.get(at..).ok_or(truncated)?;
+        let rest = bytes.get(at..).ok_or(truncated)?;
         let header = rest.get(..HEADER_BYTES).ok_or(truncated)?;
         if !is_archive(header) {
             return Err(damaged);
@@ -117,11 +131,7 @@ pub fn members(archive: &[u8]) -> Result<Vec<Member<'_>>, CpioError> {
             return Err(damaged);
         }
         if name == TRAILER {
-            let padding = rest.get(name_end..).unwrap_or_default();
-            return match padding.iter().position(|&byte| byte != 0) {
-                None => Ok(members),
-                Some(place) => Err(CpioError::Behind { at: at + name_end + place }),
-            };
+            return Ok((members, at + name_end));
         }
         if end > rest.len() {
             return Err(truncated);
@@ -176,7 +186,7 @@ mod tests {
         // With checksums; and padded to a block, as tools do.
         archive[..6].copy_from_slice(b"070702");
         archive.resize(1024, 0);
-        let members = members(&archive).unwrap();
+        let (members, _) = members(&archive, 0).unwrap();
         let seen: Vec<_> =
             members.iter().map(|member| (member.name, member.kind, member.data.len())).collect();
         assert_eq!(
@@ -195,6 +205,7 @@ mod tests {
 
     #[test]
     fn every_truncation_is_told() {
+        let members = |bytes| super::members(bytes, 0).map(|(members, _)| members);
         let whole = archive(&[("folder", FOLDER, 2, b""), ("file", FILE, 1, &[7; 97])]);
         // The padding behind the trailer may be missing.
         let end = whole.len() - 3;
@@ -213,7 +224,7 @@ mod tests {
         let damaged = |place: usize, bytes: &[u8]| {
             let mut damaged = whole.clone();
             damaged[place..][..bytes.len()].copy_from_slice(bytes);
-            members(&damaged).unwrap_err()
+            members(&damaged, 0).unwrap_err()
         };
         let field = |index: usize| 112 + 6 + index * 8;
         for (place, bytes) in [
@@ -234,14 +245,20 @@ mod tests {
     }
 
     #[test]
-    fn nothing_may_follow_the_trailer() {
+    fn an_archive_may_start_anywhere_and_ends_at_its_trailer() {
         let one = archive(&[("file", FILE, 1, b"data")]);
-        let two = [&one[..], &one].concat();
-        assert_eq!(members(&two), Err(CpioError::Behind { at: one.len() }));
-        let mut padded = one.clone();
-        padded.resize(one.len() + 512, 0);
-        assert_eq!(members(&padded).unwrap().len(), 1);
-        *padded.last_mut().unwrap() = 1;
-        assert_eq!(members(&padded), Err(CpioError::Behind { at: one.len() + 511 }));
+        // At a byte that is no multiple of four: it is padded as counted from its own start.
+        let three = [b"x", &one[..], &one[..], b"070701"].concat();
+        let (first, end) = members(&three, 1).unwrap();
+        assert_eq!((first[0].at, &three[first[0].data.clone()]), (1, &b"data"[..]));
+        // What ends is the trailer's name, but for its padding.
+        assert_eq!(one.len(), (end - 1).next_multiple_of(4));
+        let (second, end) = members(&three, 1 + one.len()).unwrap();
+        assert_eq!((second[0].at, &three[second[0].data.clone()]), (1 + one.len(), &b"data"[..]));
+        assert!(three.len() - 6 - end < 4);
+        assert_eq!(
+            members(&three, three.len() - 6),
+            Err(CpioError::Truncated { at: three.len() - 6 })
+        );
     }
 }

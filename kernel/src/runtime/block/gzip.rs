@@ -1,5 +1,8 @@
 //! Unpacks gzip, in one piece of memory.
 //!
+//! A file may be made of several members, and between them may be zeros. What they hold follows each
+//! other without a gap then, as gzip itself and Linux's initramfs have it.
+//!
 //! Source: RFC 1952, for the frame; what lies within is DEFLATE, RFC 1951, and left to `miniz_oxide`.
 
 #![forbid(unsafe_code)]
@@ -88,20 +91,48 @@ impl Output for Vec<u8> {
     }
 }
 
-/// Unpacks `gzip`, which may be padded with zeros, to the start of `out`; returns how many bytes come out.
+/// What was unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Bytes that were read: all members, and the zeros behind each.
+    pub taken: usize,
+    /// Bytes that came out.
+    pub made: usize,
+}
+
+/// Unpacks the members of gzip at the start of `gzip` to byte `start` of `out`. What is there before
+/// that byte stays.
 ///
 /// # Errors
-/// It is damaged, or the memory does not suffice.
-pub fn unpack(gzip: &[u8], out: &mut impl Output) -> Result<usize, GzipError> {
-    let packed = behind_header(gzip)?;
-    // The size, modulo 2^32, if nothing is behind the trailer. Should it be wrong, memory is asked for
-    // as it is needed.
-    let size = gzip.last_chunk().map_or(0, |size| u32::from_le_bytes(*size)) as usize;
-    let most = packed.len().saturating_mul(MOST_PER_BYTE);
-    out.grow(size.min(most).saturating_add(SLACK));
-
+/// A member is damaged, or the memory does not suffice.
+pub fn unpack(gzip: &[u8], out: &mut impl Output, start: usize) -> Result<Unpacked, GzipError> {
+    if start == 0 {
+        // The size, modulo 2^32, if there is one member and nothing behind its trailer. Should it be
+        // wrong, memory is asked for as it is needed.
+        let size = gzip.last_chunk().map_or(0, |size| u32::from_le_bytes(*size)) as usize;
+        let most = gzip.len().saturating_mul(MOST_PER_BYTE);
+        out.grow(size.min(most).saturating_add(SLACK));
+    }
     let mut inflate = Box::<DecompressorOxide>::default();
-    let (mut taken, mut made) = (0, 0);
+    let mut all = Unpacked { taken: 0, made: 0 };
+    while is_gzip(&gzip[all.taken..]) {
+        inflate.init();
+        let member = unpack_member(&gzip[all.taken..], &mut inflate, out, start + all.made)?;
+        all = Unpacked { taken: all.taken + member.taken, made: all.made + member.made };
+        let rest = &gzip[all.taken..];
+        all.taken += rest.iter().position(|&byte| byte != 0).unwrap_or(rest.len());
+    }
+    Ok(all)
+}
+
+fn unpack_member(
+    gzip: &[u8],
+    inflate: &mut DecompressorOxide,
+    out: &mut impl Output,
+    start: usize,
+) -> Result<Unpacked, GzipError> {
+    let packed = behind_header(gzip)?;
+    let (mut taken, mut made) = (0, start);
     loop {
         // Twice as much each time, so that what is moved is no more than what is made.
         if made == out.bytes().len() && !out.grow(made.saturating_mul(2).max(STEP)) {
@@ -109,7 +140,7 @@ pub fn unpack(gzip: &[u8], out: &mut impl Output) -> Result<usize, GzipError> {
         }
         let flags = TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
         let (status, n_in, n_out) =
-            decompress(&mut inflate, &packed[taken..], out.bytes(), made, flags);
+            decompress(inflate, &packed[taken..], &mut out.bytes()[start..], made - start, flags);
         taken += n_in;
         made += n_out;
         match status {
@@ -122,20 +153,17 @@ pub fn unpack(gzip: &[u8], out: &mut impl Output) -> Result<usize, GzipError> {
         }
     }
 
-    let (trailer, padding) =
+    let (trailer, rest) =
         packed[taken..].split_at_checked(TRAILER_BYTES).ok_or(GzipError::Truncated)?;
     let [crc, size] = [&trailer[..4], &trailer[4..]]
         .map(|field| field.iter().rev().fold(0, |number, &byte| number << 8 | u32::from(byte)));
-    if size != made as u32 {
+    if size != (made - start) as u32 {
         return Err(GzipError::Damaged("its size is another"));
     }
-    if crc != crc32fast::hash(&out.bytes()[..made]) {
+    if crc != crc32fast::hash(&out.bytes()[start..made]) {
         return Err(GzipError::Checksum);
     }
-    if padding.iter().any(|&byte| byte != 0) {
-        return Err(GzipError::Damaged("there is data behind its end"));
-    }
-    Ok(made)
+    Ok(Unpacked { taken: gzip.len() - rest.len(), made: made - start })
 }
 
 /// What follows the header.
@@ -182,11 +210,12 @@ mod tests {
         packer.finish().unwrap()
     }
 
+    /// What comes out, if all of it is gzip.
     fn unpack(gzip: &[u8]) -> Result<Vec<u8>, GzipError> {
-        let mut out = Vec::new();
-        let made = super::unpack(gzip, &mut out)?;
-        out.truncate(made);
-        Ok(out)
+        let mut out = b"before".to_vec();
+        let all = super::unpack(gzip, &mut out, 6)?;
+        assert!(all.taken == gzip.len() && out.starts_with(b"before"), "{all:?}");
+        Ok(out[6..6 + all.made].to_vec())
     }
 
     /// Text that packs well, and noise that does not.
@@ -226,16 +255,34 @@ mod tests {
     }
 
     #[test]
-    fn zeros_may_follow_and_nothing_else() {
+    fn members_and_zeros_may_follow() {
         let data = data();
         let mut packed = pack(&data);
         let length = packed.len();
         packed.resize(length + 4099, 0);
         assert_eq!(unpack(&packed).unwrap(), data);
-        packed[length + 97] = 1;
-        assert_eq!(unpack(&packed), Err(GzipError::Damaged("there is data behind its end")));
-        let two = [pack(&data), pack(&data)].concat();
-        assert_eq!(unpack(&two), Err(GzipError::Damaged("there is data behind its end")));
+        // What else follows is not looked at.
+        let mut other = packed.clone();
+        other[length + 97] = 1;
+        let all = super::unpack(&other, &mut Vec::new(), 0).unwrap();
+        assert_eq!(all, Unpacked { taken: length + 97, made: data.len() });
+        let three = [&packed[..], &pack(b""), &pack(&vec![7; 2 * STEP]), &pack(b"end")].concat();
+        assert_eq!(unpack(&three).unwrap(), [&data[..], &vec![7; 2 * STEP], b"end"].concat());
+        // Each member is checked, also the second one.
+        let mut damaged = three.clone();
+        *damaged.last_mut().unwrap() = 1;
+        assert_eq!(unpack(&damaged), Err(GzipError::Damaged("its size is another")));
+        assert_eq!(unpack(&three[..three.len() - 1]), Err(GzipError::Truncated));
+    }
+
+    #[test]
+    fn small_members_take_no_more_memory_than_one_large_one() {
+        // The size that the last one tells is that of no other.
+        let members: Vec<u8> = (0..997).flat_map(|i| pack(&[i as u8; 1009])).collect();
+        let mut out = Vec::new();
+        let all = super::unpack(&members, &mut out, 0).unwrap();
+        assert_eq!(all, Unpacked { taken: members.len(), made: 997 * 1009 });
+        assert_eq!(out.len(), STEP);
     }
 
     #[test]
@@ -290,14 +337,16 @@ mod tests {
         packed[size..].copy_from_slice(&17_u32.to_le_bytes());
         let mut out = Scarce(Vec::new(), 4 * STEP + 4 * SLACK);
         let wrong = Err(GzipError::Damaged("its size is another"));
-        assert_eq!(super::unpack(&packed, &mut out), wrong);
+        assert_eq!(super::unpack(&packed, &mut out, 0), wrong);
         assert!(out.0[..data.len()] == data);
         let mut out = Scarce(Vec::new(), 2 * STEP);
-        let no_room = super::unpack(&packed, &mut out);
+        let no_room = super::unpack(&packed, &mut out, 0);
         assert_eq!(no_room, Err(GzipError::NoRoom { bytes: out.0.len() }));
         assert!(out.0.len() >= STEP, "{}", out.0.len());
         // With the size told right, it is asked for at once.
         let mut out = Scarce(Vec::new(), data.len() + SLACK);
-        assert_eq!(super::unpack(&pack(&data), &mut out), Ok(data.len()));
+        let packed = pack(&data);
+        let all = Unpacked { taken: packed.len(), made: data.len() };
+        assert_eq!(super::unpack(&packed, &mut out, 0), Ok(all));
     }
 }

@@ -11,7 +11,8 @@ use virtio_drivers::transport::pci::bus::PciRoot;
 use virtio_drivers::transport::pci::{PciTransport, virtio_device_type};
 use virtio_drivers::transport::{DeviceType, Transport};
 
-use super::initrd::{self, Contents, InitrdError};
+use super::gzip::Output;
+use super::initrd::{self, Contents, InitrdError, Part};
 use super::pci::{self, Ecam, Windows};
 use super::ram::RamDisk;
 use super::sdhci::dma::{Cache, Dma, Table};
@@ -92,8 +93,8 @@ pub unsafe fn disks(machine: &Machine) -> Result<(Vec<Disk>, Option<Archive>), I
         // SAFETY: it is memory that nobody writes to, says the caller.
         let bytes = unsafe { NonNull::slice_from_raw_parts(start, region.size as usize).as_ref() };
         match open_initrd(bytes) {
-            Ok((initrd, Contents::Files { format, files })) => {
-                archive = Some(Archive::new(initrd, format, files));
+            Ok((parts, Contents::Files { format, files })) => {
+                archive = Some(Archive::new(parts, format, files));
             }
             Ok((_, Contents::Disk(image))) => devices.push(Box::new(RamDisk::new(image))),
             Err(error) if devices.is_empty() => return Err(error),
@@ -104,21 +105,40 @@ pub unsafe fn disks(machine: &Machine) -> Result<(Vec<Disk>, Option<Archive>), I
     Ok((devices.into_iter().map(start).collect(), archive))
 }
 
-/// The initrd, unpacked if it is packed, and what it holds. What is unpacked stays for good, read-only.
-fn open_initrd(bytes: &'static [u8]) -> Result<(&'static [u8], Contents<'static>), InitrdError> {
+/// What is unpacked is moved once more where more than so many bytes would be left over behind it: only
+/// the last of several members tells its size before.
+const LEFT_OVER: usize = 1 << 20;
+
+/// The parts of an initrd, unpacked where they are packed, and what they hold. What is unpacked stays for
+/// good, read-only.
+fn open_initrd(
+    bytes: &'static [u8],
+) -> Result<(Vec<&'static [u8]>, Contents<'static>), InitrdError> {
     let start_us = time::now_us();
     let mut unpacked = Buffer::default();
-    let initrd = match initrd::unpack(bytes, &mut unpacked)? {
-        None => bytes,
-        Some(length) => {
-            let ms = (time::now_us() - start_us) / 1000;
-            let unpacked = &unpacked.leak_read_only()[..length];
-            let at = unpacked.as_ptr();
-            log::info!("the initrd unpacks to {} KiB at {at:p}, in {ms} ms", length >> 10);
-            unpacked
-        }
-    };
-    Ok((initrd, initrd::contents(initrd)?))
+    let parts = initrd::unpack(bytes, &mut unpacked)?;
+    let made = parts.iter().filter_map(|part| match part {
+        Part::Unpacked(range) => Some(range.end),
+        Part::AsIs(_) => None,
+    });
+    let made = made.max();
+    let mut exact = Buffer::default();
+    if let Some(made) = made
+        && unpacked.bytes().len() - made > LEFT_OVER
+        && exact.grow(made)
+    {
+        exact.bytes().copy_from_slice(&unpacked.bytes()[..made]);
+        unpacked = exact;
+    }
+    let ms = (time::now_us() - start_us) / 1000;
+    let unpacked = unpacked.leak_read_only();
+    if let Some(made) = made {
+        let at = unpacked.as_ptr();
+        log::info!("the initrd unpacks to {} KiB at {at:p}, in {ms} ms", made >> 10);
+    }
+    let parts = initrd::bytes_of(bytes, unpacked, &parts);
+    let contents = initrd::contents(&parts)?;
+    Ok((parts, contents))
 }
 
 /// The tables of the SD hosts' DMA: in the image, which is where firmware loads to, since what such a

@@ -15,15 +15,15 @@ use crate::runtime::block::initrd::File;
 
 /// Files in memory.
 pub struct Archive {
-    initrd: &'static [u8],
+    parts: Vec<&'static [u8]>,
     format: &'static str,
     files: Vec<File>,
 }
 
 impl Archive {
-    /// The `files` of an `initrd` that has this format.
-    pub fn new(initrd: &'static [u8], format: &'static str, files: Vec<File>) -> Archive {
-        Archive { initrd, format, files }
+    /// The `files` of an initrd of these parts that has this format.
+    pub fn new(parts: Vec<&'static [u8]>, format: &'static str, files: Vec<File>) -> Archive {
+        Archive { parts, format, files }
     }
 
     /// The file `path`, if it is one; the entries below it, if it is a directory.
@@ -69,7 +69,7 @@ impl FileSystem for Archive {
     fn report(&self) -> report::Disk {
         report::Disk {
             device: "initrd".into(),
-            bytes: self.initrd.len() as u64,
+            bytes: self.parts.iter().map(|part| part.len() as u64).sum(),
             filesystem: self.format.into(),
             label: String::new(),
             cluster_bytes: 0,
@@ -108,13 +108,24 @@ impl FileSystem for Archive {
         if buffer.is_empty() {
             return Ok(());
         }
-        let data = extents.first().and_then(|extent| {
-            let start = usize::try_from(extent.position.checked_add(offset)?).ok()?;
+        let too_short = FsError::Damaged("a file is shorter than its archive says");
+        let place = extents.first().and_then(|extent| {
             let left = extent.bytes.checked_sub(offset)?;
-            self.initrd.get(start..)?.get(..buffer.len()).filter(|data| data.len() as u64 <= left)
+            let start =
+                extent.position.checked_add(offset).filter(|_| buffer.len() as u64 <= left)?;
+            usize::try_from(start).ok()
         });
-        buffer.fill_from(data.ok_or(FsError::Damaged("a file is shorter than its archive says"))?);
-        Ok(())
+        // A file lies in one part; the whole of the initrd is read as a disk, too.
+        let mut at = place.ok_or(too_short)?;
+        let mut done = 0;
+        for part in &self.parts {
+            let here = part.get(at..).unwrap_or_default();
+            let here = &here[..here.len().min(buffer.len() - done)];
+            buffer.fill_part(done, here);
+            done += here.len();
+            at = at.saturating_sub(part.len());
+        }
+        if done == buffer.len() { Ok(()) } else { Err(too_short) }
     }
 }
 
@@ -123,19 +134,24 @@ mod tests {
     use super::*;
     use crate::runtime::fs::testing::{content, read_at, read_file, tree};
 
-    /// An initrd with files at odd places.
+    /// An initrd with files at odd places, in two parts.
     fn archive() -> Archive {
         let mut initrd = content(7, 1);
         let mut files = Vec::new();
+        let mut first = 0;
         for (path, bytes) in
             [("models/a.gguf", 20_011), ("anchorite.toml", 13), ("models/deeper/b", 0), ("c", 97)]
         {
             let start = initrd.len();
             initrd.extend(content(bytes, bytes as u64));
             files.push(File { path: path.into(), data: start..initrd.len() });
+            if path == "anchorite.toml" {
+                first = initrd.len();
+            }
         }
         initrd.extend(content(3, 2));
-        Archive::new(initrd.leak(), "cpio", files)
+        let (first, second) = initrd.leak().split_at(first);
+        Archive::new(Vec::from([first, &[], second]), "cpio", files)
     }
 
     #[test]
@@ -144,6 +160,7 @@ mod tests {
         assert_eq!(read_file(&mut archive, "/models//./A.GGUF").unwrap(), content(20_011, 20_011));
         assert_eq!(read_file(&mut archive, "anchorite.toml").unwrap(), content(13, 13));
         assert!(read_file(&mut archive, "models/deeper/b").unwrap().is_empty());
+        assert_eq!(read_file(&mut archive, "c").unwrap(), content(97, 97));
         let part = &content(20_011, 20_011)[101..10_108];
         assert_eq!(read_at(&mut archive, "models/a.gguf", 101, 10_007).unwrap(), part);
         let entry = Entry { name: "a.gguf".into(), is_dir: false, bytes: 20_011 };

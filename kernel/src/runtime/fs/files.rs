@@ -5,7 +5,7 @@
 //! - `/dev/disk`, the bytes of the block device, for measuring how fast it is;
 //! - `/proc/meminfo`, the memory, in Linux's format;
 //! - `/proc/disk_error`, a line about the last read that failed, empty if none did: `EIO` alone
-//!   does not say which sector.
+//!   does not say which sector. Where no volume is mounted, a line about why and one with what to do.
 //!
 //! Everything is read only. Functions give the positive error number of the ABI.
 
@@ -114,6 +114,11 @@ impl Files {
     /// Asks `memory` when `/proc/meminfo` is opened.
     pub fn set_memory(&mut self, memory: fn() -> Memory) {
         self.memory = Some(memory);
+    }
+
+    /// Keeps what went wrong when no read did, for [`Files::last_error`].
+    pub fn note(&mut self, error: String) {
+        self.last_error = error;
     }
 
     /// A line about the last read that failed; empty if none did.

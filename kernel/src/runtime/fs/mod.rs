@@ -74,28 +74,32 @@ const HINT_NO_DISK: &str = "give the machine a virtio block device, an SD card o
 /// event. `memory` is asked when `/proc/meminfo` is opened, with or without a volume.
 ///
 /// # Errors
-/// There is no volume and no archive. The fault is that of the preferred disk.
+/// There is no volume and no archive. The fault is that of the preferred disk, or of the first of
+/// which more is known than that it holds no volume. It is noted in `/proc/disk_error` as well.
 pub fn mount(
     disks: Vec<Disk>,
     archive: Option<Archive>,
     memory: fn() -> Memory,
 ) -> Result<report::Disk, Fault> {
     FILES.lock().set_memory(memory);
-    let mut first_error = None;
+    let mut told: Option<(&str, MountError)> = None;
     for disk in disks {
         let device = disk.name();
         match Volume::find(disk) {
             Ok(volume) => return Ok(FILES.lock().mount(volume)),
             Err(error) => {
                 log::debug!("{device}: {error}");
-                first_error = first_error.or(Some((device, error)));
+                let is_unknown = |error| matches!(error, MountError::NoVolume(_));
+                if told.is_none_or(|(_, before)| is_unknown(before) && !is_unknown(error)) {
+                    told = Some((device, error));
+                }
             }
         }
     }
     if let Some(archive) = archive {
         return Ok(FILES.lock().mount(archive));
     }
-    let Some((device, error)) = first_error else {
+    let Some((device, error)) = told else {
         return Err(Fault {
             code: Code::ModelNotFound,
             message: "there is no disk".into(),
@@ -104,13 +108,16 @@ pub fn mount(
     };
     let (code, hint) = match error {
         MountError::NoVolume(_) => (Code::ModelNotFound, HINT_NO_DISK),
+        MountError::Other(format) => (Code::ModelNotFound, format.hint()),
         MountError::Unusable(_) | MountError::Fs(_) => (
             Code::DiskError,
             "make the disk anew with `image-builder disk`, or check it with fsck.fat on another \
              machine",
         ),
     };
-    Err(Fault { code, message: format!("{device}: {error}"), hint: hint.into() })
+    let message = format!("{device}: {error}");
+    FILES.lock().note(format!("{message}\n{hint}"));
+    Err(Fault { code, message, hint: hint.into() })
 }
 
 /// Opens a file or directory for reading: see [`Files::open`]. `mode` would be for a new file.

@@ -64,6 +64,25 @@ fn the_fault_is_that_of_the_preferred_disk() {
     assert!(fault.message.contains("2097152 bytes"), "{}", fault.message);
     assert_eq!(mount(vec![empty()], None, no_memory).unwrap_err().code, Code::ModelNotFound);
 
+    // One of which more is known goes before one that says nothing.
+    let mut exfat = vec![0; 1 << 20];
+    exfat[3..11].copy_from_slice(b"EXFAT   ");
+    let disks = vec![empty(), fake::disk(exfat, 512, 4).0, empty()];
+    let fault = mount(disks, None, no_memory).unwrap_err();
+    assert_eq!(fault.code, Code::ModelNotFound);
+    assert_eq!(fault.message, "fake: it is an exFAT volume, not a FAT volume");
+    assert!(fault.hint.contains("format it as FAT32"), "{}", fault.hint);
+    // The application reads it.
+    let mut text = [0; 512];
+    // SAFETY: the pointers are to a variable that is large enough and not used meanwhile.
+    let told = unsafe {
+        let fd = open(c"/proc/disk_error".as_ptr(), 0, 0);
+        let n = read(fd, text.as_mut_ptr(), text.len());
+        assert_eq!(close(fd), 0);
+        &text[..n as usize]
+    };
+    assert_eq!(told, format!("{}\n{}\n", fault.message, fault.hint).as_bytes());
+
     let (disk, script) = fake::disk(vec![0; 1 << 20], 512, 4);
     script.lock().unwrap().bad.insert(0, u32::MAX);
     let fault = mount(vec![disk], None, no_memory).unwrap_err();
@@ -76,7 +95,7 @@ fn an_archive_is_mounted_where_no_disk_has_a_volume() {
     let archive = || {
         let initrd = b"0123456789".as_slice();
         let files = vec![File { path: "models/a.gguf".into(), data: 2..9 }];
-        Some(Archive::new(initrd, "cpio", files))
+        Some(Archive::new(vec![initrd], "cpio", files))
     };
     let image = volume(LAYOUTS[1], &[], usize::MAX);
     let disks = |image| vec![fake::disk(image, 512, 4).0];

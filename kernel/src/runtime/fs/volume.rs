@@ -15,7 +15,7 @@ use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
-use core::fmt;
+use core::{fmt, iter};
 
 use core_io::{Error, ErrorKind, Read, Seek, SeekFrom, Write};
 use fatfs::{DirEntry, FatType, FileSystem, FsOptions};
@@ -23,6 +23,7 @@ use fatfs::{DirEntry, FatType, FileSystem, FsOptions};
 use super::boot_sector::{self, BOOT_SECTOR_BYTES, BootSectorError, Geometry};
 use super::cache::Cache;
 use super::partition::{Partition, partitions};
+use crate::formats::Format;
 use crate::model_files::same_name;
 use crate::report;
 use crate::runtime::block::{Buffer, Disk, DiskError, Request};
@@ -83,6 +84,8 @@ impl From<Error> for FsError {
 pub enum MountError {
     /// Neither the device nor a partition of it holds a FAT volume. The reason is the device's.
     NoVolume(BootSectorError),
+    /// No FAT volume is there either: the device or a partition of it is this.
+    Other(Format),
     /// There is a FAT volume, or something close to one, but it cannot be used.
     Unusable(BootSectorError),
     /// The device failed, or the volume is damaged.
@@ -93,6 +96,7 @@ impl fmt::Display for MountError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             MountError::NoVolume(reason) => write!(f, "there is no FAT volume on it: {reason}"),
+            MountError::Other(format) => write!(f, "it is {format}, not a FAT volume"),
             MountError::Unusable(reason) => write!(f, "its FAT volume is damaged: {reason}"),
             MountError::Fs(error) => error.fmt(f),
         }
@@ -149,14 +153,24 @@ impl Volume {
             Err(error) => error,
         };
         let mut unusable = Some(bare).filter(|error| matches!(error, MountError::Unusable(_)));
-        for partition in partitions(&mut device)? {
+        let partitions = partitions(&mut device)?;
+        for &partition in &partitions {
             match probe(&mut device, partition)? {
                 Ok(geometry) => return Volume::mount(device, partition.start, geometry),
                 Err(error @ MountError::Unusable(_)) => unusable = unusable.or(Some(error)),
                 Err(_) => {}
             }
         }
-        Err(unusable.unwrap_or(bare))
+        if let Some(error) = unusable {
+            return Err(error);
+        }
+        for place in iter::once(whole).chain(partitions) {
+            let found = Format::of_disk(|at, magic| has(&mut device, place, at, magic))?;
+            if let Some(format) = found {
+                return Err(MountError::Other(format));
+            }
+        }
+        Err(bare)
     }
 
     fn mount(device: Cache, start: u64, geometry: Geometry) -> Result<Volume, MountError> {
@@ -296,6 +310,17 @@ fn probe(device: &mut Cache, place: Partition) -> Result<Result<Geometry, MountE
         _ if boot_sector::names_fat(&sector) => MountError::Unusable(reason),
         _ => MountError::NoVolume(reason),
     }))
+}
+
+/// Whether these bytes are at byte `at` of a partition.
+fn has(device: &mut Cache, place: Partition, at: u64, magic: &[u8]) -> Result<bool, DiskError> {
+    let mut there = [0; 16];
+    let there = &mut there[..magic.len().min(16)];
+    if at.saturating_add(there.len() as u64) > place.bytes {
+        return Ok(false);
+    }
+    device.read(place.start + at, there)?;
+    Ok(there == magic)
 }
 
 /// The most bytes that a search in one directory of a volume may read.

@@ -245,6 +245,43 @@ fn a_device_without_a_volume_says_why() {
 }
 
 #[test]
+fn what_is_no_fat_volume_is_named() {
+    let named = |image: Vec<u8>| match mount(image).err() {
+        Some(error @ MountError::Other(_)) => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+    for (at, magic, name) in [
+        (3, &b"EXFAT   "[..], "it is an exFAT volume, not a FAT volume"),
+        (3, b"NTFS    ", "it is an NTFS volume, not a FAT volume"),
+        (1080, b"\x53\xef", "it is an ext2, ext3 or ext4 volume, not a FAT volume"),
+        (65_600, b"_BHRfS_M", "it is a Btrfs volume, not a FAT volume"),
+        (0, b"\x1f\x8b\x08", "it is compressed with gzip, not a FAT volume"),
+        (0, b"GGUF", "it is a model's file, not a disk that holds one, not a FAT volume"),
+    ] {
+        let mut inner = vec![0; 1 << 20];
+        inner[at..at + magic.len()].copy_from_slice(magic);
+        // As those of exFAT and NTFS end.
+        inner[510..512].copy_from_slice(&[0x55, 0xAA]);
+        assert_eq!(named(inner.clone()), name);
+        for gpt in [false, true] {
+            let start = 128 << 10;
+            let mut card = vec![0; start];
+            card.extend_from_slice(&inner);
+            card.resize(card.len() + (64 << 10), 0);
+            if gpt {
+                write_gpt(&mut card, &[(40, 60), (start / 512, start / 512 + 2047)]);
+            } else {
+                write_mbr(&mut card, &[(0x07, start / 512, 2048)]);
+            }
+            assert_eq!(named(card), name);
+        }
+        // A device that ends before.
+        inner.truncate(at);
+        assert!(matches!(mount(inner).err(), Some(MountError::NoVolume(_))), "{name}");
+    }
+}
+
+#[test]
 fn a_damaged_boot_sector_is_told_from_none() {
     for (layout, type_at) in [(LAYOUTS[0], 54), (LAYOUTS[1], 54), (LAYOUTS[2], 82)] {
         let mut image = volume(layout, &[], usize::MAX);

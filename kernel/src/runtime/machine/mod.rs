@@ -278,15 +278,15 @@ pub struct SdHost {
 /// The machine. Texts borrow from the tree.
 #[derive(Clone, Debug)]
 pub struct Machine<'t> {
-    /// Its name: `model`, or else the first of `compatible`.
-    pub model: &'t str,
+    /// Its name: `model`, or else the first of `compatible`. By convention UTF-8; not checked.
+    pub model: &'t [u8],
     /// RAM, what is reserved of it included.
     pub memory: ArrayVec<Region, MAX_MEMORY>,
     /// What must not be used of the RAM: firmware's, the device tree itself, the initrd. Some of it
     /// (`no-map`) must not even be mapped as memory, lest the processor read it speculatively.
     pub reserved: ArrayVec<Region, MAX_RESERVED>,
-    /// The boot arguments; empty if there are none.
-    pub bootargs: &'t str,
+    /// The boot arguments; empty if there are none. By convention UTF-8; not checked.
+    pub bootargs: &'t [u8],
     /// The initial RAM disk that the boot loader left.
     pub initrd: Option<Region>,
     /// The cores in the order of the tree, the boot core included.

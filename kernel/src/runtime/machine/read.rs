@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use dtoolkit::fdt::Fdt;
 
 use super::structure;
-use super::tree::{At, GicNode, number, text, value, walk};
+use super::tree::{At, GicNode, number, text, until_nul, value, walk};
 use super::{
     Conduit, Cpu, EnableMethod, Framebuffer, Gic, List, Machine, MachineError, PciHost, PciSpace,
     PciWindow, Psci, Region, SdHost, Timer, Uart, UartKind, VirtioMmio,
@@ -110,10 +110,10 @@ impl<'t> Machine<'t> {
 
     fn empty() -> Machine<'t> {
         Machine {
-            model: "",
+            model: b"",
             memory: ArrayVec::new(),
             reserved: ArrayVec::new(),
-            bootargs: "",
+            bootargs: b"",
             initrd: None,
             cpus: ArrayVec::new(),
             psci: None,
@@ -138,7 +138,8 @@ impl<'t> Machine<'t> {
         stdout: &Stdout<'t>,
     ) -> Result<ControlFlow<()>, MachineError> {
         if at.is_at("/") {
-            self.model = at.text("model").or(at.text("compatible")).unwrap_or("");
+            let name = at.value("model").or(at.value("compatible"));
+            self.model = until_nul(name.unwrap_or_default());
         } else if at.is_memory() {
             for region in at.bus_regions()? {
                 let fits = self.memory.try_push(region?).is_ok();
@@ -238,9 +239,12 @@ impl<'t> Machine<'t> {
     }
 
     fn read_chosen(&mut self, at: &At<'_, 't>) -> Result<(), MachineError> {
-        if at.value("bootargs").is_some() {
-            let bootargs = at.text("bootargs").ok_or_else(|| at.wrong("bootargs"));
-            self.bootargs = self.keep(bootargs).unwrap_or("");
+        if let Some(bootargs) = at.value("bootargs") {
+            self.bootargs = until_nul(bootargs);
+            let rest = &bootargs[self.bootargs.len()..];
+            if rest.iter().any(|&byte| byte != 0) {
+                self.keep::<()>(Err(at.wrong("bootargs")));
+            }
         }
         // Whoever left an initrd there and tells us half of where would find it overwritten.
         if let Some(start) = at.number("linux,initrd-start")? {

@@ -20,9 +20,9 @@ fn level(intid: u32) -> Interrupt {
 fn reads_virt_with_gicv2() {
     let m = Machine::from_fdt(GICV2).unwrap();
     assert_eq!(m.left_out[..], []);
-    assert_eq!(m.model, "linux,dummy-virt");
+    assert_eq!(m.model, b"linux,dummy-virt");
     assert_eq!(m.memory[..], [region(0x4000_0000, 64 << 20)]);
-    assert_eq!(m.bootargs, "mode=chat  prompt='a b'");
+    assert_eq!(m.bootargs, b"mode=chat  prompt='a b'");
     let initrd = m.initrd.unwrap();
     assert_eq!(initrd.size, 10007);
     let tree = region(GICV2.as_ptr() as u64, GICV2.len() as u64);
@@ -63,7 +63,7 @@ fn reads_virt_with_gicv3_at_el2() {
     let m = Machine::from_fdt(GICV3).unwrap();
     assert_eq!(m.left_out[..], []);
     assert_eq!(m.memory[..], [region(0x4000_0000, 3 << 30)]);
-    assert_eq!((m.bootargs, m.initrd), ("", None));
+    assert_eq!((m.bootargs, m.initrd), (&b""[..], None));
     let mpidrs: Vec<u64> = m.cpus.iter().map(|cpu| cpu.mpidr).collect();
     assert_eq!(mpidrs, [0, 1, 2, 3]);
     assert!(m.cpus.iter().all(|cpu| cpu.enable_method == EnableMethod::Psci));
@@ -97,7 +97,7 @@ fn reads_firecracker_s_machine() {
     let m = Machine::from_fdt(FIRECRACKER).unwrap();
     assert_eq!(m.left_out[..], []);
     assert_eq!(m.memory[..], [region(0x8020_0000, 510 << 20)]);
-    assert_eq!((m.bootargs, m.initrd), ("mode=chat", Some(region(0x9000_0000, 1 << 20))));
+    assert_eq!((m.bootargs, m.initrd), (&b"mode=chat"[..], Some(region(0x9000_0000, 1 << 20))));
     let psci = |mpidr| Cpu { mpidr, enable_method: EnableMethod::Psci };
     assert_eq!(m.cpus[..], [psci(0), psci(0x100)]);
     assert_eq!(m.psci, Some(Psci { conduit: Conduit::Hvc, legacy_cpu_on: None }));
@@ -131,7 +131,7 @@ fn reads_cloud_hypervisor_s_machine() {
         m.memory[..],
         [region(0x4000_0000, 0xbc00_0000), region(0x1_0000_0000, 0x1_0400_0000)]
     );
-    assert_eq!((m.bootargs, m.initrd), ("", None));
+    assert_eq!((m.bootargs, m.initrd), (&b""[..], None));
     assert_eq!(m.cpus[..], [Cpu { mpidr: 0, enable_method: EnableMethod::Unknown }]);
     let console = m.console.unwrap();
     assert_eq!(console.kind, UartKind::Pl011);
@@ -201,10 +201,10 @@ fn reads_an_apple_m1() {
     let m = Machine::from_fdt(APPLE_M1).unwrap();
     // Neither the interrupt controller nor the timers' way to it is a fault of the tree.
     assert_eq!(m.left_out[..], []);
-    assert_eq!(m.model, "Apple Mac mini (M1, 2020)");
+    assert_eq!(m.model, b"Apple Mac mini (M1, 2020)");
     assert_eq!(m.memory[..], [region(0x8_0134_c000, 0x1_dabb_4000)]);
     let initrd = region(0x8_1000_0000, 64 << 20);
-    assert_eq!((m.bootargs, m.initrd), ("mode=chat", Some(initrd)));
+    assert_eq!((m.bootargs, m.initrd), (&b"mode=chat"[..], Some(initrd)));
     let tree = region(APPLE_M1.as_ptr() as u64, APPLE_M1.len() as u64);
     let screen = region(0x9_e0df_8000, 1920 * 1080 * 4);
     assert_eq!(m.reserved[..], [tree, region(0x8_0100_0000, 0xc0_0000), initrd, initrd, screen]);
@@ -367,7 +367,7 @@ fn a_framebuffer_that_is_none_of_ours_is_left_alone() {
 #[test]
 fn translates_addresses_and_honours_status() {
     let m = Machine::from_fdt(BOARD).unwrap();
-    assert_eq!(m.model, "anchorite,test-board");
+    assert_eq!(m.model, b"anchorite,test-board");
     assert_eq!(
         m.memory[..],
         [
@@ -767,10 +767,51 @@ fn oddly_named() -> Vec<u8> {
 }
 
 #[test]
+fn texts_may_have_any_bytes() {
+    let read = |bootargs: &[u8]| {
+        let mut w = Writer::root();
+        w.begin("chosen");
+        w.property("bootargs", bootargs);
+        w.end();
+        w.finish()
+    };
+    let wrong =
+        MachineError::Property { node: NodeName::from("chosen").unwrap(), property: "bootargs" };
+    for (given, words, left_out) in [
+        (&b"seed=1 prompt=caf\xE9\0"[..], &b"seed=1 prompt=caf\xE9"[..], &[][..]),
+        // As Linux takes it where the zero byte is missing, and where there are more.
+        (b"seed=1", b"seed=1", &[]),
+        (b"seed=1\0\0\0\0", b"seed=1", &[]),
+        (b"", b"", &[]),
+        // Linux takes the first text only; the second is told of.
+        (b"seed=1\0seed=2\0", b"seed=1", &[wrong]),
+    ] {
+        let tree = read(given);
+        let m = Machine::from_fdt(&tree).unwrap();
+        assert_eq!((m.bootargs, &m.left_out[..]), (words, left_out));
+    }
+    let mut tree = GICV2.to_vec();
+    let name = tree.windows(16).position(|bytes| bytes == b"linux,dummy-virt").unwrap();
+    tree[name] = 0xE9;
+    assert_eq!(Machine::from_fdt(&tree).unwrap().model, b"\xE9inux,dummy-virt");
+}
+
+#[test]
+fn a_device_whose_status_is_no_text_is_left_alone() {
+    let mut w = Writer::root();
+    w.begin("serial");
+    w.property("compatible", b"arm,pl011\0");
+    w.property("status", b"ok\xE9\0");
+    w.cells("reg", &[0, 0x900_0000, 0x1000]);
+    w.end();
+    assert_eq!(Machine::from_fdt(&w.finish()).unwrap().console, None);
+}
+
+#[test]
 fn real_boards_break_the_rules_for_names() {
     let tree = oddly_named();
     let m = Machine::from_fdt(&tree).unwrap();
-    assert_eq!((m.bootargs, &m.left_out[..]), ("mode=test", &[][..]));
+    assert_eq!((m.bootargs, &m.left_out[..]), (&b"mode=test"[..], &[][..]));
     // Other rules hold for them all the same: no property after a child,
     let mut w = Writer::root();
     w.begin("an odd node");

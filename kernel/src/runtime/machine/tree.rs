@@ -17,8 +17,8 @@ pub struct At<'a, 't> {
     pub node: FdtNode<'t>,
     parent: Option<&'a At<'a, 't>>,
     // Looked at in nearly every node, so looked up once.
-    status: Option<&'t str>,
-    device_type: Option<&'t str>,
+    status: Option<&'t [u8]>,
+    device_type: Option<&'t [u8]>,
     compatible: &'t [u8],
 }
 
@@ -36,8 +36,8 @@ impl<'a, 't> At<'a, 't> {
         for property in node.properties() {
             let value = || property.value_as().unwrap_or_default();
             match property.name() {
-                "status" => at.status = text(value()),
-                "device_type" => at.device_type = text(value()),
+                "status" => at.status = Some(until_nul(value())),
+                "device_type" => at.device_type = Some(until_nul(value())),
                 "compatible" => at.compatible = value(),
                 _ => {}
             }
@@ -64,8 +64,8 @@ impl<'a, 't> At<'a, 't> {
     /// so only a failure takes it out.
     fn is_available(&self) -> bool {
         match self.status {
-            None | Some("okay" | "ok") => true,
-            Some("disabled") => self.is_cpu(),
+            None | Some(b"okay" | b"ok") => true,
+            Some(b"disabled") => self.is_cpu(),
             Some(_) => false,
         }
     }
@@ -123,7 +123,7 @@ impl<'a, 't> At<'a, 't> {
 
     /// It is memory by its type.
     pub fn is_memory(&self) -> bool {
-        self.is_top("memory") || self.device_type == Some("memory")
+        self.is_top("memory") || self.device_type == Some(&b"memory"[..])
     }
 
     pub fn value(&self, name: &str) -> Option<&'t [u8]> {
@@ -328,6 +328,11 @@ impl GicNode {
 /// The bytes of a property.
 pub fn value<'t>(node: FdtNode<'t>, name: &str) -> Option<&'t [u8]> {
     node.property(name)?.value_as().ok()
+}
+
+/// The first text of a property, whatever its bytes: up to a zero byte, or all of it.
+pub fn until_nul(value: &[u8]) -> &[u8] {
+    value.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
 /// The first text of a property: UTF-8 up to a zero byte.
