@@ -19,7 +19,8 @@
 #:
 #:   MODEL        a path to a GGUF file, or one in test_models/           tiny.gguf
 #:   PROMPT       the text to go on from                                  Once upon a time
-#:   PROMPT_FILE  a file that holds that text                            none
+#:                in a chat, the first message                            none
+#:   PROMPT_FILE  a file that holds that text, but for a newline at its end  none
 #:   SYSTEM       the system message of a chat                            none
 #:   TOKENS       tokens to generate at most                              128
 #:   CTX          positions of the context                                256
@@ -49,11 +50,40 @@
 #:   FUZZ_SECONDS how long make fuzz runs each target                     10
 #:   OUT          the file to write                       target/boards/rpi4.img, m1.bin
 #:   TOOLCHAIN    rustup or debian, see ci/toolchain.sh                   what there is
+#:
+#: A setting that is empty is as one that is not given, but for the texts PROMPT and SYSTEM. One that does
+#: nothing for what is made is an error.
 
+all_goals := help setup build run chat bench debug test torture test-pi4 test-m1n1 fuzz flash-pi4 \
+             flash-m1 clean
 settings := MODEL PROMPT PROMPT_FILE SYSTEM TOKENS CTX KV_CACHE CONTEXT_SHIFT KEEP TEMPERATURE \
             TOP_K TOP_P MIN_P REPEAT_PENALTY SEED MODE VERIFY CONFIG SMP MEM CPU GIC EL2 BUS LOG \
             REPORT TIMEOUT ARGS BENCH TOOLCHAIN GDB_ARGS DEVICE FIRMWARE M1N1 DTB USB BOOTARGS OUT \
             FUZZ_SECONDS
+# What the goals take of these. Nothing that the command line sets may do nothing.
+takes.run := MODEL PROMPT PROMPT_FILE SYSTEM TOKENS CTX KV_CACHE CONTEXT_SHIFT KEEP TEMPERATURE TOP_K \
+             TOP_P MIN_P REPEAT_PENALTY SEED MODE VERIFY CONFIG SMP MEM CPU GIC EL2 BUS LOG REPORT \
+             TIMEOUT ARGS TOOLCHAIN
+takes.chat := $(takes.run)
+takes.debug := $(takes.run) GDB_ARGS
+takes.bench := BENCH TOOLCHAIN
+takes.flash-pi4 := MODEL PROMPT_FILE CONFIG BOOTARGS FIRMWARE DEVICE OUT TOOLCHAIN
+takes.flash-m1 := MODEL PROMPT_FILE CONFIG BOOTARGS M1N1 DTB USB OUT TOOLCHAIN
+takes.fuzz := FUZZ_SECONDS TOOLCHAIN
+takes.setup := TOOLCHAIN
+takes.build := TOOLCHAIN
+takes.test := TOOLCHAIN
+takes.torture := TOOLCHAIN
+takes.test-pi4 := TOOLCHAIN
+takes.test-m1n1 := TOOLCHAIN
+goals := $(or $(MAKECMDGOALS),help)
+given := $(foreach s,$(settings),$(if $(filter command,$(firstword $(origin $s))),$s))
+unused := $(filter-out $(foreach g,$(goals),$(takes.$g)),$(given))
+$(if $(unused),$(if $(filter-out $(all_goals),$(goals)),,\
+    $(error `make $(goals)` does nothing with $(unused): see `make help`)))
+# The scripts ask the system what this process was given, as make cuts blanks off the start of values.
+override MAKE_PID := $(shell echo $$PPID)
+export MAKE_PID
 # Handed on in the environment, letter by letter: make must not expand the `$` of a prompt.
 $(foreach s,$(settings),$(if $(filter-out undefined,$(origin $s)), \
     $(eval override $s := $$(value $s))$(eval export $s)))
@@ -61,7 +91,7 @@ $(foreach s,$(settings),$(if $(filter-out undefined,$(origin $s)), \
 unknown := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v)))
 $(if $(unknown),$(error there is no setting $(unknown): `make help` lists them))
 
-.PHONY: help setup build run chat bench debug test torture test-pi4 test-m1n1 fuzz flash-pi4 flash-m1 clean
+.PHONY: $(all_goals)
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
 

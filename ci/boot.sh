@@ -175,6 +175,24 @@ if begin chat; then
     verdict
 fi
 
+# Lines that are none to the guest, and messages that are no command: nobody waits for an answer to the
+# first, and each of the others has its own. The prompt is the first message.
+if begin chat-odd-lines; then
+    {
+        printf '\302\240\n\343\200\200\n\033[A\n\033\n\033[\nabc\025\na\177\n\343\200\200/stats\n'
+        printf 'caf\351\n//quit\nab\025cd\r\nlast\n'
+    } >"$logs/$name.in"
+    chat --disk "$small" --tokens "$tokens" --idle-timeout 60 --prompt "$prompt"
+    answered=$(events | grep -c '"event":"result"' || true)
+    [ -n "$problem" ] || [ "$answered" = 5 ] || problem="$answered answers to five messages"
+    # One for each line, and for the end of them.
+    waited=$(events | grep -c '^{"event":"chat","state":"waiting"}$' || true)
+    [ -n "$problem" ] || [ "$waited" = 13 ] || problem="it waited for $waited lines"
+    must_hold "^{\"event\":\"result\".*\"tokens\":\\[$expected\\]"
+    must_exit 0
+    verdict
+fi
+
 # A model with a chat template, which must be answered in and answer as llama.cpp does.
 chat_golden=$(tr -d ' \n' <test_models/goldens/chat.json | sed 's/.*"chats":\[//')
 chat_tokens=$(printf '%s' "$chat_golden" | grep -o '"tokens":\[[0-9,]*\]' | sed -n 4,6p)
@@ -315,7 +333,123 @@ case pi4-initrd in *"$only"*)
     ;;
 esac
 
-# What make hands on. It starts no QEMU here.
+# What make hands on, tried with the scripts and the programs that are there, in a folder that has files of
+# its own. QEMU is started where that is said.
+house=$logs/house
+mkdir -p "$house/one" "$house/two"
+cp -r ci "$house/ci"
+for script in setup build; do printf '#!/bin/sh\n' >"$house/ci/$script.sh"; done
+for part in target test_models Makefile; do ln -s "$PWD/$part" "$house/$part"; done
+# made ARGUMENT...: make there, with what it says in $shown; it must be content.
+made() {
+    shown=$logs/$name.out
+    make -C "$house" "$@" >"$shown" 2>&1 </dev/null || problem="make ends with status $?"
+}
+# refused STATUS PATTERN ARGUMENT...: make must fail with that status, and say this.
+refused() {
+    [ -z "$problem" ] || return 0
+    refused_status=$1
+    refused_pattern=$2
+    shift 2
+    shown=$logs/$name.out
+    status=0
+    make -C "$house" "$@" >"$shown" 2>&1 </dev/null || status=$?
+    [ "$status" = "$refused_status" ] || problem="make $* ends with status $status"
+    [ -n "$problem" ] || grep -q "$refused_pattern" "$shown" || problem="make $* does not say $refused_pattern"
+}
+# must_print TEXT: that stands in the command line of QEMU, newlines being ~.
+must_print() {
+    [ -n "$problem" ] || tr '\n' '~' <"$shown" | grep -qF -e "$1" || problem="QEMU is not given $1"
+}
+
+if begin make-texts; then
+    newline='
+'
+    for text in ' lead' '	tab' "${newline}line" '   ' "two${newline}lines$newline" '$x "q" `y`'; do
+        made run ARGS=--print PROMPT="$text" SYSTEM="$text" MODE=chat
+        shown_text=$(printf '%s' "$text" | sed 's/"/\\"/g' | tr '\n' '~')
+        must_print "prompt=\"$shown_text\""
+        must_print "system=\"$shown_text\""
+        PROMPT=$text made run ARGS=--print
+        must_print "prompt=\"$shown_text\""
+    done
+    made run ARGS=--print PROMPT= SYSTEM= MODE=chat
+    must_print 'prompt="" system=""'
+    made run ARGS=--print PROMPT=' a' PROMPT=b
+    must_print "prompt=b"
+    verdict
+fi
+# Names that begin with a minus. This one boots.
+if begin make-names; then
+    cp test_models/tiny.gguf "$house/-x.gguf"
+    echo "$prompt" >"$house/-p.txt"
+    echo 'max_tokens = 3' >"$house/-c.toml"
+    made run MODEL=-x.gguf PROMPT_FILE=-p.txt CONFIG=-c.toml LOG=-l REPORT=-r
+    [ -n "$problem" ] || [ -s "$house/-r" ] || problem='there is no report'
+    [ -n "$problem" ] || cp "$house/-l" "$log"
+    must_hold '^{"event":"model","file":"-x.gguf"'
+    must_hold "^{\"event\":\"result\",\"prompt_tokens\":5,\"tokens_emitted\":3"
+    rm -f target/disks/-x-*.img
+    verdict
+fi
+# Files of one name in two folders, and one in the place of another.
+if begin make-files; then
+    for folder in one two; do
+        echo "$folder" >"$house/$folder/p.txt"
+        cp test_models/tiny.gguf "$house/$folder/m.gguf"
+    done
+    # Its name is the model's: not the same bytes, nor another size or time.
+    poke "$house/two/m.gguf" 1000003 1
+    touch -r "$house/one/m.gguf" "$house/two/m.gguf"
+    # disk_of FOLDER: sets $disk to the one that QEMU is given.
+    disk_of() {
+        made run ARGS=--print MODEL="$1/m.gguf" PROMPT_FILE="$1/p.txt"
+        disk=$(sed -n 's/.*file.filename=\([^ ]*\) .*/\1/p' "$shown")
+    }
+    for folder in one two; do
+        disk_of "$folder"
+        eval "$folder=\$disk"
+        [ -n "$problem" ] || mcopy -n -i "$house/$disk" ::models/m.gguf - | cmp -s - "$house/$folder/m.gguf" ||
+            problem="the disk of $folder/ has another model"
+        [ -n "$problem" ] || [ "$(mcopy -n -i "$house/$disk" ::p.txt -)" = "$folder" ] ||
+            problem="the disk of $folder/ has another prompt"
+    done
+    disk_of one
+    [ -n "$problem" ] || [ "$disk" = "$one" ] || problem='a disk is not found again'
+    [ -n "$problem" ] || [ "$one" != "$two" ] || problem='both have the same disk'
+    cp -p "$house/two/m.gguf" "$house/one/m.gguf"
+    disk_of one
+    [ -n "$problem" ] || [ "$disk" != "$one" ] || problem="a disk of the old model is taken"
+    rm -f "$house"/target/disks/m-*.img
+    verdict
+fi
+# Settings of cargo's that are for other projects.
+if begin make-cargo; then
+    CARGO_TARGET_DIR=$PWD/$logs/elsewhere CARGO_BUILD_TARGET=wasm32-unknown-unknown RUSTFLAGS=--cfg=other \
+        ci/toolchain.sh bare build -p kernel --bin anchorite --release >"$logs/$name.out" 2>&1 ||
+        problem="the build for the bare target ends with status $?"
+    CARGO_TARGET_DIR=$PWD/$logs/elsewhere CARGO_BUILD_TARGET=wasm32-unknown-unknown \
+        ci/toolchain.sh host build -p image-builder >>"$logs/$name.out" 2>&1 ||
+        problem="the build for the host ends with status $?"
+    shown=$logs/$name.out
+    [ ! -e "$logs/elsewhere" ] || problem='something is built elsewhere'
+    [ -n "$problem" ] || ! grep -q Compiling "$logs/$name.out" || problem='it is built again'
+    verdict
+fi
+if begin make-unused; then
+    refused 2 'does nothing with PROMPT' flash-pi4 PROMPT=a
+    refused 2 'does nothing with BOOTARGS' run BOOTARGS=a
+    refused 2 'does nothing with MODEL' build MODEL=tiny.gguf
+    refused 2 'exclude each other' run PROMPT= PROMPT_FILE=one/p.txt
+    refused 2 '`prompt` does nothing in mode test' run PROMPT=a MODE=test
+    refused 2 'cortex-a15 is a processor of 32 bits' run CPU=cortex-a15
+    verdict
+fi
+# This one boots too: what a setting does in a mode, the guest knows.
+if begin make-unused-in-guest; then
+    refused 2 '`system` does nothing in mode generate, only in chat' run SYSTEM=a
+    verdict
+fi
 if begin make; then
     # shellcheck disable=SC2016 # that is the point
     text='He said "it costs $5, is it?" \ and that is `$(true)`'
@@ -336,4 +470,5 @@ fi
 
 # The disks are large; the logs are what one wants to keep.
 rm -f "$logs"/*.img "$logs"/*.gguf
+rm -rf "$house"
 total boots

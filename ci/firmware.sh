@@ -28,21 +28,29 @@ by_hand() {
     exit 1
 }
 
-work=target/firmware/debian
-mkdir -p "$folder"
-ci/debian.sh "$work" arm64 - raspi-firmware 'linux-image-*-arm64' ||
+# What is fetched gets its name once it is whole, and two that fetch do not share a folder.
+mkdir -p target/firmware
+work=$(mktemp -d target/firmware/part.XXXXXX)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+part=$work/rpi4
+mkdir "$part"
+ci/debian.sh "$work/debian" arm64 - raspi-firmware 'linux-image-*-arm64' ||
     by_hand 'the packages raspi-firmware and linux-image-arm64 cannot be had, see above'
 # copy NAME...: files of the packages, wherever they lie.
 copy() {
     for name; do
-        find "$work" -type f -path "*/$name" -exec cp {} "$folder/" \;
+        find "$work/debian" -type f -path "*/$name" -exec cp {} "$part/" \;
     done
 }
 copy start4.elf fixup4.dat 'bcm2711-*.dtb' raspi-firmware/copyright
-mv "$folder/copyright" "$folder/LICENCE.broadcom"
+mv "$part/copyright" "$part/LICENCE.broadcom"
 # Linux names it after the carrier board, the firmware looks for the module's own name.
-[ ! -e "$folder/bcm2711-rpi-cm4-io.dtb" ] ||
-    mv "$folder/bcm2711-rpi-cm4-io.dtb" "$folder/bcm2711-rpi-cm4.dtb"
-rm -rf "$work"
-touch "$folder/.complete"
+[ ! -e "$part/bcm2711-rpi-cm4-io.dtb" ] ||
+    mv "$part/bcm2711-rpi-cm4-io.dtb" "$part/bcm2711-rpi-cm4.dtb"
+# One of an older version of this script, or broken off by it, is not complete.
+[ -e "$folder/.complete" ] || rm -rf "$folder"
+touch "$part/.complete"
+# Another one may have been first.
+mv -T "$part" "$folder" || [ -e "$folder/.complete" ]
 echo "$folder"

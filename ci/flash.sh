@@ -13,17 +13,7 @@ case $board in pi4 | m1) ;; *)
     exit 2
     ;;
 esac
-stop() {
-    echo "$*" >&2
-    exit 2
-}
-
-model=${MODEL:-tiny.gguf}
-[ -f "$model" ] || model=test_models/$model
-[ -f "$model" ] || stop "There is no model ${MODEL:-tiny.gguf}, neither at that path nor in test_models/."
-for file in "${CONFIG:-}" "${PROMPT_FILE:-}"; do
-    [ -z "$file" ] || [ -f "$file" ] || stop "There is no file $file."
-done
+. ci/settings.sh
 
 # A tree of each machine; shells split a list at blanks.
 trees() {
@@ -95,7 +85,7 @@ m1)
 To start it over USB:
     python3 path/to/m1n1/proxyclient/tools/chainload.py --raw $out
 To install it, in the Mac's recovery system, with the file on a USB stick or fetched there:
-    kmutil configure-boot -c $(basename "$out") --raw --entry-point 2048 --lowest-virtual-address 0 -v /Volumes/NAME
+    kmutil configure-boot -c ${out##*/} --raw --entry-point 2048 --lowest-virtual-address 0 -v /Volumes/NAME
 docs/boards.md has what comes before and after.
 END
     ;;

@@ -38,11 +38,11 @@ if boot prompt-cut --disk "$logs/megabyte.img" --tokens 64 --set cut_prompt=true
     must_exit 0
     verdict
 fi
-# The line editor takes what fits into a line, and rings for the rest.
+# A line that does not fit is refused as a whole.
 if begin line-too-long; then
     { head -c 200000 "$logs/megabyte.txt" && printf '\n/quit\n'; } >"$logs/$name.in"
     chat --disk "$small"
-    must_hold '^{"event":"error","code":"ContextFull".*needs at least 4[0-9]* positions, the context has 256"'
+    must_hold '^{"event":"error","code":"ContextFull".*the line is longer than the 65536 bytes that a chat takes"'
     must_exit 0
     verdict
 fi

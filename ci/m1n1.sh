@@ -385,6 +385,14 @@ if boot chat "$logs/model.img"; then
     verdict
 fi
 typed=
+# And one that nothing can be typed in.
+has_port=false
+if boot chat-alone "$logs/model.img" '/delete-node/ pl011@9000000;'; then
+    must_show '^ConsoleError: cannot read the console: no such device$'
+    must_show_end "$bad_end"
+    verdict
+fi
+has_port=true
 mode=
 
 # A disk that ends in the middle of the model.

@@ -10,34 +10,12 @@ set -eu
 cd "$(dirname "$0")/.."
 action=$1
 
-model=${MODEL:-tiny.gguf}
-if [ ! -f "$model" ]; then
-    if [ ! -f "test_models/$model" ]; then
-        echo "There is no model $model, neither at that path nor in test_models/." >&2
-        echo "In test_models/ there are: $(cd test_models && echo *.gguf)" >&2
-        exit 2
-    fi
-    model=test_models/$model
+. ci/settings.sh
+if [ -n "${PROMPT_FILE:-}" ] && [ -n "${PROMPT+given}" ]; then
+    stop 'PROMPT and PROMPT_FILE exclude each other.'
 fi
-if [ -n "${CONFIG:-}" ] && [ ! -f "$CONFIG" ]; then
-    echo "There is no configuration file $CONFIG." >&2
-    exit 2
-fi
-if [ -n "${PROMPT_FILE:-}" ] && [ ! -f "$PROMPT_FILE" ]; then
-    echo "There is no prompt file $PROMPT_FILE." >&2
-    exit 2
-fi
-if [ -n "${PROMPT_FILE:-}" ] && [ -n "${PROMPT:-}" ]; then
-    echo "PROMPT and PROMPT_FILE exclude each other." >&2
-    exit 2
-fi
-
 for switch in "VERIFY=${VERIFY:-1}" "EL2=${EL2:-0}" "CONTEXT_SHIFT=${CONTEXT_SHIFT:-0}"; do
-    case $switch in *=0 | *=1) ;; *)
-        echo "$switch: expected 0 or 1" >&2
-        exit 2
-        ;;
-    esac
+    case $switch in *=0 | *=1) ;; *) stop "$switch: expected 0 or 1" ;; esac
 done
 
 if [ "$action" = debug ]; then
@@ -49,11 +27,12 @@ else
 fi
 disk=$(ci/disk.sh "$model" "${CONFIG:-}" "${PROMPT_FILE:-}")
 
-# PROMPT the harness takes from the environment itself. Values are joined to their flags, or the
-# harness would take `-1` for a flag.
+# Values are joined to their flags, or the harness would take `-1` for a flag. A text may be empty; of the
+# other settings, one that is empty is as good as none.
 set -- --kernel target/anchorite.img --disk "$disk"
-[ -z "${PROMPT_FILE:-}" ] || set -- "$@" "--prompt-file=$(basename "$PROMPT_FILE")"
-[ -z "${SYSTEM:-}" ] || set -- "$@" "--set=system=$SYSTEM"
+[ -z "${PROMPT+given}" ] || set -- "$@" "--prompt=$PROMPT"
+[ -z "${PROMPT_FILE:-}" ] || set -- "$@" "--prompt-file=${PROMPT_FILE##*/}"
+[ -z "${SYSTEM+given}" ] || set -- "$@" "--set=system=$SYSTEM"
 [ -z "${TOKENS:-}" ] || set -- "$@" "--tokens=$TOKENS"
 [ -z "${CTX:-}" ] || set -- "$@" "--ctx=$CTX"
 [ -z "${KV_CACHE:-}" ] || set -- "$@" "--kv-cache=$KV_CACHE"

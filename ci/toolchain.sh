@@ -70,6 +70,12 @@ choose() {
 [ ! -d "${HOME:-/}/.cargo/bin" ] || PATH=$PATH:${HOME:-/}/.cargo/bin
 export PATH
 
+# All scripts look for what is built in target/, for the host beside for the bare target: what the user's
+# configuration of cargo says of these is for other projects.
+CARGO_TARGET_DIR=$PWD/target
+export CARGO_TARGET_DIR
+unset CARGO_BUILD_TARGET
+
 case ${1:-} in
 which)
     choose "$2"
@@ -85,6 +91,8 @@ host | bare)
     fi
     command=$1
     shift
+    # Flags for the host, which would be taken in place of those that the bare target has.
+    unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
     # A target directory of its own: cargo would otherwise lock it against builds for the host. Where
     # the crates' sources lie does not show in the image: it is the same, whoever builds it.
     sources=${CARGO_HOME:-${HOME:-/root}/.cargo}/registry/src

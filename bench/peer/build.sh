@@ -11,24 +11,29 @@ version=0.3.36
 case $1 in /*) folder=$1 ;; *) folder=$PWD/$1 ;; esac
 mkdir -p "$folder"
 
+# What was broken off is in nobody's way.
+rm -rf "$folder/part"
+mkdir "$folder/part"
 if [ ! -f "$folder/Image" ]; then
-    ci/debian.sh "$folder/linux" arm64 - 'linux-image-*-cloud-arm64'
-    cp "$folder"/linux/boot/vmlinuz-* "$folder/Image"
-    rm -r "$folder/linux"
+    ci/debian.sh "$folder/part" arm64 - 'linux-image-*-cloud-arm64'
+    mv "$folder"/part/boot/vmlinuz-* "$folder/Image"
 fi
 
 source=$folder/llama_cpp_python-$version/vendor/llama.cpp
 if [ ! -d "$source" ]; then
-    pip3 download --quiet --no-deps --no-binary llama-cpp-python --dest "$folder" \
+    pip3 download --quiet --no-deps --no-binary llama-cpp-python --dest "$folder/part" \
         "llama-cpp-python==$version"
-    tar -xzf "$folder/llama_cpp_python-$version.tar.gz" -C "$folder"
-    rm "$folder/llama_cpp_python-$version.tar.gz"
+    tar -xzf "$folder/part/llama_cpp_python-$version.tar.gz" -C "$folder/part"
+    mv "$folder/part/llama_cpp_python-$version" "$folder/"
 fi
+rm -r "$folder/part"
+made_from=$(cat bench/peer/build.sh bench/peer/init.cpp | cksum)
 
 # build CPU ARCHITECTURE: with llama.cpp's kernels for what the processor has.
 build() {
     init=$folder/init-$1
-    [ ! "$init" -nt bench/peer/init.cpp ] || return 0
+    [ ! -f "$init" ] || [ "$made_from" != "$(cat "$init.from" 2>/dev/null)" ] || return 0
+    rm -f "$init.from"
     build=$folder/build-$1
     cmake -S "$source" -B "$build" -DCMAKE_BUILD_TYPE=Release \
         -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
@@ -41,6 +46,7 @@ build() {
         -o "$init" bench/peer/init.cpp \
         "$build/src/libllama.a" "$build/ggml/src/libggml.a" "$build/ggml/src/libggml-cpu.a" \
         "$build/ggml/src/libggml-base.a" -lpthread
+    echo "$made_from" >"$init.from"
 }
 build cortex-a72 armv8-a
 build neoverse-n1 armv8.2-a+dotprod

@@ -1,4 +1,4 @@
-//! The models on their disks, made when they are missing or older than what makes them.
+//! The models on their disks, made when these programs have not made them before.
 
 #![forbid(unsafe_code)]
 
@@ -10,25 +10,26 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use host_io::console;
 use host_io::files::Target;
+use sha2::{Digest, Sha256};
 
 use crate::guest::{House, wait};
 use crate::model::Model;
 use crate::shape::ShapeName;
+
+/// What the names of the folders begin with that hold models and disks.
+const MADE: &str = "made-";
 
 /// The disk with the model of this shape, and nothing else.
 ///
 /// # Errors
 /// It cannot be made.
 pub fn disk(house: &House, name: ShapeName) -> Result<PathBuf> {
-    let folder = house.bench();
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let model = folder.join(format!("{}.gguf", name.name()));
-    let this_program = std::env::current_exe().context("where is this program?")?;
-    if is_older(&model, &this_program) {
-        write_model(&model, name)?;
+    let model = model(house, name)?;
+    if !model.exists() {
+        write_model(&model, name).with_context(|| format!("cannot write {}", model.display()))?;
     }
-    let disk = folder.join(format!("{}.img", name.name()));
-    if is_older(&disk, &model) || is_older(&disk, &house.image_builder()) {
+    let disk = model.with_extension("img");
+    if !disk.exists() {
         let mut command = Command::new(house.image_builder());
         command.arg("disk").arg("--out").arg(&disk).arg(&model);
         wait(&format!("making {}", disk.display()), &mut command)?;
@@ -36,18 +37,43 @@ pub fn disk(house: &House, name: ShapeName) -> Result<PathBuf> {
     Ok(disk)
 }
 
+/// Where the model of this shape is, or will be.
+///
+/// # Errors
+/// Its folder cannot be made.
+pub fn model(house: &House, name: ShapeName) -> Result<PathBuf> {
+    let this_program = std::env::current_exe().context("where is this program?")?;
+    let folder = folder(&house.bench(), &[&this_program, &house.image_builder()])?;
+    Ok(folder.join(format!("{}.gguf", name.name())))
+}
+
+/// The folder in `bench` for what these programs make. What other programs made, older ones above all, is
+/// removed.
+fn folder(bench: &Path, programs: &[&Path]) -> Result<PathBuf> {
+    let mut hasher = Sha256::new();
+    for program in programs {
+        let bytes = fs::read(program).with_context(|| format!("reading {}", program.display()))?;
+        hasher.update((bytes.len() as u64).to_le_bytes());
+        hasher.update(&bytes);
+    }
+    let digest = hasher.finalize();
+    let digits: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let folder = bench.join(format!("{MADE}{digits}"));
+    if !folder.exists() {
+        for entry in fs::read_dir(bench).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(MADE) {
+                fs::remove_dir_all(entry.path())
+                    .with_context(|| format!("cannot remove {}", entry.path().display()))?;
+            }
+        }
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    Ok(folder)
+}
+
 /// Size of the model of this shape in bytes.
 pub fn model_bytes(name: ShapeName) -> u64 {
     Model::new(name.title(), &name.shape()).bytes()
-}
-
-/// Whether `file` is missing or older than `than`.
-fn is_older(file: &Path, than: &Path) -> bool {
-    let changed = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
-    match (changed(file), changed(than)) {
-        (Ok(file), Ok(than)) => file < than,
-        _ => true,
-    }
 }
 
 fn write_model(path: &Path, name: ShapeName) -> Result<()> {
@@ -59,4 +85,36 @@ fn write_model(path: &Path, name: ShapeName) -> Result<()> {
         model.write(&mut out)?;
         Ok(out.flush()?)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn what_other_programs_made_is_not_taken_whatever_their_size_and_time() {
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name);
+        let bench = path("bench");
+        let time = std::time::SystemTime::now();
+        let program = |name: &str, text: &str| {
+            fs::write(path(name), text).unwrap();
+            File::options().write(true).open(path(name)).unwrap().set_modified(time).unwrap();
+        };
+        let made_by = || folder(&bench, &[&path("one"), &path("two")]).unwrap();
+        program("one", "a");
+        program("two", "bc");
+        let first = made_by();
+        fs::write(first.join("tiny.gguf"), "made").unwrap();
+        assert_eq!(made_by(), first);
+        assert!(first.join("tiny.gguf").exists());
+        program("two", "bd");
+        let second = made_by();
+        assert!(second != first && second.exists() && !first.exists());
+        program("one", "ab");
+        program("two", "d");
+        assert_ne!(made_by(), second);
+    }
 }

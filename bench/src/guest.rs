@@ -2,14 +2,14 @@
 
 #![forbid(unsafe_code)]
 
-use std::fs::File;
+use std::fs::{self, File, TryLockError};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use host_io::console;
 use kernel::report::{Event, Outcome, Test};
 use serde::Deserialize;
@@ -18,10 +18,12 @@ use crate::model::prompt;
 use crate::shape::Cpu;
 
 /// What was built before, and where measurements put their files.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct House {
     /// cargo's folder.
     target: PathBuf,
+    /// Keeps other measurements out, as long as this lives.
+    _lock: File,
 }
 
 /// One run of the unikernel.
@@ -74,9 +76,23 @@ impl House {
     /// The house whose build lies in `target`.
     ///
     /// # Errors
-    /// Something is not built.
+    /// Something is not built, or another measurement goes on here: the two would share files, and disturb
+    /// each other.
     pub fn new(target: &Path) -> Result<House> {
-        let house = House { target: target.to_owned() };
+        let folder = target.join("bench");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let lock = File::create(folder.join(".lock")).context("cannot make a lock")?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!(
+                "another measurement goes on in {}: wait for its end, as two disturb each other",
+                folder.display()
+            ),
+            Err(TryLockError::Error(e)) => {
+                return Err(e).with_context(|| format!("cannot lock {}", folder.display()));
+            }
+        }
+        let house = House { target: target.to_owned(), _lock: lock };
         for file in [house.harness(), house.image_builder(), house.image(), house.elf()] {
             ensure!(file.is_file(), "there is no {}; build it: make build", file.display());
         }
@@ -261,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_run_becomes_a_command_line() {
-        let house = House { target: "t".into() };
+        let house = House { target: "t".into(), _lock: tempfile::tempfile().unwrap() };
         let run = Run {
             disk: Path::new("a.img"),
             cpu: Cpu::CortexA72,
@@ -283,6 +299,26 @@ mod tests {
         assert!(line.starts_with(start), "{line}");
         let line = words(&Run { counted: false, verify: true, ..run });
         assert!(!line.contains("icount") && !line.contains("verify"), "{line}");
+    }
+
+    #[test]
+    fn two_measurements_at_once_are_refused() {
+        let target = tempfile::tempdir().unwrap();
+        for file in [
+            "debug/anchorite-qemu",
+            "debug/image-builder",
+            "anchorite.img",
+            "bare/aarch64-unknown-none/release/anchorite",
+        ] {
+            let path = target.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let house = House::new(target.path()).unwrap();
+        let error = House::new(target.path()).unwrap_err().to_string();
+        assert!(error.contains("another measurement goes on"), "{error}");
+        drop(house);
+        assert!(House::new(target.path()).is_ok());
     }
 
     #[test]

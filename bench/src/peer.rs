@@ -57,7 +57,7 @@ pub fn measure(house: &House, shape: ShapeName, cpu: Cpu, rounds: usize) -> Resu
     let initramfs = folder.join("initramfs");
     let files = [
         ("init", folder.join(format!("init-{}", cpu.name()))),
-        ("model.gguf", house.bench().join(format!("{}.gguf", shape.name()))),
+        ("model.gguf", disks::model(house, shape)?),
     ];
     write_initramfs(&initramfs, &files)
         .with_context(|| format!("cannot write {}", initramfs.display()))?;

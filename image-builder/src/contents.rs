@@ -399,6 +399,47 @@ impl Contents {
         }
     }
 
+    /// A sum over all that the volume will hold, byte for byte, and that of each model, as `sum_of` finds
+    /// it. It must be the one in the file beside the model.
+    pub fn key(
+        &self,
+        layout: &Layout,
+        mut sum_of: impl FnMut(&ModelFile) -> Result<Sum>,
+    ) -> Result<(Sum, Vec<Sum>)> {
+        let mut hasher = Sha256::new();
+        // Each part with its length, so that no other parts come to the same text.
+        let mut put = |part: &[u8]| {
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        };
+        put(env!("CARGO_PKG_VERSION").as_bytes());
+        put(&layout.geometry.bytes.to_le_bytes());
+        for (start, bytes) in &layout.metadata {
+            put(&start.to_le_bytes());
+            put(bytes);
+        }
+        for (file, start) in self.files().iter().zip(&layout.starts) {
+            put(file.path.as_bytes());
+            put(&start.to_le_bytes());
+        }
+        self.boot_files.iter().for_each(|file| put(&file.bytes));
+        put(self.config.as_bytes());
+        put(self.prompt.as_ref().map_or("", |prompt| &prompt.text).as_bytes());
+        let mut sums = Vec::new();
+        for model in &self.models {
+            let sum = sum_of(&model.file).with_context(|| model.file.path.display().to_string())?;
+            model.compare(sum)?;
+            put(sum.as_bytes());
+            sums.push(sum);
+        }
+        Ok((Sum::finish(hasher), sums))
+    }
+
+    /// The first model's name on the volume.
+    pub fn first_model(&self) -> &str {
+        &self.models[0].name
+    }
+
     /// Writes the volume to the end of a file, from byte `volume_start` on; gives what each file is
     /// to read back as.
     pub fn write(

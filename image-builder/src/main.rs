@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod bootargs;
+mod cached;
 mod chat;
 mod checksum;
 mod contents;
@@ -51,6 +52,9 @@ enum Command {
     },
     /// Makes a disk with models, their checksums and the configuration
     Disk(disk::Options),
+    /// Makes a disk as `disk` does, unless a folder has one with all the same on it; its path is the
+    /// last line
+    Cached(cached::Options),
     /// Makes an SD card that a board boots from: firmware, kernel, models and the configuration
     Sd(sd::Options),
     /// Makes what m1n1 boots on an Apple M1: m1n1, device trees, kernel, models and the configuration
@@ -69,6 +73,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Kernel { elf, out } => kernel_image::build(&elf, &out),
         Command::Disk(options) => disk::build(&options),
+        Command::Cached(options) => cached::build(&options),
         Command::Sd(options) => sd::build(&options),
         Command::M1n1(options) => m1n1::build(&options),
         Command::Quantize(options) => quantize::run(&options),

@@ -216,7 +216,9 @@ fn unprinted(error: std::io::Error) -> String {
 /// Measures the perplexity of a text file, and shows it piece by piece.
 fn perplexity(backend: &mut TransformerBackend, path: &str) -> Result<(), String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
-    let result = backend.perplexity(&text, &mut |so_far| {
+    // As llama.cpp's `-f` has it.
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let result = backend.perplexity(text, &mut |so_far| {
         let (chunks, n_chunks) = (so_far.chunks, so_far.n_chunks);
         console::show(format!("[{chunks}/{n_chunks}] {:.4} ", so_far.perplexity));
         ControlFlow::Continue(())

@@ -30,6 +30,8 @@ pub enum Event {
     Disk(Disk),
     /// The model is loaded and ready.
     Model(Model),
+    /// A chat waits for a line, or has taken a message.
+    Chat(Chat),
     /// One prompt was answered.
     Result(Outcome),
     /// The perplexity of a text was measured.
@@ -143,6 +145,23 @@ pub struct Model {
     pub load_mb_per_s: f64,
     /// Size of the KV cache in bytes.
     pub kv_cache_bytes: u64,
+}
+
+/// How far a chat is. It waits for each line with an event of its own; what was typed between is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chat {
+    /// What it does now.
+    pub state: ChatState,
+}
+
+/// What a chat does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChatState {
+    /// It waits for the next line.
+    Waiting,
+    /// It has taken a message: a `result` or an `error` follows.
+    Answering,
 }
 
 /// Why the generation stopped.
@@ -420,6 +439,8 @@ mod tests {
         assert!(
             outcome("").to_record().starts_with("\x1e{\"event\":\"result\",\"prompt_tokens\":3,")
         );
+        let record = Event::Chat(Chat { state: ChatState::Waiting }).to_record();
+        assert_eq!(record, "\x1e{\"event\":\"chat\",\"state\":\"waiting\"}\n");
     }
 
     #[test]

@@ -28,7 +28,9 @@ const RASPBERRY_PI_CORES: u32 = 4;
     version,
     after_help = "Exit status: 0 all well, 1 the run failed, 2 usage, 3 QEMU missing or died, \
                   4 timeout, 128+N stopped by signal N.\n\
-                  Environment: PROMPT stands in for --prompt, ANCHORITE_QEMU for --qemu."
+                  Environment: PROMPT stands in for --prompt, ANCHORITE_QEMU for --qemu.\n\
+                  In a chat at a terminal, Ctrl-C stops an answer; at the prompt, or pressed twice, \
+                  it ends the chat."
 )]
 pub struct Cli {
     /// What to do: `run` judges one run, `chat` connects the terminal to the guest
@@ -88,7 +90,7 @@ pub struct Cli {
     /// Name of the model on the disk
     #[arg(long, value_name = "NAME", help_heading = GUEST)]
     model: Option<String>,
-    /// The prompt
+    /// The prompt; in a chat, the first message
     #[arg(long, value_name = "TEXT", help_heading = GUEST)]
     prompt: Option<String>,
     /// A file on the model disk that holds the prompt
@@ -246,8 +248,8 @@ pub struct Plan {
 /// The variables of the environment that count.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
-    /// `PROMPT`.
-    pub prompt: Option<String>,
+    /// `PROMPT`; it may be empty.
+    pub prompt: Option<OsString>,
     /// `ANCHORITE_QEMU`.
     pub qemu: Option<PathBuf>,
     /// Cores of the host.
@@ -255,11 +257,11 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// The environment that this runs in; an empty variable counts as none.
+    /// The environment that this runs in. An empty prompt is one, an empty path is none.
     pub fn detect() -> Environment {
         let qemu = std::env::var_os("ANCHORITE_QEMU").filter(|path| !path.is_empty());
         Environment {
-            prompt: std::env::var("PROMPT").ok().filter(|prompt| !prompt.is_empty()),
+            prompt: std::env::var_os("PROMPT"),
             qemu: qemu.map(PathBuf::from),
             cores: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
         }
@@ -315,6 +317,9 @@ impl Cli {
     ) -> Result<Machine, String> {
         is_file("kernel image", &self.kernel, "build it: make build")?;
         let mut devices = Vec::new();
+        if self.disk.is_none() && self.bus.is_some() {
+            return Err("--bus says how a --disk is attached, and there is none".into());
+        }
         if let Some(file) = &self.disk {
             is_file("model disk", file, "make one: image-builder disk --out FILE MODEL.gguf")?;
             let default = match self.board {
@@ -338,6 +343,12 @@ impl Cli {
         }
         if self.icount && self.accel.is_some_and(|accel| accel != Accelerator::Tcg) {
             return Err("--icount is for TCG alone: leave --accel out".into());
+        }
+        if let Some(cpu) = self.cpu().filter(|cpu| has_32_bits(cpu)) {
+            return Err(format!(
+                "{cpu} is a processor of 32 bits, Anchorite takes one of 64: leave --cpu out, or take \
+                 cortex-a53, cortex-a72, neoverse-n1 or max"
+            ));
         }
         let default_cores = match self.board {
             _ if self.icount => 1,
@@ -378,6 +389,13 @@ impl Cli {
         })
     }
 
+    /// The processor that is asked for; of QEMU's own arguments the last one counts.
+    fn cpu(&self) -> Option<String> {
+        let words = self.extra.windows(2).rev();
+        let own = words.into_iter().find(|words| words[0] == "-cpu" || words[0] == "--cpu");
+        own.map(|words| words[1].to_string_lossy().into_owned()).or_else(|| self.cpu.clone())
+    }
+
     /// A Raspberry Pi 4, of which nothing can be chosen.
     fn raspberry_pi(&self, cores: u32) -> Result<Board, String> {
         let chosen = [
@@ -405,10 +423,9 @@ impl Cli {
         mode: Option<Mode>,
         environment: &Environment,
     ) -> Result<Vec<(String, String)>, String> {
-        let mode_takes_prompt = mode != Some(Mode::Chat);
-        let mode = mode.and_then(|mode| Some(mode.to_possible_value()?.get_name().to_string()));
+        let name = mode.and_then(|mode| Some(mode.to_possible_value()?.get_name().to_string()));
         let named: [(&str, Option<String>); 17] = [
-            ("mode", mode),
+            ("mode", name),
             ("model", self.model.clone()),
             ("prompt", self.prompt.clone()),
             ("prompt_file", self.prompt_file.clone()),
@@ -431,28 +448,49 @@ impl Cli {
         if self.no_verify {
             settings.push(("verify".into(), "false".into()));
         }
+        let has_prompt = settings.iter().any(|(key, _)| key == "prompt" || key == "prompt_file")
+            || self.set.iter().any(|(key, _)| key == "prompt" || key == "prompt_file");
+        if let Some(prompt) = environment.prompt.as_ref().filter(|_| !has_prompt) {
+            let Some(prompt) = prompt.to_str() else {
+                return Err("PROMPT in the environment is not UTF-8 text".into());
+            };
+            settings.push(("prompt".into(), prompt.into()));
+        }
         // What has a flag is checked as the guest will do it. What --set gives is not, so that it
         // can be seen what the guest says to it.
         let words: Vec<String> =
             settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        Config::default()
-            .apply_arguments(words.iter().map(String::as_str))
-            .map_err(|error| error.to_string())?;
+        let words = || words.iter().map(String::as_str);
+        let mut config = Config::default();
+        config.apply_arguments(words()).map_err(|error| error.to_string())?;
+        // Without --mode, the disk chooses.
+        if mode.is_some() {
+            config.refuse_unused(words()).map_err(|error| error.to_string())?;
+        }
         for (key, value) in &self.set {
             if settings.iter().any(|(given, _)| given == key) {
                 return Err(format!("the guest's setting `{key}` is given twice"));
             }
             settings.push((key.clone(), value.clone()));
         }
-        let has_prompt = settings.iter().any(|(key, _)| key == "prompt" || key == "prompt_file");
-        if let Some(prompt) = &environment.prompt
-            && mode_takes_prompt
-            && !has_prompt
-        {
-            settings.push(("prompt".into(), prompt.clone()));
-        }
         Ok(settings)
     }
+}
+
+/// Whether this processor of QEMU's, perhaps with features behind a comma, has no 64-bit state.
+fn has_32_bits(cpu: &str) -> bool {
+    let name = cpu.split(',').next().unwrap_or_default().to_ascii_lowercase();
+    let families = ["arm", "cortex-m", "cortex-r5", "pxa", "sa11", "ti925t"];
+    let cores = [
+        "cortex-a5",
+        "cortex-a7",
+        "cortex-a8",
+        "cortex-a9",
+        "cortex-a12",
+        "cortex-a15",
+        "cortex-a17",
+    ];
+    families.iter().any(|family| name.starts_with(family)) || cores.contains(&name.as_str())
 }
 
 fn is_file(what: &str, path: &Path, hint: &str) -> Result<(), String> {

@@ -28,6 +28,8 @@ pub enum End {
     Signal(i32),
     /// The person at the chat pressed Ctrl-C, and QEMU was ended.
     Left,
+    /// The guest waits for a line in a run that has no input, and QEMU was ended.
+    NobodyTypes,
 }
 
 /// A time limit.
@@ -37,6 +39,8 @@ pub enum Timeout {
     Boot,
     /// Between two signs of life.
     Idle,
+    /// From a line for a guest that waits for one to the first sign that it was taken.
+    Input,
     /// For the whole run.
     Total,
 }
@@ -152,6 +156,10 @@ impl Run<'_> {
                 hint: String::new(),
             }),
             End::Left => Some(Verdict::passed("ended by Ctrl-C")),
+            End::NobodyTypes => Some(Verdict::failed(
+                "the guest is in a chat and waits for a line, but this run has no input",
+                "talk to it (`make chat`, `anchorite-qemu chat`), or choose another --mode",
+            )),
             End::Flood => Some(Verdict::failed(
                 "the guest sends events without end",
                 "look at the serial log (--keep-log FILE)",
@@ -166,6 +174,14 @@ impl Run<'_> {
                     Timeout::Idle => (
                         format!("no sign of life for {seconds} s {}", self.last_words()),
                         "a large model on a slow host may need more: --idle-timeout",
+                    ),
+                    Timeout::Input => (
+                        format!(
+                            "the guest waits for a line, but shows nothing of the one that it was \
+                             sent {seconds} s ago"
+                        ),
+                        "has its console an input? Look at `-serial` and `-chardev` among QEMU's \
+                         arguments (--print)",
                     ),
                     Timeout::Total => (
                         format!("not finished after {seconds} s; stopped {}", self.last_words()),
@@ -382,6 +398,7 @@ impl Run<'_> {
             Some(Event::Hello(_)) => "after the `hello` event",
             Some(Event::Disk(_)) => "after the `disk` event",
             Some(Event::Model(_)) => "after the `model` event",
+            Some(Event::Chat(_)) => "after a `chat` event",
             Some(Event::Result(_)) => "after a `result` event",
             Some(Event::Perplexity(_)) => "after the `perplexity` event",
             Some(Event::Test(_)) => "after a `test` event",

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use host_io::console;
-use kernel::report::Event;
+use kernel::report::{Chat, ChatState, Event};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -27,10 +27,13 @@ use crate::cli::Limits;
 use crate::input::{self, Conversation, Input};
 use crate::judge::{End, Garbled, Timeout};
 use crate::serial::{Decoder, Piece};
-use crate::terminal::{CTRL_C, KeyByKey};
+use crate::terminal::KeyByKey;
 
 /// How long QEMU may take to end after the guest's `exit`.
 const POWER_OFF_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a guest that waits for a line may take to show that one was typed.
+const INPUT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The most events that are kept of one run.
 const MAX_EVENTS: usize = 100_000;
@@ -162,6 +165,7 @@ pub fn run(options: Options<'_>) -> anyhow::Result<Record> {
         ready: false,
         first_text: None,
         serial_bytes: 0,
+        is_asked: false,
     };
     let end = watch.until_the_end(&messages, &credits)?;
     drop(terminal);
@@ -214,6 +218,8 @@ struct Watch {
     ready: bool,
     first_text: Option<Duration>,
     serial_bytes: u64,
+    /// Whether the guest waits for a line that nobody can type.
+    is_asked: bool,
 }
 
 impl Watch {
@@ -230,7 +236,7 @@ impl Watch {
                     let left = deadline.saturating_duration_since(Instant::now());
                     // A guest that never stops talking must not put off its end; but while there
                     // is something to read, it is not silent.
-                    let silence = matches!(end, End::Timeout(Timeout::Idle, _));
+                    let silence = matches!(end, End::Timeout(Timeout::Idle | Timeout::Input, _));
                     if left.is_zero() && !silence {
                         return Ok(Some(end));
                     }
@@ -247,18 +253,22 @@ impl Watch {
                     if self.events.len() >= MAX_EVENTS {
                         return Ok(Some(End::Flood));
                     }
+                    if self.is_asked {
+                        return Ok(Some(End::NobodyTypes));
+                    }
                     let _ = credits.send(());
                 }
                 Some(Message::SerialEnd) | None => return Ok(None),
                 Some(Message::Signal(signal)) => return Ok(Some(End::Signal(signal))),
-                Some(Message::Input(Input::Keys(keys))) if keys.contains(&CTRL_C) => {
-                    return Ok(Some(End::Left));
-                }
                 Some(Message::Input(input)) => {
                     self.last_sign = Instant::now();
-                    if let Some(conversation) = &mut self.conversation {
-                        conversation.input(input);
+                    let Some(conversation) = &mut self.conversation else { continue };
+                    if let Input::Keys(keys) = &input
+                        && conversation.ends_with(keys)
+                    {
+                        return Ok(Some(End::Left));
                     }
+                    conversation.input(input);
                 }
             }
         }
@@ -272,8 +282,11 @@ impl Watch {
         let waits = self.conversation.as_ref().is_some_and(Conversation::waits_for_input);
         let boot = if self.events.is_empty() { self.limits.boot } else { None };
         let idle = if waits { None } else { self.limits.idle };
+        let unheard = self.conversation.as_ref().and_then(Conversation::unheard);
+        let input = unheard.and(self.limits.idle).map(|idle| idle.min(INPUT_PATIENCE));
         [
             (self.start, boot, Timeout::Boot),
+            (unheard.unwrap_or(self.start), input, Timeout::Input),
             (self.last_sign, idle, Timeout::Idle),
             (self.start, self.limits.total, Timeout::Total),
         ]
@@ -286,6 +299,9 @@ impl Watch {
 
     fn serial(&mut self, at: Instant, bytes: &[u8]) -> anyhow::Result<()> {
         self.last_sign = at;
+        if let Some(conversation) = &mut self.conversation {
+            conversation.heard();
+        }
         self.serial_bytes += bytes.len() as u64;
         if let Some(log) = &mut self.log {
             log.write_all(bytes).context("cannot write the serial log")?;
@@ -316,8 +332,12 @@ impl Watch {
                     Event::Exit(_) => self.exit_said = self.exit_said.or(Some(at)),
                     _ => {}
                 }
-                if let Some(conversation) = &mut self.conversation {
-                    conversation.event(&event);
+                match &mut self.conversation {
+                    Some(conversation) => conversation.event(&event),
+                    None => {
+                        let waiting = Event::Chat(Chat { state: ChatState::Waiting });
+                        self.is_asked |= *event == waiting;
+                    }
                 }
                 self.events.push(Seen { at: at_host, event: *event });
             }

@@ -9,10 +9,10 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use kernel::report::Code;
+use kernel::report::{ChatState, Code};
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
-use support::{Stage, error, exit, hello, log, model, result, word};
+use support::{Shown, Stage, chat, error, exit, hello, log, model, result, word};
 
 /// Lets a script that is told to end do so, and note it.
 const NOTES_TERM: &str = "trap 'echo told | tee told >&2; exit' TERM";
@@ -426,31 +426,49 @@ fn wrong_usage_starts_nothing() {
 }
 
 /// A guest that answers each line it reads, and its commands without a `result`.
-const CHATTER: &str = "cat log; while read -r line; do \
+const CHATTER: &str = "cat log waiting; while IFS= read -r line; do \
     case $line in /quit) cat end; exit;; /*) echo \"<$line>\";; '') echo nothing;; \
-    *) echo \"[$line]\"; sleep 0.1; cat answer;; esac; done";
+    *) cat answering; echo \"[$line]\"; sleep 0.1; cat answer;; esac; cat waiting; done";
 
-fn chat() -> Stage {
-    let stage = Stage::new(CHATTER, &log([&hello() as _, &model() as _]));
+fn chat_with(script: &str) -> Stage {
+    let stage = Stage::new(script, &log([&hello() as _, &model() as _]));
+    stage.put("waiting", &log([&chat(ChatState::Waiting) as _]));
+    stage.put("answering", &log([&chat(ChatState::Answering) as _]));
     stage.put("answer", &log([&"Yes.\n" as _, &result("Yes.", &[5]) as _]));
     stage.put("end", &log([&exit(0) as _]));
     stage
 }
 
+/// The end of a chat in which these lines were piped.
+fn piped(stage: &Stage, lines: &[u8], arguments: &[&str]) -> Shown {
+    stage.put("lines", lines);
+    let mut harness = stage.harness(&[&["chat"], arguments].concat());
+    harness.stdin(std::fs::File::open(stage.path("lines")).unwrap());
+    stage.end_of(harness.spawn().unwrap())
+}
+
 #[test]
 fn a_chat_can_be_scripted() {
-    let stage = chat();
-    stage.put("lines", b"Hello\n\n/stats\nAre you there?");
-    let mut harness = stage.harness(&["chat", "--expect-tokens", "2"]);
-    harness.stdin(std::fs::File::open(stage.path("lines")).unwrap());
-    let shown = stage.end_of(harness.spawn().unwrap());
+    let lines = b"Hello\n\n/stats\nAre you there?";
+    let shown = piped(&chat_with(CHATTER), lines, &["--expect-tokens", "2"]);
     shown.assert(0, "2 tokens in 2 answers");
     assert_eq!(shown.stdout, "[Hello]\nYes.\nnothing\n</stats>\n[Are you there?]\nYes.\n");
 }
 
 #[test]
+fn what_a_line_is_only_the_guest_knows() {
+    // It answers what begins with a slash, and nothing else; the harness never waits in vain.
+    let script = "cat log waiting; while IFS= read -r line; do case $line in /quit) cat end; exit;; \
+        /*) cat answering answer;; *) echo nothing;; esac; cat waiting; done";
+    let lines = "Hello\n/odd\n\u{a0}\n\u{3000}/stats\n\x1b[A\ncaf\u{e9}\r\n/even\ra\x15\n";
+    let shown = piped(&chat_with(script), lines.as_bytes(), &["--idle-timeout", "20"]);
+    shown.assert(0, "2 tokens in 2 answers");
+    assert_eq!(shown.stdout.matches("nothing").count(), 6, "{}", shown.stdout);
+}
+
+#[test]
 fn a_chat_that_waits_for_its_person_is_not_idle() {
-    let stage = chat();
+    let stage = chat_with(CHATTER);
     let mut harness = stage.harness(&["chat", "--idle-timeout", "2"]);
     let mut harness = harness.stdin(Stdio::piped()).spawn().unwrap();
     let input = harness.stdin.take();
@@ -463,9 +481,27 @@ fn a_chat_that_waits_for_its_person_is_not_idle() {
 
 #[test]
 fn a_chat_whose_guest_falls_silent_is_ended() {
-    let stage = Stage::new("cat log; exec sleep 1000", &log([&hello() as _, &model() as _]));
-    stage.put("lines", b"Hello\n");
-    let mut harness = stage.harness(&["chat", "--idle-timeout", "0.5"]);
-    harness.stdin(std::fs::File::open(stage.path("lines")).unwrap());
-    stage.end_of(harness.spawn().unwrap()).assert(4, "no sign of life for 0.5 s");
+    // Before it waits for a line, and in an answer.
+    for script in [
+        "cat log; exec sleep 1000",
+        "cat log waiting; read -r line; cat answering; exec sleep 1000",
+    ] {
+        let shown = piped(&chat_with(script), b"Hello\n", &["--idle-timeout", "0.5"]);
+        shown.assert(4, "no sign of life for 0.5 s");
+    }
+}
+
+#[test]
+fn a_guest_whose_console_has_no_input_is_told_of() {
+    let stage = chat_with("cat log waiting; exec sleep 1000");
+    let shown = piped(&stage, b"Hello\n", &["--idle-timeout", "0.5"]);
+    shown.assert(4, "shows nothing of the one that it was sent 0.5 s ago\n");
+    shown.assert(4, "has its console an input?");
+}
+
+#[test]
+fn a_chat_that_nobody_can_type_in_is_ended_at_once() {
+    // Its disk says that it is one.
+    let stage = chat_with("cat log waiting; exec sleep 1000");
+    stage.run(&[]).assert(1, "waits for a line, but this run has no input\nhint: talk to it");
 }

@@ -1,5 +1,6 @@
 //! The command, run as a user runs it.
 
+mod cached;
 mod common;
 mod disk;
 mod foreign;

@@ -8,17 +8,16 @@ use alloc::string::String;
 use crate::app::config::{ChatTemplate, Config};
 use crate::app::error::Error;
 use crate::app::generate::{Prompt, answer, summary};
-use crate::app::line_editor::{Edit, LineEditor};
-use crate::app::os;
-use crate::app::output::{emit, say};
+use crate::app::keyboard::Keyboard;
+use crate::app::output::{emit, say, write_text};
 use crate::backend::{InferenceResult, StopReason, TransformerBackend};
 use crate::llm;
 use crate::llm::chat::{Declared, Known, Template};
-use crate::report::Event;
+use crate::report::{Chat, ChatState, Event};
 
 const PROMPT: &str = "> ";
-const COMMANDS: &str =
-    "/reset forgets what was said, /stats shows the last answer's figures, /quit powers off.";
+const COMMANDS: &str = "/reset forgets what was said, /stats shows the last answer's figures, /quit powers off, Ctrl-C \
+     stops an answer. Write // for a message that begins with /.";
 
 /// The template to talk to the model with, and how it was found; `None`: a plain text goes on.
 fn template(config: &Config, declared: &Declared) -> (Option<Template>, String) {
@@ -68,21 +67,22 @@ impl Conversation {
         backend: &mut TransformerBackend,
         message: &str,
         max_tokens: usize,
+        is_stopped: &mut dyn FnMut() -> bool,
     ) -> Result<InferenceResult, Error> {
+        let mut answer = |prompt| answer(backend, prompt, max_tokens, is_stopped);
         let result = match &self.template {
             None if self.is_new && !self.system.is_empty() => {
-                let text = format!("{}\n\n{message}", self.system);
-                answer(backend, Prompt::Anew(&text), max_tokens)
+                answer(Prompt::Anew(&format!("{}\n\n{message}", self.system)))
             }
-            None if self.is_new => answer(backend, Prompt::Anew(message), max_tokens),
-            None => answer(backend, Prompt::GoOn(message), max_tokens),
+            None if self.is_new => answer(Prompt::Anew(message)),
+            None => answer(Prompt::GoOn(message)),
             // Most templates take blanks around a message away.
             Some(template) => {
                 let turn = match self.is_new {
                     true => template.open(self.system.trim(), message.trim()),
                     false => template.go_on(message.trim()),
                 };
-                answer(backend, Prompt::Turn(&turn), max_tokens)
+                answer(Prompt::Turn(&turn))
             }
         }?;
         self.is_new = false;
@@ -90,12 +90,51 @@ impl Conversation {
     }
 }
 
-/// Answers prompts until the person leaves.
+/// A conversation, and who holds it.
+struct Session<'a> {
+    backend: &'a mut TransformerBackend,
+    keyboard: Keyboard,
+    conversation: Conversation,
+    max_tokens: usize,
+    /// The last answer.
+    last: Option<InferenceResult>,
+}
+
+impl Session<'_> {
+    /// Answers a message. One that does not fit is reported, and changes nothing.
+    fn reply(&mut self, message: &str) -> Result<(), Error> {
+        emit(&Event::Chat(Chat { state: ChatState::Answering }));
+        let keyboard = &mut self.keyboard;
+        let is_stopped = &mut || keyboard.is_interrupted();
+        match self.conversation.answer(self.backend, message, self.max_tokens, is_stopped) {
+            Ok(result) => {
+                match result.stop {
+                    StopReason::ContextFull => say!("(the context is full: /reset starts anew)"),
+                    StopReason::Cancelled => say!("(stopped)"),
+                    StopReason::EndOfSequence | StopReason::MaxTokens => {}
+                }
+                self.last = Some(result);
+            }
+            Err(error @ Error::Engine(llm::Error::ContextFull { .. })) => {
+                emit(&Event::Error(error.fault()));
+                say!("(that does not fit into what is left of the context: /reset starts anew)");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+/// Answers messages until the person leaves: the `first` one, then those that are typed.
 ///
 /// # Errors
-/// The console or the engine fails. A prompt that does not fit is no such failure: it is reported
+/// The console or the engine fails. A message that does not fit is no such failure: it is reported
 /// and the chat goes on.
-pub fn chat(backend: &mut TransformerBackend, config: &Config) -> Result<(), Error> {
+pub fn chat(
+    backend: &mut TransformerBackend,
+    config: &Config,
+    first: Option<&str>,
+) -> Result<(), Error> {
     let declared = backend.model_metadata().map(|model| model.chat.clone()).unwrap_or_default();
     let (template, found) = template(config, &declared);
     say!("{found}");
@@ -104,59 +143,49 @@ pub fn chat(backend: &mut TransformerBackend, config: &Config) -> Result<(), Err
         None => format!("Type a text for the model to go on from. {COMMANDS}"),
     };
     say!("{help}");
-    let mut conversation = Conversation { template, system: config.system.clone(), is_new: true };
-    let mut editor = LineEditor::new(PROMPT);
-    let mut last = None;
-    while let Some(line) = read_line(&mut editor)? {
+    let mut session = Session {
+        backend,
+        keyboard: Keyboard::new(PROMPT),
+        conversation: Conversation { template, system: config.system.clone(), is_new: true },
+        max_tokens: config.max_tokens,
+        last: None,
+    };
+    // As if it had been typed; but what is set is a message, whatever it begins with.
+    if let Some(message) = first.filter(|message| !message.trim().is_empty()) {
+        write_text(&format!("{PROMPT}{message}\n"));
+        session.reply(message)?;
+    }
+    loop {
+        let line = match session.keyboard.read_line() {
+            Ok(Some(line)) => line,
+            Ok(None) => return Ok(()),
+            Err(error @ Error::LineTooLong) => {
+                emit(&Event::Error(error.fault()));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         match line.trim() {
             "" => {}
             "/quit" => return Ok(()),
             "/help" => say!("{help}"),
             "/reset" => {
-                backend.reset();
-                conversation.is_new = true;
+                session.backend.reset();
+                session.conversation.is_new = true;
                 say!("forgotten");
             }
-            "/stats" => match &last {
+            "/stats" => match &session.last {
                 Some(result) => say!("{}", summary(result)),
                 None => say!("there is no answer yet"),
             },
+            message if message.starts_with("//") => session.reply(&line.replacen('/', "", 1))?,
             command if command.starts_with('/') => {
-                say!("there is no command {command}: /reset, /stats, /quit, /help");
+                say!(
+                    "there is no command {command}: /reset, /stats, /quit, /help; write // for a \
+                     message that begins with /"
+                );
             }
-            _ => match conversation.answer(backend, &line, config.max_tokens) {
-                Ok(result) => {
-                    if result.stop == StopReason::ContextFull {
-                        say!("(the context is full: /reset starts anew)");
-                    }
-                    last = Some(result);
-                }
-                Err(error @ Error::Engine(llm::Error::ContextFull { .. })) => {
-                    emit(&Event::Error(error.fault()));
-                    say!(
-                        "(that does not fit into what is left of the context: /reset starts anew)"
-                    );
-                }
-                Err(error) => return Err(error),
-            },
-        }
-    }
-    Ok(())
-}
-
-/// A line from the console; `None` at the end of the input.
-fn read_line(editor: &mut LineEditor) -> Result<Option<String>, Error> {
-    let mut echo = |text: &str| os::write_console(text.as_bytes());
-    echo(PROMPT);
-    loop {
-        let mut byte = [0];
-        if os::read_console(&mut byte).map_err(Error::Console)? == 0 {
-            return Ok(None);
-        }
-        match editor.feed(byte[0], &mut echo) {
-            Edit::More => {}
-            Edit::Line(line) => return Ok(Some(line)),
-            Edit::End => return Ok(None),
+            _ => session.reply(&line)?,
         }
     }
 }

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod chat;
+mod modes;
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -34,6 +35,9 @@ use crate::llm::sampling::{
 /// The largest configuration and prompt file taken, in bytes.
 pub const MAX_TEXT: usize = 4 << 20;
 
+/// The prompt if none is set.
+pub const DEFAULT_PROMPT: &str = "Once upon a time";
+
 /// The boot argument before which all are another's.
 pub const SEPARATOR: &str = "--";
 
@@ -54,8 +58,11 @@ pub enum Mode {
 }
 
 /// Where the prompt comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Prompt {
+    /// Nobody has set one: it is [`DEFAULT_PROMPT`], but in a chat none.
+    #[default]
+    Unset,
     /// The text itself.
     Text(String),
     /// A file on the model disk.
@@ -69,7 +76,7 @@ pub struct Config {
     pub mode: Mode,
     /// Name of a file in `models/`; `None`: the only one there.
     pub model: Option<String>,
-    /// The prompt.
+    /// The prompt; in a chat, the first message.
     pub prompt: Prompt,
     /// Tokens to generate at most.
     pub max_tokens: usize,
@@ -115,7 +122,7 @@ impl Default for Config {
         Config {
             mode: Mode::Generate,
             model: None,
-            prompt: Prompt::Text("Once upon a time".to_owned()),
+            prompt: Prompt::Unset,
             max_tokens: 128,
             context: None,
             kv_cache: CacheType::F16,
@@ -159,14 +166,8 @@ pub const KEYS: &[Key] = &[
         expects: "generate, chat, perplexity, bench or test",
         help: "what to do with the model (generate)",
         set: |config, value| {
-            config.mode = match value.text()? {
-                "generate" => Mode::Generate,
-                "chat" => Mode::Chat,
-                "perplexity" => Mode::Perplexity,
-                "bench" => Mode::Bench,
-                "test" => Mode::Test,
-                _ => return None,
-            };
+            let name = value.text()?;
+            config.mode = *modes::ALL.iter().find(|mode| mode.name() == name)?;
             Some(())
         },
     },
@@ -183,7 +184,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "prompt",
         expects: "text",
-        help: "the text to go on from (Once upon a time)",
+        help: "the text to go on from (Once upon a time); in a chat, the first message (none)",
         set: |config, value| {
             config.prompt = Prompt::Text(value.text()?.to_owned());
             Some(())
@@ -192,7 +193,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "prompt_file",
         expects: "the path of a file on the model disk",
-        help: "a file that holds the prompt",
+        help: "a file that holds the prompt; a newline at its end is not part of it",
         set: |config, value| {
             let path = value.text()?;
             let is_path = !path.is_empty() && !path.contains('\0');
@@ -711,6 +712,15 @@ pub enum Problem {
     },
     /// Two settings of one place exclude each other.
     Conflict(&'static str, &'static str),
+    /// The setting does nothing in the mode that was chosen.
+    Unused {
+        /// The key.
+        key: &'static str,
+        /// The mode.
+        mode: Mode,
+        /// The modes in which it does something.
+        used_in: &'static [Mode],
+    },
 }
 
 /// A configuration that cannot be used.
@@ -732,6 +742,18 @@ impl fmt::Display for ConfigError {
             Problem::BadValue { key, expects } => write!(f, "`{key}` takes {expects}"),
             Problem::Conflict(a, b) if a == b => write!(f, "`{a}` is given twice"),
             Problem::Conflict(a, b) => write!(f, "`{a}` and `{b}` exclude each other"),
+            Problem::Unused { key, mode, used_in } => {
+                write!(f, "`{key}` does nothing in mode {mode}, only in ")?;
+                for (i, mode) in used_in.iter().enumerate() {
+                    let separator = match i {
+                        0 => "",
+                        _ if i + 1 == used_in.len() => " and ",
+                        _ => ", ",
+                    };
+                    write!(f, "{separator}{mode}")?;
+                }
+                Ok(())
+            }
         }
     }
 }
@@ -747,6 +769,7 @@ impl ConfigError {
                 format!("the settings are {}", names.join(", "))
             }
             Problem::NotText(_) => NotText::HINT.to_string(),
+            Problem::Unused { .. } => "take it out, or choose another `mode`".to_string(),
             _ => "mend the setting there, or take it out to get the default".to_string(),
         };
         match (&self.place, &self.problem) {
@@ -829,10 +852,7 @@ impl Config {
     ) -> Result<(), ConfigError> {
         let mut seen = Vec::new();
         let model = self.model.clone();
-        let arguments: Vec<&[u8]> = arguments.into_iter().map(AsRef::as_ref).collect();
-        let is_separator = |word: &&[u8]| *word == SEPARATOR.as_bytes();
-        let ours = arguments.iter().position(is_separator).map_or(0, |i| i + 1);
-        for &word in &arguments[ours..] {
+        for word in ours(arguments) {
             let shown = String::from_utf8_lossy(word);
             let error = |problem| ConfigError {
                 place: Place::BootArgument(shown.clone().into_owned()),
@@ -849,6 +869,28 @@ impl Config {
         let stands = seen.iter().any(|key| key.starts_with(CHAT));
         if is_other && !stands && self.chat_template == ChatTemplate::Texts {
             self.chat_template = ChatTemplate::Auto;
+        }
+        Ok(())
+    }
+
+    /// Refuses boot arguments that do nothing in the mode that is chosen, after
+    /// [`Config::apply_arguments`] took them. What stands in the file may be for another mode.
+    ///
+    /// # Errors
+    /// An argument does nothing.
+    pub fn refuse_unused<'a, A: AsRef<[u8]> + ?Sized + 'a>(
+        &self,
+        arguments: impl IntoIterator<Item = &'a A>,
+    ) -> Result<(), ConfigError> {
+        // What is no text was refused before.
+        for word in ours(arguments).into_iter().filter_map(|word| str::from_utf8(word).ok()) {
+            let name = word.split_once('=').map_or(word, |(name, _)| name);
+            let Some(key) = KEYS.iter().find(|key| key.name == name) else { continue };
+            let used_in = modes::of(key.name);
+            if !used_in.contains(&self.mode) {
+                let problem = Problem::Unused { key: key.name, mode: self.mode, used_in };
+                return Err(ConfigError { place: Place::BootArgument(word.to_owned()), problem });
+            }
         }
         Ok(())
     }
@@ -876,6 +918,16 @@ impl Config {
         seen.push(key.name);
         (key.set)(self, value).ok_or(Problem::BadValue { key: key.name, expects: key.expects })
     }
+}
+
+/// Those boot arguments that are settings: all of them or, if one is `--`, those behind it.
+fn ours<'a, A: AsRef<[u8]> + ?Sized + 'a>(
+    arguments: impl IntoIterator<Item = &'a A>,
+) -> Vec<&'a [u8]> {
+    let mut arguments: Vec<&[u8]> = arguments.into_iter().map(AsRef::as_ref).collect();
+    let is_separator = |word: &&[u8]| *word == SEPARATOR.as_bytes();
+    let first = arguments.iter().position(is_separator).map_or(0, |i| i + 1);
+    arguments.split_off(first)
 }
 
 #[cfg(test)]

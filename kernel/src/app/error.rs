@@ -7,6 +7,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::app::config::{ConfigError, NotText};
+use crate::app::line_editor::MAX_LINE;
 use crate::app::os::{self, Errno};
 use crate::app::sha256::Digest;
 use crate::llm;
@@ -57,6 +58,8 @@ pub enum Error {
     },
     /// The console gives no input.
     Console(Errno),
+    /// A line of a chat is longer than what is taken.
+    LineTooLong,
     /// The `.sha256` file beside the model gives no digest of it.
     BadChecksumFile {
         /// Its path.
@@ -163,6 +166,11 @@ impl Error {
                 Code::ConsoleError,
                 format!("cannot read the console: {errno}"),
                 "attach a serial console, or set `mode` to generate".to_string(),
+            ),
+            Error::LineTooLong => (
+                Code::ContextFull,
+                format!("the line is longer than the {MAX_LINE} bytes that a chat takes"),
+                "shorten it, or give the text as `prompt_file`".to_string(),
             ),
             Error::BadChecksumFile { path, why } => (
                 Code::ParseError,

@@ -199,6 +199,17 @@ extern "C" fn sys_read(fd: i32, buf: *mut u8, len: usize) -> isize {
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn sys_poll(fds: *mut abi::pollfd, nfds: abi::nfds_t, timeout: i32) -> i32 {
+    assert_eq!((nfds, timeout), (1, 0));
+    let has_input = !world().input.is_empty();
+    // SAFETY: the caller passes one valid entry.
+    let entry = unsafe { &mut *fds };
+    assert_eq!((entry.fd, entry.events), (abi::STDIN_FILENO, abi::POLLIN));
+    entry.revents = if has_input { abi::POLLIN } else { 0 };
+    i32::from(has_input)
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn sys_open(name: *const c_char, _flags: i32, _mode: i32) -> i32 {
     // SAFETY: the caller passes a C string.
     let path = unsafe { CStr::from_ptr(name) }.to_str().unwrap();

@@ -22,7 +22,8 @@ pub enum Prompt<'a> {
     Turn(&'a [Piece<'a>]),
 }
 
-/// Generates from a prompt and reports it.
+/// Generates from a prompt and reports it, until `is_stopped`, which is asked whenever text came and
+/// between two chunks of the prompt.
 ///
 /// # Errors
 /// Those of the engine: above all, the prompt does not fit in the context.
@@ -30,12 +31,14 @@ pub fn answer(
     backend: &mut TransformerBackend,
     prompt: Prompt<'_>,
     max_tokens: usize,
+    is_stopped: &mut dyn FnMut() -> bool,
 ) -> Result<InferenceResult, Error> {
+    // Asked between two chunks of the prompt as well.
     let mut show = |progress: Progress<'_>| {
         if let Progress::Text(text) = progress {
             write_text(text);
         }
-        ControlFlow::Continue(())
+        if is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let result = match prompt {
         Prompt::Anew(text) => backend.infer_streaming(text, max_tokens, &mut show),
@@ -57,7 +60,7 @@ pub fn generate(
     max_tokens: usize,
 ) -> Result<(), Error> {
     write_text(prompt);
-    let result = answer(backend, Prompt::Anew(prompt), max_tokens)?;
+    let result = answer(backend, Prompt::Anew(prompt), max_tokens, &mut || false)?;
     say!("{}", summary(&result));
     Ok(())
 }

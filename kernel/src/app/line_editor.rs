@@ -5,8 +5,11 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// The longest line taken, in bytes; far more than any context holds.
-const MAX_LINE: usize = 64 << 10;
+/// The longest line taken, in bytes.
+pub const MAX_LINE: usize = 64 << 10;
+
+/// Ctrl-C: drops the line that is typed; in an answer, stops it.
+pub const CTRL_C: u8 = 0x03;
 
 /// What a key did.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,6 +18,8 @@ pub enum Edit {
     More,
     /// The line is finished.
     Line(String),
+    /// A line is finished that was longer than [`MAX_LINE`], and dropped.
+    TooLong,
     /// The person wants to leave.
     End,
 }
@@ -25,6 +30,8 @@ pub enum Edit {
 pub struct LineEditor {
     prompt: &'static str,
     line: String,
+    /// Whether something did not fit into the line.
+    is_too_long: bool,
     /// The first bytes of a character of several bytes.
     partial: Vec<u8>,
     escape: Escape,
@@ -45,6 +52,7 @@ impl LineEditor {
         LineEditor {
             prompt,
             line: String::new(),
+            is_too_long: false,
             partial: Vec::new(),
             escape: Escape::No,
             after_carriage_return: false,
@@ -59,6 +67,15 @@ impl LineEditor {
         if line_feed_of_pair {
             return Edit::More;
         }
+        // A control character ends a sequence that is not whole: it must not swallow the line's end.
+        if byte < 0x20 || byte == 0x7f {
+            self.escape = Escape::No;
+            if !self.partial.is_empty() {
+                self.partial.clear();
+                self.insert(char::REPLACEMENT_CHARACTER, echo);
+            }
+            return self.control(byte, echo);
+        }
         match self.escape {
             Escape::Started => {
                 let inside = byte == b'[' || byte == b'O';
@@ -72,10 +89,6 @@ impl LineEditor {
                 return Edit::More;
             }
             Escape::No => {}
-        }
-        if byte < 0x20 || byte == 0x7f {
-            self.partial.clear();
-            return self.control(byte, echo);
         }
         self.partial.push(byte);
         loop {
@@ -107,25 +120,33 @@ impl LineEditor {
             return;
         }
         if self.line.len() + c.len_utf8() > MAX_LINE {
+            self.is_too_long = true;
             return echo("\x07");
         }
         self.line.push(c);
         echo(c.encode_utf8(&mut [0; 4]));
     }
 
+    /// Begins the line anew, and gives what it held.
+    fn take(&mut self) -> String {
+        self.is_too_long = false;
+        core::mem::take(&mut self.line)
+    }
+
     fn control(&mut self, byte: u8, echo: &mut dyn FnMut(&str)) -> Edit {
         match byte {
             b'\r' | b'\n' => {
                 echo("\n");
-                return Edit::Line(core::mem::take(&mut self.line));
+                let is_too_long = self.is_too_long;
+                let line = self.take();
+                return if is_too_long { Edit::TooLong } else { Edit::Line(line) };
             }
             0x08 | 0x7f => {
                 self.line.pop();
                 self.redraw(echo);
             }
-            // Ctrl-C drops the line.
-            0x03 => {
-                self.line.clear();
+            CTRL_C => {
+                self.take();
                 echo("^C\n");
                 echo(self.prompt);
             }
@@ -136,7 +157,7 @@ impl LineEditor {
             }
             // Ctrl-U erases the line, Ctrl-W the last word.
             0x15 => {
-                self.line.clear();
+                self.take();
                 self.redraw(echo);
             }
             0x17 => {
@@ -229,8 +250,22 @@ mod tests {
     }
 
     #[test]
+    fn no_escape_sequence_swallows_the_end_of_a_line() {
+        for unfinished in [&b"\x1b"[..], b"\x1b[", b"\x1b[1;", b"\x1bO", b"\x1b\x1b", b"\x1b[\x1b"]
+        {
+            for end in [&b"\r"[..], b"\n", b"\r\n"] {
+                let input = [b"a", unfinished, end, b"b", end].concat();
+                assert_eq!(lines(&input), ["a", "b"], "{unfinished:?} {end:?}");
+            }
+        }
+        assert_eq!(lines(b"ab\x1b[\x7fc\r"), ["ac"], "other keys work as well");
+    }
+
+    #[test]
     fn invalid_utf8_becomes_a_replacement_character() {
-        assert_eq!(lines(b"a\xffb\xc3\rc\r"), ["a\u{fffd}b", "c"]);
+        assert_eq!(lines(b"a\xffb\xc3\rc\r"), ["a\u{fffd}b\u{fffd}", "c"]);
+        assert_eq!(lines(b"\xe9\n"), ["\u{fffd}"], "a letter of Latin-1 does not vanish");
+        assert_eq!(lines(b"a\xe2\x82\x7fb\r"), ["ab"], "nor is it in the way of a key");
     }
 
     #[test]
@@ -249,14 +284,23 @@ mod tests {
 
     #[test]
     fn a_line_has_a_longest_length() {
-        let mut input = Vec::from([b'x'; MAX_LINE + 3]);
+        let mut input = Vec::from([b'x'; MAX_LINE]);
         input.push(b'\r');
         assert_eq!(lines(&input)[0].len(), MAX_LINE);
         for more in [&b"\t"[..], b"\xff", "é".as_bytes()] {
             let mut input = Vec::from([b'x'; MAX_LINE - 1]);
             input.extend(more.repeat(3));
-            input.push(b'\r');
-            assert!(lines(&input)[0].len() <= MAX_LINE, "{more:?}");
+            input.extend(b"\ry\r");
+            let (edits, terminal) = type_in(&input);
+            // What is not whole is no line, and the next one is.
+            assert_eq!(edits, [Edit::TooLong, Edit::Line("y".into())], "{more:?}");
+            assert!(terminal.contains('\x07'), "{more:?}");
+        }
+        for drop_it in [&b"\x15"[..], b"\x03"] {
+            let mut input = Vec::from([b'x'; MAX_LINE + 3]);
+            input.extend(drop_it);
+            input.extend(b"y\r");
+            assert_eq!(lines(&input), ["y"], "{drop_it:?}");
         }
     }
 }

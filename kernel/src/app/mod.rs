@@ -18,6 +18,8 @@ mod error;
 #[cfg(any(target_os = "none", test))]
 mod generate;
 #[cfg(any(target_os = "none", test))]
+mod keyboard;
+#[cfg(any(target_os = "none", test))]
 mod line_editor;
 #[cfg(any(target_os = "none", test))]
 pub mod load;

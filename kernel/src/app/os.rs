@@ -92,6 +92,14 @@ pub fn read_console(buf: &mut [u8]) -> Result<usize, Errno> {
     checked(unsafe { abi::read(abi::STDIN_FILENO, buf.as_mut_ptr(), buf.len()) })
 }
 
+/// Whether the console has input, so that [`read_console`] would not wait.
+pub fn console_has_input() -> bool {
+    let mut console = abi::pollfd { fd: abi::STDIN_FILENO, events: abi::POLLIN, revents: 0 };
+    // SAFETY: `console` is the one entry, valid for reads and writes.
+    unsafe { abi::poll(&raw mut console, 1, 0) };
+    console.revents & abi::POLLIN != 0
+}
+
 /// A file open for reading.
 pub struct File(i32);
 

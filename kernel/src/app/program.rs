@@ -4,10 +4,11 @@
 
 use alloc::boxed::Box;
 use alloc::format;
+use alloc::vec::Vec;
 
 use crate::app::bench;
 use crate::app::chat::chat;
-use crate::app::config::{Config, MAX_TEXT, Mode, Prompt};
+use crate::app::config::{Config, DEFAULT_PROMPT, MAX_TEXT, Mode, Prompt};
 use crate::app::error::Error;
 use crate::app::generate::generate;
 use crate::app::load;
@@ -39,7 +40,9 @@ fn try_run<'a, A: AsRef<[u8]> + ?Sized + 'a>(
 ) -> Result<(), Error> {
     let file = load::read_text("/anchorite.toml", MAX_TEXT)?;
     let mut config = Config::from_toml(file.as_deref().unwrap_or_default())?;
-    config.apply_arguments(arguments)?;
+    let arguments: Vec<&A> = arguments.into_iter().collect();
+    config.apply_arguments(arguments.iter().copied())?;
+    config.refuse_unused(arguments)?;
     log::set_max_level(config.log);
 
     let cores = os::cores();
@@ -65,7 +68,8 @@ fn try_run<'a, A: AsRef<[u8]> + ?Sized + 'a>(
             generate(&mut backend, &prompt(&config)?, config.max_tokens)
         }
         Mode::Perplexity => perplexity(&mut backend, &prompt(&config)?),
-        Mode::Chat => chat(&mut backend, &config),
+        Mode::Chat if config.prompt == Prompt::Unset => chat(&mut backend, &config, None),
+        Mode::Chat => chat(&mut backend, &config, Some(&prompt(&config)?)),
         Mode::Bench => bench::engine(&mut backend, &prompt(&config)?, config.max_tokens),
         // Done above.
         Mode::Test => Ok(()),
@@ -146,14 +150,21 @@ fn start(
     Ok(backend)
 }
 
-/// The text of the configured prompt.
+/// The text of the configured prompt. Of a file, a newline at its end is none of the text, as with
+/// llama.cpp's `-f`: editors put it there.
 fn prompt(config: &Config) -> Result<alloc::borrow::Cow<'_, str>, Error> {
     match &config.prompt {
+        Prompt::Unset => Ok(DEFAULT_PROMPT.into()),
         Prompt::Text(text) => Ok(text.into()),
         Prompt::File(path) => {
             let path = format!("/{}", path.trim_start_matches('/'));
             match load::read_text(&path, MAX_TEXT)? {
-                Some(text) => Ok(text.into()),
+                Some(mut text) => {
+                    if text.ends_with('\n') {
+                        text.pop();
+                    }
+                    Ok(text.into())
+                }
                 None => Err(Error::Unreadable { path, why: "is not on the model disk" }),
             }
         }

@@ -19,7 +19,9 @@ use crate::llm::gguf::Gguf;
 use crate::llm::gguf::build::{Description, header};
 use crate::llm::kv_cache::CacheType;
 use crate::model_files::LONGEST_SUM_FILE;
-use crate::report::{Checksum, Code, Event, Fault, Model, Outcome, StopReason, Test};
+use crate::report::{
+    Chat, ChatState, Checksum, Code, Event, Fault, Model, Outcome, StopReason, Test,
+};
 
 /// The test model and its checksum file.
 static TINY: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
@@ -652,6 +654,36 @@ fn settings_come_from_the_disk_and_the_boot_arguments() {
 }
 
 #[test]
+fn of_a_prompt_file_one_newline_at_its_end_is_left_out() {
+    let prompt_tokens = |text: &str| {
+        let set_up = |world: &mut World| {
+            model_disk(world);
+            world.files.insert("/p.txt", text.as_bytes().to_vec());
+        };
+        let run = Run::new(set_up, &["prompt_file=p.txt", "max_tokens=1"]);
+        run.results()[0].prompt_tokens
+    };
+    let of_text = |text: &str| {
+        let run = Run::new(model_disk, &[&format!("prompt={text}"), "max_tokens=1"]);
+        run.results()[0].prompt_tokens
+    };
+    assert_eq!(prompt_tokens("The sun\n"), of_text("The sun"));
+    assert_eq!(prompt_tokens("The sun"), of_text("The sun"));
+    assert_eq!(prompt_tokens("The sun\n\n"), of_text("The sun\n"));
+    assert_eq!(prompt_tokens("\n"), of_text(""));
+    // A prompt that is given as text is as it is given, down to none: the token that begins a text.
+    assert_eq!(of_text("The sun\n"), of_text("The sun") + 1);
+    assert_eq!(of_text(""), 1);
+    // A model that has no such token has nothing to begin with.
+    let without_begin = |world: &mut World| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../test_models");
+        world.files.insert("/models/a.gguf", fs::read(folder.join("tiny-gpt2.gguf")).unwrap());
+    };
+    Run::new(without_begin, &["prompt="]).fails_with(Code::InvalidConfig, "the prompt is empty");
+    assert!(of_text("   The sun") > of_text("The sun"));
+}
+
+#[test]
 fn a_prompt_longer_than_the_context_does_not_fit() {
     let prompt = format!("prompt={}", "one two ".repeat(50));
     Run::new(model_disk, &[&prompt, "context=17"]).fails_with(Code::ContextFull, "17");
@@ -705,9 +737,132 @@ fn a_chat_goes_on_until_quit() {
 
     // A text that does not fit is refused, and the chat goes on.
     let long = format!("{}\r/reset\rOnce\r/quit\r", "one two ".repeat(50));
-    let run = talk(&long, &["context=17", "cut_prompt=true"]);
+    let run = talk(&long, &["context=17"]);
     assert_eq!((run.status, run.results().len()), (0, 1), "{}", run.console);
-    assert!(matches!(&run.events[1], Event::Error(Fault { code: Code::ContextFull, .. })));
+    let waiting = Event::Chat(Chat { state: ChatState::Waiting });
+    let answering = Event::Chat(Chat { state: ChatState::Answering });
+    assert_eq!(run.events[1..3], [waiting.clone(), answering]);
+    assert!(matches!(&run.events[3], Event::Error(Fault { code: Code::ContextFull, .. })));
+    assert_eq!(run.events[4], waiting);
+
+    // So is one that no line holds, instead of a part of it.
+    let run = talk(&format!("{}\rOnce\r", "x".repeat(70_000)), &[]);
+    assert_eq!((run.status, run.results().len()), (0, 1), "{}", run.console);
+    assert!(
+        matches!(&run.events[2], Event::Error(Fault { message, .. }) if message.contains("65536"))
+    );
+}
+
+/// A chat in which this is typed.
+fn chat(input: &[u8], arguments: &[&str]) -> Run {
+    let set_up = |world: &mut World| {
+        model_disk(world);
+        world.input = input.to_vec().into();
+    };
+    let is_limited = arguments.iter().any(|argument| argument.starts_with("max_tokens="));
+    let few = if is_limited { &[][..] } else { &["max_tokens=5"] };
+    Run::new(set_up, &[&["mode=chat"], few, arguments].concat())
+}
+
+impl Run {
+    /// How often the chat waited for a line, and how often it took a message.
+    fn turns(&self) -> (usize, usize) {
+        let count = |state| {
+            self.events.iter().filter(|event| **event == Event::Chat(Chat { state })).count()
+        };
+        (count(ChatState::Waiting), count(ChatState::Answering))
+    }
+}
+
+#[test]
+fn a_chat_waits_once_for_each_line_whatever_is_in_it() {
+    let long = [b'x'; 70_000];
+    let lines: &[(&[u8], usize)] = &[
+        (b"Once upon", 1),
+        (b"", 0),
+        ("\u{a0}".as_bytes(), 0),
+        ("\u{3000}".as_bytes(), 0),
+        ("\u{3000}/stats".as_bytes(), 0),
+        (b"\x1b[A", 0),
+        (b"\x1b", 0),
+        (b"\x1b[", 0),
+        (b"abc\x15", 0),
+        (b"abc\x15\x17", 0),
+        (b"a\x7f", 0),
+        (b"\xe9", 1),
+        (b"caf\xe9", 1),
+        (b"/dance", 0),
+        (b"//dance", 1),
+        (b"\x00\x01", 0),
+        (&long, 0),
+        (b"/reset", 0),
+    ];
+    for end in [&b"\r"[..], b"\n", b"\r\n"] {
+        let input: Vec<u8> = lines.iter().flat_map(|(line, _)| [*line, end].concat()).collect();
+        let run = chat(&input, &["max_tokens=1"]);
+        assert_eq!(run.status, 0, "{}", run.console);
+        let waiting = Event::Chat(Chat { state: ChatState::Waiting });
+        let mut turns = run.events.split(|event| *event == waiting).skip(1);
+        for (line, answers) in lines {
+            let turn = turns.next().unwrap();
+            let results = turn.iter().filter(|event| matches!(event, Event::Result(_)));
+            assert_eq!(results.count(), *answers, "{:?} {end:?}", &line[..line.len().min(20)]);
+        }
+        assert!(turns.next().unwrap().is_empty());
+        assert!(turns.next().is_none());
+    }
+}
+
+#[test]
+fn a_message_may_begin_with_a_slash() {
+    let prompt_tokens = |message: &str| {
+        let run = chat(format!("{message}\r").as_bytes(), &[]);
+        run.results()[0].prompt_tokens
+    };
+    let said = Run::new(model_disk, &["prompt=/quit it", "max_tokens=5"]);
+    assert_eq!(prompt_tokens("//quit it"), said.results()[0].prompt_tokens);
+    assert!(prompt_tokens("///quit it") > prompt_tokens("//quit it"));
+    assert!(chat(b"/dance\r", &[]).console.contains("write // for a message"));
+}
+
+#[test]
+fn the_prompt_is_the_first_message_of_a_chat() {
+    let answer = |run: &Run| run.results()[0].tokens.clone();
+    let typed = chat(b"Once upon\r", &[]);
+    let run = chat(b" and\r", &["prompt=Once upon"]);
+    assert_eq!((run.status, run.turns()), (0, (2, 2)), "{}", run.console);
+    assert_eq!(answer(&run), answer(&typed));
+    assert!(run.console.contains("\n> Once upon\n"), "{}", run.console);
+    // It is no command.
+    assert_eq!(chat(b"", &["prompt=/quit"]).turns(), (1, 1));
+    // Nothing is said where there is nothing to say.
+    for none in ["prompt=", "prompt= \n"] {
+        assert_eq!(chat(b"", &[none]).turns(), (1, 0), "{none:?}");
+    }
+    let from_file = |world: &mut World| {
+        model_disk(world);
+        world.files.insert("/p.txt", b"Once upon\n".to_vec());
+    };
+    let run = Run::new(from_file, &["mode=chat", "max_tokens=5", "prompt_file=p.txt"]);
+    assert_eq!((run.status, run.turns()), (0, (1, 1)), "{}", run.console);
+    assert_eq!(answer(&run), answer(&typed));
+}
+
+#[test]
+fn ctrl_c_stops_an_answer_and_what_is_typed_meanwhile_is_kept() {
+    // The played console has all of it at once: the first answer sees it.
+    let run = chat(b"Once upon\rdropped\r\x03 and\r/quit\r", &["max_tokens=50"]);
+    assert_eq!((run.status, run.turns()), (0, (3, 2)), "{}", run.console);
+    let results = run.results();
+    assert_eq!(results[0].stop, StopReason::Cancelled);
+    assert!((1..10).contains(&results[0].tokens_emitted), "{}", results[0].tokens_emitted);
+    assert!(run.console.contains("\n(stopped)\n"), "{}", run.console);
+    assert_eq!((results[1].stop, results[1].tokens_emitted), (StopReason::MaxTokens, 50));
+    // The text goes on from where it was stopped, and not anew.
+    assert_ne!(chat(b" and\r", &["max_tokens=50"]).results()[0].tokens, results[1].tokens);
+    // More than is kept ahead stays in the port.
+    let flood = [b"Once upon\r", &[b'\r'; 70_000][..], b"/quit\r"].concat();
+    assert_eq!(chat(&flood, &[]).turns(), (70_002, 1));
 }
 
 #[test]

@@ -11,9 +11,10 @@ use core::sync::atomic::{AtomicI32, Ordering};
 
 use alloc::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
 use hermit_abi::{
-    CLOCK_MONOTONIC, CLOCK_REALTIME, EAGAIN, EBADF, EINVAL, ENOMEM, ENOSYS, ETIMEDOUT,
-    FUTEX_RELATIVE_TIMEOUT, O_DIRECTORY, PROT_READ, PROT_WRITE, STDERR_FILENO, STDIN_FILENO,
-    STDOUT_FILENO, Tid, clockid_t, dirent64, pid_t, stat, timespec,
+    CLOCK_MONOTONIC, CLOCK_REALTIME, EAGAIN, EBADF, EFAULT, EINVAL, ENODEV, ENOMEM, ENOSYS,
+    ETIMEDOUT, FUTEX_RELATIVE_TIMEOUT, O_DIRECTORY, POLLIN, POLLNVAL, PROT_READ, PROT_WRITE,
+    STDERR_FILENO, STDIN_FILENO, STDOUT_FILENO, Tid, clockid_t, dirent64, nfds_t, pid_t, pollfd,
+    stat, timespec,
 };
 
 use super::cores::{self, MAX_CORES};
@@ -384,8 +385,8 @@ extern "C" fn sys_read_entropy(_buf: *mut u8, _len: usize, flags: u32) -> isize 
     returned(-(if flags == 0 { ENOSYS } else { EINVAL } as isize))
 }
 
-/// Reads from an open file, or from the console as soon as it has at least one byte. `EINVAL` for
-/// more than `isize::MAX` bytes.
+/// Reads from an open file, or from the console as soon as it has at least one byte. `ENODEV` if the
+/// machine has no serial port to read from, `EINVAL` for more than `isize::MAX` bytes.
 ///
 /// # Safety
 /// Unless `buf` is null:
@@ -397,11 +398,38 @@ unsafe extern "C" fn sys_read(fd: i32, buf: *mut u8, len: usize) -> isize {
     // SAFETY: 1 and 2 are what `room` asks for.
     returned(match unsafe { lent::room(buf, len) } {
         Err(error) => -error as isize,
-        Ok(room) if fd == STDIN_FILENO => input::read(room) as isize,
+        Ok(room) if fd == STDIN_FILENO => {
+            input::read(room).map_or(-(ENODEV as isize), |n| n as isize)
+        }
         Ok(_) if matches!(fd, STDOUT_FILENO | STDERR_FILENO) => -EBADF as isize,
         // SAFETY: 1 and 2 are what `read` asks for.
         Ok(_) => unsafe { fs::read(fd, buf, len) },
     })
+}
+
+/// Says whether the console has input, and returns how many of the entries are ready. It waits for
+/// nothing: `EINVAL` for a timeout other than 0. `POLLNVAL` for what is not the console's input.
+///
+/// # Safety
+/// `fds` is null or valid for reads and writes of `nfds` entries.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sys_poll(fds: *mut pollfd, nfds: nfds_t, timeout: i32) -> i32 {
+    if fds.is_null() {
+        return returned(-EFAULT);
+    }
+    if timeout != 0 {
+        return returned(-EINVAL);
+    }
+    // SAFETY: valid for reads and writes of `nfds` entries, says the caller; no one else has them now.
+    let entries = unsafe { core::slice::from_raw_parts_mut(fds, nfds) };
+    for entry in &mut *entries {
+        entry.revents = match entry.fd {
+            STDIN_FILENO if entry.events & POLLIN != 0 && input::is_ready() => POLLIN,
+            STDIN_FILENO => 0,
+            _ => POLLNVAL,
+        };
+    }
+    entries.iter().filter(|entry| entry.revents != 0).count() as i32
 }
 
 /// Opens a file or directory for reading.

@@ -4,6 +4,7 @@ use core::cell::Cell;
 use core::mem::MaybeUninit;
 
 use log::warn;
+use spin::Mutex;
 
 use super::console::Console;
 use super::{devices, idle, time};
@@ -11,14 +12,25 @@ use super::{devices, idle, time};
 /// How often the receiver is looked at where it has no interrupt that ends a sleep, in µs.
 const POLL_US: u64 = 10_000;
 
-/// Waits for input, then takes what is there, at most `buf.len()` bytes. 0 only if `buf` is empty
-/// or there is no console.
-///
-/// As many bytes at the start of `buf` are initialised then.
-pub fn read(buf: &mut [MaybeUninit<u8>]) -> usize {
-    let Some(console) = devices::console() else { return 0 };
-    let Some((first, rest)) = buf.split_first_mut() else { return 0 };
-    let byte = match console.read_byte() {
+/// The oldest byte received, where somebody has asked whether there is one: ports give it only once.
+static AHEAD: Mutex<Option<u8>> = Mutex::new(None);
+
+/// Whether [`read`] would not wait.
+pub fn is_ready() -> bool {
+    let mut ahead = AHEAD.lock();
+    if ahead.is_none() {
+        *ahead = devices::console().and_then(Console::read_byte);
+    }
+    ahead.is_some()
+}
+
+/// Waits for input, then takes what is there, at most `buf.len()` bytes. 0 only if `buf` is empty;
+/// `None` if there is no port to receive by. As many bytes at the start of `buf` are initialised
+/// then.
+pub fn read(buf: &mut [MaybeUninit<u8>]) -> Option<usize> {
+    let console = devices::console()?;
+    let Some((first, rest)) = buf.split_first_mut() else { return Some(0) };
+    let byte = match AHEAD.lock().take().or_else(|| console.read_byte()) {
         Some(byte) => byte,
         None => wait(console),
     };
@@ -29,7 +41,7 @@ pub fn read(buf: &mut [MaybeUninit<u8>]) -> usize {
         place.write(byte);
         n += 1;
     }
-    n
+    Some(n)
 }
 
 fn wait(console: &dyn Console) -> u8 {

@@ -140,6 +140,8 @@ fn a_setting_given_twice_is_refused() {
 
 #[test]
 fn the_prompt_of_the_environment_stands_in() {
+    use std::os::unix::ffi::OsStringExt;
+
     let environment = Environment { prompt: Some("Hello, you".into()), ..environment() };
     let prompt = |words| {
         let plan = plan_in(&environment, words).unwrap();
@@ -151,7 +153,78 @@ fn the_prompt_of_the_environment_stands_in() {
     assert_eq!(prompt("--prompt="), [("prompt".into(), String::new())]);
     assert_eq!(prompt("--prompt-file p.txt"), [("prompt_file".into(), "p.txt".into())]);
     assert_eq!(prompt("--set prompt=b"), [("prompt".into(), "b".into())]);
-    assert_eq!(prompt("chat"), []);
+    assert_eq!(prompt("chat"), [("prompt".into(), "Hello, you".into())]);
+    // One that is empty or blank is given as well; one that is no text is not left out in silence.
+    for given in ["", "  ", "\n\tlead"] {
+        let environment = Environment { prompt: Some(given.into()), ..environment.clone() };
+        let plan = plan_in(&environment, "").unwrap();
+        assert_eq!(boot_arguments(&plan), [("prompt", given)]);
+    }
+    let latin_1 = OsString::from_vec(b"caf\xe9".to_vec());
+    let environment = Environment { prompt: Some(latin_1), ..environment };
+    assert!(plan_in(&environment, "").unwrap_err().contains("PROMPT"));
+    assert!(plan_in(&environment, "--prompt a").is_ok());
+}
+
+#[test]
+fn what_does_nothing_in_the_mode_is_refused() {
+    for (words, named) in [
+        ("--mode test --prompt a", "`prompt`"),
+        ("--mode test --tokens 3", "`max_tokens`"),
+        ("--mode perplexity --temperature 1", "`temperature`"),
+    ] {
+        let message = plan(words).unwrap_err();
+        assert!(message.contains(named) && message.contains("does nothing"), "{words}: {message}");
+    }
+    assert!(plan("--mode bench --prompt a --tokens 3").is_ok());
+    let environment = Environment { prompt: Some("a".into()), ..environment() };
+    assert!(plan_in(&environment, "--mode test").unwrap_err().contains("`prompt`"));
+    assert!(plan("--bus pci").unwrap_err().contains("--bus"));
+}
+
+#[test]
+fn a_processor_of_32_bits_is_refused() {
+    for cpu in [
+        "arm926",
+        "arm1176",
+        "arm11mpcore",
+        "cortex-a7",
+        "cortex-a8",
+        "cortex-a9",
+        "cortex-a15",
+        "Cortex-A15,pmu=off",
+        "cortex-m4",
+        "cortex-r5f",
+        "cortex-r52",
+        "pxa270-c5",
+        "sa1110",
+        "ti925t",
+    ] {
+        let message = plan(&format!("--cpu {cpu}")).unwrap_err();
+        assert!(message.contains(cpu) && message.contains("32 bits"), "{cpu}: {message}");
+        for own in ["-cpu", "--cpu"] {
+            assert!(plan(&format!("--cpu max -- {own} {cpu}")).is_err(), "{own} {cpu}");
+        }
+    }
+    for cpu in [
+        "max",
+        "host",
+        "a64fx",
+        "cortex-a35",
+        "cortex-a53",
+        "cortex-a55",
+        "cortex-a57",
+        "cortex-a72",
+        "cortex-a76",
+        "cortex-a710",
+        "cortex-a78ae",
+        "cortex-r82",
+        "neoverse-n1",
+        "max,sve=off",
+    ] {
+        assert!(plan(&format!("--cpu {cpu}")).is_ok(), "{cpu}");
+        assert!(plan(&format!("--cpu cortex-a15 -- -cpu cortex-a7 -cpu {cpu}")).is_ok(), "{cpu}");
+    }
 }
 
 #[test]

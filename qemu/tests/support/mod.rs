@@ -10,11 +10,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kernel::report::{Checksum, Code, Event, Exit, Fault, Hello, Model, Outcome, StopReason};
+use kernel::report::{
+    Chat, ChatState, Checksum, Code, Event, Exit, Fault, Hello, Model, Outcome, StopReason,
+};
 use rustix::process::Pid;
 
 /// No run in these tests takes longer; one that does is ended and fails its test.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where in the folder the harness may put temporary files.
 const TEMPORARY: &str = "tmp";
@@ -257,6 +259,10 @@ pub fn result(output: &str, tokens: &[u32]) -> Event {
         arena_bytes: 17,
         arena_peak_bytes: 19,
     })
+}
+
+pub fn chat(state: ChatState) -> Event {
+    Event::Chat(Chat { state })
 }
 
 pub fn error(code: Code, message: &str) -> Event {

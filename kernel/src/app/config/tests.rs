@@ -317,6 +317,52 @@ fn a_byte_that_is_no_utf8_costs_no_other_argument_and_is_named() {
 }
 
 #[test]
+fn a_boot_argument_that_does_nothing_in_the_mode_is_refused() {
+    let refused = |file: &str, arguments: &[&str]| {
+        let mut config = Config::from_toml(file).unwrap();
+        config.apply_arguments(arguments.iter().copied()).unwrap();
+        config.refuse_unused(arguments.iter().copied()).err()
+    };
+    let error = refused("", &["seed=1", "system=Be brief."]).unwrap();
+    assert_eq!(
+        error.to_string(),
+        "boot argument `system=Be brief.`: `system` does nothing in mode generate, only in chat"
+    );
+    assert!(error.hint().contains("`mode`"), "{}", error.hint());
+    let error = refused("mode = \"perplexity\"", &["top_k=3"]).unwrap().to_string();
+    let end = "`top_k` does nothing in mode perplexity, only in generate, chat and bench";
+    assert!(error.ends_with(end), "{error}");
+    for (mode, used, unused) in [
+        (
+            "generate",
+            &["prompt=a", "cut_prompt=true", "keep=1"][..],
+            &["tests=a", "chat_template=auto"][..],
+        ),
+        (
+            "chat",
+            &["system=a", "chat_user_prefix=a", "prompt_file=a"],
+            &["cut_prompt=true", "tests=a"],
+        ),
+        ("perplexity", &["prompt_file=a", "context=9"], &["max_tokens=1", "seed=1", "system=a"]),
+        ("bench", &["prompt=a", "max_tokens=1"], &["system=a"]),
+        ("test", &["tests=a", "threads=1"], &["prompt=a", "max_tokens=1", "logit_bias="]),
+    ] {
+        let mode = format!("mode={mode}");
+        for setting in used {
+            assert_eq!(refused("", &[&mode, setting]), None, "{mode} {setting}");
+            assert_eq!(refused("", &[setting, &mode]), None, "{mode} {setting}");
+        }
+        for setting in unused {
+            assert!(refused("", &[&mode, setting]).is_some(), "{mode} {setting}");
+            // What stands before the mark is no setting.
+            assert_eq!(refused("", &[setting, "--", &mode]), None, "{mode} {setting}");
+        }
+    }
+    // A file serves several modes.
+    assert_eq!(refused("system = \"a\"\nmax_tokens = 3\n", &["mode=test"]), None);
+}
+
+#[test]
 fn the_hint_for_an_unknown_key_lists_the_keys() {
     let hint = Config::from_toml("sede = 1").unwrap_err().hint();
     assert!(KEYS.iter().all(|key| hint.contains(key.name)));

@@ -1,0 +1,45 @@
+# shellcheck shell=sh
+# What the scripts that take make's settings share: they source this file in the project's folder.
+
+# stop MESSAGE: a setting is wrong.
+stop() {
+    echo "$*" >&2
+    exit 2
+}
+
+# make cuts blanks, tabs and newlines off the start of what its command line sets. Where a system shows the
+# command lines of its processes, texts and names of files are taken from there, as they were given. A
+# value that is not make's, but for these, is someone else's.
+given=/proc/${MAKE_PID:-none}/cmdline
+cut=
+[ ! -r "$given" ] ||
+    cut=$(LC_ALL=C sed -z -n 's/^\([A-Z][A-Z0-9_]*\)=[[:space:]].*/\1/p' "$given" | tr '\0' '\n')
+for setting in $cut; do
+    case $setting in
+    PROMPT | SYSTEM | MODEL | PROMPT_FILE | CONFIG | LOG | REPORT | DEVICE | FIRMWARE | M1N1 | USB | OUT) ;;
+    *) continue ;;
+    esac
+    # The last one counts. The point keeps newlines at the end.
+    whole=$(LC_ALL=C sed -z -n "/^$setting=/h; \${x; s/^$setting=//p;}" "$given" | tr -d '\0' && echo .)
+    whole=${whole%.}
+    eval "of_make=\${$setting-}"
+    [ "${whole#"${whole%%[![:space:]]*}"}" != "$of_make" ] || export "$setting=$whole"
+done
+
+# No command may take the name of a file for an option.
+for setting in MODEL PROMPT_FILE CONFIG LOG REPORT FIRMWARE M1N1 USB OUT; do
+    eval "name=\${$setting-}"
+    case $name in -*) export "$setting=./$name" ;; esac
+done
+
+# What must be there.
+model=${MODEL:-tiny.gguf}
+if [ ! -f "$model" ]; then
+    [ -f "test_models/$model" ] || {
+        echo "There is no model $model, neither at that path nor in test_models/." >&2
+        stop "In test_models/ there are: $(cd test_models && echo *.gguf)"
+    }
+    model=test_models/$model
+fi
+[ -z "${CONFIG:-}" ] || [ -f "$CONFIG" ] || stop "There is no configuration file $CONFIG."
+[ -z "${PROMPT_FILE:-}" ] || [ -f "$PROMPT_FILE" ] || stop "There is no prompt file $PROMPT_FILE."

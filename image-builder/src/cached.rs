@@ -1,0 +1,275 @@
+//! `image-builder cached`: a disk that was made before, if all that is on it is the same.
+//!
+//! A disk's name holds a sum over all its content, so that no other one can be taken for it. Only one
+//! process at a time works on the folder. Of the disks for models of one name the last ones are kept.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use host_io::console::print_line;
+use host_io::files::Target;
+use kernel::model_files::is_model;
+use sha2::{Digest, Sha256};
+
+use crate::checksum::Sum;
+use crate::contents::{self, Contents};
+use crate::model::ModelFile;
+use crate::progress::Progress;
+
+/// Disks that are kept for models of one name.
+const KEPT: usize = 3;
+/// How long a disk is kept at least after it was asked for. Whoever asked opens it well before that, and
+/// an open file outlives its name.
+const IN_USE: Duration = Duration::from_secs(600);
+/// A file that was changed so shortly before it was read may be changed again without a trace: file
+/// systems count time in steps.
+const SETTLED: Duration = Duration::from_secs(2);
+/// Sums of models that are remembered.
+const SUMS: usize = 100;
+
+/// What is asked for.
+#[derive(clap::Args)]
+pub struct Options {
+    /// The folder with the disks; it is made if it is not there
+    #[arg(long, value_name = "DIR")]
+    folder: PathBuf,
+    #[command(flatten)]
+    contents: contents::ContentOptions,
+}
+
+/// Makes the disk, unless it is there, and prints its path.
+pub fn build(options: &Options) -> Result<()> {
+    let folder = &options.folder;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let contents = Contents::open(&options.contents, Vec::new(), None)?;
+    let layout = contents.lay_out(&options.contents, 0)?;
+    // Given back at the end of the process.
+    let _lock = lock(folder)?;
+    let (key, sums) = contents.key(&layout, |model| sum_of(model, folder))?;
+
+    let stem = Path::new(contents.first_model()).file_stem().unwrap_or_default();
+    let stem = stem.to_string_lossy();
+    let name = format!("{stem}-{}.img", &key.to_string()[..DIGITS]);
+    let disk = folder.join(name);
+    if !is_there(&disk, layout.geometry.bytes) {
+        Target::new(&disk, &options.contents.inputs())?.write(|file| {
+            let written = contents.write(file, 0, &layout)?;
+            if options.contents.verify {
+                contents::verify(file.read_back()?, 0, &written)?;
+            }
+            let models = written.iter().filter(|(path, _)| is_model(path));
+            ensure!(
+                models.map(|(_, content)| content.sum).eq(sums),
+                "a model was changed while it was read; try again"
+            );
+            Ok(())
+        })?;
+        contents.describe_models()?;
+        remove_old(folder, &stem, &disk);
+    }
+    Ok(print_line(disk.display())?)
+}
+
+/// Digits of the sum in a disk's name.
+const DIGITS: usize = 16;
+
+/// Keeps other processes out of the folder, after waiting for one that is there.
+fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join(".lock");
+    let cannot_lock = || format!("cannot lock {}", path.display());
+    let file = File::create(&path).with_context(cannot_lock)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            crate::say(&format!(
+                "waiting for another run that makes a disk in {}",
+                folder.display()
+            ));
+            file.lock().with_context(cannot_lock)?;
+        }
+        Err(TryLockError::Error(e)) => return Err(e).with_context(cannot_lock),
+    }
+    Ok(file)
+}
+
+/// Whether the whole disk is there; notes that it is asked for.
+fn is_there(disk: &Path, bytes: u64) -> bool {
+    let Ok(file) = File::open(disk) else { return false };
+    // Somebody else's file cannot be marked as used; then it may be made again one day.
+    let _ = file.set_modified(SystemTime::now());
+    file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == bytes)
+}
+
+/// Removes the disks for models of this name that nobody has asked for in a while, but for the last ones.
+fn remove_old(folder: &Path, stem: &str, new: &Path) {
+    let is_sum = |text: &str| text.len() == DIGITS && text.bytes().all(|c| c.is_ascii_hexdigit());
+    let is_disk = |name: &str| {
+        let rest = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('-'));
+        rest.and_then(|rest| rest.strip_suffix(".img")).is_some_and(is_sum)
+    };
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut disks: Vec<(SystemTime, PathBuf)> = entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(is_disk) && entry.path() != new)
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    disks.sort();
+    disks.truncate((disks.len() + 1).saturating_sub(KEPT));
+    for (used, disk) in disks {
+        if used.elapsed().is_ok_and(|ago| ago > IN_USE) {
+            // What is left takes room, and harms nobody.
+            let _ = fs::remove_file(disk);
+        }
+    }
+}
+
+/// The sum of a model's file: the remembered one, if the file is the very same and was not changed since.
+fn sum_of(model: &ModelFile, folder: &Path) -> Result<Sum> {
+    let remembered = folder.join(".sums");
+    let text = fs::read_to_string(&remembered).unwrap_or_default();
+    let started = SystemTime::now();
+    let before = State::of(&model.file)?;
+    let sum = |line: &str| {
+        let digits = line.strip_prefix(&before.line)?.strip_prefix(' ')?;
+        Sum::of_model("model", format!("{digits}  model\n").as_bytes()).ok()
+    };
+    if let Some(sum) = text.lines().find_map(sum) {
+        return Ok(sum);
+    }
+
+    let mut progress = Progress::new(format!("hashing {}", model.path.display()), model.bytes);
+    let mut hasher = Sha256::new();
+    let mut file = &model.file;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let n = file.read(&mut buffer)?;
+        if n == 0 {
+            break;
+        }
+        hasher.update(&buffer[..n]);
+        progress.add(n);
+    }
+    file.rewind()?;
+    let sum = Sum::finish(hasher);
+    ensure!(State::of(file)?.line == before.line, "it was changed while it was read; try again");
+    if before.is_settled(started) {
+        let new = format!("{} {sum}\n", before.line);
+        let old: Vec<&str> = text.split_inclusive('\n').take(SUMS - 1).collect();
+        Target::new(&remembered, &[])?
+            .write(|file| Ok(file.write_all((new + &old.concat()).as_bytes())?))?;
+    }
+    Ok(sum)
+}
+
+/// What tells whether a file is the same as before. A copy in its place has another number, and its time
+/// of change nobody can set, as `cp -p` does that of its content.
+struct State {
+    /// Device, number, size, both times.
+    line: String,
+    /// The later of the times.
+    changed: Option<SystemTime>,
+}
+
+impl State {
+    #[cfg(unix)]
+    fn of(file: &File) -> Result<State> {
+        use std::os::unix::fs::MetadataExt;
+
+        let it = file.metadata()?;
+        let content = (it.mtime(), it.mtime_nsec());
+        let change = (it.ctime(), it.ctime_nsec());
+        let (seconds, nanoseconds) = content.max(change);
+        let after_1970 =
+            |s, ns| Some(Duration::new(u64::try_from(s).ok()?, u32::try_from(ns).ok()?));
+        Ok(State {
+            line: format!(
+                "{} {} {} {}.{:09} {}.{:09}",
+                it.dev(),
+                it.ino(),
+                it.len(),
+                content.0,
+                content.1,
+                change.0,
+                change.1
+            ),
+            changed: after_1970(seconds, nanoseconds).map(|ago| SystemTime::UNIX_EPOCH + ago),
+        })
+    }
+
+    /// Elsewhere nothing is known for sure, and each file is hashed each time.
+    #[cfg(not(unix))]
+    fn of(_: &File) -> Result<State> {
+        Ok(State { line: "?".into(), changed: None })
+    }
+
+    /// Whether any later change would show, after the file was read from `start` on.
+    fn is_settled(&self, start: SystemTime) -> bool {
+        let changed = self.changed.and_then(|changed| start.duration_since(changed).ok());
+        changed.is_some_and(|ago| ago > SETTLED)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_settled_some_time_after_its_last_change() {
+        let file = tempfile::tempfile().unwrap();
+        let now = SystemTime::now();
+        let state = State::of(&file).unwrap();
+        assert!(!state.is_settled(now));
+        assert!(!state.is_settled(now - Duration::from_secs(60)), "a clock that was set back");
+        assert!(state.is_settled(now + Duration::from_secs(60)));
+        // An old time of its content does not settle it.
+        file.set_modified(now - Duration::from_secs(3600)).unwrap();
+        assert!(!State::of(&file).unwrap().is_settled(now));
+    }
+
+    #[test]
+    fn of_old_disks_the_last_ones_are_kept_and_those_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = |name: &str, minutes: u64| {
+            let path = folder.path().join(name);
+            let ago = SystemTime::now() - Duration::from_secs(60 * minutes);
+            File::create(&path).unwrap().set_modified(ago).unwrap();
+            path
+        };
+        let sum = |digit: &str| digit.repeat(DIGITS);
+        let of = |digit: &str, minutes| disk(&format!("a-{}.img", sum(digit)), minutes);
+        let left = || {
+            let mut names: Vec<_> = fs::read_dir(folder.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+        let new = of("0", 0);
+        for (digit, minutes) in [("1", 50), ("2", 40), ("3", 30), ("4", 20)] {
+            of(digit, minutes);
+        }
+        disk(&format!("a-b-{}.img", sum("5")), 90);
+        disk("a-user's own.img", 90);
+        disk(&format!("a-{}.txt", sum("6")), 90);
+        remove_old(folder.path(), "a", &new);
+        let kept = [
+            format!("a-{}.img", sum("0")),
+            format!("a-{}.img", sum("3")),
+            format!("a-{}.img", sum("4")),
+            format!("a-{}.txt", sum("6")),
+            format!("a-b-{}.img", sum("5")),
+            "a-user's own.img".to_owned(),
+        ];
+        assert_eq!(left(), kept);
+        // Any number of them, while they were asked for a short while ago.
+        for digit in ["7", "8", "9"] {
+            of(digit, 9);
+        }
+        remove_old(folder.path(), "a", &new);
+        assert_eq!(left().len(), kept.len() + 3 - 2);
+        assert!(left().contains(&format!("a-{}.img", sum("7"))));
+    }
+}

@@ -1,0 +1,78 @@
+//! What is typed in a chat: lines, and what comes while the model answers.
+
+#![forbid(unsafe_code)]
+
+use alloc::collections::VecDeque;
+use alloc::string::String;
+
+use crate::app::error::Error;
+use crate::app::line_editor::{CTRL_C, Edit, LineEditor, MAX_LINE};
+use crate::app::os;
+use crate::app::output::emit;
+use crate::report::{Chat, ChatState, Event};
+
+/// The most bytes that are kept for the next lines.
+const MAX_AHEAD: usize = MAX_LINE;
+
+/// The console's input, line by line.
+pub struct Keyboard {
+    prompt: &'static str,
+    editor: LineEditor,
+    /// What was typed during an answer.
+    ahead: VecDeque<u8>,
+}
+
+impl Keyboard {
+    /// One that shows `prompt` before each line.
+    pub fn new(prompt: &'static str) -> Self {
+        Keyboard { prompt, editor: LineEditor::new(prompt), ahead: VecDeque::new() }
+    }
+
+    /// Says that the chat waits, and reads a line; `None` at the end of the input.
+    ///
+    /// # Errors
+    /// The console fails, or the line is too long.
+    pub fn read_line(&mut self) -> Result<Option<String>, Error> {
+        let mut echo = |text: &str| os::write_console(text.as_bytes());
+        // One such event for each line: whoever sends lines can count on it.
+        emit(&Event::Chat(Chat { state: ChatState::Waiting }));
+        echo(self.prompt);
+        loop {
+            let byte = match self.ahead.pop_front() {
+                Some(byte) => byte,
+                None => {
+                    let mut byte = [0];
+                    if os::read_console(&mut byte).map_err(Error::Console)? == 0 {
+                        return Ok(None);
+                    }
+                    byte[0]
+                }
+            };
+            match self.editor.feed(byte, &mut echo) {
+                Edit::More => {}
+                Edit::Line(line) => return Ok(Some(line)),
+                Edit::TooLong => return Err(Error::LineTooLong),
+                Edit::End => return Ok(None),
+            }
+        }
+    }
+
+    /// Whether Ctrl-C was typed since the last look. What was typed besides is kept for the next lines;
+    /// as on a terminal, Ctrl-C drops what came before it.
+    pub fn is_interrupted(&mut self) -> bool {
+        let mut is_interrupted = false;
+        while self.ahead.len() < MAX_AHEAD && os::console_has_input() {
+            let mut byte = [0];
+            match os::read_console(&mut byte) {
+                Ok(1..) if byte[0] == CTRL_C => {
+                    self.ahead.clear();
+                    is_interrupted = true;
+                }
+                Ok(1..) => self.ahead.push_back(byte[0]),
+                // The next line is the place to tell of it.
+                Ok(0) | Err(_) => break,
+            }
+        }
+        is_interrupted
+    }
+}
