@@ -4,6 +4,7 @@
 #:   make chat     the same, as a conversation; /quit ends it
 #:   make test     every check and test, the boots in QEMU included
 #:   make torture  every fault there is to inject, and what takes long: up to an hour
+#:   make test-real  a real model, fetched by name, against float64: on this computer and in QEMU
 #:   make test-pi4  the boots of QEMU's Raspberry Pi 4 alone
 #:   make test-m1n1  only the boots as m1n1 starts the image on an Apple M1, played in QEMU
 #:   make fuzz     only the fuzz targets, ten seconds each; see fuzz/README.md
@@ -17,7 +18,7 @@
 #:
 #: Settings, with what they are if not given (make run PROMPT="It was late" TOKENS=40 SMP=2):
 #:
-#:   MODEL        a path to a GGUF file, or one in test_models/           tiny.gguf
+#:   MODEL        a path to a GGUF file, one in test_models/, or a name below  tiny.gguf
 #:   PROMPT       the text to go on from                                  Once upon a time
 #:                in a chat, the first message                            none
 #:   PROMPT_FILE  a file that holds that text, but for a newline at its end  none
@@ -53,9 +54,12 @@
 #:
 #: A setting that is empty is as one that is not given, but for the texts PROMPT and SYSTEM. One that does
 #: nothing for what is made is an error.
+#: Models that are fetched when MODEL names them, checked and kept in target/models/, and the settings
+#: that they run with where none are given (ci/models.txt):
+#:
 
-all_goals := help setup build run chat bench debug test torture test-pi4 test-m1n1 fuzz flash-pi4 \
-             flash-m1 clean
+all_goals := help setup build run chat bench debug test torture test-real test-pi4 test-m1n1 fuzz \
+             flash-pi4 flash-m1 clean
 settings := MODEL PROMPT PROMPT_FILE SYSTEM TOKENS CTX KV_CACHE CONTEXT_SHIFT KEEP TEMPERATURE \
             TOP_K TOP_P MIN_P REPEAT_PENALTY SEED MODE VERIFY CONFIG SMP MEM CPU GIC EL2 BUS LOG \
             REPORT TIMEOUT ARGS BENCH TOOLCHAIN GDB_ARGS DEVICE FIRMWARE M1N1 DTB USB BOOTARGS OUT \
@@ -74,6 +78,7 @@ takes.setup := TOOLCHAIN
 takes.build := TOOLCHAIN
 takes.test := TOOLCHAIN
 takes.torture := TOOLCHAIN
+takes.test-real := TOOLCHAIN
 takes.test-pi4 := TOOLCHAIN
 takes.test-m1n1 := TOOLCHAIN
 goals := $(or $(MAKECMDGOALS),help)
@@ -94,6 +99,7 @@ $(if $(unknown),$(error there is no setting $(unknown): `make help` lists them))
 .PHONY: $(all_goals)
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
+	@ci/models.sh help
 
 setup:
 	@ci/setup.sh all
@@ -121,6 +127,11 @@ torture:
 	@ci/setup.sh test
 	@ci/build.sh
 	@ci/torture.sh
+
+test-real:
+	@ci/setup.sh run
+	@ci/build.sh
+	@ci/real.sh
 
 test-pi4:
 	@ci/setup.sh test

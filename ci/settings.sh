@@ -34,10 +34,26 @@ done
 
 # What must be there.
 model=${MODEL:-tiny.gguf}
+# A model that is fetched by name brings settings that suit it. Those that the user set stay, and so do
+# those of a configuration file, which has all that is not the machine's. A card or a file for a board
+# takes none of them.
+if [ ! -f "$model" ] && ci/models.sh has "$model"; then
+    suits=
+    for setting in $([ -z "${action:-}" ] || ci/models.sh settings "$model" "$action"); do
+        key=${setting%%=*}
+        [ -z "${CONFIG:-}" ] || [ "$key" = MEM ] || continue
+        eval "[ -n \"\${$key+set}\" ]" && continue
+        eval "$key=\${setting#*=}"
+        suits="$suits $setting"
+    done
+    [ -z "$suits" ] || echo "$model: settings that suit it:$suits" >&2
+    model=$(ci/models.sh path "$model")
+fi
 if [ ! -f "$model" ]; then
     [ -f "test_models/$model" ] || {
         echo "There is no model $model, neither at that path nor in test_models/." >&2
-        stop "In test_models/ there are: $(cd test_models && echo *.gguf)"
+        echo "In test_models/ there are: $(cd test_models && echo *.gguf)" >&2
+        stop "Fetched by name are: $(ci/models.sh names | xargs)"
     }
     model=test_models/$model
 fi

@@ -7,7 +7,8 @@
 #   ci/setup.sh debug    what `run` needs, and gdb
 #   ci/setup.sh bench    what `run` needs, and what looks at the code that was built
 #   ci/setup.sh peer     what `bench` needs, and what builds llama.cpp for a Linux guest
-#   ci/setup.sh all      all of these but `peer`
+#   ci/setup.sh model    what `build` needs, and what fetches models by name
+#   ci/setup.sh all      all of these but `peer` and `model`
 #
 # Packages are installed with apt-get, where there is one; elsewhere the script says what it would
 # need and stops. SETUP=check in the environment only says what is missing, as a failure.
@@ -15,7 +16,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 purpose=${1:-test}
-case $purpose in build | run | test | bench | peer | debug | all) ;; *)
+case $purpose in build | run | test | bench | peer | model | debug | all) ;; *)
     sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
@@ -43,7 +44,7 @@ check() {
 
 # What is missing of the system's packages.
 need cc 'gcc libc6-dev'
-[ "$purpose" = build ] || need qemu-system-aarch64 qemu-system-arm
+case $purpose in build | model) ;; *) need qemu-system-aarch64 qemu-system-arm ;; esac
 case $purpose in test | all)
     # libFuzzer is C++.
     need c++ g++
@@ -58,6 +59,9 @@ case $purpose in peer)
     need aarch64-linux-gnu-g++ g++-aarch64-linux-gnu
     need cmake cmake
     need make make
+    ;;
+esac
+case $purpose in peer | model)
     need pip3 python3-pip
     ;;
 esac
@@ -157,6 +161,10 @@ if ! has apt-get; then
     esac
     case $packages in *gdb*)
         say '    gdb-multiarch         Fedora: gdb   Arch: aarch64-linux-gnu-gdb   Homebrew: aarch64-elf-gdb'
+        ;;
+    esac
+    case $packages in *python3-pip*)
+        say '    pip3                  Fedora: python3-pip   Arch: python-pip   Homebrew: python'
         ;;
     esac
     case $packages in *rustc-web*)

@@ -28,11 +28,14 @@ def _quiet(level, text, _data):
 ll.llama_log_set(_quiet, ctypes.c_void_p(0))
 
 
-def quantise(source: Path, out: Path, ftype: int, pure: bool = False) -> None:
-    """llama.cpp's own quantiser, with its choice of types; one type for all if `pure`."""
+def quantise(source: Path, out: Path, ftype: int, pure: bool = False,
+             again: bool = False) -> None:
+    """llama.cpp's own quantiser, with its choice of types; one type for all if `pure`. `again`
+    takes a source that is quantised already."""
     params = ll.llama_model_quantize_default_params()
     params.ftype = ftype
     params.pure = pure
+    params.allow_requantize = again
     params.nthread = 1
     code = ll.llama_model_quantize(os.fsencode(source), os.fsencode(out), params)
     if code != 0:
@@ -47,10 +50,11 @@ KV_TYPES = {"f16": (ll.GGML_TYPE_F16, ll.LLAMA_FLASH_ATTN_TYPE_DISABLED),
 
 class Reference:
     """One model in one context. `repack` lets llama.cpp rearrange weights for the CPU;
-    `vocab_only` leaves the network out; `kv_type` is the type of keys and values."""
+    `vocab_only` leaves the network out; `kv_type` is the type of keys and values; `flash` turns
+    flash attention on or off, where that is not for the type of the values to say."""
 
     def __init__(self, path: Path, repack: bool = True, vocab_only: bool = False,
-                 kv_type: str = "f16"):
+                 kv_type: str = "f16", flash: bool | None = None):
         ll.llama_backend_init()
         mp = ll.llama_model_default_params()
         mp.n_gpu_layers = 0
@@ -71,6 +75,9 @@ class Reference:
         cp.n_threads = cp.n_threads_batch = 1
         cp.type_k, cp.flash_attn_type = KV_TYPES[kv_type]
         cp.type_v = cp.type_k
+        if flash is not None:
+            cp.flash_attn_type = (ll.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash
+                                  else ll.LLAMA_FLASH_ATTN_TYPE_DISABLED)
         cp.swa_full = True
         self.ctx = ll.llama_init_from_model(self.model, cp)
         if not self.ctx:

@@ -90,6 +90,7 @@ tests! {
     test_performance_targets
     test_long_generation
     test_concurrent_inference
+    test_shared_passes
     test_repeated_inference
     test_kv_cache_speedup
 }

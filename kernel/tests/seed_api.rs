@@ -23,13 +23,14 @@ fn a_model_answers_in_a_few_calls() -> Result {
     // The model may end its text before.
     assert!((1..=10).contains(&result.tokens_emitted), "{}", result.tokens_emitted);
     assert!(result.latency_us > 0);
-    let greedy = result.output;
-    assert!(greedy.starts_with(' '), "{greedy:?}");
+    assert!(result.output.starts_with(' '), "{:?}", result.output);
 
+    // The end of a story is open; the strategies differ there.
+    let greedy = backend.infer("Once upon a time", 40)?.output;
     backend.set_sampling_config(SamplingConfig::creative());
-    let result = backend.infer("The capital of France is", 10)?;
-    assert!(result.tokens_emitted > 0 && !result.output.is_empty());
-    assert_ne!(result.output, greedy);
+    let creative = backend.infer("Once upon a time", 40)?.output;
+    assert!(!greedy.is_empty() && !creative.is_empty());
+    assert_ne!(creative, greedy);
     Ok(())
 }
 

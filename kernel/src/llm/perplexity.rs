@@ -98,10 +98,9 @@ pub fn perplexity(
             tokens[0] = begin;
         }
         // What follows the tokens of the second half is predicted.
-        workspace.evaluate(session, tokens, n_ctx / 2, &mut |i, logits| {
-            if let Some(&next) = tokens.get(i + 1) {
-                sums.add(logits, next);
-            }
+        let predicted = n_ctx / 2..n_ctx - 1;
+        workspace.evaluate(session, tokens, predicted, &mut |i, logits| {
+            sums.add(logits, tokens[i + 1]);
         })?;
         so_far = sums.perplexity(chunk + 1, n_chunks);
         if !so_far.perplexity.is_finite() {

@@ -5,6 +5,7 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
+use core::ops::Range;
 
 use arrayvec::ArrayVec;
 use spin::Mutex;
@@ -157,7 +158,7 @@ impl Workspace {
         self.pass(&mut [session], |_, _, _| false, |_| ())
     }
 
-    /// Appends tokens to a session, and gives the logits behind each from `wanted` on.
+    /// Appends tokens to a session, and gives the logits behind those that are `wanted`.
     ///
     /// `on_logits` gets the number of a token among `tokens` and the logits behind it: `[n_vocab]`.
     ///
@@ -171,7 +172,7 @@ impl Workspace {
         &mut self,
         session: &mut Session,
         tokens: &[u32],
-        wanted: usize,
+        wanted: Range<usize>,
         on_logits: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), Error> {
         session.append(tokens)?;
@@ -183,7 +184,9 @@ impl Workspace {
             };
             self.pass(
                 &mut [session],
-                |session, place, _| number(session, place).is_some_and(|number| number >= wanted),
+                |session, place, _| {
+                    number(session, place).is_some_and(|number| wanted.contains(&number))
+                },
                 |output| {
                     is_finite &= output.is_finite;
                     let number = number(output.session, output.place).unwrap_or(0);

@@ -95,7 +95,8 @@ fn weights_that_are_no_numbers_make_no_panic() {
                 for sampling in [SamplingConfig::greedy(), creative, mirostat] {
                     backend.set_sampling_config(sampling);
                     let answer = backend.infer("abc", 3);
-                    assert!(answer.is_ok(), "{name}, {byte:#x} in {}: {answer:?}", tensor.name);
+                    let is_said = matches!(answer, Ok(_) | Err(Error::NotFinite { .. }));
+                    assert!(is_said, "{name}, {byte:#x} in {}: {answer:?}", tensor.name);
                 }
             }
         }

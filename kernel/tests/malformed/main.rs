@@ -157,10 +157,14 @@ fn what_there_is_no_memory_for_is_refused() {
     file.set_u32("llama.context_length", i32::MAX as u32);
     let bytes = file.write().bytes;
     assert_eq!(load(&bytes, Some(997)), Ok(()));
-    // Two layers, keys and values, 32 numbers of two bytes.
-    for n_ctx in [MEMORY / 256 + 1, i32::MAX as usize] {
-        let error = load(&bytes, Some(n_ctx)).unwrap_err();
-        let asked = n_ctx as u64 * 256;
-        assert_eq!(error, Error::OutOfMemory { what: "the KV cache", asked });
-    }
+    // Two layers, keys and values, 32 numbers of two bytes; then the scores of four heads, and more
+    // than that, are too many already.
+    let n_ctx = MEMORY / 256 + 1;
+    let error = load(&bytes, Some(n_ctx)).unwrap_err();
+    assert_eq!(error, Error::OutOfMemory { what: "the KV cache", asked: n_ctx as u64 * 256 });
+    let n_ctx = i32::MAX as usize;
+    let Error::OutOfMemory { what, asked } = load(&bytes, Some(n_ctx)).unwrap_err() else {
+        panic!("another error");
+    };
+    assert!(what == "scratch memory" && asked > n_ctx as u64 * 16, "{asked} bytes of {what}");
 }

@@ -32,7 +32,7 @@ pub fn logits(
         assert_eq!(i, wanted + all.len());
         all.push(logits.to_vec());
     };
-    workspace.evaluate(session, tokens, wanted, &mut on_logits).unwrap();
+    workspace.evaluate(session, tokens, wanted..tokens.len(), &mut on_logits).unwrap();
     assert_eq!(all.len(), tokens.len() - wanted);
     all
 }

@@ -146,7 +146,7 @@ fn a_processed_text_gives_its_last_logits_again() {
     let mut best = 0;
     let tokens = [1, 300, 400, 500];
     workspace
-        .evaluate(&mut session, &tokens, 3, &mut |_, logits| {
+        .evaluate(&mut session, &tokens, 3..4, &mut |_, logits| {
             best = crate::llm::sampling::argmax(logits);
         })
         .unwrap();

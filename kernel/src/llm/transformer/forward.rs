@@ -26,7 +26,7 @@ fn logits(file: &[u8], kv_cache: CacheType, workers: &'static dyn Workers) -> Ve
     let mut session = workspace.session().unwrap();
     let mut all = Vec::new();
     let mut on_logits = |_, logits: &[f32]| all.push(logits.to_vec());
-    workspace.evaluate(&mut session, &TOKENS, 0, &mut on_logits).unwrap();
+    workspace.evaluate(&mut session, &TOKENS, 0..TOKENS.len(), &mut on_logits).unwrap();
     // The sizes were counted exactly.
     assert_eq!(workspace.arena_peak_bytes(), needed.arena_bytes);
     all

@@ -43,7 +43,8 @@ fn alone(engine: &Arc<Engine>, kv_cache: CacheType) -> Vec<Logits> {
     let mut of_text = |text| {
         let (mut session, mut all) = (workspace.session().unwrap(), Vec::new());
         let mut on_logits = |_, logits: &[f32]| all.push(bits(logits));
-        workspace.evaluate(&mut session, &tokens(engine, text), 0, &mut on_logits).unwrap();
+        let tokens = tokens(engine, text);
+        workspace.evaluate(&mut session, &tokens, 0..tokens.len(), &mut on_logits).unwrap();
         all
     };
     (0..3).map(&mut of_text).collect()
