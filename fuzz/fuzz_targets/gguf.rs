@@ -32,7 +32,8 @@ fn read(data: &[u8]) {
     let file_bytes = data.len() as u64;
     // Whole, and as the start of a file that has room for all the tensors that its header tells of.
     for file_bytes in [file_bytes, FILE_BYTES] {
-        let _ = Plan::read(data, file_bytes).and_then(|plan| plan.needed(ContextOptions::default()));
+        let _ =
+            Plan::read(data, file_bytes).and_then(|plan| plan.needed(ContextOptions::default()));
     }
     let Ok(gguf) = Gguf::parse(data) else { return };
     let declared = Declared::from_gguf(&gguf);
