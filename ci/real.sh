@@ -65,8 +65,9 @@ if begin fetch-twice-at-once; then
     fetch "$logs/first.log" &
     fetch || problem='the second one fails'
     wait $! || problem='the first one fails'
-    [ "$(tail -qn 1 "$log" "$logs/first.log" | xargs)" = "$(echo target/models/toy.gguf target/models/toy.gguf)" ] ||
-        problem="they print $(tail -qn 1 "$log" "$logs/first.log")"
+    for said in "$log" "$logs/first.log"; do
+        [ "$(tail -n 1 "$said")" = target/models/toy.gguf ] || problem="one says $(tail -n 1 "$said")"
+    done
     [ "$(left)" = './toy.gguf ./toy.gguf.sha256' ] || problem="this is left: $(left)"
     verdict
 fi
@@ -80,11 +81,11 @@ if begin fetch-once; then
     verdict
 fi
 if begin table; then
-    : >"$log"
+    ci/models.sh help >"$log" || problem='the table cannot be shown'
     for model in $(ci/models.sh names); do
-        for field in about licence source bytes sha256 run; do
-            ci/models.sh help | grep -q "^  $model " || problem="$model is not in the help"
-            grep -A 99 "^$model\$" ci/models.txt | sed '1d; /^[^ ]/,$d' | grep -q "^ *$field  *." ||
+        must_say "^  $model  *[^ ]"
+        for field in licence source bytes sha256 run; do
+            sed -n "/^$model\$/,/^\$/p" ci/models.txt | grep -q "^    $field  *[^ ]" ||
                 problem="$model has no $field"
         done
     done
@@ -92,19 +93,21 @@ if begin table; then
 fi
 
 # All of it by the front door: the model by its name, the settings that suit it, QEMU.
-if begin guest; then
-    shown=$logs/guest.out
+guest=$logs/logits-in-qemu.log
+if begin logits-in-qemu; then
+    shown=$logs/$name.out
     MODEL=smollm2 MODE=perplexity PROMPT_FILE=test_models/goldens/real.txt CTX=32 LOG=$log \
         ARGS="--log debug" ci/run.sh run >"$shown" 2>&1 </dev/null || problem="status $?"
     must_hold '"event":"perplexity"'
     must_exit 0
     verdict
 fi
+# The engine on this computer, compared with float64, with llama.cpp and with the serial line above.
 if begin logits; then
-    REAL_MODEL=$PWD/$(ci/models.sh path smollm2) REAL_GUEST=$PWD/$logs/guest.log \
+    REAL_MODEL=$PWD/$(ci/models.sh path smollm2) REAL_GUEST=$PWD/$guest \
         ci/toolchain.sh host test -p kernel --test real -- --include-ignored --nocapture \
         >"$log" 2>&1 || problem="status $?"
-    grep -E '^(text|all|root|the best)' "$log" || true
+    sed -n 's/^\(root\|text\|all\|with\|the best\)/        &/p' "$log"
     verdict
 fi
 total real
