@@ -1035,15 +1035,6 @@ mod with_a_template {
         assert_eq!(prompt_tokens(&[named]), alone + 1);
         assert_eq!(prompt_tokens(&[named, "parse_special=true"]), alone + 1);
         assert_eq!(prompt_tokens(&[named, "parse_special=false"]), alone + 10);
-        // The token that begins a text by itself is not needed there.
-        let run = Run::new(model_disk, &["prompt=<s>Once", "max_tokens=1"]);
-        assert!(
-            run.console.contains("begins with the token that is put before it anyway"),
-            "{}",
-            run.console
-        );
-        let run = Run::new(model_disk, &["prompt=</s>Once", "max_tokens=1"]);
-        assert!(!run.console.contains("put before it anyway"), "{}", run.console);
         // Typed in a chat such a name is text, with and without a template, whatever is set.
         for template in ["chat_template=auto", "chat_template=plain"] {
             let typed = |message: &str| {

@@ -209,7 +209,6 @@ impl Tokenizer {
         if add_special {
             tokens.extend(self.begin());
         }
-        let n_begun = tokens.len();
         let specials = if parse_special { &self.specials } else { &self.user_defined };
         let mut is_start = true;
         for part in specials.cut(text.as_ref()) {
@@ -219,7 +218,7 @@ impl Tokenizer {
             }
             is_start = matches!(part, Part::Special(_));
         }
-        if n_begun > 0 && tokens.get(n_begun) == tokens.first() {
+        if add_special && self.begins_twice(&tokens) {
             log::warn!(
                 "the prompt begins with the token that is put before it anyway: it is there twice"
             );
@@ -228,6 +227,11 @@ impl Tokenizer {
             tokens.extend(self.eos);
         }
         tokens
+    }
+
+    /// Whether a text brings along the token that begins each text.
+    fn begins_twice(&self, tokens: &[u32]) -> bool {
+        self.begin().is_some_and(|begin| tokens.starts_with(&[begin, begin]))
     }
 
     /// Appends the tokens of text without special tokens.

@@ -227,6 +227,16 @@ fn malformed_vocabularies_are_refused() {
     }
 }
 
+#[test]
+fn a_text_that_brings_its_beginning_along_has_it_twice() {
+    let t = tokenizer();
+    let twice = |text: &str, special| t.begins_twice(&t.encode(text, true, special));
+    assert!(twice("<s>a", true) && twice("<s>", true) && twice("<s><s>", true));
+    assert!(!twice("<s>a", false) && !twice("a<s>", true) && !twice("", true));
+    let none = read(&builder().bool("tokenizer.ggml.add_bos_token", false)).unwrap();
+    assert!(!none.begins_twice(&none.encode("<s><s>", true, true)));
+}
+
 /// As llama.cpp's `llama_vocab::impl::load` takes them: it looks at the bits of the numbers, and what is
 /// none that it knows is no special token and has no text.
 #[test]

@@ -123,7 +123,7 @@ impl FileSystem for Archive {
             let here = &here[..here.len().min(buffer.len() - done)];
             buffer.fill_part(done, here);
             done += here.len();
-            at = at.saturating_sub(part.len());
+            at = 0;
         }
         if done == buffer.len() { Ok(()) } else { Err(too_short) }
     }
@@ -132,7 +132,8 @@ impl FileSystem for Archive {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::fs::testing::{content, read_at, read_file, tree};
+    use crate::runtime::fs::testing::{content, lend, read_at, read_file, tree};
+    use alloc::vec;
 
     /// An initrd with files at odd places, in two parts.
     fn archive() -> Archive {
@@ -145,7 +146,7 @@ mod tests {
             let start = initrd.len();
             initrd.extend(content(bytes, bytes as u64));
             files.push(File { path: path.into(), data: start..initrd.len() });
-            if path == "anchorite.toml" {
+            if path == "models/a.gguf" {
                 first = initrd.len();
             }
         }
@@ -166,6 +167,18 @@ mod tests {
         let entry = Entry { name: "a.gguf".into(), is_dir: false, bytes: 20_011 };
         assert_eq!(archive.entry("MODELS/A.gguf"), Ok(entry));
         assert_eq!(archive.report().bytes, 7 + 20_011 + 13 + 97 + 3);
+    }
+
+    #[test]
+    fn all_of_it_is_read_as_a_disk_across_its_parts() {
+        let mut archive = archive();
+        let whole = archive.parts.concat();
+        let disk = [Extent { offset: 0, position: 0, bytes: whole.len() as u64 }];
+        for (offset, bytes) in [(0, whole.len()), (20_001, 101), (7, 20_011), (20_018, 1)] {
+            let mut data = vec![0; bytes];
+            archive.read(&disk, offset as u64, lend(&mut data)).unwrap();
+            assert!(data == whole[offset..offset + bytes], "{bytes} bytes at {offset}");
+        }
     }
 
     #[test]
