@@ -45,6 +45,7 @@ pub fn of(key: &str) -> &'static [Mode] {
         "prompt" | "prompt_file" => TAKE_TEXT,
         "max_tokens" | "context_shift" | "keep" => WRITE_TEXT,
         "cut_prompt" => &[Generate],
+        "parse_special" => &[Generate, Perplexity, Bench],
         "system" => &[Chat],
         "tests" => &[Test],
         key if key.starts_with(CHAT) => &[Chat],
