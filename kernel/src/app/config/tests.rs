@@ -110,6 +110,8 @@ fn every_key_can_be_set_in_the_file() {
 #[test]
 fn an_empty_file_gives_the_defaults() {
     assert_eq!(Config::from_toml("# nothing\n").unwrap(), Config::default());
+    // Editors of Windows put this before a text in UTF-8.
+    assert_eq!(Config::from_toml("\u{FEFF}seed = 7\r\n").unwrap().seed, Some(7));
 }
 
 #[test]

@@ -123,7 +123,7 @@ impl FileSystem for Archive {
             let here = &here[..here.len().min(buffer.len() - done)];
             buffer.fill_part(done, here);
             done += here.len();
-            at = 0;
+            at = at.saturating_sub(part.len());
         }
         if done == buffer.len() { Ok(()) } else { Err(too_short) }
     }
