@@ -65,9 +65,9 @@ settings := MODEL PROMPT PROMPT_FILE SYSTEM TOKENS CTX KV_CACHE CONTEXT_SHIFT KE
             REPORT TIMEOUT ARGS BENCH TOOLCHAIN GDB_ARGS DEVICE FIRMWARE M1N1 DTB USB BOOTARGS OUT \
             FUZZ_SECONDS
 # What the goals take of these. Nothing that the command line sets may do nothing.
-takes.run := MODEL PROMPT PROMPT_FILE SYSTEM TOKENS CTX KV_CACHE CONTEXT_SHIFT KEEP TEMPERATURE TOP_K \
-             TOP_P MIN_P REPEAT_PENALTY SEED MODE VERIFY CONFIG SMP MEM CPU GIC EL2 BUS LOG REPORT \
-             TIMEOUT ARGS TOOLCHAIN
+takes.run := MODEL PROMPT PROMPT_FILE SYSTEM TOKENS CTX KV_CACHE CONTEXT_SHIFT KEEP TEMPERATURE \
+             TOP_K TOP_P MIN_P REPEAT_PENALTY SEED MODE VERIFY CONFIG SMP MEM CPU GIC EL2 BUS LOG \
+             REPORT TIMEOUT ARGS TOOLCHAIN
 takes.chat := $(takes.run)
 takes.debug := $(takes.run) GDB_ARGS
 takes.bench := BENCH TOOLCHAIN
@@ -86,7 +86,7 @@ given := $(foreach s,$(settings),$(if $(filter command,$(firstword $(origin $s))
 unused := $(filter-out $(foreach g,$(goals),$(takes.$g)),$(given))
 $(if $(unused),$(if $(filter-out $(all_goals),$(goals)),,\
     $(error `make $(goals)` does nothing with $(unused): see `make help`)))
-# The scripts ask the system what this process was given, as make cuts blanks off the start of values.
+# The scripts ask the system what this process was given: make cuts blanks off the start of values.
 override MAKE_PID := $(shell echo $$PPID)
 export MAKE_PID
 # Handed on in the environment, letter by letter: make must not expand the `$` of a prompt.

@@ -175,8 +175,8 @@ if begin chat; then
     verdict
 fi
 
-# Lines that are none to the guest, and messages that are no command: nobody waits for an answer to the
-# first, and each of the others has its own. The prompt is the first message.
+# Lines that are none to the guest, and messages that are no command: nobody waits for an answer to
+# the first, and each of the others has its own. The prompt is the first message.
 if begin chat-odd-lines; then
     {
         printf '\302\240\n\343\200\200\n\033[A\n\033\n\033[\nabc\025\na\177\n\343\200\200/stats\n'
@@ -333,8 +333,8 @@ case pi4-initrd in *"$only"*)
     ;;
 esac
 
-# What make hands on, tried with the scripts and the programs that are there, in a folder that has files of
-# its own. QEMU is started where that is said.
+# What make hands on, tried with the scripts and the programs that are there, in a folder that has
+# files of its own. QEMU is started where that is said.
 house=$logs/house
 mkdir -p "$house/one" "$house/two"
 cp -r ci "$house/ci"
@@ -355,7 +355,8 @@ refused() {
     status=0
     make -C "$house" "$@" >"$shown" 2>&1 </dev/null || status=$?
     [ "$status" = "$refused_status" ] || problem="make $* ends with status $status"
-    [ -n "$problem" ] || grep -q "$refused_pattern" "$shown" || problem="make $* does not say $refused_pattern"
+    [ -n "$problem" ] || grep -q "$refused_pattern" "$shown" ||
+        problem="make $* does not say $refused_pattern"
 }
 # must_print TEXT: that stands in the command line of QEMU, newlines being ~.
 must_print() {
@@ -409,7 +410,8 @@ if begin make-files; then
     for folder in one two; do
         disk_of "$folder"
         eval "$folder=\$disk"
-        [ -n "$problem" ] || mcopy -n -i "$house/$disk" ::models/m.gguf - | cmp -s - "$house/$folder/m.gguf" ||
+        [ -n "$problem" ] || mcopy -n -i "$house/$disk" ::models/m.gguf - |
+            cmp -s - "$house/$folder/m.gguf" ||
             problem="the disk of $folder/ has another model"
         [ -n "$problem" ] || [ "$(mcopy -n -i "$house/$disk" ::p.txt -)" = "$folder" ] ||
             problem="the disk of $folder/ has another prompt"
@@ -425,11 +427,14 @@ if begin make-files; then
 fi
 # Settings of cargo's that are for other projects.
 if begin make-cargo; then
-    CARGO_TARGET_DIR=$PWD/$logs/elsewhere CARGO_BUILD_TARGET=wasm32-unknown-unknown RUSTFLAGS=--cfg=other \
+    # Only what these settings have built anew may be new.
+    ci/build.sh >"$logs/$name.out" 2>&1 || problem="the build ends with status $?"
+    CARGO_TARGET_DIR=$PWD/$logs/elsewhere CARGO_BUILD_TARGET=wasm32-unknown-unknown \
+        RUSTFLAGS=--cfg=other \
         ci/toolchain.sh bare build -p kernel --bin anchorite --release >"$logs/$name.out" 2>&1 ||
         problem="the build for the bare target ends with status $?"
     CARGO_TARGET_DIR=$PWD/$logs/elsewhere CARGO_BUILD_TARGET=wasm32-unknown-unknown \
-        ci/toolchain.sh host build -p image-builder >>"$logs/$name.out" 2>&1 ||
+        ci/toolchain.sh host build >>"$logs/$name.out" 2>&1 ||
         problem="the build for the host ends with status $?"
     shown=$logs/$name.out
     [ ! -e "$logs/elsewhere" ] || problem='something is built elsewhere'

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the disk for a model, unless there is one already with all the same on it, and prints its path.
+# Makes the disk for a model, unless there is one with all the same on it, and prints its path.
 #
 #   ci/disk.sh MODEL.gguf [anchorite.toml [prompt.txt]]     an empty name is none
 set -eu

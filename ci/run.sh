@@ -27,8 +27,8 @@ else
 fi
 disk=$(ci/disk.sh "$model" "${CONFIG:-}" "${PROMPT_FILE:-}")
 
-# Values are joined to their flags, or the harness would take `-1` for a flag. A text may be empty; of the
-# other settings, one that is empty is as good as none.
+# Values are joined to their flags, or the harness would take `-1` for a flag. A text may be empty; of
+# the other settings, one that is empty is as good as none.
 set -- --kernel target/anchorite.img --disk "$disk"
 [ -z "${PROMPT+given}" ] || set -- "$@" "--prompt=$PROMPT"
 [ -z "${PROMPT_FILE:-}" ] || set -- "$@" "--prompt-file=${PROMPT_FILE##*/}"

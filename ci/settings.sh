@@ -7,20 +7,22 @@ stop() {
     exit 2
 }
 
-# make cuts blanks, tabs and newlines off the start of what its command line sets. Where a system shows the
-# command lines of its processes, texts and names of files are taken from there, as they were given. A
-# value that is not make's, but for these, is someone else's.
+# make cuts blanks, tabs and newlines off the start of what its command line sets. Where a system shows
+# the command lines of its processes, texts and names of files are taken from there, as they were
+# given. A value that is not make's, but for these, is someone else's.
 given=/proc/${MAKE_PID:-none}/cmdline
 cut=
 [ ! -r "$given" ] ||
     cut=$(LC_ALL=C sed -z -n 's/^\([A-Z][A-Z0-9_]*\)=[[:space:]].*/\1/p' "$given" | tr '\0' '\n')
 for setting in $cut; do
     case $setting in
-    PROMPT | SYSTEM | MODEL | PROMPT_FILE | CONFIG | LOG | REPORT | DEVICE | FIRMWARE | M1N1 | USB | OUT) ;;
+    PROMPT | SYSTEM | MODEL | PROMPT_FILE | CONFIG | LOG | REPORT) ;;
+    DEVICE | FIRMWARE | M1N1 | USB | OUT) ;;
     *) continue ;;
     esac
     # The last one counts. The point keeps newlines at the end.
-    whole=$(LC_ALL=C sed -z -n "/^$setting=/h; \${x; s/^$setting=//p;}" "$given" | tr -d '\0' && echo .)
+    last="/^$setting=/h; \${x; s/^$setting=//p;}"
+    whole=$(LC_ALL=C sed -z -n "$last" "$given" | tr -d '\0' && echo .)
     whole=${whole%.}
     eval "of_make=\${$setting-}"
     [ "${whole#"${whole%%[![:space:]]*}"}" != "$of_make" ] || export "$setting=$whole"

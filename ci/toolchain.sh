@@ -70,8 +70,8 @@ choose() {
 [ ! -d "${HOME:-/}/.cargo/bin" ] || PATH=$PATH:${HOME:-/}/.cargo/bin
 export PATH
 
-# All scripts look for what is built in target/, for the host beside for the bare target: what the user's
-# configuration of cargo says of these is for other projects.
+# All scripts look for what is built in target/, for the host and for the bare target: what the
+# user's configuration of cargo says of these is for other projects.
 CARGO_TARGET_DIR=$PWD/target
 export CARGO_TARGET_DIR
 unset CARGO_BUILD_TARGET

@@ -47,8 +47,9 @@ pub fn model(house: &House, name: ShapeName) -> Result<PathBuf> {
     Ok(folder.join(format!("{}.gguf", name.name())))
 }
 
-/// The folder in `bench` for what these programs make. What other programs made, older ones above all, is
-/// removed.
+/// The folder in `bench` for what these programs make.
+///
+/// What other programs made, older ones above all, is removed.
 fn folder(bench: &Path, programs: &[&Path]) -> Result<PathBuf> {
     let mut hasher = Sha256::new();
     for program in programs {

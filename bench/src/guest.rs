@@ -76,8 +76,8 @@ impl House {
     /// The house whose build lies in `target`.
     ///
     /// # Errors
-    /// Something is not built, or another measurement goes on here: the two would share files, and disturb
-    /// each other.
+    /// Something is not built, or another measurement goes on here: the two would share files, and
+    /// disturb each other.
     pub fn new(target: &Path) -> Result<House> {
         let folder = target.join("bench");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;

@@ -1,7 +1,8 @@
-//! `image-builder cached`: a disk that was made before, if all that is on it is the same.
+//! `image-builder cached`: a disk that was made before, if its content is the same.
 //!
-//! A disk's name holds a sum over all its content, so that no other one can be taken for it. Only one
-//! process at a time works on the folder. Of the disks for models of one name the last ones are kept.
+//! A disk's name holds a sum over all its content, so that no other disk can be taken for it. Only
+//! one process at a time works on the folder. Of the disks for models of one name the last ones are
+//! kept.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -21,11 +22,13 @@ use crate::progress::Progress;
 
 /// Disks that are kept for models of one name.
 const KEPT: usize = 3;
-/// How long a disk is kept at least after it was asked for. Whoever asked opens it well before that, and
-/// an open file outlives its name.
+/// How long a disk is kept at least after it was asked for.
+///
+/// Whoever asked opens the disk well before that, and an open file outlives its name.
 const IN_USE: Duration = Duration::from_secs(600);
-/// A file that was changed so shortly before it was read may be changed again without a trace: file
-/// systems count time in steps.
+/// How old the last change of a file must be for its sum to be remembered.
+///
+/// File systems count time in steps: a change soon after another one may leave no trace.
 const SETTLED: Duration = Duration::from_secs(2);
 /// Sums of models that are remembered.
 const SUMS: usize = 100;
@@ -103,7 +106,9 @@ fn is_there(disk: &Path, bytes: u64) -> bool {
     file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == bytes)
 }
 
-/// Removes the disks for models of this name that nobody has asked for in a while, but for the last ones.
+/// Removes old disks for models of this name.
+///
+/// The last ones stay, and those that somebody asked for a short while ago.
 fn remove_old(folder: &Path, stem: &str, new: &Path) {
     let is_sum = |text: &str| text.len() == DIGITS && text.bytes().all(|c| c.is_ascii_hexdigit());
     let is_disk = |name: &str| {
@@ -125,7 +130,9 @@ fn remove_old(folder: &Path, stem: &str, new: &Path) {
     }
 }
 
-/// The sum of a model's file: the remembered one, if the file is the very same and was not changed since.
+/// The sum of a model's file.
+///
+/// It is the remembered one if the file is the very same and was not changed since.
 fn sum_of(model: &ModelFile, folder: &Path) -> Result<Sum> {
     let remembered = folder.join(".sums");
     let text = fs::read_to_string(&remembered).unwrap_or_default();
@@ -163,8 +170,10 @@ fn sum_of(model: &ModelFile, folder: &Path) -> Result<Sum> {
     Ok(sum)
 }
 
-/// What tells whether a file is the same as before. A copy in its place has another number, and its time
-/// of change nobody can set, as `cp -p` does that of its content.
+/// What tells whether a file is the same as before.
+///
+/// A copy in its place has another number. Nobody can set the time of a file's change, as `cp -p`
+/// sets that of its content.
 struct State {
     /// Device, number, size, both times.
     line: String,

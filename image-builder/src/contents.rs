@@ -399,8 +399,9 @@ impl Contents {
         }
     }
 
-    /// A sum over all that the volume will hold, byte for byte, and that of each model, as `sum_of` finds
-    /// it. It must be the one in the file beside the model.
+    /// A sum over all that the volume will hold, byte for byte, and that of each model.
+    ///
+    /// `sum_of` finds that of a model, which must be the one in the file beside the model.
     pub fn key(
         &self,
         layout: &Layout,

@@ -52,8 +52,7 @@ enum Command {
     },
     /// Makes a disk with models, their checksums and the configuration
     Disk(disk::Options),
-    /// Makes a disk as `disk` does, unless a folder has one with all the same on it; its path is the
-    /// last line
+    /// Makes a disk in a folder, unless that has the same one; prints its path last
     Cached(cached::Options),
     /// Makes an SD card that a board boots from: firmware, kernel, models and the configuration
     Sd(sd::Options),

@@ -147,7 +147,9 @@ pub struct Model {
     pub kv_cache_bytes: u64,
 }
 
-/// How far a chat is. It waits for each line with an event of its own; what was typed between is kept.
+/// How far a chat is.
+///
+/// A chat sends one `waiting` for each line that it reads; what was typed between is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chat {
     /// What it does now.

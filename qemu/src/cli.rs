@@ -29,8 +29,8 @@ const RASPBERRY_PI_CORES: u32 = 4;
     after_help = "Exit status: 0 all well, 1 the run failed, 2 usage, 3 QEMU missing or died, \
                   4 timeout, 128+N stopped by signal N.\n\
                   Environment: PROMPT stands in for --prompt, ANCHORITE_QEMU for --qemu.\n\
-                  In a chat at a terminal, Ctrl-C stops an answer; at the prompt, or pressed twice, \
-                  it ends the chat."
+                  In a chat at a terminal, Ctrl-C stops an answer; at the prompt, or pressed \
+                  twice, it ends the chat."
 )]
 pub struct Cli {
     /// What to do: `run` judges one run, `chat` connects the terminal to the guest
@@ -346,8 +346,8 @@ impl Cli {
         }
         if let Some(cpu) = self.cpu().filter(|cpu| has_32_bits(cpu)) {
             return Err(format!(
-                "{cpu} is a processor of 32 bits, Anchorite takes one of 64: leave --cpu out, or take \
-                 cortex-a53, cortex-a72, neoverse-n1 or max"
+                "{cpu} is a processor of 32 bits, Anchorite takes one of 64: leave --cpu out, or \
+                 take cortex-a53, cortex-a72, neoverse-n1 or max"
             ));
         }
         let default_cores = match self.board {
@@ -477,7 +477,7 @@ impl Cli {
     }
 }
 
-/// Whether this processor of QEMU's, perhaps with features behind a comma, has no 64-bit state.
+/// Whether this processor of QEMU's, before any features, has no 64-bit state.
 fn has_32_bits(cpu: &str) -> bool {
     let name = cpu.split(',').next().unwrap_or_default().to_ascii_lowercase();
     let families = ["arm", "cortex-m", "cortex-r5", "pxa", "sa11", "ti925t"];

@@ -1,9 +1,9 @@
 //! What goes to the guest in a chat: keys from a terminal, or lines from a script.
 //!
-//! The guest says when it waits for a line and when it has taken a message (the event `chat`), and only
-//! that counts here: what a line is to it, this program need not know. Keys go to the guest at once. Lines
-//! wait, each until the guest waits for one, so that the transcript reads like a conversation. At the end
-//! of the lines the guest is told to quit.
+//! The guest says when it waits for a line and when it has taken a message (the event `chat`), and
+//! only that counts here: what a line is to the guest, this program need not know. Keys go to the
+//! guest at once. Lines wait, each until the guest waits for one, so that the transcript reads like
+//! a conversation. At the end of the lines the guest is told to quit.
 
 #![forbid(unsafe_code)]
 
@@ -80,7 +80,7 @@ impl Conversation {
         self.guest == Guest::Waits
     }
 
-    /// Since when the guest owes a sign that its console has an input; it shows what it reads.
+    /// Since when the guest owes a sign of a line: it shows what it reads.
     pub fn unheard(&self) -> Option<Instant> {
         self.unheard
     }
@@ -90,8 +90,9 @@ impl Conversation {
         self.unheard = None;
     }
 
-    /// Whether these keys are to end the chat: Ctrl-C does, but for the first one during an answer, which
-    /// is the guest's to stop that answer.
+    /// Whether these keys are to end the chat.
+    ///
+    /// Ctrl-C does, but for the first one during an answer, by which the guest stops that answer.
     pub fn ends_with(&mut self, keys: &[u8]) -> bool {
         keys.iter().filter(|&&key| key == CTRL_C).any(|_| match &mut self.guest {
             Guest::Answers { interrupted } => std::mem::replace(interrupted, true),
@@ -173,8 +174,9 @@ pub fn read(scripted: bool, turns: Receiver<()>, mut sink: impl FnMut(Input) + S
     });
 }
 
-/// The lines for the guest in a text up to a newline: a carriage return ends one too, but both together
-/// end only one.
+/// The lines for the guest in a text up to a newline.
+///
+/// A carriage return ends a line too, and both together end only one.
 fn lines(text: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     let text = text.strip_suffix(b"\n").unwrap_or(text);
     let text = text.strip_suffix(b"\r").unwrap_or(text);

@@ -458,8 +458,9 @@ fn a_chat_can_be_scripted() {
 #[test]
 fn what_a_line_is_only_the_guest_knows() {
     // It answers what begins with a slash, and nothing else; the harness never waits in vain.
-    let script = "cat log waiting; while IFS= read -r line; do case $line in /quit) cat end; exit;; \
-        /*) cat answering answer;; *) echo nothing;; esac; cat waiting; done";
+    let script = "cat log waiting; while IFS= read -r line; do \
+        case $line in /quit) cat end; exit;; /*) cat answering answer;; *) echo nothing;; esac; \
+        cat waiting; done";
     let lines = "Hello\n/odd\n\u{a0}\n\u{3000}/stats\n\x1b[A\ncaf\u{e9}\r\n/even\ra\x15\n";
     let shown = piped(&chat_with(script), lines.as_bytes(), &["--idle-timeout", "20"]);
     shown.assert(0, "2 tokens in 2 answers");

@@ -102,8 +102,8 @@ fn each_key_reaches_the_guest_and_the_terminal_is_given_back() {
 fn ctrl_c_stops_an_answer_and_then_ends_the_chat() {
     // Each time an answer to two keys, the first of which ends when it is told to.
     let script = "cat log; dd bs=1 count=2 of=keys 2>dd.log; cat answering; printf Once; \
-        dd bs=1 count=1 of=stop 2>dd.log; echo; cat log; dd bs=1 count=2 of=keys 2>dd.log; cat answering; \
-        printf Twice; exec sleep 1000";
+        dd bs=1 count=1 of=stop 2>dd.log; echo; cat log; dd bs=1 count=2 of=keys 2>dd.log; \
+        cat answering; printf Twice; exec sleep 1000";
     let stage = Stage::new(script, &greeting());
     // As Enter is echoed, the event starts a line.
     stage.put("answering", &log([&"\n" as _, &chat(ChatState::Answering) as _]));

@@ -1,4 +1,4 @@
-//! `image-builder cached`: the right disk each time, whatever was made before and whoever else makes one.
+//! `image-builder cached`: the right disk, whatever was made before.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -154,7 +154,7 @@ fn the_date_counts_where_the_template_has_it() {
     assert!(disk("dated.gguf", now).0, "the first one is still there");
 }
 
-/// Runs at the same time with models and prompts of the same name each get their own.
+/// Runs at once with models and prompts of the same name each get their own.
 #[test]
 fn runs_at_once_each_get_their_own_disk() {
     let place = Place::new();

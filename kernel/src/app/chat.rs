@@ -16,8 +16,8 @@ use crate::llm::chat::{Declared, Known, Template};
 use crate::report::{Chat, ChatState, Event};
 
 const PROMPT: &str = "> ";
-const COMMANDS: &str = "/reset forgets what was said, /stats shows the last answer's figures, /quit powers off, Ctrl-C \
-     stops an answer. Write // for a message that begins with /.";
+const COMMANDS: &str = "/reset forgets what was said, /stats shows the last answer's figures, \
+     /quit powers off, Ctrl-C stops an answer. Write // for a message that begins with /.";
 
 /// The template to talk to the model with, and how it was found; `None`: a plain text goes on.
 fn template(config: &Config, declared: &Declared) -> (Option<Template>, String) {
@@ -125,7 +125,7 @@ impl Session<'_> {
     }
 }
 
-/// Answers messages until the person leaves: the `first` one, then those that are typed.
+/// Answers the `first` message, then those that are typed, until the person leaves.
 ///
 /// # Errors
 /// The console or the engine fails. A message that does not fit is no such failure: it is reported

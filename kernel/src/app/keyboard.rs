@@ -57,8 +57,10 @@ impl Keyboard {
         }
     }
 
-    /// Whether Ctrl-C was typed since the last look. What was typed besides is kept for the next lines;
-    /// as on a terminal, Ctrl-C drops what came before it.
+    /// Whether Ctrl-C was typed since the last look.
+    ///
+    /// What was typed besides is kept for the next lines; as on a terminal, Ctrl-C drops what came
+    /// before it.
     pub fn is_interrupted(&mut self) -> bool {
         let mut is_interrupted = false;
         while self.ahead.len() < MAX_AHEAD && os::console_has_input() {

@@ -67,7 +67,8 @@ impl LineEditor {
         if line_feed_of_pair {
             return Edit::More;
         }
-        // A control character ends a sequence that is not whole: it must not swallow the line's end.
+        // A control character ends a sequence that is not whole, which must not swallow the line's
+        // end.
         if byte < 0x20 || byte == 0x7f {
             self.escape = Escape::No;
             if !self.partial.is_empty() {

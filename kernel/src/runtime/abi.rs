@@ -407,8 +407,10 @@ unsafe extern "C" fn sys_read(fd: i32, buf: *mut u8, len: usize) -> isize {
     })
 }
 
-/// Says whether the console has input, and returns how many of the entries are ready. It waits for
-/// nothing: `EINVAL` for a timeout other than 0. `POLLNVAL` for what is not the console's input.
+/// Says whether the console has input, and returns how many entries are ready.
+///
+/// It waits for nothing: `EINVAL` for a timeout other than 0. `POLLNVAL` for what is not the
+/// console's input.
 ///
 /// # Safety
 /// `fds` is null or valid for reads and writes of `nfds` entries.
@@ -420,7 +422,7 @@ unsafe extern "C" fn sys_poll(fds: *mut pollfd, nfds: nfds_t, timeout: i32) -> i
     if timeout != 0 {
         return returned(-EINVAL);
     }
-    // SAFETY: valid for reads and writes of `nfds` entries, says the caller; no one else has them now.
+    // SAFETY: valid for reads and writes of `nfds` entries, says the caller; no one else has them.
     let entries = unsafe { core::slice::from_raw_parts_mut(fds, nfds) };
     for entry in &mut *entries {
         entry.revents = match entry.fd {

@@ -12,7 +12,9 @@ use super::{devices, idle, time};
 /// How often the receiver is looked at where it has no interrupt that ends a sleep, in µs.
 const POLL_US: u64 = 10_000;
 
-/// The oldest byte received, where somebody has asked whether there is one: ports give it only once.
+/// The oldest byte received, after somebody has asked whether there is one.
+///
+/// A port gives it only once.
 static AHEAD: Mutex<Option<u8>> = Mutex::new(None);
 
 /// Whether [`read`] would not wait.
