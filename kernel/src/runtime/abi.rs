@@ -11,10 +11,9 @@ use core::sync::atomic::{AtomicI32, Ordering};
 
 use alloc::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
 use hermit_abi::{
-    CLOCK_MONOTONIC, CLOCK_REALTIME, EAGAIN, EBADF, EFAULT, EINVAL, ENODEV, ENOMEM, ENOSYS,
-    ETIMEDOUT, FUTEX_RELATIVE_TIMEOUT, O_DIRECTORY, POLLIN, POLLNVAL, PROT_READ, PROT_WRITE,
-    STDERR_FILENO, STDIN_FILENO, STDOUT_FILENO, Tid, clockid_t, dirent64, nfds_t, pid_t, pollfd,
-    stat, timespec,
+    CLOCK_MONOTONIC, CLOCK_REALTIME, EAGAIN, EBADF, EINVAL, ENODEV, ENOMEM, ENOSYS, ETIMEDOUT,
+    FUTEX_RELATIVE_TIMEOUT, O_DIRECTORY, POLLIN, POLLNVAL, PROT_READ, PROT_WRITE, STDERR_FILENO,
+    STDIN_FILENO, STDOUT_FILENO, Tid, clockid_t, dirent64, nfds_t, pid_t, pollfd, stat, timespec,
 };
 
 use super::cores::{self, MAX_CORES};
@@ -416,14 +415,12 @@ unsafe extern "C" fn sys_read(fd: i32, buf: *mut u8, len: usize) -> isize {
 /// `fds` is null or valid for reads and writes of `nfds` entries.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_poll(fds: *mut pollfd, nfds: nfds_t, timeout: i32) -> i32 {
-    if fds.is_null() {
-        return returned(-EFAULT);
-    }
-    if timeout != 0 {
-        return returned(-EINVAL);
-    }
-    // SAFETY: valid for reads and writes of `nfds` entries, says the caller; no one else has them.
-    let entries = unsafe { core::slice::from_raw_parts_mut(fds, nfds) };
+    // SAFETY: the caller upholds what `values` asks for.
+    let entries = match unsafe { lent::values(fds, nfds) } {
+        Ok(_) if timeout != 0 => return returned(-EINVAL),
+        Ok(entries) => entries,
+        Err(error) => return returned(-error),
+    };
     for entry in &mut *entries {
         entry.revents = match entry.fd {
             STDIN_FILENO if entry.events & POLLIN != 0 && input::is_ready() => POLLIN,

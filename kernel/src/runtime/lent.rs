@@ -58,6 +58,25 @@ pub unsafe fn room<'a>(start: *mut u8, len: usize) -> Result<&'a mut [MaybeUnini
     Ok(unsafe { slice::from_raw_parts_mut(start.as_ptr(), len) })
 }
 
+/// The `n` values from `start` on, for the call to read and change.
+///
+/// # Errors
+/// As for [`memory`]; `EINVAL` for an address that is not aligned for the type as well.
+///
+/// # Safety
+/// Unless `start` is such a one, for as long as `'a`:
+///
+/// 1. The values are valid for reads and writes, and initialised.
+/// 2. Nobody else reads or writes them.
+pub unsafe fn values<'a, T>(start: *mut T, n: usize) -> Result<&'a mut [T], i32> {
+    memory(start.cast(), n.checked_mul(size_of::<T>()).ok_or(EINVAL)?)?;
+    if !start.is_aligned() {
+        return Err(EINVAL);
+    }
+    // SAFETY: as in `bytes`, and aligned.
+    Ok(unsafe { slice::from_raw_parts_mut(start, n) })
+}
+
 /// The word at `address`.
 ///
 /// # Errors
@@ -117,6 +136,24 @@ mod tests {
             [word(ptr::null_mut()).err(), word(ptr::without_provenance_mut(4 * 11 + 2)).err()]
         };
         assert_eq!(words, [Some(EINVAL); 2]);
+    }
+
+    #[test]
+    fn values_are_as_many_as_memory_may_hold_and_aligned() {
+        let mut values_here = [1_u64, 2, 3];
+        let start = values_here.as_mut_ptr();
+        let most = isize::MAX as usize / 8;
+        for n in [most + 1, usize::MAX / 8 + 1, usize::MAX] {
+            // SAFETY: the number is refused.
+            assert_eq!(unsafe { values(start, n) }, Err(EINVAL), "{n:#x}");
+        }
+        // SAFETY: both are refused.
+        let refused =
+            unsafe { [values::<u64>(ptr::null_mut(), 1), values(start.wrapping_byte_add(4), 1)] };
+        assert_eq!(refused, [Err(EFAULT), Err(EINVAL)]);
+        // SAFETY: valid for reads and writes, and used through `lent` alone until the end.
+        unsafe { values(start, 2) }.unwrap()[1] = 7;
+        assert_eq!(values_here, [1, 7, 3]);
     }
 
     #[test]
