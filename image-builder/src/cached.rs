@@ -5,7 +5,7 @@
 //! kept.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -13,12 +13,10 @@ use anyhow::{Context, Result, ensure};
 use host_io::console::print_line;
 use host_io::files::Target;
 use kernel::model_files::is_model;
-use sha2::{Digest, Sha256};
 
 use crate::checksum::Sum;
 use crate::contents::{self, Contents};
 use crate::model::ModelFile;
-use crate::progress::Progress;
 
 /// Disks that are kept for models of one name.
 const KEPT: usize = 3;
@@ -146,21 +144,11 @@ fn sum_of(model: &ModelFile, folder: &Path) -> Result<Sum> {
         return Ok(sum);
     }
 
-    let mut progress = Progress::new(format!("hashing {}", model.path.display()), model.bytes);
-    let mut hasher = Sha256::new();
-    let mut file = &model.file;
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let n = file.read(&mut buffer)?;
-        if n == 0 {
-            break;
-        }
-        hasher.update(&buffer[..n]);
-        progress.add(n);
-    }
-    file.rewind()?;
-    let sum = Sum::finish(hasher);
-    ensure!(State::of(file)?.line == before.line, "it was changed while it was read; try again");
+    let sum = model.sum()?;
+    ensure!(
+        State::of(&model.file)?.line == before.line,
+        "it was changed while it was read; try again"
+    );
     if before.is_settled(started) {
         let new = format!("{} {sum}\n", before.line);
         let old: Vec<&str> = text.split_inclusive('\n').take(SUMS - 1).collect();

@@ -9,7 +9,10 @@ use kernel::llm;
 use kernel::llm::gguf::{Gguf, MAGIC};
 use kernel::llm::plan::{ContextOptions, MemoryNeeded, Plan};
 use kernel::model_files::{MODEL_ENDING, SUM_ENDING, is_model};
+use sha2::{Digest, Sha256};
 
+use crate::checksum::Sum;
+use crate::progress::Progress;
 use crate::size;
 
 /// The largest file that FAT can hold.
@@ -74,6 +77,28 @@ impl ModelFile {
     /// The header, which [`ModelFile::open`] has checked.
     pub fn gguf(&self) -> Gguf<'_> {
         Gguf::parse_header(&self.header, self.bytes).expect("checked when it was opened")
+    }
+
+    /// The SHA-256 sum of the file, which is read from its start and rewound.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn sum(&self) -> Result<Sum> {
+        let mut progress = Progress::new(format!("hashing {}", self.path.display()), self.bytes);
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; 1 << 20];
+        let mut file = &self.file;
+        file.rewind()?;
+        loop {
+            let n = file.read(&mut buffer)?;
+            if n == 0 {
+                break;
+            }
+            hasher.update(&buffer[..n]);
+            progress.add(n);
+        }
+        file.rewind()?;
+        Ok(Sum::finish(hasher))
     }
 
     /// What the kernel's engine needs to run it besides its file, with this context.

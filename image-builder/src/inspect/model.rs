@@ -2,20 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Read;
 use std::path::Path;
 
 use anyhow::Result;
 use kernel::llm::gguf::{Gguf, TensorInfo, Value};
 use kernel::llm::plan::ContextOptions;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use super::{Checksum, table};
 use crate::chat;
-use crate::checksum::{self, Sum};
+use crate::checksum;
 use crate::model::{ModelFile, why};
-use crate::progress::Progress;
 use crate::size;
 
 /// A model's file.
@@ -86,7 +83,7 @@ struct Tensor {
 pub fn read(path: &Path) -> Result<Model> {
     let model = ModelFile::open(path)?;
     let gguf = model.gguf();
-    let sum = sum(&model)?;
+    let sum = model.sum()?;
     let needed = model.memory_needed(ContextOptions::default());
     let unsupported = needed.as_ref().err().map(why);
     let memory = needed.ok().map(|needed| Memory {
@@ -115,20 +112,6 @@ pub fn read(path: &Path) -> Result<Model> {
         tensor_types: type_uses(&gguf),
         tensors: tensors(&gguf),
     })
-}
-
-fn sum(model: &ModelFile) -> Result<Sum> {
-    let mut progress = Progress::new(format!("hashing {}", model.path.display()), model.bytes);
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let n = (&model.file).read(&mut buffer)?;
-        if n == 0 {
-            return Ok(Sum::finish(hasher));
-        }
-        hasher.update(&buffer[..n]);
-        progress.add(n);
-    }
 }
 
 /// The entries whose key starts with `prefix`, by the rest of it.
