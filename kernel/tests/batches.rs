@@ -1,35 +1,24 @@
 //! A token in a batch gives, to the bit, what it gives alone: models of all architectures, caches of
 //! all types, with one thread and with several.
 
+#[path = "support/architectures.rs"]
+mod architectures;
 #[path = "support/engine.rs"]
 mod engine;
 #[path = "support/threads.rs"]
 mod threads;
-
-use std::path::Path;
 
 use kernel::llm::kv_cache::CacheType;
 use kernel::llm::model::batch;
 use kernel::llm::plan::ContextOptions;
 use kernel::llm::workers::{SingleThread, Workers};
 
+use architectures::models;
 use threads::Threads;
 
 /// Tokens of a text, so that the positions that layers with a window keep, 11 + 31 of them, go round.
 const N: usize = 59;
 const N_CTX: usize = 61;
-
-/// The models of `test_models/architectures` that `wanted` wants, by their names.
-fn models(wanted: impl Fn(&str) -> bool) -> Vec<(String, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../test_models/architectures");
-    let files = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path());
-    let models = files.filter_map(|path| {
-        let name = path.file_stem()?.to_str()?.to_string();
-        let is_model = path.extension()? == "gguf" && wanted(&name);
-        is_model.then(|| (name, std::fs::read(&path).unwrap()))
-    });
-    models.collect()
-}
 
 /// Runs a text through a model and returns the logits behind each token; `None` where they were not
 /// wanted. `parts` says of how many tokens each part of the text is, and how many of them, the last

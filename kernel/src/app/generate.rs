@@ -33,7 +33,6 @@ pub fn answer(
     max_tokens: usize,
     is_stopped: &mut dyn FnMut() -> bool,
 ) -> Result<InferenceResult, Error> {
-    // Asked between two chunks of the prompt as well.
     let mut show = |progress: Progress<'_>| {
         if let Progress::Text(text) = progress {
             write_text(text);

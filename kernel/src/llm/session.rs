@@ -107,11 +107,6 @@ impl Session {
         self.tokens.is_empty()
     }
 
-    /// The sampler.
-    pub fn sampler(&self) -> &Sampler {
-        &self.sampler
-    }
-
     /// Takes another sampler, which gets to know the text.
     pub fn set_sampler(&mut self, mut sampler: Sampler) {
         sampler.set_text(&self.tokens);

@@ -107,11 +107,6 @@ impl Workspace {
         &self.state
     }
 
-    /// The threads.
-    pub fn workers(&self) -> &'static dyn Workers {
-        self.workers
-    }
-
     /// Size of the scratch arena in bytes.
     pub fn arena_bytes(&self) -> usize {
         self.arena.bytes()

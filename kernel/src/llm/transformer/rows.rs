@@ -1,10 +1,12 @@
 //! Rows of several sessions in one pass, bit by bit, for the models of all architectures.
 
+#[path = "../../../tests/support/architectures.rs"]
+mod architectures;
+
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
-use std::path::Path;
 
 use crate::llm::arena::{Arena, ModelBuffer};
 use crate::llm::engine::Engine;
@@ -90,15 +92,9 @@ fn together(engine: &Engine, kv_cache: CacheType, workers: &dyn Workers) -> Vec<
 }
 
 fn models(wanted: impl Fn(&str) -> bool) -> Vec<(String, Arc<Engine>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../test_models/architectures");
-    let files = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path());
-    let models = files.filter_map(|path| {
-        let name = path.file_stem()?.to_str()?;
-        let file = (path.extension()? == "gguf" && wanted(name)).then(|| std::fs::read(&path))?;
-        let file = ModelBuffer::from(&file.unwrap()[..]);
-        Some((name.into(), Arc::new(Engine::from_file(file, &SingleThread).unwrap())))
-    });
-    models.collect()
+    let files = architectures::models(wanted).into_iter();
+    let engine = |file: Vec<u8>| Engine::from_file(ModelBuffer::from(&file[..]), &SingleThread);
+    files.map(|(name, file)| (name, Arc::new(engine(file).unwrap()))).collect()
 }
 
 #[track_caller]
