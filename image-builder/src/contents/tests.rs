@@ -221,44 +221,9 @@ fn the_kernel_finds_each_name_that_is_written() {
 
 /// The kernel's reader of volumes over bytes in memory.
 mod kernels_reader {
-    use kernel::runtime::block::{BlockDevice, Clock, Completion, Disk, Request};
+    use kernel::runtime::block::ram::RamDisk;
+    use kernel::runtime::block::{Clock, Disk};
     use kernel::runtime::fs::volume::Volume;
-
-    const SECTOR: usize = 512;
-
-    struct Device {
-        bytes: Vec<u8>,
-        done: Vec<Completion>,
-    }
-
-    impl BlockDevice for Device {
-        fn name(&self) -> &'static str {
-            "memory"
-        }
-
-        fn sector_bytes(&self) -> usize {
-            SECTOR
-        }
-
-        fn sectors(&self) -> u64 {
-            (self.bytes.len() / SECTOR) as u64
-        }
-
-        fn queue_depth(&self) -> usize {
-            1
-        }
-
-        fn submit(&mut self, mut request: Request) {
-            let start = request.sector as usize * SECTOR;
-            let bytes = request.buffer.len();
-            request.buffer.fill_from(&self.bytes[start..][..bytes]);
-            self.done.push(Completion { request, ok: true });
-        }
-
-        fn complete(&mut self) -> Option<Completion> {
-            self.done.pop()
-        }
-    }
 
     /// A clock that nobody needs: each request is complete at once.
     struct Still;
@@ -272,7 +237,7 @@ mod kernels_reader {
     }
 
     pub fn mount(bytes: Vec<u8>) -> Volume {
-        let device = Device { bytes, done: Vec::new() };
+        let device = RamDisk::new(bytes.leak());
         Volume::find(Disk::new(Box::new(device), Box::new(Still))).unwrap()
     }
 }
