@@ -2,7 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-use alloc::format;
 use alloc::string::ToString;
 
 use crate::app::error::Error;
@@ -26,15 +25,16 @@ fn mb_per_s(bytes: u64, us: u64) -> f64 {
     bytes as f64 / us.max(1) as f64
 }
 
-/// Measures reading the model's file, reading as much of the bare disk, and hashing it, each alone
-/// and on one core. The better of two rounds counts, so that the host's cache is warm for all.
+/// Measures the rates of reads and of the hash, each alone and on one core.
+///
+/// The model's file at the path is read, and as much of the bare disk. The better of two rounds
+/// counts, so that the host's cache is warm for all.
 ///
 /// # Errors
 /// The disk fails, or the memory does not suffice for the file.
-pub fn disk(model: &str) -> Result<(), Error> {
-    let path = format!("/models/{model}");
+pub fn disk(path: &str) -> Result<(), Error> {
     let size =
-        File::open(&path).and_then(|file| file.size()).map_err(|errno| disk_error(&path, errno))?;
+        File::open(path).and_then(|file| file.size()).map_err(|errno| disk_error(path, errno))?;
     let no_room = || Error::from(llm::Error::OutOfMemory { what: "the model", asked: size });
     let length = usize::try_from(size).map_err(|_| no_room())?;
     let mut buffer = ModelBuffer::try_new(length).map_err(|_| no_room())?;
@@ -42,7 +42,7 @@ pub fn disk(model: &str) -> Result<(), Error> {
     let (mut raw, mut file) = (0.0_f64, 0.0_f64);
     for _ in 0..2 {
         raw = raw.max(read_rate("/dev/disk", buffer.as_mut_slice())?);
-        file = file.max(read_rate(&path, buffer.as_mut_slice())?);
+        file = file.max(read_rate(path, buffer.as_mut_slice())?);
     }
     report("disk_read", raw, "MB/s");
     report("file_read", file, "MB/s");

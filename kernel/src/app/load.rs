@@ -104,8 +104,9 @@ fn read_file(path: &str, limit: usize) -> Result<Option<Result<Vec<u8>, TooLarge
     }
 }
 
-/// The name of the model to load: the one wanted, or the only one.
+/// The path of the model to load: the one wanted, or the only one.
 ///
+/// `wanted` is the name of its file.
 /// Hidden files do not count, such as those that macOS puts beside others, and nor do files that are
 /// no GGUF where there is another one that is.
 ///
@@ -123,7 +124,7 @@ pub fn choose_model(wanted: Option<&str>) -> Result<String, Error> {
     if let Some(name) = wanted
         && present.iter().any(|other| other == name)
     {
-        return Ok(name.to_owned());
+        return Ok(path_of(name));
     }
     present.retain(|name| is_model(name));
     present.sort();
@@ -133,8 +134,8 @@ pub fn choose_model(wanted: Option<&str>) -> Result<String, Error> {
     if let Some(name) = wanted {
         return Err(Error::ModelNotFound { wanted: name.to_owned(), present });
     }
-    if present.len() == 1 {
-        return Ok(present.remove(0));
+    if let [only] = &present[..] {
+        return Ok(path_of(only));
     }
     let mut models = Vec::new();
     for name in &present {
@@ -145,15 +146,20 @@ pub fn choose_model(wanted: Option<&str>) -> Result<String, Error> {
         }
     }
     match &models[..] {
-        [only] => Ok((*only).clone()),
+        [only] => Ok(path_of(only)),
         [] => Err(Error::SeveralModels(present)),
         _ => Err(Error::SeveralModels(models.into_iter().cloned().collect())),
     }
 }
 
+/// The path of the model's file of this name.
+fn path_of(name: &str) -> String {
+    format!("/models/{name}")
+}
+
 /// Whether the file `name` in `models/` starts as a model does.
 fn starts_as_gguf(name: &str) -> Result<bool, Error> {
-    let path = format!("/models/{name}");
+    let path = path_of(name);
     let failed = |errno| disk_error(&path, errno);
     let file = File::open(&path).map_err(failed)?;
     let mut start = [0; gguf::MAGIC.len()];

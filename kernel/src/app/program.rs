@@ -56,11 +56,11 @@ fn try_run<'a, A: AsRef<[u8]> + ?Sized + 'a>(
     if config.mode == Mode::Test {
         return test(&config, team);
     }
-    let name = load::choose_model(config.model.as_deref())?;
+    let path = load::choose_model(config.model.as_deref())?;
     if config.mode == Mode::Bench {
-        bench::disk(&name)?;
+        bench::disk(&path)?;
     }
-    let mut backend = start(&name, &config, team)?;
+    let mut backend = start(&path, &config, team)?;
     backend.set_parse_special(config.parses_special());
     match config.mode {
         Mode::Generate => {
@@ -84,26 +84,25 @@ fn test(config: &Config, team: &'static Team) -> Result<(), Error> {
         match load::choose_model(config.model.as_deref()) {
             Err(Error::NoModel { .. }) => log::warn!("there is no model, so that none is tested"),
             Err(error) => return Err(error),
-            Ok(name) => {
-                tests.run_backend(&format!("models/{name}"));
-                tests.run_model(&mut start(&name, config, team)?, team);
+            Ok(path) => {
+                tests.run_backend(&path);
+                tests.run_model(&mut start(&path, config, team)?, team);
             }
         }
     }
     tests.finish()
 }
 
-/// Loads the model `name`, hands it to the engine and reports it.
+/// Loads the model at a path of the disk, hands it to the engine and reports it.
 fn start(
-    name: &str,
+    path: &str,
     config: &Config,
     team: &'static dyn Workers,
 ) -> Result<TransformerBackend, Error> {
     // The values of weights are logged as the file has them.
     let verbose = config.log >= log::LevelFilter::Debug;
     let context = config.context_options();
-    let path = format!("/models/{name}");
-    let loaded = load::load(&path, config.verify, !verbose, context, team, PATIENCE_S)?;
+    let loaded = load::load(path, config.verify, !verbose, context, team, PATIENCE_S)?;
     let bytes = loaded.weights.len() as u64;
     let mut backend =
         TransformerBackend::with_options(Options { context, workers: team, now_us: os::now_us });

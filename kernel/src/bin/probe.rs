@@ -38,10 +38,10 @@ mod trials {
 
     use hermit_abi as abi;
     // The runtime too: entry, allocator, panic handler, and the ABI's functions.
-    use kernel::app::load::{choose_model, load};
+    use kernel::app::load::{choose_model, for_backend, load};
     use kernel::app::sha256::{Digest, Sha256};
     use kernel::app::team::Team;
-    use kernel::backend::{ContextOptions, Options, TransformerBackend};
+    use kernel::backend::{ContextOptions, Platform, TransformerBackend};
     use kernel::llm::workers::Workers;
     use spin::Mutex;
 
@@ -660,12 +660,12 @@ mod trials {
     fn write_model(place: &str) -> bool {
         let team: &'static Team = Box::leak(Box::new(Team::new(cores(), 60)));
         let context = ContextOptions::default();
-        let loaded = choose_model(None).and_then(|name| load(&name, true, true, context, team, 60));
+        let loaded = choose_model(None).and_then(|path| load(&path, true, true, context, team, 60));
         let Ok(loaded) = loaded else { return false };
         let last = if place == "last" { loaded.weights.len() - 1 } else { 0 };
         let address = loaded.weights.as_ptr().expose_provenance() + last;
-        let mut backend =
-            TransformerBackend::with_options(Options { context, workers: team, now_us });
+        let platform = Platform { workers: team, now_us, load: for_backend };
+        let mut backend = TransformerBackend::on(platform, context);
         backend.load(loaded.plan, loaded.weights).is_ok() && write(address)
     }
 
@@ -874,7 +874,7 @@ mod trials {
         let team = Team::new(cores(), 60);
         let workers = Without(&team, thread.parse().unwrap_or(0));
         choose_model(None)
-            .and_then(|name| load(&name, true, true, ContextOptions::default(), &workers, 2))
+            .and_then(|path| load(&path, true, true, ContextOptions::default(), &workers, 2))
             .is_err()
     }
 
