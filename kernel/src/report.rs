@@ -67,6 +67,9 @@ pub struct Hello {
     /// Where the text goes: the kind of the serial port ("pl011", "ns16550", "s5l-uart"); the screen's
     /// size in pixels and in letters ("framebuffer 2560x1600, text 128x40").
     pub consoles: Vec<String>,
+    /// What the runtime has found out about a board ("gpio14=alt5", …); empty on QEMU's `virt`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub board: Vec<String>,
     /// RAM that the device tree lists, in bytes.
     pub memory_bytes: u64,
     /// RAM free for the model, in bytes.

@@ -39,6 +39,7 @@ pub mod args;
 pub mod block;
 pub mod console;
 pub mod esr;
+pub mod facts;
 pub mod fs;
 pub mod futex;
 pub mod irq;

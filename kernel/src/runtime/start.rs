@@ -17,8 +17,8 @@ use super::mmu::{self, Access, MapError, PAGE_SIZE, Table, Tables};
 use super::stacks::Stacks;
 use super::time::UnknownFrequency;
 use super::{
-    args, block, boot, cores, devices, fault, fs, heap, image, logger, output, pages, power, psci,
-    time,
+    args, block, boot, cores, devices, facts, fault, fs, heap, image, logger, output, pages, power,
+    psci, time,
 };
 use crate::cpu::{Features, Midr};
 use crate::report::{Code, Event, Fault, Hello};
@@ -136,6 +136,7 @@ fn greet(boot: &Boot) {
         cores: cores::count(),
         exception_level: boot.exception_level,
         consoles: devices::consoles().collect(),
+        board: facts::FACTS.all(),
         memory_bytes: memory.total_bytes,
         memory_free_bytes: memory.free_bytes,
         boot_us: time::rate().us(time::counter() - boot.counter),

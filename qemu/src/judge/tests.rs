@@ -12,6 +12,7 @@ fn hello() -> Event {
         cores: 3,
         exception_level: 1,
         consoles: vec!["pl011".into()],
+        board: vec![],
         memory_bytes: 64 << 20,
         memory_free_bytes: 61 << 20,
         boot_us: 7,

@@ -213,6 +213,7 @@ pub fn hello() -> Event {
         cores: 3,
         exception_level: 1,
         consoles: vec!["pl011".into()],
+        board: vec![],
         memory_bytes: 67 << 20,
         memory_free_bytes: 61 << 20,
         boot_us: 7,

@@ -133,6 +133,17 @@ pub struct Psci {
     pub legacy_cpu_on: Option<u32>,
 }
 
+/// A chip that has devices of its own, besides those that the tree's nodes tell of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chip {
+    /// `brcm,bcm2711`: the Raspberry Pi 4, the 400 and the Compute Module 4.
+    Bcm2711,
+    /// `apple,arm-platform`: Apple's chips for Macs.
+    Apple,
+    /// Any other.
+    Other,
+}
+
 /// The kind of a serial port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UartKind {
@@ -280,6 +291,8 @@ pub struct SdHost {
 pub struct Machine<'t> {
     /// Its name: `model`, or else the first of `compatible`. By convention UTF-8; not checked.
     pub model: &'t [u8],
+    /// Which chip it is made of.
+    pub chip: Chip,
     /// RAM, what is reserved of it included.
     pub memory: ArrayVec<Region, MAX_MEMORY>,
     /// What must not be used of the RAM: firmware's, the device tree itself, the initrd. Some of it

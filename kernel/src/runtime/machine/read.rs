@@ -8,8 +8,8 @@ use dtoolkit::fdt::Fdt;
 use super::structure;
 use super::tree::{At, GicNode, number, text, until_nul, value, walk};
 use super::{
-    Conduit, Cpu, EnableMethod, Framebuffer, Gic, List, Machine, MachineError, PciHost, PciSpace,
-    PciWindow, Psci, Region, SdHost, Timer, Uart, UartKind, VirtioMmio,
+    Chip, Conduit, Cpu, EnableMethod, Framebuffer, Gic, List, Machine, MachineError, PciHost,
+    PciSpace, PciWindow, Psci, Region, SdHost, Timer, Uart, UartKind, VirtioMmio,
 };
 
 const GIC_V2: &[&str] =
@@ -23,6 +23,8 @@ const POWER_MANAGER: &[&str] = &["brcm,bcm2711-pm", "brcm,bcm2835-pm", "brcm,bcm
 /// The Raspberry Pi 4's controllers of the card's slot and of the WiFi chip, or of what QEMU has there.
 const SDHCI: &[&str] = &["brcm,bcm2711-emmc2", "brcm,bcm2835-sdhci"];
 const S5L: &[&str] = &["apple,s5l-uart"];
+const CHIPS: [(&str, Chip); 2] =
+    [("brcm,bcm2711", Chip::Bcm2711), ("apple,arm-platform", Chip::Apple)];
 const SIMPLE_FRAMEBUFFER: &[&str] = &["simple-framebuffer"];
 
 impl<'t> Machine<'t> {
@@ -111,6 +113,7 @@ impl<'t> Machine<'t> {
     fn empty() -> Machine<'t> {
         Machine {
             model: b"",
+            chip: Chip::Other,
             memory: ArrayVec::new(),
             reserved: ArrayVec::new(),
             bootargs: b"",
@@ -140,6 +143,10 @@ impl<'t> Machine<'t> {
         if at.is_at("/") {
             let name = at.value("model").or(at.value("compatible"));
             self.model = until_nul(name.unwrap_or_default());
+            self.chip = CHIPS
+                .iter()
+                .find_map(|&(name, chip)| at.is_compatible(&[name]).then_some(chip))
+                .unwrap_or(Chip::Other);
         } else if at.is_memory() {
             for region in at.bus_regions()? {
                 let fits = self.memory.try_push(region?).is_ok();

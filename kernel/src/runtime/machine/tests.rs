@@ -20,7 +20,7 @@ fn level(intid: u32) -> Interrupt {
 fn reads_virt_with_gicv2() {
     let m = Machine::from_fdt(GICV2).unwrap();
     assert_eq!(m.left_out[..], []);
-    assert_eq!(m.model, b"linux,dummy-virt");
+    assert_eq!((m.model, m.chip), (&b"linux,dummy-virt"[..], Chip::Other));
     assert_eq!(m.memory[..], [region(0x4000_0000, 64 << 20)]);
     assert_eq!(m.bootargs, b"mode=chat  prompt='a b'");
     let initrd = m.initrd.unwrap();
@@ -201,7 +201,7 @@ fn reads_an_apple_m1() {
     let m = Machine::from_fdt(APPLE_M1).unwrap();
     // Neither the interrupt controller nor the timers' way to it is a fault of the tree.
     assert_eq!(m.left_out[..], []);
-    assert_eq!(m.model, b"Apple Mac mini (M1, 2020)");
+    assert_eq!((m.model, m.chip), (&b"Apple Mac mini (M1, 2020)"[..], Chip::Apple));
     assert_eq!(m.memory[..], [region(0x8_0134_c000, 0x1_dabb_4000)]);
     let initrd = region(0x8_1000_0000, 64 << 20);
     assert_eq!((m.bootargs, m.initrd), (&b"mode=chat"[..], Some(initrd)));
@@ -367,7 +367,7 @@ fn a_framebuffer_that_is_none_of_ours_is_left_alone() {
 #[test]
 fn translates_addresses_and_honours_status() {
     let m = Machine::from_fdt(BOARD).unwrap();
-    assert_eq!(m.model, b"anchorite,test-board");
+    assert_eq!((m.model, m.chip), (&b"anchorite,test-board"[..], Chip::Bcm2711));
     assert_eq!(
         m.memory[..],
         [
