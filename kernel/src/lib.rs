@@ -1,10 +1,9 @@
 //! Anchorite: a language model that boots on bare aarch64.
 //!
-//! The engine ([`llm`]) and the event types ([`report`]) are portable and are tested on any host;
-//! [`cpu`] tells all rooms what the processor can do, [`model_files`] how models' files are named,
-//! [`formats`] what a file is that is none of ours. [`backend`] is the engine's front.
-//! The runtime ([`runtime`]) is a Hermit-style library OS; what touches the machine in it is only
-//! built for the bare target. The application ([`app`]) sits on the two through the Hermit ABI.
+//! The engine ([`llm`]) and the event types ([`report`]) are portable and are tested on any host.
+//! [`backend`] is the engine's front. [`cpu`] tells what the processor can do, [`model_files`] how
+//! models' files are named, [`formats`] what a file is that is no model. The runtime ([`runtime`]) is
+//! a Hermit-style library OS. What touches the machine in it is only built for the bare target. The application ([`app`]) sits on the two through the Hermit ABI.
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;

@@ -1,8 +1,7 @@
 //! What goes to the guest in a chat: keys from a terminal, or lines from a script.
 //!
-//! The guest says when it waits for a line and when it has taken a message (the event `chat`), and
-//! only that counts here: what a line is to the guest, this program need not know. Keys go to the
-//! guest at once. Lines wait, each until the guest waits for one, so that the transcript reads like
+//! The guest says when it waits for a line and when it has taken a message (the event `chat`). Only
+//! that counts here: what is a line is the guest's affair. Keys go to the guest at once. Lines wait, each until the guest waits for one, so that the transcript reads like
 //! a conversation. At the end of the lines the guest is told to quit.
 
 #![forbid(unsafe_code)]

@@ -1,6 +1,7 @@
-//! The way of the model from the disk into memory: read in large pieces straight to its place; each
-//! is hashed, and then repacked for the kernels, on other cores while the disk delivers the next
-//! ones.
+//! The way of the model from the disk into memory.
+//!
+//! The file is read in large pieces straight to its place. Other cores hash each piece, and then
+//! repack it for the kernels, while the disk delivers the next ones.
 
 #![forbid(unsafe_code)]
 
@@ -170,17 +171,18 @@ fn starts_as_gguf(name: &str) -> Result<bool, Error> {
     Ok(start == gguf::MAGIC)
 }
 
-/// Loads the model at a path of the disk, and checks it against its `.sha256` file if `verify` says
-/// so. `context` is the one that it will have, for a memory that does not suffice to be found out
-/// early. Its weights are repacked for the kernels on the way if `repack` says so and its header is
-/// found in time.
+/// Loads the model at a path of the disk.
+///
+/// It is checked against its `.sha256` file if `verify` says so. `context` is the one that it will
+/// have: a memory that does not suffice for it is found out early. Its weights are repacked for the
+/// kernels on the way if `repack` says so and its header is found in time.
 ///
 /// Where one of the `workers` does not read or hash anything for `patience_s` seconds while the others
 /// wait for it, the run ends with a panic that names it.
 ///
 /// # Errors
-/// The memory does not suffice, the disk fails, the checksum is another, or the header shows that
-/// the engine cannot run the model: that is found out before the rest of the file is read.
+/// The memory does not suffice, the disk fails, or the checksum is another. The header shows that the
+/// engine cannot run the model; the rest of the file is not read then.
 pub fn load(
     path: &str,
     verify: bool,

@@ -1,9 +1,9 @@
 //! The engine: reads a GGUF model from memory and generates text with it.
 //!
 //! Portable, without devices or system calls. In the order of a model's life: [`gguf`] finds the
-//! parts of a file, [`plan`] judges them by the header alone, [`engine`] holds the weights in
-//! memory, [`session`] is one text, and [`workspace`] runs sessions through the network of
-//! [`model`]. [`tokenizer`] turns text into tokens, [`kernels`] multiply the formats of
+//! parts of a file, and [`plan`] judges them by the header alone. [`engine`] holds the weights in
+//! memory. [`session`] is one text. [`workspace`] runs sessions through the network of [`model`].
+//! [`tokenizer`] turns text into tokens, [`kernels`] multiply the formats of
 //! [`quantize`], [`state`] keeps what layers remember, [`sampling`] chooses the next token.
 //! [`generate`] is the loop over all that.
 
