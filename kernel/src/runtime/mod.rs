@@ -32,9 +32,11 @@
 //! | heap | all the rest of the RAM | read, write |
 //! | model | in the heap | read, once it is loaded |
 //! | reserved memory | as the tree says | not |
+//! | on an Apple M1, what is below m1n1 and at the ends ([`apple_memory`]) | | not |
 //! | framebuffer | as the tree says; reserved | read, write, uncached |
 //! | devices that the tree lists and a driver uses | | read, write, device memory |
 
+pub mod apple_memory;
 pub mod args;
 pub mod block;
 pub mod console;

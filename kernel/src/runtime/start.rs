@@ -17,8 +17,8 @@ use super::mmu::{self, Access, MapError, PAGE_SIZE, Table, Tables};
 use super::stacks::Stacks;
 use super::time::UnknownFrequency;
 use super::{
-    args, block, boot, cores, devices, facts, fault, fs, heap, image, logger, output, pages, power,
-    psci, time,
+    apple_memory, args, block, boot, cores, devices, facts, fault, fs, heap, image, logger, output,
+    pages, power, psci, time,
 };
 use crate::cpu::{Features, Midr};
 use crate::report::{Code, Event, Fault, Hello};
@@ -251,6 +251,11 @@ fn free_memory(machine: &Machine<'_>) -> (Ranges, u64) {
     }
     free.remove(image::whole(), PAGE_SIZE);
     free.remove(0..PAGE_SIZE, PAGE_SIZE);
+    let left_out = apple_memory::leave_out(machine, &mut free);
+    if left_out > 0 {
+        let end = apple_memory::m1n1_end(machine).unwrap_or(0);
+        facts::FACTS.note("left-out", format_args!("{} KiB, m1n1 to {end:#x}", left_out >> 10));
+    }
     (free, total)
 }
 
