@@ -14,6 +14,7 @@ use spin::Once;
 use super::machine::{Machine, MachineError};
 use super::memory::Ranges;
 use super::mmu::{self, Access, MapError, PAGE_SIZE, Table, Tables};
+use super::sign_of_life::{self, Stage};
 use super::stacks::Stacks;
 use super::time::UnknownFrequency;
 use super::{
@@ -65,6 +66,7 @@ pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
     // SAFETY: the early map has all devices mapped, the final one those of `devices::regions` and the
     // framebuffer.
     unsafe { devices::set_up_consoles(&machine, false) };
+    sign_of_life::show(&machine, Stage::Tree);
     if let Some(psci) = &machine.psci {
         psci::init(psci);
     }
@@ -89,6 +91,7 @@ pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
     }
     // SAFETY: as above.
     unsafe { devices::set_up_consoles(&machine, true) };
+    sign_of_life::show(&machine, Stage::Map);
     cores::set_stacks(stacks);
     MACHINE.call_once(|| Boot { machine, clock, exception_level, counter, memory_bytes, free });
     match cores::handover(0) {
@@ -117,6 +120,7 @@ extern "C" fn go_on() -> ! {
     // SAFETY: the final map has the devices of `devices::regions`.
     unsafe { devices::set_up_interrupts(machine) };
     cores::start_all(machine);
+    sign_of_life::show(machine, Stage::Cores);
     greet(boot);
     mount(machine);
     enter_application(machine.bootargs)

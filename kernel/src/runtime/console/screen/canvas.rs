@@ -11,6 +11,8 @@ const WORD_BYTES: usize = 4;
 const WIDE_BYTES: usize = 8;
 /// Of the letters: red, green, blue.
 pub const FOREGROUND: [u8; 3] = [0xd0, 0xd0, 0xd0];
+/// Of marks.
+pub const MARK: [u8; 3] = [0, 0xd0, 0];
 /// Of what is around them.
 pub const BACKGROUND: [u8; 3] = [0, 0, 0];
 
@@ -60,6 +62,7 @@ pub struct Canvas<R> {
     pixel_bytes: usize,
     foreground: u32,
     background: u32,
+    mark: u32,
 }
 
 impl<R: Registers> Canvas<R> {
@@ -84,6 +87,7 @@ impl<R: Registers> Canvas<R> {
             pixel_bytes,
             foreground: format.encode(FOREGROUND),
             background: format.encode(BACKGROUND),
+            mark: format.encode(MARK),
         }
     }
 
@@ -115,6 +119,17 @@ impl<R: Registers> Canvas<R> {
                     let x = at / self.pixel_bytes;
                     self.write(start + at, self.word_bytes, |i| pixel(x + i));
                 }
+            }
+        }
+    }
+
+    /// Fills a cell with the colour of marks.
+    pub fn mark(&self, row: usize, column: usize) {
+        let height = font::HEIGHT * self.layout.scale;
+        for y in row * height..(row + 1) * height {
+            let start = y * self.stride + column * self.cell_bytes;
+            for at in (0..self.cell_bytes).step_by(self.word_bytes) {
+                self.write(start + at, self.word_bytes, |_| self.mark);
             }
         }
     }

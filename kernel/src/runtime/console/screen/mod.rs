@@ -25,7 +25,7 @@ mod tests;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering::Relaxed};
 
-pub use canvas::{BACKGROUND, FOREGROUND, Layout};
+pub use canvas::{BACKGROUND, FOREGROUND, Layout, MARK};
 pub use font::{Glyph, HEIGHT as GLYPH_HEIGHT, LAST as LAST_CHARACTER, WIDTH as GLYPH_WIDTH};
 pub use text::Text;
 
@@ -116,6 +116,18 @@ impl<'g, R: Registers> Screen<'g, R> {
         let layout = Layout::new(framebuffer.width, framebuffer.height, MAX_CELLS);
         let Framebuffer { width, height, .. } = *framebuffer;
         Screen { canvas: Canvas::new(framebuffer, layout, memory), layout, grid, width, height }
+    }
+
+    /// Draws a square in the upper left corner, the one with this number from the left, on whatever is
+    /// there. The first [`Screen::flush`] takes it away.
+    pub fn mark(&self, number: usize) {
+        // A letter is twice as high as wide. Between the squares there is as much room.
+        for column in [4 * number, 4 * number + 1] {
+            if column < self.layout.columns {
+                self.canvas.mark(0, column);
+            }
+        }
+        mmio::publish();
     }
 
     /// Takes the next byte of the text, whose reading has come as far as `text` says.

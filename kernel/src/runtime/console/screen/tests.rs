@@ -255,6 +255,26 @@ fn words_of_two_sizes_make_the_same_picture() {
 }
 
 #[test]
+fn marks_are_squares_on_what_is_there_until_the_first_text() {
+    for format in ["x2r10g10b10", "r5g6b5"] {
+        let mut fake = Fake::new(1289, 1447, format);
+        let other = fake.colour(1288, 1446);
+        for number in [0, 2, 1000] {
+            fake.screen.mark(number);
+        }
+        assert_eq!(fake.writes(), 4 * fake.writes_a_cell());
+        let near = |a: [u8; 3], b: [u8; 3]| a.iter().zip(b).all(|(a, b)| a.abs_diff(b) <= 4);
+        for (y, x) in (0..80).flat_map(|y| (0..300).map(move |x| (y, x))) {
+            let is_mark = y < 40 && (x < 40 || (160..200).contains(&x));
+            let colour = fake.colour(x, y);
+            assert!(near(colour, if is_mark { MARK } else { other }), "{x} {y} {colour:?}");
+        }
+        fake.print("");
+        assert!(fake.picture().iter().all(|&value| value == BACKGROUND[0]));
+    }
+}
+
+#[test]
 fn a_line_at_the_bottom_costs_a_few_lines_and_no_screen() {
     let mut fake = Fake::new(200, 800, "x8r8g8b8");
     let Layout { columns, rows, .. } = fake.screen.layout;
