@@ -41,6 +41,7 @@ pub mod apple_memory;
 pub mod args;
 pub mod block;
 pub mod console;
+pub mod cpufreq;
 pub mod esr;
 pub mod facts;
 pub mod fs;

@@ -119,6 +119,8 @@ extern "C" fn go_on() -> ! {
     }
     // SAFETY: the final map has the devices of `devices::regions`.
     unsafe { devices::set_up_interrupts(machine) };
+    // SAFETY: as above.
+    unsafe { devices::raise_clocks(machine) };
     cores::start_all(machine);
     sign_of_life::show(machine, Stage::Cores);
     greet(boot);

@@ -27,7 +27,7 @@ fn reads_virt_with_gicv2() {
     assert_eq!(initrd.size, 10007);
     let tree = region(GICV2.as_ptr() as u64, GICV2.len() as u64);
     assert_eq!(m.reserved[..], [tree, initrd]);
-    assert_eq!(m.cpus[..], [Cpu { mpidr: 0, enable_method: EnableMethod::Unknown }]);
+    assert_eq!(m.cpus[..], [Cpu { mpidr: 0, enable_method: EnableMethod::Unknown, capacity: 0 }]);
     assert_eq!(m.psci, Some(Psci { conduit: Conduit::Hvc, legacy_cpu_on: None }));
     assert_eq!(
         m.console,
@@ -98,7 +98,7 @@ fn reads_firecracker_s_machine() {
     assert_eq!(m.left_out[..], []);
     assert_eq!(m.memory[..], [region(0x8020_0000, 510 << 20)]);
     assert_eq!((m.bootargs, m.initrd), (&b"mode=chat"[..], Some(region(0x9000_0000, 1 << 20))));
-    let psci = |mpidr| Cpu { mpidr, enable_method: EnableMethod::Psci };
+    let psci = |mpidr| Cpu { mpidr, enable_method: EnableMethod::Psci, capacity: 0 };
     assert_eq!(m.cpus[..], [psci(0), psci(0x100)]);
     assert_eq!(m.psci, Some(Psci { conduit: Conduit::Hvc, legacy_cpu_on: None }));
     let edge = |intid| Some(Interrupt { intid, edge: true });
@@ -132,7 +132,7 @@ fn reads_cloud_hypervisor_s_machine() {
         [region(0x4000_0000, 0xbc00_0000), region(0x1_0000_0000, 0x1_0400_0000)]
     );
     assert_eq!((m.bootargs, m.initrd), (&b""[..], None));
-    assert_eq!(m.cpus[..], [Cpu { mpidr: 0, enable_method: EnableMethod::Unknown }]);
+    assert_eq!(m.cpus[..], [Cpu { mpidr: 0, enable_method: EnableMethod::Unknown, capacity: 0 }]);
     let console = m.console.unwrap();
     assert_eq!(console.kind, UartKind::Pl011);
     assert_eq!(console.region, region(0x900_0000, 0x1000));
@@ -240,10 +240,15 @@ fn reads_an_apple_m1() {
             // In two clusters; the boot core has no place to wait.
             let mpidr = if n < 4 { n } else { 0x1_0100 + n - 4 };
             let release_addr = if n == 0 { 0 } else { 0x8_070f_8010 + 0x40 * n };
-            Cpu { mpidr, enable_method: EnableMethod::SpinTable { release_addr } }
+            let capacity = if n < 4 { 714 } else { 1024 };
+            Cpu { mpidr, enable_method: EnableMethod::SpinTable { release_addr }, capacity }
         })
         .collect();
     assert_eq!(m.cpus[..], cpus);
+    let cluster = |base, capacity, level| Cluster { region: region(base, 0x1000), capacity, level };
+    // Of the fast cores' fifteen operating points three are turbo.
+    let clusters = [cluster(0x2_10e2_0000, 714, 5), cluster(0x2_11e2_0000, 1024, 12)];
+    assert_eq!(m.clusters[..], clusters);
     assert_eq!(
         m.console,
         Some(Uart {
@@ -413,9 +418,9 @@ fn translates_addresses_and_honours_status() {
     assert_eq!(
         m.cpus[..],
         [
-            Cpu { mpidr: 0, enable_method: spin(0xd8) },
-            Cpu { mpidr: 1, enable_method: spin(0x1_0000_00e0) },
-            Cpu { mpidr: 0x100, enable_method: EnableMethod::Psci },
+            Cpu { mpidr: 0, enable_method: spin(0xd8), capacity: 0 },
+            Cpu { mpidr: 1, enable_method: spin(0x1_0000_00e0), capacity: 0 },
+            Cpu { mpidr: 0x100, enable_method: EnableMethod::Psci, capacity: 0 },
         ]
     );
     assert_eq!(m.psci, Some(Psci { conduit: Conduit::Smc, legacy_cpu_on: Some(0x95c1_ba60) }));
