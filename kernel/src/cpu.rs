@@ -291,6 +291,17 @@ mod tests {
             names(n1),
             ["neon", "fp16", "dotprod", "aes", "sha1", "sha2", "crc32", "atomics"]
         );
+        // Read on an M1, by VirtualBox for its database of processors.
+        let m1 = IdRegisters {
+            isar0: 0x0221_1001_1021_2120,
+            isar1: 0x0000_0111_1021_1202,
+            pfr0: 0x1101_0000_1011_0111,
+            ..IdRegisters::default()
+        };
+        assert_eq!(
+            names(m1),
+            ["neon", "fp16", "fhm", "dotprod", "aes", "sha1", "sha2", "sha512", "crc32", "atomics"]
+        );
     }
 
     #[test]

@@ -183,9 +183,12 @@ secondary_core:
     bl      {secondary_core_main}
 
 // Drops from EL2 to EL1, or stays at EL2 where the host extensions are on: Apple's cores cannot turn
-// them off, and m1n1 leaves them on. There the registers named _EL1 are those of EL2. Sets x21; uses
-// x0, x1.
+// them off, and m1n1 leaves them on. There the registers named _EL1 are those of EL2. From here on a
+// fault stops the core at `early_fault`, until `set_up_core`. Sets x21; uses x0, x1.
 leave_el2:
+    adrp    x0, early_vectors
+    add     x0, x0, :lo12:early_vectors
+    msr     vbar_el1, x0
     mrs     x21, CurrentEL
     lsr     x21, x21, #2
     cmp     x21, #2

@@ -9,10 +9,11 @@ use spin::Once;
 
 use super::console::Port;
 use super::console::screen::{Grid, Screen};
+use super::facts::FACTS;
 use super::irq::{Controller, CoreRegisters, InterruptController, IrqError};
 use super::machine::{Gic, Interrupt, Machine, PciSpace, Region};
 use super::mmio::Mmio;
-use super::{boot, cores, time};
+use super::{boot, cores, cpufreq, time};
 
 static CONSOLE: Once<Port<Mmio>> = Once::new();
 static SCREEN: Once<Screen<'static, Mmio>> = Once::new();
@@ -159,10 +160,31 @@ pub fn regions<'m>(machine: &'m Machine<'_>) -> impl Iterator<Item = Region> + '
     });
     let console = machine.console.iter().map(|uart| uart.region);
     let sd = machine.sd_hosts.iter().map(|host| host.region);
+    let clusters = machine.clusters.iter().map(|cluster| cluster.region);
     console
         .chain(machine.power_manager)
         .chain(gic)
         .chain(machine.virtio_mmio.iter().map(|node| node.region))
         .chain(pci)
         .chain(sd)
+        .chain(clusters)
+}
+
+/// Has the cores run as fast as the tree allows, where their clock can be set.
+///
+/// # Safety
+/// As for [`set_up_consoles`].
+pub unsafe fn raise_clocks(machine: &Machine<'_>) {
+    let largest = machine.clusters.iter().map(|cluster| cluster.capacity).max();
+    for cluster in &machine.clusters {
+        // SAFETY: upheld by the caller.
+        let registers = unsafe { Mmio::new(cluster.region) };
+        let name = if Some(cluster.capacity) == largest { "pcpu" } else { "ecpu" };
+        match cpufreq::raise(&registers, cluster.level, time::now_us) {
+            Some((before, now)) => {
+                FACTS.note(name, format_args!("pstate {now}, was {before}"));
+            }
+            None => FACTS.note(name, format_args!("pstate {} refused", cluster.level)),
+        }
+    }
 }

@@ -5,7 +5,8 @@
 //! 1. `boot.s`: drop to EL1 where that is possible, an early identity map in which only the image
 //!    and the device tree are memory and all else devices, MMU and caches on, relocate the image,
 //!    clear `.bss`. The same for every other core, less what is done once.
-//! 2. [`start`]: read the device tree ([`machine`]), then the consoles speak.
+//! 2. [`start`]: read the device tree ([`machine`]), then the consoles speak. On an Apple M1 they show
+//!    from here on how far the start has come ([`sign_of_life`]).
 //! 3. Plan the memory: what the tree lists, less the image, the tree, the initrd and what is
 //!    reserved; of the rest, the cores' stacks ([`stacks`]), the heap's page tables and then the heap.
 //! 4. Build the final page tables ([`mmu`]), switch to them, map the heap by tables that only they have,
@@ -32,12 +33,15 @@
 //! | heap | all the rest of the RAM | read, write |
 //! | model | in the heap | read, once it is loaded |
 //! | reserved memory | as the tree says | not |
+//! | on an Apple M1, what is below m1n1 and at the ends ([`apple_memory`]) | | not |
 //! | framebuffer | as the tree says; reserved | read, write, uncached |
 //! | devices that the tree lists and a driver uses | | read, write, device memory |
 
+pub mod apple_memory;
 pub mod args;
 pub mod block;
 pub mod console;
+pub mod cpufreq;
 pub mod esr;
 pub mod facts;
 pub mod fs;
@@ -91,6 +95,8 @@ mod output;
 mod pages;
 #[cfg(target_os = "none")]
 mod power;
+#[cfg(target_os = "none")]
+mod sign_of_life;
 #[cfg(target_os = "none")]
 mod start;
 #[cfg(target_os = "none")]

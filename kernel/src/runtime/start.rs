@@ -14,11 +14,12 @@ use spin::Once;
 use super::machine::{Machine, MachineError};
 use super::memory::Ranges;
 use super::mmu::{self, Access, MapError, PAGE_SIZE, Table, Tables};
+use super::sign_of_life::{self, Stage};
 use super::stacks::Stacks;
 use super::time::UnknownFrequency;
 use super::{
-    args, block, boot, cores, devices, facts, fault, fs, heap, image, logger, output, pages, power,
-    psci, time,
+    apple_memory, args, block, boot, cores, devices, facts, fault, fs, heap, image, logger, output,
+    pages, power, psci, time,
 };
 use crate::cpu::{Features, Midr};
 use crate::report::{Code, Event, Fault, Hello};
@@ -65,6 +66,7 @@ pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
     // SAFETY: the early map has all devices mapped, the final one those of `devices::regions` and the
     // framebuffer.
     unsafe { devices::set_up_consoles(&machine, false) };
+    sign_of_life::show(&machine, Stage::Tree);
     if let Some(psci) = &machine.psci {
         psci::init(psci);
     }
@@ -89,6 +91,7 @@ pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
     }
     // SAFETY: as above.
     unsafe { devices::set_up_consoles(&machine, true) };
+    sign_of_life::show(&machine, Stage::Map);
     cores::set_stacks(stacks);
     MACHINE.call_once(|| Boot { machine, clock, exception_level, counter, memory_bytes, free });
     match cores::handover(0) {
@@ -116,7 +119,10 @@ extern "C" fn go_on() -> ! {
     }
     // SAFETY: the final map has the devices of `devices::regions`.
     unsafe { devices::set_up_interrupts(machine) };
+    // SAFETY: as above.
+    unsafe { devices::raise_clocks(machine) };
     cores::start_all(machine);
+    sign_of_life::show(machine, Stage::Cores);
     greet(boot);
     mount(machine);
     enter_application(machine.bootargs)
@@ -251,6 +257,11 @@ fn free_memory(machine: &Machine<'_>) -> (Ranges, u64) {
     }
     free.remove(image::whole(), PAGE_SIZE);
     free.remove(0..PAGE_SIZE, PAGE_SIZE);
+    let left_out = apple_memory::leave_out(machine, &mut free);
+    if left_out > 0 {
+        let end = apple_memory::m1n1_end(machine).unwrap_or(0);
+        facts::FACTS.note("left-out", format_args!("{} KiB, m1n1 to {end:#x}", left_out >> 10));
+    }
     (free, total)
 }
 

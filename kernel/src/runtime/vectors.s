@@ -26,6 +26,23 @@ exception_vectors:
     nested_vector
     .endr
 
+// Those until there are stacks and Rust can run: nothing is known that the fault could be told on.
+.global early_vectors
+early_vectors:
+    .rept 16
+    .balign 128
+    b       early_fault
+    .endr
+
+// Stops the core where a debugger, or m1n1's hypervisor, finds what happened: x0 to x2.
+.balign 128
+early_fault:
+    mrs     x0, esr_el1
+    mrs     x1, elr_el1
+    mrs     x2, far_el1
+1:  wfi
+    b       1b
+
 .balign 4
 exception:
     stp     x2, x3, [sp, #16]

@@ -4,9 +4,15 @@
 //! include/linux/serial_s3c.h (the `S3C2410` names, and the `APPLE_S5L` ones where Apple's port differs);
 //! m1n1, src/uart.c and src/uart_regs.h.
 //!
-//! Both FIFOs hold 16 bytes. Their levels are in UFSTAT (0x18), which Linux goes by; m1n1 sends and
-//! receives by UTRSTAT alone, and so does this driver: a byte goes out when the transmitter's buffer is
-//! empty, so that the sending FIFO never has more than that.
+//! Both FIFOs hold 16 bytes. Where the sending FIFO is on, there is room until UFSTAT says that it is
+//! full, as Linux has it (`s3c24xx_serial_console_txrdy`). m1n1 waits for UTRSTAT's "buffer empty"
+//! before each byte, so that the FIFO never holds more than one; so does this driver where the FIFO is
+//! off. The FIFO stays as iBoot has set it.
+//!
+//! Nothing on the line holds a byte back: the port has no flow control, and does not know whether a
+//! cable is there. A byte waits for those before it only, at 115200 baud 87 µs for each of them that
+//! the FIFO has no room for. m1n1's hypervisor plays a port without waits, whose UFCON and errors read
+//! as 0 (src/hv_vuart.c).
 //!
 //! The registers are mapped as all devices are, as nGnRnE: see [`MAIR`](crate::runtime::mmu::MAIR).
 
@@ -24,6 +30,10 @@ const UCON_TXTHRESH: u32 = 1 << 13;
 const UCON_RXTHRESH: u32 = 1 << 12;
 const UCON_RXTO_LEGACY: u32 = 1 << 11;
 const UCON_RXTO: u32 = 1 << 9;
+/// Control of the FIFOs.
+const UFCON: usize = 0x08;
+/// They are on.
+const UFCON_FIFO: u32 = 1 << 0;
 /// Status.
 const UTRSTAT: usize = 0x10;
 /// A byte has been received.
@@ -37,6 +47,10 @@ const UERSTAT: usize = 0x14;
 /// A framing error, a break. Bit 0, an overrun, leaves the byte itself good. Bit 1 is a parity error in
 /// some of Samsung's ports; Linux does not look at it here, and the line has no parity.
 const UERSTAT_DAMAGED: u32 = 1 << 2 | 1 << 3;
+/// Status of the FIFOs.
+const UFSTAT: usize = 0x18;
+/// The sending one is full.
+const UFSTAT_TXFULL: u32 = 1 << 9;
 /// Byte to send.
 const UTXH: usize = 0x20;
 /// Byte received.
@@ -60,7 +74,11 @@ impl<R: Registers> S5l<R> {
 
 impl<R: Registers> Driver for S5l<R> {
     fn has_room(&self) -> bool {
-        self.registers.read32(UTRSTAT) & UTRSTAT_TXBE != 0
+        if self.registers.read32(UFCON) & UFCON_FIFO == 0 {
+            self.registers.read32(UTRSTAT) & UTRSTAT_TXBE != 0
+        } else {
+            self.registers.read32(UFSTAT) & UFSTAT_TXFULL == 0
+        }
     }
 
     fn send(&self, byte: u8) {
@@ -92,7 +110,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::super::Console;
-    use super::super::testing::port;
+    use super::super::testing::{elapsed_us, port};
     use crate::runtime::machine::{Region, Uart, UartKind};
     use crate::runtime::mmio::{Access, FakeRegisters};
 
@@ -111,8 +129,11 @@ mod tests {
     struct Device {
         /// Bytes that wait to be read, each with its errors.
         received: VecDeque<(u8, u32)>,
-        /// Bytes under way; one leaves each time the status is read.
+        /// The FIFOs are on: then the buffer is empty when the sending one is.
+        has_fifo: bool,
+        /// Bytes under way; one leaves each time a status is read, unless the line is stuck.
         sending: VecDeque<u8>,
+        is_stuck: bool,
         sent: Vec<u8>,
         control: u32,
         /// What no driver should do.
@@ -124,14 +145,20 @@ mod tests {
         let shared = Arc::clone(&state);
         let model = move |access| {
             let d = &mut *shared.lock().unwrap();
+            let room = if d.has_fifo { 16 } else { 1 };
+            let statuses = [
+                u64::from(!d.received.is_empty())
+                    | u64::from(d.sending.is_empty()) << 1
+                    | u64::from(d.sending.is_empty()) << 2,
+                u64::from(d.has_fifo && d.sending.len() == room) << 9,
+            ];
+            if matches!(access, Access::Read { offset: 0x10 | 0x18, .. }) && !d.is_stuck {
+                d.sent.extend(d.sending.pop_front());
+            }
             match access {
-                Access::Read { offset: 0x10, width: 4 } => {
-                    let status = u64::from(!d.received.is_empty())
-                        | u64::from(d.sending.len() < 16) << 1
-                        | u64::from(d.sending.is_empty()) << 2;
-                    d.sent.extend(d.sending.pop_front());
-                    status
-                }
+                Access::Read { offset: 0x10, width: 4 } => statuses[0],
+                Access::Read { offset: 0x18, width: 4 } => statuses[1],
+                Access::Read { offset: 0x08, width: 4 } => d.has_fifo.into(),
                 Access::Read { offset: 0x14, width: 4 } if !d.received.is_empty() => {
                     d.received[0].1.into()
                 }
@@ -143,7 +170,7 @@ mod tests {
                     d.control = value as u32;
                     0
                 }
-                Access::Write { offset: 0x20, width: 4, value } if d.sending.len() < 16 => {
+                Access::Write { offset: 0x20, width: 4, value } if d.sending.len() < room => {
                     d.sending.push_back(value as u8);
                     0
                 }
@@ -158,18 +185,67 @@ mod tests {
 
     #[test]
     fn sends_all_bytes_in_order() {
-        let (state, registers) = device(0);
-        state.lock().unwrap().sending.extend(*b"m1n1");
-        let port = port(&UART, registers);
-        // More than the FIFO holds.
-        let text: Vec<u8> = (0..97).collect();
-        for &byte in &text {
-            port.write_byte(byte);
+        for has_fifo in [false, true] {
+            let (state, registers) = device(0);
+            state.lock().unwrap().has_fifo = has_fifo;
+            state.lock().unwrap().sending.extend(*b"m1n1");
+            let port = port(&UART, registers);
+            // More than the FIFO holds.
+            let text: Vec<u8> = (0..97).collect();
+            for &byte in &text {
+                port.write_byte(byte);
+            }
+            port.flush();
+            let state = state.lock().unwrap();
+            assert_eq!(state.sent, [&b"m1n1"[..], &text].concat());
+            assert_eq!(state.misuse, []);
         }
-        port.flush();
-        let state = state.lock().unwrap();
-        assert_eq!(state.sent, [&b"m1n1"[..], &text].concat());
-        assert_eq!(state.misuse, []);
+    }
+
+    #[test]
+    fn a_byte_waits_only_for_a_fifo_that_is_full() {
+        for (has_fifo, room) in [(false, 1), (true, 16)] {
+            let (state, registers) = device(0);
+            state.lock().unwrap().has_fifo = has_fifo;
+            let port = port(&UART, registers);
+            state.lock().unwrap().is_stuck = true;
+            let to_fill = elapsed_us(|| (0..room).for_each(|byte| port.write_byte(byte)));
+            assert_eq!(to_fill, 0, "{room}");
+            assert!(elapsed_us(|| port.write_byte(room)) > 0, "{room}");
+            let state = state.lock().unwrap();
+            assert!(state.sending.iter().copied().eq(0..room), "{:?}", state.sending);
+            assert_eq!(state.misuse, []);
+        }
+    }
+
+    #[test]
+    fn the_port_of_m1n1_s_hypervisor_takes_every_byte_at_once() {
+        let state: Arc<Mutex<(Vec<u8>, VecDeque<u8>)>> = Arc::default();
+        let shared = Arc::clone(&state);
+        let registers = FakeRegisters::new(move |access| {
+            let (sent, received) = &mut *shared.lock().unwrap();
+            match access {
+                // Always empty and idle.
+                Access::Read { offset: 0x10, .. } => 0b110 | u64::from(!received.is_empty()),
+                Access::Read { offset: 0x18, .. } => received.len().min(15) as u64,
+                Access::Read { offset: 0x24, .. } => received.pop_front().unwrap_or(0).into(),
+                Access::Write { offset: 0x20, value, .. } => {
+                    sent.push(value as u8);
+                    0
+                }
+                _ => 0,
+            }
+        });
+        let port = port(&UART, registers);
+        state.lock().unwrap().1.extend(*b"hi");
+        let to_say = elapsed_us(|| {
+            (0..200).for_each(|byte| port.write_byte(byte));
+            port.flush();
+        });
+        assert_eq!(to_say, 0);
+        assert!(state.lock().unwrap().0.iter().copied().eq(0..200));
+        let heard = [port.read_byte(), port.read_byte(), port.read_byte()];
+        assert_eq!(heard, [Some(b'h'), Some(b'i'), None]);
     }
 
     #[test]

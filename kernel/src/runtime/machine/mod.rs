@@ -9,7 +9,7 @@
 //! Linux kernel's bindings for `arm,gic`, `arm,gic-v3`, `arm,armv8-timer`, `arm,psci`, `arm,cpus`,
 //! `arm,pl011`, `8250`, `samsung,uart` (for `apple,s5l-uart`), `brcm,bcm2835-aux-uart`,
 //! `brcm,bcm2835-pm`, `simple-framebuffer`, `virtio,mmio`, `pci-host-ecam-generic`,
-//! `brcm,iproc-sdhci`.
+//! `brcm,iproc-sdhci`, `apple,cluster-cpufreq`, `opp-v2-base`.
 
 #![forbid(unsafe_code)]
 
@@ -19,11 +19,13 @@ use core::ops::Range;
 use arrayvec::{ArrayString, ArrayVec};
 use dtoolkit::error::FdtParseError;
 
+mod clusters;
 mod framebuffer;
 mod read;
 mod structure;
 mod tree;
 
+pub use clusters::Cluster;
 pub use framebuffer::{Framebuffer, PixelFormat};
 
 #[cfg(test)]
@@ -35,6 +37,8 @@ pub const MAX_MEMORY: usize = 16;
 pub const MAX_RESERVED: usize = 64;
 /// Most cores that are used.
 pub const MAX_CPUS: usize = 64;
+/// Most clusters of cores whose clock is raised.
+pub const MAX_CLUSTERS: usize = 8;
 /// Most virtio-mmio transports that are looked at. QEMU's `virt` machine has 32.
 pub const MAX_VIRTIO_MMIO: usize = 64;
 /// Most address windows of a PCI host bridge.
@@ -113,6 +117,8 @@ pub struct Cpu {
     pub mpidr: u64,
     /// How it is started.
     pub enable_method: EnableMethod,
+    /// How much it does, beside others: `capacity-dmips-mhz`; 0 if the tree does not say.
+    pub capacity: u32,
 }
 
 /// The instruction that calls the firmware.
@@ -304,6 +310,8 @@ pub struct Machine<'t> {
     pub initrd: Option<Region>,
     /// The cores in the order of the tree, the boot core included.
     pub cpus: ArrayVec<Cpu, MAX_CPUS>,
+    /// The clusters of an Apple chip whose clock can be set.
+    pub clusters: ArrayVec<Cluster, MAX_CLUSTERS>,
     /// The firmware's power interface.
     pub psci: Option<Psci>,
     /// Registers of a Broadcom BCM2835 power manager, which can power off where PSCI cannot.
@@ -335,6 +343,8 @@ pub enum List {
     Reserved,
     /// [`Machine::cpus`].
     Cpus,
+    /// [`Machine::clusters`].
+    Clusters,
     /// [`Machine::virtio_mmio`].
     VirtioMmio,
     /// [`Machine::sd_hosts`].

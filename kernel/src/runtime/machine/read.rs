@@ -63,6 +63,10 @@ impl<'t> Machine<'t> {
         let stdout = Stdout::new(fdt);
         walk(fdt, &mut |at| machine.visit(at, fdt, gic.as_ref(), &stdout))?;
 
+        if machine.chip == Chip::Apple {
+            machine.read_clusters(fdt)?;
+        }
+
         if machine.memory.is_empty() {
             return Err(MachineError::NoMemory);
         }
@@ -119,6 +123,7 @@ impl<'t> Machine<'t> {
             bootargs: b"",
             initrd: None,
             cpus: ArrayVec::new(),
+            clusters: ArrayVec::new(),
             psci: None,
             power_manager: None,
             console: None,
@@ -236,7 +241,7 @@ impl<'t> Machine<'t> {
     }
 
     /// Notes what went wrong with something that the machine can do without.
-    fn keep<T>(&mut self, found: Result<T, MachineError>) -> Option<T> {
+    pub(super) fn keep<T>(&mut self, found: Result<T, MachineError>) -> Option<T> {
         found
             .map_err(|e| {
                 // The list says itself how many it holds; the first few tell enough.
@@ -318,7 +323,7 @@ fn without_rest(bytes: &[u8]) -> &[u8] {
 }
 
 /// The error for a list that is full.
-fn room(fits: bool, list: List, max: usize) -> Result<(), MachineError> {
+pub(super) fn room(fits: bool, list: List, max: usize) -> Result<(), MachineError> {
     if fits { Ok(()) } else { Err(MachineError::TooMany { list, max }) }
 }
 
@@ -377,7 +382,8 @@ fn read_cpu(at: &At<'_, '_>) -> Result<Cpu, MachineError> {
         }
         _ => EnableMethod::Unknown,
     };
-    Ok(Cpu { mpidr, enable_method })
+    let capacity = at.cell("capacity-dmips-mhz").ok().flatten().unwrap_or(0);
+    Ok(Cpu { mpidr, enable_method, capacity })
 }
 
 fn read_psci(at: &At<'_, '_>) -> Result<Psci, MachineError> {

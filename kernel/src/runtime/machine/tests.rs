@@ -27,7 +27,7 @@ fn reads_virt_with_gicv2() {
     assert_eq!(initrd.size, 10007);
     let tree = region(GICV2.as_ptr() as u64, GICV2.len() as u64);
     assert_eq!(m.reserved[..], [tree, initrd]);
-    assert_eq!(m.cpus[..], [Cpu { mpidr: 0, enable_method: EnableMethod::Unknown }]);
+    assert_eq!(m.cpus[..], [Cpu { mpidr: 0, enable_method: EnableMethod::Unknown, capacity: 0 }]);
     assert_eq!(m.psci, Some(Psci { conduit: Conduit::Hvc, legacy_cpu_on: None }));
     assert_eq!(
         m.console,
@@ -98,7 +98,7 @@ fn reads_firecracker_s_machine() {
     assert_eq!(m.left_out[..], []);
     assert_eq!(m.memory[..], [region(0x8020_0000, 510 << 20)]);
     assert_eq!((m.bootargs, m.initrd), (&b"mode=chat"[..], Some(region(0x9000_0000, 1 << 20))));
-    let psci = |mpidr| Cpu { mpidr, enable_method: EnableMethod::Psci };
+    let psci = |mpidr| Cpu { mpidr, enable_method: EnableMethod::Psci, capacity: 0 };
     assert_eq!(m.cpus[..], [psci(0), psci(0x100)]);
     assert_eq!(m.psci, Some(Psci { conduit: Conduit::Hvc, legacy_cpu_on: None }));
     let edge = |intid| Some(Interrupt { intid, edge: true });
@@ -132,7 +132,7 @@ fn reads_cloud_hypervisor_s_machine() {
         [region(0x4000_0000, 0xbc00_0000), region(0x1_0000_0000, 0x1_0400_0000)]
     );
     assert_eq!((m.bootargs, m.initrd), (&b""[..], None));
-    assert_eq!(m.cpus[..], [Cpu { mpidr: 0, enable_method: EnableMethod::Unknown }]);
+    assert_eq!(m.cpus[..], [Cpu { mpidr: 0, enable_method: EnableMethod::Unknown, capacity: 0 }]);
     let console = m.console.unwrap();
     assert_eq!(console.kind, UartKind::Pl011);
     assert_eq!(console.region, region(0x900_0000, 0x1000));
@@ -201,28 +201,54 @@ fn reads_an_apple_m1() {
     let m = Machine::from_fdt(APPLE_M1).unwrap();
     // Neither the interrupt controller nor the timers' way to it is a fault of the tree.
     assert_eq!(m.left_out[..], []);
-    assert_eq!((m.model, m.chip), (&b"Apple Mac mini (M1, 2020)"[..], Chip::Apple));
-    assert_eq!(m.memory[..], [region(0x8_0134_c000, 0x1_dabb_4000)]);
+    assert_eq!(m.model, b"Apple MacBook Pro (13-inch, M1, 2020)");
+    assert_eq!(m.chip, Chip::Apple);
+    let log = region(0xb_d949_4000, 0x4000);
+    let calibration = region(0xb_d949_8000, 0x2_0000);
+    assert_eq!(m.memory[..], [region(0x8_01f4_4000, 0x3_d755_0000), log, calibration]);
     let initrd = region(0x8_1000_0000, 64 << 20);
     assert_eq!((m.bootargs, m.initrd), (&b"mode=chat"[..], Some(initrd)));
+    let picture = region(0xb_df43_8000, 0x2800 * 1600);
+    // Of m1n1's own, then the cores' stacks; what is of no size or disabled is not there.
     let tree = region(APPLE_M1.as_ptr() as u64, APPLE_M1.len() as u64);
-    let screen = region(0x9_e0df_8000, 1920 * 1080 * 4);
-    assert_eq!(m.reserved[..], [tree, region(0x8_0100_0000, 0xc0_0000), initrd, initrd, screen]);
+    let m1n1 = [region(0x8_09c0_0000, 0x4_0000), region(0x8_06f9_4000, 0x1a_8000), initrd];
+    let stacks = (0..7).map(|core| region(0x8_0a00_0000 + core * 0x1_0000, 0x1_0000));
+    let nodes = [
+        initrd,
+        calibration,
+        region(0x8_07d9_0000, 0x6_0000),
+        log,
+        region(0x8_01a3_0000, 0x10_0000),
+        region(0xb_d900_0000, 0x8_0000),
+        region(0xb_df43_8000, 32 << 20),
+        picture,
+    ];
+    let reserved: Vec<Region> = [tree].into_iter().chain(m1n1).chain(stacks).chain(nodes).collect();
+    assert_eq!(m.reserved[..], reserved);
     assert_eq!(
         m.framebuffer,
         Some(Framebuffer {
-            region: screen,
-            width: 1920,
-            height: 1080,
-            stride: 7680,
+            region: picture,
+            width: 2560,
+            height: 1600,
+            stride: 0x2800,
             format: PixelFormat::from_name("x2r10g10b10").unwrap(),
         })
     );
-    let waits = |mpidr, release_addr| Cpu {
-        mpidr,
-        enable_method: EnableMethod::SpinTable { release_addr },
-    };
-    assert_eq!(m.cpus[..], [waits(0, 0), waits(3, 0x8_0123_4010), waits(0x1_0103, 0x8_0123_40d0)]);
+    let cpus: Vec<Cpu> = (0..8)
+        .map(|n| {
+            // In two clusters; the boot core has no place to wait.
+            let mpidr = if n < 4 { n } else { 0x1_0100 + n - 4 };
+            let release_addr = if n == 0 { 0 } else { 0x8_070f_8010 + 0x40 * n };
+            let capacity = if n < 4 { 714 } else { 1024 };
+            Cpu { mpidr, enable_method: EnableMethod::SpinTable { release_addr }, capacity }
+        })
+        .collect();
+    assert_eq!(m.cpus[..], cpus);
+    let cluster = |base, capacity, level| Cluster { region: region(base, 0x1000), capacity, level };
+    // Of the fast cores' fifteen operating points three are turbo.
+    let clusters = [cluster(0x2_10e2_0000, 714, 5), cluster(0x2_11e2_0000, 1024, 12)];
+    assert_eq!(m.clusters[..], clusters);
     assert_eq!(
         m.console,
         Some(Uart {
@@ -392,9 +418,9 @@ fn translates_addresses_and_honours_status() {
     assert_eq!(
         m.cpus[..],
         [
-            Cpu { mpidr: 0, enable_method: spin(0xd8) },
-            Cpu { mpidr: 1, enable_method: spin(0x1_0000_00e0) },
-            Cpu { mpidr: 0x100, enable_method: EnableMethod::Psci },
+            Cpu { mpidr: 0, enable_method: spin(0xd8), capacity: 0 },
+            Cpu { mpidr: 1, enable_method: spin(0x1_0000_00e0), capacity: 0 },
+            Cpu { mpidr: 0x100, enable_method: EnableMethod::Psci, capacity: 0 },
         ]
     );
     assert_eq!(m.psci, Some(Psci { conduit: Conduit::Smc, legacy_cpu_on: Some(0x95c1_ba60) }));

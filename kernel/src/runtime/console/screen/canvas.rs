@@ -5,10 +5,14 @@ use super::font::{self, Glyph};
 use crate::runtime::machine::Framebuffer;
 use crate::runtime::mmio::Registers;
 
-/// Bytes in what is written at once.
+/// Bytes in what is written at once, at least.
 const WORD_BYTES: usize = 4;
+/// And where rows and letters start at a multiple of that.
+const WIDE_BYTES: usize = 8;
 /// Of the letters: red, green, blue.
 pub const FOREGROUND: [u8; 3] = [0xd0, 0xd0, 0xd0];
+/// Of marks.
+pub const MARK: [u8; 3] = [0, 0xd0, 0];
 /// Of what is around them.
 pub const BACKGROUND: [u8; 3] = [0, 0, 0];
 
@@ -52,9 +56,13 @@ pub struct Canvas<R> {
     height: usize,
     /// Bytes of a row that are shown, whole words.
     row_bytes: usize,
+    /// Bytes of a row in a letter, whole words; and in what is written at once.
+    cell_bytes: usize,
+    word_bytes: usize,
     pixel_bytes: usize,
     foreground: u32,
     background: u32,
+    mark: u32,
 }
 
 impl<R: Registers> Canvas<R> {
@@ -62,26 +70,35 @@ impl<R: Registers> Canvas<R> {
     pub fn new(framebuffer: &Framebuffer, layout: Layout, memory: R) -> Canvas<R> {
         let format = framebuffer.format;
         let pixel_bytes = format.bytes() as usize;
+        let (base, stride) = (framebuffer.region.base, framebuffer.stride as usize);
+        // Ten pixels or a multiple.
+        let cell_bytes = font::WIDTH * layout.scale * pixel_bytes;
+        let is_wide = base.is_multiple_of(WIDE_BYTES as u64)
+            && stride.is_multiple_of(WIDE_BYTES)
+            && cell_bytes.is_multiple_of(WIDE_BYTES);
         Canvas {
             memory,
             layout,
-            stride: framebuffer.stride as usize,
+            stride,
             height: framebuffer.height as usize,
             row_bytes: (framebuffer.width as usize * pixel_bytes).next_multiple_of(WORD_BYTES),
+            cell_bytes,
+            word_bytes: if is_wide { WIDE_BYTES } else { WORD_BYTES },
             pixel_bytes,
             foreground: format.encode(FOREGROUND),
             background: format.encode(BACKGROUND),
+            mark: format.encode(MARK),
         }
     }
 
     /// Fills the whole picture with the background, what is no letter's included. Calls `go_on` before
     /// each row of pixels.
     pub fn clear(&self, mut go_on: impl FnMut()) {
-        let word = self.word(|_| self.background);
         for y in 0..self.height {
             go_on();
-            for at in (0..self.row_bytes).step_by(WORD_BYTES) {
-                self.memory.write32(y * self.stride + at, word);
+            for at in (0..self.row_bytes).step_by(self.word_bytes) {
+                let bytes = self.word_bytes.min(self.row_bytes - at);
+                self.write(y * self.stride + at, bytes, |_| self.background);
             }
         }
     }
@@ -89,8 +106,6 @@ impl<R: Registers> Canvas<R> {
     /// Draws a letter in a cell.
     pub fn draw(&self, row: usize, column: usize, glyph: Glyph) {
         let Layout { scale, .. } = self.layout;
-        // Ten pixels or a multiple: whole words.
-        let cell_bytes = font::WIDTH * scale * self.pixel_bytes;
         for dot_y in 0..font::HEIGHT {
             let dots = glyph.row(dot_y);
             let pixel = |x: usize| match dots >> (font::WIDTH - 1 - x / scale) & 1 {
@@ -99,18 +114,36 @@ impl<R: Registers> Canvas<R> {
             };
             for y in dot_y * scale..(dot_y + 1) * scale {
                 let y = row * font::HEIGHT * scale + y;
-                let start = y * self.stride + column * cell_bytes;
-                for at in (0..cell_bytes).step_by(WORD_BYTES) {
+                let start = y * self.stride + column * self.cell_bytes;
+                for at in (0..self.cell_bytes).step_by(self.word_bytes) {
                     let x = at / self.pixel_bytes;
-                    self.memory.write32(start + at, self.word(|i| pixel(x + i)));
+                    self.write(start + at, self.word_bytes, |i| pixel(x + i));
                 }
             }
         }
     }
 
-    /// A word of one or two pixels, the left one in the low bits.
-    fn word(&self, pixel: impl Fn(usize) -> u32) -> u32 {
-        if self.pixel_bytes == 2 { pixel(0) | pixel(1) << 16 } else { pixel(0) }
+    /// Fills a cell with the colour of marks.
+    pub fn mark(&self, row: usize, column: usize) {
+        let height = font::HEIGHT * self.layout.scale;
+        for y in row * height..(row + 1) * height {
+            let start = y * self.stride + column * self.cell_bytes;
+            for at in (0..self.cell_bytes).step_by(self.word_bytes) {
+                self.write(start + at, self.word_bytes, |_| self.mark);
+            }
+        }
+    }
+
+    /// Writes that many bytes of pixels at once, 4 or 8, the left one in the low bits.
+    fn write(&self, at: usize, bytes: usize, pixel: impl Fn(usize) -> u32) {
+        let bits = self.pixel_bytes * 8;
+        let pixels = 0..bytes / self.pixel_bytes;
+        let word = pixels.fold(0, |word, i| word | u64::from(pixel(i)) << (i * bits));
+        if bytes == WIDE_BYTES {
+            self.memory.write64(at, word);
+        } else {
+            self.memory.write32(at, word as u32);
+        }
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! The bytes are those of the serial line, and what a person should see of them is shown: text for
 //! people, but of the events only an error and the end, in words ([`record`]). Long lines go on in the
-//! next one. At the bottom the text moves up, but no memory of the picture is read for that: which
-//! letter a cell should show and which it shows is kept in a [`Grid`], and only cells where these differ
-//! are drawn.
+//! next one. At the bottom the text moves up by a quarter of the screen at once, as each move draws most
+//! of it anew. No memory of the picture is read for that: which letter a cell should show and which it
+//! shows is kept in a [`Grid`], and only cells where these differ are drawn.
 //!
 //! The grid is made of single numbers that are each valid at all times, so that a core that ends the run
 //! may print whatever another one was about to do with it, with no lock and no memory of its own.
@@ -25,7 +25,7 @@ mod tests;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering::Relaxed};
 
-pub use canvas::{BACKGROUND, FOREGROUND, Layout};
+pub use canvas::{BACKGROUND, FOREGROUND, Layout, MARK};
 pub use font::{Glyph, HEIGHT as GLYPH_HEIGHT, LAST as LAST_CHARACTER, WIDTH as GLYPH_WIDTH};
 pub use text::Text;
 
@@ -36,6 +36,8 @@ use text::Action;
 
 /// Most letters on a screen.
 pub const MAX_CELLS: usize = 20_000;
+/// How often the text moves up until all lines are others.
+const MOVES_A_SCREEN: usize = 4;
 /// Letters from one tab stop to the next.
 const TAB: usize = 8;
 
@@ -114,6 +116,18 @@ impl<'g, R: Registers> Screen<'g, R> {
         let layout = Layout::new(framebuffer.width, framebuffer.height, MAX_CELLS);
         let Framebuffer { width, height, .. } = *framebuffer;
         Screen { canvas: Canvas::new(framebuffer, layout, memory), layout, grid, width, height }
+    }
+
+    /// Draws a square in the upper left corner, the one with this number from the left, on whatever is
+    /// there. The first [`Screen::flush`] takes it away.
+    pub fn mark(&self, number: usize) {
+        // A letter is twice as high as wide. Between the squares there is as much room.
+        for column in [4 * number, 4 * number + 1] {
+            if column < self.layout.columns {
+                self.canvas.mark(0, column);
+            }
+        }
+        mmio::publish();
     }
 
     /// Takes the next byte of the text, whose reading has come as far as `text` says.
@@ -211,17 +225,20 @@ impl<'g, R: Registers> Screen<'g, R> {
     fn next_line(&self) {
         self.grid.column.store(0, Relaxed);
         let row = self.grid.row.load(Relaxed);
-        if row + 1 < self.layout.rows {
+        let rows = self.layout.rows;
+        if row + 1 < rows {
             return self.grid.row.store(row + 1, Relaxed);
         }
-        for row in 1..self.layout.rows {
-            for (to, from) in self.row(row - 1).iter().zip(self.row(row)) {
+        let up = (rows / MOVES_A_SCREEN).max(1);
+        for row in up..rows {
+            for (to, from) in self.row(row - up).iter().zip(self.row(row)) {
                 to.wanted.store(from.wanted.load(Relaxed), Relaxed);
             }
         }
-        for cell in self.row(row) {
+        for cell in (rows - up..rows).flat_map(|row| self.row(row)) {
             cell.wanted.store(Glyph::BLANK.number(), Relaxed);
         }
-        self.has_changed(0..self.layout.rows);
+        self.grid.row.store(rows - up, Relaxed);
+        self.has_changed(0..rows);
     }
 }

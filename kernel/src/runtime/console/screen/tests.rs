@@ -22,9 +22,14 @@ const RUBBISH: u8 = 0x5a;
 
 impl Fake {
     fn new(width: u32, height: u32, format: &str) -> Fake {
+        // No multiple of 8, so that words of 4 bytes are written.
+        Fake::with_rows_of(width, height, format, |stride| stride.next_multiple_of(8) + 12)
+    }
+
+    /// One with rows that end in something that is not shown, so long as `stride` says.
+    fn with_rows_of(width: u32, height: u32, format: &str, stride: fn(u32) -> u32) -> Fake {
         let format = PixelFormat::from_name(format).unwrap();
-        // Rows that end in something that is not shown.
-        let stride = (width * format.bytes()).next_multiple_of(4) + 12;
+        let stride = stride(width * format.bytes());
         let region = Region { base: 0x1000, size: u64::from(stride) * u64::from(height) };
         let framebuffer = Framebuffer { region, width, height, stride, format };
         let memory = Arc::new(Mutex::new(vec![RUBBISH; region.size as usize]));
@@ -220,6 +225,80 @@ fn a_screen_that_scrolls_draws_only_what_changes() {
     // What is drawn over without a change, and what is gone before it was seen.
     fake.print("\rabc\rxyz\rabc");
     assert_eq!(fake.writes(), 0);
+}
+
+#[test]
+fn words_of_two_sizes_make_the_same_picture() {
+    for (width, format) in [(645, "x8r8g8b8"), (1289, "r5g6b5"), (645, "r5g6b5")] {
+        let mut narrow = Fake::new(width, 1447, format);
+        let mut wide =
+            Fake::with_rows_of(width, 1447, format, |stride| stride.next_multiple_of(8) + 8);
+        for fake in [&mut narrow, &mut wide] {
+            fake.print("");
+        }
+        let words = (width * wide.framebuffer.format.bytes()).div_ceil(4) as usize;
+        assert_eq!(narrow.writes(), words * 1447);
+        // In 16 bits a letter has 5 words: only one of twice the size has whole pairs.
+        let halves = if (width, format) == (645, "r5g6b5") { 1 } else { 2 };
+        assert_eq!(wide.writes(), words.div_ceil(halves) * 1447);
+        for fake in [&mut narrow, &mut wide] {
+            fake.print(SAMPLE);
+        }
+        assert_eq!(wide.writes() * halves, narrow.writes());
+        assert!(wide.picture() == narrow.picture(), "{width} {format}");
+        // What is not shown is not written either.
+        let shown = words * 4;
+        for row in wide.memory.lock().unwrap().chunks(wide.framebuffer.stride as usize) {
+            assert!(row[shown..].iter().all(|&byte| byte == RUBBISH));
+        }
+    }
+}
+
+#[test]
+fn marks_are_squares_on_what_is_there_until_the_first_text() {
+    for format in ["x2r10g10b10", "r5g6b5"] {
+        let mut fake = Fake::new(1289, 1447, format);
+        let other = fake.colour(1288, 1446);
+        for number in [0, 2, 1000] {
+            fake.screen.mark(number);
+        }
+        assert_eq!(fake.writes(), 4 * fake.writes_a_cell());
+        let near = |a: [u8; 3], b: [u8; 3]| a.iter().zip(b).all(|(a, b)| a.abs_diff(b) <= 4);
+        for (y, x) in (0..80).flat_map(|y| (0..300).map(move |x| (y, x))) {
+            let is_mark = y < 40 && (x < 40 || (160..200).contains(&x));
+            let colour = fake.colour(x, y);
+            assert!(near(colour, if is_mark { MARK } else { other }), "{x} {y} {colour:?}");
+        }
+        fake.print("");
+        assert!(fake.picture().iter().all(|&value| value == BACKGROUND[0]));
+    }
+}
+
+#[test]
+fn a_line_at_the_bottom_costs_a_few_lines_and_no_screen() {
+    let mut fake = Fake::new(200, 800, "x8r8g8b8");
+    let Layout { columns, rows, .. } = fake.screen.layout;
+    assert_eq!((columns, rows), (20, 40));
+    let line = |i: usize| -> String {
+        (0..columns - 1).map(|column| char::from(b'a' + ((i + column) % 26) as u8)).collect()
+    };
+    // Up to the last line, which is full.
+    for i in 0..rows - 1 {
+        fake.print(&format!("{}\r\n", line(i)));
+    }
+    fake.writes();
+    // No letter stays the same when the text moves by any number of lines below 26.
+    let lines = 5 * rows + 1;
+    for i in rows - 1..rows - 1 + lines {
+        fake.print(&format!("{}\r\n", line(i)));
+    }
+    let whole = fake.writes_a_cell() * (columns - 1);
+    let writes = fake.writes();
+    assert!(writes <= 5 * lines * whole, "{} lines for one", writes / (lines * whole));
+    // The last ones are shown, with a quarter of the screen free.
+    let text = fake.lines();
+    assert_eq!(text[rows - rows / 4 - 1], line(rows - 2 + lines));
+    assert_eq!(text[0], line(rows - 2 + lines - (rows - rows / 4 - 1)));
 }
 
 #[test]
