@@ -161,6 +161,7 @@ pub fn regions<'m>(machine: &'m Machine<'_>) -> impl Iterator<Item = Region> + '
     let sd = machine.sd_hosts.iter().map(|host| host.region);
     console
         .chain(machine.power_manager)
+        .chain(machine.mailbox)
         .chain(gic)
         .chain(machine.virtio_mmio.iter().map(|node| node.region))
         .chain(pci)

@@ -47,6 +47,7 @@ pub mod lent;
 pub mod line;
 pub mod lock;
 pub mod machine;
+pub mod mailbox;
 pub mod memory;
 pub mod mmio;
 pub mod mmu;
@@ -95,3 +96,5 @@ mod power;
 mod start;
 #[cfg(target_os = "none")]
 mod threads;
+#[cfg(target_os = "none")]
+mod videocore;

@@ -18,7 +18,7 @@ use super::stacks::Stacks;
 use super::time::UnknownFrequency;
 use super::{
     args, block, boot, cores, devices, facts, fault, fs, heap, image, logger, output, pages, power,
-    psci, time,
+    psci, time, videocore,
 };
 use crate::cpu::{Features, Midr};
 use crate::report::{Code, Event, Fault, Hello};
@@ -64,7 +64,10 @@ pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
     let clock = time::init(machine.timer.and_then(|timer| timer.frequency_hz));
     // SAFETY: the early map has all devices mapped, the final one those of `devices::regions` and the
     // framebuffer.
-    unsafe { devices::set_up_consoles(&machine, false) };
+    unsafe {
+        videocore::set_up(&machine);
+        devices::set_up_consoles(&machine, false);
+    }
     if let Some(psci) = &machine.psci {
         psci::init(psci);
     }
@@ -117,6 +120,7 @@ extern "C" fn go_on() -> ! {
     // SAFETY: the final map has the devices of `devices::regions`.
     unsafe { devices::set_up_interrupts(machine) };
     cores::start_all(machine);
+    videocore::note_facts();
     greet(boot);
     mount(machine);
     enter_application(machine.bootargs)

@@ -6,6 +6,7 @@ const FIRECRACKER: &[u8] = include_bytes!("testdata/firecracker.dtb");
 const CLOUD_HYPERVISOR: &[u8] = include_bytes!("testdata/cloud-hypervisor.dtb");
 const APPLE_M1: &[u8] = include_bytes!("testdata/apple-m1.dtb");
 const BOARD: &[u8] = include_bytes!("testdata/board.dtb");
+const PI4: &[u8] = include_bytes!("testdata/pi4.dtb");
 const SD_HOSTS: &[u8] = include_bytes!("testdata/sd-hosts.dtb");
 
 fn region(base: u64, size: u64) -> Region {
@@ -158,6 +159,18 @@ fn the_mini_uart_is_a_16550_of_words_whose_divisor_stays() {
             baud: Some(115_200),
         })
     );
+}
+
+#[test]
+fn finds_the_mailbox_of_a_raspberry_pi_4() {
+    let mailbox = Some(region(0xfe00_b880, 0x40));
+    let m = Machine::from_fdt(PI4).unwrap();
+    assert_eq!((m.chip, m.mailbox, &m.left_out[..]), (Chip::Bcm2711, mailbox, &[][..]));
+    let rest = Machine::console_and_firmware(PI4).unwrap();
+    assert_eq!((rest.chip, rest.mailbox), (Chip::Bcm2711, mailbox));
+    // Another chip's VideoCore may see memory elsewhere.
+    let other = patched(PI4, b"brcm,bcm2711\0", b"brcm,bcm2710\0");
+    assert_eq!(Machine::from_fdt(&other).unwrap().mailbox, None);
 }
 
 #[test]
