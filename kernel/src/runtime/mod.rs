@@ -32,7 +32,7 @@
 //! | heap | all the rest of the RAM | read, write |
 //! | model | in the heap | read, once it is loaded |
 //! | reserved memory | as the tree says | not |
-//! | framebuffer | as the tree says; reserved | read, write, uncached |
+//! | framebuffer | as the tree or a Raspberry Pi's firmware says; reserved | read, write, uncached |
 //! | devices that the tree lists and a driver uses | | read, write, device memory |
 
 pub mod args;

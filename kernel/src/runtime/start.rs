@@ -59,15 +59,11 @@ pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
         Ok(machine) => machine,
         Err(error) => refuse(tree, &error),
     };
-    keep_framebuffer_safe(&mut machine);
-    // First: a serial port is not waited for longer than some time.
+    // First: a device is not waited for longer than some time.
     let clock = time::init(machine.timer.and_then(|timer| timer.frequency_hz));
     // SAFETY: the early map has all devices mapped, the final one those of `devices::regions` and the
     // framebuffer.
-    unsafe {
-        videocore::set_up(&machine);
-        devices::set_up_consoles(&machine, false);
-    }
+    unsafe { set_up_consoles(&mut machine) };
     if let Some(psci) = &machine.psci {
         psci::init(psci);
     }
@@ -201,9 +197,8 @@ unsafe impl Sync for Environment {}
 /// Tells what is wrong with the device tree, if it has a console to tell it on.
 fn refuse(tree: &'static [u8], error: &MachineError) -> ! {
     if let Some(mut machine) = Machine::console_and_firmware(tree) {
-        keep_framebuffer_safe(&mut machine);
         // SAFETY: the early map has all devices mapped.
-        unsafe { devices::set_up_consoles(&machine, false) };
+        unsafe { set_up_consoles(&mut machine) };
         if let Some(psci) = &machine.psci {
             psci::init(psci);
         }
@@ -217,6 +212,21 @@ fn refuse(tree: &'static [u8], error: &MachineError) -> ! {
 
 fn stop(code: Code, message: &dyn Display, hint: &str) -> ! {
     fault::end(code, format_args!("{message}"), hint, &|_| Ok(()))
+}
+
+/// Sets up the consoles on the early map, on a display that only the firmware knows too.
+///
+/// # Safety
+/// As for [`devices::set_up_consoles`]; so for the mailbox.
+unsafe fn set_up_consoles(machine: &mut Machine<'_>) {
+    // SAFETY: upheld by the caller.
+    unsafe { videocore::set_up(machine) };
+    if machine.framebuffer.is_none() {
+        videocore::show_picture(machine);
+    }
+    keep_framebuffer_safe(machine);
+    // SAFETY: upheld by the caller.
+    unsafe { devices::set_up_consoles(machine, false) };
 }
 
 /// Does without a framebuffer that the processor cannot reach or that is on top of the image.

@@ -80,6 +80,14 @@ pub unsafe fn set_up(machine: &Machine<'_>) {
     }
 }
 
+/// Has the display show a picture, and gives `machine` that as its framebuffer. Without a display nothing
+/// changes.
+pub fn show_picture(machine: &mut Machine<'_>) {
+    if let Some(Ok(framebuffer)) = ask(Mailbox::show_picture) {
+        machine.add_framebuffer(framebuffer);
+    }
+}
+
 /// Has the mailbox asked something; `None` where there is none.
 pub fn ask<T>(
     question: impl FnOnce(&mut MachineMailbox) -> Result<T, MailboxError>,

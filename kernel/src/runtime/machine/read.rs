@@ -114,6 +114,20 @@ impl<'t> Machine<'t> {
         }
     }
 
+    /// Takes a framebuffer that the tree does not list, unless its memory is also that of something else.
+    pub fn add_framebuffer(&mut self, framebuffer: Framebuffer) {
+        self.framebuffer = Some(framebuffer);
+        for region in self.reserved.clone() {
+            self.keep_framebuffer_off(region.range());
+        }
+        if self.framebuffer.is_some() {
+            let reserved = self.reserve(framebuffer.region);
+            if self.keep(reserved).is_none() {
+                self.framebuffer = None;
+            }
+        }
+    }
+
     fn empty() -> Machine<'t> {
         Machine {
             model: b"",

@@ -174,6 +174,35 @@ fn finds_the_mailbox_of_a_raspberry_pi_4() {
 }
 
 #[test]
+fn a_framebuffer_of_the_firmware_is_reserved_unless_something_else_is_there() {
+    let framebuffer = |base| Framebuffer {
+        region: region(base, 640 * 480 * 4),
+        width: 640,
+        height: 480,
+        stride: 640 * 4,
+        format: PixelFormat::from_name("x8b8g8r8").unwrap(),
+    };
+    let mut m = Machine::from_fdt(BOARD).unwrap();
+    m.add_framebuffer(framebuffer(0x3d83_a000));
+    assert_eq!(m.framebuffer, Some(framebuffer(0x3d83_a000)));
+    assert_eq!(m.reserved.last(), Some(&framebuffer(0x3d83_a000).region));
+    // In the initrd; over its start; over the firmware's; over the tree.
+    let tree = BOARD.as_ptr() as u64;
+    for base in [0x810_0000, 0x800_0000 - 4, 0x3b00_0000 - 4096, tree - 64] {
+        let mut m = Machine::from_fdt(BOARD).unwrap();
+        let reserved = m.reserved.clone();
+        m.add_framebuffer(framebuffer(base));
+        assert_eq!((m.framebuffer, m.reserved), (None, reserved), "{base:#x}");
+        let overlap = MachineError::Overlap { device: "framebuffer" };
+        assert_eq!(m.left_out.last(), Some(&overlap));
+    }
+    let mut m = Machine::from_fdt(BOARD).unwrap();
+    while m.reserved.try_push(region(0x1000, 0x1000)).is_ok() {}
+    m.add_framebuffer(framebuffer(0x3d83_a000));
+    assert_eq!(m.framebuffer, None);
+}
+
+#[test]
 fn the_names_of_a_trees_machines_are_listed() {
     let names: Vec<&str> = Machine::names_in(BOARD).unwrap().collect();
     assert_eq!(names, ["anchorite,test-board", "brcm,bcm2711"]);

@@ -131,9 +131,35 @@ pub fn mailbox(program: Program) -> (Arc<Mutex<State>>, Mailbox<FakeRegisters, S
     (state, Mailbox::new(registers, memory, clock))
 }
 
+/// The display of a Raspberry Pi 4.
+#[derive(Clone, Copy)]
+pub struct Display {
+    /// How many there are, for a firmware that knows that question.
+    pub count: Option<u32>,
+    /// Its size.
+    pub size: [u32; 2],
+    /// The pixel order that it has, whatever is asked for.
+    pub order: u32,
+    /// The depth that it has.
+    pub depth: u32,
+    /// Where the picture is, as the VideoCore sees it.
+    pub base: u32,
+}
+
+/// One that most people have.
+pub const FULL_HD: Display =
+    Display { count: Some(1), size: [1920, 1080], order: 1, depth: 32, base: 0xfd83_a000 };
+
 /// A program that answers as a Raspberry Pi 4 does.
 pub fn pi4() -> Program {
+    pi4_with(FULL_HD)
+}
+
+/// The same with another display.
+pub fn pi4_with(display: Display) -> Program {
     let mut arm_hz = 600_000_000;
+    // What the message says of a picture before it asks for one.
+    let (mut physical, mut picture) = ([0; 2], [2; 2]);
     Box::new(move |tag, values| {
         match (tag, &mut *values) {
             (0x1, [revision]) => *revision = 1_660_659_100,
@@ -153,6 +179,23 @@ pub fn pi4() -> Program {
             (0x0003_0046, [bits]) => *bits = 0x5_0005,
             (0x0003_0041, [pin @ 128..136, state]) => (*pin, *state) = (0, u32::from(*pin == 134)),
             (0x0003_8041, [pin @ 128..136, _]) => *pin = 0,
+            (0x0004_0013, [count]) => match display.count {
+                Some(n) => *count = n,
+                None => return 0,
+            },
+            (0x0004_0003, size @ [_, _]) => size.copy_from_slice(&display.size),
+            (0x0004_8003, size @ [_, _]) => physical.copy_from_slice(size),
+            (0x0004_8004, size @ [_, _]) => picture.copy_from_slice(size),
+            (0x0004_8005, [depth @ 32]) => *depth = display.depth,
+            (0x0004_8006, [order @ 1]) => *order = display.order,
+            (0x0004_8007, [2]) => {}
+            // Rows of 64 bytes.
+            (0x0004_0001, [base @ 4096, bytes @ 0]) => {
+                assert_eq!(physical, picture);
+                *base = display.base;
+                *bytes = (picture[0] * 4).next_multiple_of(64) * picture[1];
+            }
+            (0x0004_0008, [pitch]) => *pitch = (picture[0] * 4).next_multiple_of(64),
             // It knows pins, but not this one.
             (0x0003_0041 | 0x0003_8041, [_, _]) => {}
             _ => return 0,

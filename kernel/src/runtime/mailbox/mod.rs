@@ -7,12 +7,14 @@
 //!
 //! Sources: the wiki of github.com/raspberrypi/firmware, "Mailboxes" and "Mailbox property interface";
 //! Linux, drivers/mailbox/bcm2835-mailbox.c, include/soc/bcm2835/raspberrypi-firmware.h (tags, clocks),
-//! drivers/gpio/gpio-raspberrypi-exp.c (the expander's pins).
+//! drivers/gpio/gpio-raspberrypi-exp.c (the expander's pins); raspberrypi/linux,
+//! drivers/video/fbdev/bcm2708_fb.c (the picture).
 
 #![forbid(unsafe_code)]
 
 use core::fmt;
 
+use super::machine::{Framebuffer, PixelFormat, Region};
 use super::mmio::Registers;
 
 /// Mailbox 0, from the VideoCore: the oldest mail.
@@ -55,8 +57,32 @@ const GET_MAX_CLOCK_RATE: u32 = 0x0003_0004;
 const GET_TEMPERATURE: u32 = 0x0003_0006;
 const GET_GPIO_STATE: u32 = 0x0003_0041;
 const GET_THROTTLED: u32 = 0x0003_0046;
+const ALLOCATE_PICTURE: u32 = 0x0004_0001;
+const GET_DISPLAY_SIZE: u32 = 0x0004_0003;
+const GET_PITCH: u32 = 0x0004_0008;
+const GET_DISPLAYS: u32 = 0x0004_0013;
 const SET_CLOCK_RATE: u32 = 0x0003_8002;
 const SET_GPIO_STATE: u32 = 0x0003_8041;
+const SET_DISPLAY_SIZE: u32 = 0x0004_8003;
+const SET_PICTURE_SIZE: u32 = 0x0004_8004;
+const SET_DEPTH: u32 = 0x0004_8005;
+const SET_PIXEL_ORDER: u32 = 0x0004_8006;
+const SET_ALPHA_MODE: u32 = 0x0004_8007;
+
+/// Bits in a pixel.
+const DEPTH_BITS: u32 = 32;
+/// The pixel orders: which colour is in the lowest byte, and the format's name.
+const RED_FIRST: u32 = 1;
+const BLUE_FIRST: u32 = 0;
+/// Alpha is not looked at.
+const OPAQUE: u32 = 2;
+/// Most pixels of a picture: the firmware's memory holds some 50 MiB. The display shows a smaller picture
+/// in its own size.
+const MAX_PIXELS: u64 = 4 << 20;
+/// Bits of a VideoCore's address that say by which caches it goes. The others are the processor's address.
+const ALIASES: u32 = 0b11 << 30;
+/// What a picture's first byte lies on a multiple of.
+const PAGE_SIZE: u32 = 4096;
 
 /// The number of the expander's first pin, as the firmware counts pins.
 const EXPANDER: u32 = 128;
@@ -110,6 +136,8 @@ pub enum MailboxError {
         /// The property.
         tag: u32,
     },
+    /// There is no display, or none whose picture can be drawn to.
+    NoDisplay,
 }
 
 impl fmt::Display for MailboxError {
@@ -125,6 +153,7 @@ impl fmt::Display for MailboxError {
             MailboxError::Unknown { tag } => {
                 write!(f, "the VideoCore does not know the property {tag:#x}")
             }
+            MailboxError::NoDisplay => f.write_str("the VideoCore has no display to draw to"),
         }
     }
 }
@@ -246,6 +275,46 @@ impl<R: Registers, M: Memory> Mailbox<R, M> {
     /// See [`Mailbox::firmware_revision`].
     pub fn set_expander_pin(&mut self, pin: u32, high: bool) -> Result<(), MailboxError> {
         self.expander(SET_GPIO_STATE, pin, high.into()).map(|_| ())
+    }
+
+    /// Has the display show a picture of its own size, or of a part of that if the display is very large.
+    ///
+    /// # Errors
+    /// See [`Mailbox::firmware_revision`]; or there is no display.
+    pub fn show_picture(&mut self) -> Result<Framebuffer, MailboxError> {
+        // Older firmware does not know this question, and leaves out all that comes behind it in a message.
+        if self.get(GET_DISPLAYS) == Ok(0) {
+            return Err(MailboxError::NoDisplay);
+        }
+        let size = Property { tag: GET_DISPLAY_SIZE, values: &[], answers: 2 };
+        let [[mut width, mut height, _]] = self.ask([size])?;
+        while u64::from(width) * u64::from(height) > MAX_PIXELS {
+            (width, height) = (width / 2, height / 2);
+        }
+        let set = |tag, values| Property { tag, values, answers: 1 };
+        let two = |tag, values| Property { tag, values, answers: 2 };
+        let size = &[width, height];
+        // All in one message: a picture is made of what is said before it in the same message.
+        let [_, [width, height, _], [depth, ..], [order, ..], _, [base, bytes, _], [stride, ..]] =
+            self.ask([
+                two(SET_DISPLAY_SIZE, size),
+                two(SET_PICTURE_SIZE, size),
+                set(SET_DEPTH, &[DEPTH_BITS]),
+                set(SET_PIXEL_ORDER, &[RED_FIRST]),
+                set(SET_ALPHA_MODE, &[OPAQUE]),
+                two(ALLOCATE_PICTURE, &[PAGE_SIZE]),
+                set(GET_PITCH, &[]),
+            ])?;
+        let format = match (depth, order) {
+            (DEPTH_BITS, RED_FIRST) => PixelFormat::from_name("x8b8g8r8"),
+            (DEPTH_BITS, BLUE_FIRST) => PixelFormat::from_name("x8r8g8b8"),
+            _ => None,
+        };
+        let region = Region { base: (base & !ALIASES).into(), size: bytes.into() };
+        format
+            .map(|format| Framebuffer { region, width, height, stride, format })
+            .filter(|framebuffer| framebuffer.check().is_ok())
+            .ok_or(MailboxError::NoDisplay)
     }
 
     fn expander(&mut self, tag: u32, pin: u32, state: u32) -> Result<u32, MailboxError> {

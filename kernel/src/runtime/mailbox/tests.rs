@@ -1,4 +1,4 @@
-use super::fake::{AT, clock, mailbox, pi4};
+use super::fake::{AT, Display, FULL_HD, clock, mailbox, pi4, pi4_with};
 use super::*;
 
 #[test]
@@ -113,5 +113,49 @@ fn a_message_must_be_where_the_videocore_sees_it() {
         mailbox.memory.at = at;
         assert_eq!(mailbox.board_revision(), Err(MailboxError::OutOfReach));
         assert_eq!(state.lock().unwrap().seen.len(), 0);
+    }
+}
+
+#[test]
+fn the_display_gets_a_picture_of_its_own_size() {
+    let shown = |display| mailbox(pi4_with(display)).1.show_picture();
+    let format = |name| PixelFormat::from_name(name).unwrap();
+    let full_hd = Framebuffer {
+        region: Region { base: 0x3d83_a000, size: 1920 * 1080 * 4 },
+        width: 1920,
+        height: 1080,
+        stride: 1920 * 4,
+        format: format("x8b8g8r8"),
+    };
+    assert_eq!(shown(FULL_HD), Ok(full_hd));
+    assert_eq!(shown(Display { count: None, ..FULL_HD }), Ok(full_hd));
+    let other_order = Framebuffer { format: format("x8r8g8b8"), ..full_hd };
+    assert_eq!(shown(Display { order: 0, ..FULL_HD }), Ok(other_order));
+    // What the processor and the VideoCore call the same place.
+    assert_eq!(shown(Display { base: 0x3d83_a000, ..FULL_HD }), Ok(full_hd));
+    for (size, [width, height], stride) in [
+        ([1366, 768], [1366, 768], 5504),
+        ([2560, 1600], [2560, 1600], 10_240),
+        ([3840, 2160], [1920, 1080], 7680),
+        ([7680, 4320], [1920, 1080], 7680),
+        ([u32::MAX; 2], [2047; 2], 8192),
+    ] {
+        let picture = shown(Display { size, ..FULL_HD }).unwrap();
+        assert_eq!((picture.width, picture.height, picture.stride), (width, height, stride));
+        assert_eq!(picture.region.size, u64::from(stride * height));
+    }
+}
+
+#[test]
+fn without_a_display_there_is_no_picture() {
+    for display in [
+        Display { count: Some(0), ..FULL_HD },
+        Display { size: [0, 0], ..FULL_HD },
+        Display { size: [2, 2], ..FULL_HD },
+        Display { base: 0, ..FULL_HD },
+        Display { depth: 16, ..FULL_HD },
+        Display { order: 2, ..FULL_HD },
+    ] {
+        assert_eq!(mailbox(pi4_with(display)).1.show_picture(), Err(MailboxError::NoDisplay));
     }
 }
