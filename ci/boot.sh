@@ -333,6 +333,63 @@ case pi4-initrd in *"$only"*)
     ;;
 esac
 
+# The same on its screen, which QEMU's monitor takes a picture of at the end: when the board would be off.
+# shows NAME BOOTARGS QEMU-ARGUMENT...: boots; false if that was not asked for.
+shows() {
+    begin "$1" || return 1
+    words=$2
+    shift 2
+    : >"$log"
+    {
+        left=120
+        while ! events | grep -q '"event":"exit"' && [ "$left" -gt 0 ]; do
+            left=$((left - 1))
+            sleep 1
+        done
+        # A line is on the screen a little after it is on the serial line.
+        sleep 1
+        echo "screendump $logs/$name.ppm"
+        echo quit
+    } | timeout 180 "$qemu" -M raspi4b -smp 4 -kernel "$image" -append "$words" -display none \
+        -no-reboot -no-shutdown -monitor stdio -serial null -serial "file:$log" \
+        -global bcm2835-fb.xres=1280 -global bcm2835-fb.yres=720 "$@" >"$logs/$name.out" 2>&1 ||
+        problem="QEMU ends with status $?"
+    [ -n "$problem" ] || target/debug/examples/screen "$logs/$name.ppm" "$logs/$name.png" \
+        >"$logs/$name.screen" 2>>"$logs/$name.out" || problem='there is no picture of the screen'
+    rm -f "$logs/$name.ppm"
+}
+case pi4-screen-early in *"$only"*)
+    if find_pi4 pi4-screen; then
+        ci/toolchain.sh host build -p kernel --example screen
+        tree=target/boards/bcm2711-rpi-4-b.dtb
+        if shows pi4-screen "max_tokens=$tokens" -dtb "$tree" -initrd "$small"; then
+            must_hold '^{"event":"hello".*"consoles":\["ns16550","framebuffer 1280x720, text 128x36"\]'
+            must_hold "^{\"event\":\"result\".*\"tokens\":\\[$expected\\]"
+            must_show '^Anchorite .* on Raspberry Pi 4 Model B: 4 × '
+            must_show_all
+            verdict
+        fi
+        # A tree that is refused, before the final map of the memory.
+        if command -v dtc >/dev/null; then
+            {
+                dtc -q -I dtb -O dts "$tree"
+                echo '/ { reserved-memory { broken { reg = <1>; }; }; };'
+            } >"$logs/broken.dts"
+            dtc -q -I dts -O dtb -o "$logs/broken.dtb" "$logs/broken.dts"
+            if shows pi4-screen-early "max_tokens=$tokens" -dtb "$logs/broken.dtb"; then
+                must_exit 1
+                # shellcheck disable=SC2016
+                must_show '^Unsupported: device tree: `reg` of node `broken` is missing or malformed$'
+                must_show '^Anchorite has failed, see above.$'
+                verdict
+            fi
+        else
+            echo 'skipped     pi4-screen-early: no dtc'
+        fi
+    fi
+    ;;
+esac
+
 # What make hands on, tried with the scripts and the programs that are there, in a folder that has
 # files of its own. QEMU is started where that is said.
 house=$logs/house

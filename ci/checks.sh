@@ -48,6 +48,32 @@ must_exit() {
     [ "$behind" = "${2:-}" ] || problem="behind the exit there is '$behind'"
 }
 
+# The text on a screen, line by line, is kept in $logs/NAME.screen.
+
+return=$(printf '\r')
+
+# What a screen says at a good end.
+good_end='Anchorite has ended.'
+
+# must_show PATTERN: some line on the screen must match it.
+must_show() {
+    [ -z "$problem" ] || return 0
+    shown=$logs/$name.screen
+    grep -q "$1" "$shown" || problem="no line on the screen matches $1"
+}
+
+# must_show_all: the screen must show the serial line's text, but for events; of them, the good end.
+# Blanks are not compared, as long lines are cut.
+must_show_all() {
+    [ -z "$problem" ] || return 0
+    shown=$logs/$name.screen
+    # Of a line that was drawn anew, the last form.
+    sed -e "s/$return\$//" -e "s/^$separator.*\"event\":\"exit\".*/$good_end/" \
+        -e "/^$separator/d" -e "s/.*$return//" "$log" | tr -d ' \n' >"$logs/$name.expected"
+    tr -d ' \n' <"$shown" | cmp -s - "$logs/$name.expected" ||
+        problem='the screen does not show what the serial line says'
+}
+
 # verdict [REMARK]: ends the check; without a problem it has passed.
 verdict() {
     seconds=$(($(date +%s) - started))

@@ -102,12 +102,9 @@ tree() {
     dtc -q -I dts -O dtb -o "$logs/$1.dtb" "$logs/$1.dts"
 }
 
-return=$(printf '\r')
-
 # Nothing turns an M1 off, so that neither does this machine: the last line asks a person to.
 last_line='It is now safe to switch off.'
-# What the screen says before it.
-good_end='Anchorite has ended.'
+# What the screen says before it, besides $good_end.
 bad_end='Anchorite has failed, see above.'
 
 # What a display may show at the start.
@@ -193,31 +190,12 @@ boot() {
     rm -f "$logs/$1.raw"
 }
 
-# must_show PATTERN: some line on the screen must match it.
-must_show() {
-    [ -z "$problem" ] || return 0
-    shown=$logs/$name.screen
-    grep -q "$1" "$shown" || problem="no line on the screen matches $1"
-}
-
 # must_show_end WORDS: the last lines on the screen must be these words and that it is safe to switch off.
 must_show_end() {
     [ -z "$problem" ] || return 0
     shown=$logs/$name.screen
     [ "$(grep -v '^$' "$shown" | tail -n 2)" = "$(printf '%s\n%s' "$1" "$last_line")" ] ||
         problem="the screen does not end with '$1'"
-}
-
-# must_show_all: the screen must show the serial line's text, but for events; of them, the good end.
-# Blanks are not compared, as long lines are cut.
-must_show_all() {
-    [ -z "$problem" ] || return 0
-    shown=$logs/$name.screen
-    # Of a line that was drawn anew, the last form.
-    sed -e "s/$return\$//" -e "s/^$separator.*\"event\":\"exit\".*/$good_end/" \
-        -e "/^$separator/d" -e "s/.*$return//" "$log" | tr -d ' \n' >"$logs/$name.expected"
-    tr -d ' \n' <"$shown" | cmp -s - "$logs/$name.expected" ||
-        problem='the screen does not show what the serial line says'
 }
 
 # What the plain machine says.

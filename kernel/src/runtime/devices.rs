@@ -163,6 +163,7 @@ pub fn regions<'m>(machine: &'m Machine<'_>) -> impl Iterator<Item = Region> + '
     let clusters = machine.clusters.iter().map(|cluster| cluster.region);
     console
         .chain(machine.power_manager)
+        .chain(machine.mailbox)
         .chain(gic)
         .chain(machine.virtio_mmio.iter().map(|node| node.region))
         .chain(pci)

@@ -34,7 +34,7 @@
 //! | model | in the heap | read, once it is loaded |
 //! | reserved memory | as the tree says | not |
 //! | on an Apple M1, what is below m1n1 and at the ends ([`apple_memory`]) | | not |
-//! | framebuffer | as the tree says; reserved | read, write, uncached |
+//! | framebuffer | as the tree or a Raspberry Pi's firmware says; reserved | read, write, uncached |
 //! | devices that the tree lists and a driver uses | | read, write, device memory |
 
 pub mod apple_memory;
@@ -51,6 +51,7 @@ pub mod lent;
 pub mod line;
 pub mod lock;
 pub mod machine;
+pub mod mailbox;
 pub mod memory;
 pub mod mmio;
 pub mod mmu;
@@ -101,3 +102,5 @@ mod sign_of_life;
 mod start;
 #[cfg(target_os = "none")]
 mod threads;
+#[cfg(target_os = "none")]
+mod videocore;

@@ -19,7 +19,7 @@ use super::stacks::Stacks;
 use super::time::UnknownFrequency;
 use super::{
     apple_memory, args, block, boot, cores, devices, facts, fault, fs, heap, image, logger, output,
-    pages, power, psci, time,
+    pages, power, psci, time, videocore,
 };
 use crate::cpu::{Features, Midr};
 use crate::report::{Code, Event, Fault, Hello};
@@ -60,12 +60,11 @@ pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
         Ok(machine) => machine,
         Err(error) => refuse(tree, &error),
     };
-    keep_framebuffer_safe(&mut machine);
-    // First: a serial port is not waited for longer than some time.
+    // First: a device is not waited for longer than some time.
     let clock = time::init(machine.timer.and_then(|timer| timer.frequency_hz));
     // SAFETY: the early map has all devices mapped, the final one those of `devices::regions` and the
     // framebuffer.
-    unsafe { devices::set_up_consoles(&machine, false) };
+    unsafe { set_up_consoles(&mut machine) };
     sign_of_life::show(&machine, Stage::Tree);
     if let Some(psci) = &machine.psci {
         psci::init(psci);
@@ -123,6 +122,7 @@ extern "C" fn go_on() -> ! {
     unsafe { devices::raise_clocks(machine) };
     cores::start_all(machine);
     sign_of_life::show(machine, Stage::Cores);
+    videocore::note_facts();
     greet(boot);
     mount(machine);
     enter_application(machine.bootargs)
@@ -203,9 +203,8 @@ unsafe impl Sync for Environment {}
 /// Tells what is wrong with the device tree, if it has a console to tell it on.
 fn refuse(tree: &'static [u8], error: &MachineError) -> ! {
     if let Some(mut machine) = Machine::console_and_firmware(tree) {
-        keep_framebuffer_safe(&mut machine);
         // SAFETY: the early map has all devices mapped.
-        unsafe { devices::set_up_consoles(&machine, false) };
+        unsafe { set_up_consoles(&mut machine) };
         if let Some(psci) = &machine.psci {
             psci::init(psci);
         }
@@ -219,6 +218,21 @@ fn refuse(tree: &'static [u8], error: &MachineError) -> ! {
 
 fn stop(code: Code, message: &dyn Display, hint: &str) -> ! {
     fault::end(code, format_args!("{message}"), hint, &|_| Ok(()))
+}
+
+/// Sets up the consoles on the early map, on a display that only the firmware knows too.
+///
+/// # Safety
+/// As for [`devices::set_up_consoles`]; so for the mailbox.
+unsafe fn set_up_consoles(machine: &mut Machine<'_>) {
+    // SAFETY: upheld by the caller.
+    unsafe { videocore::set_up(machine) };
+    if machine.framebuffer.is_none() {
+        videocore::show_picture(machine);
+    }
+    keep_framebuffer_safe(machine);
+    // SAFETY: upheld by the caller.
+    unsafe { devices::set_up_consoles(machine, false) };
 }
 
 /// Does without a framebuffer that the processor cannot reach or that is on top of the image.

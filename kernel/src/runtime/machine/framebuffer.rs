@@ -1,4 +1,4 @@
-//! The picture that the boot loader left on a display, and how its pixels are coded.
+//! The picture on a display, and how its pixels are coded.
 //!
 //! Sources: the Linux kernel's binding `simple-framebuffer`; m1n1, src/kboot.c (`dt_set_fb`).
 
@@ -40,24 +40,31 @@ impl Framebuffer {
         let format = at.text("format").and_then(PixelFormat::from_name);
         let format = format.ok_or_else(|| at.wrong("format"))?;
         let (width, height, stride) = (cell("width")?, cell("height")?, cell("stride")?);
+        let framebuffer = Framebuffer { region: at.region(0)?, width, height, stride, format };
+        framebuffer.check().map_err(|property| at.wrong(property))?;
+        Ok(framebuffer)
+    }
+
+    /// Checks that it is one that can be drawn to; if not, gives the property that is wrong.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let Framebuffer { region, width, height, stride, format } = *self;
         if !(MIN_WIDTH..=MAX_SIDE).contains(&width) {
-            return Err(at.wrong("width"));
+            return Err("width");
         }
         if !(MIN_HEIGHT..=MAX_SIDE).contains(&height) {
-            return Err(at.wrong("height"));
+            return Err("height");
         }
         if stride < width * format.bytes() || !stride.is_multiple_of(WORD_BYTES) {
-            return Err(at.wrong("stride"));
+            return Err("stride");
         }
-        let region = at.region(0)?;
         let fits = u64::from(stride) * u64::from(height) <= region.size;
         let is_sane = region.base >= MIN_BASE
             && region.base.is_multiple_of(WORD_BYTES.into())
             && region.size <= MAX_BYTES;
-        if !(fits && is_sane) {
-            return Err(at.wrong("reg"));
-        }
-        Ok(Framebuffer { region, width, height, stride, format })
+        if fits && is_sane { Ok(()) } else { Err("reg") }
     }
 
     /// The part of the memory that holds the picture.

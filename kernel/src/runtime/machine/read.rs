@@ -19,6 +19,7 @@ const PL011: &[&str] = &["arm,pl011"];
 const NS16550: &[&str] = &["ns16550a", "ns16550", MINI_UART];
 /// The Raspberry Pi's mini-UART: a 16550 whose divisor means something else.
 const MINI_UART: &str = "brcm,bcm2835-aux-uart";
+const MAILBOX: &[&str] = &["brcm,bcm2835-mbox"];
 const POWER_MANAGER: &[&str] = &["brcm,bcm2711-pm", "brcm,bcm2835-pm", "brcm,bcm2835-pm-wdt"];
 /// The Raspberry Pi 4's controllers of the card's slot and of the WiFi chip, or of what QEMU has there.
 const SDHCI: &[&str] = &["brcm,bcm2711-emmc2", "brcm,bcm2835-sdhci"];
@@ -100,6 +101,9 @@ impl<'t> Machine<'t> {
         let stdout = Stdout::new(fdt);
         // Where it ends early, what was found before is all there is.
         let _ = walk(fdt, &mut |at| {
+            if at.is_at("/") {
+                machine.chip = read_chip(at);
+            }
             machine.visit_for_the_end(at, fdt, None, &stdout);
             Ok(ControlFlow::Continue(()))
         });
@@ -111,6 +115,20 @@ impl<'t> Machine<'t> {
         if self.framebuffer.is_some_and(|framebuffer| framebuffer.region.overlaps(&other)) {
             self.framebuffer = None;
             self.keep::<()>(Err(MachineError::Overlap { device: "framebuffer" }));
+        }
+    }
+
+    /// Takes a framebuffer that the tree does not list, unless its memory is also that of something else.
+    pub fn add_framebuffer(&mut self, framebuffer: Framebuffer) {
+        self.framebuffer = Some(framebuffer);
+        for region in self.reserved.clone() {
+            self.keep_framebuffer_off(region.range());
+        }
+        if self.framebuffer.is_some() {
+            let reserved = self.reserve(framebuffer.region);
+            if self.keep(reserved).is_none() {
+                self.framebuffer = None;
+            }
         }
     }
 
@@ -126,6 +144,7 @@ impl<'t> Machine<'t> {
             clusters: ArrayVec::new(),
             psci: None,
             power_manager: None,
+            mailbox: None,
             console: None,
             framebuffer: None,
             gic: None,
@@ -148,10 +167,7 @@ impl<'t> Machine<'t> {
         if at.is_at("/") {
             let name = at.value("model").or(at.value("compatible"));
             self.model = until_nul(name.unwrap_or_default());
-            self.chip = CHIPS
-                .iter()
-                .find_map(|&(name, chip)| at.is_compatible(&[name]).then_some(chip))
-                .unwrap_or(Chip::Other);
+            self.chip = read_chip(at);
         } else if at.is_memory() {
             for region in at.bus_regions()? {
                 let fits = self.memory.try_push(region?).is_ok();
@@ -218,6 +234,8 @@ impl<'t> Machine<'t> {
             self.psci = self.keep(read_psci(at));
         } else if at.is_compatible(POWER_MANAGER) {
             self.power_manager = self.keep(at.region(0));
+        } else if self.chip == Chip::Bcm2711 && at.is_compatible(MAILBOX) {
+            self.mailbox = self.keep(at.region(0));
         } else if uart_kind(at).is_some() {
             let chosen = stdout.path.is_some_and(|path| at.is_at(path));
             if (chosen || self.console.is_none())
@@ -348,6 +366,11 @@ impl<'t> Stdout<'t> {
         let digits = options.bytes().take_while(u8::is_ascii_digit).count();
         Stdout { path, baud: options[..digits].parse().ok() }
     }
+}
+
+fn read_chip(at: &At<'_, '_>) -> Chip {
+    let chip = CHIPS.iter().find(|(name, _)| at.is_compatible(&[name]));
+    chip.map_or(Chip::Other, |&(_, chip)| chip)
 }
 
 fn read_gic(at: &At<'_, '_>) -> Result<Gic, MachineError> {

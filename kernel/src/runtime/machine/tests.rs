@@ -6,6 +6,7 @@ const FIRECRACKER: &[u8] = include_bytes!("testdata/firecracker.dtb");
 const CLOUD_HYPERVISOR: &[u8] = include_bytes!("testdata/cloud-hypervisor.dtb");
 const APPLE_M1: &[u8] = include_bytes!("testdata/apple-m1.dtb");
 const BOARD: &[u8] = include_bytes!("testdata/board.dtb");
+const PI4: &[u8] = include_bytes!("testdata/pi4.dtb");
 const SD_HOSTS: &[u8] = include_bytes!("testdata/sd-hosts.dtb");
 
 fn region(base: u64, size: u64) -> Region {
@@ -158,6 +159,47 @@ fn the_mini_uart_is_a_16550_of_words_whose_divisor_stays() {
             baud: Some(115_200),
         })
     );
+}
+
+#[test]
+fn finds_the_mailbox_of_a_raspberry_pi_4() {
+    let mailbox = Some(region(0xfe00_b880, 0x40));
+    let m = Machine::from_fdt(PI4).unwrap();
+    assert_eq!((m.chip, m.mailbox, &m.left_out[..]), (Chip::Bcm2711, mailbox, &[][..]));
+    let rest = Machine::console_and_firmware(PI4).unwrap();
+    assert_eq!((rest.chip, rest.mailbox), (Chip::Bcm2711, mailbox));
+    // Another chip's VideoCore may see memory elsewhere.
+    let other = patched(PI4, b"brcm,bcm2711\0", b"brcm,bcm2710\0");
+    assert_eq!(Machine::from_fdt(&other).unwrap().mailbox, None);
+}
+
+#[test]
+fn a_framebuffer_of_the_firmware_is_reserved_unless_something_else_is_there() {
+    let framebuffer = |base| Framebuffer {
+        region: region(base, 640 * 480 * 4),
+        width: 640,
+        height: 480,
+        stride: 640 * 4,
+        format: PixelFormat::from_name("x8b8g8r8").unwrap(),
+    };
+    let mut m = Machine::from_fdt(BOARD).unwrap();
+    m.add_framebuffer(framebuffer(0x3d83_a000));
+    assert_eq!(m.framebuffer, Some(framebuffer(0x3d83_a000)));
+    assert_eq!(m.reserved.last(), Some(&framebuffer(0x3d83_a000).region));
+    // In the initrd; over its start; over the firmware's; over the tree.
+    let tree = BOARD.as_ptr() as u64;
+    for base in [0x810_0000, 0x800_0000 - 4, 0x3b00_0000 - 4096, tree - 64] {
+        let mut m = Machine::from_fdt(BOARD).unwrap();
+        let reserved = m.reserved.clone();
+        m.add_framebuffer(framebuffer(base));
+        assert_eq!((m.framebuffer, m.reserved), (None, reserved), "{base:#x}");
+        let overlap = MachineError::Overlap { device: "framebuffer" };
+        assert_eq!(m.left_out.last(), Some(&overlap));
+    }
+    let mut m = Machine::from_fdt(BOARD).unwrap();
+    while m.reserved.try_push(region(0x1000, 0x1000)).is_ok() {}
+    m.add_framebuffer(framebuffer(0x3d83_a000));
+    assert_eq!(m.framebuffer, None);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Text on a display, in the memory that the boot loader left as its picture.
+//! Text on a display, in the memory that a boot loader or firmware gave as its picture.
 //!
 //! The bytes are those of the serial line, and what a person should see of them is shown: text for
 //! people, but of the events only an error and the end, in words ([`record`]). Long lines go on in the
