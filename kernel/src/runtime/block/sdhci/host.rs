@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use alloc::boxed::Box;
+use core::cell::Cell;
 
 use super::super::Clock;
 use super::SdError;
@@ -88,6 +89,10 @@ const CAPABILITY_HIGH_SPEED: u32 = 1 << 21;
 /// Version 3.00 of the specification.
 const VERSION_3: u32 = 2;
 
+/// At this clock of the card, in Hz, cards are identified (PL 4.2.1); none is slower.
+const SLOW_HZ: u32 = 400_000;
+/// The pause after a write to a register while the card's clock is slow or off, in µs.
+const WRITE_PAUSE_US: u64 = 10;
 /// For resets, clocks and answers, all of which take µs.
 const PATIENCE_US: u64 = 100_000;
 /// For data of a card, which sends it within 100 ms (PL 4.6.2.1).
@@ -142,6 +147,8 @@ pub struct Host<R> {
     version: u32,
     /// What its clock is divided from, in Hz.
     base_hz: u32,
+    /// The card's clock, in Hz; 0 while it is off.
+    hz: Cell<u32>,
 }
 
 impl<R: Registers> Host<R> {
@@ -158,7 +165,7 @@ impl<R: Registers> Host<R> {
         if base_hz == 0 {
             return Err(SdError::NoBaseClock);
         }
-        let host = Host { registers, clock, capabilities, version, base_hz };
+        let host = Host { registers, clock, capabilities, version, base_hz, hz: Cell::new(0) };
         host.write(register::CLOCK, RESET_ALL);
         if !host.wait(PATIENCE_US, || host.read(register::CLOCK) & RESET_ALL == 0) {
             return Err(SdError::Stuck);
@@ -168,7 +175,7 @@ impl<R: Registers> Host<R> {
         host.write(register::CONTROL, CONTROL_POWER);
         // The supply rises within 35 ms, and the card wants 1 ms and 74 clocks then (PL 6.4.1).
         host.sleep(40_000);
-        host.set_clock(400_000)?;
+        host.set_clock(SLOW_HZ)?;
         host.sleep(2_000);
         Ok(host)
     }
@@ -177,8 +184,19 @@ impl<R: Registers> Host<R> {
         self.registers.read32(register)
     }
 
+    /// Writes a register. While the card's clock is slow or off, Broadcom's controllers lose what is
+    /// written within two cycles of it after another write, so that a pause of four follows each
+    /// (Linux, drivers/mmc/host/sdhci-iproc.c; U-Boot, drivers/mmc/bcm2835_sdhci.c). Faster clocks need
+    /// none: the processor waits for each write's answer, which takes longer.
     pub fn write(&self, register: usize, value: u32) {
         self.registers.write32(register, value);
+        if self.hz.get() <= SLOW_HZ {
+            let start = self.clock.now_us();
+            // The clock shows whole µs, so that the first of them may be short.
+            while self.clock.now_us().saturating_sub(start) <= WRITE_PAUSE_US {
+                self.clock.pause(0);
+            }
+        }
     }
 
     /// Waits until `done` for `us` µs; whether it came to that.
@@ -208,6 +226,7 @@ impl<R: Registers> Host<R> {
     /// # Errors
     /// It does not become stable.
     pub fn set_clock(&self, hz: u32) -> Result<(), SdError> {
+        self.hz.set(0);
         self.write(register::CLOCK, CLOCK_TIMEOUT);
         let setting = divider(self.base_hz, hz, self.version) | CLOCK_TIMEOUT | CLOCK_INTERNAL;
         self.write(register::CLOCK, setting);
@@ -215,6 +234,7 @@ impl<R: Registers> Host<R> {
             return Err(SdError::Stuck);
         }
         self.write(register::CLOCK, setting | CLOCK_CARD);
+        self.hz.set(hz.min(self.base_hz));
         Ok(())
     }
 
