@@ -36,8 +36,12 @@ pub enum Fault {
     Error(u32),
     /// The card's answer has these bits.
     State(u32),
-    /// Nothing happens any more.
+    /// Nothing happens until the lines are reset.
     Silence,
+    /// The data comes, but the data lines stay in use until they are reset.
+    Busy,
+    /// Nothing happens any more, and a reset does not end.
+    Death,
 }
 
 /// The time of a slot, in ns. It goes on with each access to a register, and with each pause.
@@ -90,6 +94,7 @@ pub struct Machine {
     pub lost: usize,
     /// When a register was last written.
     written_ns: Option<u64>,
+    dead: bool,
     application: bool,
     /// The last command was one that the card does not know.
     refused: bool,
@@ -134,6 +139,7 @@ impl Slot {
             registers: [0; 64],
             lost: 0,
             written_ns: None,
+            dead: false,
             application: false,
             refused: false,
             sending: None,
@@ -267,6 +273,10 @@ impl Machine {
                     return;
                 }
                 if value & 0b11 << 25 != 0 {
+                    if self.dead {
+                        self.registers[offset / 4] = value;
+                        return;
+                    }
                     self.registers[register::PRESENT / 4] &= !0b11;
                     self.sending = None;
                     self.port.clear();
@@ -377,11 +387,13 @@ impl Machine {
         let mut data = self.image[start..start + count * 512].to_vec();
         let fault = self.faults.pop_front().flatten();
         match fault {
-            Some(Fault::Silence) => {
+            Some(Fault::Silence | Fault::Death) => {
                 self.registers[register::PRESENT / 4] |= 0b11;
+                self.dead = fault == Some(Fault::Death);
                 return;
             }
             Some(Fault::State(bits)) => return self.answer([R1_TRANSFER | bits, 0, 0, 0]),
+            Some(Fault::Busy) => self.registers[register::PRESENT / 4] |= 0b10,
             Some(Fault::Error(_)) => data.truncate(count / 2 * 512),
             None => {}
         }

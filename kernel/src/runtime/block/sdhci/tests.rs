@@ -152,18 +152,46 @@ fn a_lasting_fault_is_told() {
     assert_eq!(read(&mut disk, 5, &mut memory), Err(DiskError::Unreadable { sector: 5 }));
     slot.machine().faults.clear();
     read(&mut disk, 5, &mut memory).unwrap();
-    slot.machine().faults.push_back(Some(Fault::Silence));
-    assert_eq!(read(&mut disk, 5, &mut memory), Err(DiskError::Silent { sector: 5 }));
 }
 
 #[test]
-fn a_card_that_stays_silent_is_told_nothing_more() {
+fn a_block_that_is_lost_is_read_again() {
+    for by_dma in [false, true] {
+        let slot = slot(Kind::High);
+        let mut memory = vec![0; 311 * 512];
+        let mut disk = disk(&slot, by_dma.then_some(&memory[..]));
+        slot.machine().faults.extend([Some(Fault::Silence), None, Some(Fault::Silence)]);
+        let before = slot.machine().clock.now_us();
+        read(&mut disk, 13, &mut memory).unwrap();
+        assert!(memory == slot.machine().image[13 * 512..324 * 512]);
+        // Two deadlines, of the whole and of its second half.
+        let us = slot.machine().clock.now_us() - before;
+        let least = 2 * PATIENCE_US + (311 + 156) * 512;
+        assert!((least..least + 100_000).contains(&us), "{us} µs");
+    }
+}
+
+#[test]
+fn lines_that_stay_in_use_are_freed() {
+    let slot = slot(Kind::High);
+    let mut disk = disk(&slot, None);
+    slot.machine().faults.push_back(Some(Fault::Busy));
+    let mut memory = vec![0; 2 * 512];
+    for sector in [13, 100] {
+        read(&mut disk, sector, &mut memory).unwrap();
+        assert!(memory == slot.machine().image[sector as usize * 512..][..2 * 512]);
+    }
+    assert!(slot.machine().clock.now_us() > PATIENCE_US);
+}
+
+#[test]
+fn a_controller_that_hangs_is_told_nothing_more() {
     for by_dma in [false, true] {
         let slot = slot(Kind::High);
         let mut memory = vec![0xA5; 7 * 512];
         let mut disk = disk(&slot, by_dma.then_some(&memory[..]));
         let commands = slot.machine().commands.len();
-        slot.machine().faults.push_back(Some(Fault::Silence));
+        slot.machine().faults.push_back(Some(Fault::Death));
         assert_eq!(read(&mut disk, 5, &mut memory), Err(DiskError::Silent { sector: 5 }));
         // The controller may yet come to the end of the one read that it was told of. Told of another, it
         // could write to memory for either.
