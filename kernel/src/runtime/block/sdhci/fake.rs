@@ -6,10 +6,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-use super::super::fake::FakeClock;
 use super::dma::{Cache, Dma, Table};
 use super::host::register;
 use super::*;
@@ -36,11 +36,44 @@ pub enum Fault {
     Error(u32),
     /// The card's answer has these bits.
     State(u32),
-    /// Nothing happens any more.
+    /// Nothing happens until the lines are reset.
     Silence,
+    /// The data comes, but the data lines stay in use until they are reset.
+    Busy,
+    /// Nothing happens any more, and a reset does not end.
+    Death,
 }
 
+/// The time of a slot, in ns. It goes on with each access to a register, and with each pause.
+#[derive(Clone, Default)]
+pub struct SlotClock(Arc<AtomicU64>);
+
+impl SlotClock {
+    fn now_ns(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn advance(&self, ns: u64) {
+        self.0.fetch_add(ns, Ordering::Relaxed);
+    }
+}
+
+impl Clock for SlotClock {
+    fn now_us(&self) -> u64 {
+        self.now_ns() / 1000
+    }
+
+    /// A spin or a nap, as on the machine.
+    fn pause(&self, polls: u32) {
+        self.advance(if polls < 20 { 50 } else { 50_000 });
+    }
+}
+
+/// How long an access to a register takes.
+const ACCESS_NS: u64 = 100;
+
 pub struct Machine {
+    pub clock: SlotClock,
     pub kind: Kind,
     pub image: Vec<u8>,
     pub capabilities: u32,
@@ -57,6 +90,11 @@ pub struct Machine {
     pub by_dma: usize,
     pub by_port: usize,
     registers: [u32; 64],
+    /// Writes that came too soon after another.
+    pub lost: usize,
+    /// When a register was last written.
+    written_ns: Option<u64>,
+    dead: bool,
     application: bool,
     /// The last command was one that the card does not know.
     refused: bool,
@@ -85,6 +123,7 @@ pub struct Slot(pub Arc<Mutex<Machine>>);
 impl Slot {
     pub fn new(kind: Kind, image: Vec<u8>) -> Slot {
         Slot(Arc::new(Mutex::new(Machine {
+            clock: SlotClock::default(),
             kind,
             image,
             // 100 MHz, high speed, ADMA2.
@@ -98,6 +137,9 @@ impl Slot {
             by_dma: 0,
             by_port: 0,
             registers: [0; 64],
+            lost: 0,
+            written_ns: None,
+            dead: false,
             application: false,
             refused: false,
             sending: None,
@@ -127,9 +169,10 @@ impl Slot {
                 Dma::new(table, windows.clone(), Box::leak(Box::new(FakeCache(self.clone()))))
             }
         });
+        let clock = self.machine().clock.clone();
         let slot = self.clone();
         let registers = FakeRegisters::new(move |access| slot.machine().access(access));
-        SdDisk::new(registers, Box::new(FakeClock::default()), dma)
+        SdDisk::new(registers, Box::new(clock), dma)
     }
 }
 
@@ -156,6 +199,7 @@ unsafe impl Cache for FakeCache {
 
 impl Machine {
     fn access(&mut self, access: Access) -> u64 {
+        self.clock.advance(ACCESS_NS);
         match access {
             Access::Read { offset, width } => {
                 assert_eq!(width, 4);
@@ -163,10 +207,36 @@ impl Machine {
             }
             Access::Write { offset, width, value } => {
                 assert_eq!(width, 4);
-                self.write(offset, value as u32);
+                if self.is_too_soon() {
+                    self.lost += 1;
+                } else {
+                    self.write(offset, value as u32);
+                }
                 0
             }
         }
+    }
+
+    /// The card's clock, in Hz; 0 if it is off.
+    fn clock_hz(&self) -> u64 {
+        let clock = self.registers[register::CLOCK / 4];
+        let low = clock >> 8 & 0xff;
+        let half = if self.version >= 2 { low | (clock >> 6 & 0b11) << 8 } else { low };
+        let base_hz = u64::from(self.capabilities >> 8 & 0xff) * 1_000_000;
+        if clock & 1 << 2 == 0 { 0 } else { base_hz / u64::from(2 * half).max(1) }
+    }
+
+    /// Whether the write that comes now is one too many: while the clock is slow, those within two
+    /// cycles of it are, and while it is off, those within 10 µs.
+    fn is_too_soon(&mut self) -> bool {
+        let busy_ns = match self.clock_hz() {
+            0 => 10_000,
+            hz if hz <= 400_000 => 2_000_000_000 / hz,
+            _ => 0,
+        };
+        let now = self.clock.now_ns();
+        let before = self.written_ns.replace(now);
+        before.is_some_and(|before| now - before < busy_ns)
     }
 
     fn read(&mut self, offset: usize) -> u32 {
@@ -203,6 +273,10 @@ impl Machine {
                     return;
                 }
                 if value & 0b11 << 25 != 0 {
+                    if self.dead {
+                        self.registers[offset / 4] = value;
+                        return;
+                    }
                     self.registers[register::PRESENT / 4] &= !0b11;
                     self.sending = None;
                     self.port.clear();
@@ -313,11 +387,13 @@ impl Machine {
         let mut data = self.image[start..start + count * 512].to_vec();
         let fault = self.faults.pop_front().flatten();
         match fault {
-            Some(Fault::Silence) => {
+            Some(Fault::Silence | Fault::Death) => {
                 self.registers[register::PRESENT / 4] |= 0b11;
+                self.dead = fault == Some(Fault::Death);
                 return;
             }
             Some(Fault::State(bits)) => return self.answer([R1_TRANSFER | bits, 0, 0, 0]),
+            Some(Fault::Busy) => self.registers[register::PRESENT / 4] |= 0b10,
             Some(Fault::Error(_)) => data.truncate(count / 2 * 512),
             None => {}
         }

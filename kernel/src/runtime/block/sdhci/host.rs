@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use alloc::boxed::Box;
+use core::cell::Cell;
 
 use super::super::Clock;
 use super::SdError;
@@ -78,20 +79,26 @@ const CONTROL_POWER: u32 = 0b1111 << 8;
 const CLOCK_INTERNAL: u32 = 1;
 const CLOCK_STABLE: u32 = 1 << 1;
 const CLOCK_CARD: u32 = 1 << 2;
-/// The longest wait for data: 2^27 ticks of the timeout's clock.
-const CLOCK_TIMEOUT: u32 = 0xe << 16;
 const RESET_ALL: u32 = 1 << 24;
 /// The command line and the data lines.
 const RESET_LINES: u32 = 0b11 << 25;
+/// The timeout's clock is given in MHz, not in kHz.
+const CAPABILITY_TIMEOUT_MHZ: u32 = 1 << 7;
 const CAPABILITY_ADMA2: u32 = 1 << 19;
 const CAPABILITY_HIGH_SPEED: u32 = 1 << 21;
 /// Version 3.00 of the specification.
 const VERSION_3: u32 = 2;
 
+/// At this clock of the card, in Hz, cards are identified (PL 4.2.1); none is slower.
+const SLOW_HZ: u32 = 400_000;
+/// The pause after a write to a register while the card's clock is slow or off, in µs.
+const WRITE_PAUSE_US: u64 = 10;
 /// For resets, clocks and answers, all of which take µs.
 const PATIENCE_US: u64 = 100_000;
 /// For data of a card, which sends it within 100 ms (PL 4.6.2.1).
 const DATA_PATIENCE_US: u64 = 500_000;
+/// The least time after which the controller itself gives up on data, in parts of a second.
+const TIMEOUTS_A_SECOND: u32 = 2;
 
 /// What a command is answered with (HC table 2-12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +149,8 @@ pub struct Host<R> {
     version: u32,
     /// What its clock is divided from, in Hz.
     base_hz: u32,
+    /// The card's clock, in Hz; 0 while it is off.
+    hz: Cell<u32>,
 }
 
 impl<R: Registers> Host<R> {
@@ -158,7 +167,7 @@ impl<R: Registers> Host<R> {
         if base_hz == 0 {
             return Err(SdError::NoBaseClock);
         }
-        let host = Host { registers, clock, capabilities, version, base_hz };
+        let host = Host { registers, clock, capabilities, version, base_hz, hz: Cell::new(0) };
         host.write(register::CLOCK, RESET_ALL);
         if !host.wait(PATIENCE_US, || host.read(register::CLOCK) & RESET_ALL == 0) {
             return Err(SdError::Stuck);
@@ -168,7 +177,7 @@ impl<R: Registers> Host<R> {
         host.write(register::CONTROL, CONTROL_POWER);
         // The supply rises within 35 ms, and the card wants 1 ms and 74 clocks then (PL 6.4.1).
         host.sleep(40_000);
-        host.set_clock(400_000)?;
+        host.set_clock(SLOW_HZ)?;
         host.sleep(2_000);
         Ok(host)
     }
@@ -177,8 +186,19 @@ impl<R: Registers> Host<R> {
         self.registers.read32(register)
     }
 
+    /// Writes a register. While the card's clock is slow or off, Broadcom's controllers lose what is
+    /// written within two cycles of it after another write, so that a pause of four follows each
+    /// (Linux, drivers/mmc/host/sdhci-iproc.c; U-Boot, drivers/mmc/bcm2835_sdhci.c). Faster clocks need
+    /// none: the processor waits for each write's answer, which takes longer.
     pub fn write(&self, register: usize, value: u32) {
         self.registers.write32(register, value);
+        if self.hz.get() <= SLOW_HZ {
+            let start = self.clock.now_us();
+            // The clock shows whole µs, so that the first of them may be short.
+            while self.clock.now_us().saturating_sub(start) <= WRITE_PAUSE_US {
+                self.clock.pause(0);
+            }
+        }
     }
 
     /// Waits until `done` for `us` µs; whether it came to that.
@@ -198,6 +218,11 @@ impl<R: Registers> Host<R> {
         }
     }
 
+    /// Time that has passed since some fixed moment, in µs.
+    pub fn now_us(&self) -> u64 {
+        self.clock.now_us()
+    }
+
     /// Waits for `us` µs.
     pub fn sleep(&self, us: u64) {
         self.wait(us, || false);
@@ -208,13 +233,16 @@ impl<R: Registers> Host<R> {
     /// # Errors
     /// It does not become stable.
     pub fn set_clock(&self, hz: u32) -> Result<(), SdError> {
-        self.write(register::CLOCK, CLOCK_TIMEOUT);
-        let setting = divider(self.base_hz, hz, self.version) | CLOCK_TIMEOUT | CLOCK_INTERNAL;
+        self.hz.set(0);
+        let timeout = timeout(self.capabilities);
+        self.write(register::CLOCK, timeout);
+        let setting = divider(self.base_hz, hz, self.version) | timeout | CLOCK_INTERNAL;
         self.write(register::CLOCK, setting);
         if !self.wait(PATIENCE_US, || self.read(register::CLOCK) & CLOCK_STABLE != 0) {
             return Err(SdError::Stuck);
         }
         self.write(register::CLOCK, setting | CLOCK_CARD);
+        self.hz.set(hz.min(self.base_hz));
         Ok(())
     }
 
@@ -334,13 +362,25 @@ impl<R: Registers> Host<R> {
         }
     }
 
-    /// Frees the command line and the data lines from whatever they are in the middle of.
-    pub fn reset_lines(&self) {
+    /// Frees the command line and the data lines from whatever they are in the middle of, and ends DMA
+    /// (HC 2.2.16); whether it came to that. If not, the next command tells too.
+    pub fn reset_lines(&self) -> bool {
         self.write(register::CLOCK, self.read(register::CLOCK) | RESET_LINES);
-        // If that does not end, the next command tells.
-        self.wait(PATIENCE_US, || self.read(register::CLOCK) & RESET_LINES == 0);
+        let done = self.wait(PATIENCE_US, || self.read(register::CLOCK) & RESET_LINES == 0);
         self.write(register::STATUS, !0);
+        done
     }
+}
+
+/// The setting for the controller's own wait for data: 2^13 ticks of its timeout's clock, doubled so
+/// often that it is long enough, at most 14 times (HC 2.2.15, 2.2.26).
+fn timeout(capabilities: u32) -> u32 {
+    let unit = if capabilities & CAPABILITY_TIMEOUT_MHZ != 0 { 1_000_000 } else { 1000 };
+    let hz = (capabilities & 0x3f) * unit;
+    let enough = |&doublings: &u32| (1 << 13 << doublings) * TIMEOUTS_A_SECOND >= hz;
+    // A controller may leave its clock unsaid.
+    let doublings = (0..14).find(enough).filter(|_| hz != 0).unwrap_or(14);
+    doublings << 16
 }
 
 /// The setting for the fastest clock of `hz` at most (HC 2.2.14).
@@ -377,6 +417,23 @@ mod tests {
             (25_000_000, 25_000_000, 1, 0),
         ] {
             assert_eq!(divider(base, hz, version), setting, "{base} to {hz}, version {version}");
+        }
+    }
+
+    #[test]
+    fn the_controller_gives_up_on_data_after_half_a_second_or_more() {
+        for (capabilities, doublings) in [
+            // A Raspberry Pi 4's EMMC2, at 50 kHz; QEMU's, at 52 MHz.
+            (0x45ee_6432, 2),
+            (0x0521_34b4, 12),
+            (1, 0),
+            (16, 0),
+            (17, 1),
+            (0xbf, 12),
+            (0x80, 14),
+            (0, 14),
+        ] {
+            assert_eq!(timeout(capabilities), doublings << 16, "{capabilities:#x}");
         }
     }
 }

@@ -31,6 +31,9 @@ use host::{Host, Response, register, status};
 
 /// Bytes of a block, whatever the card.
 const BLOCK_BYTES: usize = 512;
+/// A command gets this long, in µs, and one more for each byte; cards have 100 ms and read a MB a second
+/// at least. A controller that has lost a block may wait for much longer.
+const PATIENCE_US: u64 = 2_000_000;
 
 /// An SD card.
 pub struct SdDisk<R> {
@@ -48,6 +51,8 @@ enum State {
     Due(Read),
     /// That command is under way.
     Running(Read),
+    /// It can neither be carried out nor ended: the controller may write to the memory at any time.
+    Lost(Read),
 }
 
 /// A request that is being carried out, by one command after another.
@@ -60,6 +65,8 @@ struct Read {
     /// Bytes of those that have been read; by DMA, all come at once.
     received: usize,
     by_dma: bool,
+    /// The command is given up then, in the host's time.
+    deadline_us: u64,
 }
 
 /// How a look at a command ended.
@@ -91,11 +98,17 @@ impl<R: Registers> SdDisk<R> {
         Ok(SdDisk { host, card, dma, state: State::Idle })
     }
 
+    /// When a command that reads so many bytes has taken too long.
+    fn deadline_us(&self, bytes: usize) -> u64 {
+        self.host.now_us() + PATIENCE_US + bytes as u64
+    }
+
     /// Sends the next command of a read.
     fn start(&mut self, mut read: Read) -> Read {
         let rest = read.request.buffer.as_ptr().len() - read.done;
         read.length = rest.min(dma::LARGEST);
         read.received = 0;
+        read.deadline_us = self.deadline_us(read.length);
         let table = self
             .dma
             .as_mut()
@@ -159,12 +172,32 @@ impl<R: Registers> SdDisk<R> {
     }
 
     /// Ends a command that went wrong, so that another can be sent (HC 3.10.1): it takes µs, or a
-    /// tenth of a second where the card does not answer.
-    fn recover(&self) {
-        self.host.reset_lines();
+    /// tenth of a second where the card does not answer. Whether the controller is done with it.
+    fn recover(&self) -> bool {
+        if !self.host.reset_lines() {
+            return false;
+        }
         // Fails where the card was not sending.
         let _ = self.host.command(card::STOP_TRANSMISSION, Response::R1b, 0);
-        self.host.reset_lines();
+        self.host.reset_lines()
+    }
+
+    /// Gives a read back that went wrong, if the controller leaves its memory alone now.
+    fn fail(&mut self, read: Read) -> Option<Completion> {
+        if self.recover() {
+            return Some(Completion { request: read.request, ok: false });
+        }
+        self.state = State::Lost(read);
+        None
+    }
+
+    /// Leaves a read as it is, unless it has taken too long.
+    fn wait(&mut self, read: Read, state: fn(Read) -> State) -> Option<Completion> {
+        if self.host.now_us() > read.deadline_us {
+            return self.fail(read);
+        }
+        self.state = state(read);
+        None
     }
 }
 
@@ -186,7 +219,8 @@ impl<R: Registers + Send> BlockDevice for SdDisk<R> {
     }
 
     fn submit(&mut self, request: Request) {
-        let read = Read { request, done: 0, length: 0, received: 0, by_dma: false };
+        let deadline_us = self.deadline_us(0);
+        let read = Read { request, done: 0, length: 0, received: 0, by_dma: false, deadline_us };
         self.state = State::Due(read);
     }
 
@@ -194,20 +228,11 @@ impl<R: Registers + Send> BlockDevice for SdDisk<R> {
         loop {
             match core::mem::replace(&mut self.state, State::Idle) {
                 State::Idle => return None,
-                State::Due(read) if self.host.is_busy() => {
-                    self.state = State::Due(read);
-                    return None;
-                }
+                State::Due(read) if self.host.is_busy() => return self.wait(read, State::Due),
                 State::Due(read) => self.state = State::Running(self.start(read)),
                 State::Running(mut read) => match self.look(&mut read) {
-                    Look::Waiting => {
-                        self.state = State::Running(read);
-                        return None;
-                    }
-                    Look::Failed => {
-                        self.recover();
-                        return Some(Completion { request: read.request, ok: false });
-                    }
+                    Look::Waiting => return self.wait(read, State::Running),
+                    Look::Failed => return self.fail(read),
                     Look::Done => {
                         read.done += read.length;
                         if read.done == read.request.buffer.len() {
@@ -216,6 +241,10 @@ impl<R: Registers + Send> BlockDevice for SdDisk<R> {
                         self.state = State::Due(read);
                     }
                 },
+                State::Lost(read) => {
+                    self.state = State::Lost(read);
+                    return None;
+                }
             }
         }
     }
