@@ -46,7 +46,7 @@
 #:   DEVICE       the card for make flash-pi4: /dev/sdX; it asks first         none: only the image
 #:   FIRMWARE     a folder with the Pi's firmware           from Debian's packages, ci/firmware.sh
 #:   M1N1 DTB     m1n1.bin, and device trees of Macs with blanks between      none
-#:   USB          a clone of m1n1's sources: start the file over USB          none
+#:   USB          a clone of m1n1's sources: start it over USB, by what the model's size allows  none
 #:   BOOTARGS     boot arguments for either board ("max_tokens=20 seed=7")    none
 #:   FUZZ_SECONDS how long make fuzz runs each target                     10
 #:   OUT          the file to write                       target/boards/rpi4.img, m1.bin

@@ -305,6 +305,7 @@ fi
 
 . ci/disk-faults.sh
 . ci/limits.sh
+. ci/uboot.sh
 
 # A Raspberry Pi 4, where there is a QEMU that has one: from EL2, with the board's own device tree.
 case pi4-initrd in *"$only"*)

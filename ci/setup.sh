@@ -52,6 +52,10 @@ case $purpose in test | all)
     need mcopy mtools
     need sfdisk fdisk
     need dtc device-tree-compiler
+    # Elsewhere the boot by U-Boot is skipped where there is none.
+    if has apt-get && [ ! -e /usr/lib/u-boot/qemu_arm64/u-boot.bin ]; then
+        packages="$packages u-boot-qemu"
+    fi
     ;;
 esac
 case $purpose in peer)

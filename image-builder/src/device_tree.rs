@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use dtoolkit::Node;
+use dtoolkit::fdt::Fdt;
 use kernel::runtime::machine::Machine;
 
 /// Where the header has the size of the whole tree, 32-bit big endian.
@@ -39,6 +41,13 @@ pub fn total_size(bytes: &[u8]) -> Option<usize> {
 pub fn compatible(tree: &[u8]) -> Result<Vec<String>> {
     let names = Machine::names_in(tree).map_err(|e| anyhow!("{e}"))?;
     Ok(names.map(str::to_owned).collect())
+}
+
+/// Whether overlays apply to a tree that [`read`] has checked.
+///
+/// An overlay names places of the tree by its labels. `dtc -@` keeps these in `/__symbols__`.
+pub fn has_labels(tree: &[u8]) -> bool {
+    Fdt::new_unchecked(tree).root().child("__symbols__").is_some()
 }
 
 /// Lets the tree take `size` bytes: unused ones follow it.

@@ -14,6 +14,7 @@ mod device;
 mod device_tree;
 mod disk;
 mod fat;
+mod firmware;
 mod inspect;
 mod kernel_image;
 mod m1n1;

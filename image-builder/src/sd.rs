@@ -16,7 +16,7 @@ use host_io::files::{Output, Target};
 
 use crate::contents::{self, BootFile, Contents, VolumeSize, Written};
 use crate::device;
-use crate::{bootargs, device_tree, fat, kernel_image, mbr, size};
+use crate::{bootargs, device_tree, fat, firmware, kernel_image, mbr, size};
 
 /// What is asked for.
 #[derive(clap::Args)]
@@ -32,6 +32,7 @@ pub struct Options {
     #[arg(long, value_name = "IMAGE")]
     kernel: PathBuf,
     /// The serial port on the board's pins; `auto`: pl011 if the firmware has overlays/disable-bt.dtbo
+    /// and device trees that it applies to
     #[arg(long, default_value = "auto")]
     uart: Uart,
     /// Settings for the kernel, as in "max_tokens=20 seed=7"; they override anchorite.toml
@@ -67,8 +68,13 @@ enum Uart {
 /// Where firmware can be had.
 const WHERE: &str = "get it from the repository raspberrypi/firmware (its folder boot/), or from \
                      Debian's packages raspi-firmware and linux-image-arm64 (ci/firmware.sh rpi4)";
+/// Why an overlay does not apply, and what to do.
+const NO_LABELS: &str = "it was built without `__symbols__`; the trees of raspberrypi/firmware and of \
+                         Linux 6.5 and later have that node";
 /// The overlay that gives the pins to the PL011.
 const DISABLE_BT: &str = "overlays/disable-bt.dtbo";
+/// The firmware.
+const START: &str = "start4.elf";
 /// The kernel's name on the card.
 const KERNEL: &str = "kernel8.img";
 /// No file of the firmware is nearly as large.
@@ -157,19 +163,25 @@ fn boot_files(options: &Options) -> Result<Vec<BootFile>> {
     let mut files = Vec::new();
     let mut missing = Vec::new();
     for (name, is_right, needed) in [
-        ("start4.elf", is_elf as fn(&[u8]) -> bool, true),
+        (START, is_elf as fn(&[u8]) -> bool, true),
         ("fixup4.dat", is_any, true),
         // The licence of both, which goes with them.
         ("LICENCE.broadcom", is_any, false),
     ] {
         let path = folder.join(name);
         match read(&path)? {
-            Some(bytes) if is_right(&bytes) => files.push(BootFile::read(name, path, bytes)),
+            Some(bytes) if is_right(&bytes) => {
+                if name == START {
+                    tell_of_build(&bytes)?;
+                }
+                files.push(BootFile::read(name, path, bytes));
+            }
             Some(_) => bail!("{} is damaged; {WHERE}", path.display()),
             None if needed => missing.push(name),
             None => {}
         }
     }
+    let mut without_labels = Vec::new();
     for (name, needed) in [
         ("bcm2711-rpi-4-b.dtb", true),
         ("bcm2711-rpi-400.dtb", false),
@@ -179,28 +191,39 @@ fn boot_files(options: &Options) -> Result<Vec<BootFile>> {
         let path = folder.join(name);
         if path.exists() {
             let bytes = device_tree::read(&path, MACHINE).context(WHERE)?;
+            if !device_tree::has_labels(&bytes) {
+                without_labels.push(name);
+            }
             files.push(BootFile::read(name, path, bytes));
         } else if needed {
             missing.push(name);
         }
     }
     let overlay = read(&folder.join(DISABLE_BT))?;
+    let applies = without_labels.is_empty();
     let pl011 = match options.uart {
-        Uart::Auto => overlay.is_some(),
+        Uart::Auto => overlay.is_some() && applies,
         Uart::Pl011 => true,
         Uart::Mini => false,
     };
-    match overlay {
-        Some(bytes) if pl011 => {
-            let path = folder.join(DISABLE_BT);
-            let size = device_tree::total_size(&bytes);
-            ensure!(size == Some(bytes.len()), "{} is damaged; {WHERE}", path.display());
-            files.push(BootFile::read(DISABLE_BT, path, bytes));
-        }
-        None if pl011 => missing.push(DISABLE_BT),
-        _ => {}
+    if pl011 && overlay.is_none() {
+        missing.push(DISABLE_BT);
     }
     ensure!(missing.is_empty(), "{} lacks {}; {WHERE}", folder.display(), missing.join(", "));
+    if !applies {
+        let trees = without_labels.join(", ");
+        ensure!(!pl011, "{DISABLE_BT} does not apply to {trees}: {NO_LABELS}");
+        crate::say(&format!(
+            "warning: no overlay applies to {trees}: {NO_LABELS}. The firmware may set up another \
+             serial port than the tree names"
+        ));
+    }
+    if let Some(bytes) = overlay.filter(|_| pl011) {
+        let path = folder.join(DISABLE_BT);
+        let size = device_tree::total_size(&bytes);
+        ensure!(size == Some(bytes.len()), "{} is damaged; {WHERE}", path.display());
+        files.push(BootFile::read(DISABLE_BT, path, bytes));
+    }
     let port = if pl011 { "PL011 (Bluetooth off)" } else { "mini UART" };
     print_line(format_args!("serial port: {port}"))?;
 
@@ -211,6 +234,20 @@ fn boot_files(options: &Options) -> Result<Vec<BootFile>> {
     let kernel = kernel_image::read(&options.kernel)?;
     files.push(BootFile::read(KERNEL, options.kernel.clone(), kernel));
     Ok(files)
+}
+
+/// Says which build of the firmware the card gets: a board refuses one that is too old for it.
+fn tell_of_build(start4: &[u8]) -> Result<()> {
+    match firmware::build(start4) {
+        Some(firmware::Build { date, version }) if version.is_empty() => {
+            print_line(format_args!("firmware: of {date}"))?;
+        }
+        Some(firmware::Build { date, version }) => {
+            print_line(format_args!("firmware: of {date}, version {version}"))?;
+        }
+        None => print_line("firmware: start4.elf does not say of which day it is")?,
+    }
+    Ok(())
 }
 
 fn is_elf(bytes: &[u8]) -> bool {
@@ -239,7 +276,8 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
 ///
 /// `kernel_address`: the kernel wants a boundary of 2 MiB, and older firmware has another default.
 /// `arm_boost` and `force_turbo`: the full clock, which otherwise only an operating system asks for;
-/// with it the clock of the mini UART stands still too.
+/// with it the clock of the mini UART stands still too. `init_uart_clock` is the default, which the
+/// kernel counts on where it sets up the PL011 itself.
 fn config_txt(pl011: bool) -> String {
     let uart = if pl011 {
         "# The pins' port is the PL011, which Bluetooth has otherwise.\ndtoverlay=disable-bt\n"
@@ -255,6 +293,12 @@ fn config_txt(pl011: bool) -> String {
          # The serial port on pins 8 (TXD) and 10 (RXD): 115200 baud, 8 bits, no parity, 1 stop bit.\n\
          enable_uart=1\n\
          {uart}\
+         # The PL011's clock.\n\
+         init_uart_clock=48000000\n\
+         # Without its `#`, the firmware itself talks on these pins while it starts the board.\n\
+         #uart_2ndstage=1\n\
+         # No rainbow on HDMI.\n\
+         disable_splash=1\n\
          # The full clock from the start.\n\
          arm_boost=1\n\
          force_turbo=1\n"

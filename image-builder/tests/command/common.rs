@@ -135,6 +135,15 @@ pub fn kernel_elf() -> Vec<u8> {
 /// A device tree whose root is `compatible` with these and has nothing else (Devicetree Specification
 /// 0.4, chapter 5).
 pub fn device_tree(compatible: &[&str]) -> Vec<u8> {
+    tree(compatible, &[])
+}
+
+/// The same, as `dtc -@` makes it: with an empty node `__symbols__`.
+pub fn device_tree_with_labels(compatible: &[&str]) -> Vec<u8> {
+    tree(compatible, &[&[0, 0, 0, 1], &b"__symbols__\0"[..], &[0, 0, 0, 2]].concat())
+}
+
+fn tree(compatible: &[&str], children: &[u8]) -> Vec<u8> {
     let words =
         |words: &[u32]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<_>>();
     let mut names: Vec<u8> =
@@ -142,6 +151,7 @@ pub fn device_tree(compatible: &[&str]) -> Vec<u8> {
     let mut structure = words(&[1, 0, 3, names.len() as u32, 0]);
     names.resize(names.len().next_multiple_of(4), 0);
     structure.extend(names);
+    structure.extend(children);
     structure.extend(words(&[2, 9]));
     let strings = b"compatible\0";
     let strings_at = 56 + structure.len() as u32;

@@ -4,10 +4,15 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::common::{Place, device_tree, kernel_elf, model, read, system_tool};
+use super::common::{
+    Place, device_tree, device_tree_with_labels, kernel_elf, model, read, system_tool,
+};
 
 /// First byte of the partition.
 const PARTITION: usize = 4 << 20;
+
+/// The names of a board that there are trees for.
+const BOARD: [&str; 2] = ["raspberrypi,4-model-b", "brcm,bcm2711"];
 
 /// A place with a kernel, a model, and the firmware's files in `fw`.
 fn place() -> Place {
@@ -18,7 +23,7 @@ fn place() -> Place {
     fs::create_dir_all(place.path("fw/overlays")).unwrap();
     place.write("fw/start4.elf", [b"\x7fELF", &[7; 100_003][..]].concat());
     place.write("fw/fixup4.dat", [11; 5003]);
-    place.write("fw/bcm2711-rpi-4-b.dtb", device_tree(&["raspberrypi,4-model-b", "brcm,bcm2711"]));
+    place.write("fw/bcm2711-rpi-4-b.dtb", device_tree_with_labels(&BOARD));
     place
 }
 
@@ -37,7 +42,8 @@ fn text(place: &Place, path: &str) -> Option<String> {
 #[test]
 fn the_systems_tools_like_the_card() {
     let place = place();
-    place.write("fw/bcm2711-rpi-400.dtb", device_tree(&["raspberrypi,400", "brcm,bcm2711"]));
+    let names = ["raspberrypi,400", "brcm,bcm2711"];
+    place.write("fw/bcm2711-rpi-400.dtb", device_tree_with_labels(&names));
     place.write("fw/overlays/disable-bt.dtbo", device_tree(&["brcm,bcm2835"]));
     place.write("fw/LICENCE.broadcom", "Redistribution is permitted …");
     place.write("fw/start.elf", "of another board");
@@ -94,7 +100,15 @@ fn the_systems_tools_like_the_card() {
     );
     assert_eq!(listed["volume_start"], PARTITION);
     if let Some(config) = text(&place, "config.txt") {
-        for line in ["arm_64bit=1", "kernel=kernel8.img", "enable_uart=1", "dtoverlay=disable-bt"] {
+        for line in [
+            "arm_64bit=1",
+            "kernel=kernel8.img",
+            "enable_uart=1",
+            "dtoverlay=disable-bt",
+            "init_uart_clock=48000000",
+            "#uart_2ndstage=1",
+            "disable_splash=1",
+        ] {
             assert!(config.lines().any(|there| there == line), "no {line} in {config}");
         }
         assert_eq!(text(&place, "cmdline.txt").unwrap(), "-- seed=7\n");
@@ -124,6 +138,49 @@ fn the_serial_port_follows_from_the_firmwares_files() {
     if let Some(config) = text(&place, "config.txt") {
         assert!(!config.contains("disable-bt"), "{config}");
     }
+}
+
+#[test]
+fn no_overlay_is_claimed_that_does_not_apply() {
+    let place = place();
+    place.write("fw/overlays/disable-bt.dtbo", device_tree(&["brcm,bcm2835"]));
+    let sd = |more: &[&str]| place.run(SD.iter().chain(&["sd.img", "m.gguf"]).chain(more));
+    assert!(!sd(&[]).succeeds().stderr().contains("overlay"));
+    // One of the trees has no labels.
+    for (name, compatible) in [
+        ("bcm2711-rpi-400.dtb", ["raspberrypi,400", "brcm,bcm2711"]),
+        ("bcm2711-rpi-4-b.dtb", BOARD),
+    ] {
+        let path = format!("fw/{name}");
+        place.write(&path, device_tree(&compatible));
+        for uart in ["auto", "mini"] {
+            let outcome = sd(&["--uart", uart]).succeeds();
+            let warned = format!("warning: no overlay applies to {name}: it was built without");
+            assert!(outcome.stderr().contains(&warned), "{}", outcome.stderr());
+            assert!(outcome.stdout().contains("serial port: mini UART"), "{}", outcome.stdout());
+            if let Some(config) = text(&place, "config.txt") {
+                assert!(!config.contains("disable-bt"), "{config}");
+            }
+        }
+        let image = read(&place.path("sd.img"));
+        let refusal = format!("overlays/disable-bt.dtbo does not apply to {name}: it was built");
+        sd(&["--uart", "pl011"]).fails(1, &refusal);
+        assert_eq!(read(&place.path("sd.img")), image);
+        place.write(&path, device_tree_with_labels(&compatible));
+    }
+}
+
+#[test]
+fn the_firmwares_build_is_told() {
+    let place = place();
+    let sd = || place.run(SD.iter().chain(&["sd.img", "m.gguf"])).succeeds().stdout();
+    assert!(sd().contains("firmware: start4.elf does not say"), "{}", sd());
+    let date = "\x7fELF\0VC_BUILD_ID_TIME: 14:03:16\0VC_BUILD_ID_TIME: Aug 26 2022\0";
+    place.write("fw/start4.elf", date);
+    assert!(sd().contains("firmware: of 2022-08-26\n"), "{}", sd());
+    let version = "VC_BUILD_ID_VERSION: 102f1e848393c2112206fadffaaf86db04e98326 (clean)\0";
+    place.write("fw/start4.elf", [date, version].concat());
+    assert!(sd().contains("firmware: of 2022-08-26, version 102f1e848393\n"), "{}", sd());
 }
 
 #[test]
