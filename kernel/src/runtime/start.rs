@@ -226,7 +226,10 @@ unsafe fn set_up_consoles(machine: &mut Machine<'_>) {
     }
     keep_framebuffer_safe(machine);
     // SAFETY: upheld by the caller.
-    unsafe { devices::set_up_consoles(machine, false) };
+    unsafe {
+        devices::choose_port(machine);
+        devices::set_up_consoles(machine, false);
+    }
 }
 
 /// Does without a framebuffer that the processor cannot reach or that is on top of the image.
