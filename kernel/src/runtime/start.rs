@@ -116,7 +116,7 @@ extern "C" fn go_on() -> ! {
     // SAFETY: the final map has the devices of `devices::regions`.
     unsafe { devices::set_up_interrupts(machine) };
     cores::start_all(machine);
-    videocore::note_facts();
+    videocore::start_work();
     greet(boot);
     mount(machine);
     enter_application(machine.bootargs)
