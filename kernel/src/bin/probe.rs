@@ -69,6 +69,7 @@ mod trials {
                 "futex" => futex(),
                 "sleep" => sleep(),
                 "bounds" => bounds(),
+                "quiet" => quiet(),
                 "pieces" => pieces(),
                 "file" => file(value),
                 "no-file" => no_file(value),
@@ -242,6 +243,30 @@ mod trials {
 
     extern "C" fn count_in(by: usize) {
         STARTED.fetch_add(by, Ordering::SeqCst);
+    }
+
+    /// No core has an event stream, which nobody turns on where interrupts end the sleeps.
+    fn quiet() -> bool {
+        STARTED.store(0, Ordering::SeqCst);
+        for core in 1..cores() {
+            let mut id = 0;
+            // SAFETY: the function may be called with any argument.
+            let result =
+                unsafe { abi::spawn(&raw mut id, count_event_stream, 0, 2, core as isize) };
+            // SAFETY: no preconditions.
+            if result != 0 || unsafe { abi::join(id) } != 0 {
+                return false;
+            }
+        }
+        count_event_stream(0);
+        STARTED.load(Ordering::SeqCst) == 0
+    }
+
+    extern "C" fn count_event_stream(_: usize) {
+        let setting: u64;
+        // SAFETY: reads a register.
+        unsafe { asm!("mrs {}, cntkctl_el1", out(reg) setting, options(nomem, nostack)) };
+        STARTED.fetch_add(usize::from(setting != 0), Ordering::SeqCst);
     }
 
     /// Every other core runs threads, again and again, and none takes two.

@@ -201,6 +201,7 @@ leave_el2:
     msr     hcr_el2, x0
     isb
     msr     cntvoff_el2, xzr
+    msr     vttbr_el2, xzr              // one VMID on all cores: `tlbi vmalle1is` acts on the caller's
     mrs     x0, id_aa64pfr0_el1         // a GIC with system registers: open them
     ubfx    x0, x0, #24, #4
     cbz     x0, 1f
@@ -298,6 +299,8 @@ set_up_core:
     msr     spsel, #0
     mov     sp, x2
     msr     tpidr_el1, x3
+    msr     cntv_ctl_el0, xzr           // no alarm and no event stream, which would end each sleep:
+    msr     cntkctl_el1, xzr            // reset may leave both on
     adrp    x4, exception_vectors
     add     x4, x4, :lo12:exception_vectors
     msr     vbar_el1, x4

@@ -12,8 +12,9 @@ use super::console::screen::{Grid, Screen};
 use super::facts::FACTS;
 use super::irq::{Controller, CoreRegisters, InterruptController, IrqError};
 use super::machine::{Gic, Interrupt, Machine, PciSpace, Region};
+use super::mailbox::Clock;
 use super::mmio::Mmio;
-use super::{boot, cores, cpufreq, time};
+use super::{boot, cores, cpufreq, header, time, videocore};
 
 static CONSOLE: Once<Port<Mmio>> = Once::new();
 static SCREEN: Once<Screen<'static, Mmio>> = Once::new();
@@ -49,6 +50,23 @@ pub fn interrupts() -> Option<&'static Controller<Mmio, CoreRegisters>> {
 /// Registers of what can power the machine off where PSCI cannot, if it has that.
 pub fn power_manager() -> Option<&'static Mmio> {
     POWER_MANAGER.get()
+}
+
+/// Makes the serial port that the pins of a Raspberry Pi 4's header carry the console, whatever the
+/// device tree says.
+///
+/// # Safety
+/// The map is the early one, which has all devices, and nothing else drives those of the header.
+pub unsafe fn choose_port(machine: &mut Machine<'_>) {
+    let Some(gpio) = machine.header.gpio else { return };
+    // SAFETY: upheld by the caller.
+    let registers = |region| unsafe { Mmio::new(region) };
+    let [transmit, receive] = header::functions(&registers(gpio));
+    FACTS.note("gpio14", format_args!("{transmit}"));
+    FACTS.note("gpio15", format_args!("{receive}"));
+    let uart_hz = || videocore::ask(|mailbox| mailbox.clock_hz(Clock::Uart))?.ok();
+    machine.console =
+        header::choose(&machine.header, machine.console, registers, time::now_us, uart_hz);
 }
 
 /// Sets up the consoles and what powers the machine off: on the early map, and again on the final one for

@@ -11,6 +11,8 @@ use super::{devices, idle, time};
 
 /// How often the receiver is looked at where it has no interrupt that ends a sleep, in µs.
 const POLL_US: u64 = 10_000;
+/// How often where it has one: a port that raises none all the same is only slow then.
+const DOUBT_US: u64 = 100_000;
 
 /// The oldest byte received, after somebody has asked whether there is one.
 ///
@@ -60,7 +62,8 @@ fn wait(console: &dyn Console) -> u8 {
         }
         received.get().is_some()
     };
-    while !idle::wait_until(&is_here, (!wakes).then(|| time::now_us() + POLL_US)) {}
+    let period_us = if wakes { DOUBT_US } else { POLL_US };
+    while !idle::wait_until(&is_here, Some(time::now_us() + period_us)) {}
     console.set_receive_interrupt(false);
     // There is no deadline: the wait ends with a byte.
     received.get().unwrap_or_default()

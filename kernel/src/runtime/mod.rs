@@ -46,6 +46,7 @@ pub mod esr;
 pub mod facts;
 pub mod fs;
 pub mod futex;
+pub mod header;
 pub mod irq;
 pub mod lent;
 pub mod line;

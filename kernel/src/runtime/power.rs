@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::console::Console;
 use super::irq::InterruptController;
-use super::{devices, fault, output, power_manager, psci, time};
+use super::{devices, fault, output, power_manager, psci, time, videocore};
 use crate::report;
 
 /// What a person is told who has to turn the machine off.
@@ -14,6 +14,7 @@ const SAFE_TO_SWITCH_OFF: &str = "It is now safe to switch off.";
 
 /// Ends the run with `status`: the `exit` event, then power off.
 pub fn exit(status: i32) -> ! {
+    videocore::end_work();
     let first = fault::claim_end() == fault::Claim::First;
     // Goes around the lock: another core may be stopped within its text.
     let mut out = output::Emergency::new();

@@ -122,7 +122,7 @@ extern "C" fn go_on() -> ! {
     unsafe { devices::raise_clocks(machine) };
     cores::start_all(machine);
     sign_of_life::show(machine, Stage::Cores);
-    videocore::note_facts();
+    videocore::start_work();
     greet(boot);
     mount(machine);
     enter_application(machine.bootargs)
@@ -232,7 +232,10 @@ unsafe fn set_up_consoles(machine: &mut Machine<'_>) {
     }
     keep_framebuffer_safe(machine);
     // SAFETY: upheld by the caller.
-    unsafe { devices::set_up_consoles(machine, false) };
+    unsafe {
+        devices::choose_port(machine);
+        devices::set_up_consoles(machine, false);
+    }
 }
 
 /// Does without a framebuffer that the processor cannot reach or that is on top of the image.

@@ -2,13 +2,13 @@
 
 use core::cell::UnsafeCell;
 
-use log::warn;
+use log::{info, warn};
 use spin::Once;
 
 use super::facts::FACTS;
 use super::lock::SpinLock;
 use super::machine::Machine;
-use super::mailbox::{Mailbox, MailboxError, Memory, WORDS};
+use super::mailbox::{Clock, Mailbox, MailboxError, Memory, Throttled, WORDS};
 use super::mmio::Mmio;
 use super::{cache, time};
 
@@ -95,14 +95,55 @@ pub fn ask<T>(
     MAILBOX.get().map(|mailbox| question(&mut mailbox.lock()))
 }
 
-/// Notes what the VideoCore tells of the board.
-pub fn note_facts() {
+/// Asks for the cores' highest clock, and notes what the VideoCore tells of the board and the clock.
+pub fn start_work() {
     match ask(Mailbox::firmware_revision) {
         Some(Ok(revision)) => FACTS.note("firmware", format_args!("{revision}")),
-        Some(Err(error)) => warn!("{error}"),
-        None => {}
+        Some(Err(error)) => return warn!("{error}"),
+        None => return,
     }
     if let Some(Ok(revision)) = ask(Mailbox::board_revision) {
         FACTS.note("revision", format_args!("{revision:#x}"));
+    }
+    if let Some(Ok(hz)) = ask(|mailbox| mailbox.raise_clock(Clock::Arm)) {
+        FACTS.note("arm-clock", format_args!("{}MHz", hz / 1_000_000));
+    }
+    let Health { celsius, throttled } = health();
+    if let Some(celsius) = celsius {
+        FACTS.note("temperature", format_args!("{celsius}C"));
+    }
+    if let Some(throttled) = throttled {
+        FACTS.note("throttled", format_args!("{:#x}", throttled.0));
+        advise(throttled);
+    }
+}
+
+/// Logs how the processor has come through the work.
+pub fn end_work() {
+    let Health { celsius, throttled } = health();
+    if let Some(celsius) = celsius {
+        info!("the processor has {celsius} degrees Celsius");
+    }
+    if let Some(throttled) = throttled {
+        info!("throttled: {:#x}", throttled.0);
+        advise(throttled);
+    }
+}
+
+/// What the VideoCore says of the supply and the temperature, as far as it does.
+struct Health {
+    celsius: Option<u32>,
+    throttled: Option<Throttled>,
+}
+
+fn health() -> Health {
+    let millicelsius = ask(Mailbox::temperature_millicelsius).and_then(Result::ok);
+    let throttled = ask(Mailbox::throttled).and_then(Result::ok);
+    Health { celsius: millicelsius.map(|value| value / 1000), throttled }
+}
+
+fn advise(throttled: Throttled) {
+    if let Some(advice) = throttled.advice() {
+        warn!("{advice} (throttled: {:#x})", throttled.0);
     }
 }

@@ -13,8 +13,10 @@ use crate::runtime::mmio::Registers;
 const RBR_THR: usize = 0;
 /// Interrupt enable; with [`LCR_DLAB`] the high byte of the divisor.
 const IER: usize = 1;
-/// Received data is available.
-const IER_RECEIVED: u8 = 1 << 0;
+/// Received data is available; the line status tells of an error. The Raspberry Pi's mini UART raises
+/// nothing for data unless bit 2 is set as well, contrary to BCM2711 ARM Peripherals, 2.2.2. Linux sets both on
+/// all 16550s (drivers/tty/serial/8250/8250_port.c). A read of the line status ends its interrupt.
+const IER_RECEIVED: u8 = 1 << 0 | 1 << 2;
 /// FIFO control, to be written only.
 const FCR: usize = 2;
 /// FIFOs on and both emptied; the interrupt comes with the first byte.
@@ -149,6 +151,8 @@ mod tests {
         divisor: u16,
         line: u8,
         interrupts: u8,
+        /// It is a mini UART.
+        mini: bool,
         modem: u8,
         fifo: bool,
         misuse: Vec<Access>,
@@ -255,14 +259,33 @@ mod tests {
         assert_eq!(port.read_byte(), None);
     }
 
+    impl Device {
+        /// Whether it raises its interrupt.
+        fn raises(&self) -> bool {
+            let error = self.received.front().is_some_and(|&(_, errors)| errors & LSR_ERROR != 0);
+            let receives = if self.mini { 0b101 } else { 0b001 };
+            !self.received.is_empty() && self.interrupts & receives == receives
+                || error && self.interrupts & 0b100 != 0
+        }
+    }
+
     #[test]
     fn tells_of_bytes_when_asked_to() {
-        let (state, registers) = device(&BYTES, 1);
-        let port = port(&BYTES, registers);
-        assert_eq!(state.lock().unwrap().interrupts, 0);
-        port.set_receive_interrupt(true);
-        assert_eq!(state.lock().unwrap().interrupts, 1);
-        port.set_receive_interrupt(false);
-        assert_eq!(state.lock().unwrap().interrupts, 0);
+        for mini in [false, true] {
+            let (state, registers) = device(&BYTES, 1);
+            state.lock().unwrap().mini = mini;
+            let port = port(&BYTES, registers);
+            for errors in [0, 8] {
+                state.lock().unwrap().received.push_back((0x41, errors));
+                assert!(!state.lock().unwrap().raises(), "{mini}");
+                port.set_receive_interrupt(true);
+                assert!(state.lock().unwrap().raises(), "{mini}");
+                assert_eq!(port.read_byte(), (errors == 0).then_some(0x41));
+                // Else no sleep would be one.
+                assert!(!state.lock().unwrap().raises(), "{mini}");
+                port.set_receive_interrupt(false);
+                assert_eq!(state.lock().unwrap().interrupts, 0);
+            }
+        }
     }
 }

@@ -8,8 +8,9 @@
 //! Sources: Devicetree Specification 0.4 (structure, `ranges`, `/chosen`, `/reserved-memory`); the
 //! Linux kernel's bindings for `arm,gic`, `arm,gic-v3`, `arm,armv8-timer`, `arm,psci`, `arm,cpus`,
 //! `arm,pl011`, `8250`, `samsung,uart` (for `apple,s5l-uart`), `brcm,bcm2835-aux-uart`,
-//! `brcm,bcm2835-pm`, `brcm,bcm2835-mbox`, `simple-framebuffer`, `virtio,mmio`,
-//! `pci-host-ecam-generic`, `brcm,iproc-sdhci`, `apple,cluster-cpufreq`, `opp-v2-base`.
+//! `brcm,bcm2835-pm`, `brcm,bcm2835-mbox`, `brcm,bcm2835-gpio`, `simple-framebuffer`,
+//! `virtio,mmio`, `pci-host-ecam-generic`, `brcm,iproc-sdhci`, `apple,cluster-cpufreq`,
+//! `opp-v2-base`.
 
 #![forbid(unsafe_code)]
 
@@ -180,6 +181,17 @@ pub struct Uart {
     pub baud: Option<u32>,
 }
 
+/// The header of a board with a [`Chip::Bcm2711`]: two of its pins can carry either of two serial ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// Registers of the pins.
+    pub gpio: Option<Region>,
+    /// The first PL011.
+    pub pl011: Option<Uart>,
+    /// The mini UART.
+    pub mini_uart: Option<Uart>,
+}
+
 /// The interrupt controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Gic {
@@ -320,6 +332,8 @@ pub struct Machine<'t> {
     pub mailbox: Option<Region>,
     /// The serial port of `/chosen/stdout-path`; if that is none we know, the first one we do.
     pub console: Option<Uart>,
+    /// The header; empty on other chips than a [`Chip::Bcm2711`].
+    pub header: Header,
     /// The picture on a display. Its memory is reserved.
     pub framebuffer: Option<Framebuffer>,
     /// The interrupt controller.

@@ -8,8 +8,8 @@ use dtoolkit::fdt::Fdt;
 use super::structure;
 use super::tree::{At, GicNode, number, text, until_nul, value, walk};
 use super::{
-    Chip, Conduit, Cpu, EnableMethod, Framebuffer, Gic, List, Machine, MachineError, PciHost,
-    PciSpace, PciWindow, Psci, Region, SdHost, Timer, Uart, UartKind, VirtioMmio,
+    Chip, Conduit, Cpu, EnableMethod, Framebuffer, Gic, Header, List, Machine, MachineError,
+    PciHost, PciSpace, PciWindow, Psci, Region, SdHost, Timer, Uart, UartKind, VirtioMmio,
 };
 
 const GIC_V2: &[&str] =
@@ -19,6 +19,9 @@ const PL011: &[&str] = &["arm,pl011"];
 const NS16550: &[&str] = &["ns16550a", "ns16550", MINI_UART];
 /// The Raspberry Pi's mini-UART: a 16550 whose divisor means something else.
 const MINI_UART: &str = "brcm,bcm2835-aux-uart";
+/// The PL011 that the header can have, by its address on the chip's bus (BCM2711 ARM Peripherals, 11.5).
+const HEADER_PL011: u64 = 0x7e20_1000;
+const GPIO: &[&str] = &["brcm,bcm2711-gpio"];
 const MAILBOX: &[&str] = &["brcm,bcm2835-mbox"];
 const POWER_MANAGER: &[&str] = &["brcm,bcm2711-pm", "brcm,bcm2835-pm", "brcm,bcm2835-pm-wdt"];
 /// The Raspberry Pi 4's controllers of the card's slot and of the WiFi chip, or of what QEMU has there.
@@ -146,6 +149,7 @@ impl<'t> Machine<'t> {
             power_manager: None,
             mailbox: None,
             console: None,
+            header: Header::default(),
             framebuffer: None,
             gic: None,
             timer: None,
@@ -236,20 +240,44 @@ impl<'t> Machine<'t> {
             self.power_manager = self.keep(at.region(0));
         } else if self.chip == Chip::Bcm2711 && at.is_compatible(MAILBOX) {
             self.mailbox = self.keep(at.region(0));
+        } else if self.chip == Chip::Bcm2711 && at.is_compatible(GPIO) {
+            self.header.gpio = self.keep(at.region(0));
         } else if uart_kind(at).is_some() {
-            let chosen = stdout.path.is_some_and(|path| at.is_at(path));
-            if (chosen || self.console.is_none())
-                && let Some(mut uart) = self.keep(read_uart(at, fdt, gic))
-            {
-                uart.baud = stdout.baud.filter(|_| chosen);
-                self.console = Some(uart);
-            }
+            self.visit_uart(at, fdt, gic, stdout);
         } else if (at.is_under("chosen") || at.is_top("framebuffer"))
             && at.is_compatible(SIMPLE_FRAMEBUFFER)
             && self.framebuffer.is_none()
         {
             // In `/chosen` as the binding says, or beside it, where U-Boot puts it.
             self.framebuffer = self.keep(Framebuffer::read(at));
+        }
+    }
+
+    /// Reads a serial port, if it is of use: as console, or as one that the header can have.
+    fn visit_uart(
+        &mut self,
+        at: &At<'_, 't>,
+        fdt: Fdt<'t>,
+        gic: Option<&GicNode>,
+        stdout: &Stdout<'t>,
+    ) {
+        let chosen = stdout.path.is_some_and(|path| at.is_at(path));
+        let is_console = chosen || self.console.is_none();
+        let place = match self.chip {
+            Chip::Bcm2711 if at.is_compatible(&[MINI_UART]) => Some(&mut self.header.mini_uart),
+            Chip::Bcm2711 if is_header_pl011(at) => Some(&mut self.header.pl011),
+            _ => None,
+        };
+        if !is_console && place.is_none() {
+            return;
+        }
+        let found = read_uart(at, fdt, gic)
+            .map(|uart| Uart { baud: stdout.baud.filter(|_| chosen), ..uart });
+        if let (Some(place), Ok(uart)) = (place, &found) {
+            *place = Some(*uart);
+        }
+        if let Some(uart) = self.keep(found).filter(|_| is_console) {
+            self.console = Some(uart);
         }
     }
 
@@ -441,6 +469,12 @@ fn uart_kind(at: &At<'_, '_>) -> Option<UartKind> {
     [(PL011, UartKind::Pl011), (NS16550, UartKind::Ns16550), (S5L, UartKind::S5l)]
         .into_iter()
         .find_map(|(names, kind)| at.is_compatible(names).then_some(kind))
+}
+
+/// Whether the port is the PL011 that the header of a BCM2711's board can have.
+fn is_header_pl011(at: &At<'_, '_>) -> bool {
+    let regions = at.bus_regions().ok().and_then(|mut regions| regions.next());
+    at.is_compatible(PL011) && matches!(regions, Some(Ok(region)) if region.base == HEADER_PL011)
 }
 
 fn read_uart(at: &At<'_, '_>, fdt: Fdt<'_>, gic: Option<&GicNode>) -> Result<Uart, MachineError> {

@@ -174,6 +174,41 @@ fn finds_the_mailbox_of_a_raspberry_pi_4() {
 }
 
 #[test]
+fn finds_the_ports_of_a_raspberry_pi_4_s_header() {
+    let m = Machine::from_fdt(PI4).unwrap();
+    let pl011 = Uart {
+        kind: UartKind::Pl011,
+        region: region(0xfe20_1000, 0x200),
+        interrupt: Some(level(153)),
+        clock_hz: None,
+        reg_shift: 0,
+        reg_io_width: 4,
+        baud: None,
+    };
+    let mini_uart = Uart {
+        kind: UartKind::Ns16550,
+        region: region(0xfe21_5040, 0x40),
+        interrupt: Some(level(125)),
+        reg_shift: 2,
+        baud: Some(115_200),
+        ..pl011
+    };
+    let gpio = Some(region(0xfe20_0000, 0xb4));
+    let header = Header { gpio, pl011: Some(pl011), mini_uart: Some(mini_uart) };
+    assert_eq!((m.header, m.console), (header, Some(mini_uart)));
+    // To complain of another tree there are no interrupts.
+    let without = |uart: Option<Uart>| uart.map(|uart| Uart { interrupt: None, ..uart });
+    let rest = Machine::console_and_firmware(PI4).unwrap();
+    let silent = Header { gpio, pl011: without(Some(pl011)), mini_uart: without(Some(mini_uart)) };
+    assert_eq!((rest.header, rest.console), (silent, without(Some(mini_uart))));
+    // The other PL011s have other pins.
+    let more = patched(PI4, b"disabled\0", b"okay\0\0\0\0\0");
+    assert_eq!(Machine::from_fdt(&more).unwrap().header, header);
+    let other = patched(PI4, b"brcm,bcm2711\0", b"brcm,bcm2710\0");
+    assert_eq!(Machine::from_fdt(&other).unwrap().header, Header::default());
+}
+
+#[test]
 fn a_framebuffer_of_the_firmware_is_reserved_unless_something_else_is_there() {
     let framebuffer = |base| Framebuffer {
         region: region(base, 640 * 480 * 4),

@@ -117,6 +117,20 @@ impl Throttled {
     pub const fn slowed_down(self) -> bool {
         self.0 & (0b1110 | 0b1110 << 16) != 0
     }
+
+    /// What is wrong, and what helps; `None` if nothing is.
+    pub const fn advice(self) -> Option<&'static str> {
+        if self.under_voltage() {
+            Some(
+                "the supply's voltage is too low, which slows the processor down: take one of 5.1 V and 3 A \
+                 with a short cable, and less on the USB ports",
+            )
+        } else if self.slowed_down() {
+            Some("the processor is too hot and slowed down: give it air, a heat sink or a fan")
+        } else {
+            None
+        }
+    }
 }
 
 /// Why a property cannot be had.
@@ -242,6 +256,21 @@ impl<R: Registers, M: Memory> Mailbox<R, M> {
     pub fn set_clock_hz(&mut self, clock: Clock, hz: u32) -> Result<u32, MailboxError> {
         // The third value leaves out what "turbo" changes besides, as Linux does.
         self.second(SET_CLOCK_RATE, &[clock as u32, hz, 1])
+    }
+
+    /// Makes a clock as fast as it may be, and gives how fast it is then, in Hz.
+    ///
+    /// # Errors
+    /// See [`Mailbox::firmware_revision`].
+    pub fn raise_clock(&mut self, clock: Clock) -> Result<u32, MailboxError> {
+        let most_hz = self.max_clock_hz(clock)?;
+        let hz = self.clock_hz(clock)?;
+        if hz >= most_hz {
+            return Ok(hz);
+        }
+        self.set_clock_hz(clock, most_hz)?;
+        // A firmware that does not do what it is asked for answers with what it was asked for.
+        self.clock_hz(clock)
     }
 
     /// The chip's temperature in thousandths of a degree Celsius.

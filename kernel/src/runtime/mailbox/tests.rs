@@ -41,6 +41,9 @@ fn what_throttled_says() {
         let throttled = Throttled(bits);
         assert_eq!(throttled.under_voltage(), under_voltage, "{bits:#x}");
         assert_eq!(throttled.slowed_down(), slowed_down, "{bits:#x}");
+        let advice = throttled.advice().unwrap_or_default();
+        assert_eq!(advice.contains("5.1 V"), under_voltage, "{bits:#x}");
+        assert_eq!(advice.contains("heat sink"), slowed_down && !under_voltage, "{bits:#x}");
     }
 }
 
@@ -158,4 +161,28 @@ fn without_a_display_there_is_no_picture() {
     ] {
         assert_eq!(mailbox(pi4_with(display)).1.show_picture(), Err(MailboxError::NoDisplay));
     }
+}
+
+#[test]
+fn the_cores_get_their_highest_clock() {
+    let (state, mut mailbox) = mailbox(pi4());
+    assert_eq!(mailbox.raise_clock(Clock::Arm), Ok(1_800_000_000));
+    assert_eq!(mailbox.clock_hz(Clock::Arm), Ok(1_800_000_000));
+    let asked = state.lock().unwrap().seen.len();
+    assert_eq!(mailbox.raise_clock(Clock::Arm), Ok(1_800_000_000));
+    // It is not set where it is right.
+    assert_eq!(state.lock().unwrap().seen.len(), asked + 2);
+}
+
+#[test]
+fn a_clock_that_stays_as_it_is_is_told_as_it_is() {
+    let program = |tag, values: &mut [u32]| {
+        match (tag, &mut *values) {
+            (0x3_0002, [3, hz]) => *hz = 700_000_000,
+            (0x3_0004, [3, hz]) => *hz = 800_000_000,
+            _ => {}
+        }
+        0x8000_0008
+    };
+    assert_eq!(mailbox(Box::new(program)).1.raise_clock(Clock::Arm), Ok(700_000_000));
 }
