@@ -41,7 +41,7 @@ use Board::{M1, Pi4};
 /// All of them.
 pub const QUESTIONS: &[Question] = &[
     ask(Pi4, "Pi 1", "which serial port do the pins carry?", Fact("gpio14")),
-    ask(Pi4, "Pi 1", "which port was taken, and who set it up?", Fact("uart")),
+    ask(Pi4, "Pi 1", "which consoles were taken?", InLog(consoles)),
     ask(Pi4, "Pi 2", "does the card answer at 400 kHz, and how does it run?", Fact("sd")),
     ask(Pi4, "Pi 3", "which firmware started it?", Fact("firmware")),
     ask(Pi4, "Pi 3", "which revision is the board?", Fact("revision")),
@@ -100,6 +100,19 @@ fn load_rate(log: &Log) -> Option<String> {
     })
 }
 
+fn consoles(log: &Log) -> Option<String> {
+    log.hello().map(|hello| hello.consoles.join("; "))
+}
+
 fn cores(log: &Log) -> Option<String> {
     log.hello().map(|hello| format!("{} came", hello.cores))
+}
+
+/// The names of the facts that answer something.
+#[cfg(test)]
+pub fn facts() -> impl Iterator<Item = &'static str> {
+    QUESTIONS.iter().filter_map(|question| match question.answer {
+        Fact(name) => Some(name),
+        InLog(_) => None,
+    })
 }

@@ -66,7 +66,7 @@ fn facts_settle_the_questions_of_their_board() {
     let (settled, open) = questions::answers(&log);
     let of_pi4 =
         QUESTIONS.iter().filter(|question| question.board == questions::Board::Pi4).count();
-    assert_eq!((settled.len(), settled.len() + open.len()), (4, of_pi4));
+    assert_eq!((settled.len(), settled.len() + open.len()), (5, of_pi4));
 
     let of_m1 = text.replace("Raspberry Pi 4 Model B", "Apple Mac mini (M1, 2020)").replace(
         "\"cpu\":\"Cortex-A72\"",
@@ -155,4 +155,15 @@ fn warnings_and_errors_are_kept() {
     let fault = "\x1e{\"event\":\"error\",\"code\":\"Panic\",\"message\":\"m\",\"hint\":\"h\"}";
     let log = Log::read(fault);
     assert_eq!((log.stage, &log.complaints[..]), (Stage::Line, &["Panic: m (h)".to_owned()][..]));
+}
+
+#[test]
+fn the_documents_have_each_fact_and_each_point() {
+    let boards = include_str!("../../../docs/boards.md");
+    for name in questions::facts() {
+        assert!(boards.contains(&format!("`{name}=")), "no {name}");
+    }
+    for question in QUESTIONS {
+        assert!(boards.contains(&format!("| {} |", question.point)), "no {}", question.point);
+    }
 }
