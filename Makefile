@@ -13,6 +13,7 @@
 #:   make debug    boot with gdb attached and symbols loaded (gdb's arguments: GDB_ARGS)
 #:   make flash-pi4   an SD card for a Raspberry Pi 4, written to DEVICE; see docs/boards.md
 #:   make flash-m1    a file that m1n1 boots on an Apple M1, and how to start it
+#:   make board-report LOG=file  a board's serial log, as a report to paste
 #:   make setup    install what all of these need; each also does so for itself
 #:   make clean    remove what was built
 #:
@@ -39,6 +40,7 @@
 #:   GIC EL2      interrupt controller 2 or 3; EL2=1 boots at EL2         QEMU's choice
 #:   BUS          mmio, mmio-legacy, pci or initrd                        mmio
 #:   LOG REPORT   files for the serial line's bytes and for a report      none
+#:                LOG is also what make board-report reads
 #:   TIMEOUT      seconds that all of it may take                         3600
 #:   ARGS         more arguments for the harness (target/debug/anchorite-qemu --help)
 #:                ARGS, BENCH and GDB_ARGS are cut at each blank, quotes or not
@@ -59,7 +61,7 @@
 #:
 
 all_goals := help setup build run chat bench debug test torture test-real test-pi4 test-m1n1 fuzz \
-             flash-pi4 flash-m1 clean
+             flash-pi4 flash-m1 board-report clean
 settings := MODEL PROMPT PROMPT_FILE SYSTEM TOKENS CTX KV_CACHE CONTEXT_SHIFT KEEP TEMPERATURE \
             TOP_K TOP_P MIN_P REPEAT_PENALTY SEED MODE VERIFY CONFIG SMP MEM CPU GIC EL2 BUS LOG \
             REPORT TIMEOUT ARGS BENCH TOOLCHAIN GDB_ARGS DEVICE FIRMWARE M1N1 DTB USB BOOTARGS OUT \
@@ -73,6 +75,7 @@ takes.debug := $(takes.run) GDB_ARGS
 takes.bench := BENCH TOOLCHAIN
 takes.flash-pi4 := MODEL PROMPT_FILE CONFIG BOOTARGS FIRMWARE DEVICE OUT TOOLCHAIN
 takes.flash-m1 := MODEL PROMPT_FILE CONFIG BOOTARGS M1N1 DTB USB OUT TOOLCHAIN
+takes.board-report := LOG TOOLCHAIN
 takes.fuzz := FUZZ_SECONDS TOOLCHAIN
 takes.setup := TOOLCHAIN
 takes.build := TOOLCHAIN
@@ -118,6 +121,12 @@ bench:
 
 flash-pi4 flash-m1:
 	@ci/flash.sh $(subst flash-,,$@)
+
+board-report:
+	@[ -n "$$LOG" ] || { echo 'Name the log: make board-report LOG=serial.log' >&2; exit 2; }
+	@ci/setup.sh build
+	@ci/toolchain.sh host build --quiet -p image-builder
+	@target/debug/image-builder report -- "$$LOG"
 
 test:
 	@ci/setup.sh test

@@ -525,6 +525,16 @@ if begin make; then
     [ -n "$problem" ] || grep -q 333 "$logs/make.out" || problem='MEM does not arrive'
     verdict
 fi
+if begin make-board-report; then
+    recorded=image-builder/src/board_report/testdata/raspi4b.log
+    make board-report LOG="$recorded" >"$logs/$name.out" 2>&1 || problem="make ends with status $?"
+    shown=$logs/$name.out
+    [ -n "$problem" ] || grep -qx '## Anchorite on Raspberry Pi 4 Model B' "$shown" ||
+        problem='there is no report'
+    [ -n "$problem" ] || ! make board-report >"$shown" 2>&1 || problem='make is content without a log'
+    [ -n "$problem" ] || grep -q 'Name the log' "$shown" || problem='make does not ask for a log'
+    verdict
+fi
 if begin make-missing-model; then
     ! make run MODEL=missing.gguf >"$logs/$name.out" 2>&1 || problem='make is content'
     [ -n "$problem" ] || grep -q 'no model missing.gguf' "$logs/$name.out" ||

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod board_report;
 mod bootargs;
 mod cached;
 mod chat;
@@ -63,6 +64,8 @@ enum Command {
     Quantize(quantize::Options),
     /// Lists what is inside a disk image, a model or an image of the kernel
     Inspect(inspect::Options),
+    /// Makes a report to paste of a board's serial log, with the questions about the board that it settles
+    Report(board_report::Options),
 }
 
 fn main() -> ExitCode {
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::M1n1(options) => m1n1::build(&options),
         Command::Quantize(options) => quantize::run(&options),
         Command::Inspect(options) => inspect::run(&options),
+        Command::Report(options) => board_report::run(&options),
     };
     if let Err(e) = &result {
         say(&format!("{e:#}"));

@@ -69,7 +69,7 @@ enum Uart {
 const WHERE: &str = "get it from the repository raspberrypi/firmware (its folder boot/), or from \
                      Debian's packages raspi-firmware and linux-image-arm64 (ci/firmware.sh rpi4)";
 /// Why an overlay does not apply, and what to do.
-const NO_LABELS: &str = "it was built without `__symbols__`; the trees of raspberrypi/firmware and of \
+const NO_LABELS: &str = "built without `__symbols__`; the trees of raspberrypi/firmware and of \
                          Linux 6.5 and later have that node";
 /// The overlay that gives the pins to the PL011.
 const DISABLE_BT: &str = "overlays/disable-bt.dtbo";

@@ -8,4 +8,5 @@ mod kernel;
 mod m1n1;
 mod outputs;
 mod quantize;
+mod report;
 mod sd;

@@ -155,7 +155,7 @@ fn no_overlay_is_claimed_that_does_not_apply() {
         place.write(&path, device_tree(&compatible));
         for uart in ["auto", "mini"] {
             let outcome = sd(&["--uart", uart]).succeeds();
-            let warned = format!("warning: no overlay applies to {name}: it was built without");
+            let warned = format!("warning: no overlay applies to {name}: built without");
             assert!(outcome.stderr().contains(&warned), "{}", outcome.stderr());
             assert!(outcome.stdout().contains("serial port: mini UART"), "{}", outcome.stdout());
             if let Some(config) = text(&place, "config.txt") {
@@ -163,7 +163,7 @@ fn no_overlay_is_claimed_that_does_not_apply() {
             }
         }
         let image = read(&place.path("sd.img"));
-        let refusal = format!("overlays/disable-bt.dtbo does not apply to {name}: it was built");
+        let refusal = format!("overlays/disable-bt.dtbo does not apply to {name}: built");
         sd(&["--uart", "pl011"]).fails(1, &refusal);
         assert_eq!(read(&place.path("sd.img")), image);
         place.write(&path, device_tree_with_labels(&compatible));

@@ -1,0 +1,168 @@
+//! What of a log is Anchorite's: events, and lines for people.
+
+use kernel::report::{Event, Hello};
+
+/// How far a boot came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// No line of Anchorite's.
+    Nothing,
+    /// Some line, but not the first one.
+    Line,
+    /// The first line for people.
+    Banner,
+    /// The event `hello`, and so on.
+    Hello,
+    Disk,
+    Model,
+    Answer,
+    Exit,
+}
+
+impl Stage {
+    /// How the report calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Nothing => "nothing",
+            Stage::Line => "a line before the first one of the program",
+            Stage::Banner => "the first line of the program",
+            Stage::Hello => "`hello`",
+            Stage::Disk => "`disk`",
+            Stage::Model => "`model`",
+            Stage::Answer => "an answer",
+            Stage::Exit => "`exit`",
+        }
+    }
+}
+
+/// The last boot of a log.
+#[derive(Debug)]
+pub struct Log<'l> {
+    /// How far it came.
+    pub stage: Stage,
+    /// Boots that the log has.
+    pub boots: usize,
+    /// The first line for people.
+    pub banner: Option<&'l str>,
+    /// The events, in their order.
+    pub events: Vec<Event>,
+    /// Lines that are events, but cannot be read.
+    pub unreadable: usize,
+    /// The facts about the board, by name and value.
+    pub facts: Vec<(String, String)>,
+    /// Warnings and errors, as people see them.
+    pub complaints: Vec<String>,
+    /// The last line that is not empty.
+    pub last: &'l str,
+}
+
+/// What an event starts with. The byte before it is lost where a log went through a clipboard.
+const EVENT: &str = "{\"event\":";
+/// What the first line of a boot starts with.
+const BANNER: &str = "Anchorite ";
+
+impl<'l> Log<'l> {
+    /// Reads the last boot in `text`. What precedes it is someone else's, such as the firmware's.
+    pub fn read(text: &'l str) -> Log<'l> {
+        // A line that was drawn anew ends with its last form.
+        let lines = || text.lines().map(|line| line.trim_end_matches('\r'));
+        let mut log = Log {
+            stage: Stage::Nothing,
+            boots: lines().filter(|line| is_banner(line)).count(),
+            banner: None,
+            events: Vec::new(),
+            unreadable: 0,
+            facts: Vec::new(),
+            complaints: Vec::new(),
+            last: "",
+        };
+        let start = lines().enumerate().filter(|(_, line)| is_banner(line)).last();
+        for line in lines().skip(start.map_or(0, |(at, _)| at)) {
+            log.line(line);
+        }
+        log
+    }
+
+    fn line(&mut self, line: &'l str) {
+        if let Some(at) = line.find(EVENT) {
+            match serde_json::from_str::<Event>(line[at..].trim_end()) {
+                Ok(event) => self.event(event),
+                Err(_) => self.unreadable += 1,
+            }
+        } else {
+            self.text(line);
+        }
+        if !line.trim().is_empty() {
+            self.last = line.rsplit('\r').next().unwrap_or(line);
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.reach(match &event {
+            Event::Hello(_) => Stage::Hello,
+            Event::Disk(_) => Stage::Disk,
+            Event::Model(_) => Stage::Model,
+            Event::Result(_) | Event::Perplexity(_) | Event::Test(_) => Stage::Answer,
+            Event::Exit(_) => Stage::Exit,
+            Event::Chat(_) | Event::Error(_) => Stage::Line,
+        });
+        match &event {
+            Event::Hello(hello) => {
+                let facts = hello.board.iter().filter_map(|fact| fact.split_once('='));
+                self.facts.extend(facts.map(|(name, value)| (name.into(), value.into())));
+            }
+            Event::Error(fault) => {
+                self.complain(format!("{}: {} ({})", fault.code, fault.message, fault.hint));
+            }
+            _ => {}
+        }
+        self.events.push(event);
+    }
+
+    fn text(&mut self, line: &'l str) {
+        if is_banner(line) {
+            self.banner = Some(line);
+            self.reach(Stage::Banner);
+        }
+        // "[    0.812000] WARN  …", and what the screen shows of an error: "DiskError: …".
+        let level = line.split_once("] ").map_or("", |(_, rest)| rest);
+        if ["WARN ", "ERROR "].iter().any(|word| level.starts_with(word)) {
+            self.complain(line.into());
+        } else if let Some((code, _)) = line.split_once(": ")
+            && serde_json::from_value::<kernel::report::Code>(code.into()).is_ok()
+        {
+            self.complain(line.into());
+        }
+        if line.starts_with("Anchorite has ") || line.starts_with("It is now safe to switch off") {
+            self.reach(Stage::Exit);
+        }
+    }
+
+    fn complain(&mut self, complaint: String) {
+        self.reach(Stage::Line);
+        self.complaints.push(complaint);
+    }
+
+    fn reach(&mut self, stage: Stage) {
+        self.stage = self.stage.max(stage);
+    }
+
+    /// What the image says of itself and of the machine.
+    pub fn hello(&self) -> Option<&Hello> {
+        self.events.iter().find_map(|event| match event {
+            Event::Hello(hello) => Some(hello),
+            _ => None,
+        })
+    }
+
+    /// The value of a fact.
+    pub fn fact(&self, name: &str) -> Option<&str> {
+        self.facts.iter().find(|(there, _)| there == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// "Anchorite 0.1.0 on Raspberry Pi 4 Model B Rev 1.4: 4 × Cortex-A72, 4096 MiB"
+fn is_banner(line: &str) -> bool {
+    line.strip_prefix(BANNER)
+        .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && rest.contains(" on "))
+}

@@ -1,0 +1,118 @@
+//! The questions that only a real board answers, and where a log has the answer.
+//!
+//! docs/boards.md has the same points, with what was done about each.
+
+use kernel::report::Event;
+
+use super::log::Log;
+
+/// The kinds of boards that are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Board {
+    /// A Raspberry Pi 4, 400 or Compute Module 4.
+    Pi4,
+    /// A Mac with an M1.
+    M1,
+}
+
+/// A question.
+pub struct Question {
+    /// Whom it is put to.
+    pub board: Board,
+    /// Where docs/boards.md has it.
+    pub point: &'static str,
+    /// The question itself.
+    pub asks: &'static str,
+    /// Where the answer is.
+    answer: Answer,
+}
+
+/// Where a log has an answer.
+enum Answer {
+    /// In a fact of `hello`, by its name.
+    Fact(&'static str),
+    /// In what else it says.
+    Log(fn(&Log) -> Option<String>),
+}
+
+use Answer::{Fact, Log as InLog};
+use Board::{M1, Pi4};
+
+/// All of them.
+pub const QUESTIONS: &[Question] = &[
+    ask(Pi4, "Pi 1", "which serial port do the pins carry?", Fact("gpio14")),
+    ask(Pi4, "Pi 1", "which consoles were taken?", InLog(consoles)),
+    ask(Pi4, "Pi 2", "does the card answer at 400 kHz, and how does it run?", Fact("sd")),
+    ask(Pi4, "Pi 3", "which firmware started it?", Fact("firmware")),
+    ask(Pi4, "Pi 3", "which revision is the board?", Fact("revision")),
+    ask(Pi4, "Pi 5", "is the card controller's base clock 100 MHz?", Fact("emmc2div")),
+    ask(Pi4, "Pi 6", "how fast is the card read?", InLog(load_rate)),
+    ask(Pi4, "Pi 8", "does DMA reach memory, as `dma-ranges` has it?", Fact("sd-dma")),
+    ask(Pi4, "Pi 10", "what does the stub leave of the prefetchers?", Fact("cpuectlr")),
+    ask(Pi4, "Pi 11", "does the processor have its full clock?", Fact("arm-clock")),
+    ask(Pi4, "Pi 13", "how warm is it at the start?", Fact("temperature")),
+    ask(Pi4, "Pi 13", "was it throttled, is the supply too weak?", Fact("throttled")),
+    ask(Pi4, "Pi point 3", "do all four cores come from the spin table?", InLog(cores)),
+    ask(M1, "M1 3", "which memory was left out, below m1n1?", Fact("left-out")),
+    ask(M1, "M1 5", "do all cores come from m1n1's spin table?", InLog(cores)),
+    ask(M1, "M1 13", "do the fast cores take the higher clock?", Fact("pcpu")),
+    ask(M1, "M1 13", "which kinds of cores are there?", Fact("midr")),
+];
+
+const fn ask(board: Board, point: &'static str, asks: &'static str, answer: Answer) -> Question {
+    Question { board, point, asks, answer }
+}
+
+/// The questions for the log's board that it answers, with the answers, and those that it leaves open.
+pub fn answers(log: &Log) -> (Vec<(&'static Question, String)>, Vec<&'static Question>) {
+    let (mut settled, mut open) = (Vec::new(), Vec::new());
+    for question in QUESTIONS.iter().filter(|question| Some(question.board) == board(log)) {
+        let answer = match question.answer {
+            Fact(name) => log.fact(name).map(|value| format!("`{name}={value}`")),
+            InLog(of) => of(log),
+        };
+        match answer {
+            Some(answer) => settled.push((question, answer)),
+            None => open.push(question),
+        }
+    }
+    (settled, open)
+}
+
+/// The board that the log is of, by the names in device trees: "Raspberry Pi 4 Model B Rev 1.4", "Apple Mac
+/// mini (M1, 2020)".
+fn board(log: &Log) -> Option<Board> {
+    let name = log.hello().map(|hello| hello.machine.as_str()).or(log.banner)?;
+    if name.contains("Raspberry Pi") {
+        Some(Pi4)
+    } else if name.contains("M1") && name.contains("Apple") {
+        Some(M1)
+    } else {
+        None
+    }
+}
+
+/// With DMA the card gives some 22 MB/s at 50 MHz, byte by byte 5 to 12.
+fn load_rate(log: &Log) -> Option<String> {
+    log.events.iter().find_map(|event| match event {
+        Event::Model(model) => Some(format!("{:.1} MB/s", model.load_mb_per_s)),
+        _ => None,
+    })
+}
+
+fn consoles(log: &Log) -> Option<String> {
+    log.hello().map(|hello| hello.consoles.join("; "))
+}
+
+fn cores(log: &Log) -> Option<String> {
+    log.hello().map(|hello| format!("{} came", hello.cores))
+}
+
+/// The names of the facts that answer something.
+#[cfg(test)]
+pub fn facts() -> impl Iterator<Item = &'static str> {
+    QUESTIONS.iter().filter_map(|question| match question.answer {
+        Fact(name) => Some(name),
+        InLog(_) => None,
+    })
+}
