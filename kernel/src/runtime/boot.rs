@@ -15,6 +15,7 @@ use core::ops::Range;
 
 use super::mmu::{self, Table};
 use super::{cores, stacks};
+use crate::cpu::Midr;
 
 const EXCEPTION_STACK_SIZE: usize = stacks::EXCEPTION_STACK_SIZE as usize;
 /// Bytes of the stack on which the boot core runs until it has one with a guard page.
@@ -149,6 +150,26 @@ pub fn is_at_el2() -> bool {
             options(nomem, nostack, preserves_flags));
     }
     level >> 2 == 2
+}
+
+/// `CPUECTLR_EL1` of a Cortex-A72: among others, how far it prefetches (bits 32, 33, 35 and 36). `None`
+/// where reading it could end in an exception.
+///
+/// A read is allowed at EL1 unless EL2 traps it by `HCR_EL2.TIDCP`, which is off where `boot.s` has come
+/// from EL2. The register is not written: `ACTLR_EL3` says whether that is allowed, which EL2 cannot read, and
+/// a write that is not goes to EL3 (Cortex-A72 TRM, Arm 100095, 4.3.67).
+pub fn cortex_a72_settings(exception_level_at_entry: u8) -> Option<u64> {
+    let midr = Midr::of_this_core();
+    if exception_level_at_entry != 2 || (midr.implementer(), midr.part()) != (0x41, 0xd08) {
+        return None;
+    }
+    let register: u64;
+    // SAFETY: reads a register, which this core has.
+    unsafe {
+        asm!("mrs {}, s3_1_c15_c2_1", out(reg) register,
+            options(nomem, nostack, preserves_flags));
+    }
+    Some(register)
 }
 
 /// Makes the tables at `root` this core's map.

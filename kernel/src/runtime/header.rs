@@ -5,7 +5,7 @@
 //! `stdout-path` and the other in its first alias. TF-A's port for the board asks the pins, too.
 //!
 //! Sources: BCM2711 ARM Peripherals, 5.2 (`GPFSEL`), 5.3 (alternative functions), 2.2 (mini UART); TF-A,
-//! plat/rpi/common/rpi3_common.c. QEMU's pins are inputs, and both of its ports work all the same.
+//! plat/rpi/common/rpi3_console_dual.c. QEMU's pins are inputs, and both of its ports work all the same.
 
 #![forbid(unsafe_code)]
 

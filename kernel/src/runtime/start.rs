@@ -11,7 +11,7 @@ use core::ptr;
 use log::warn;
 use spin::Once;
 
-use super::machine::{Machine, MachineError};
+use super::machine::{Chip, Machine, MachineError};
 use super::memory::Ranges;
 use super::mmu::{self, Access, MapError, PAGE_SIZE, Table, Tables};
 use super::sign_of_life::{self, Stage};
@@ -123,6 +123,11 @@ extern "C" fn go_on() -> ! {
     cores::start_all(machine);
     sign_of_life::show(machine, Stage::Cores);
     videocore::start_work();
+    if machine.chip == Chip::Bcm2711
+        && let Some(settings) = boot::cortex_a72_settings(boot.exception_level)
+    {
+        facts::FACTS.note("cpuectlr", format_args!("{settings:#x}"));
+    }
     greet(boot);
     mount(machine);
     enter_application(machine.bootargs)
