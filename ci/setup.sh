@@ -52,6 +52,8 @@ case $purpose in test | all)
     need mcopy mtools
     need sfdisk fdisk
     need dtc device-tree-compiler
+    # The scripts that speak to m1n1 are in it.
+    need python3 python3
     # Elsewhere the boot by U-Boot is skipped where there is none.
     if has apt-get && [ ! -e /usr/lib/u-boot/qemu_arm64/u-boot.bin ]; then
         packages="$packages u-boot-qemu"

@@ -9,7 +9,9 @@ use std::process::{Command, Stdio};
 
 use kernel::llm::gguf::build::Builder;
 
-use super::common::{Outcome, Place, device_tree, kernel_elf, read, sum_line};
+use super::common::{
+    Outcome, Place, device_tree, device_tree_with_labels, kernel_elf, read, sum_line,
+};
 
 /// The commands that write a file, with `OUT` in its place, and the files that they read.
 const COMMANDS: [(&[&str], &[&str]); 5] = [
@@ -79,8 +81,8 @@ fn place() -> Place {
     place.write("fw/start4.elf", b"\x7fELF");
     place.write("fw/fixup4.dat", "fixup");
     place.write("fw/LICENCE.broadcom", "Redistribution is permitted …");
-    place.write("fw/bcm2711-rpi-4-b.dtb", device_tree(&["raspberrypi,4-model-b"]));
-    place.write("fw/bcm2711-rpi-400.dtb", device_tree(&["raspberrypi,400"]));
+    place.write("fw/bcm2711-rpi-4-b.dtb", device_tree_with_labels(&["raspberrypi,4-model-b"]));
+    place.write("fw/bcm2711-rpi-400.dtb", device_tree_with_labels(&["raspberrypi,400"]));
     place.write("fw/overlays/disable-bt.dtbo", device_tree(&["brcm,bcm2835"]));
     place
 }
