@@ -91,6 +91,40 @@ moves() {
     works "$check" -device "loader,file=$image,addr=$image_at,force-raw=on" "$@"
     kernel=
 }
+# A fault before there is anything to tell it on, as where the device tree is said to be there is nothing: the
+# core stops, and its registers hold what happened and where. An external abort, on reading the tree's size.
+if begin early-fault; then
+    kernel=$logs/loader.img
+    {
+        word 0x14000010                             # b       0x40
+        word 0
+        for quad in 0 0x1000 0xa 0 0 0; do          # text_offset, image_size, flags
+            word $quad
+            word 0
+        done
+        word 0x644d5241                             # the magic number
+        word 0
+        word 0x58000080                             # ldr     x0, 0x50
+        word 0x580000a1                             # ldr     x1, 0x58
+        word 0xd61f0020                             # br      x1
+        word 0
+        word 0
+        word 8
+        word 0x4c000000
+        word 0
+    } >"$kernel"
+    {
+        sleep 3
+        echo 'info registers'
+        echo quit
+    } | timeout 60 qemu-system-aarch64 -nic none -display none -monitor stdio -serial none \
+        -kernel "$kernel" -device "loader,file=$image,addr=0x4c000000,force-raw=on" \
+        -M virt -cpu cortex-a72 -m 256M >"$log" 2>&1 || problem="QEMU ends with status $?"
+    must_say 'X00=0000000096000010 X01=000000004c0'
+    must_say 'X02=0000000800000004'
+    verdict
+    kernel=
+fi
 moves end-of-a-gib 0x7fe00000 0xbff80000 -M virt -cpu cortex-a72 -smp 2 -m 3G
 # The image takes 1.5 MiB; the tree starts behind it, in the same block of 2 MiB.
 moves one-block 0xc0000000 0xc01c0000 -M virt,virtualization=on -cpu cortex-a72 -smp 2 -m 3G
