@@ -48,6 +48,34 @@ works el2-gic2 -M virt,gic-version=2,virtualization=on -cpu cortex-a53 -smp 3 -m
 works el2-gic3 -M virt,gic-version=3,virtualization=on -cpu max,pauth-impdef=on -smp 3 -m 128M
 works twelve-cores -M virt,gic-version=3 -cpu cortex-a72 -smp 12 -m 128M
 
+# Cores of three kinds: the first thread runs on the fastest, and others on the boot core too.
+machine='virt,gic-version=3'
+tree=$logs/kinds
+qemu-system-aarch64 -M "$machine,dumpdtb=$tree.dtb" -cpu cortex-a72 -smp 4 -m 128M -nic none \
+    -display none >"$logs/dumpdtb.out" 2>&1
+{
+    dtc -q -I dtb -O dts "$tree.dtb"
+    echo '/ { cpus {'
+    for kind in 0:400 1:400 2:1024 3:760; do
+        echo "cpu@${kind%:*} { capacity-dmips-mhz = <${kind#*:}>; };"
+    done
+    echo '}; };'
+} >"$tree.dts"
+dtc -q -I dts -O dtb -o "$tree.dtb" "$tree.dts"
+if boot fast-core 'first-core=2 memory threads futex sleep' -M "$machine" -cpu cortex-a72 -smp 4 -m 128M \
+    -dtb "$tree.dtb"; then
+    for trial in first-core memory threads futex sleep; do
+        must_say "^$trial: ok\$"
+    done
+    must_exit 0
+    verdict
+fi
+if boot boot-core first-core=0 -M "$machine" -cpu cortex-a72 -smp 4 -m 128M; then
+    must_say '^first-core: ok$'
+    must_exit 0
+    verdict
+fi
+
 # A boot loader that leaves image and device tree elsewhere: QEMU starts it as a kernel of its own,
 # and it copies the tree and jumps to the image, which QEMU has put in its place.
 word() {

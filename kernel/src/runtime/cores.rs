@@ -14,7 +14,7 @@ use super::boot::{self, Handover};
 use super::machine::{self, Cpu, EnableMethod, Machine};
 use super::psci::PsciError;
 use super::stacks::Stacks;
-use super::{cache, devices, idle, mmio, power, psci, threads, time};
+use super::{cache, devices, first_core, idle, mmio, power, psci, threads, time};
 
 /// The most cores that take part.
 pub const MAX_CORES: usize = machine::MAX_CPUS;
@@ -93,6 +93,14 @@ pub fn is_on_my_stack(range: Range<u64>) -> bool {
         }
         None => within(boot::early_stacks()),
     }
+}
+
+/// The core for the application's first thread, once all are started.
+pub fn for_first_thread(machine: &Machine<'_>) -> usize {
+    let me = mpidr();
+    let boot = machine.cpus.iter().find(|cpu| cpu.mpidr == me).map_or(0, |cpu| cpu.capacity);
+    let up = others(machine).filter(|&(_, core)| is_up(core));
+    first_core::choose(boot, up.map(|(cpu, core)| (core, cpu.capacity)))
 }
 
 /// What the core is given when it starts; `None` if there are no stacks for it.

@@ -19,7 +19,7 @@ use super::stacks::Stacks;
 use super::time::UnknownFrequency;
 use super::{
     apple_memory, args, block, boot, cores, devices, facts, fault, fs, heap, image, logger, output,
-    pages, power, psci, time,
+    pages, power, psci, threads, time,
 };
 use crate::cpu::{Features, Midr};
 use crate::report::{Code, Event, Fault, Hello};
@@ -123,9 +123,22 @@ extern "C" fn go_on() -> ! {
     unsafe { devices::raise_clocks(machine) };
     cores::start_all(machine);
     sign_of_life::show(machine, Stage::Cores);
+    threads::run_first(on_first_core, cores::for_first_thread(machine));
+    run_application(boot)
+}
+
+/// Where the first thread starts on another core than the boot core.
+extern "C" fn on_first_core(_: usize) {
+    if let Some(boot) = MACHINE.get() {
+        run_application(boot);
+    }
+}
+
+/// In the application's first thread: the rest of the start, and the application.
+fn run_application(boot: &Boot) -> ! {
     greet(boot);
-    mount(machine);
-    enter_application(machine.bootargs)
+    mount(&boot.machine);
+    enter_application(boot.machine.bootargs)
 }
 
 /// Prints the banner and the `hello` event.
