@@ -7,7 +7,7 @@
 # A stub (qemu/m1n1-stub) plays m1n1: EL2 with the host extensions on, the MMU off, the other cores in
 # a spin table. The device tree is QEMU's with what an M1 has not taken out (PSCI, the GIC, the virtio
 # devices, the PCI host) and a framebuffer added, which is memory that no display shows; the model is the
-# initrd. Serial lines and screens are kept in target/m1n1/, the latter as text and as pictures.
+# initrd. Two of the cores are fast ones, whose clock's registers are memory too. Serial lines and screens are kept in target/m1n1/, the latter as text and as pictures.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -44,6 +44,10 @@ screen_height=800
 screen_stride=$((screen_width * 4 + 128))
 screen_bytes=$((screen_stride * screen_height))
 screen_format=x2r10g10b10
+# Behind it, what plays the registers of the fast cores' clock: the command, at 7, and the status.
+clock_at=0x5fff0000
+clock_command=$((clock_at + 0x20))
+clock_status=$((clock_at + 0x50))
 
 # What is typed on the serial line once the model is loaded; boot arguments beside `max_tokens`.
 typed=
@@ -60,9 +64,20 @@ dtc -q -I dtb -O dts -o "$logs/virt.dts" "$logs/virt.dtb"
 tree() {
     bytes=$(($(wc -c <"$2")))
     {
-        cat "$logs/virt.dts"
+        # What m1n1 reserves for itself has the spin table in it.
+        sed "1a /memreserve/ $table_at 0x1000;" "$logs/virt.dts"
         echo '/ {'
         echo '    model = "m1n1 stub";'
+        echo '    compatible = "apple,t8103", "apple,arm-platform";'
+        echo '    points: opp-table {'
+        echo '        compatible = "operating-points-v2";'
+        echo '        opp12 { opp-level = <12>; };'
+        echo '        opp13 { opp-level = <13>; turbo-mode; };'
+        echo '    };'
+        echo '    clock: performance-controller {'
+        echo '        compatible = "apple,t8103-cluster-cpufreq", "apple,cluster-cpufreq";'
+        echo "        reg = <0 $clock_at 0 0x1000>;"
+        echo '    };'
         echo '    /delete-node/ psci;'
         echo '    /delete-node/ pcie@10000000;'
         sed -n 's|^\t\(virtio_mmio@[0-9a-f]*\) {$|    /delete-node/ \1;|p' "$logs/virt.dts"
@@ -93,6 +108,13 @@ tree() {
             echo "        cpu@$core {"
             echo '            enable-method = "spin-table";'
             printf '            cpu-release-addr = <0 0x%x>;\n' $((table_at + 8 * core))
+            if [ "$core" -lt 2 ]; then
+                echo '            capacity-dmips-mhz = <714>;'
+            else
+                echo '            capacity-dmips-mhz = <1024>;'
+                echo '            operating-points-v2 = <&points>;'
+                echo '            performance-domains = <&clock>;'
+            fi
             echo '        };'
             core=$((core + 1))
         done
@@ -143,6 +165,7 @@ commands() {
     # A line is on the screen a little after it is on the serial line.
     sleep 1
     save_screen
+    echo "xp /1gx $clock_command"
     echo 'info registers -a'
     echo quit
 }
@@ -177,7 +200,9 @@ boot() {
         -device "loader,file=$image,addr=$image_at,force-raw=on" \
         -device "loader,file=$logs/$1.dtb,addr=$tree_at,force-raw=on" \
         -device "loader,file=$logs/logo.img,addr=$screen_at,force-raw=on" \
-        -device "loader,file=$2,addr=$initrd_at,force-raw=on" >"$logs/$1.out" 2>&1 ||
+        -device "loader,file=$2,addr=$initrd_at,force-raw=on" \
+        -device "loader,addr=$clock_command,data=0x7007,data-len=8" \
+        -device "loader,addr=$clock_status,data=0xc0,data-len=8" >"$logs/$1.out" 2>&1 ||
         problem="QEMU ends with status $?"
     [ -z "$typed" ] || {
         wait
@@ -217,6 +242,15 @@ must_answer() {
 if boot model "$logs/model.img"; then
     must_hold "^{\"event\":\"hello\".*\"image_sha256\":\"$image_sha256\".*\"machine\":\"m1n1 stub\".*\"cores\":$cores,\"exception_level\":2,"
     must_hold "^{\"event\":\"hello\".*\"consoles\":\[\"pl011\",\"framebuffer 1280x800, text 128x40\"\]"
+    must_hold '^{"event":"hello".*"board":\[.*"left-out=[0-9]* KiB, m1n1 to 0x48101000"'
+    must_hold '^{"event":"hello".*"board":\[.*"pcpu=pstate 12, was 7"'
+    [ -n "$problem" ] || grep -q ': 0x000000000200c00c' "$logs/$name.out" ||
+        problem="the clock's command is not that for the highest point: see $logs/$name.out"
+    # The stages of the start, each overwritten by what comes next.
+    [ -n "$problem" ] || {
+        tr '\r' '|' <"$log" >"$logs/stages"
+        grep -q '^1|2|' "$logs/stages" && grep -q '^3|Anchorite ' "$logs/stages"
+    } || problem='not all stages of the start are shown'
     must_hold '^{"event":"disk","device":"initrd"'
     must_answer
     must_show '^Anchorite .* on m1n1 stub: 4 × '
@@ -399,10 +433,11 @@ fi
 has_port=false
 words=panic-on=2
 if boot panic-alone "$logs/model.img" '/delete-node/ pl011@9000000;'; then
-    must_show '^Panic: as asked, by 2 .*, core 2$'
+    # Number 2 of those beside the first thread's, which is on core 2.
+    must_show '^Panic: as asked, by 2 .*, core 1$'
     must_show_end "$bad_end"
     verdict
 fi
 
-rm -f "$logs"/*.img
+rm -f "$logs"/*.img "$logs/stages"
 total m1n1

@@ -48,6 +48,34 @@ works el2-gic2 -M virt,gic-version=2,virtualization=on -cpu cortex-a53 -smp 3 -m
 works el2-gic3 -M virt,gic-version=3,virtualization=on -cpu max,pauth-impdef=on -smp 3 -m 128M
 works twelve-cores -M virt,gic-version=3 -cpu cortex-a72 -smp 12 -m 128M
 
+# Cores of three kinds: the first thread runs on the fastest, and others on the boot core too.
+machine='virt,gic-version=3'
+tree=$logs/kinds
+qemu-system-aarch64 -M "$machine,dumpdtb=$tree.dtb" -cpu cortex-a72 -smp 4 -m 128M -nic none \
+    -display none >"$logs/dumpdtb.out" 2>&1
+{
+    dtc -q -I dtb -O dts "$tree.dtb"
+    echo '/ { cpus {'
+    for kind in 0:400 1:400 2:1024 3:760; do
+        echo "cpu@${kind%:*} { capacity-dmips-mhz = <${kind#*:}>; };"
+    done
+    echo '}; };'
+} >"$tree.dts"
+dtc -q -I dts -O dtb -o "$tree.dtb" "$tree.dts"
+if boot fast-core 'first-core=2 memory threads futex sleep' -M "$machine" -cpu cortex-a72 -smp 4 -m 128M \
+    -dtb "$tree.dtb"; then
+    for trial in first-core memory threads futex sleep; do
+        must_say "^$trial: ok\$"
+    done
+    must_exit 0
+    verdict
+fi
+if boot boot-core first-core=0 -M "$machine" -cpu cortex-a72 -smp 4 -m 128M; then
+    must_say '^first-core: ok$'
+    must_exit 0
+    verdict
+fi
+
 # A boot loader that leaves image and device tree elsewhere: QEMU starts it as a kernel of its own,
 # and it copies the tree and jumps to the image, which QEMU has put in its place.
 word() {
@@ -91,6 +119,40 @@ moves() {
     works "$check" -device "loader,file=$image,addr=$image_at,force-raw=on" "$@"
     kernel=
 }
+# A fault before there is anything to tell it on, as where the device tree is said to be there is nothing: the
+# core stops, and its registers hold what happened and where. An external abort, on reading the tree's size.
+if begin early-fault; then
+    kernel=$logs/loader.img
+    {
+        word 0x14000010                             # b       0x40
+        word 0
+        for quad in 0 0x1000 0xa 0 0 0; do          # text_offset, image_size, flags
+            word $quad
+            word 0
+        done
+        word 0x644d5241                             # the magic number
+        word 0
+        word 0x58000080                             # ldr     x0, 0x50
+        word 0x580000a1                             # ldr     x1, 0x58
+        word 0xd61f0020                             # br      x1
+        word 0
+        word 0
+        word 8
+        word 0x4c000000
+        word 0
+    } >"$kernel"
+    {
+        sleep 3
+        echo 'info registers'
+        echo quit
+    } | timeout 60 qemu-system-aarch64 -nic none -display none -monitor stdio -serial none \
+        -kernel "$kernel" -device "loader,file=$image,addr=0x4c000000,force-raw=on" \
+        -M virt -cpu cortex-a72 -m 256M >"$log" 2>&1 || problem="QEMU ends with status $?"
+    must_say 'X00=0000000096000010 X01=000000004c0'
+    must_say 'X02=0000000800000004'
+    verdict
+    kernel=
+fi
 moves end-of-a-gib 0x7fe00000 0xbff80000 -M virt -cpu cortex-a72 -smp 2 -m 3G
 # The image takes 1.5 MiB; the tree starts behind it, in the same block of 2 MiB.
 moves one-block 0xc0000000 0xc01c0000 -M virt,virtualization=on -cpu cortex-a72 -smp 2 -m 3G

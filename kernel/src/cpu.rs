@@ -4,6 +4,7 @@
 //! registers and `MIDR_EL1`); the part numbers are from the processors' own manuals and, for Apple's,
 //! from the Linux kernel's `cputype.h`.
 
+use alloc::vec::Vec;
 use core::fmt;
 
 /// The registers that tell a core's features, as read.
@@ -233,6 +234,59 @@ impl fmt::Display for Midr {
     }
 }
 
+/// The kinds of a machine's cores, in the order of the first core of each, and how many there are of it.
+/// Displayed as "4 × Cortex-A53 + 4 × Cortex-A72".
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kinds(Vec<(Midr, usize)>);
+
+impl FromIterator<Midr> for Kinds {
+    fn from_iter<T: IntoIterator<Item = Midr>>(cores: T) -> Kinds {
+        let mut kinds: Vec<(Midr, usize)> = Vec::new();
+        for core in cores {
+            let model = |midr: Midr| (midr.implementer(), midr.part());
+            match kinds.iter_mut().find(|(kind, _)| model(*kind) == model(core)) {
+                Some((_, count)) => *count += 1,
+                None => kinds.push((core, 1)),
+            }
+        }
+        Kinds(kinds)
+    }
+}
+
+impl Kinds {
+    /// The kind, if there is but one.
+    pub fn only(&self) -> Option<Midr> {
+        match self.0[..] {
+            [(kind, _)] => Some(kind),
+            _ => None,
+        }
+    }
+
+    /// The registers of the first core of each kind: "0x611f0221, 0x611f0231".
+    pub fn registers(&self) -> impl fmt::Display {
+        fmt::from_fn(|f| self.write(f, ", ", |f, &(kind, _)| write!(f, "{:#x}", kind.0)))
+    }
+
+    fn write(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        between: &str,
+        write: impl Fn(&mut fmt::Formatter<'_>, &(Midr, usize)) -> fmt::Result,
+    ) -> fmt::Result {
+        for (i, kind) in self.0.iter().enumerate() {
+            f.write_str(if i == 0 { "" } else { between })?;
+            write(f, kind)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Kinds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, " + ", |f, (kind, count)| write!(f, "{count} × {kind}"))
+    }
+}
+
 impl IdRegisters {
     /// Those of a core that has nothing: neither floating point nor SIMD.
     #[cfg(not(all(target_arch = "aarch64", any(target_os = "none", target_os = "linux"))))]
@@ -355,5 +409,30 @@ mod tests {
         ] {
             assert_eq!(Midr(midr).to_string(), name, "{midr:#x}");
         }
+    }
+    #[test]
+    fn kinds_of_cores_are_counted() {
+        let kinds = |midrs: &[u64]| midrs.iter().copied().map(Midr).collect::<Kinds>();
+        let m1 = kinds(&[
+            0x611f_0221,
+            0x611f_0221,
+            0x611f_0221,
+            0x611f_0221,
+            0x611f_0231,
+            0x611f_0231,
+            0x611f_0231,
+            0x611f_0231,
+        ]);
+        assert_eq!(m1.to_string(), "4 × Apple M1 Icestorm + 4 × Apple M1 Firestorm");
+        assert_eq!(
+            (m1.only(), m1.registers().to_string()),
+            (None, "0x611f0221, 0x611f0231".into())
+        );
+        // A revision makes no kind, and neither does the order.
+        let pi = kinds(&[0x410f_d083, 0x411f_d083]);
+        assert_eq!((pi.to_string(), pi.only()), ("2 × Cortex-A72".into(), Some(Midr(0x410f_d083))));
+        let mixed = kinds(&[0x410f_d034, 0x410f_d083, 0x410f_d034]);
+        assert_eq!(mixed.to_string(), "2 × Cortex-A53 + 1 × Cortex-A72");
+        assert_eq!(kinds(&[]).only(), None);
     }
 }

@@ -54,7 +54,8 @@ pub struct Hello {
     pub image_sha256: Option<String>,
     /// The machine, as the device tree's `model` or first `compatible` names it.
     pub machine: String,
-    /// The processor, by its `MIDR_EL1` ("Cortex-A72").
+    /// The processor, by its `MIDR_EL1` ("Cortex-A72"); where the cores differ, how many there are of each
+    /// ("4 × Apple M1 Icestorm + 4 × Apple M1 Firestorm").
     pub cpu: String,
     /// Features of the processor that the kernels can use ("neon", "dotprod", "i8mm", "sha2", …).
     pub cpu_features: Vec<String>,

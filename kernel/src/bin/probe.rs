@@ -66,6 +66,7 @@ mod trials {
                 "early-map" => early_map(),
                 "memory" => memory(),
                 "threads" => threads(),
+                "first-core" => first_core(value),
                 "futex" => futex(),
                 "sleep" => sleep(),
                 "bounds" => bounds(),
@@ -297,6 +298,38 @@ mod trials {
                 && abi::join(9999) == -abi::EINVAL
         };
         nonsense && STARTED.load(Ordering::SeqCst) == 13 * 7 * (cores() - 1)
+    }
+
+    /// The number of the calling core.
+    fn this_core() -> usize {
+        let core;
+        // SAFETY: reads a register, which the runtime has set.
+        unsafe { asm!("mrs {}, tpidr_el1", out(reg) core, options(nomem, nostack)) };
+        core
+    }
+
+    /// The cores that have run `note_core`, a bit each.
+    static CORES: AtomicUsize = AtomicUsize::new(0);
+
+    extern "C" fn note_core(_: usize) {
+        CORES.fetch_or(1 << this_core(), Ordering::SeqCst);
+    }
+
+    /// The first thread runs on the core with this number, and threads can be started on each other one,
+    /// the boot core among them, but not on its own.
+    fn first_core(number: &str) -> bool {
+        let mut id = 0;
+        let mut spawn = |core| {
+            // SAFETY: the function may be called with any argument.
+            unsafe { abi::spawn(&raw mut id, note_core, 0, 2, core) == 0 && abi::join(id) == 0 }
+        };
+        let all = (1..cores()).all(|core| spawn(core as isize));
+        let own = spawn(0);
+        let others = (1 << cores()) - 1 & !(1 << this_core());
+        say(&format!("the first thread is on core {}\n", this_core()));
+        all && !own
+            && CORES.load(Ordering::SeqCst) == others
+            && number == format!("{}", this_core())
     }
 
     static LOCK: AtomicU32 = AtomicU32::new(0);

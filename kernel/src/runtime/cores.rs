@@ -14,7 +14,8 @@ use super::boot::{self, Handover};
 use super::machine::{self, Cpu, EnableMethod, Machine};
 use super::psci::PsciError;
 use super::stacks::Stacks;
-use super::{cache, devices, idle, mmio, power, psci, threads, time};
+use super::{cache, devices, first_core, idle, mmio, power, psci, threads, time};
+use crate::cpu::Midr;
 
 /// The most cores that take part.
 pub const MAX_CORES: usize = machine::MAX_CPUS;
@@ -29,6 +30,9 @@ static STATES: [AtomicU32; MAX_CORES] = [const { AtomicU32::new(OFF) }; MAX_CORE
 const OFF: u32 = 0;
 const UP: u32 = 1;
 const LEFT_OUT: u32 = 2;
+
+/// Which processor each core is that has started.
+static MIDRS: [AtomicU64; MAX_CORES] = [const { AtomicU64::new(0) }; MAX_CORES];
 
 /// Cores numbered so far that are up: the boot core is.
 static COUNT: AtomicUsize = AtomicUsize::new(1);
@@ -95,6 +99,20 @@ pub fn is_on_my_stack(range: Range<u64>) -> bool {
     }
 }
 
+/// The core for the application's first thread, once all are started.
+pub fn for_first_thread(machine: &Machine<'_>) -> usize {
+    let me = mpidr();
+    let boot = machine.cpus.iter().find(|cpu| cpu.mpidr == me).map_or(0, |cpu| cpu.capacity);
+    let up = others(machine).filter(|&(_, core)| is_up(core));
+    first_core::choose(boot, up.map(|(cpu, core)| (core, cpu.capacity)))
+}
+
+/// Which processors the cores are that are up, in the order of their numbers.
+pub fn midrs() -> impl Iterator<Item = Midr> {
+    let up = (0..MAX_CORES).filter(|&core| is_up(core));
+    up.map(|core| Midr(MIDRS[core].load(Ordering::Relaxed)))
+}
+
 /// What the core is given when it starts; `None` if there are no stacks for it.
 pub fn handover(core: usize) -> Option<Handover> {
     let stacks = STACKS.get().filter(|stacks| core < stacks.cores())?;
@@ -159,6 +177,7 @@ fn wake_waiting() {
 /// Starts all cores that `machine` lists but this one. One that does not come up is logged and
 /// left out.
 pub fn start_all(machine: &Machine<'_>) {
+    MIDRS[0].store(Midr::of_this_core().0, Ordering::Relaxed);
     for (cpu, core) in others(machine) {
         if let Err(reason) = start(cpu, core) {
             warn!("core {core} (MPIDR {:#x}) does not start: {reason}", cpu.mpidr);
@@ -231,6 +250,7 @@ fn start(cpu: &Cpu, core: usize) -> Result<(), StartError> {
 /// What a core does from its start on: run threads.
 pub fn run(core: usize) -> ! {
     let state = &STATES[core];
+    MIDRS[core].store(Midr::of_this_core().0, Ordering::Relaxed);
     let next = match devices::set_up_core() {
         Ok(()) => UP,
         Err(error) => {

@@ -12,7 +12,8 @@
 //! 4. Build the final page tables ([`mmu`]), switch to them, map the heap by tables that only they have,
 //!    move to the boot core's stack.
 //! 5. Heap, interrupt controller and timer, the other cores ([`cores`]).
-//! 6. The banner and the `hello` event, the disk ([`block`], [`fs`]) and the `disk` event.
+//! 6. On the fastest core ([`first_core`]): the banner and the `hello` event, the disk ([`block`], [`fs`])
+//!    and the `disk` event.
 //! 7. The application: `runtime_entry`. It calls the runtime through the Hermit ABI ([`abi`]).
 //!
 //! # Memory
@@ -44,6 +45,7 @@ pub mod console;
 pub mod cpufreq;
 pub mod esr;
 pub mod facts;
+pub mod first_core;
 pub mod fs;
 pub mod futex;
 pub mod header;

@@ -19,9 +19,9 @@ use super::stacks::Stacks;
 use super::time::UnknownFrequency;
 use super::{
     apple_memory, args, block, boot, cores, devices, facts, fault, fs, heap, image, logger, output,
-    pages, power, psci, time, videocore,
+    pages, power, psci, threads, time, videocore,
 };
-use crate::cpu::{Features, Midr};
+use crate::cpu::{Features, Kinds};
 use crate::report::{Code, Event, Fault, Hello};
 
 /// The machine, for all that comes after the device tree is read.
@@ -128,20 +128,41 @@ extern "C" fn go_on() -> ! {
     {
         facts::FACTS.note("cpuectlr", format_args!("{settings:#x}"));
     }
+    threads::run_first(on_first_core, cores::for_first_thread(machine));
+    run_application(boot)
+}
+
+/// Where the first thread starts on another core than the boot core.
+extern "C" fn on_first_core(_: usize) {
+    if let Some(boot) = MACHINE.get() {
+        run_application(boot);
+    }
+}
+
+/// In the application's first thread: the rest of the start, and the application.
+fn run_application(boot: &Boot) -> ! {
     greet(boot);
-    mount(machine);
-    enter_application(machine.bootargs)
+    mount(&boot.machine);
+    enter_application(boot.machine.bootargs)
 }
 
 /// Prints the banner and the `hello` event.
 fn greet(boot: &Boot) {
     let version = env!("CARGO_PKG_VERSION");
     let memory = heap::stats();
+    let kinds: Kinds = cores::midrs().collect();
+    let cpu = match kinds.only() {
+        Some(midr) => midr.to_string(),
+        None => {
+            facts::FACTS.note("midr", format_args!("{}", kinds.registers()));
+            kinds.to_string()
+        }
+    };
     let hello = Hello {
         version: version.to_owned(),
         image_sha256: image::sha256(),
         machine: String::from_utf8_lossy(boot.machine.model).into_owned(),
-        cpu: Midr::of_this_core().to_string(),
+        cpu,
         cpu_features: Features::of_this_core().names().map(str::to_owned).collect(),
         kernels: application_kernels().to_owned(),
         cores: cores::count(),
@@ -153,10 +174,8 @@ fn greet(boot: &Boot) {
         boot_us: time::rate().us(time::counter() - boot.counter),
     };
     output::print_line(format_args!(
-        "Anchorite {version} on {}: {} × {}, {} MiB",
+        "Anchorite {version} on {}: {kinds}, {} MiB",
         hello.machine,
-        hello.cores,
-        hello.cpu,
         memory.total_bytes >> 20
     ));
     output::write(Event::Hello(hello).to_record().as_bytes());

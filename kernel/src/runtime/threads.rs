@@ -1,10 +1,11 @@
 //! Threads: one a core.
 //!
 //! A thread is started on an idle core, runs there to its end, and nothing ever interrupts it. The
-//! boot core runs the application's first thread.
+//! application's first thread runs on the boot core, or on a faster one ([`super::first_core`]); the boot
+//! core then runs threads as the others do.
 #![forbid(unsafe_code)]
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use hermit_abi::Tid;
 
@@ -15,6 +16,9 @@ use super::lock::SpinLock;
 
 /// The application's first thread.
 const FIRST: Tid = 1;
+
+/// The core that runs it. Set before any other thread is started.
+static FIRST_CORE: AtomicUsize = AtomicUsize::new(0);
 
 /// Who waits for what.
 static FUTEXES: Futexes<MAX_CORES> = Futexes::new();
@@ -49,23 +53,43 @@ impl Slot {
     }
 }
 
+/// Runs `function` as the application's first thread, on this core. Called on the boot core, before any
+/// other thread is started; it goes on as a core for other threads. Does nothing if the core is not up.
+pub fn run_first(function: extern "C" fn(usize), core: usize) {
+    if core == cores::current() || !cores::is_up(core) {
+        return;
+    }
+    FIRST_CORE.store(core, Ordering::SeqCst);
+    start(core, FIRST, Task { function, argument: 0 });
+    run(cores::current());
+}
+
+/// Gives an idle core a thread.
+fn start(core: usize, tid: Tid, task: Task) {
+    let slot = &SLOTS[core];
+    *slot.task.lock() = Some(task);
+    slot.tid.store(tid, Ordering::SeqCst);
+    idle::wake(core);
+}
+
 /// Starts a thread that runs `function(argument)`, on the core that is number `core` of those that
-/// are up, or on any idle one. Returns its number; `None` if there is no such core or it is busy.
+/// are up, or on any idle one. Returns its number; `None` if there is no such core or it is busy. The core
+/// of the first thread is number 0, which is always busy.
 pub fn spawn(function: extern "C" fn(usize), argument: usize, core: Option<usize>) -> Option<Tid> {
+    let first = FIRST_CORE.load(Ordering::SeqCst);
     let take = |core: &usize| {
         let tid = &SLOTS[*core].tid;
-        *core != 0 && tid.compare_exchange(NONE, TAKEN, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        *core != first
+            && tid.compare_exchange(NONE, TAKEN, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     };
-    let mut up = (0..MAX_CORES).filter(|&core| cores::is_up(core));
+    let others = (0..MAX_CORES).filter(|&core| core != first && cores::is_up(core));
+    let mut up = core::iter::once(first).chain(others);
     let core = match core {
         Some(n) => up.nth(n).filter(take)?,
         None => up.find(take)?,
     };
     let tid = NEXT.fetch_add(1, Ordering::Relaxed);
-    let slot = &SLOTS[core];
-    *slot.task.lock() = Some(Task { function, argument });
-    slot.tid.store(tid, Ordering::SeqCst);
-    idle::wake(core);
+    start(core, tid, Task { function, argument });
     Some(tid)
 }
 
@@ -85,7 +109,7 @@ pub fn join(tid: Tid) -> bool {
 /// The number of the calling thread.
 pub fn current() -> Tid {
     match cores::current() {
-        0 => FIRST,
+        core if core == FIRST_CORE.load(Ordering::Relaxed) => FIRST,
         core => SLOTS[core].tid.load(Ordering::Relaxed),
     }
 }

@@ -119,8 +119,11 @@ impl<'g, R: Registers> Screen<'g, R> {
     }
 
     /// Draws a square in the upper left corner, the one with this number from the left, on whatever is
-    /// there. The first [`Screen::flush`] takes it away.
+    /// there. The first [`Screen::flush`] takes it away; after that it is not drawn.
     pub fn mark(&self, number: usize) {
+        if self.grid.is_cleared.load(Relaxed) {
+            return;
+        }
         // A letter is twice as high as wide. Between the squares there is as much room.
         for column in [4 * number, 4 * number + 1] {
             if column < self.layout.columns {

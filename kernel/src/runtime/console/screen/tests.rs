@@ -270,6 +270,7 @@ fn marks_are_squares_on_what_is_there_until_the_first_text() {
             assert!(near(colour, if is_mark { MARK } else { other }), "{x} {y} {colour:?}");
         }
         fake.print("");
+        fake.screen.mark(0);
         assert!(fake.picture().iter().all(|&value| value == BACKGROUND[0]));
     }
 }
