@@ -126,6 +126,7 @@ impl<'t> Machine<'t> {
             clusters: ArrayVec::new(),
             psci: None,
             power_manager: None,
+            watchdog: None,
             console: None,
             framebuffer: None,
             gic: None,
@@ -218,6 +219,8 @@ impl<'t> Machine<'t> {
             self.psci = self.keep(read_psci(at));
         } else if at.is_compatible(POWER_MANAGER) {
             self.power_manager = self.keep(at.region(0));
+        } else if at.is_compatible(&["apple,wdt"]) {
+            self.watchdog = self.keep(at.region(0));
         } else if uart_kind(at).is_some() {
             let chosen = stdout.path.is_some_and(|path| at.is_at(path));
             if (chosen || self.console.is_none())
