@@ -417,6 +417,22 @@ if boot status 'exit=7' -M virt -cpu cortex-a72 -m 64M; then
     verdict
 fi
 
+# A restart at the end: the machine runs again and again, where it would be turned off without that.
+if begin reboot; then
+    qemu-system-aarch64 -nic none -display none -monitor none -serial stdio -kernel "$image" \
+        -append 'reboot exit=3' -M virt -cpu cortex-a72 -m 64M >"$log" 2>&1 </dev/null &
+    pid=$!
+    left=60
+    while [ "$(events | grep -c '"event":"exit","status":3')" -lt 3 ] && [ "$left" -gt 0 ]; do
+        left=$((left - 1))
+        sleep 1
+    done
+    kill "$pid" 2>/dev/null || problem='QEMU has ended'
+    wait "$pid" || true
+    [ "$left" -gt 0 ] || problem='it does not run three times'
+    verdict
+fi
+
 # The model disk, over each way that leads to it: four cores read a file at once.
 disk=$logs/disk.img
 file=$logs/file

@@ -26,6 +26,13 @@ fn application_kernels() -> &'static str {
     kernel::llm::kernels::name()
 }
 
+/// What the runtime asks at the end.
+#[cfg(target_os = "none")]
+#[unsafe(no_mangle)]
+fn application_reboots() -> bool {
+    kernel::app::reboots_at_exit()
+}
+
 #[cfg(not(target_os = "none"))]
 fn main() {
     eprintln!("this program boots on bare aarch64: `make run` builds and starts it");

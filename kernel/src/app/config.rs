@@ -57,6 +57,16 @@ pub enum Mode {
     Test,
 }
 
+/// What becomes of the machine when the run has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AtExit {
+    /// It is turned off.
+    #[default]
+    PowerOff,
+    /// It starts anew.
+    Reboot,
+}
+
 /// Where the prompt comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Prompt {
@@ -113,6 +123,8 @@ pub struct Config {
     pub log: LevelFilter,
     /// Whether the model's checksum is checked.
     pub verify: bool,
+    /// What becomes of the machine.
+    pub at_exit: AtExit,
     /// A part of the names of the self-tests to run; empty: all run.
     pub tests: String,
 }
@@ -140,6 +152,7 @@ impl Default for Config {
             threads: None,
             log: LevelFilter::Warn,
             verify: true,
+            at_exit: AtExit::PowerOff,
             tests: String::new(),
         }
     }
@@ -544,6 +557,19 @@ pub const KEYS: &[Key] = &[
         help: "whether the model's checksum is checked (true)",
         set: |config, value| {
             config.verify = value.boolean()?;
+            Some(())
+        },
+    },
+    Key {
+        name: "at_exit",
+        expects: "power-off or reboot",
+        help: "what becomes of the machine at the end (power-off)",
+        set: |config, value| {
+            config.at_exit = match value.text()? {
+                "power-off" => AtExit::PowerOff,
+                "reboot" => AtExit::Reboot,
+                _ => return None,
+            };
             Some(())
         },
     },

@@ -46,4 +46,4 @@ mod tests;
 #[cfg(target_os = "none")]
 pub use entry::enter;
 #[cfg(any(target_os = "none", test))]
-pub use program::run;
+pub use program::{reboots_at_exit, run};

@@ -5,10 +5,11 @@
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::app::bench;
 use crate::app::chat::chat;
-use crate::app::config::{Config, DEFAULT_PROMPT, MAX_TEXT, Mode, Prompt};
+use crate::app::config::{AtExit, Config, DEFAULT_PROMPT, MAX_TEXT, Mode, Prompt};
 use crate::app::error::Error;
 use crate::app::generate::generate;
 use crate::app::load;
@@ -23,6 +24,14 @@ use crate::backend::{self, Platform};
 use crate::backend::{Options, TransformerBackend};
 use crate::llm::workers::Workers;
 use crate::report::{self, Event};
+
+/// The configuration wants the machine restarted at the end.
+static REBOOTS: AtomicBool = AtomicBool::new(false);
+
+/// Whether the configuration wants the machine restarted at the end; not before it is read.
+pub fn reboots_at_exit() -> bool {
+    REBOOTS.load(Ordering::Relaxed)
+}
 
 /// Does what the configuration and these boot arguments say, and returns the exit status.
 pub fn run<'a, A: AsRef<[u8]> + ?Sized + 'a>(arguments: impl IntoIterator<Item = &'a A>) -> i32 {
@@ -44,6 +53,7 @@ fn try_run<'a, A: AsRef<[u8]> + ?Sized + 'a>(
     config.apply_arguments(arguments.iter().copied())?;
     config.refuse_unused(arguments)?;
     log::set_max_level(config.log);
+    REBOOTS.store(config.at_exit == AtExit::Reboot, Ordering::Relaxed);
 
     let cores = os::cores();
     let threads = config.threads.unwrap_or(cores);

@@ -34,7 +34,7 @@ mod trials {
     use core::ffi::{CStr, c_char};
     use core::hint::black_box;
     use core::ptr::{self, NonNull};
-    use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+    use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
     use hermit_abi as abi;
     // The runtime too: entry, allocator, panic handler, and the ABI's functions.
@@ -49,6 +49,13 @@ mod trials {
     fn application_kernels() -> &'static str {
         "none"
     }
+
+    #[unsafe(no_mangle)]
+    fn application_reboots() -> bool {
+        REBOOTS.load(Ordering::Relaxed)
+    }
+
+    static REBOOTS: AtomicBool = AtomicBool::new(false);
 
     #[unsafe(no_mangle)]
     unsafe extern "C" fn runtime_entry(
@@ -108,6 +115,10 @@ mod trials {
                 "out-of-memory" => {
                     out_of_memory(0);
                     false
+                }
+                "reboot" => {
+                    REBOOTS.store(true, Ordering::Relaxed);
+                    true
                 }
                 "exit" => exit(value.parse().unwrap_or(-1)),
                 _ => false,

@@ -20,6 +20,7 @@ static CONSOLE: Once<Port<Mmio>> = Once::new();
 static SCREEN: Once<Screen<'static, Mmio>> = Once::new();
 static GRID: Grid = Grid::new();
 static POWER_MANAGER: Once<Mmio> = Once::new();
+static WATCHDOG: Once<Mmio> = Once::new();
 static INTERRUPTS: Once<Controller<Mmio, CoreRegisters>> = Once::new();
 /// The interrupts that end a sleep: each core's timer, and the console's receiver.
 static TIMER: Once<Interrupt> = Once::new();
@@ -69,6 +70,11 @@ pub unsafe fn choose_port(machine: &mut Machine<'_>) {
         header::choose(&machine.header, machine.console, registers, time::now_us, uart_hz);
 }
 
+/// Registers of what can restart an Apple chip, if the machine is one.
+pub fn watchdog() -> Option<&'static Mmio> {
+    WATCHDOG.get()
+}
+
 /// Sets up the consoles and what powers the machine off: on the early map, and again on the final one for
 /// a screen that only that one has.
 ///
@@ -79,6 +85,10 @@ pub unsafe fn set_up_consoles(machine: &Machine<'_>, is_on_final_map: bool) {
     if let Some(region) = machine.power_manager {
         // SAFETY: upheld by the caller.
         POWER_MANAGER.call_once(|| unsafe { Mmio::new(region) });
+    }
+    if let Some(region) = machine.watchdog {
+        // SAFETY: upheld by the caller.
+        WATCHDOG.call_once(|| unsafe { Mmio::new(region) });
     }
     if let Some(uart) = &machine.console {
         // SAFETY: upheld by the caller.
@@ -182,6 +192,7 @@ pub fn regions<'m>(machine: &'m Machine<'_>) -> impl Iterator<Item = Region> + '
     console
         .chain(machine.power_manager)
         .chain(machine.mailbox)
+        .chain(machine.watchdog)
         .chain(gic)
         .chain(machine.virtio_mmio.iter().map(|node| node.region))
         .chain(pci)

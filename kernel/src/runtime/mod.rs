@@ -39,6 +39,7 @@
 //! | devices that the tree lists and a driver uses | | read, write, device memory |
 
 pub mod apple_memory;
+pub mod apple_watchdog;
 pub mod args;
 pub mod block;
 pub mod console;

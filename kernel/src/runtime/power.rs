@@ -1,4 +1,4 @@
-//! The end: power off.
+//! The end: power off, or a restart.
 
 use core::arch::asm;
 use core::fmt::Write;
@@ -6,13 +6,20 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::console::Console;
 use super::irq::InterruptController;
-use super::{devices, fault, output, power_manager, psci, time, videocore};
+use super::{apple_watchdog, devices, fault, output, power_manager, psci, time, videocore};
 use crate::report;
 
 /// What a person is told who has to turn the machine off.
 const SAFE_TO_SWITCH_OFF: &str = "It is now safe to switch off.";
 
-/// Ends the run with `status`: the `exit` event, then power off.
+unsafe extern "Rust" {
+    /// Whether the application wants the machine restarted when it exits. Ours alone: Hermit's kernel
+    /// knows nothing of it.
+    safe fn application_reboots() -> bool;
+}
+
+/// Ends the run with `status`: the `exit` event, then power off, or a restart where the application wants
+/// that and there is a way to.
 pub fn exit(status: i32) -> ! {
     videocore::end_work();
     let first = fault::claim_end() == fault::Claim::First;
@@ -21,7 +28,24 @@ pub fn exit(status: i32) -> ! {
     if first {
         let _ = report::write_exit(&mut out, status);
     }
+    if application_reboots() {
+        restart();
+    }
     off(&mut out)
+}
+
+/// Restarts the machine. Returns if there is no way to.
+fn restart() {
+    flush();
+    psci::system_reset();
+    if let Some(registers) = devices::power_manager() {
+        power_manager::restart(registers);
+    } else if let Some(registers) = devices::watchdog() {
+        apple_watchdog::reset(registers);
+    } else {
+        return;
+    }
+    stop_core()
 }
 
 /// Turns the machine off. Where there is no way to, as on an Apple M1, `out` is told that a person

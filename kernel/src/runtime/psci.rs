@@ -1,11 +1,11 @@
-//! Calls to the firmware that start cores and power the machine off.
+//! Calls to the firmware that start cores, and power the machine off or restart it.
 //!
 //! Source: Arm Power State Coordination Interface Platform Design Document, Arm DEN 0022, and the SMC
 //! Calling Convention, Arm DEN 0028.
 
 use core::fmt;
 
-use smccc::psci::{Error, PSCI_CPU_OFF, PSCI_CPU_ON_64, PSCI_SYSTEM_OFF};
+use smccc::psci::{Error, PSCI_CPU_OFF, PSCI_CPU_ON_64, PSCI_SYSTEM_OFF, PSCI_SYSTEM_RESET};
 
 use super::machine::Psci;
 
@@ -62,6 +62,11 @@ impl<C: Fn(u32, [u64; 3]) -> u64> Firmware<C> {
     /// Powers the machine off. Returns only if that fails, with the reason.
     pub fn system_off(&self) -> PsciError {
         self.off(PSCI_SYSTEM_OFF)
+    }
+
+    /// Restarts the machine. Returns only if that fails, with the reason.
+    pub fn system_reset(&self) -> PsciError {
+        self.off(PSCI_SYSTEM_RESET)
     }
 
     /// Powers the calling core off. Returns only if that fails, with the reason.
@@ -132,6 +137,11 @@ mod machine_firmware {
         firmware().map_or_else(|e| e, Firmware::system_off)
     }
 
+    /// [`Firmware::system_reset`] of this machine's firmware.
+    pub fn system_reset() -> PsciError {
+        firmware().map_or_else(|e| e, Firmware::system_reset)
+    }
+
     /// [`Firmware::cpu_off`] of this machine's firmware.
     pub fn cpu_off() -> PsciError {
         firmware().map_or_else(|e| e, Firmware::cpu_off)
@@ -194,6 +204,8 @@ mod tests {
         assert_eq!(*asked.borrow(), 0x8400_0008);
         assert_eq!(firmware.cpu_off(), PsciError::Refused(Error::NotSupported));
         assert_eq!(*asked.borrow(), 0x8400_0002);
+        assert_eq!(firmware.system_reset(), PsciError::Refused(Error::NotSupported));
+        assert_eq!(*asked.borrow(), 0x8400_0009);
     }
 
     #[test]

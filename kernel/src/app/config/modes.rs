@@ -86,7 +86,8 @@ mod tests {
             assert_ne!(of(name), ALL, "{name}");
         }
         let everywhere = KEYS.iter().map(|key| key.name).filter(|name| of(name) == ALL);
-        let expected = ["mode", "model", "context", "kv_cache", "threads", "log", "verify"];
+        let expected =
+            ["mode", "model", "context", "kv_cache", "threads", "log", "verify", "at_exit"];
         assert!(everywhere.eq(expected), "whether a new setting does something everywhere");
     }
 }

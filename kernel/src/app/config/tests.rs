@@ -41,6 +41,7 @@ fn every_key_can_be_set_in_the_file() {
         threads = 3
         log = "debug"
         verify = false
+        at_exit = "reboot"
         tests = "clock"
         "#,
     )
@@ -90,6 +91,7 @@ fn every_key_can_be_set_in_the_file() {
         threads: Some(3),
         log: LevelFilter::Debug,
         verify: false,
+        at_exit: AtExit::Reboot,
         tests: "clock".into(),
     };
     assert_eq!(config, expected);
@@ -293,6 +295,10 @@ fn an_error_names_the_argument() {
         "boot argument `parse_special=1`: `parse_special` takes true or false",
     );
     check_argument_error(&["mirostat=1"], "boot argument `mirostat=1`: `mirostat` takes 0 or 2");
+    check_argument_error(
+        &["at_exit=halt"],
+        "boot argument `at_exit=halt`: `at_exit` takes power-off or reboot",
+    );
     check_argument_error(&["verify=no"], "boot argument `verify=no`: `verify` takes true or false");
     check_argument_error(
         &["temperature=inf"],

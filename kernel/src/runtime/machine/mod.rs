@@ -10,7 +10,7 @@
 //! `arm,pl011`, `8250`, `samsung,uart` (for `apple,s5l-uart`), `brcm,bcm2835-aux-uart`,
 //! `brcm,bcm2835-pm`, `brcm,bcm2835-mbox`, `brcm,bcm2835-gpio`, `simple-framebuffer`,
 //! `virtio,mmio`, `pci-host-ecam-generic`, `brcm,iproc-sdhci`, `apple,cluster-cpufreq`,
-//! `opp-v2-base`.
+//! `opp-v2-base`, `apple,wdt`.
 
 #![forbid(unsafe_code)]
 
@@ -330,6 +330,8 @@ pub struct Machine<'t> {
     pub power_manager: Option<Region>,
     /// Registers of the VideoCore's property mailbox, on a [`Chip::Bcm2711`].
     pub mailbox: Option<Region>,
+    /// Registers of an Apple chip's watchdog, which can restart it.
+    pub watchdog: Option<Region>,
     /// The serial port of `/chosen/stdout-path`; if that is none we know, the first one we do.
     pub console: Option<Uart>,
     /// The header; empty on other chips than a [`Chip::Bcm2711`].

@@ -148,6 +148,7 @@ impl<'t> Machine<'t> {
             psci: None,
             power_manager: None,
             mailbox: None,
+            watchdog: None,
             console: None,
             header: Header::default(),
             framebuffer: None,
@@ -242,6 +243,8 @@ impl<'t> Machine<'t> {
             self.mailbox = self.keep(at.region(0));
         } else if self.chip == Chip::Bcm2711 && at.is_compatible(GPIO) {
             self.header.gpio = self.keep(at.region(0));
+        } else if at.is_compatible(&["apple,wdt"]) {
+            self.watchdog = self.keep(at.region(0));
         } else if uart_kind(at).is_some() {
             self.visit_uart(at, fdt, gic, stdout);
         } else if (at.is_under("chosen") || at.is_top("framebuffer"))

@@ -326,6 +326,7 @@ fn reads_an_apple_m1() {
     // Of the fast cores' fifteen operating points three are turbo.
     let clusters = [cluster(0x2_10e2_0000, 714, 5), cluster(0x2_11e2_0000, 1024, 12)];
     assert_eq!(m.clusters[..], clusters);
+    assert_eq!(m.watchdog, Some(region(0x2_3d2b_0000, 0x4000)));
     assert_eq!(
         m.console,
         Some(Uart {
