@@ -336,7 +336,7 @@ mod trials {
         };
         let all = (1..cores()).all(|core| spawn(core as isize));
         let own = spawn(0);
-        let others = (1 << cores()) - 1 & !(1 << this_core());
+        let others = ((1 << cores()) - 1) & !(1 << this_core());
         say(&format!("the first thread is on core {}\n", this_core()));
         all && !own
             && CORES.load(Ordering::SeqCst) == others

@@ -76,7 +76,8 @@ mod tests {
         machine.memory.clear();
         machine.memory.push(Region { base: 0x9_0000_0000, size: 0x10_0000 });
         machine.memory.push(Region { base: 0x9_0010_0000, size: 0x1000 });
-        assert_eq!(ranges(&machine).1, [0x9_0000_0000..0x9_000f_c000]);
+        let rest = 0x9_0000_0000..0x9_000f_c000;
+        assert_eq!(ranges(&machine).1, [rest]);
     }
 
     #[test]

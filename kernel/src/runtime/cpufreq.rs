@@ -83,8 +83,11 @@ mod tests {
         })
     }
 
-    /// What comes of it, and what was written, on a clock that goes on by 10 µs each time it is read.
-    fn raised(busy: [u32; 2], level: u32) -> (Option<(u32, u32)>, Vec<(usize, u64)>) {
+    /// What comes of it, and what was written.
+    type Raised = (Option<(u32, u32)>, Vec<(usize, u64)>);
+
+    /// Raises it on a clock that goes on by 10 µs each time it is read.
+    fn raised(busy: [u32; 2], level: u32) -> Raised {
         let registers = cluster(busy);
         let now_us = Cell::new(0);
         let clock = || now_us.replace(now_us.get() + 10);
