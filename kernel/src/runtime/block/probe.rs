@@ -15,7 +15,7 @@ use super::gzip::Output;
 use super::initrd::{self, Contents, InitrdError, Part};
 use super::pci::{self, Ecam, Windows};
 use super::ram::RamDisk;
-use super::sdhci::dma::{Cache, Dma, Table};
+use super::sdhci::dma::{self, Cache, Dma, Table};
 use super::sdhci::{SdDisk, SdError};
 use super::virtio::{IdentityHal, VirtioDisk};
 use super::{BlockDevice, Clock, Disk};
@@ -170,9 +170,9 @@ unsafe fn sd_card(host: &SdHost, table: &'static SharedTable) -> Option<Box<dyn 
     // SAFETY: upheld by the caller.
     let registers = unsafe { Mmio::new(host.region) };
     let table = NonNull::new(table.0.get())?;
-    // SAFETY: it is a static, and the image is mapped one to one.
-    let dma = unsafe { Dma::new(table, host.dma.clone(), &Caches) };
-    match SdDisk::new(registers, Box::new(MachineClock), Some(dma)) {
+    // SAFETY: it is a static, and the image is mapped one to one, as is the heap.
+    let dma = || Some(unsafe { Dma::new(table, dma::bounce(), host.dma.clone(), &Caches) });
+    match SdDisk::new(registers, Box::new(MachineClock), dma) {
         Ok(disk) => Some(Box::new(disk)),
         Err(error) => {
             // An empty slot is nothing to worry about, and the WiFi chip's host has no card.

@@ -4,7 +4,12 @@
 //! (`dma-ranges`). Cache lines that are wholly a buffer's are filled in place. Those at its edges also
 //! hold what is someone else's and may be written meanwhile, so that their bytes take the way through
 //! the table's own lines.
+//!
+//! A buffer that the controller does not reach takes the way through another that it does, the bounce
+//! buffer. The copy costs a fiftieth of the time that the card takes. Reading by the data port needs no
+//! copy, but keeps the core busy with each word.
 
+use alloc::vec;
 use core::ops::Range;
 use core::ptr::{NonNull, addr_of_mut};
 
@@ -15,6 +20,8 @@ use crate::runtime::machine::DmaWindows;
 pub const LINE_BYTES: usize = 128;
 /// The most bytes of one table.
 pub const LARGEST: usize = 4 << 20;
+/// Bytes of the bounce buffer: those of the largest request of a volume.
+pub const BOUNCE_BYTES: usize = 512 << 10;
 /// The most bytes of a descriptor here; the format has room for twice as many.
 const PIECE: usize = 32 << 10;
 /// Descriptors: those of the pieces, one more where they start on no multiple, and the two edges.
@@ -30,17 +37,18 @@ const TRANSFER: u32 = 0b100 << 3;
 pub struct Table {
     /// Attributes and length, then the address.
     descriptors: [[u32; 2]; DESCRIPTORS],
-    edges: [Edge; 2],
+    edges: [Line; 2],
 }
 
 /// A cache line of its own.
 #[repr(C, align(128))]
-struct Edge([u8; LINE_BYTES]);
+#[derive(Clone)]
+struct Line([u8; LINE_BYTES]);
 
 impl Table {
     /// An empty one.
     pub const fn new() -> Table {
-        Table { descriptors: [[0; 2]; DESCRIPTORS], edges: [const { Edge([0; LINE_BYTES]) }; 2] }
+        Table { descriptors: [[0; 2]; DESCRIPTORS], edges: [const { Line([0; LINE_BYTES]) }; 2] }
     }
 }
 
@@ -48,6 +56,12 @@ impl Default for Table {
     fn default() -> Table {
         Table::new()
     }
+}
+
+/// Memory for a bounce buffer, which is never freed.
+pub fn bounce() -> NonNull<[u8]> {
+    let lines = NonNull::from(vec![Line([0; LINE_BYTES]); BOUNCE_BYTES / LINE_BYTES].leak());
+    NonNull::slice_from_raw_parts(lines.cast(), BOUNCE_BYTES)
 }
 
 /// The data caches.
@@ -68,11 +82,12 @@ pub unsafe trait Cache: Sync {
 /// A table and the ways around it.
 pub struct Dma {
     table: NonNull<Table>,
+    bounce: NonNull<[u8]>,
     windows: DmaWindows,
     cache: &'static dyn Cache,
 }
 
-// SAFETY: the table is this value's alone, says `new`, whichever core uses it.
+// SAFETY: the table and the bounce buffer are this value's alone, says `new`, whichever core uses them.
 unsafe impl Send for Dma {}
 
 /// How a buffer is cut: bytes before its first whole line, those of its whole lines, and the rest.
@@ -83,18 +98,19 @@ fn cut(start: usize, length: usize) -> [usize; 3] {
 }
 
 impl Dma {
-    /// DMA with `table`.
+    /// DMA with `table` and [`bounce`].
     ///
     /// # Safety
-    /// 1. The table is valid for reads and writes for ever.
-    /// 2. It is mapped one to one.
-    /// 3. Nobody else uses it.
+    /// 1. Both are valid for reads and writes for ever.
+    /// 2. They are mapped one to one.
+    /// 3. Nobody else uses them.
     pub unsafe fn new(
         table: NonNull<Table>,
+        bounce: NonNull<[u8]>,
         windows: DmaWindows,
         cache: &'static dyn Cache,
     ) -> Dma {
-        Dma { table, windows, cache }
+        Dma { table, bounce, windows, cache }
     }
 
     /// Where the controller sees memory, if it does.
@@ -148,6 +164,22 @@ impl Dma {
         let on_bus = self.bus_address(table, size_of::<Table>())?;
         self.hand_over(start + head, middle);
         Some(on_bus)
+    }
+
+    /// [`prepare`](Dma::prepare) with the first `length` bytes of the bounce buffer, at most
+    /// [`BOUNCE_BYTES`].
+    pub fn prepare_bounce(&mut self, length: usize) -> Option<u32> {
+        self.prepare(NonNull::slice_from_raw_parts(self.bounce.cast(), length))
+    }
+
+    /// Takes the bounce buffer back from the controller, and copies its first `length` bytes, those that
+    /// were prepared, to those of `buffer` from `at` on.
+    pub fn finish_bounce(&mut self, buffer: &mut Buffer, at: usize, length: usize) {
+        let bounce = self.bounce.cast::<u8>();
+        self.hand_over(bounce.as_ptr() as usize, length);
+        // SAFETY: it is valid and this value's alone, and the controller is done with it.
+        let bytes = unsafe { NonNull::slice_from_raw_parts(bounce, length).as_ref() };
+        buffer.fill_part(at, bytes);
     }
 
     /// Copies the edges, and takes all lines back from the controller, which is done with the bytes

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-use super::dma::{Cache, Dma, Table};
+use super::dma::{self, Cache, Dma, Table};
 use super::host::register;
 use super::*;
 use crate::runtime::machine::{DmaWindow, DmaWindows, Region};
@@ -65,10 +65,11 @@ impl Clock for SlotClock {
 
     /// A spin or a nap, as on the machine.
     fn pause(&self, polls: u32) {
-        self.advance(if polls < 20 { 50 } else { 50_000 });
+        self.advance(if polls < 20 { 50 } else { NAP_NS });
     }
 }
 
+const NAP_NS: u64 = 50_000;
 /// How long an access to a register takes.
 const ACCESS_NS: u64 = 100;
 
@@ -86,6 +87,8 @@ pub struct Machine {
     pub commands: Vec<(u32, u32)>,
     pub windows: DmaWindows,
     pub high_speed: bool,
+    /// How long a block is on its way to the data port, in ns.
+    pub block_ns: u64,
     /// Bytes that came by DMA, and through the data port.
     pub by_dma: usize,
     pub by_port: usize,
@@ -110,6 +113,8 @@ pub struct Machine {
 struct Sending {
     data: VecDeque<u8>,
     block: usize,
+    /// When the next one is there.
+    at_ns: u64,
 }
 
 const RCA: u32 = 0x4567_0000;
@@ -134,6 +139,7 @@ impl Slot {
             commands: Vec::new(),
             windows: DmaWindows::new(),
             high_speed: true,
+            block_ns: 0,
             by_dma: 0,
             by_port: 0,
             registers: [0; 64],
@@ -155,20 +161,22 @@ impl Slot {
 
     /// The driver of this card, by DMA to the table and to `memory`, or else without.
     pub fn start(&self, memory: Option<&[u8]>) -> Result<SdDisk<FakeRegisters>, SdError> {
-        let dma = memory.map(|memory| {
+        let dma = || {
+            let memory = memory?;
             let table = NonNull::from(Box::leak(Box::new(Table::new())));
-            let window = |bus_address, address: usize, size: usize| DmaWindow {
+            let bounce = dma::bounce();
+            let window = |bus_address, address: *mut u8, size: usize| DmaWindow {
                 bus_address,
                 memory: Region { base: address as u64, size: size as u64 },
             };
             let windows = &mut self.machine().windows;
-            windows.push(window(0xc000_0000, table.as_ptr() as usize, size_of::<Table>()));
-            windows.push(window(0x4000_0000, memory.as_ptr() as usize, memory.len()));
-            // SAFETY: the table is leaked, and only this driver's.
-            unsafe {
-                Dma::new(table, windows.clone(), Box::leak(Box::new(FakeCache(self.clone()))))
-            }
-        });
+            windows.push(window(0xc000_0000, table.cast().as_ptr(), size_of::<Table>()));
+            windows.push(window(0x4000_0000, memory.as_ptr().cast_mut(), memory.len()));
+            windows.push(window(0x8000_0000, bounce.cast().as_ptr(), bounce.len()));
+            let cache = Box::leak(Box::new(FakeCache(self.clone())));
+            // SAFETY: both are leaked, and only this driver's.
+            Some(unsafe { Dma::new(table, bounce, windows.clone(), cache) })
+        };
         let clock = self.machine().clock.clone();
         let slot = self.clone();
         let registers = FakeRegisters::new(move |access| slot.machine().access(access));
@@ -240,6 +248,7 @@ impl Machine {
     }
 
     fn read(&mut self, offset: usize) -> u32 {
+        self.next_block();
         match offset {
             register::CAPABILITIES => self.capabilities,
             register::VERSION => self.version << 16,
@@ -249,9 +258,6 @@ impl Machine {
                     *byte = self.port.pop_front().expect("nothing is read from an empty port");
                 }
                 self.by_port += 4;
-                if self.port.is_empty() {
-                    self.next_block();
-                }
                 u32::from_le_bytes(word)
             }
             _ => self.registers[offset / 4],
@@ -415,12 +421,19 @@ impl Machine {
     }
 
     fn send(&mut self, data: VecDeque<u8>, block: usize) {
-        self.sending = Some(Sending { data, block });
+        let at_ns = self.clock.now_ns() + self.block_ns;
+        self.sending = Some(Sending { data, block, at_ns });
         self.next_block();
     }
 
+    /// Brings the next block to the data port, if it is time and the last one is gone.
     fn next_block(&mut self) {
+        let now_ns = self.clock.now_ns();
         let Some(sending) = &mut self.sending else { return };
+        if !self.port.is_empty() || now_ns < sending.at_ns {
+            return;
+        }
+        sending.at_ns = now_ns + self.block_ns;
         if sending.data.is_empty() {
             self.sending = None;
             return self.raise(status::TRANSFER_COMPLETE);

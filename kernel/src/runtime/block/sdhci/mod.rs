@@ -4,8 +4,9 @@
 //! Physical Layer Simplified Specification 6.00 (the card: "PL").
 //!
 //! A read is one command of many blocks (CMD18), which the controller ends by itself (Auto CMD12).
-//! The data comes by ADMA2 straight to its place where the controller can do that and reaches the
-//! memory ([`dma`]), else through the controller's data port (programmed I/O, "PIO").
+//! The data comes by ADMA2 where the controller can do that: straight to its place if the controller
+//! reaches that memory, else through a buffer that it reaches ([`dma`]). Without ADMA2 it comes through the
+//! controller's data port (programmed I/O, "PIO").
 //!
 //! Registers are read and written as words of 32 bits alone: Broadcom's controllers take nothing else
 //! (Linux, drivers/mmc/host/sdhci-iproc.c).
@@ -34,6 +35,9 @@ const BLOCK_BYTES: usize = 512;
 /// A command gets this long, in µs, and one more for each byte; cards have 100 ms and read a MB a second
 /// at least. A controller that has lost a block may wait for much longer.
 const PATIENCE_US: u64 = 2_000_000;
+/// How long the core looks for the next block in the data port without a pause, in µs. At 50 MHz and with
+/// 4 lines a block takes 20, and a nap would take longer.
+const NEXT_BLOCK_US: u64 = 100;
 
 /// An SD card.
 pub struct SdDisk<R> {
@@ -64,9 +68,19 @@ struct Read {
     length: usize,
     /// Bytes of those that have been read; by DMA, all come at once.
     received: usize,
-    by_dma: bool,
+    way: Way,
+    /// When the data port last gave a block, in the host's time.
+    block_us: u64,
     /// The command is given up then, in the host's time.
     deadline_us: u64,
+}
+
+/// How the data comes to its place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Port,
+    Direct,
+    Bounce,
 }
 
 /// How a look at a command ended.
@@ -77,8 +91,8 @@ enum Look {
 }
 
 impl<R: Registers> SdDisk<R> {
-    /// Starts the controller behind `registers` and the card in its slot; `dma` is used if the
-    /// controller can do ADMA2.
+    /// Starts the controller behind `registers` and the card in its slot; `dma` is asked if there is a
+    /// card and the controller can do ADMA2.
     ///
     /// Takes up to a second or so: a card may need that long to be ready.
     ///
@@ -87,11 +101,11 @@ impl<R: Registers> SdDisk<R> {
     pub fn new(
         registers: R,
         clock: Box<dyn Clock>,
-        dma: Option<Dma>,
+        dma: impl FnOnce() -> Option<Dma>,
     ) -> Result<SdDisk<R>, SdError> {
         let host = Host::new(registers, clock)?;
         let card = Card::identify(&host)?;
-        let dma = dma.filter(|_| host.can_do_adma2());
+        let dma = if host.can_do_adma2() { dma() } else { None };
         if dma.is_some() {
             host.select_adma2();
         }
@@ -108,12 +122,18 @@ impl<R: Registers> SdDisk<R> {
         let rest = read.request.buffer.as_ptr().len() - read.done;
         read.length = rest.min(dma::LARGEST);
         read.received = 0;
+        let mut table = None;
+        read.way = Way::Port;
+        if let Some(dma) = &mut self.dma {
+            table = dma.prepare(read.request.buffer.part(read.done, read.length));
+            read.way = Way::Direct;
+            if table.is_none() {
+                read.length = read.length.min(dma::BOUNCE_BYTES);
+                table = dma.prepare_bounce(read.length);
+                read.way = if table.is_some() { Way::Bounce } else { Way::Port };
+            }
+        }
         read.deadline_us = self.deadline_us(read.length);
-        let table = self
-            .dma
-            .as_mut()
-            .and_then(|dma| dma.prepare(read.request.buffer.part(read.done, read.length)));
-        read.by_dma = table.is_some();
 
         let blocks = (read.length / BLOCK_BYTES) as u32;
         let mut mode = host::MODE_READ;
@@ -150,21 +170,26 @@ impl<R: Registers> SdDisk<R> {
                     return Look::Failed;
                 }
             }
-            if now & status::READ_READY != 0 && !read.by_dma && read.received < read.length {
+            if now & status::READ_READY != 0 && read.way == Way::Port && read.received < read.length
+            {
                 self.host.write(register::STATUS, status::READ_READY);
                 let mut block = [0; BLOCK_BYTES];
                 self.host.read_block(&mut block);
                 read.request.buffer.fill_part(read.done + read.received, &block);
                 read.received += BLOCK_BYTES;
-                // The next block may be there already.
+                read.block_us = self.host.now_us();
                 continue;
             }
             if now & status::TRANSFER_COMPLETE == 0 {
+                if self.host.now_us() < read.block_us + NEXT_BLOCK_US {
+                    continue;
+                }
                 return Look::Waiting;
             }
             self.host.write(register::STATUS, status::TRANSFER_COMPLETE);
-            if let Some(dma) = self.dma.as_mut().filter(|_| read.by_dma) {
-                dma.finish(&mut read.request.buffer, read.done, read.length);
+            if let Some(dma) = self.dma.as_mut().filter(|_| read.way != Way::Port) {
+                let finish = if read.way == Way::Direct { Dma::finish } else { Dma::finish_bounce };
+                finish(dma, &mut read.request.buffer, read.done, read.length);
                 read.received = read.length;
             }
             return if read.received == read.length { Look::Done } else { Look::Failed };
@@ -220,7 +245,15 @@ impl<R: Registers + Send> BlockDevice for SdDisk<R> {
 
     fn submit(&mut self, request: Request) {
         let deadline_us = self.deadline_us(0);
-        let read = Read { request, done: 0, length: 0, received: 0, by_dma: false, deadline_us };
+        let read = Read {
+            request,
+            done: 0,
+            length: 0,
+            received: 0,
+            way: Way::Port,
+            block_us: 0,
+            deadline_us,
+        };
         self.state = State::Due(read);
     }
 

@@ -117,7 +117,7 @@ fn what_cannot_be_used_says_why() {
     assert_eq!(slot_of(|machine| machine.capabilities = 0), Some(SdError::NoBaseClock));
     assert_eq!(slot_of(|machine| machine.not_ready = u32::MAX), Some(SdError::NeverReady));
     let dead = FakeRegisters::memory(&[(register::CAPABILITIES, 100 << 8)]);
-    let stuck = SdDisk::new(dead, Box::new(FakeClock::default()), None).err();
+    let stuck = SdDisk::new(dead, Box::new(FakeClock::default()), || None).err();
     assert_eq!(stuck, Some(SdError::Stuck));
     let refused = SdError::Command { index: 7, failure: Failure::Refused(0x8000_0000) };
     assert!(alloc::format!("{refused}").contains("CMD7"));
@@ -202,14 +202,31 @@ fn a_controller_that_hangs_is_told_nothing_more() {
 }
 
 #[test]
-fn memory_that_dma_does_not_reach_is_filled_all_the_same() {
-    let slot = slot(Kind::High);
+fn memory_that_dma_does_not_reach_is_filled_through_some_that_it_does() {
+    let sectors = 2 * dma::BOUNCE_BYTES / 512 - 3;
+    let slot = Slot::new(Kind::High, image(2 * IMAGE_BYTES));
     let reached = vec![0; 4096];
     let mut disk = disk(&slot, Some(&reached));
-    let mut memory = vec![0; 7 * 512];
+    let ports = slot.machine().by_port;
+    let mut memory = vec![0; sectors * 512 + 1];
+    read(&mut disk, 3, &mut memory[1..]).unwrap();
+    let machine = slot.machine();
+    assert!(memory[1..] == machine.image[3 * 512..][..sectors * 512]);
+    assert_eq!((machine.by_dma, machine.by_port - ports), (sectors * 512, 0));
+}
+
+#[test]
+fn no_nap_is_taken_between_blocks_of_the_data_port() {
+    let slot = slot(Kind::High);
+    let mut disk = disk(&slot, None);
+    let mut memory = vec![0; 1000 * 512];
+    // 25 MB a second.
+    slot.machine().block_ns = 20_500;
+    let before = slot.machine().clock.now_us();
     read(&mut disk, 3, &mut memory).unwrap();
-    assert!(memory == slot.machine().image[3 * 512..10 * 512]);
-    assert_eq!(slot.machine().by_dma, 0);
+    let us = slot.machine().clock.now_us() - before;
+    // The words of a block take 13 µs more, as this port holds but one.
+    assert!((20_500..36_000).contains(&us), "{us} µs");
 }
 
 #[test]
