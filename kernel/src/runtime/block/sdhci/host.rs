@@ -55,6 +55,8 @@ pub mod status {
     pub const ERROR: u32 = 1 << 15;
     /// No answer to a command.
     pub const COMMAND_TIMEOUT: u32 = 1 << 16;
+    /// Wrong checksums and ends, of an answer or of data.
+    pub const DAMAGED: u32 = 0b0110_0110 << 16;
     /// A descriptor is wrong, or the memory cannot be reached.
     pub const ADMA_ERROR: u32 = 1 << 25;
     /// All errors.
@@ -226,6 +228,11 @@ impl<R: Registers> Host<R> {
     /// Waits for `us` µs.
     pub fn sleep(&self, us: u64) {
         self.wait(us, || false);
+    }
+
+    /// The card's clock, in Hz; 0 while it is off.
+    pub fn hz(&self) -> u32 {
+        self.hz.get()
     }
 
     /// Gives the card a clock of `hz` at most.

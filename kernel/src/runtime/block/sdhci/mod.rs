@@ -36,6 +36,11 @@ const BLOCK_BYTES: usize = 512;
 /// A command gets this long, in µs, and one more for each byte; cards have 100 ms and read a MB a second
 /// at least. A controller that has lost a block may wait for much longer.
 const PATIENCE_US: u64 = 2_000_000;
+/// After so many damaged transfers, one after another, the card gets a slower clock: one less than a
+/// single block is tried.
+const DAMAGED_IN_TURN: u32 = 2;
+/// That clock, in Hz. It suits the timing of high speed too, which goes from 0 to 50 MHz (PL 6.6).
+const SLOWER_HZ: u32 = 25_000_000;
 /// How often block 0 is tried, and how long the driver then waits between two looks, in µs.
 const ATTEMPTS: u32 = 3;
 const LOOK_US: u64 = 100;
@@ -51,6 +56,8 @@ pub struct SdDisk<R> {
     dma: Option<Dma>,
     /// Bytes that have come by it.
     by_dma: u64,
+    /// Transfers that were damaged on their way since the last one that was not.
+    damaged: u32,
     state: State,
 }
 
@@ -112,7 +119,7 @@ impl<R: Registers + Send> SdDisk<R> {
         let host = Host::new(registers, clock)?;
         let card = Card::identify(&host)?;
         let dma = if host.can_do_adma2() { dma() } else { None };
-        let mut disk = SdDisk { host, card, dma: None, by_dma: 0, state: State::Idle };
+        let mut disk = SdDisk { host, card, dma: None, by_dma: 0, damaged: 0, state: State::Idle };
         if let Some(dma) = dma
             && !disk.try_dma(dma)
         {
@@ -210,6 +217,9 @@ impl<R: Registers + Send> SdDisk<R> {
         loop {
             let now = self.host.read(register::STATUS);
             if now & status::ERRORS != 0 {
+                if now & status::DAMAGED != 0 {
+                    self.damaged += 1;
+                }
                 if now & status::ADMA_ERROR != 0 {
                     log::warn!("SD card: DMA does not work, going on without");
                     self.dma = None;
@@ -263,6 +273,12 @@ impl<R: Registers + Send> SdDisk<R> {
     /// Gives a read back that went wrong, if the controller leaves its memory alone now.
     fn fail(&mut self, read: Read) -> Option<Completion> {
         if self.recover() {
+            if self.damaged >= DAMAGED_IN_TURN && self.host.hz() > SLOWER_HZ {
+                let (name, mhz) = (self.name(), SLOWER_HZ / 1_000_000);
+                log::warn!("{name}: data comes damaged, going on with a clock of {mhz} MHz");
+                // If the clock fails, so does the next command.
+                let _ = self.host.set_clock(SLOWER_HZ);
+            }
             return Some(Completion { request: read.request, ok: false });
         }
         self.state = State::Lost(read);
@@ -320,6 +336,7 @@ impl<R: Registers + Send> BlockDevice for SdDisk<R> {
                     Look::Waiting => return self.wait(read, State::Running),
                     Look::Failed => return self.fail(read),
                     Look::Done => {
+                        self.damaged = 0;
                         read.done += read.length;
                         if read.done == read.request.buffer.len() {
                             return Some(Completion { request: read.request, ok: true });

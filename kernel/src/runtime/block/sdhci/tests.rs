@@ -145,6 +145,39 @@ fn passing_faults_are_overcome() {
 }
 
 #[test]
+fn a_card_whose_data_comes_damaged_gets_a_slower_clock() {
+    // From the start, or only later; one block, or many.
+    for (early, sectors) in [(true, 1), (true, 311), (false, 1), (false, 311)] {
+        let slot = slot(Kind::High);
+        slot.machine().good_hz = if early { 25_000_000 } else { u64::MAX };
+        let mut memory = vec![0; sectors * 512];
+        let mut disk = disk(&slot, Some(&memory));
+        assert_eq!(slot.machine().clock_hz(), if early { 25_000_000 } else { 50_000_000 });
+        slot.machine().good_hz = 25_000_000;
+        for _ in 0..2 {
+            read(&mut disk, 13, &mut memory).unwrap();
+            assert!(memory == slot.machine().image[13 * 512..][..sectors * 512]);
+        }
+        assert_eq!(slot.machine().clock_hz(), 25_000_000);
+    }
+}
+
+#[test]
+fn single_errors_do_not_slow_a_card_down() {
+    let slot = slot(Kind::High);
+    let mut memory = vec![0; 512];
+    let mut disk = disk(&slot, Some(&memory));
+    for fault in ERRORS.map(Fault::Error) {
+        slot.machine().faults.push_back(Some(fault));
+        read(&mut disk, 13, &mut memory).unwrap();
+    }
+    // Those of time are not of damage.
+    slot.machine().faults.extend([Some(Fault::Error(1 << 20)); 2]);
+    read(&mut disk, 13, &mut memory).unwrap();
+    assert_eq!(slot.machine().clock_hz(), 50_000_000);
+}
+
+#[test]
 fn a_lasting_fault_is_told() {
     let slot = slot(Kind::High);
     let mut disk = disk(&slot, None);
