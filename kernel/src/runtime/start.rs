@@ -116,6 +116,8 @@ extern "C" fn go_on() -> ! {
     }
     // SAFETY: the final map has the devices of `devices::regions`.
     unsafe { devices::set_up_interrupts(machine) };
+    // SAFETY: as above.
+    unsafe { devices::note_clocks(machine) };
     cores::start_all(machine);
     greet(boot);
     mount(machine);

@@ -9,7 +9,7 @@
 //! Linux kernel's bindings for `arm,gic`, `arm,gic-v3`, `arm,armv8-timer`, `arm,psci`, `arm,cpus`,
 //! `arm,pl011`, `8250`, `samsung,uart` (for `apple,s5l-uart`), `brcm,bcm2835-aux-uart`,
 //! `brcm,bcm2835-pm`, `simple-framebuffer`, `virtio,mmio`, `pci-host-ecam-generic`,
-//! `brcm,iproc-sdhci`.
+//! `brcm,iproc-sdhci`, `brcm,bcm2835-cprman`.
 
 #![forbid(unsafe_code)]
 
@@ -308,6 +308,8 @@ pub struct Machine<'t> {
     pub psci: Option<Psci>,
     /// Registers of a Broadcom BCM2835 power manager, which can power off where PSCI cannot.
     pub power_manager: Option<Region>,
+    /// Registers of the clocks of a [`Chip::Bcm2711`].
+    pub clock_manager: Option<Region>,
     /// The serial port of `/chosen/stdout-path`; if that is none we know, the first one we do.
     pub console: Option<Uart>,
     /// The picture on a display. Its memory is reserved.

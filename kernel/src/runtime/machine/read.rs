@@ -20,6 +20,7 @@ const NS16550: &[&str] = &["ns16550a", "ns16550", MINI_UART];
 /// The Raspberry Pi's mini-UART: a 16550 whose divisor means something else.
 const MINI_UART: &str = "brcm,bcm2835-aux-uart";
 const POWER_MANAGER: &[&str] = &["brcm,bcm2711-pm", "brcm,bcm2835-pm", "brcm,bcm2835-pm-wdt"];
+const CLOCK_MANAGER: &[&str] = &["brcm,bcm2711-cprman"];
 /// The Raspberry Pi 4's controllers of the card's slot and of the WiFi chip, or of what QEMU has there.
 const SDHCI: &[&str] = &["brcm,bcm2711-emmc2", "brcm,bcm2835-sdhci"];
 const S5L: &[&str] = &["apple,s5l-uart"];
@@ -121,6 +122,7 @@ impl<'t> Machine<'t> {
             cpus: ArrayVec::new(),
             psci: None,
             power_manager: None,
+            clock_manager: None,
             console: None,
             framebuffer: None,
             gic: None,
@@ -188,6 +190,8 @@ impl<'t> Machine<'t> {
                 let fits = self.sd_hosts.try_push(host).is_ok();
                 self.keep(room(fits, List::SdHosts, super::MAX_SD_HOSTS));
             }
+        } else if at.is_compatible(CLOCK_MANAGER) {
+            self.clock_manager = self.keep(at.region(0));
         } else if at.is_compatible(&["pci-host-ecam-generic"]) {
             if self.pci.is_none() {
                 let pci = self.read_pci(at);

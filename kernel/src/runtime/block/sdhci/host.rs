@@ -258,6 +258,16 @@ impl<R: Registers> Host<R> {
         self.write(register::CONTROL, self.read(register::CONTROL) | CONTROL_4_BITS);
     }
 
+    /// What the controller says that it can do.
+    pub fn capabilities(&self) -> u32 {
+        self.capabilities
+    }
+
+    /// The version of the specification that it keeps to, without what is behind the point.
+    pub fn version(&self) -> u32 {
+        self.version + 1
+    }
+
     /// Whether the controller keeps up with a card at 50 MHz.
     pub fn can_do_high_speed(&self) -> bool {
         self.capabilities & CAPABILITY_HIGH_SPEED != 0

@@ -23,6 +23,8 @@ mod tests;
 pub use card::SdError;
 
 use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
 use core::ptr::NonNull;
 
 use super::{BlockDevice, Buffer, Clock, Completion, Request};
@@ -130,6 +132,13 @@ impl<R: Registers + Send> SdDisk<R> {
             disk.dma = None;
         }
         Ok(disk)
+    }
+
+    /// What a board's owner may want to know of the controller, and how the card is read.
+    pub fn summary(&self) -> String {
+        let (capabilities, version) = (self.host.capabilities(), self.host.version());
+        let way = if self.dma.is_some() { "dma" } else { "pio" };
+        format!("caps {capabilities:#x} version {version} {}MHz {way}", self.host.hz() / 1_000_000)
     }
 
     /// Takes DMA into use, and tells whether it brings block 0 as the data port does. Where the device

@@ -108,6 +108,17 @@ fn writes_are_far_apart_while_the_clock_is_slow_and_only_then() {
 }
 
 #[test]
+fn a_summary_tells_the_clock_and_whether_dma_is_used() {
+    let slot = slot(Kind::High);
+    assert_eq!(slot.start(None).unwrap().summary(), "caps 0x286400 version 3 50MHz pio");
+    assert_eq!(slot.start(Some(&[])).unwrap().summary(), "caps 0x286400 version 3 50MHz dma");
+    slot.machine().high_speed = false;
+    slot.machine().windows.clear();
+    slot.machine().windows_are_wrong = true;
+    assert_eq!(slot.start(Some(&[])).unwrap().summary(), "caps 0x286400 version 3 25MHz pio");
+}
+
+#[test]
 fn what_cannot_be_used_says_why() {
     assert_eq!(slot(Kind::None).start(None).err(), Some(SdError::NoCard));
     let slot_of = |change: fn(&mut fake::Machine)| {
