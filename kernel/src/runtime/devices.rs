@@ -13,7 +13,7 @@ use super::facts::FACTS;
 use super::irq::{Controller, CoreRegisters, InterruptController, IrqError};
 use super::machine::{Gic, Interrupt, Machine, PciSpace, Region};
 use super::mailbox::Clock;
-use super::mmio::Mmio;
+use super::mmio::{Mmio, Registers};
 use super::{boot, cores, cpufreq, header, time, videocore};
 
 static CONSOLE: Once<Port<Mmio>> = Once::new();
@@ -171,6 +171,24 @@ pub fn wake_on_input() -> Result<bool, IrqError> {
     }
 }
 
+/// The divider of the clock that a Raspberry Pi 4's SD controller divides further, 12 bits of it behind the
+/// point (Linux, drivers/clk/bcm/clk-bcm2835.c).
+const CM_EMMC2DIV: usize = 0x1d4;
+
+/// Notes what clock the SD controller of a Raspberry Pi 4 has, which its capabilities may be wrong about.
+///
+/// # Safety
+/// The final map has the devices of [`regions`].
+pub unsafe fn note_clocks(machine: &Machine<'_>) {
+    if let Some(region) =
+        machine.clock_manager.filter(|region| region.size > CM_EMMC2DIV as u64 + 4)
+    {
+        // SAFETY: upheld by the caller.
+        let divider = unsafe { Mmio::new(region) }.read32(CM_EMMC2DIV);
+        FACTS.note("emmc2div", format_args!("{divider:#x}"));
+    }
+}
+
 /// The registers of all devices that a driver may use.
 pub fn regions<'m>(machine: &'m Machine<'_>) -> impl Iterator<Item = Region> + 'm {
     let gic = machine.gic.iter().flat_map(|gic| {
@@ -193,6 +211,7 @@ pub fn regions<'m>(machine: &'m Machine<'_>) -> impl Iterator<Item = Region> + '
         .chain(machine.power_manager)
         .chain(machine.mailbox)
         .chain(machine.watchdog)
+        .chain(machine.clock_manager)
         .chain(gic)
         .chain(machine.virtio_mmio.iter().map(|node| node.region))
         .chain(pci)

@@ -1,7 +1,8 @@
 //! What the runtime finds out about a board, for `hello` and the log.
 //!
 //! Nobody has seen most boards. Each fact is `NAME=VALUE`, and settles a question that the board's
-//! documents leave open. A fact can be noted before there is a heap.
+//! documents leave open. A fact can be noted before there is a heap. What is found out only after `hello`
+//! goes to the log, as `board: NAME=VALUE`.
 
 #![forbid(unsafe_code)]
 
@@ -21,6 +22,11 @@ const MAX_BYTES: usize = 96;
 
 /// The facts of this machine.
 pub static FACTS: Facts = Facts::new();
+
+/// Logs a fact that `hello` is too early for.
+pub fn tell(name: &str, value: Arguments<'_>) {
+    log::info!("board: {name}={value}");
+}
 
 /// A list of facts, in the order in which they were noted.
 #[derive(Debug)]

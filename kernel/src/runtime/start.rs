@@ -120,6 +120,8 @@ extern "C" fn go_on() -> ! {
     unsafe { devices::set_up_interrupts(machine) };
     // SAFETY: as above.
     unsafe { devices::raise_clocks(machine) };
+    // SAFETY: as above.
+    unsafe { devices::note_clocks(machine) };
     cores::start_all(machine);
     sign_of_life::show(machine, Stage::Cores);
     videocore::start_work();

@@ -24,7 +24,7 @@ use crate::runtime::fs::archive::Archive;
 use crate::runtime::machine::{Coherence, MAX_SD_HOSTS, Machine, PciHost, SdHost, VirtioMmio};
 use crate::runtime::mmio::Mmio;
 use crate::runtime::pages::Buffer;
-use crate::runtime::{idle, time};
+use crate::runtime::{facts, idle, time};
 
 /// How often a device is looked at without a pause: a short read is done that fast.
 const SPINS: u32 = 20;
@@ -173,7 +173,10 @@ unsafe fn sd_card(host: &SdHost, table: &'static SharedTable) -> Option<Box<dyn 
     // SAFETY: it is a static, and the image is mapped one to one, as is the heap.
     let dma = || Some(unsafe { Dma::new(table, dma::bounce(), host.dma.clone(), &Caches) });
     match SdDisk::new(registers, Box::new(MachineClock), dma) {
-        Ok(disk) => Some(Box::new(disk)),
+        Ok(disk) => {
+            facts::tell("sd", format_args!("{}", disk.summary()));
+            Some(Box::new(disk))
+        }
         Err(error) => {
             // An empty slot is nothing to worry about, and the WiFi chip's host has no card.
             let level = match error {

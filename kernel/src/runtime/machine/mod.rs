@@ -8,9 +8,9 @@
 //! Sources: Devicetree Specification 0.4 (structure, `ranges`, `/chosen`, `/reserved-memory`); the
 //! Linux kernel's bindings for `arm,gic`, `arm,gic-v3`, `arm,armv8-timer`, `arm,psci`, `arm,cpus`,
 //! `arm,pl011`, `8250`, `samsung,uart` (for `apple,s5l-uart`), `brcm,bcm2835-aux-uart`,
-//! `brcm,bcm2835-pm`, `brcm,bcm2835-mbox`, `brcm,bcm2835-gpio`, `simple-framebuffer`,
-//! `virtio,mmio`, `pci-host-ecam-generic`, `brcm,iproc-sdhci`, `apple,cluster-cpufreq`,
-//! `opp-v2-base`, `apple,wdt`.
+//! `brcm,bcm2835-pm`, `brcm,bcm2835-mbox`, `brcm,bcm2835-gpio`, `brcm,bcm2835-cprman`,
+//! `simple-framebuffer`, `virtio,mmio`, `pci-host-ecam-generic`, `brcm,iproc-sdhci`,
+//! `apple,cluster-cpufreq`, `opp-v2-base`, `apple,wdt`.
 
 #![forbid(unsafe_code)]
 
@@ -332,6 +332,8 @@ pub struct Machine<'t> {
     pub mailbox: Option<Region>,
     /// Registers of an Apple chip's watchdog, which can restart it.
     pub watchdog: Option<Region>,
+    /// Registers of the clocks of a [`Chip::Bcm2711`].
+    pub clock_manager: Option<Region>,
     /// The serial port of `/chosen/stdout-path`; if that is none we know, the first one we do.
     pub console: Option<Uart>,
     /// The header; empty on other chips than a [`Chip::Bcm2711`].

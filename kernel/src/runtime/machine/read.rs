@@ -24,6 +24,7 @@ const HEADER_PL011: u64 = 0x7e20_1000;
 const GPIO: &[&str] = &["brcm,bcm2711-gpio"];
 const MAILBOX: &[&str] = &["brcm,bcm2835-mbox"];
 const POWER_MANAGER: &[&str] = &["brcm,bcm2711-pm", "brcm,bcm2835-pm", "brcm,bcm2835-pm-wdt"];
+const CLOCK_MANAGER: &[&str] = &["brcm,bcm2711-cprman"];
 /// The Raspberry Pi 4's controllers of the card's slot and of the WiFi chip, or of what QEMU has there.
 const SDHCI: &[&str] = &["brcm,bcm2711-emmc2", "brcm,bcm2835-sdhci"];
 const S5L: &[&str] = &["apple,s5l-uart"];
@@ -149,6 +150,7 @@ impl<'t> Machine<'t> {
             power_manager: None,
             mailbox: None,
             watchdog: None,
+            clock_manager: None,
             console: None,
             header: Header::default(),
             framebuffer: None,
@@ -214,6 +216,8 @@ impl<'t> Machine<'t> {
                 let fits = self.sd_hosts.try_push(host).is_ok();
                 self.keep(room(fits, List::SdHosts, super::MAX_SD_HOSTS));
             }
+        } else if at.is_compatible(CLOCK_MANAGER) {
+            self.clock_manager = self.keep(at.region(0));
         } else if at.is_compatible(&["pci-host-ecam-generic"]) {
             if self.pci.is_none() {
                 let pci = self.read_pci(at);

@@ -247,6 +247,7 @@ fn the_names_of_a_trees_machines_are_listed() {
 #[test]
 fn finds_sd_hosts_and_what_their_dma_reaches() {
     let m = Machine::from_fdt(SD_HOSTS).unwrap();
+    assert_eq!(m.clock_manager, Some(region(0xfe10_1000, 0x2000)));
     let window = |bus_address, base, size| DmaWindow { bus_address, memory: region(base, size) };
     let found: Vec<_> = m.sd_hosts.iter().map(|host| (host.region, &host.dma[..])).collect();
     assert_eq!(

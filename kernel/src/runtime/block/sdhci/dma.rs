@@ -166,6 +166,17 @@ impl Dma {
         Some(on_bus)
     }
 
+    /// Starts the bounce buffer with `bytes`, at most [`BOUNCE_BYTES`].
+    pub fn fill_bounce(&mut self, bytes: &[u8]) {
+        assert!(bytes.len() <= BOUNCE_BYTES, "{} bytes", bytes.len());
+        // SAFETY: it is valid and this value's alone, and no controller uses it now.
+        unsafe {
+            self.bounce
+                .cast()
+                .copy_from_nonoverlapping(NonNull::from(bytes).cast::<u8>(), bytes.len())
+        };
+    }
+
     /// [`prepare`](Dma::prepare) with the first `length` bytes of the bounce buffer, at most
     /// [`BOUNCE_BYTES`].
     pub fn prepare_bounce(&mut self, length: usize) -> Option<u32> {

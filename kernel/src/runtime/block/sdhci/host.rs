@@ -55,6 +55,8 @@ pub mod status {
     pub const ERROR: u32 = 1 << 15;
     /// No answer to a command.
     pub const COMMAND_TIMEOUT: u32 = 1 << 16;
+    /// Wrong checksums and ends, of an answer or of data.
+    pub const DAMAGED: u32 = 0b0110_0110 << 16;
     /// A descriptor is wrong, or the memory cannot be reached.
     pub const ADMA_ERROR: u32 = 1 << 25;
     /// All errors.
@@ -228,6 +230,11 @@ impl<R: Registers> Host<R> {
         self.wait(us, || false);
     }
 
+    /// The card's clock, in Hz; 0 while it is off.
+    pub fn hz(&self) -> u32 {
+        self.hz.get()
+    }
+
     /// Gives the card a clock of `hz` at most.
     ///
     /// # Errors
@@ -249,6 +256,16 @@ impl<R: Registers> Host<R> {
     /// Takes four data lines instead of one.
     pub fn use_4_bits(&self) {
         self.write(register::CONTROL, self.read(register::CONTROL) | CONTROL_4_BITS);
+    }
+
+    /// What the controller says that it can do.
+    pub fn capabilities(&self) -> u32 {
+        self.capabilities
+    }
+
+    /// The version of the specification that it keeps to, without what is behind the point.
+    pub fn version(&self) -> u32 {
+        self.version + 1
     }
 
     /// Whether the controller keeps up with a card at 50 MHz.

@@ -23,8 +23,11 @@ mod tests;
 pub use card::SdError;
 
 use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use core::ptr::NonNull;
 
-use super::{BlockDevice, Clock, Completion, Request};
+use super::{BlockDevice, Buffer, Clock, Completion, Request};
 use crate::runtime::mmio::Registers;
 use card::{Card, R1_ERRORS};
 use dma::Dma;
@@ -35,6 +38,14 @@ const BLOCK_BYTES: usize = 512;
 /// A command gets this long, in µs, and one more for each byte; cards have 100 ms and read a MB a second
 /// at least. A controller that has lost a block may wait for much longer.
 const PATIENCE_US: u64 = 2_000_000;
+/// After so many damaged transfers, one after another, the card gets a slower clock: one less than a
+/// single block is tried.
+const DAMAGED_IN_TURN: u32 = 2;
+/// That clock, in Hz. It suits the timing of high speed too, which goes from 0 to 50 MHz (PL 6.6).
+const SLOWER_HZ: u32 = 25_000_000;
+/// How often block 0 is tried, and how long the driver then waits between two looks, in µs.
+const ATTEMPTS: u32 = 3;
+const LOOK_US: u64 = 100;
 /// How long the core looks for the next block in the data port without a pause, in µs. At 50 MHz and with
 /// 4 lines a block takes 20, and a nap would take longer.
 const NEXT_BLOCK_US: u64 = 100;
@@ -45,6 +56,10 @@ pub struct SdDisk<R> {
     card: Card,
     /// What the controller does DMA with, as long as that works.
     dma: Option<Dma>,
+    /// Bytes that have come by it.
+    by_dma: u64,
+    /// Transfers that were damaged on their way since the last one that was not.
+    damaged: u32,
     state: State,
 }
 
@@ -90,7 +105,7 @@ enum Look {
     Failed,
 }
 
-impl<R: Registers> SdDisk<R> {
+impl<R: Registers + Send> SdDisk<R> {
     /// Starts the controller behind `registers` and the card in its slot; `dma` is asked if there is a
     /// card and the controller can do ADMA2.
     ///
@@ -106,10 +121,63 @@ impl<R: Registers> SdDisk<R> {
         let host = Host::new(registers, clock)?;
         let card = Card::identify(&host)?;
         let dma = if host.can_do_adma2() { dma() } else { None };
-        if dma.is_some() {
-            host.select_adma2();
+        let mut disk = SdDisk { host, card, dma: None, by_dma: 0, damaged: 0, state: State::Idle };
+        if let Some(dma) = dma
+            && !disk.try_dma(dma)
+        {
+            log::warn!(
+                "{}: DMA does not bring what the data port does, going on without",
+                disk.name()
+            );
+            disk.dma = None;
         }
-        Ok(SdDisk { host, card, dma, state: State::Idle })
+        Ok(disk)
+    }
+
+    /// What a board's owner may want to know of the controller, and how the card is read.
+    pub fn summary(&self) -> String {
+        let (capabilities, version) = (self.host.capabilities(), self.host.version());
+        let way = if self.dma.is_some() { "dma" } else { "pio" };
+        format!("caps {capabilities:#x} version {version} {}MHz {way}", self.host.hz() / 1_000_000)
+    }
+
+    /// Takes DMA into use, and tells whether it brings block 0 as the data port does. Where the device
+    /// tree is wrong about a window, the controller writes elsewhere and reports no error.
+    fn try_dma(&mut self, mut dma: Dma) -> bool {
+        let Some(expected) = self.read_first_block([0; BLOCK_BYTES]) else { return false };
+        // No byte of it is right.
+        let pattern = expected.map(|byte| !byte);
+        dma.fill_bounce(&pattern);
+        self.host.select_adma2();
+        self.dma = Some(dma);
+        self.read_first_block(pattern) == Some(expected) && self.by_dma != 0
+    }
+
+    /// What block 0 makes of `before`.
+    fn read_first_block(&mut self, before: [u8; BLOCK_BYTES]) -> Option<[u8; BLOCK_BYTES]> {
+        let memory = NonNull::from(Box::leak(Box::new(before)));
+        for _ in 0..ATTEMPTS {
+            let bytes = NonNull::slice_from_raw_parts(memory.cast(), BLOCK_BYTES);
+            // SAFETY: the memory came out of a box, so it is valid and nobody else's; it goes back into one
+            // only when the controller is done with it.
+            self.submit(Request::new(0, unsafe { Buffer::new(bytes) }));
+            let done = loop {
+                if let Some(done) = self.complete() {
+                    break done;
+                }
+                if matches!(self.state, State::Lost(_)) {
+                    return None;
+                }
+                self.host.sleep(LOOK_US);
+            };
+            if done.ok {
+                // SAFETY: as above.
+                return Some(*unsafe { Box::from_raw(memory.as_ptr()) });
+            }
+        }
+        // SAFETY: as above.
+        drop(unsafe { Box::from_raw(memory.as_ptr()) });
+        None
     }
 
     /// When a command that reads so many bytes has taken too long.
@@ -158,6 +226,9 @@ impl<R: Registers> SdDisk<R> {
         loop {
             let now = self.host.read(register::STATUS);
             if now & status::ERRORS != 0 {
+                if now & status::DAMAGED != 0 {
+                    self.damaged += 1;
+                }
                 if now & status::ADMA_ERROR != 0 {
                     log::warn!("SD card: DMA does not work, going on without");
                     self.dma = None;
@@ -191,6 +262,7 @@ impl<R: Registers> SdDisk<R> {
                 let finish = if read.way == Way::Direct { Dma::finish } else { Dma::finish_bounce };
                 finish(dma, &mut read.request.buffer, read.done, read.length);
                 read.received = read.length;
+                self.by_dma += read.length as u64;
             }
             return if read.received == read.length { Look::Done } else { Look::Failed };
         }
@@ -210,6 +282,12 @@ impl<R: Registers> SdDisk<R> {
     /// Gives a read back that went wrong, if the controller leaves its memory alone now.
     fn fail(&mut self, read: Read) -> Option<Completion> {
         if self.recover() {
+            if self.damaged >= DAMAGED_IN_TURN && self.host.hz() > SLOWER_HZ {
+                let (name, mhz) = (self.name(), SLOWER_HZ / 1_000_000);
+                log::warn!("{name}: data comes damaged, going on with a clock of {mhz} MHz");
+                // If the clock fails, so does the next command.
+                let _ = self.host.set_clock(SLOWER_HZ);
+            }
             return Some(Completion { request: read.request, ok: false });
         }
         self.state = State::Lost(read);
@@ -267,6 +345,7 @@ impl<R: Registers + Send> BlockDevice for SdDisk<R> {
                     Look::Waiting => return self.wait(read, State::Running),
                     Look::Failed => return self.fail(read),
                     Look::Done => {
+                        self.damaged = 0;
                         read.done += read.length;
                         if read.done == read.request.buffer.len() {
                             return Some(Completion { request: read.request, ok: true });

@@ -59,8 +59,9 @@ fn every_kind_of_card_is_read_by_port_and_by_dma() {
             }
             let machine = slot.machine();
             let total = 1017 * 512;
-            let asked = 2 * 64;
-            let counts = if by_dma { (total, asked) } else { (0, total + asked) };
+            // Of the card, of what it can do; and what DMA was tried with.
+            let (asked, tried) = (2 * 64, 512);
+            let counts = if by_dma { (total + tried, asked + tried) } else { (0, total + asked) };
             assert_eq!((machine.by_dma, machine.by_port), counts, "{kind:?}");
         }
     }
@@ -107,6 +108,17 @@ fn writes_are_far_apart_while_the_clock_is_slow_and_only_then() {
 }
 
 #[test]
+fn a_summary_tells_the_clock_and_whether_dma_is_used() {
+    let slot = slot(Kind::High);
+    assert_eq!(slot.start(None).unwrap().summary(), "caps 0x286400 version 3 50MHz pio");
+    assert_eq!(slot.start(Some(&[])).unwrap().summary(), "caps 0x286400 version 3 50MHz dma");
+    slot.machine().high_speed = false;
+    slot.machine().windows.clear();
+    slot.machine().windows_are_wrong = true;
+    assert_eq!(slot.start(Some(&[])).unwrap().summary(), "caps 0x286400 version 3 25MHz pio");
+}
+
+#[test]
 fn what_cannot_be_used_says_why() {
     assert_eq!(slot(Kind::None).start(None).err(), Some(SdError::NoCard));
     let slot_of = |change: fn(&mut fake::Machine)| {
@@ -141,6 +153,39 @@ fn passing_faults_are_overcome() {
             assert_eq!(stops, 2, "{fault:?}");
         }
     }
+}
+
+#[test]
+fn a_card_whose_data_comes_damaged_gets_a_slower_clock() {
+    // From the start, or only later; one block, or many.
+    for (early, sectors) in [(true, 1), (true, 311), (false, 1), (false, 311)] {
+        let slot = slot(Kind::High);
+        slot.machine().good_hz = if early { 25_000_000 } else { u64::MAX };
+        let mut memory = vec![0; sectors * 512];
+        let mut disk = disk(&slot, Some(&memory));
+        assert_eq!(slot.machine().clock_hz(), if early { 25_000_000 } else { 50_000_000 });
+        slot.machine().good_hz = 25_000_000;
+        for _ in 0..2 {
+            read(&mut disk, 13, &mut memory).unwrap();
+            assert!(memory == slot.machine().image[13 * 512..][..sectors * 512]);
+        }
+        assert_eq!(slot.machine().clock_hz(), 25_000_000);
+    }
+}
+
+#[test]
+fn single_errors_do_not_slow_a_card_down() {
+    let slot = slot(Kind::High);
+    let mut memory = vec![0; 512];
+    let mut disk = disk(&slot, Some(&memory));
+    for fault in ERRORS.map(Fault::Error) {
+        slot.machine().faults.push_back(Some(fault));
+        read(&mut disk, 13, &mut memory).unwrap();
+    }
+    // Those of time are not of damage.
+    slot.machine().faults.extend([Some(Fault::Error(1 << 20)); 2]);
+    read(&mut disk, 13, &mut memory).unwrap();
+    assert_eq!(slot.machine().clock_hz(), 50_000_000);
 }
 
 #[test]
@@ -207,12 +252,13 @@ fn memory_that_dma_does_not_reach_is_filled_through_some_that_it_does() {
     let slot = Slot::new(Kind::High, image(2 * IMAGE_BYTES));
     let reached = vec![0; 4096];
     let mut disk = disk(&slot, Some(&reached));
+    let trial = slot.machine().by_dma;
     let ports = slot.machine().by_port;
     let mut memory = vec![0; sectors * 512 + 1];
     read(&mut disk, 3, &mut memory[1..]).unwrap();
     let machine = slot.machine();
     assert!(memory[1..] == machine.image[3 * 512..][..sectors * 512]);
-    assert_eq!((machine.by_dma, machine.by_port - ports), (sectors * 512, 0));
+    assert_eq!((machine.by_dma - trial, machine.by_port - ports), (sectors * 512, 0));
 }
 
 #[test]
@@ -230,6 +276,39 @@ fn no_nap_is_taken_between_blocks_of_the_data_port() {
 }
 
 #[test]
+fn dma_that_goes_elsewhere_is_not_used() {
+    // To memory that it should reach, and through the bounce buffer; block 0 may be of zeros.
+    for (reached, zeros) in [(true, false), (false, false), (false, true)] {
+        let slot = slot(Kind::High);
+        slot.machine().windows_are_wrong = true;
+        if zeros {
+            slot.machine().image[..512].fill(0);
+        }
+        let (mut memory, other) = (vec![0; 7 * 512], vec![0; 512]);
+        let mut disk = disk(&slot, Some(if reached { &memory } else { &other }));
+        read(&mut disk, 3, &mut memory).unwrap();
+        let machine = slot.machine();
+        assert!(memory == machine.image[3 * 512..10 * 512]);
+        assert_eq!((machine.by_dma, machine.by_port), (512, 512 + 7 * 512 + 128));
+    }
+}
+
+#[test]
+fn dma_is_tried_again_before_it_is_given_up() {
+    for (faults, is_used) in [(2, true), (3, false)] {
+        let slot = slot(Kind::High);
+        slot.machine().faults.push_back(None);
+        slot.machine().faults.extend([Some(Fault::Error(1 << 21)); 3].into_iter().take(faults));
+        let mut memory = vec![0; 7 * 512];
+        let mut disk = disk(&slot, Some(&memory));
+        let before = slot.machine().by_dma;
+        read(&mut disk, 3, &mut memory).unwrap();
+        assert!(memory == slot.machine().image[3 * 512..10 * 512]);
+        assert_eq!(slot.machine().by_dma - before != 0, is_used);
+    }
+}
+
+#[test]
 fn dma_that_fails_is_given_up() {
     let slot = slot(Kind::High);
     let mut memory = vec![0; 7 * 512];
@@ -238,8 +317,8 @@ fn dma_that_fails_is_given_up() {
     read(&mut disk, 3, &mut memory).unwrap();
     assert!(memory == slot.machine().image[3 * 512..10 * 512]);
     let machine = slot.machine();
-    // What was on its way when it failed, and no more.
-    assert_eq!((machine.by_dma, machine.by_port), (3 * 512, 7 * 512 + 128));
+    // The trial, and what was on its way when it failed, and no more.
+    assert_eq!((machine.by_dma, machine.by_port), (512 + 3 * 512, 512 + 7 * 512 + 128));
 }
 
 #[test]
@@ -250,5 +329,5 @@ fn a_request_may_be_larger_than_a_command() {
     let mut disk = disk(&slot, Some(&memory));
     read(&mut disk, 1, &mut memory).unwrap();
     assert!(memory == slot.machine().image[512..512 + bytes]);
-    assert_eq!(slot.machine().by_dma, bytes);
+    assert_eq!(slot.machine().by_dma, 512 + bytes);
 }
