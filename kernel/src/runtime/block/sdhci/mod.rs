@@ -39,6 +39,15 @@ const PATIENCE_US: u64 = 2_000_000;
 /// 4 lines a block takes 20, and a nap would take longer.
 const NEXT_BLOCK_US: u64 = 100;
 
+/// What feeds a card and its lines.
+pub trait Supply: Send {
+    /// Gives the lines 1.8 V, or 3.3 V again. Whether that is done.
+    fn set_low_voltage(&self, low: bool) -> bool;
+
+    /// Gives the card power, or takes it. Whether that is done.
+    fn set_power(&self, on: bool) -> bool;
+}
+
 /// An SD card.
 pub struct SdDisk<R> {
     host: Host<R>,
@@ -91,8 +100,10 @@ enum Look {
 }
 
 impl<R: Registers> SdDisk<R> {
-    /// Starts the controller behind `registers` and the card in its slot; `dma` is asked if there is a
-    /// card and the controller can do ADMA2.
+    /// Starts the controller behind `registers` and the card in its slot.
+    ///
+    /// `supply` is there if the card's supply can be switched. `dma` is asked if there is a card and the
+    /// controller can do ADMA2.
     ///
     /// Takes up to a second or so: a card may need that long to be ready.
     ///
@@ -101,9 +112,10 @@ impl<R: Registers> SdDisk<R> {
     pub fn new(
         registers: R,
         clock: Box<dyn Clock>,
+        supply: Option<Box<dyn Supply>>,
         dma: impl FnOnce() -> Option<Dma>,
     ) -> Result<SdDisk<R>, SdError> {
-        let host = Host::new(registers, clock)?;
+        let host = Host::new(registers, clock, supply)?;
         let card = Card::identify(&host)?;
         let dma = if host.can_do_adma2() { dma() } else { None };
         if dma.is_some() {
