@@ -16,15 +16,17 @@ use super::initrd::{self, Contents, InitrdError, Part};
 use super::pci::{self, Ecam, Windows};
 use super::ram::RamDisk;
 use super::sdhci::dma::{self, Cache, Dma, Table};
-use super::sdhci::{SdDisk, SdError};
+use super::sdhci::{SdDisk, SdError, Supply};
 use super::virtio::{IdentityHal, VirtioDisk};
 use super::{BlockDevice, Clock, Disk};
 use crate::runtime::cache;
 use crate::runtime::fs::archive::Archive;
-use crate::runtime::machine::{Coherence, MAX_SD_HOSTS, Machine, PciHost, SdHost, VirtioMmio};
+use crate::runtime::machine::{
+    Coherence, MAX_SD_HOSTS, Machine, PciHost, SdHost, SdSupply, VirtioMmio,
+};
 use crate::runtime::mmio::Mmio;
 use crate::runtime::pages::Buffer;
-use crate::runtime::{facts, idle, time};
+use crate::runtime::{facts, idle, time, videocore};
 
 /// How often a device is looked at without a pause: a short read is done that fast.
 const SPINS: u32 = 20;
@@ -54,6 +56,24 @@ impl Clock for MachineClock {
             idle::wait_until(&|| false, Some(time::now_us() + nap_us));
         }
     }
+}
+
+/// The supply of a card in a Raspberry Pi, by pins that its firmware switches.
+struct Expander(SdSupply);
+
+impl Supply for Expander {
+    fn set_low_voltage(&self, low: bool) -> bool {
+        set_pin(self.0.low_voltage_pin, low)
+    }
+
+    fn set_power(&self, on: bool) -> bool {
+        set_pin(self.0.power_pin, on)
+    }
+}
+
+/// Has the firmware make a pin high or low. Whether it did.
+fn set_pin(pin: u32, high: bool) -> bool {
+    matches!(videocore::ask(|mailbox| mailbox.set_expander_pin(pin, high)), Some(Ok(())))
 }
 
 /// All block devices, the preferred one first: virtio over MMIO, virtio over PCI, SD cards, the
@@ -172,7 +192,8 @@ unsafe fn sd_card(host: &SdHost, table: &'static SharedTable) -> Option<Box<dyn 
     let table = NonNull::new(table.0.get())?;
     // SAFETY: it is a static, and the image is mapped one to one, as is the heap.
     let dma = || Some(unsafe { Dma::new(table, dma::bounce(), host.dma.clone(), &Caches) });
-    match SdDisk::new(registers, Box::new(MachineClock), dma) {
+    let supply = host.supply.map(|supply| -> Box<dyn Supply> { Box::new(Expander(supply)) });
+    match SdDisk::new(registers, Box::new(MachineClock), supply, dma) {
         Ok(disk) => {
             facts::tell("sd", format_args!("{}", disk.summary()));
             Some(Box::new(disk))

@@ -302,6 +302,17 @@ pub struct SdHost {
     pub region: Region,
     /// What its DMA reaches.
     pub dma: DmaWindows,
+    /// What feeds the card, if that can be switched.
+    pub supply: Option<SdSupply>,
+}
+
+/// Pins of a Raspberry Pi's GPIO expander, from 0 on, that switch a card's supply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SdSupply {
+    /// High for 1.8 V on the lines, low for 3.3 V.
+    pub low_voltage_pin: u32,
+    /// High for power.
+    pub power_pin: u32,
 }
 
 /// The machine. Texts borrow from the tree.

@@ -9,7 +9,8 @@ use super::structure;
 use super::tree::{At, GicNode, number, text, until_nul, value, walk};
 use super::{
     Chip, Conduit, Cpu, EnableMethod, Framebuffer, Gic, Header, List, Machine, MachineError,
-    PciHost, PciSpace, PciWindow, Psci, Region, SdHost, Timer, Uart, UartKind, VirtioMmio,
+    PciHost, PciSpace, PciWindow, Psci, Region, SdHost, SdSupply, Timer, Uart, UartKind,
+    VirtioMmio,
 };
 
 const GIC_V2: &[&str] =
@@ -210,8 +211,9 @@ impl<'t> Machine<'t> {
                 self.keep(room(fits, List::VirtioMmio, super::MAX_VIRTIO_MMIO));
             }
         } else if at.is_compatible(SDHCI) {
-            let found =
-                at.region(0).and_then(|region| Ok(SdHost { region, dma: at.dma_windows()? }));
+            let found = at.region(0).and_then(|region| {
+                Ok(SdHost { region, dma: at.dma_windows()?, supply: read_sd_supply(at, fdt) })
+            });
             if let Some(host) = self.keep(found) {
                 let fits = self.sd_hosts.try_push(host).is_ok();
                 self.keep(room(fits, List::SdHosts, super::MAX_SD_HOSTS));
@@ -520,12 +522,44 @@ fn fixed_clock(at: &At<'_, '_>, fdt: Fdt<'_>) -> Result<Option<u32>, MachineErro
     let Some(phandle) = at.value("clocks").and_then(|clocks| clocks.get(..4)) else {
         return Ok(None);
     };
-    let mut hz = None;
-    walk(fdt, &mut |clock| {
-        if clock.is_compatible(&["fixed-clock"]) && clock.value("phandle") == Some(phandle) {
-            hz = clock.cell("clock-frequency")?;
+    let clock = referred_to(fdt, phandle, &["fixed-clock"], |clock| clock.cell("clock-frequency"));
+    clock.unwrap_or(Ok(None))
+}
+
+/// What `read` makes of the node that has this `phandle`, if it is compatible with one of these.
+fn referred_to<T>(
+    fdt: Fdt<'_>,
+    phandle: &[u8],
+    compatible: &[&str],
+    read: impl Fn(&At<'_, '_>) -> T,
+) -> Option<T> {
+    let mut found = None;
+    let walked = walk(fdt, &mut |at| {
+        if at.is_compatible(compatible) && at.value("phandle") == Some(phandle) {
+            found = Some(read(at));
         }
         Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(hz)
+    });
+    found.filter(|_| walked.is_ok())
+}
+
+/// What feeds the card of an SD host, if that is by pins of a Raspberry Pi's GPIO expander.
+///
+/// Source: Linux's bindings `mmc-controller` (supplies), `regulator-gpio`, `regulator-fixed`.
+fn read_sd_supply(at: &At<'_, '_>, fdt: Fdt<'_>) -> Option<SdSupply> {
+    // Of the expander: its phandle, the pin, and that high is "on".
+    let pin = |gpio: Option<&[u8]>| {
+        let (&[expander, number, [0, 0, 0, 0]], []) = gpio?.as_chunks::<4>() else { return None };
+        referred_to(fdt, &expander, &["raspberrypi,firmware-gpio"], |_| u32::from_be_bytes(number))
+    };
+    let lines = referred_to(fdt, at.value("vqmmc-supply")?, &["regulator-gpio"], |regulator| {
+        let states: &[_] = &[1_800_000_u32, 1, 3_300_000, 0].map(u32::to_be_bytes);
+        let is_known = regulator.value("states")?.as_chunks::<4>().0 == states;
+        pin(regulator.value("gpios")).filter(|_| is_known)
+    });
+    let power = referred_to(fdt, at.value("vmmc-supply")?, &["regulator-fixed"], |regulator| {
+        let is_high = regulator.value("enable-active-high").is_some();
+        pin(regulator.value("gpio")).filter(|_| is_high)
+    });
+    Some(SdSupply { low_voltage_pin: lines.flatten()?, power_pin: power.flatten()? })
 }

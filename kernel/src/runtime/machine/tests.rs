@@ -275,6 +275,30 @@ fn finds_sd_hosts_and_what_their_dma_reaches() {
 }
 
 #[test]
+fn finds_what_switches_a_cards_supply() {
+    let supply = |tree: &[u8]| {
+        let machine = Machine::from_fdt(tree).unwrap();
+        assert_eq!(machine.sd_hosts[0].region, region(0xfe34_0000, 0x100));
+        machine.sd_hosts[0].supply
+    };
+    assert_eq!(supply(PI4), Some(SdSupply { low_voltage_pin: 4, power_pin: 6 }));
+    let states = [1_800_000_u32, 1, 3_300_000, 0].map(u32::to_be_bytes);
+    let inverted = [1_800_000_u32, 0, 3_300_000, 1].map(u32::to_be_bytes);
+    for (from, to) in [
+        (states.as_flattened(), inverted.as_flattened()),
+        (b"\0\0\0\x05\0\0\0\x04\0\0\0\0", b"\0\0\0\x05\0\0\0\x04\0\0\0\x01"),
+        (b"\0\0\0\x05\0\0\0\x06\0\0\0\0", b"\0\0\0\x01\0\0\0\x06\0\0\0\0"),
+        (b"regulator-fixed", b"regulator-fixes"),
+        (b"enable-active-high", b"enable-active-slow"),
+        (b"vqmmc-supply", b"vqmmx-supply"),
+        (b"vmmc-supply", b"vmmx-supply"),
+    ] {
+        let tree = patched(PI4, from, to);
+        assert_eq!(supply(&tree), None, "{}", String::from_utf8_lossy(from));
+    }
+}
+
+#[test]
 fn reads_an_apple_m1() {
     let m = Machine::from_fdt(APPLE_M1).unwrap();
     // Neither the interrupt controller nor the timers' way to it is a fault of the tree.

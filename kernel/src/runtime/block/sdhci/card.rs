@@ -16,6 +16,7 @@ const SWITCH_FUNC: u32 = 6;
 const SELECT_CARD: u32 = 7;
 const SEND_IF_COND: u32 = 8;
 const SEND_CSD: u32 = 9;
+const VOLTAGE_SWITCH: u32 = 11;
 pub const STOP_TRANSMISSION: u32 = 12;
 const SET_BLOCKLEN: u32 = 16;
 pub const READ_SINGLE_BLOCK: u32 = 17;
@@ -34,6 +35,8 @@ const IF_COND: u32 = 0x1aa;
 const OCR_VOLTAGES: u32 = 0x00ff_8000;
 /// The host knows cards of more than 2 GB; the card is one.
 const OCR_HIGH_CAPACITY: u32 = 1 << 30;
+/// The host can give the card's lines 1.8 V; the card takes it.
+const OCR_LOW_VOLTAGE: u32 = 1 << 24;
 /// The card is ready.
 const OCR_READY: u32 = 1 << 31;
 /// How long a card may take to be ready: a second (PL 4.2.3), and some more.
@@ -41,9 +44,13 @@ const READY_US: u64 = 1_500_000;
 /// How often it is asked.
 const READY_STEP_US: u64 = 10_000;
 
-/// SWITCH_FUNC: high speed in group 1, the others as they are; to ask, or to switch (PL 4.3.10).
-const HIGH_SPEED_ASK: u32 = 0x00ff_fff1;
-const HIGH_SPEED_SWITCH: u32 = 0x80ff_fff1;
+/// SWITCH_FUNC: to ask what a function would do, or to switch to it; the functions of all groups but the
+/// first as they are (PL 4.3.10).
+const FUNCTION_ASK: u32 = 0x00ff_fff0;
+const FUNCTION_SWITCH: u32 = 0x80ff_fff0;
+/// Functions of group 1: high speed, at 1.8 V called SDR25; and DDR50.
+const HIGH_SPEED: u32 = 1;
+const DDR50: u32 = 4;
 
 /// Why a card cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,12 +109,36 @@ pub struct Card {
 }
 
 impl Card {
-    /// Goes from power up to reading, as fast as card and controller can without tuning: 4 data
-    /// lines, and 50 MHz if both know high speed, else 25 MHz (PL 4.2, 4.3).
+    /// Goes from power up to reading, as fast as card and controller can without tuning.
+    ///
+    /// That is 4 data lines, and 50 MHz at both edges of the clock and at 1.8 V (DDR50), or at one edge, or
+    /// else 25 MHz (PL 4.2, 4.3). A card that fails at 1.8 V gets 3.3 V.
     ///
     /// # Errors
     /// There is no card, or it cannot be used.
     pub fn identify<R: Registers>(host: &Host<R>) -> Result<Card, SdError> {
+        let mut is_low = false;
+        if host.can_do_ddr50() {
+            match Card::identify_at(host, true, &mut is_low) {
+                Err(error) if is_low => {
+                    log::warn!(
+                        "{error}: the SD card does not work with 1.8 V, going on with 3.3 V"
+                    );
+                    host.cycle_power()?;
+                }
+                result => return result,
+            }
+        }
+        Card::identify_at(host, false, &mut is_low)
+    }
+
+    /// As [`Card::identify`]. Only where `offers_low` is the card offered 1.8 V; `is_low` tells whether it
+    /// took the offer, whatever became of it.
+    fn identify_at<R: Registers>(
+        host: &Host<R>,
+        offers_low: bool,
+        is_low: &mut bool,
+    ) -> Result<Card, SdError> {
         let run = |index, response, argument| {
             let failed = |failure| SdError::Command { index, failure };
             let answer = host.command(index, response, argument).map_err(failed)?;
@@ -126,7 +157,13 @@ impl Card {
             Ok(_) => return Err(SdError::Voltage),
             Err(_) => false,
         };
-        let offer = OCR_VOLTAGES | if version_2 { OCR_HIGH_CAPACITY } else { 0 };
+        let mut offer = OCR_VOLTAGES;
+        if version_2 {
+            offer |= OCR_HIGH_CAPACITY;
+        }
+        if version_2 && offers_low {
+            offer |= OCR_LOW_VOLTAGE;
+        }
         let mut waited = 0;
         let ocr = loop {
             // Its answer may still complain of the command that it did not know.
@@ -143,6 +180,13 @@ impl Card {
             waited += READY_STEP_US;
         };
         let high_capacity = version_2 && ocr & OCR_HIGH_CAPACITY != 0;
+        *is_low = offer & ocr & OCR_LOW_VOLTAGE != 0;
+        if *is_low {
+            run(VOLTAGE_SWITCH, Response::R1, 0)?;
+            if !host.use_low_voltage() {
+                return Err(SdError::Voltage);
+            }
+        }
 
         run(ALL_SEND_CID, Response::R2, 0)?;
         // R6: only some of its lower half is the state.
@@ -160,17 +204,30 @@ impl Card {
         run(APP_CMD, Response::R1, address)?;
         run(SET_BUS_WIDTH, Response::R1, 0b10)?;
         host.use_4_bits();
-        if host.can_do_high_speed() && csd.knows_switch() {
-            let switch = |argument| {
-                let mut functions = [0; 64];
-                let result = host.command_with_data(SWITCH_FUNC, argument, &mut functions);
-                let failed = |failure| SdError::Command { index: SWITCH_FUNC, failure };
-                // Of group 1, what would be or has been chosen: 1, or 15 for "impossible".
-                result.map(|()| functions[16] & 0xf == 1).map_err(failed)
-            };
-            if switch(HIGH_SPEED_ASK)? && switch(HIGH_SPEED_SWITCH)? {
-                host.use_high_speed()?;
+        let read = |index, argument, block: &mut [u8]| {
+            let failed = |failure| SdError::Command { index, failure };
+            host.command_with_data(index, argument, block).map_err(failed)
+        };
+        // Whether a function of group 1 was chosen.
+        let choose = |function: u32| {
+            let mut functions = [0; 64];
+            for command in [FUNCTION_ASK, FUNCTION_SWITCH] {
+                read(SWITCH_FUNC, command | function, &mut functions)?;
+                // What would be or has been chosen; 15 for "impossible".
+                if u32::from(functions[16] & 0xf) != function {
+                    return Ok(false);
+                }
             }
+            Ok(true)
+        };
+        if *is_low && choose(DDR50)? {
+            host.use_ddr50()?;
+        } else if host.can_do_high_speed() && csd.knows_switch() && choose(HIGH_SPEED)? {
+            host.use_high_speed()?;
+        }
+        if *is_low {
+            // Lines that carry answers may still not carry data as fast as that.
+            read(READ_SINGLE_BLOCK, 0, &mut [0; BLOCK_BYTES])?;
         }
         Ok(Card { blocks, high_capacity })
     }

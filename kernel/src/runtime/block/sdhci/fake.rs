@@ -44,6 +44,21 @@ pub enum Fault {
     Death,
 }
 
+/// What goes wrong with a card at 1.8 V.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LowVoltageFault {
+    /// The supply does not switch.
+    Supply,
+    /// The card keeps its lines low.
+    Lines,
+    /// The controller takes its bit back.
+    Controller,
+    /// The data of DDR50 is damaged.
+    Data,
+    /// The card knows no DDR50.
+    NoDdr50,
+}
+
 /// The time of a slot, in ns. It goes on with each access to a register, and with each pause.
 #[derive(Clone, Default)]
 pub struct SlotClock(Arc<AtomicU64>);
@@ -91,6 +106,21 @@ pub struct Machine {
     pub high_speed: bool,
     /// With a faster clock, in Hz, all blocks come damaged.
     pub good_hz: u64,
+    /// The supply can be switched, and the card knows 1.8 V.
+    pub knows_low_voltage: bool,
+    /// What is wrong with 1.8 V.
+    pub low_voltage_fault: Option<LowVoltageFault>,
+    /// The card has power; its lines have 1.8 V by the supply, and by the card.
+    is_on: bool,
+    is_low: [bool; 2],
+    /// The card has lost its power for long enough.
+    off_ns: Option<u64>,
+    /// The card changes its voltage, and since when it has no clock.
+    switching: Option<Option<u64>>,
+    /// The card was offered 1.8 V and took it, and waits for CMD11.
+    offered: bool,
+    /// What the card was switched to in group 1: 1 for high speed, 4 for DDR50.
+    pub function: u32,
     /// How long a block is on its way to the data port, in ns.
     pub block_ns: u64,
     /// Bytes that came by DMA, and through the data port.
@@ -121,6 +151,8 @@ struct Sending {
     at_ns: u64,
 }
 
+/// Of host control 2.
+const LOW_VOLTAGE: u32 = 1 << 19;
 const RCA: u32 = 0x4567_0000;
 /// Ready for data, in the state "tran".
 const R1_TRANSFER: u32 = 0x900;
@@ -145,6 +177,14 @@ impl Slot {
             windows_are_wrong: false,
             high_speed: true,
             good_hz: u64::MAX,
+            knows_low_voltage: false,
+            low_voltage_fault: None,
+            is_on: true,
+            is_low: [false; 2],
+            off_ns: None,
+            switching: None,
+            offered: false,
+            function: 0,
             block_ns: 0,
             by_dma: 0,
             by_port: 0,
@@ -186,7 +226,40 @@ impl Slot {
         let clock = self.machine().clock.clone();
         let slot = self.clone();
         let registers = FakeRegisters::new(move |access| slot.machine().access(access));
-        SdDisk::new(registers, Box::new(clock), dma)
+        let supply = self
+            .machine()
+            .knows_low_voltage
+            .then(|| -> Box<dyn Supply> { Box::new(FakeSupply(self.clone())) });
+        SdDisk::new(registers, Box::new(clock), supply, dma)
+    }
+}
+
+struct FakeSupply(Slot);
+
+impl Supply for FakeSupply {
+    fn set_low_voltage(&self, low: bool) -> bool {
+        let mut machine = self.0.machine();
+        assert!(!machine.has_clock(), "the lines' voltage changes while there is no clock");
+        let works = machine.low_voltage_fault != Some(LowVoltageFault::Supply);
+        machine.is_low[0] = low && works;
+        works || !low
+    }
+
+    fn set_power(&self, on: bool) -> bool {
+        let mut machine = self.0.machine();
+        let now_ns = machine.clock.now_ns();
+        if on {
+            let off_ns = machine.off_ns.take().expect("the power was off");
+            assert!(now_ns - off_ns >= 1_000_000, "the card had power again too soon");
+            machine.is_low[1] = false;
+            (machine.switching, machine.function, machine.offered) = (None, 0, false);
+            machine.set_lines(0xf);
+        } else {
+            assert!(!machine.has_clock(), "the card loses its power while there is no clock");
+            machine.off_ns = Some(now_ns);
+        }
+        machine.is_on = on;
+        true
     }
 }
 
@@ -257,6 +330,8 @@ impl Machine {
         self.next_block();
         match offset {
             register::CAPABILITIES => self.capabilities,
+            // SDR50 and DDR50, as a Raspberry Pi 4 has them.
+            register::CAPABILITIES_HIGH => 0xa525,
             register::VERSION => self.version << 16,
             register::DATA => {
                 let mut word = [0; 4];
@@ -293,14 +368,52 @@ impl Machine {
                     self.sending = None;
                     self.port.clear();
                 }
+                let had_clock = self.has_clock();
                 // The internal clock is stable at once.
                 self.registers[offset / 4] = value & 0x00ff_ffff | (value & 1) << 1;
+                self.clock_changes(had_clock);
             }
             register::COMMAND => {
                 self.registers[offset / 4] = value;
                 self.command(value >> 24 & 0x3f, value);
             }
+            register::CONTROL_2 => {
+                assert!(!self.has_clock(), "the timing changes while there is no clock");
+                let taken = self.low_voltage_fault == Some(LowVoltageFault::Controller);
+                self.registers[offset / 4] = if taken { value & !LOW_VOLTAGE } else { value };
+            }
             _ => self.registers[offset / 4] = value,
+        }
+    }
+
+    fn has_clock(&self) -> bool {
+        self.registers[register::CLOCK / 4] & 1 << 2 != 0
+    }
+
+    fn set_lines(&mut self, levels: u32) {
+        let present = &mut self.registers[register::PRESENT / 4];
+        *present = *present & !(0xf << 20) | levels << 20;
+    }
+
+    /// A card that changes its voltage does so while the clock stands still for 5 ms (PL 4.2.4.2).
+    fn clock_changes(&mut self, had_clock: bool) {
+        let now_ns = self.clock.now_ns();
+        match (self.switching, had_clock, self.has_clock()) {
+            (Some(_), true, false) => self.switching = Some(Some(now_ns)),
+            (Some(Some(since_ns)), false, true) => {
+                let is_long = now_ns - since_ns >= 5_000_000;
+                let is_host = self.registers[register::CONTROL_2 / 4] & LOW_VOLTAGE != 0;
+                self.switching = None;
+                if is_long
+                    && is_host
+                    && self.is_low[0]
+                    && self.low_voltage_fault != Some(LowVoltageFault::Lines)
+                {
+                    self.is_low[1] = true;
+                    self.set_lines(0xf);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -321,6 +434,10 @@ impl Machine {
         let clock = self.registers[register::CLOCK / 4];
         assert_eq!(clock & 0b101, 0b101, "CMD{index} without a clock");
         assert_ne!(self.registers[register::CONTROL / 4] & 1 << 8, 0, "CMD{index} without power");
+        let timing = self.registers[register::CONTROL_2 / 4];
+        let voltages = [self.is_low[0], self.is_low[1], timing & LOW_VOLTAGE != 0];
+        assert!(self.is_on && self.switching.is_none(), "CMD{index} to a card that is off");
+        assert!(voltages == [voltages[0]; 3], "CMD{index} at several voltages: {voltages:?}");
         let argument = self.registers[register::ARGUMENT / 4];
         let application = core::mem::take(&mut self.application);
         let known = match index {
@@ -348,8 +465,19 @@ impl Machine {
                 let ready = self.not_ready == 0;
                 self.not_ready = self.not_ready.saturating_sub(1);
                 let high = self.kind == Kind::High && argument & 1 << 30 != 0;
-                let ocr = 0x00ff_8000 | u32::from(ready) << 31 | u32::from(high && ready) << 30;
+                let asked = argument & 1 << 24 != 0;
+                self.offered = ready && asked && self.knows_low_voltage && !self.is_low[1];
+                let ocr = 0x00ff_8000
+                    | u32::from(ready) << 31
+                    | u32::from(high && ready) << 30
+                    | u32::from(self.offered) << 24;
                 self.answer([ocr, 0, 0, 0]);
+            }
+            (false, 11) => {
+                assert!(core::mem::take(&mut self.offered), "1.8 V was not agreed upon");
+                self.answer([R1_TRANSFER, 0, 0, 0]);
+                self.switching = Some(None);
+                self.set_lines(0);
             }
             (false, 2) => self.answer([1, 2, 3, 4]),
             (false, 3) => self.answer([RCA | 0x500, 0, 0, 0]),
@@ -371,9 +499,15 @@ impl Machine {
             }
             (false, 6) => {
                 let mut functions = [0; 64];
-                functions[16] = if argument & 0xf == 1 { 1 } else { 0xf };
+                let function = argument & 0xf;
+                let has_ddr50 = self.low_voltage_fault != Some(LowVoltageFault::NoDdr50);
+                let is_known = function == 1 || function == 4 && self.is_low[1] && has_ddr50;
+                functions[16] = if is_known { function as u8 } else { 0xf };
                 self.answer([R1_TRANSFER, 0, 0, 0]);
                 self.send(functions.into(), 64);
+                if is_known && argument >> 31 != 0 {
+                    self.function = function;
+                }
             }
             (false, 12) => {
                 assert_eq!(command >> 22 & 0b11, 0b11, "CMD12 is an abort");
@@ -397,8 +531,14 @@ impl Machine {
             _ => argument as usize,
         };
         let mut data = self.image[start..start + count * 512].to_vec();
+        let timing = self.registers[register::CONTROL_2 / 4] >> 16 & 0b111;
+        let expected = if self.is_low[1] { self.function } else { 0 };
+        assert_eq!(timing, expected, "card and controller have the same timing");
+        assert!(self.clock_hz() <= if self.function == 0 { 25_000_000 } else { 50_000_000 });
         let mut fault = self.faults.pop_front().flatten();
-        if self.clock_hz() > self.good_hz {
+        let fails_ddr50 = self.low_voltage_fault == Some(LowVoltageFault::Data);
+        if self.clock_hz() > self.good_hz || self.function == 4 && fails_ddr50 {
+            // The checksum of the data.
             fault = Some(Fault::Error(1 << 21));
         }
         match fault {

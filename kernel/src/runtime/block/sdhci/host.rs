@@ -6,7 +6,7 @@ use alloc::boxed::Box;
 use core::cell::Cell;
 
 use super::super::Clock;
-use super::SdError;
+use super::{SdError, Supply};
 use crate::runtime::mmio::Registers;
 
 /// The registers (HC 2.2), in words of 32 bits.
@@ -33,8 +33,12 @@ pub mod register {
     pub const STATUS_ENABLE: usize = 0x34;
     /// Which of them raise the interrupt.
     pub const SIGNAL_ENABLE: usize = 0x38;
+    /// Errors of Auto CMD12, and above them host control 2.
+    pub const CONTROL_2: usize = 0x3c;
     /// Capabilities.
     pub const CAPABILITIES: usize = 0x40;
+    /// More of them, since version 3.00.
+    pub const CAPABILITIES_HIGH: usize = 0x44;
     /// Where ADMA2's descriptors lie.
     pub const ADMA_ADDRESS: usize = 0x58;
     /// The upper half of that address.
@@ -72,12 +76,19 @@ pub const MODE_MULTIPLE: u32 = 1 << 5;
 
 /// The command line or the data lines are in use (`PRESENT`).
 const PRESENT_INHIBIT: u32 = 0b11;
+/// The levels of the four data lines (`PRESENT`).
+const PRESENT_LINES: u32 = 0b1111 << 20;
 const CONTROL_4_BITS: u32 = 1 << 1;
 const CONTROL_HIGH_SPEED: u32 = 1 << 2;
 const CONTROL_DMA: u32 = 0b11 << 3;
 const CONTROL_ADMA2: u32 = 0b10 << 3;
 /// On, with 3.3 V.
 const CONTROL_POWER: u32 = 0b1111 << 8;
+/// The timing of cards whose lines have 1.8 V (`CONTROL_2`), and that they have.
+const CONTROL_2_TIMING: u32 = 0b111 << 16;
+const CONTROL_2_SDR25: u32 = 1 << 16;
+const CONTROL_2_DDR50: u32 = 4 << 16;
+const CONTROL_2_LOW_VOLTAGE: u32 = 1 << 19;
 const CLOCK_INTERNAL: u32 = 1;
 const CLOCK_STABLE: u32 = 1 << 1;
 const CLOCK_CARD: u32 = 1 << 2;
@@ -88,6 +99,7 @@ const RESET_LINES: u32 = 0b11 << 25;
 const CAPABILITY_TIMEOUT_MHZ: u32 = 1 << 7;
 const CAPABILITY_ADMA2: u32 = 1 << 19;
 const CAPABILITY_HIGH_SPEED: u32 = 1 << 21;
+const CAPABILITY_HIGH_DDR50: u32 = 1 << 2;
 /// Version 3.00 of the specification.
 const VERSION_3: u32 = 2;
 
@@ -95,6 +107,13 @@ const VERSION_3: u32 = 2;
 const SLOW_HZ: u32 = 400_000;
 /// The pause after a write to a register while the card's clock is slow or off, in µs.
 const WRITE_PAUSE_US: u64 = 10;
+/// How long the card's clock stands still while its lines get another voltage, in µs: the card wants 5 ms
+/// (PL 4.2.4.2), and Linux gives it 10. And how long the lines may take to rise then.
+const SWITCH_US: u64 = 10_000;
+const RISE_US: u64 = 1_000;
+/// How long the card is without power to forget everything, in µs. It wants 1 ms below 0.5 V (PL 6.4.1.1),
+/// and the supply has to fall that far.
+const OFF_US: u64 = 20_000;
 /// For resets, clocks and answers, all of which take µs.
 const PATIENCE_US: u64 = 100_000;
 /// For data of a card, which sends it within 100 ms (PL 4.6.2.1).
@@ -147,7 +166,9 @@ pub enum Failure {
 pub struct Host<R> {
     registers: R,
     clock: Box<dyn Clock>,
+    supply: Option<Box<dyn Supply>>,
     capabilities: u32,
+    capabilities_high: u32,
     version: u32,
     /// What its clock is divided from, in Hz.
     base_hz: u32,
@@ -160,7 +181,11 @@ impl<R: Registers> Host<R> {
     ///
     /// # Errors
     /// It does not do so.
-    pub fn new(registers: R, clock: Box<dyn Clock>) -> Result<Host<R>, SdError> {
+    pub fn new(
+        registers: R,
+        clock: Box<dyn Clock>,
+        supply: Option<Box<dyn Supply>>,
+    ) -> Result<Host<R>, SdError> {
         let version = registers.read32(register::VERSION) >> 16 & 0xff;
         let capabilities = registers.read32(register::CAPABILITIES);
         // Six bits before version 3, in MHz.
@@ -169,19 +194,99 @@ impl<R: Registers> Host<R> {
         if base_hz == 0 {
             return Err(SdError::NoBaseClock);
         }
-        let host = Host { registers, clock, capabilities, version, base_hz, hz: Cell::new(0) };
-        host.write(register::CLOCK, RESET_ALL);
-        if !host.wait(PATIENCE_US, || host.read(register::CLOCK) & RESET_ALL == 0) {
+        // Before version 3 there is no such register.
+        let has_more = version >= VERSION_3;
+        let capabilities_high =
+            if has_more { registers.read32(register::CAPABILITIES_HIGH) } else { 0 };
+        let hz = Cell::new(0);
+        let host = Host {
+            registers,
+            clock,
+            supply,
+            capabilities,
+            capabilities_high,
+            version,
+            base_hz,
+            hz,
+        };
+        host.power_up()?;
+        Ok(host)
+    }
+
+    /// Resets the controller and gives the card power and a clock of 400 kHz at most.
+    fn power_up(&self) -> Result<(), SdError> {
+        self.hz.set(0);
+        self.write(register::CLOCK, RESET_ALL);
+        if !self.wait(PATIENCE_US, || self.read(register::CLOCK) & RESET_ALL == 0) {
             return Err(SdError::Stuck);
         }
-        host.write(register::SIGNAL_ENABLE, 0);
-        host.write(register::STATUS_ENABLE, !0);
-        host.write(register::CONTROL, CONTROL_POWER);
+        self.write(register::SIGNAL_ENABLE, 0);
+        self.write(register::STATUS_ENABLE, !0);
+        self.write(register::CONTROL, CONTROL_POWER);
         // The supply rises within 35 ms, and the card wants 1 ms and 74 clocks then (PL 6.4.1).
-        host.sleep(40_000);
-        host.set_clock(SLOW_HZ)?;
-        host.sleep(2_000);
-        Ok(host)
+        self.sleep(40_000);
+        self.set_clock(SLOW_HZ)?;
+        self.sleep(2_000);
+        Ok(())
+    }
+
+    /// Takes the card's power and gives it back, with 3.3 V on the lines, so that the card starts anew.
+    ///
+    /// # Errors
+    /// The supply cannot be switched, or the controller does not start.
+    pub fn cycle_power(&self) -> Result<(), SdError> {
+        let Some(supply) = &self.supply else { return Err(SdError::Voltage) };
+        self.hz.set(0);
+        self.write(register::CLOCK, RESET_ALL);
+        let is_off = supply.set_power(false);
+        self.sleep(OFF_US);
+        if !(is_off && supply.set_low_voltage(false) && supply.set_power(true)) {
+            return Err(SdError::Voltage);
+        }
+        self.power_up()
+    }
+
+    /// Whether the lines can have 1.8 V, and the controller reads at both edges of the clock then.
+    pub fn can_do_ddr50(&self) -> bool {
+        self.capabilities_high & CAPABILITY_HIGH_DDR50 != 0 && self.supply.is_some()
+    }
+
+    /// Gives the lines 1.8 V, once the card has said that it changes too (PL 4.2.4.2, HC 3.6.1). False if
+    /// that fails: the card then needs [`Host::cycle_power`].
+    pub fn use_low_voltage(&self) -> bool {
+        let Some(supply) = &self.supply else { return false };
+        let clock = self.stop_clock();
+        let lines = || self.read(register::PRESENT) & PRESENT_LINES;
+        // The card holds them low until it has the clock again.
+        if lines() != 0 || !supply.set_low_voltage(true) {
+            return false;
+        }
+        self.write(register::CONTROL_2, CONTROL_2_LOW_VOLTAGE);
+        self.sleep(SWITCH_US);
+        if self.read(register::CONTROL_2) & CONTROL_2_LOW_VOLTAGE == 0 {
+            return false;
+        }
+        self.write(register::CLOCK, clock);
+        self.hz.set(SLOW_HZ);
+        self.sleep(RISE_US);
+        lines() == PRESENT_LINES
+    }
+
+    /// Takes the card's clock; gives the register as it was.
+    fn stop_clock(&self) -> u32 {
+        let before = self.read(register::CLOCK);
+        self.hz.set(0);
+        self.write(register::CLOCK, before & !CLOCK_CARD);
+        before
+    }
+
+    /// Whether data comes at both edges of the clock.
+    pub fn is_at_ddr50(&self) -> bool {
+        self.read(register::CONTROL_2) & CONTROL_2_TIMING == CONTROL_2_DDR50
+    }
+
+    fn is_at_low_voltage(&self) -> bool {
+        self.read(register::CONTROL_2) & CONTROL_2_LOW_VOLTAGE != 0
     }
 
     pub fn read(&self, register: usize) -> u32 {
@@ -273,12 +378,30 @@ impl<R: Registers> Host<R> {
         self.capabilities & CAPABILITY_HIGH_SPEED != 0
     }
 
-    /// Takes the timing of high speed, and its clock.
+    /// Takes the timing of high speed, and its clock; that of SDR25 at 1.8 V.
     ///
     /// # Errors
     /// As for [`Host::set_clock`].
     pub fn use_high_speed(&self) -> Result<(), SdError> {
+        self.use_50_mhz(CONTROL_2_SDR25)
+    }
+
+    /// Takes the timing of DDR50, and its clock. The lines have 1.8 V.
+    ///
+    /// # Errors
+    /// As for [`Host::set_clock`].
+    pub fn use_ddr50(&self) -> Result<(), SdError> {
+        self.use_50_mhz(CONTROL_2_DDR50)
+    }
+
+    /// Sets the clock to 50 MHz, and the timing to this one if the lines have 1.8 V.
+    fn use_50_mhz(&self, timing: u32) -> Result<(), SdError> {
+        // The timing changes while the card has no clock (HC 2.2.23).
+        self.stop_clock();
         self.write(register::CONTROL, self.read(register::CONTROL) | CONTROL_HIGH_SPEED);
+        if self.is_at_low_voltage() {
+            self.write(register::CONTROL_2, CONTROL_2_LOW_VOLTAGE | timing);
+        }
         self.set_clock(50_000_000)
     }
 

@@ -50,6 +50,15 @@ const LOOK_US: u64 = 100;
 /// 4 lines a block takes 20, and a nap would take longer.
 const NEXT_BLOCK_US: u64 = 100;
 
+/// What feeds a card and its lines.
+pub trait Supply: Send {
+    /// Gives the lines 1.8 V, or 3.3 V again. Whether that is done.
+    fn set_low_voltage(&self, low: bool) -> bool;
+
+    /// Gives the card power, or takes it. Whether that is done.
+    fn set_power(&self, on: bool) -> bool;
+}
+
 /// An SD card.
 pub struct SdDisk<R> {
     host: Host<R>,
@@ -106,8 +115,10 @@ enum Look {
 }
 
 impl<R: Registers + Send> SdDisk<R> {
-    /// Starts the controller behind `registers` and the card in its slot; `dma` is asked if there is a
-    /// card and the controller can do ADMA2.
+    /// Starts the controller behind `registers` and the card in its slot.
+    ///
+    /// `supply` is there if the card's supply can be switched. `dma` is asked if there is a card and the
+    /// controller can do ADMA2.
     ///
     /// Takes up to a second or so: a card may need that long to be ready.
     ///
@@ -116,9 +127,10 @@ impl<R: Registers + Send> SdDisk<R> {
     pub fn new(
         registers: R,
         clock: Box<dyn Clock>,
+        supply: Option<Box<dyn Supply>>,
         dma: impl FnOnce() -> Option<Dma>,
     ) -> Result<SdDisk<R>, SdError> {
-        let host = Host::new(registers, clock)?;
+        let host = Host::new(registers, clock, supply)?;
         let card = Card::identify(&host)?;
         let dma = if host.can_do_adma2() { dma() } else { None };
         let mut disk = SdDisk { host, card, dma: None, by_dma: 0, damaged: 0, state: State::Idle };
@@ -138,7 +150,9 @@ impl<R: Registers + Send> SdDisk<R> {
     pub fn summary(&self) -> String {
         let (capabilities, version) = (self.host.capabilities(), self.host.version());
         let way = if self.dma.is_some() { "dma" } else { "pio" };
-        format!("caps {capabilities:#x} version {version} {}MHz {way}", self.host.hz() / 1_000_000)
+        let edges = if self.host.is_at_ddr50() { " ddr50" } else { "" };
+        let mhz = self.host.hz() / 1_000_000;
+        format!("caps {capabilities:#x} version {version} {mhz}MHz{edges} {way}")
     }
 
     /// Takes DMA into use, and tells whether it brings block 0 as the data port does. Where the device

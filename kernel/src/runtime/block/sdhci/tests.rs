@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use super::super::disk::Disk;
 use super::super::fake::{FakeClock, random};
 use super::super::{Buffer, DiskError};
-use super::fake::{Fault, Kind, Slot};
+use super::fake::{Fault, Kind, LowVoltageFault, Slot};
 use super::host::{Failure, register};
 use super::*;
 use crate::runtime::mmio::FakeRegisters;
@@ -95,6 +95,74 @@ fn identification_goes_by_the_book() {
     assert_eq!(driver.host.read(register::CLOCK) & 0xffff, 0x207);
 }
 
+/// A slot whose supply can be switched, with a card that knows 1.8 V.
+fn low_voltage_slot(fault: Option<LowVoltageFault>) -> Slot {
+    let slot = slot(Kind::High);
+    let mut machine = slot.machine();
+    (machine.knows_low_voltage, machine.low_voltage_fault) = (true, fault);
+    drop(machine);
+    slot
+}
+
+#[test]
+fn a_card_that_knows_1_8_v_is_read_at_both_edges() {
+    let slot = low_voltage_slot(None);
+    let driver = slot.start(None).unwrap();
+    let indices: Vec<_> = slot.machine().commands.iter().map(|&(index, _)| index).collect();
+    let book = [&[0, 8][..], &[55, 141].repeat(4), &[11, 2, 3, 9, 7, 55, 106, 6, 6, 17]].concat();
+    assert_eq!(indices, book);
+    assert_eq!(slot.machine().lost, 0);
+    assert_eq!(driver.host.read(register::CONTROL), 0xf06);
+    // DDR50, 1.8 V; 50 of 100 MHz.
+    assert_eq!(driver.host.read(register::CONTROL_2), 0xc << 16);
+    assert_eq!(driver.host.read(register::CLOCK) & 0xffff, 0x107);
+    let mut disk = Disk::new(Box::new(driver), Box::new(slot.machine().clock.clone()));
+    let mut bytes = vec![0; 13 * 512];
+    read(&mut disk, 5, &mut bytes).unwrap();
+    assert!(bytes == slot.machine().image[5 * 512..18 * 512]);
+}
+
+#[test]
+fn a_card_without_ddr50_stays_at_1_8_v_at_one_edge() {
+    let slot = low_voltage_slot(Some(LowVoltageFault::NoDdr50));
+    let driver = slot.start(None).unwrap();
+    assert_eq!(driver.host.read(register::CONTROL_2), 0x9 << 16);
+    assert_eq!(slot.machine().function, 1);
+}
+
+#[test]
+fn a_card_that_fails_at_1_8_v_starts_anew_at_3_3_v() {
+    use LowVoltageFault::{Controller, Data, Lines, Supply};
+    for fault in [Supply, Lines, Controller, Data] {
+        let slot = low_voltage_slot(Some(fault));
+        let driver = slot.start(None).unwrap();
+        assert_eq!(driver.host.read(register::CONTROL_2), 0, "{fault:?}");
+        assert_eq!(driver.host.read(register::CONTROL), 0xf06, "{fault:?}");
+        let machine = slot.machine();
+        assert_eq!((machine.function, machine.lost), (1, 0), "{fault:?}");
+        // The second time the card is not offered it.
+        let offers: Vec<_> = machine.commands.iter().filter(|c| c.0 == 141).map(|c| c.1).collect();
+        assert_eq!(offers[0] & 1 << 24, 1 << 24, "{fault:?}");
+        assert_eq!(offers[offers.len() - 1] & 1 << 24, 0, "{fault:?}");
+    }
+}
+
+#[test]
+fn cards_and_controllers_that_do_not_know_1_8_v_are_not_offered_it() {
+    // The supply cannot be switched.
+    let slot = slot(Kind::High);
+    slot.start(None).unwrap();
+    // The controller is older.
+    let old = low_voltage_slot(None);
+    old.machine().version = 1;
+    old.machine().capabilities &= 0x3fff_ffff | 52 << 8;
+    old.start(None).unwrap();
+    for slot in [slot, old] {
+        let machine = slot.machine();
+        assert!(machine.commands.iter().all(|c| c.0 != 11 && (c.0 != 141 || c.1 & 1 << 24 == 0)));
+    }
+}
+
 #[test]
 fn writes_are_far_apart_while_the_clock_is_slow_and_only_then() {
     let slot = slot(Kind::High);
@@ -129,7 +197,7 @@ fn what_cannot_be_used_says_why() {
     assert_eq!(slot_of(|machine| machine.capabilities = 0), Some(SdError::NoBaseClock));
     assert_eq!(slot_of(|machine| machine.not_ready = u32::MAX), Some(SdError::NeverReady));
     let dead = FakeRegisters::memory(&[(register::CAPABILITIES, 100 << 8)]);
-    let stuck = SdDisk::new(dead, Box::new(FakeClock::default()), || None).err();
+    let stuck = SdDisk::new(dead, Box::new(FakeClock::default()), None, || None).err();
     assert_eq!(stuck, Some(SdError::Stuck));
     let refused = SdError::Command { index: 7, failure: Failure::Refused(0x8000_0000) };
     assert!(alloc::format!("{refused}").contains("CMD7"));
