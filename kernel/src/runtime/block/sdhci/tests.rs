@@ -119,9 +119,11 @@ fn emmc_is_identified_by_the_book() {
 
 #[test]
 fn emmc_that_is_slow_or_refuses_is_read_all_the_same() {
+    /// A change of the slot; the control register and the clock's that come of it.
+    type Case = (fn(&mut fake::Machine), u32, u32);
     // The power's bits, and those of four lines and of high speed.
     let (lines, speed) = (0xf02, 0xf04);
-    let cases: [(fn(&mut fake::Machine), u32, u32); 5] = [
+    let cases: [Case; 5] = [
         // High speed at 26 MHz alone; a controller without; switches that are refused.
         (|machine| machine.emmc.ext_csd[fake::DEVICE_TYPE] = 0b01, lines, 0x207),
         (|machine| machine.capabilities &= !(1 << 21), lines, 0x207),
