@@ -3,8 +3,9 @@
 //!
 //! A driver ([`BlockDevice`]) takes requests and hands them back when they are done, in any order.
 //! [`Disk`] keeps its queue full, tries again what failed, and gives up on a device that has gone
-//! silent. Drivers: virtio-blk ([`virtio`]), SD cards ([`sdhci`]) and a disk image in memory ([`ram`]),
-//! which [`initrd`] finds in what the boot loader left, in a [`cpio`] archive or packed by [`gzip`].
+//! silent. Drivers: virtio-blk ([`virtio`]), SD cards and eMMC ([`sdhci`]) and a disk image in memory
+//! ([`ram`]), which [`initrd`] finds in what the boot loader left, in a [`cpio`] archive or packed by
+//! [`gzip`].
 
 pub mod buffer;
 pub mod cpio;

@@ -27,6 +27,10 @@ pub enum Kind {
     Standard,
     /// SDHC and SDXC.
     High,
+    /// Counts bytes: up to 2 GB.
+    SmallEmmc,
+    /// Counts blocks.
+    Emmc,
 }
 
 /// What goes wrong with a command.
@@ -84,6 +88,41 @@ impl Clock for SlotClock {
     }
 }
 
+/// What an eMMC has that SD cards have not.
+pub struct Emmc {
+    /// Its state, as the specification counts them (MMC 6.13): idle, ready, ident, stby, tran.
+    state: u32,
+    pub ext_csd: [u8; 512],
+    /// The byte of the EXT_CSD that a switch does not change, but tells of an error.
+    pub refused: Option<usize>,
+    switch_error: bool,
+    /// How long it is busy after a switch, in ns, and until when it is now.
+    pub busy_ns: u64,
+    busy_until_ns: Option<u64>,
+    /// When it was told to be idle.
+    idle_ns: u64,
+}
+
+/// Bytes of the EXT_CSD.
+const BUS_WIDTH: usize = 183;
+const HS_TIMING: usize = 185;
+pub const DEVICE_TYPE: usize = 196;
+const SEC_COUNT: usize = 212;
+
+impl Emmc {
+    fn new(kind: Kind, bytes: usize) -> Emmc {
+        let mut ext_csd = [0; 512];
+        // High speed at 26 and at 52 MHz.
+        ext_csd[DEVICE_TYPE] = 0b11;
+        if kind == Kind::Emmc {
+            ext_csd[SEC_COUNT..SEC_COUNT + 4].copy_from_slice(&(bytes as u32 / 512).to_le_bytes());
+        }
+        let (busy_ns, idle_ns) = (5_000, 0);
+        let (refused, switch_error, busy_until_ns) = (None, false, None);
+        Emmc { state: 0, ext_csd, refused, switch_error, busy_ns, busy_until_ns, idle_ns }
+    }
+}
+
 const NAP_NS: u64 = 50_000;
 /// How long an access to a register takes.
 const ACCESS_NS: u64 = 100;
@@ -94,7 +133,8 @@ pub struct Machine {
     pub image: Vec<u8>,
     pub capabilities: u32,
     pub version: u32,
-    /// How often ACMD41 says "not yet".
+    pub emmc: Emmc,
+    /// How often ACMD41 or an eMMC's CMD1 says "not yet".
     pub not_ready: u32,
     /// Faults of the next reads of blocks, in turn.
     pub faults: VecDeque<Option<Fault>>,
@@ -166,6 +206,7 @@ impl Slot {
         Slot(Arc::new(Mutex::new(Machine {
             clock: SlotClock::default(),
             kind,
+            emmc: Emmc::new(kind, image.len()),
             image,
             // 100 MHz, high speed, ADMA2.
             capabilities: 100 << 8 | 1 << 19 | 1 << 21,
@@ -328,6 +369,11 @@ impl Machine {
 
     fn read(&mut self, offset: usize) -> u32 {
         self.next_block();
+        if self.emmc.busy_until_ns.is_some_and(|end| self.clock.now_ns() >= end) {
+            self.emmc.busy_until_ns = None;
+            self.registers[register::PRESENT / 4] &= !0b10;
+            self.raise(status::TRANSFER_COMPLETE);
+        }
         match offset {
             register::CAPABILITIES => self.capabilities,
             // SDR50 and DDR50, as a Raspberry Pi 4 has them.
@@ -440,6 +486,9 @@ impl Machine {
         assert!(voltages == [voltages[0]; 3], "CMD{index} at several voltages: {voltages:?}");
         let argument = self.registers[register::ARGUMENT / 4];
         let application = core::mem::take(&mut self.application);
+        if matches!(self.kind, Kind::SmallEmmc | Kind::Emmc) {
+            return self.emmc_command(index, argument, command);
+        }
         let known = match index {
             0 => true,
             8 => !matches!(self.kind, Kind::None | Kind::Version1),
@@ -518,6 +567,95 @@ impl Machine {
         }
     }
 
+    /// What an eMMC does with a command. It answers none that its state does not allow.
+    fn emmc_command(&mut self, index: u32, argument: u32, command: u32) {
+        const ADDRESS: u32 = 1 << 16;
+        let now_ns = self.clock.now_ns();
+        let state = self.emmc.state;
+        let hz = self.clock_hz();
+        let control = self.registers[register::CONTROL / 4];
+        let [width, timing] = [BUS_WIDTH, HS_TIMING].map(|byte| u32::from(self.emmc.ext_csd[byte]));
+        let fastest = match (state, timing) {
+            (0..=2, _) => 400_000,
+            (_, 0) => 26_000_000,
+            _ => 52_000_000,
+        };
+        assert!(index == 0 || hz <= fastest, "CMD{index} at {hz} Hz");
+        if command & 1 << 21 != 0 {
+            assert_eq!(control >> 1 & 1, width, "CMD{index} with the wrong number of lines");
+        }
+        let allowed = match (index, state) {
+            (0, _) => true,
+            (1, 0) => now_ns - self.emmc.idle_ns >= 1_000_000,
+            (2, 1) | (3, 2) => true,
+            (7 | 9, 3) | (13, 3 | 4) => argument == ADDRESS,
+            (8 | 16 | 6 | 12 | 17 | 18, 4) => true,
+            _ => false,
+        };
+        if !allowed {
+            return self.raise(status::COMMAND_TIMEOUT | status::COMMAND_COMPLETE);
+        }
+        self.commands.push((index, argument));
+        let r1 = [state << 9 | 1 << 8, 0, 0, 0];
+        match index {
+            0 => {
+                self.emmc.state = 0;
+                self.emmc.idle_ns = now_ns;
+                self.answer([0; 4]);
+            }
+            1 => {
+                assert_eq!(argument, 0x40ff_8000);
+                let ready = self.not_ready == 0;
+                self.not_ready = self.not_ready.saturating_sub(1);
+                self.emmc.state = u32::from(ready);
+                let high = u32::from(self.kind == Kind::Emmc && ready);
+                self.answer([0x00ff_8080 | u32::from(ready) << 31 | high << 30, 0, 0, 0]);
+            }
+            2 => {
+                self.emmc.state = 2;
+                self.answer([1, 2, 3, 4]);
+            }
+            3 => {
+                assert_eq!(argument, ADDRESS);
+                self.emmc.state = 3;
+                self.answer(r1);
+            }
+            7 => {
+                self.emmc.state = 4;
+                self.answer(r1);
+            }
+            9 => self.answer(csd(self.kind, self.image.len(), false)),
+            8 => {
+                assert_eq!(argument, 0);
+                let block = self.registers[register::BLOCK / 4];
+                assert_eq!(block, 1 << 16 | 512);
+                self.answer(r1);
+                self.send(self.emmc.ext_csd.to_vec().into(), 512);
+            }
+            6 => {
+                assert_eq!(argument & 0xff00_00ff, 0x0300_0000);
+                let byte = (argument >> 16 & 0xff) as usize;
+                self.emmc.switch_error = self.emmc.refused == Some(byte);
+                if !self.emmc.switch_error {
+                    self.emmc.ext_csd[byte] = (argument >> 8) as u8;
+                }
+                self.emmc.busy_until_ns = Some(now_ns + self.emmc.busy_ns);
+                self.registers[register::PRESENT / 4] |= 0b10;
+                self.answer(r1);
+            }
+            13 => {
+                let error = u32::from(core::mem::take(&mut self.emmc.switch_error));
+                self.answer([r1[0] | error << 7, 0, 0, 0]);
+            }
+            16 => {
+                assert_eq!(argument, 512);
+                self.answer(r1);
+            }
+            12 => self.answer(r1),
+            _ => self.blocks(index, argument, command),
+        }
+    }
+
     /// A read of blocks.
     fn blocks(&mut self, index: u32, argument: u32, command: u32) {
         let block = self.registers[register::BLOCK / 4];
@@ -527,7 +665,7 @@ impl Machine {
         // Read; for several also: count them, CMD12 at the end.
         assert_eq!(command & 0x3e, if count > 1 { 0x36 } else { 0x10 });
         let start = match self.kind {
-            Kind::High => argument as usize * 512,
+            Kind::High | Kind::Emmc => argument as usize * 512,
             _ => argument as usize,
         };
         let mut data = self.image[start..start + count * 512].to_vec();
@@ -643,6 +781,9 @@ fn csd(kind: Kind, bytes: usize, switch: bool) -> [u32; 4] {
     let csd = classes << 84
         | match kind {
             Kind::High => 1 << 126 | 9 << 80 | units(512 << 10) << 48,
+            // The size in blocks is elsewhere; the version too.
+            Kind::Emmc => 0b11 << 126 | 4 << 122 | 9 << 80 | 0xfff << 62 | 7 << 47,
+            Kind::SmallEmmc => 0b10 << 126 | 4 << 122 | 10 << 80 | units(16 << 10) << 62 | 2 << 47,
             // Blocks of 1 KiB, in units of 16.
             _ => 10 << 80 | units(16 << 10) << 62 | 2 << 47,
         };

@@ -309,7 +309,7 @@ impl<R: Registers> Host<R> {
     }
 
     /// Waits until `done` for `us` µs; whether it came to that.
-    fn wait(&self, us: u64, mut done: impl FnMut() -> bool) -> bool {
+    pub fn wait(&self, us: u64, mut done: impl FnMut() -> bool) -> bool {
         let start = self.clock.now_us();
         let mut polls = 0;
         loop {

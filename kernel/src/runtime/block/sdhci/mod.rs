@@ -1,7 +1,7 @@
-//! SD cards in the slot of a standard host controller, such as a Raspberry Pi 4's EMMC2.
+//! SD cards and eMMC behind a standard host controller, such as a Raspberry Pi 4's EMMC2.
 //!
 //! Sources: SD Host Controller Simplified Specification 3.00 (the controller: "HC" below) and SD
-//! Physical Layer Simplified Specification 6.00 (the card: "PL").
+//! Physical Layer Simplified Specification 6.00 (the card: "PL"); JEDEC JESD84-B51 (eMMC 5.1: "MMC").
 //!
 //! A read is one command of many blocks (CMD18), which the controller ends by itself (Auto CMD12).
 //! The data comes by ADMA2 where the controller can do that: straight to its place if the controller
@@ -59,7 +59,7 @@ pub trait Supply: Send {
     fn set_power(&self, on: bool) -> bool;
 }
 
-/// An SD card.
+/// An SD card or an eMMC.
 pub struct SdDisk<R> {
     host: Host<R>,
     card: Card,
@@ -244,7 +244,7 @@ impl<R: Registers + Send> SdDisk<R> {
                     self.damaged += 1;
                 }
                 if now & status::ADMA_ERROR != 0 {
-                    log::warn!("SD card: DMA does not work, going on without");
+                    log::warn!("{}: DMA does not work, going on without", self.card.name());
                     self.dma = None;
                 }
                 return Look::Failed;
@@ -320,7 +320,7 @@ impl<R: Registers + Send> SdDisk<R> {
 
 impl<R: Registers + Send> BlockDevice for SdDisk<R> {
     fn name(&self) -> &'static str {
-        "SD card"
+        self.card.name()
     }
 
     fn sector_bytes(&self) -> usize {

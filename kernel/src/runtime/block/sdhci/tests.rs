@@ -38,7 +38,8 @@ fn read(disk: &mut Disk, sector: u64, into: &mut [u8]) -> Result<(), DiskError> 
 
 #[test]
 fn every_kind_of_card_is_read_by_port_and_by_dma() {
-    for kind in [Kind::Version1, Kind::Standard, Kind::High] {
+    let kinds = [Kind::Version1, Kind::Standard, Kind::High, Kind::SmallEmmc, Kind::Emmc];
+    for kind in kinds {
         for by_dma in [false, true] {
             let slot = slot(kind);
             let mut memory = vec![0; 1009 * 512 + 300];
@@ -60,7 +61,10 @@ fn every_kind_of_card_is_read_by_port_and_by_dma() {
             let machine = slot.machine();
             let total = 1017 * 512;
             // Of the card, of what it can do; and what DMA was tried with.
-            let (asked, tried) = (2 * 64, 512);
+            let emmc = matches!(kind, Kind::SmallEmmc | Kind::Emmc);
+            let (name, asked) = if emmc { ("eMMC", 512) } else { ("SD card", 2 * 64) };
+            assert_eq!(disk.name(), name, "{kind:?}");
+            let tried = 512;
             let counts = if by_dma { (total + tried, asked + tried) } else { (0, total + asked) };
             assert_eq!((machine.by_dma, machine.by_port), counts, "{kind:?}");
         }
@@ -164,6 +168,54 @@ fn cards_and_controllers_that_do_not_know_1_8_v_are_not_offered_it() {
 }
 
 #[test]
+fn emmc_is_identified_by_the_book() {
+    let fast = slot(Kind::Emmc);
+    let driver = fast.start(None).unwrap();
+    let address = 1 << 16;
+    // 4 lines, then high speed.
+    let switches = [(6, 0x03b7_0100), (13, address), (6, 0x03b9_0100), (13, address)];
+    let identified = [(2, 0), (3, address), (9, address), (7, address)];
+    let asked = [&[(0, 0); 2][..], &[(1, 0x40ff_8000); 4], &identified].concat();
+    assert_eq!(fast.machine().commands, [&asked[..], &[(8, 0)], &switches].concat());
+    assert_eq!(driver.host.read(register::CONTROL), 0xf06);
+    assert_eq!(driver.host.read(register::CLOCK) & 0xffff, 0x107);
+
+    // One that counts bytes has blocks of another length at first.
+    let small = slot(Kind::SmallEmmc);
+    small.start(None).unwrap();
+    let small = small.machine();
+    assert_eq!(small.commands, [&asked[..], &[(16, 512), (8, 0)], &switches].concat());
+}
+
+#[test]
+fn emmc_that_is_slow_or_refuses_is_read_all_the_same() {
+    /// A change of the slot; the control register and the clock's that come of it.
+    type Case = (fn(&mut fake::Machine), u32, u32);
+    // The power's bits, and those of four lines and of high speed.
+    let (lines, speed) = (0xf02, 0xf04);
+    let cases: [Case; 5] = [
+        // High speed at 26 MHz alone; a controller without; switches that are refused.
+        (|machine| machine.emmc.ext_csd[fake::DEVICE_TYPE] = 0b01, lines, 0x207),
+        (|machine| machine.capabilities &= !(1 << 21), lines, 0x207),
+        (|machine| machine.emmc.refused = Some(185), lines, 0x207),
+        (|machine| machine.emmc.refused = Some(183), speed, 0x107),
+        // As long as the specification allows.
+        (|machine| machine.emmc.busy_ns = 2_540_000_000, lines | speed, 0x107),
+    ];
+    for (change, control, clock) in cases {
+        let slot = slot(Kind::Emmc);
+        change(&mut slot.machine());
+        let driver = slot.start(None).unwrap();
+        assert_eq!(driver.host.read(register::CONTROL), control);
+        assert_eq!(driver.host.read(register::CLOCK) & 0xffff, clock);
+        let mut disk = Disk::new(Box::new(driver), Box::new(slot.machine().clock.clone()));
+        let mut memory = vec![0; 7 * 512];
+        read(&mut disk, 3, &mut memory).unwrap();
+        assert!(memory == slot.machine().image[3 * 512..10 * 512]);
+    }
+}
+
+#[test]
 fn writes_are_far_apart_while_the_clock_is_slow_and_only_then() {
     let slot = slot(Kind::High);
     let mut memory = vec![0; 512];
@@ -196,6 +248,13 @@ fn what_cannot_be_used_says_why() {
     };
     assert_eq!(slot_of(|machine| machine.capabilities = 0), Some(SdError::NoBaseClock));
     assert_eq!(slot_of(|machine| machine.not_ready = u32::MAX), Some(SdError::NeverReady));
+    let emmc = slot(Kind::Emmc);
+    emmc.machine().not_ready = u32::MAX;
+    assert_eq!(emmc.start(None).err(), Some(SdError::NeverReady));
+    let emmc = slot(Kind::Emmc);
+    emmc.machine().emmc.busy_ns = 4_000_000_000;
+    let busy = SdError::Command { index: 13, failure: Failure::Stuck };
+    assert_eq!(emmc.start(None).err(), Some(busy));
     let dead = FakeRegisters::memory(&[(register::CAPABILITIES, 100 << 8)]);
     let stuck = SdDisk::new(dead, Box::new(FakeClock::default()), None, || None).err();
     assert_eq!(stuck, Some(SdError::Stuck));
