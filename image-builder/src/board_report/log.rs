@@ -48,7 +48,7 @@ pub struct Log<'l> {
     pub events: Vec<Event>,
     /// Lines that are events, but cannot be read.
     pub unreadable: usize,
-    /// The facts about the board, by name and value.
+    /// The facts about the board, by name and value: those of `hello`, and those that are found later.
     pub facts: Vec<(String, String)>,
     /// Warnings and errors, as people see them.
     pub complaints: Vec<String>,
@@ -107,10 +107,7 @@ impl<'l> Log<'l> {
             Event::Chat(_) | Event::Error(_) => Stage::Line,
         });
         match &event {
-            Event::Hello(hello) => {
-                let facts = hello.board.iter().filter_map(|fact| fact.split_once('='));
-                self.facts.extend(facts.map(|(name, value)| (name.into(), value.into())));
-            }
+            Event::Hello(hello) => hello.board.iter().for_each(|fact| self.note(fact)),
             Event::Error(fault) => {
                 self.complain(format!("{}: {} ({})", fault.code, fault.message, fault.hint));
             }
@@ -126,6 +123,9 @@ impl<'l> Log<'l> {
         }
         // "[    0.812000] WARN  …", and what the screen shows of an error: "DiskError: …".
         let level = line.split_once("] ").map_or("", |(_, rest)| rest);
+        if let Some(fact) = level.strip_prefix("INFO  board: ") {
+            self.note(fact);
+        }
         if ["WARN ", "ERROR "].iter().any(|word| level.starts_with(word)) {
             self.complain(line.into());
         } else if let Some((code, _)) = line.split_once(": ")
@@ -135,6 +135,12 @@ impl<'l> Log<'l> {
         }
         if line.starts_with("Anchorite has ") || line.starts_with("It is now safe to switch off") {
             self.reach(Stage::Exit);
+        }
+    }
+
+    fn note(&mut self, fact: &str) {
+        if let Some((name, value)) = fact.trim_end().split_once('=') {
+            self.facts.push((name.into(), value.into()));
         }
     }
 

@@ -29,7 +29,7 @@ pub struct Question {
 
 /// Where a log has an answer.
 enum Answer {
-    /// In a fact of `hello`, by its name.
+    /// In a fact, by its name.
     Fact(&'static str),
     /// In what else it says.
     Log(fn(&Log) -> Option<String>),
@@ -47,7 +47,7 @@ pub const QUESTIONS: &[Question] = &[
     ask(Pi4, "Pi 3", "which revision is the board?", Fact("revision")),
     ask(Pi4, "Pi 5", "is the card controller's base clock 100 MHz?", Fact("emmc2div")),
     ask(Pi4, "Pi 6", "how fast is the card read?", InLog(load_rate)),
-    ask(Pi4, "Pi 8", "does DMA reach memory, as `dma-ranges` has it?", Fact("sd-dma")),
+    ask(Pi4, "Pi 8", "does DMA reach memory, as `dma-ranges` has it?", Fact("sd")),
     ask(Pi4, "Pi 10", "what does the stub leave of the prefetchers?", Fact("cpuectlr")),
     ask(Pi4, "Pi 11", "does the processor have its full clock?", Fact("arm-clock")),
     ask(Pi4, "Pi 13", "how warm is it at the start?", Fact("temperature")),
