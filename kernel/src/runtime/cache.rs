@@ -1,6 +1,9 @@
 //! Data caches, for what else reads and writes memory without them: cores that are just being started,
 //! and devices whose DMA is not coherent.
 //!
+//! On an Apple M1 these instructions do nothing: m1n1 has them switched off (HID4, `DISABLE_DC_MVA`), as
+//! memory accesses past the caches are coherent with them there.
+//!
 //! Source: Arm Architecture Reference Manual for A-profile, Arm DDI 0487, D7.5 ("Cache support").
 
 use core::arch::asm;

@@ -1,7 +1,7 @@
 //! The serial port on the header of a Raspberry Pi 4: which of two the pins carry, and the pins.
 //!
 //! GPIO 14 and 15 are pins 8 and 10 of the header. Firmware or a boot loader connect them to the PL011
-//! or the mini UART, and no property of the device tree surely tells which: Linux's tree names one in
+//! or the mini UART. No property of the device tree surely tells which: Linux's tree names one in
 //! `stdout-path` and the other in its first alias. TF-A's port for the board asks the pins, too.
 //!
 //! Sources: BCM2711 ARM Peripherals, 5.2 (`GPFSEL`), 5.3 (alternative functions), 2.2 (mini UART); TF-A,
@@ -77,9 +77,10 @@ pub fn functions(gpio: &impl Registers) -> [Function; 2] {
     [TRANSMIT, RECEIVE].map(|pin| function(gpio, pin))
 }
 
-/// The port that text is to go to: the one that the pins carry, whatever `console`, the device tree's
-/// choice, is. Where they carry none, that is the device tree's choice if this is another port than the
-/// two or a mini UART that is on; or else the PL011, which is connected.
+/// The port that text is to go to: the one that the pins carry.
+///
+/// Where the pins carry none, it is `console`, the device tree's choice, if that is another port than
+/// the two or a mini UART that is on. Else it is the PL011, which is connected to the pins.
 ///
 /// `uart_hz` is asked for the frequency of the PL011's clock.
 pub fn choose<R: Registers>(

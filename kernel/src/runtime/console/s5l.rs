@@ -4,15 +4,14 @@
 //! include/linux/serial_s3c.h (the `S3C2410` names, and the `APPLE_S5L` ones where Apple's port differs);
 //! m1n1, src/uart.c and src/uart_regs.h.
 //!
-//! Both FIFOs hold 16 bytes. Where the sending FIFO is on, there is room until UFSTAT says that it is
-//! full, as Linux has it (`s3c24xx_serial_console_txrdy`). m1n1 waits for UTRSTAT's "buffer empty"
-//! before each byte, so that the FIFO never holds more than one; so does this driver where the FIFO is
-//! off. The FIFO stays as iBoot has set it.
+//! Both FIFOs hold 16 bytes, and stay as iBoot has set them. Where the sending FIFO is on, there is room
+//! until UFSTAT says that it is full, as in Linux (`s3c24xx_serial_console_txrdy`). Where it is off, a
+//! byte waits for UTRSTAT's "buffer empty", as in m1n1.
 //!
 //! Nothing on the line holds a byte back: the port has no flow control, and does not know whether a
-//! cable is there. A byte waits for those before it only, at 115200 baud 87 µs for each of them that
-//! the FIFO has no room for. m1n1's hypervisor plays a port without waits, whose UFCON and errors read
-//! as 0 (src/hv_vuart.c).
+//! cable is there. A byte waits only for those before it that fill the FIFO: 87 µs for each at 115200
+//! baud. m1n1's hypervisor plays a port without waits, whose UFCON and errors read as 0
+//! (src/hv_vuart.c).
 //!
 //! The registers are mapped as all devices are, as nGnRnE: see [`MAIR`](crate::runtime::mmu::MAIR).
 

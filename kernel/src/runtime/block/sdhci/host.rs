@@ -293,10 +293,11 @@ impl<R: Registers> Host<R> {
         self.registers.read32(register)
     }
 
-    /// Writes a register. While the card's clock is slow or off, Broadcom's controllers lose what is
-    /// written within two cycles of it after another write, so that a pause of four follows each
+    /// Writes a register, and pauses while the card's clock is slow or off.
+    ///
+    /// Broadcom's controllers lose what is written within two cycles of that clock after another write
     /// (Linux, drivers/mmc/host/sdhci-iproc.c; U-Boot, drivers/mmc/bcm2835_sdhci.c). Faster clocks need
-    /// none: the processor waits for each write's answer, which takes longer.
+    /// no pause: the processor waits for each write's answer, which takes longer.
     pub fn write(&self, register: usize, value: u32) {
         self.registers.write32(register, value);
         if self.hz.get() <= SLOW_HZ {
