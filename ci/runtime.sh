@@ -84,19 +84,23 @@ word() {
         printf "\\$(printf %03o $(($1 >> shift & 255)))"
     done
 }
+# header: the image header of such a kernel. Its code follows, at 0x40.
+header() {
+    word 0x14000010                                 # b       0x40
+    word 0
+    for quad in 0 0x1000 0xa 0 0 0; do              # text_offset, image_size, flags
+        word $quad
+        word 0
+    done
+    word 0x644d5241                                 # the magic number
+    word 0
+}
 # moves NAME IMAGE-ADDRESS TREE-ADDRESS QEMU-ARGUMENT...
 moves() {
     check=$1
     kernel=$logs/loader.img
     {
-        word 0x14000010                             # b       0x40
-        word 0
-        for quad in 0 0x1000 0xa 0 0 0; do          # text_offset, image_size, flags
-            word $quad
-            word 0
-        done
-        word 0x644d5241                             # the magic number
-        word 0
+        header
         word 0x58000181                             # ldr     x1, 0x70
         word 0x580001a2                             # ldr     x2, 0x78
         word 0xaa0103e3                             # mov     x3, x1
@@ -124,14 +128,7 @@ moves() {
 if begin early-fault; then
     kernel=$logs/loader.img
     {
-        word 0x14000010                             # b       0x40
-        word 0
-        for quad in 0 0x1000 0xa 0 0 0; do          # text_offset, image_size, flags
-            word $quad
-            word 0
-        done
-        word 0x644d5241                             # the magic number
-        word 0
+        header
         word 0x58000080                             # ldr     x0, 0x50
         word 0x580000a1                             # ldr     x1, 0x58
         word 0xd61f0020                             # br      x1
@@ -165,14 +162,7 @@ case rubbish in *"$only"*)
     if new_qemu=$(ci/boards.sh 2>"$logs/boards.out"); then
         kernel=$logs/rubbish.img
         {
-            word 0x14000010                     # b       0x40
-            word 0
-            for quad in 0 0x1000 0xa 0 0 0; do  # text_offset, image_size, flags
-                word $quad
-                word 0
-            done
-            word 0x644d5241                     # the magic number
-            word 0
+            header
             word 0xaa0003f4                     # mov     x20, x0
             word 0xd2801c02                     # mov     x2, #0xe0
             word 0x100001c1                     # adr     x1, 0x80
