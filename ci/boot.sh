@@ -366,6 +366,7 @@ case pi4-screen-early in *"$only"*)
         if shows pi4-screen "max_tokens=$tokens" -dtb "$tree" -initrd "$small"; then
             must_hold '^{"event":"hello".*"consoles":\["ns16550","framebuffer 1280x720, text 128x36"\]'
             must_hold '"board":\["gpio14=input","gpio15=input",.*"arm-clock=[0-9]*MHz","temperature=25C",.*"cpuectlr=0x0"'
+            must_hold '"board":\[.*"dma-ranges=0xfe340000: 0x0..0x40000000 at 0xc0000000"'
             must_hold "^{\"event\":\"result\".*\"tokens\":\\[$expected\\]"
             must_show '^Anchorite .* on Raspberry Pi 4 Model B: 4 × '
             must_show_all

@@ -244,6 +244,8 @@ if boot model "$logs/model.img"; then
     must_hold "^{\"event\":\"hello\".*\"consoles\":\[\"pl011\",\"framebuffer 1280x800, text 128x40\"\]"
     must_hold '^{"event":"hello".*"board":\[.*"left-out=[0-9]* KiB, m1n1 to 0x48101000"'
     must_hold '^{"event":"hello".*"board":\[.*"pcpu=pstate 12, was 7"'
+    # E2H and TGE are the stub's; API, APK and RW the image adds.
+    must_hold '^{"event":"hello".*"board":\[.*"hcr=0x30488000000"'
     [ -n "$problem" ] || grep -q ': 0x000000000200c00c' "$logs/$name.out" ||
         problem="the clock's command is not that for the highest point: see $logs/$name.out"
     # The stages of the start, each overwritten by what comes next.

@@ -152,6 +152,20 @@ pub fn is_at_el2() -> bool {
     level >> 2 == 2
 }
 
+/// `HCR_EL2`, which tells how the boot loader has left the core; `None` at EL1.
+pub fn hypervisor_configuration() -> Option<u64> {
+    if !is_at_el2() {
+        return None;
+    }
+    let register: u64;
+    // SAFETY: reads a register, which EL2 may.
+    unsafe {
+        asm!("mrs {}, hcr_el2", out(reg) register,
+            options(nomem, nostack, preserves_flags));
+    }
+    Some(register)
+}
+
 /// `CPUECTLR_EL1` of a Cortex-A72: among others, how far it prefetches (bits 32, 33, 35 and 36). `None`
 /// where reading it could end in an exception.
 ///

@@ -11,7 +11,7 @@ use super::console::Port;
 use super::console::screen::{Grid, Screen};
 use super::facts::FACTS;
 use super::irq::{Controller, CoreRegisters, InterruptController, IrqError};
-use super::machine::{Gic, Interrupt, Machine, PciSpace, Region};
+use super::machine::{Chip, DmaWindow, Gic, Interrupt, Machine, PciSpace, Region};
 use super::mailbox::Clock;
 use super::mmio::{Mmio, Registers};
 use super::{boot, cores, cpufreq, header, time, videocore};
@@ -175,17 +175,27 @@ pub fn wake_on_input() -> Result<bool, IrqError> {
 /// point (Linux, drivers/clk/bcm/clk-bcm2835.c).
 const CM_EMMC2DIV: usize = 0x1d4;
 
-/// Notes what clock the SD controller of a Raspberry Pi 4 has, which its capabilities may be wrong about.
+/// Notes what the SD controllers of a Raspberry Pi 4 go by: the clock, and where DMA sees the memory.
+///
+/// The capabilities may be wrong about the clock, the device tree about DMA.
 ///
 /// # Safety
 /// The final map has the devices of [`regions`].
-pub unsafe fn note_clocks(machine: &Machine<'_>) {
+pub unsafe fn note_sd_hosts(machine: &Machine<'_>) {
     if let Some(region) =
         machine.clock_manager.filter(|region| region.size > CM_EMMC2DIV as u64 + 4)
     {
         // SAFETY: upheld by the caller.
         let divider = unsafe { Mmio::new(region) }.read32(CM_EMMC2DIV);
         FACTS.note("emmc2div", format_args!("{divider:#x}"));
+    }
+    if machine.chip == Chip::Bcm2711 {
+        for host in &machine.sd_hosts {
+            for DmaWindow { bus_address, memory } in &host.dma {
+                let host = host.region.base;
+                FACTS.note("dma-ranges", format_args!("{host:#x}: {memory} at {bus_address:#x}"));
+            }
+        }
     }
 }
 

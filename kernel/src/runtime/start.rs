@@ -121,7 +121,7 @@ extern "C" fn go_on() -> ! {
     // SAFETY: as above.
     unsafe { devices::raise_clocks(machine) };
     // SAFETY: as above.
-    unsafe { devices::note_clocks(machine) };
+    unsafe { devices::note_sd_hosts(machine) };
     cores::start_all(machine);
     sign_of_life::show(machine, Stage::Cores);
     videocore::start_work();
@@ -129,6 +129,11 @@ extern "C" fn go_on() -> ! {
         && let Some(settings) = boot::cortex_a72_settings(boot.exception_level)
     {
         facts::FACTS.note("cpuectlr", format_args!("{settings:#x}"));
+    }
+    if machine.chip == Chip::Apple
+        && let Some(hcr) = boot::hypervisor_configuration()
+    {
+        facts::FACTS.note("hcr", format_args!("{hcr:#x}"));
     }
     threads::run_first(on_first_core, cores::for_first_thread(machine));
     run_application(boot)
