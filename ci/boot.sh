@@ -368,6 +368,7 @@ case pi4-screen-early in *"$only"*)
             must_hold '"board":\["gpio14=input","gpio15=input",.*"arm-clock=[0-9]*MHz","temperature=25C",.*"cpuectlr=0x0"'
             must_hold '"board":\[.*"dma-ranges=0xfe340000: 0x0..0x40000000 at 0xc0000000"'
             must_hold "^{\"event\":\"result\".*\"tokens\":\\[$expected\\]"
+            must_hold '^{"event":"result".*"board":\["temperature=25C","throttled=0x0"\]}$'
             must_show '^Anchorite .* on Raspberry Pi 4 Model B: 4 × '
             must_show_all
             verdict

@@ -147,6 +147,7 @@ mod tests {
             tokens_per_s: 0.0,
             arena_bytes: 0,
             arena_peak_bytes: 0,
+            board: vec![],
         };
         let count = count(ShapeName::Tiny, Cpu::Max, &result);
         assert_eq!((count.prompt_millions, count.generate_millions), (2.0, 5.0));

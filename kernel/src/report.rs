@@ -211,6 +211,9 @@ pub struct Outcome {
     pub arena_bytes: u64,
     /// The most of it ever in use since the model was loaded, in bytes.
     pub arena_peak_bytes: u64,
+    /// What the board says of itself now ("temperature=45C", "throttled=0x0"), as in [`Hello::board`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub board: Vec<String>,
 }
 
 /// The perplexity of a text was measured.
@@ -426,6 +429,7 @@ mod tests {
             tokens_per_s: 2.5,
             arena_bytes: 17,
             arena_peak_bytes: 19,
+            board: vec![],
         })
     }
 

@@ -206,6 +206,7 @@ mod tests {
             tokens_per_s: 43.0,
             arena_bytes: 0,
             arena_peak_bytes: 0,
+            board: vec![],
         })
     }
 

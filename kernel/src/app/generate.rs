@@ -7,6 +7,7 @@ use alloc::string::String;
 use core::ops::ControlFlow;
 
 use crate::app::error::Error;
+use crate::app::os;
 use crate::app::output::{emit, say, write_text};
 use crate::backend::{InferenceResult, Progress, StopReason, TransformerBackend};
 use crate::llm::chat::Piece;
@@ -109,5 +110,6 @@ fn outcome(result: &InferenceResult) -> report::Outcome {
         tokens_per_s: result.tokens_per_s,
         arena_bytes: result.arena_bytes as u64,
         arena_peak_bytes: result.arena_peak_bytes as u64,
+        board: os::board(),
     }
 }

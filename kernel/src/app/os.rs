@@ -260,8 +260,18 @@ pub fn memory_in_use() -> u64 {
     bytes("MemTotal:").saturating_sub(bytes("MemAvailable:"))
 }
 
+/// What the board says of itself now, as `/proc/board` has it; nothing where that is not there.
+pub fn board() -> Vec<String> {
+    text_of("/proc/board").lines().map(String::from).collect()
+}
+
 fn meminfo() -> String {
-    let text = File::open("/proc/meminfo").and_then(|file| file.read_all(4096)).unwrap_or_default();
+    text_of("/proc/meminfo")
+}
+
+/// A small file of the machine's; empty if it is not there.
+fn text_of(path: &str) -> String {
+    let text = File::open(path).and_then(|file| file.read_all(4096)).unwrap_or_default();
     String::from_utf8_lossy(&text).into_owned()
 }
 

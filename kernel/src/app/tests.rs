@@ -1142,6 +1142,26 @@ fn the_perplexity_of_a_text_is_measured() {
 }
 
 #[test]
+fn a_result_has_what_the_board_says() {
+    let board = |text: Option<&[u8]>| {
+        let run = Run::new(
+            |world| {
+                model_disk(world);
+                if let Some(text) = text {
+                    world.files.insert("/proc/board", text.to_vec());
+                }
+            },
+            &["max_tokens=1"],
+        );
+        run.results()[0].board.clone()
+    };
+    let text = b"temperature=45C\nthrottled=0x50000\n";
+    assert_eq!(board(Some(text)), ["temperature=45C", "throttled=0x50000"]);
+    assert_eq!(board(Some(b"")), [""; 0]);
+    assert_eq!(board(None), [""; 0]);
+}
+
+#[test]
 fn the_image_measures_itself() {
     let run = Run::new(
         |world| {

@@ -198,8 +198,9 @@ fn mount(machine: &Machine<'_>) {
         let heap::Stats { total_bytes, free_bytes } = heap::stats();
         fs::files::Memory { total_bytes, free_bytes }
     };
-    let mounted =
-        disks.map_err(Fault::from).and_then(|(disks, archive)| fs::mount(disks, archive, memory));
+    let mounted = disks
+        .map_err(Fault::from)
+        .and_then(|(disks, archive)| fs::mount(disks, archive, memory, videocore::health_lines));
     match mounted {
         Ok(disk) => output::write(Event::Disk(disk).to_record().as_bytes()),
         Err(fault) if fault.code == Code::ModelNotFound => {

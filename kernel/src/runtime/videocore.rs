@@ -1,5 +1,7 @@
 //! The VideoCore of this machine, if it has one: its mailbox, and what that tells.
 
+use alloc::format;
+use alloc::string::String;
 use core::cell::UnsafeCell;
 
 use log::{info, warn};
@@ -128,6 +130,14 @@ pub fn end_work() {
         info!("throttled: {:#x}", throttled.0);
         advise(throttled);
     }
+}
+
+/// The temperature and the supply now, as `/proc/board` has them: empty where there is no VideoCore.
+pub fn health_lines() -> String {
+    let Health { celsius, throttled } = health();
+    let celsius = celsius.map(|celsius| format!("temperature={celsius}C\n"));
+    let throttled = throttled.map(|throttled| format!("throttled={:#x}\n", throttled.0));
+    celsius.into_iter().chain(throttled).collect()
 }
 
 /// What the VideoCore says of the supply and the temperature, as far as it does.

@@ -33,6 +33,7 @@ fn result(output: &str, tokens_emitted: usize) -> Event {
         tokens_per_s: 2.5,
         arena_bytes: 17,
         arena_peak_bytes: 19,
+        board: vec![],
     })
 }
 

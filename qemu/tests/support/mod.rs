@@ -259,6 +259,7 @@ pub fn result(output: &str, tokens: &[u32]) -> Event {
         tokens_per_s: 43.0,
         arena_bytes: 17,
         arena_peak_bytes: 19,
+        board: vec![],
     })
 }
 

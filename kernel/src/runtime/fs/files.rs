@@ -4,6 +4,7 @@
 //!
 //! - `/dev/disk`, the bytes of the block device, for measuring how fast it is;
 //! - `/proc/meminfo`, the memory, in Linux's format;
+//! - `/proc/board`, what the board says of itself now, a line `NAME=VALUE` each;
 //! - `/proc/disk_error`, a line about the last read that failed, empty if none did: `EIO` alone
 //!   does not say which sector. Where no volume is mounted, a line about why and one with what to do.
 //!
@@ -53,6 +54,7 @@ pub struct Memory {
 pub struct Files {
     mounted: Option<Mounted>,
     memory: Option<fn() -> Memory>,
+    board: Option<fn() -> String>,
     open: Vec<Option<Open>>,
     last_error: String,
 }
@@ -101,7 +103,13 @@ impl Content {
 impl Files {
     /// No volume, no open file.
     pub const fn new() -> Files {
-        Files { mounted: None, memory: None, open: Vec::new(), last_error: String::new() }
+        Files {
+            mounted: None,
+            memory: None,
+            board: None,
+            open: Vec::new(),
+            last_error: String::new(),
+        }
     }
 
     /// Puts `volume` at `/` and describes it.
@@ -114,6 +122,11 @@ impl Files {
     /// Asks `memory` when `/proc/meminfo` is opened.
     pub fn set_memory(&mut self, memory: fn() -> Memory) {
         self.memory = Some(memory);
+    }
+
+    /// Asks `board` when `/proc/board` is opened.
+    pub fn set_board(&mut self, board: fn() -> String) {
+        self.board = Some(board);
     }
 
     /// Keeps what went wrong when no read did, for [`Files::last_error`].
@@ -298,6 +311,7 @@ impl Files {
                 );
                 Content::Text(text.into_bytes())
             }
+            "/proc/board" => Content::Text(self.board.ok_or(ENODEV)?().into_bytes()),
             "/proc/disk_error" if self.last_error.is_empty() => Content::Text(Vec::new()),
             "/proc/disk_error" => Content::Text(format!("{}\n", self.last_error).into_bytes()),
             _ => return Ok(None),

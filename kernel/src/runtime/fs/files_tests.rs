@@ -11,6 +11,9 @@ fn mounted(files: &[(&str, Vec<u8>)]) -> (Files, Arc<Mutex<Script>>) {
     let mut table = Files::new();
     table.mount(Volume::find(disk).unwrap());
     table.set_memory(|| Memory { total_bytes: 64 << 20, free_bytes: 17 << 10 });
+    std::thread_local! { static CELSIUS: core::cell::Cell<u32> = const { core::cell::Cell::new(0) } }
+    CELSIUS.set(0);
+    table.set_board(|| std::format!("temperature={}C\n", CELSIUS.replace(CELSIUS.get() + 1)));
     (table, script)
 }
 
@@ -184,6 +187,9 @@ fn the_device_and_the_memory_are_files() {
     let expected =
         "MemTotal:          65536 kB\nMemFree:              17 kB\nMemAvailable:         17 kB\n";
     assert_eq!(text(&mut files, "/proc/meminfo"), expected);
+    // It is asked each time.
+    assert_eq!(text(&mut files, "/proc/board"), "temperature=0C\n");
+    assert_eq!(text(&mut files, "/proc/board"), "temperature=1C\n");
 }
 
 #[test]
@@ -214,6 +220,7 @@ fn without_a_volume_there_are_no_files() {
     assert_eq!(files.open("/anchorite.toml", 0), Err(ENODEV));
     assert_eq!(files.open("/dev/disk", 0), Err(ENODEV));
     assert_eq!(files.open("/proc/meminfo", 0), Err(ENODEV));
+    assert_eq!(files.open("/proc/board", 0), Err(ENODEV));
     files.set_memory(Memory::default);
     assert!(text(&mut files, "/proc/meminfo").starts_with("MemTotal:"));
     assert_eq!(text(&mut files, "/proc/disk_error"), "");

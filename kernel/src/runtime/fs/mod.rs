@@ -15,6 +15,7 @@ mod testing;
 pub mod volume;
 
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::ffi::{CStr, c_char};
 use core::ptr::NonNull;
@@ -71,7 +72,8 @@ const HINT_NO_DISK: &str = "give the machine a virtio block device, an SD card o
                             makes one; an initrd may also be a cpio archive of these files";
 
 /// Mounts the first FAT volume on `disks` at `/`, or else `archive`, and describes it for the `disk`
-/// event. `memory` is asked when `/proc/meminfo` is opened, with or without a volume.
+/// event. `memory` is asked when `/proc/meminfo` is opened, `board` when `/proc/board` is, with or
+/// without a volume.
 ///
 /// # Errors
 /// There is no volume and no archive. The fault is that of the preferred disk, or of the first of
@@ -80,8 +82,12 @@ pub fn mount(
     disks: Vec<Disk>,
     archive: Option<Archive>,
     memory: fn() -> Memory,
+    board: fn() -> String,
 ) -> Result<report::Disk, Fault> {
-    FILES.lock().set_memory(memory);
+    let mut files = FILES.lock();
+    files.set_memory(memory);
+    files.set_board(board);
+    drop(files);
     let mut told: Option<(&str, MountError)> = None;
     for disk in disks {
         let device = disk.name();
