@@ -54,7 +54,7 @@ pub const QUESTIONS: &[Question] = &[
     ask(Pi4, "Pi 13", "how warm is it at the start?", Fact("temperature")),
     ask(Pi4, "Pi 13", "was it throttled, is the supply too weak?", Fact("throttled")),
     ask(Pi4, "Pi point 3", "do all four cores come from the spin table?", InLog(cores)),
-    ask(M1, "M1 2", "how did m1n1 leave `HCR_EL2`?", Fact("hcr")),
+    ask(M1, "M1 2", "what is in `HCR_EL2`, after m1n1 and `boot.s`?", Fact("hcr")),
     ask(M1, "M1 3", "which memory was left out, below m1n1?", Fact("left-out")),
     ask(M1, "M1 5", "do all cores come from m1n1's spin table?", InLog(cores)),
     ask(M1, "M1 13", "do the fast cores take the higher clock?", Fact("pcpu")),

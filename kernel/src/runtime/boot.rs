@@ -5,9 +5,10 @@
 //! at EL2 where the host extensions are on already, as m1n1 leaves them on Apple's cores, which cannot
 //! turn them off: there the same register names reach the EL2 registers and the same code serves both.
 //!
-//! What `boot.s` promises to Rust: MMU and caches on, relocated, `.bss` clear, interrupts masked for
-//! good (SError is not: it is a fault like others), a stack on SP_EL0 and an exception stack on
-//! SP_ELx, the number of the core in `TPIDR_EL1`, the vectors in place, PAN on where there is one.
+//! What `boot.s` promises to Rust: MMU and caches are on, the image is relocated, `.bss` is clear.
+//! Interrupts are masked for good, but not SError, which is a fault like others. SP_EL0 has a stack,
+//! SP_ELx an exception stack, `TPIDR_EL1` the number of the core. The vectors are in place, and PAN is
+//! on where there is one.
 
 use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
@@ -152,7 +153,7 @@ pub fn is_at_el2() -> bool {
     level >> 2 == 2
 }
 
-/// `HCR_EL2`, which tells how the boot loader has left the core; `None` at EL1.
+/// `HCR_EL2`: what the boot loader has left in it, and what `boot.s` adds. `None` at EL1.
 pub fn hypervisor_configuration() -> Option<u64> {
     if !is_at_el2() {
         return None;

@@ -5,7 +5,7 @@
 //! where heat or current ask for it: m1n1 has switched those limits on.
 #![forbid(unsafe_code)]
 
-use super::mmio::Registers;
+use super::mmio::{self, Registers};
 
 /// The point that is asked for.
 const COMMAND: usize = 0x20;
@@ -29,16 +29,12 @@ pub fn raise(
     now_us: impl Fn() -> u64,
 ) -> Option<(u32, u32)> {
     let idle = || {
-        let deadline_us = now_us().saturating_add(TIMEOUT_US);
-        loop {
-            let command = registers.read64(COMMAND);
-            if command & COMMAND_BUSY == 0 {
-                return Some(command);
-            }
-            if now_us() >= deadline_us {
-                return None;
-            }
-        }
+        let mut command = 0;
+        let is_idle = mmio::wait(TIMEOUT_US, &now_us, || {
+            command = registers.read64(COMMAND);
+            command & COMMAND_BUSY == 0
+        });
+        is_idle.then_some(command)
     };
     if level > MAX_LEVEL {
         return None;

@@ -12,7 +12,7 @@
 use core::fmt;
 
 use super::machine::{Header, Region, Uart};
-use super::mmio::Registers;
+use super::mmio::{self, Registers};
 
 /// The functions of pins, ten in a register of 4 bytes, three bits each.
 const GPFSEL: usize = 0x00;
@@ -132,14 +132,7 @@ pub fn choose<R: Registers>(
 
 /// Whether the mini UART is on.
 fn is_on(mini_uart: &impl Registers, now_us: fn() -> u64) -> bool {
-    let deadline_us = now_us().saturating_add(PATIENCE_US);
-    while mini_uart.read32(MINI_LSR) & MINI_LSR_SENDS == 0 {
-        if now_us() >= deadline_us {
-            return false;
-        }
-        core::hint::spin_loop();
-    }
-    true
+    mmio::wait(PATIENCE_US, now_us, || mini_uart.read32(MINI_LSR) & MINI_LSR_SENDS != 0)
 }
 
 #[cfg(test)]

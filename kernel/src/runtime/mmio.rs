@@ -39,6 +39,20 @@ pub fn publish() {
     core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
 }
 
+/// Waits until `ready` holds, which looks at a device; false if it does not within `timeout_us`.
+pub fn wait(timeout_us: u64, now_us: impl Fn() -> u64, mut ready: impl FnMut() -> bool) -> bool {
+    let mut deadline_us = None;
+    while !ready() {
+        let now_us = now_us();
+        if now_us >= *deadline_us.get_or_insert(now_us.saturating_add(timeout_us)) {
+            // The core may have been away, and the device be ready since.
+            return ready();
+        }
+        core::hint::spin_loop();
+    }
+    true
+}
+
 #[cfg(test)]
 pub use fake::{Access, FakeRegisters};
 #[cfg(target_arch = "aarch64")]

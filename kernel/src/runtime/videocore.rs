@@ -110,12 +110,11 @@ pub fn start_work() {
     if let Some(Ok(hz)) = ask(|mailbox| mailbox.raise_clock(Clock::Arm)) {
         FACTS.note("arm-clock", format_args!("{}MHz", hz / 1_000_000));
     }
-    let Health { celsius, throttled } = health();
-    if let Some(celsius) = celsius {
-        FACTS.note("temperature", format_args!("{celsius}C"));
+    let health = health();
+    for (name, value) in health.facts() {
+        FACTS.note(name, format_args!("{value}"));
     }
-    if let Some(throttled) = throttled {
-        FACTS.note("throttled", format_args!("{:#x}", throttled.0));
+    if let Some(throttled) = health.throttled {
         advise(throttled);
     }
 }
@@ -134,16 +133,22 @@ pub fn end_work() {
 
 /// The temperature and the supply now, as `/proc/board` has them: empty where there is no VideoCore.
 pub fn health_lines() -> String {
-    let Health { celsius, throttled } = health();
-    let celsius = celsius.map(|celsius| format!("temperature={celsius}C\n"));
-    let throttled = throttled.map(|throttled| format!("throttled={:#x}\n", throttled.0));
-    celsius.into_iter().chain(throttled).collect()
+    health().facts().map(|(name, value)| format!("{name}={value}\n")).collect()
 }
 
 /// What the VideoCore says of the supply and the temperature, as far as it does.
 struct Health {
     celsius: Option<u32>,
     throttled: Option<Throttled>,
+}
+
+impl Health {
+    /// Names and values, as in [`FACTS`].
+    fn facts(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let celsius = self.celsius.map(|celsius| ("temperature", format!("{celsius}C")));
+        let throttled = self.throttled.map(|bits| ("throttled", format!("{:#x}", bits.0)));
+        celsius.into_iter().chain(throttled)
+    }
 }
 
 fn health() -> Health {

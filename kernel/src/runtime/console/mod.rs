@@ -18,7 +18,7 @@ use s5l::S5l;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::machine::{Uart, UartKind};
-use super::mmio::Registers;
+use super::mmio::{self, Registers};
 
 /// Longest time that a port may take for what it should do, in µs.
 ///
@@ -79,16 +79,7 @@ pub type Clock = fn() -> u64;
 
 /// Waits until `ready` holds; false if it does not within [`TIMEOUT_US`].
 fn wait(now_us: Clock, ready: impl Fn() -> bool) -> bool {
-    let mut deadline_us = None;
-    while !ready() {
-        let now_us = now_us();
-        if now_us >= *deadline_us.get_or_insert(now_us.saturating_add(TIMEOUT_US)) {
-            // The core may have been away, and the port be ready since.
-            return ready();
-        }
-        core::hint::spin_loop();
-    }
-    true
+    mmio::wait(TIMEOUT_US, now_us, ready)
 }
 
 /// The serial port that the device tree names.

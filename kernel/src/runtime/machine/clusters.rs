@@ -8,6 +8,7 @@ use core::ops::ControlFlow;
 use dtoolkit::Node;
 use dtoolkit::fdt::Fdt;
 
+use super::read::{referred_to, room};
 use super::tree::{value, walk};
 use super::{List, Machine, MachineError, Region};
 
@@ -46,7 +47,7 @@ impl<'t> Machine<'t> {
                 && let Some(region) = self.keep(at.region(0))
             {
                 let fits = self.clusters.try_push(Cluster { region, capacity, level }).is_ok();
-                self.keep(super::read::room(fits, List::Clusters, super::MAX_CLUSTERS));
+                self.keep(room(fits, List::Clusters, super::MAX_CLUSTERS));
             }
             Ok(ControlFlow::Continue(()))
         })
@@ -55,15 +56,10 @@ impl<'t> Machine<'t> {
 
 /// The highest level of the table with this `phandle`, turbo ones left out.
 fn highest_level(fdt: Fdt<'_>, phandle: &[u8]) -> Option<u32> {
-    let mut highest = None;
-    let _ = walk(fdt, &mut |table| {
-        if table.is_compatible(&["operating-points-v2"]) && table.value("phandle") == Some(phandle)
-        {
-            let points = table.node.children().filter(|p| value(*p, "turbo-mode").is_none());
-            let levels = points.filter_map(|point| value(point, "opp-level")?.try_into().ok());
-            highest = levels.map(u32::from_be_bytes).max();
-        }
-        Ok(ControlFlow::Continue(()))
-    });
-    highest
+    referred_to(fdt, phandle, &["operating-points-v2"], |table| {
+        let points = table.node.children().filter(|p| value(*p, "turbo-mode").is_none());
+        let levels = points.filter_map(|point| value(point, "opp-level")?.try_into().ok());
+        levels.map(u32::from_be_bytes).max()
+    })
+    .flatten()
 }

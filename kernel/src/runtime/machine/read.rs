@@ -527,7 +527,7 @@ fn fixed_clock(at: &At<'_, '_>, fdt: Fdt<'_>) -> Result<Option<u32>, MachineErro
 }
 
 /// What `read` makes of the node that has this `phandle`, if it is compatible with one of these.
-fn referred_to<T>(
+pub(super) fn referred_to<T>(
     fdt: Fdt<'_>,
     phandle: &[u8],
     compatible: &[&str],

@@ -15,7 +15,7 @@
 use core::fmt;
 
 use super::machine::{Framebuffer, PixelFormat, Region};
-use super::mmio::Registers;
+use super::mmio::{self, Registers};
 
 /// Mailbox 0, from the VideoCore: the oldest mail.
 const READ: usize = 0x00;
@@ -409,12 +409,14 @@ impl<R: Registers, M: Memory> Mailbox<R, M> {
         for _ in 0..DEPTH {
             self.received();
         }
-        let deadline_us = (self.now_us)().saturating_add(TIMEOUT_US);
-        let is_done = self.wait(deadline_us, || self.registers.read32(WRITE_STATUS) & FULL == 0)
-            && {
+        let mut is_sent = false;
+        let is_done = mmio::wait(TIMEOUT_US, self.now_us, || {
+            if !is_sent && self.registers.read32(WRITE_STATUS) & FULL == 0 {
                 self.registers.write32(WRITE, mail);
-                self.wait(deadline_us, || self.received() == Some(mail))
-            };
+                is_sent = true;
+            }
+            is_sent && self.received() == Some(mail)
+        });
         if !is_done {
             self.is_silent = true;
             return Err(MailboxError::Silent);
@@ -425,18 +427,6 @@ impl<R: Registers, M: Memory> Mailbox<R, M> {
     /// The oldest mail from the VideoCore, if there is one.
     fn received(&self) -> Option<u32> {
         (self.registers.read32(READ_STATUS) & EMPTY == 0).then(|| self.registers.read32(READ))
-    }
-
-    /// Waits until `ready` holds; false if it does not in time.
-    fn wait(&self, deadline_us: u64, ready: impl Fn() -> bool) -> bool {
-        while !ready() {
-            if (self.now_us)() >= deadline_us {
-                // The core may have been away, and the answer be there since.
-                return ready();
-            }
-            core::hint::spin_loop();
-        }
-        true
     }
 }
 

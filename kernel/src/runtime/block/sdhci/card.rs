@@ -91,6 +91,10 @@ pub enum SdError {
     NoCard,
     /// The card does not work with 3.3 V.
     Voltage,
+    /// The card's lines do not change to 1.8 V.
+    LowVoltage,
+    /// The card's supply cannot be switched.
+    Supply,
     /// The card does not become ready.
     NeverReady,
     /// The card describes itself in a way that is not known, as those of more than 2 TB do.
@@ -111,6 +115,8 @@ impl fmt::Display for SdError {
             SdError::Stuck => f.write_str("the controller does not answer"),
             SdError::NoCard => f.write_str("there is no card in the slot"),
             SdError::Voltage => f.write_str("the card does not work with 3.3 V"),
+            SdError::LowVoltage => f.write_str("the card's lines do not change to 1.8 V"),
+            SdError::Supply => f.write_str("the card's supply cannot be switched"),
             SdError::NeverReady => f.write_str("the card does not become ready"),
             SdError::UnknownLayout => f.write_str("cards of this kind are not known"),
             SdError::Command { index, failure } => {
@@ -151,6 +157,17 @@ fn run<R: Registers>(
         return Err(failed(Failure::Refused(answer[0])));
     }
     Ok(answer)
+}
+
+/// Sends a command that a block of data follows.
+fn read<R: Registers>(
+    host: &Host<R>,
+    index: u32,
+    argument: u32,
+    block: &mut [u8],
+) -> Result<(), SdError> {
+    let failed = |failure| SdError::Command { index, failure };
+    host.command_with_data(index, argument, block).map_err(failed)
 }
 
 /// Asks for the card's operating conditions until it is ready; gives them.
@@ -194,9 +211,7 @@ impl Card {
         if host.can_do_ddr50() {
             match Card::identify_sd_at(host, true, &mut is_low) {
                 Err(error) if is_low => {
-                    log::warn!(
-                        "{error}: the SD card does not work with 1.8 V, going on with 3.3 V"
-                    );
+                    log::warn!("SD card at 1.8 V: {error}, going on with 3.3 V");
                     host.cycle_power()?;
                 }
                 result => return result,
@@ -239,7 +254,7 @@ impl Card {
         if *is_low {
             run(VOLTAGE_SWITCH, Response::R1, 0)?;
             if !host.use_low_voltage() {
-                return Err(SdError::Voltage);
+                return Err(SdError::LowVoltage);
             }
         }
 
@@ -259,15 +274,11 @@ impl Card {
         run(APP_CMD, Response::R1, address)?;
         run(SET_BUS_WIDTH, Response::R1, 0b10)?;
         host.use_4_bits();
-        let read = |index, argument, block: &mut [u8]| {
-            let failed = |failure| SdError::Command { index, failure };
-            host.command_with_data(index, argument, block).map_err(failed)
-        };
         // Whether a function of group 1 was chosen.
         let choose = |function: u32| {
             let mut functions = [0; 64];
             for command in [FUNCTION_ASK, FUNCTION_SWITCH] {
-                read(SWITCH_FUNC, command | function, &mut functions)?;
+                read(host, SWITCH_FUNC, command | function, &mut functions)?;
                 // What would be or has been chosen; 15 for "impossible".
                 if u32::from(functions[16] & 0xf) != function {
                     return Ok(false);
@@ -282,7 +293,7 @@ impl Card {
         }
         if *is_low {
             // Lines that carry answers may still not carry data as fast as that.
-            read(READ_SINGLE_BLOCK, 0, &mut [0; BLOCK_BYTES])?;
+            read(host, READ_SINGLE_BLOCK, 0, &mut [0; BLOCK_BYTES])?;
         }
         Ok(Card { name: "SD card", blocks, high_capacity })
     }
@@ -306,8 +317,7 @@ impl Card {
             run(SET_BLOCKLEN, Response::R1, BLOCK_BYTES as u32)?;
         }
         let mut ext_csd = [0; BLOCK_BYTES];
-        let failed = |failure| SdError::Command { index: SEND_EXT_CSD, failure };
-        host.command_with_data(SEND_EXT_CSD, 0, &mut ext_csd).map_err(failed)?;
+        read(host, SEND_EXT_CSD, 0, &mut ext_csd)?;
         let blocks = if high_capacity {
             (0..4).map(|i| u64::from(ext_csd[SEC_COUNT + i]) << (8 * i)).sum()
         } else {

@@ -33,6 +33,12 @@ pub enum Kind {
     Emmc,
 }
 
+impl Kind {
+    pub fn is_emmc(self) -> bool {
+        matches!(self, Kind::SmallEmmc | Kind::Emmc)
+    }
+}
+
 /// What goes wrong with a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -486,7 +492,7 @@ impl Machine {
         assert!(voltages == [voltages[0]; 3], "CMD{index} at several voltages: {voltages:?}");
         let argument = self.registers[register::ARGUMENT / 4];
         let application = core::mem::take(&mut self.application);
-        if matches!(self.kind, Kind::SmallEmmc | Kind::Emmc) {
+        if self.kind.is_emmc() {
             return self.emmc_command(index, argument, command);
         }
         let known = match index {
@@ -672,8 +678,7 @@ impl Machine {
         let timing = self.registers[register::CONTROL_2 / 4] >> 16 & 0b111;
         let expected = if self.is_low[1] { self.function } else { 0 };
         assert_eq!(timing, expected, "card and controller have the same timing");
-        let is_emmc = matches!(self.kind, Kind::SmallEmmc | Kind::Emmc);
-        let is_slow = self.function == 0 && !is_emmc;
+        let is_slow = self.function == 0 && !self.kind.is_emmc();
         assert!(self.clock_hz() <= if is_slow { 25_000_000 } else { 52_000_000 });
         let mut fault = self.faults.pop_front().flatten();
         let fails_ddr50 = self.low_voltage_fault == Some(LowVoltageFault::Data);

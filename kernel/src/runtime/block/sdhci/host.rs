@@ -235,13 +235,13 @@ impl<R: Registers> Host<R> {
     /// # Errors
     /// The supply cannot be switched, or the controller does not start.
     pub fn cycle_power(&self) -> Result<(), SdError> {
-        let Some(supply) = &self.supply else { return Err(SdError::Voltage) };
+        let Some(supply) = &self.supply else { return Err(SdError::Supply) };
         self.hz.set(0);
         self.write(register::CLOCK, RESET_ALL);
         let is_off = supply.set_power(false);
         self.sleep(OFF_US);
         if !(is_off && supply.set_low_voltage(false) && supply.set_power(true)) {
-            return Err(SdError::Voltage);
+            return Err(SdError::Supply);
         }
         self.power_up()
     }

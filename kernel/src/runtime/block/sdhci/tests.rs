@@ -61,8 +61,7 @@ fn every_kind_of_card_is_read_by_port_and_by_dma() {
             let machine = slot.machine();
             let total = 1017 * 512;
             // Of the card, of what it can do; and what DMA was tried with.
-            let emmc = matches!(kind, Kind::SmallEmmc | Kind::Emmc);
-            let (name, asked) = if emmc { ("eMMC", 512) } else { ("SD card", 2 * 64) };
+            let (name, asked) = if kind.is_emmc() { ("eMMC", 512) } else { ("SD card", 2 * 64) };
             assert_eq!(disk.name(), name, "{kind:?}");
             let tried = 512;
             let counts = if by_dma { (total + tried, asked + tried) } else { (0, total + asked) };
