@@ -1,8 +1,8 @@
-//! Serial ports, and text on a screen.
+//! Serial ports, and a text console on the screen.
 //!
-//! The ports' drivers (`Driver`) have no state beside the device's own: a panic may print through
-//! one while another core is in the middle of it. [`Port`] waits for them, and only notes of a port
-//! that it is stuck.
+//! The drivers of the ports (`Driver`) keep no state outside the device. So a panic may print
+//! through a driver while another core is in the middle of a call to the same driver. [`Port`] adds
+//! the timeouts; the only state of a port is the note that the port is stuck.
 
 #![forbid(unsafe_code)]
 
@@ -20,47 +20,49 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use super::machine::{Uart, UartKind};
 use super::mmio::{self, Registers};
 
-/// Longest time that a port may take for what it should do, in µs.
+/// Timeout of a serial port, in µs.
 ///
-/// A full FIFO of 32 bytes takes half of that to leave at 300 baud. A port that takes longer is
-/// stuck.
+/// A full FIFO of 32 bytes takes half of this time to leave at 300 baud. A port that takes longer
+/// is stuck.
 const TIMEOUT_US: u64 = 2_000_000;
 
-/// Most damaged bytes that one look for input drops: a port that is broken may hold them for ever.
+/// Maximum number of damaged bytes that one poll for input drops.
+/// A broken port may hold damaged bytes for ever.
 const MAX_DAMAGED: usize = 64;
 
 /// A serial port that is set up. No method waits without end, whatever the port does.
 pub trait Console {
-    /// Sends a byte, after waiting until there is room for it.
+    /// Sends a byte, after waiting until the transmitter has room.
     ///
-    /// A port that has no room for two seconds is stuck. The byte is dropped then, and so is each
-    /// further one that finds no room at once, until one finds it.
+    /// A port that has no room within the timeout of two seconds is stuck. The byte is dropped
+    /// then. Each further byte that finds no room at once is dropped as well, until one byte finds
+    /// room.
     fn write_byte(&self, byte: u8);
 
-    /// Waits until all that was written has left the port, or the port is stuck.
+    /// Waits until everything written has left the port, or the port is stuck.
     fn flush(&self);
 
-    /// Takes the oldest byte received, if there is one. Bytes that came with a framing or parity
-    /// error, and breaks, are dropped.
+    /// Takes the oldest byte received, if there is one.
+    /// Bytes that came with a framing or parity error, and breaks, are dropped.
     fn read_byte(&self) -> Option<u8>;
 
-    /// Makes the port raise its interrupt for as long as it holds a byte that was received, or stop
-    /// doing so. At first it does not.
+    /// Switches the receive interrupt on or off; a new port has it off.
     ///
-    /// It is on only while someone waits for input: a byte that no one reads would keep every `wfi`
+    /// The receive interrupt is raised for as long as the port holds a received byte. The interrupt
+    /// is on only while someone waits for input: a byte that no one reads would keep every `wfi`
     /// from sleeping.
     fn set_receive_interrupt(&self, on: bool);
 }
 
-/// The registers of a serial port. No method waits: each looks at the port once.
+/// The registers of a serial port. No method waits: each polls the port once.
 trait Driver {
-    /// Whether there is room for a byte to send.
+    /// Whether the transmitter has room for a byte.
     fn has_room(&self) -> bool;
 
-    /// Sends a byte. There is room for it.
+    /// Sends a byte. The caller has made sure that the transmitter has room.
     fn send(&self, byte: u8);
 
-    /// Whether all that was written has left the port.
+    /// Whether everything written has left the port.
     fn has_sent_all(&self) -> bool;
 
     /// Takes the oldest byte received, if there is one.
@@ -77,7 +79,7 @@ struct Damaged;
 /// A clock, in µs from an arbitrary start.
 pub type Clock = fn() -> u64;
 
-/// Waits until `ready` holds; false if it does not within [`TIMEOUT_US`].
+/// Waits until `ready` holds; false after the timeout of [`TIMEOUT_US`].
 fn wait(now_us: Clock, ready: impl Fn() -> bool) -> bool {
     mmio::wait(TIMEOUT_US, now_us, ready)
 }
@@ -87,7 +89,7 @@ fn wait(now_us: Clock, ready: impl Fn() -> bool) -> bool {
 pub struct Port<R> {
     kind: Kind<R>,
     now_us: Clock,
-    /// It had no room, or something left to send, for [`TIMEOUT_US`], and has not had since.
+    /// The port was not ready within [`TIMEOUT_US`], and has not been ready since.
     is_stuck: AtomicBool,
 }
 
@@ -97,7 +99,7 @@ enum Kind<R> {
     Pl011(Pl011<R>),
     /// A 16550.
     Ns16550(Ns16550<R>),
-    /// The one of Apple's chips.
+    /// The serial port of Apple's chips.
     S5l(S5l<R>),
 }
 
@@ -112,7 +114,7 @@ impl<R: Registers> Port<R> {
         Port { kind, now_us, is_stuck: AtomicBool::new(false) }
     }
 
-    /// What it is, for `hello`.
+    /// The kind of port, for the `hello` event.
     pub const fn name(&self) -> &'static str {
         match &self.kind {
             Kind::Pl011(_) => "pl011",
@@ -129,7 +131,8 @@ impl<R: Registers> Port<R> {
         }
     }
 
-    /// Waits until `ready` holds, but only looks once while the port is stuck. Whether it holds.
+    /// Waits until `ready` holds, and returns whether `ready` holds.
+    /// A stuck port is polled only once.
     fn wait(&self, ready: impl Fn() -> bool) -> bool {
         let was_stuck = self.is_stuck.load(Ordering::Relaxed);
         let is_ready = if was_stuck { ready() } else { wait(self.now_us, ready) };
@@ -163,9 +166,10 @@ impl<R: Registers> Console for Port<R> {
     }
 }
 
-/// What a port's clock is divided by for the baud rate, in units of `1 / fraction`, to the nearest.
-/// Both kinds sample a bit 16 times. `None` if clock or rate are unknown or ask for more than the 16
-/// bits that a divisor has.
+/// Baud rate divisor in units of `1 / fraction`, to the nearest.
+///
+/// Both kinds of port sample a bit 16 times. The result is `None` if clock or rate is unknown, or
+/// if the divisor would not fit into its 16 bits.
 fn divisor(uart: &Uart, fraction: u32) -> Option<u32> {
     let clock = u64::from(uart.clock_hz?) * u64::from(fraction);
     let samples = u64::from(uart.baud.filter(|&baud| baud != 0)?) * 16;

@@ -1,45 +1,47 @@
-//! The 16550 UART and what is compatible with it.
+//! The 16550 UART and compatible ports.
 //!
 //! Source: PC16550D data sheet, National Semiconductor 1995 (Texas Instruments SNLS378), section 8.
-//! Registers are bytes; boards space them out (`reg-shift`) and may want words read and written
-//! (`reg-io-width`), as the `8250` device tree binding says.
+//! A register is a byte. Boards space the registers out (`reg-shift`), and may require accesses of
+//! words (`reg-io-width`), as the `8250` device tree binding says.
 
 use super::{Clock, Damaged, Driver, divisor, wait};
 use crate::runtime::machine::Uart;
 use crate::runtime::mmio::Registers;
 
-/// Receiver buffer when read, transmitter holding register when written; with [`LCR_DLAB`] the low
-/// byte of the divisor.
+/// Receiver buffer when read, transmitter holding register when written.
+/// With [`LCR_DLAB`] this is the low byte of the divisor.
 const RBR_THR: usize = 0;
 /// Interrupt enable; with [`LCR_DLAB`] the high byte of the divisor.
 const IER: usize = 1;
-/// Received data is available; the line status tells of an error. The Raspberry Pi's mini UART raises
-/// nothing for data unless bit 2 is set as well, contrary to BCM2711 ARM Peripherals, 2.2.2. Linux sets both on
-/// all 16550s (drivers/tty/serial/8250/8250_port.c). A read of the line status ends its interrupt.
+/// Interrupts for received data and for the line status of an error.
+///
+/// The Raspberry Pi's mini UART raises no interrupt for data unless bit 2 is set as well, contrary
+/// to BCM2711 ARM Peripherals, 2.2.2. Linux sets both bits on all 16550s
+/// (drivers/tty/serial/8250/8250_port.c). Reading the line status ends the interrupt of the status.
 const IER_RECEIVED: u8 = 1 << 0 | 1 << 2;
-/// FIFO control, to be written only.
+/// FIFO control, write-only.
 const FCR: usize = 2;
-/// FIFOs on and both emptied; the interrupt comes with the first byte.
+/// FIFOs on and both emptied; one received byte raises the interrupt.
 const FCR_FIFO_RESET: u8 = 0b111;
 /// Line control.
 const LCR: usize = 3;
 /// Eight bits, no parity, one stop bit.
 const LCR_8N1: u8 = 0b11;
-/// The divisor is at the first two registers.
+/// The first two registers access the divisor.
 const LCR_DLAB: u8 = 1 << 7;
 /// Modem control.
 const MCR: usize = 4;
-/// Ready (DTR, RTS); OUT2 leads the interrupt out on PC-like boards.
+/// Ready (DTR, RTS). On PC-like boards OUT2 connects the interrupt.
 const MCR_READY: u8 = 0b1011;
 /// Line status.
 const LSR: usize = 5;
-/// A byte is there to be read.
+/// A received byte is ready.
 const LSR_DATA_READY: u8 = 1 << 0;
-/// Parity or framing error or break, of the byte that is read next.
+/// Parity error, framing error or break of the byte that is read next.
 const LSR_ERROR: u8 = 0b111 << 2;
-/// There is room for a byte.
+/// The transmitter has room for a byte.
 const LSR_THRE: u8 = 1 << 5;
-/// All is sent.
+/// The transmitter is empty: everything has been sent.
 const LSR_TEMT: u8 = 1 << 6;
 
 /// A 16550.
@@ -53,12 +55,12 @@ pub struct Ns16550<R> {
 impl<R: Registers> Ns16550<R> {
     /// Sets the port up: FIFOs on, eight bits, interrupts off.
     ///
-    /// The baud rate stays as the firmware has set it. Where it has set none, it becomes what the
-    /// device tree asks for.
+    /// The baud rate stays as the firmware has set it. If the firmware has set none, the baud rate
+    /// comes from the device tree.
     pub fn new(uart: &Uart, registers: R, now_us: Clock) -> Ns16550<R> {
         let port = Ns16550 { registers, reg_shift: uart.reg_shift, words: uart.reg_io_width == 4 };
         port.write(IER, 0);
-        // What the firmware has said last would be lost with the FIFO.
+        // The reset of the FIFO would lose the firmware's last output.
         wait(now_us, || port.has_sent_all());
         port.write(LCR, LCR_8N1 | LCR_DLAB);
         if port.read(RBR_THR) == 0
@@ -104,8 +106,8 @@ impl<R: Registers> Driver for Ns16550<R> {
     }
 
     fn receive(&self) -> Option<Result<u8, Damaged>> {
-        // The error bits are those of the byte at the head of the FIFO, and reading the status
-        // clears them: both come from one read.
+        // The error bits belong to the byte at the head of the FIFO, and reading the status clears
+        // the error bits. So data ready and errors come from one read.
         let status = self.read(LSR);
         if status & LSR_DATA_READY == 0 {
             return None;
@@ -143,15 +145,15 @@ mod tests {
 
     #[derive(Default)]
     struct Device {
-        /// Bytes and the error bits of the line status that belong to them.
+        /// Received bytes, each with its error bits of the line status.
         received: VecDeque<(u8, u8)>,
-        /// One byte leaves each time the status is read.
+        /// Bytes being sent. One byte leaves each time the status is read.
         sending: VecDeque<u8>,
         sent: Vec<u8>,
         divisor: u16,
         line: u8,
         interrupts: u8,
-        /// It is a mini UART.
+        /// The port is a mini UART.
         mini: bool,
         modem: u8,
         fifo: bool,
@@ -254,13 +256,13 @@ mod tests {
         let bytes = [(0x41, 4), (0x42, 8), (0x43, 0), (0, 16), (0x44, 2)];
         state.lock().unwrap().received.extend(bytes);
         assert_eq!(port.read_byte(), Some(0x43));
-        // An overrun lost the byte before this one; this one is good.
+        // The byte before this one was lost by an overrun; this byte is good.
         assert_eq!(port.read_byte(), Some(0x44));
         assert_eq!(port.read_byte(), None);
     }
 
     impl Device {
-        /// Whether it raises its interrupt.
+        /// Whether the port raises its interrupt.
         fn raises(&self) -> bool {
             let error = self.received.front().is_some_and(|&(_, errors)| errors & LSR_ERROR != 0);
             let receives = if self.mini { 0b101 } else { 0b001 };
@@ -281,7 +283,7 @@ mod tests {
                 port.set_receive_interrupt(true);
                 assert!(state.lock().unwrap().raises(), "{mini}");
                 assert_eq!(port.read_byte(), (errors == 0).then_some(0x41));
-                // Else no sleep would be one.
+                // A pending interrupt would end every sleep.
                 assert!(!state.lock().unwrap().raises(), "{mini}");
                 port.set_receive_interrupt(false);
                 assert_eq!(state.lock().unwrap().interrupts, 0);

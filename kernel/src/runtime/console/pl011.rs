@@ -8,11 +8,11 @@ use crate::runtime::mmio::Registers;
 
 /// Data.
 const UARTDR: usize = 0x00;
-/// Framing, parity or break error with the byte in the low bits.
+/// Framing, parity or break error of the byte in the low bits.
 const DR_ERROR: u32 = 0b111 << 8;
 /// Flags.
 const UARTFR: usize = 0x18;
-/// It is sending.
+/// The UART is sending.
 const FR_BUSY: u32 = 1 << 3;
 /// The receive FIFO is empty.
 const FR_RXFE: u32 = 1 << 4;
@@ -32,15 +32,15 @@ const LCR_WLEN_8: u32 = 0b11 << 5;
 const UARTCR: usize = 0x30;
 /// The UART is on.
 const CR_UARTEN: u32 = 1 << 0;
-/// So is its transmitter.
+/// The transmitter is on.
 const CR_TXE: u32 = 1 << 8;
-/// So is its receiver.
+/// The receiver is on.
 const CR_RXE: u32 = 1 << 9;
-/// Interrupt mask: which are let through.
+/// Interrupt mask: a set bit lets an interrupt through.
 const UARTIMSC: usize = 0x38;
-/// The receive FIFO has reached its mark.
+/// The receive FIFO has reached its trigger level.
 const INT_RX: u32 = 1 << 4;
-/// The receive FIFO holds something, and nothing came for 32 bit periods.
+/// Receive timeout: the FIFO is not empty, and nothing came for 32 bit periods.
 const INT_RT: u32 = 1 << 6;
 
 /// A PL011.
@@ -52,14 +52,14 @@ pub struct Pl011<R> {
 impl<R: Registers> Pl011<R> {
     /// Sets the port up: FIFOs on, eight bits, interrupts off.
     ///
-    /// The baud rate stays as the firmware has set it. Where it has set none, it becomes what the
-    /// device tree asks for.
+    /// The baud rate stays as the firmware has set it. If the firmware has set none, the baud rate
+    /// comes from the device tree.
     pub fn new(uart: &Uart, registers: R, now_us: Clock) -> Pl011<R> {
         let port = Pl011 { registers };
         let r = &port.registers;
         r.write32(UARTIMSC, 0);
-        // The line may only be set while the UART is off (3.3.8), and turning it off in the middle
-        // of a byte garbles it.
+        // The line control may only be set while the UART is off (3.3.8). Turning the UART off in
+        // the middle of a byte garbles the byte.
         wait(now_us, || port.has_sent_all());
         r.write32(UARTCR, 0);
         if r.read32(UARTIBRD) == 0
@@ -68,7 +68,7 @@ impl<R: Registers> Pl011<R> {
             r.write32(UARTIBRD, divisor / 64);
             r.write32(UARTFBRD, divisor % 64);
         }
-        // Also what makes the divisor take effect (3.3.6).
+        // This write also makes the divisor take effect (3.3.6).
         r.write32(UARTLCR_H, LCR_WLEN_8 | LCR_FEN);
         r.write32(UARTCR, CR_UARTEN | CR_TXE | CR_RXE);
         port
@@ -97,8 +97,9 @@ impl<R: Registers> Driver for Pl011<R> {
     }
 
     fn set_receive_interrupt(&self, on: bool) {
-        // Both, since a single byte does not reach the mark. Neither is ever cleared by hand: they
-        // end when the FIFO is read empty, and a byte that was there before is told, too.
+        // Both interrupts are needed, since a single byte does not reach the trigger level. Neither
+        // is ever cleared by hand: both end when the FIFO is read empty. A byte that was there
+        // before also raises the receive timeout.
         self.registers.write32(UARTIMSC, if on { INT_RX | INT_RT } else { 0 });
     }
 }
@@ -124,18 +125,18 @@ mod tests {
         baud: Some(115_200),
     };
 
-    /// What the other end of the line, and whoever looks inside, would see.
+    /// The device as the other end of the line sees it, and its inner state.
     #[derive(Default)]
     struct Device {
-        /// Bytes, some with the error bits above them, that wait to be read.
+        /// Received bytes that wait to be read, some with error bits above them.
         received: VecDeque<u32>,
-        /// Bytes in the transmit FIFO; one leaves each time the flags are read.
+        /// Bytes in the transmit FIFO. One byte leaves each time the flags are read.
         sending: VecDeque<u8>,
         sent: Vec<u8>,
         control: u32,
         divisor: (u32, u32),
         mask: u32,
-        /// What the manual forbids was done.
+        /// Accesses that the manual forbids.
         misuse: Vec<Access>,
     }
 
@@ -194,11 +195,11 @@ mod tests {
     #[test]
     fn sends_all_bytes_in_order() {
         let (state, registers) = device((13, 1));
-        // The firmware's last words are still on their way.
+        // The firmware's last output is still being sent.
         state.lock().unwrap().sending.extend(*b"boot");
         state.lock().unwrap().control = CR_UARTEN | CR_TXE;
         let port = port(&QEMU, registers);
-        // More than the FIFO holds.
+        // The text is longer than the FIFO.
         let text: Vec<u8> = (0..97).collect();
         for &byte in &text {
             port.write_byte(byte);
@@ -228,7 +229,7 @@ mod tests {
         let example = Uart { clock_hz: Some(4_000_000), baud: Some(230_400), ..QEMU };
         port(&example, registers);
         assert_eq!(state.lock().unwrap().divisor, (1, 5));
-        // Nothing sensible is known.
+        // Clock or rate is unknown, or gives no valid divisor.
         for (clock_hz, baud) in [(None, Some(9600)), (Some(1), Some(9600)), (Some(9600), Some(0))] {
             let (state, registers) = device((0, 0));
             port(&Uart { clock_hz, baud, ..QEMU }, registers);
@@ -241,7 +242,8 @@ mod tests {
         let (state, registers) = device((13, 1));
         let port = port(&QEMU, registers);
         assert_eq!(port.read_byte(), None);
-        // Framing error, parity error, break; an overrun (bit 11) leaves the byte itself good.
+        // A framing error, a parity error, a break; an overrun (bit 11) leaves the byte itself
+        // good.
         state.lock().unwrap().received.extend([0x141, 0x242, 0x43, 0x400, 0x844]);
         assert_eq!(port.read_byte(), Some(0x43));
         assert_eq!(port.read_byte(), Some(0x44));

@@ -1,58 +1,67 @@
 //! The serial port of Apple's chips (`apple,s5l-uart`), a relative of Samsung's.
 //!
-//! Apple has published no manual. Sources: Linux, drivers/tty/serial/samsung_tty.c and
-//! include/linux/serial_s3c.h (the `S3C2410` names, and the `APPLE_S5L` ones where Apple's port differs);
-//! m1n1, src/uart.c and src/uart_regs.h.
+//! Apple has published no manual. Sources:
 //!
-//! Both FIFOs hold 16 bytes, and stay as iBoot has set them. Where the sending FIFO is on, there is room
-//! until UFSTAT says that it is full, as in Linux (`s3c24xx_serial_console_txrdy`). Where it is off, a
-//! byte waits for UTRSTAT's "buffer empty", as in m1n1.
+//! - Linux, drivers/tty/serial/samsung_tty.c and include/linux/serial_s3c.h: the `S3C2410` names,
+//!   and the `APPLE_S5L` names where Apple's port differs
+//! - m1n1, src/uart.c and src/uart_regs.h
 //!
-//! Nothing on the line holds a byte back: the port has no flow control, and does not know whether a
-//! cable is there. A byte waits only for those before it that fill the FIFO: 87 µs for each at 115200
-//! baud. m1n1's hypervisor plays a port without waits, whose UFCON and errors read as 0
+//! Both FIFOs hold 16 bytes, and stay as iBoot has set them. With the transmit FIFO on, there is
+//! room until UFSTAT says that the FIFO is full, as in Linux (`s3c24xx_serial_console_txrdy`). With
+//! the transmit FIFO off, a byte waits for UTRSTAT's "buffer empty", as in m1n1.
+//!
+//! Nothing on the line holds a byte back: the port has no flow control, and cannot see whether a
+//! cable is there. A byte waits only for the bytes before it that fill the FIFO: 87 µs for each
+//! byte at 115200 baud.
+//!
+//! The hypervisor of m1n1 emulates a port without waits, whose UFCON and errors read as 0
 //! (src/hv_vuart.c).
 //!
-//! The registers are mapped as all devices are, as nGnRnE: see [`MAIR`](crate::runtime::mmu::MAIR).
+//! The registers are mapped as nGnRnE, as all devices are: see [`MAIR`](crate::runtime::mmu::MAIR).
 
 use super::{Damaged, Driver};
 use crate::runtime::mmio::Registers;
 
 /// Control.
 const UCON: usize = 0x04;
-/// The transmitter and the receiver raise interrupts, each at its FIFO's mark, and the receiver also
-/// when nothing came for a while: bit 9, or in chips up to the A9 bit 11 (Linux,
-/// `APPLE_S5L_UCON_RXTO_LEGACY_ENA`), which means nothing in later ones such as the M1. Samsung's ports
-/// have other bits for these, and a clock's selection in bits 10 and 11.
+/// Interrupts of the transmitter and the receiver.
+///
+/// Each of the two raises an interrupt at its FIFO's trigger level. The receiver also raises one
+/// when nothing came for a while (receive timeout). The receive timeout is bit 9. In chips up to
+/// the A9 it is bit 11 (Linux, `APPLE_S5L_UCON_RXTO_LEGACY_ENA`), which means nothing in later
+/// chips such as the M1. Samsung's ports have other bits for these interrupts, and a clock
+/// selection in bits 10 and 11.
 const UCON_INTERRUPTS: u32 = UCON_TXTHRESH | UCON_RXTHRESH | UCON_RXTO | UCON_RXTO_LEGACY;
 const UCON_TXTHRESH: u32 = 1 << 13;
 const UCON_RXTHRESH: u32 = 1 << 12;
 const UCON_RXTO_LEGACY: u32 = 1 << 11;
 const UCON_RXTO: u32 = 1 << 9;
-/// Control of the FIFOs.
+/// FIFO control.
 const UFCON: usize = 0x08;
-/// They are on.
+/// The FIFOs are on.
 const UFCON_FIFO: u32 = 1 << 0;
 /// Status.
 const UTRSTAT: usize = 0x10;
 /// A byte has been received.
 const UTRSTAT_RXD: u32 = 1 << 0;
-/// The transmitter's buffer is empty: there is room for a byte to send.
+/// The transmit buffer is empty: there is room for a byte.
 const UTRSTAT_TXBE: u32 = 1 << 1;
-/// Nothing is being sent.
+/// The transmitter is idle.
 const UTRSTAT_TXE: u32 = 1 << 2;
 /// Errors of the byte that is read next.
 const UERSTAT: usize = 0x14;
-/// A framing error, a break. Bit 0, an overrun, leaves the byte itself good. Bit 1 is a parity error in
-/// some of Samsung's ports; Linux does not look at it here, and the line has no parity.
+/// A framing error or a break.
+///
+/// Bit 0, an overrun, leaves the byte itself good. Bit 1 is a parity error in some of Samsung's
+/// ports. Linux does not check bit 1 here, and the line has no parity.
 const UERSTAT_DAMAGED: u32 = 1 << 2 | 1 << 3;
-/// Status of the FIFOs.
+/// FIFO status.
 const UFSTAT: usize = 0x18;
-/// The sending one is full.
+/// The transmit FIFO is full.
 const UFSTAT_TXFULL: u32 = 1 << 9;
-/// Byte to send.
+/// Transmit data.
 const UTXH: usize = 0x20;
-/// Byte received.
+/// Receive data.
 const URXH: usize = 0x24;
 
 /// An S5L serial port.
@@ -62,8 +71,10 @@ pub struct S5l<R> {
 }
 
 impl<R: Registers> S5l<R> {
-    /// Takes the port over with its interrupts off. All else, the baud rate above all, stays as iBoot
-    /// and m1n1 have set it (115200 or 1500000, eight bits): the tree does not tell the rate.
+    /// Takes the port over with its interrupts off.
+    ///
+    /// All other settings stay as iBoot and m1n1 have made them, above all the baud rate (115200 or
+    /// 1500000, eight bits). The device tree does not contain the rate.
     pub fn new(registers: R) -> S5l<R> {
         let control = registers.read32(UCON);
         registers.write32(UCON, control & !UCON_INTERRUPTS);
@@ -92,14 +103,14 @@ impl<R: Registers> Driver for S5l<R> {
         if self.registers.read32(UTRSTAT) & UTRSTAT_RXD == 0 {
             return None;
         }
-        // The errors first: reading the byte moves on to the next one's.
+        // The errors are read first: reading the byte moves on to the errors of the next byte.
         let errors = self.registers.read32(UERSTAT);
         let data = self.registers.read32(URXH);
         Some(if errors & UERSTAT_DAMAGED == 0 { Ok(data as u8) } else { Err(Damaged) })
     }
 
-    /// Does nothing: the interrupt goes to Apple's interrupt controller, which is not driven. Whoever
-    /// waits for input looks every time that the event stream ends its `wfe`.
+    /// Does nothing: Apple's interrupt controller has no driver.
+    /// A core that waits for input polls the port each time the event stream ends its `wfe`.
     fn set_receive_interrupt(&self, _on: bool) {}
 }
 
@@ -123,19 +134,19 @@ mod tests {
         baud: None,
     };
 
-    /// What the other end of the line, and whoever looks inside, would see.
+    /// The device as the other end of the line sees it, and its inner state.
     #[derive(Default)]
     struct Device {
-        /// Bytes that wait to be read, each with its errors.
+        /// Received bytes that wait to be read, each with its errors.
         received: VecDeque<(u8, u32)>,
-        /// The FIFOs are on: then the buffer is empty when the sending one is.
+        /// The FIFOs are on: the buffer is then empty when the transmit FIFO is.
         has_fifo: bool,
-        /// Bytes under way; one leaves each time a status is read, unless the line is stuck.
+        /// Bytes being sent. One leaves each time a status is read, unless the line is stuck.
         sending: VecDeque<u8>,
         is_stuck: bool,
         sent: Vec<u8>,
         control: u32,
-        /// What no driver should do.
+        /// Accesses that no driver should make.
         misuse: Vec<Access>,
     }
 
@@ -189,7 +200,7 @@ mod tests {
             state.lock().unwrap().has_fifo = has_fifo;
             state.lock().unwrap().sending.extend(*b"m1n1");
             let port = port(&UART, registers);
-            // More than the FIFO holds.
+            // The text is longer than the FIFO.
             let text: Vec<u8> = (0..97).collect();
             for &byte in &text {
                 port.write_byte(byte);
@@ -224,7 +235,7 @@ mod tests {
         let registers = FakeRegisters::new(move |access| {
             let (sent, received) = &mut *shared.lock().unwrap();
             match access {
-                // Always empty and idle.
+                // The transmitter is always empty and idle.
                 Access::Read { offset: 0x10, .. } => 0b110 | u64::from(!received.is_empty()),
                 Access::Read { offset: 0x18, .. } => received.len().min(15) as u64,
                 Access::Read { offset: 0x24, .. } => received.pop_front().unwrap_or(0).into(),
@@ -252,7 +263,7 @@ mod tests {
         let (state, registers) = device(0);
         let port = port(&UART, registers);
         assert_eq!(port.read_byte(), None);
-        // A framing error, a break; then an overrun, whose byte is good.
+        // A framing error and a break; then an overrun, whose byte is good.
         state.lock().unwrap().received.extend([
             (0x42, 1 << 2),
             (0x43, 0),
@@ -267,7 +278,8 @@ mod tests {
 
     #[test]
     fn turns_interrupts_off_and_leaves_the_modes() {
-        // Polling both ways (bits 0 and 2), a clock selection (bit 10), and all interrupts.
+        // Polling in both directions (bits 0 and 2), a clock selection (bit 10), and all
+        // interrupts.
         let (state, registers) = device(0b101 | 1 << 10 | 1 << 9 | 1 << 11 | 1 << 12 | 1 << 13);
         let port = port(&UART, registers);
         port.set_receive_interrupt(true);

@@ -1,4 +1,4 @@
-//! A clock for the tests of the ports, and ports with that clock.
+//! A fake clock for the tests of the ports, and ports with that clock.
 
 use std::cell::Cell;
 
@@ -6,20 +6,20 @@ use super::Port;
 use crate::runtime::machine::Uart;
 use crate::runtime::mmio::FakeRegisters;
 
-/// How far the clock goes on each time that it is read.
+/// Advance of the clock at each read, in µs.
 const STEP_US: u64 = 1000;
 
 std::thread_local! {
     static NOW_US: Cell<u64> = const { Cell::new(0) };
 }
 
-/// A clock of the test's own thread.
+/// The clock of the test's own thread.
 pub fn clock() -> u64 {
     NOW_US.set(NOW_US.get() + STEP_US);
     NOW_US.get()
 }
 
-/// Time that passes on that clock in `work`, in µs.
+/// Time that passes on the fake clock during `work`, in µs.
 pub fn elapsed_us(work: impl FnOnce()) -> u64 {
     let start_us = NOW_US.get();
     work();

@@ -8,14 +8,13 @@ use crate::runtime::mmio::{Access, FakeRegisters};
 /// A kind of port, with the values of its registers in the states of interest.
 struct Example {
     uart: Uart,
-    /// Where its status is, and the value of a port that can do nothing, and of one that is idle.
+    /// Offset of the status register; its values in a stuck port and in an idle port.
     status: usize,
     stuck: u64,
     idle: u64,
-    /// Where bytes to send are written.
+    /// Offset of the register for bytes to send.
     send: usize,
-    /// The value of the status, and of each other register, where there are damaged bytes without
-    /// end.
+    /// Values of the status and of each other register with endless damaged bytes.
     damaged: [u64; 2],
 }
 
@@ -58,12 +57,13 @@ const KINDS: [Example; 4] = [
     },
 ];
 
-/// The port's registers as the test sets them, and what was sent.
+/// The registers of the port as the test sets them, and the bytes sent.
 #[derive(Default)]
 struct Device {
     status: u64,
     others: u64,
-    /// Looks at the status that find the port stuck after each byte; then it is idle.
+    /// Polls of the status that find the port stuck after each byte.
+    /// After these polls the port is idle.
     looks: usize,
     looks_left: usize,
     sent: Vec<u8>,
@@ -98,7 +98,7 @@ impl Example {
 
 #[test]
 fn a_stuck_port_is_waited_for_once() {
-    // The clock goes on by a step or two while nobody waits.
+    // The clock advances by a step or two outside the waits.
     let once = TIMEOUT_US..TIMEOUT_US + TIMEOUT_US / 100;
     for kind in &KINDS {
         let (device, registers) = kind.device(kind.stuck);
@@ -116,7 +116,8 @@ fn a_stuck_port_is_waited_for_once() {
         assert!(once.contains(&to_say), "{to_say} µs, {:?}", kind.uart.kind);
         assert!(device.lock().unwrap().sent.is_empty());
 
-        // It comes back, and takes every byte again; and it is waited for again.
+        // The port recovers and accepts every byte. Once stuck again, the port gets a full wait
+        // again.
         device.lock().unwrap().status = kind.idle;
         port.write_byte(b'a');
         port.write_byte(b'b');
@@ -138,7 +139,7 @@ fn a_slow_port_gets_every_byte() {
         let (device, registers) = kind.device(kind.idle);
         let port = port(&kind.uart, registers);
         {
-            // Each byte takes nearly as long as a port may.
+            // Each byte takes nearly as long as the timeout.
             let mut device = device.lock().unwrap();
             device.sent.clear();
             device.looks = (TIMEOUT_US / step_us) as usize - 3;

@@ -1,37 +1,39 @@
-//! Puts letters into the framebuffer's memory. It is only ever written: reads of memory that no cache
-//! keeps are slow.
+//! Draws glyphs into the framebuffer's memory.
+//!
+//! The memory is only ever written: reads of uncached memory are slow.
 
 use super::font::{self, Glyph};
 use crate::runtime::machine::Framebuffer;
 use crate::runtime::mmio::Registers;
 
-/// Bytes in what is written at once, at least.
+/// Smallest unit of a write, in bytes.
 const WORD_BYTES: usize = 4;
-/// And where rows and letters start at a multiple of that.
+/// Unit of a write where rows and glyphs start at a multiple of this, in bytes.
 const WIDE_BYTES: usize = 8;
-/// Of the letters: red, green, blue.
+/// Colour of the glyphs: red, green, blue.
 pub const FOREGROUND: [u8; 3] = [0xd0, 0xd0, 0xd0];
-/// Of marks.
+/// Colour of marks: red, green, blue.
 pub const MARK: [u8; 3] = [0, 0xd0, 0];
-/// Of what is around them.
+/// Colour of the background: red, green, blue.
 pub const BACKGROUND: [u8; 3] = [0, 0, 0];
 
-/// How many letters there are on a screen, and how large.
+/// The grid of glyph cells on a screen, and the size of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Pixels in a dot of a letter, in each direction.
+    /// Pixels in a dot of a glyph, in each direction.
     pub scale: usize,
-    /// Letters in a line.
+    /// Cells in a line.
     pub columns: usize,
     /// Lines.
     pub rows: usize,
 }
 
 impl Layout {
-    /// For a screen of so many pixels, with at most `max_cells` letters.
+    /// The layout for a screen of `width` × `height` pixels.
     ///
-    /// A letter is as large as leaves 36 lines of 64 letters or more, where the screen has room for
-    /// those at all: on the 13 inches and 2560 × 1600 pixels of a MacBook, 40 pixels high, 4.5 mm.
+    /// A layout has at most `max_cells` cells. Its scale is the largest that leaves 36 lines of 64
+    /// cells or more, where the screen has room for those at all. On the 13 inches and 2560 × 1600
+    /// pixels of a MacBook a cell is 40 pixels high, 4.5 mm.
     pub fn new(width: u32, height: u32, max_cells: usize) -> Layout {
         let (width, height) = (width as usize, height as usize);
         let layout = |scale| Layout {
@@ -47,16 +49,16 @@ impl Layout {
     }
 }
 
-/// A framebuffer's memory.
+/// The memory of a framebuffer.
 #[derive(Debug)]
 pub struct Canvas<R> {
     memory: R,
     layout: Layout,
     stride: usize,
     height: usize,
-    /// Bytes of a row that are shown, whole words.
+    /// Visible bytes of a row, in whole words.
     row_bytes: usize,
-    /// Bytes of a row in a letter, whole words; and in what is written at once.
+    /// Bytes of a row in a cell, in whole words; bytes of a single write.
     cell_bytes: usize,
     word_bytes: usize,
     pixel_bytes: usize,
@@ -66,12 +68,12 @@ pub struct Canvas<R> {
 }
 
 impl<R: Registers> Canvas<R> {
-    /// The picture in `memory`, which `framebuffer` describes.
+    /// The canvas over `memory`, which `framebuffer` describes.
     pub fn new(framebuffer: &Framebuffer, layout: Layout, memory: R) -> Canvas<R> {
         let format = framebuffer.format;
         let pixel_bytes = format.bytes() as usize;
         let (base, stride) = (framebuffer.region.base, framebuffer.stride as usize);
-        // Ten pixels or a multiple.
+        // A cell is ten pixels wide, or a multiple of ten.
         let cell_bytes = font::WIDTH * layout.scale * pixel_bytes;
         let is_wide = base.is_multiple_of(WIDE_BYTES as u64)
             && stride.is_multiple_of(WIDE_BYTES)
@@ -91,8 +93,8 @@ impl<R: Registers> Canvas<R> {
         }
     }
 
-    /// Fills the whole picture with the background, what is no letter's included. Calls `go_on` before
-    /// each row of pixels.
+    /// Fills the whole picture with the background, pixels outside all cells included.
+    /// Calls `go_on` before each row of pixels.
     pub fn clear(&self, mut go_on: impl FnMut()) {
         for y in 0..self.height {
             go_on();
@@ -103,7 +105,7 @@ impl<R: Registers> Canvas<R> {
         }
     }
 
-    /// Draws a letter in a cell.
+    /// Draws a glyph in a cell.
     pub fn draw(&self, row: usize, column: usize, glyph: Glyph) {
         let Layout { scale, .. } = self.layout;
         for dot_y in 0..font::HEIGHT {
@@ -134,7 +136,7 @@ impl<R: Registers> Canvas<R> {
         }
     }
 
-    /// Writes that many bytes of pixels at once, 4 or 8, the left one in the low bits.
+    /// Writes `bytes` (4 or 8) of pixels at once, the leftmost pixel in the low bits.
     fn write(&self, at: usize, bytes: usize, pixel: impl Fn(usize) -> u32) {
         let bits = self.pixel_bytes * 8;
         let pixels = 0..bytes / self.pixel_bytes;

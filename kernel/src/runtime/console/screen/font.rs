@@ -1,5 +1,6 @@
-//! The letters on the screen: those of X11's `10x20`, as the crate `embedded-graphics` brings them,
-//! in its sets for the languages of Europe.
+//! The font of the screen: X11's `10x20`.
+//!
+//! The glyphs come from the crate `embedded-graphics`, from its sets for the languages of Europe.
 
 use embedded_graphics::geometry::{OriginDimensions, Point};
 use embedded_graphics::image::GetPixel;
@@ -9,13 +10,15 @@ use embedded_graphics::mono_font::{
 };
 use embedded_graphics::pixelcolor::BinaryColor;
 
-/// Dots in a letter's width.
+/// Width of a glyph, in dots.
 pub const WIDTH: usize = 10;
-/// Dots in a letter's height.
+/// Height of a glyph, in dots.
 pub const HEIGHT: usize = 20;
 
-/// A character comes from the first set that has it. Western Europe, Central Europe, Cyrillic, Greek
-/// and single quotes, Turkish, the Baltic and double quotes, the euro sign, Romanian.
+/// Glyph sets. A character comes from the first set that has it.
+///
+/// The sets: Western Europe, Central Europe, Cyrillic, Greek and single quotes, Turkish, the Baltic
+/// and double quotes, the euro sign, Romanian.
 static SETS: [&MonoFont<'static>; 8] = [
     &iso_8859_1::FONT_10X20,
     &iso_8859_2::FONT_10X20,
@@ -26,40 +29,40 @@ static SETS: [&MonoFont<'static>; 8] = [
     &iso_8859_15::FONT_10X20,
     &iso_8859_16::FONT_10X20,
 ];
-/// Letters in a set: each half of an ISO 8859 code, less the control characters.
+/// Glyphs in a set: each half of an ISO 8859 code, less the control characters.
 const SET_SIZE: usize = 192;
 
-/// The last character that a set has.
+/// The last character with a glyph in any set.
 pub const LAST: char = '\u{2116}';
 
-/// A letter by its number.
+/// A glyph, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Glyph(u16);
 
 impl Glyph {
-    /// Nothing. Its number is 0, so that cells of zeros are blank.
+    /// The blank glyph. Its number is 0, so that cells of zeros are blank.
     pub const BLANK: Glyph = Glyph(0);
-    /// A box, for what there is no letter for.
+    /// A box, the glyph for characters without a glyph.
     pub const BOX: Glyph = Glyph(u16::MAX);
 
-    /// The letter of this number.
+    /// The glyph of this number.
     pub const fn from_number(number: u16) -> Glyph {
         Glyph(number)
     }
 
-    /// Its number.
+    /// The number of the glyph.
     pub const fn number(self) -> u16 {
         self.0
     }
 
-    /// The letter for `c`; [`Glyph::BOX`] if there is none.
+    /// The glyph for `c`; [`Glyph::BOX`] if there is none.
     pub fn of(c: char) -> Glyph {
         if c > LAST {
             return Glyph::BOX;
         }
         for (set, font) in SETS.iter().enumerate() {
             let index = font.glyph_mapping.index(c);
-            // What a set has not, it answers with its question mark.
+            // A set answers with its question mark for a character that it does not have.
             let is_there = index != font.glyph_mapping.index('?') || c == '?';
             if is_there && !c.is_control() {
                 return Glyph((set * SET_SIZE + index) as u16);
@@ -68,7 +71,7 @@ impl Glyph {
         Glyph::BOX
     }
 
-    /// The dots of one of its rows, `y` from 0 to [`HEIGHT`]: bit `WIDTH - 1` is the leftmost.
+    /// The dots of row `y`, from 0 to [`HEIGHT`]: bit `WIDTH - 1` is the leftmost.
     pub fn row(self, y: usize) -> u16 {
         let number = usize::from(self.0);
         let Some(font) = SETS.get(number / SET_SIZE) else { return Glyph::box_row(y) };
@@ -82,7 +85,7 @@ impl Glyph {
         })
     }
 
-    /// An outline that leaves a dot free on each side, and what lies under a line of text.
+    /// An outline with a free dot on each side, and with the descender rows free.
     const fn box_row(y: usize) -> u16 {
         match y {
             3 | 15 => 0b01_1111_1110,
@@ -92,8 +95,8 @@ impl Glyph {
     }
 }
 
-/// What stands for a character that the sets do not have; `None` for one that has nothing like it.
-/// Empty for those that take no place of their own.
+/// Replacement text for a character that the sets do not have.
+/// `None` for a character without a likeness; empty for characters of width zero.
 pub fn stand_in(c: char) -> Option<&'static str> {
     Some(match c {
         '\u{2010}'..='\u{2013}' | '\u{2212}' => "-",
@@ -110,9 +113,9 @@ pub fn stand_in(c: char) -> Option<&'static str> {
         '\u{2264}' => "<=",
         '\u{2265}' => ">=",
         '\u{2260}' => "!=",
-        // Blanks of other widths.
+        // Spaces of other widths.
         '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{3000}' => " ",
-        // Marks on the letter before, signs without a shape.
+        // Combining marks, and signs without a shape.
         '\u{300}'..='\u{36f}'
         | '\u{200b}'..='\u{200f}'
         | '\u{2060}'
@@ -126,7 +129,7 @@ pub fn stand_in(c: char) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    /// The letter as text, less the empty rows.
+    /// The glyph as text, without the empty rows.
     fn drawn(glyph: Glyph) -> Vec<String> {
         (0..HEIGHT)
             .map(|y| format!("{:010b}", glyph.row(y)).replace('0', ".").replace('1', "#"))
@@ -141,7 +144,7 @@ mod tests {
         let l = drawn(Glyph::of('L'));
         assert!(l.len() > 10 && l[..l.len() - 2].iter().all(|row| row == &l[0]), "{l:#?}");
         assert!(l[l.len() - 1].matches('#').count() > 5, "{l:#?}");
-        // The same in two scripts, of two sets.
+        // The same shape in two scripts, of two sets.
         assert_ne!(Glyph::of('A'), Glyph::of('А'));
         assert_eq!(drawn(Glyph::of('A')), drawn(Glyph::of('А')));
     }

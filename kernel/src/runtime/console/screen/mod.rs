@@ -1,13 +1,15 @@
-//! Text on a display, in the memory that a boot loader or firmware gave as its picture.
+//! A text console on a display, in the framebuffer of the boot loader or firmware.
 //!
-//! The bytes are those of the serial line, and what a person should see of them is shown: text for
-//! people, but of the events only an error and the end, in words ([`record`]). Long lines go on in the
-//! next one. At the bottom the text moves up by a quarter of the screen at once, as each move draws most
-//! of it anew. No memory of the picture is read for that: which letter a cell should show and which it
-//! shows is kept in a [`Grid`], and only cells where these differ are drawn.
+//! The input is the byte stream of the serial line. The screen shows the text for people; of the
+//! events it shows only an error and the end, in words ([`record`]). Long lines wrap. At the bottom
+//! the text scrolls by a quarter of the screen at once, as each scroll draws most of the screen
+//! again.
 //!
-//! The grid is made of single numbers that are each valid at all times, so that a core that ends the run
-//! may print whatever another one was about to do with it, with no lock and no memory of its own.
+//! The picture in the framebuffer is never read back. A [`Grid`] keeps for each cell the glyph to
+//! show and the glyph shown. Only cells where the two differ are drawn.
+//!
+//! The grid consists of single numbers, each valid at all times. So a core that ends the run may
+//! finish the work of another core, without a lock and without memory of its own.
 
 #![forbid(unsafe_code)]
 
@@ -34,29 +36,30 @@ use super::super::mmio::{self, Registers};
 use canvas::Canvas;
 use text::Action;
 
-/// Most letters on a screen.
+/// Maximum number of cells on a screen.
 pub const MAX_CELLS: usize = 20_000;
-/// How often the text moves up until all lines are others.
+/// Number of scrolls until all lines have changed.
 const MOVES_A_SCREEN: usize = 4;
-/// Letters from one tab stop to the next.
+/// Cells from one tab stop to the next.
 const TAB: usize = 8;
 
-/// What a screen shows and is to show. Zeros: nothing.
+/// The cells of a screen: what is shown and what is to be shown. Zeros are blank.
 #[derive(Debug)]
 pub struct Grid {
-    /// Line by line, as many as the screen has.
+    /// The cells line by line; the screen uses as many as it has.
     cells: [Cell; MAX_CELLS],
-    /// Where the next letter comes. The column may be one too many: the letter then comes on the next line.
+    /// The position of the next glyph.
+    /// The column may be one too many: the glyph then comes on the next line.
     row: AtomicUsize,
     column: AtomicUsize,
-    /// The first row in which cells may differ, and one past the last.
+    /// The first row in which cells may differ, and one past the last such row.
     changed_from: AtomicUsize,
     changed_to: AtomicUsize,
-    /// The picture holds what the cells say.
+    /// The picture has been cleared, and holds the glyphs that the cells say are shown.
     is_cleared: AtomicBool,
 }
 
-/// A place for a letter: the numbers of [`Glyph`]s.
+/// A cell of the grid: the numbers of two [`Glyph`]s.
 #[derive(Debug)]
 struct Cell {
     wanted: AtomicU16,
@@ -64,7 +67,7 @@ struct Cell {
 }
 
 impl Cell {
-    /// Blank.
+    /// A blank cell.
     const fn new() -> Cell {
         let blank = Glyph::BLANK.number();
         Cell { wanted: AtomicU16::new(blank), shown: AtomicU16::new(blank) }
@@ -72,7 +75,7 @@ impl Cell {
 }
 
 impl Grid {
-    /// An empty one.
+    /// An empty grid.
     pub const fn new() -> Grid {
         Grid {
             cells: [const { Cell::new() }; MAX_CELLS],
@@ -91,8 +94,10 @@ impl Default for Grid {
     }
 }
 
-/// A screen for text. No two cores are to use it at a time, but for one that ends the run: it then shows
-/// some letters wrong at worst.
+/// A screen for text.
+///
+/// No two cores may use the screen at the same time. The exception is a core that ends the run:
+/// some glyphs are then wrong at worst.
 #[derive(Debug)]
 pub struct Screen<'g, R> {
     canvas: Canvas<R>,
@@ -110,21 +115,23 @@ impl<R> fmt::Display for Screen<'_, R> {
 }
 
 impl<'g, R: Registers> Screen<'g, R> {
-    /// The screen whose picture is in `memory`, as `framebuffer` says. Nothing is drawn before
-    /// [`Screen::flush`].
+    /// The screen over the picture in `memory`, which `framebuffer` describes.
+    /// Nothing is drawn before [`Screen::flush`].
     pub fn new(framebuffer: &Framebuffer, memory: R, grid: &'g Grid) -> Screen<'g, R> {
         let layout = Layout::new(framebuffer.width, framebuffer.height, MAX_CELLS);
         let Framebuffer { width, height, .. } = *framebuffer;
         Screen { canvas: Canvas::new(framebuffer, layout, memory), layout, grid, width, height }
     }
 
-    /// Draws a square in the upper left corner, the one with this number from the left, on whatever is
-    /// there. The first [`Screen::flush`] takes it away; after that it is not drawn.
+    /// Draws a square in the upper left corner; `number` counts from the left.
+    ///
+    /// The square overwrites whatever is there. The first [`Screen::flush`] clears the squares;
+    /// later calls draw nothing.
     pub fn mark(&self, number: usize) {
         if self.grid.is_cleared.load(Relaxed) {
             return;
         }
-        // A letter is twice as high as wide. Between the squares there is as much room.
+        // A cell is twice as high as wide. The gap between two squares is as wide as a square.
         for column in [4 * number, 4 * number + 1] {
             if column < self.layout.columns {
                 self.canvas.mark(0, column);
@@ -133,13 +140,13 @@ impl<'g, R: Registers> Screen<'g, R> {
         mmio::publish();
     }
 
-    /// Takes the next byte of the text, whose reading has come as far as `text` says.
+    /// Processes the next byte of the text; `text` is the state of the decoder.
     pub fn feed(&self, text: &mut Text, byte: u8) {
         text.feed(byte, |action| self.act(action));
     }
 
-    /// Draws the cells that have changed. Calls `go_on` now and then; a core that stops in there leaves
-    /// nothing behind that keeps another one from going on.
+    /// Draws the cells that have changed.
+    /// Calls `go_on` now and then; a core that stops inside `go_on` does not block another core.
     pub fn flush(&self, mut go_on: impl FnMut()) {
         let grid = self.grid;
         if !grid.is_cleared.load(Relaxed) {
@@ -159,12 +166,12 @@ impl<'g, R: Registers> Screen<'g, R> {
         }
         grid.changed_from.store(self.layout.rows, Relaxed);
         grid.changed_to.store(0, Relaxed);
-        // A core may stop for good after this.
+        // A core may stop for good after this call.
         mmio::publish();
     }
 
-    /// As [`Screen::flush`], for a core that ends the run: looks at all cells, as it may have come in between
-    /// whatever another one was doing.
+    /// Draws all changed cells, for a core that ends the run.
+    /// All cells are compared, as the call may interrupt whatever another core was doing.
     pub fn flush_all(&self) {
         self.has_changed(0..self.layout.rows);
         self.flush(|| ());
@@ -224,7 +231,7 @@ impl<'g, R: Registers> Screen<'g, R> {
         self.grid.column.store(column + 1, Relaxed);
     }
 
-    /// Goes to the start of the next line. At the bottom all lines move up.
+    /// Goes to the start of the next line. At the bottom all lines scroll up.
     fn next_line(&self) {
         self.grid.column.store(0, Relaxed);
         let row = self.grid.row.load(Relaxed);

@@ -1,5 +1,6 @@
-//! Reads a screen's picture back into text, on the host: for tests, and for a look at the memory of a
-//! virtual machine.
+//! Reads the picture of a screen back into text, on the host.
+//!
+//! The users are tests, and tools that look at the memory of a virtual machine.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -10,13 +11,13 @@ use super::{
 };
 use crate::runtime::machine::Framebuffer;
 
-/// A letter's dots, row by row.
+/// The dots of a glyph, row by row.
 type Shape = [u16; GLYPH_HEIGHT];
 
-/// The colour of a pixel in `memory`, the bytes of the picture: red, green, blue.
+/// The colour of a pixel: red, green, blue. `memory` holds the bytes of the picture.
 ///
 /// # Panics
-/// The memory ends before it.
+/// The pixel lies behind the end of the memory.
 pub fn colour(framebuffer: &Framebuffer, memory: &[u8], x: u32, y: u32) -> [u8; 3] {
     let bytes = framebuffer.format.bytes() as usize;
     let at = y as usize * framebuffer.stride as usize + x as usize * bytes;
@@ -25,7 +26,7 @@ pub fn colour(framebuffer: &Framebuffer, memory: &[u8], x: u32, y: u32) -> [u8; 
     framebuffer.format.decode(u32::from_le_bytes(pixel))
 }
 
-/// The colours of all pixels, from the top left on.
+/// The colours of all pixels, starting at the top left.
 ///
 /// # Panics
 /// As for [`colour`].
@@ -34,9 +35,11 @@ pub fn picture(framebuffer: &Framebuffer, memory: &[u8]) -> Vec<u8> {
     (0..framebuffer.height).flat_map(row).collect()
 }
 
-/// The lines of text on the screen, without blanks at their ends. What is no letter, as it was drawn in
-/// part or in another colour, is `\u{fffd}`, and so is the box of a character without a letter; of letters
-/// that look alike it is the first by its code.
+/// The lines of text on the screen, without trailing blanks.
+///
+/// A cell without a known glyph, drawn in part or in another colour, becomes `\u{fffd}`. So does
+/// the box of a character without a glyph. Of characters with the same glyph, the first by its code
+/// is returned.
 ///
 /// # Panics
 /// As for [`colour`].
@@ -44,7 +47,7 @@ pub fn lines(framebuffer: &Framebuffer, memory: &[u8]) -> Vec<String> {
     let Layout { scale, columns, rows } =
         Layout::new(framebuffer.width, framebuffer.height, MAX_CELLS);
     let letters = letters();
-    // The shape of a letter, if all pixels of each dot have one of the two colours.
+    // The shape in a cell, if all pixels of each dot have one and the same of the two colours.
     let shape = |row: usize, column: usize| {
         let mut shape = [0; GLYPH_HEIGHT];
         for (y, dots) in shape.iter_mut().enumerate() {
@@ -73,12 +76,12 @@ pub fn lines(framebuffer: &Framebuffer, memory: &[u8]) -> Vec<String> {
     (0..rows).map(|row| line(row).trim_end().into()).collect()
 }
 
-/// A colour as the picture can hold it.
+/// A colour, rounded to what the pixel format can hold.
 fn rounded(framebuffer: &Framebuffer, colour: [u8; 3]) -> [u8; 3] {
     framebuffer.format.decode(framebuffer.format.encode(colour))
 }
 
-/// The characters that have letters, by their shapes.
+/// The characters that have glyphs, by their shapes.
 fn letters() -> BTreeMap<Shape, char> {
     let mut letters = BTreeMap::new();
     for c in ' '..=LAST_CHARACTER {

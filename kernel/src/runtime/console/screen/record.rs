@@ -1,21 +1,23 @@
-//! What a person at the screen sees of the events.
+//! Words for the events that a person at the screen should see.
 //!
-//! They are for programs ([`crate::report`]), and nearly all of what they tell stands in the lines for
-//! people as well. The two that do not, an error and the end, are put in words. All this is done while
-//! the bytes go by: a panic has no memory to keep them in.
+//! Events are for programs ([`crate::report`]), and the lines for people contain nearly all of
+//! their content. Two events have no such line: an error and the end. This module puts them in
+//! words. The parser works byte by byte: a panic has no memory to keep an event in.
 
-/// The longest name of an event or a field that matters: "message".
+/// Length of the longest name of an event or a field that matters: "message".
 const MAX_NAME: usize = 7;
 
 const GOOD_END: &str = "Anchorite has ended.\n";
 const BAD_END: &str = "Anchorite has failed, see above.\n";
 
-/// An event that goes by: a JSON object on a line, whose first field is its type, and of which the
-/// fields that matter are texts or whole numbers.
+/// The state of the parser within an event.
+///
+/// An event is a JSON object on a line, and its first field is its type. The fields that matter are
+/// strings or whole numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct Record {
     kind: Kind,
-    /// The field that goes by, and whether that is its name or its value.
+    /// The current field, and whether its name or its value is being read.
     field: Name,
     in_value: bool,
     state: State,
@@ -25,11 +27,11 @@ pub struct Record {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Its name is still to come, or going by.
+    /// The name of the event is still to come, or incomplete.
     Unknown(Name),
     Error,
     Exit,
-    /// Of no interest.
+    /// An event of no interest.
     Other,
 }
 
@@ -37,9 +39,9 @@ enum Kind {
 enum State {
     Outside,
     Text,
-    /// Behind a backslash.
+    /// After a backslash.
     Escape,
-    /// Within the four digits of a character's number.
+    /// Within the four hexadecimal digits of a character's code.
     Number {
         digits: u8,
         value: u16,
@@ -56,7 +58,8 @@ struct Name {
 impl Name {
     const EMPTY: Name = Name { bytes: [0; MAX_NAME + 1], len: 0 };
 
-    /// A name that is too long keeps one byte too many, and is none that matters.
+    /// Appends a byte.
+    /// A name that is too long equals no name that matters. Such a name keeps one byte too many.
     fn push(&mut self, byte: u8) {
         if let Some(place) = self.bytes.get_mut(self.len) {
             *place = byte;
@@ -70,7 +73,7 @@ impl Name {
 }
 
 impl Record {
-    /// An event of which nothing has come yet.
+    /// The state before the first byte of an event.
     pub const START: Record = Record {
         kind: Kind::Unknown(Name::EMPTY),
         field: Name::EMPTY,
@@ -79,7 +82,7 @@ impl Record {
         has_failed: false,
     };
 
-    /// Takes the next byte of the line, up to its newline; shows what there is to show.
+    /// Processes the next byte of the line, newline included. Shows the text that results.
     pub fn feed(&mut self, byte: u8, mut show: impl FnMut(u8)) {
         if byte == b'\n' {
             let words = match self.kind {
@@ -101,7 +104,7 @@ impl Record {
                     b'u' => self.state = State::Number { digits: 0, value: 0 },
                     b'n' => self.text(b'\n', &mut show),
                     b't' => self.text(b'\t', &mut show),
-                    // Quotes, and control characters by their letters, which are shown as such.
+                    // Quotes, and control characters with letter escapes, which are shown as such.
                     _ => self.text(byte, &mut show),
                 }
             }
@@ -111,7 +114,7 @@ impl Record {
                 self.state = State::Number { digits: digits + 1, value };
                 if digits == 3 {
                     self.state = State::Text;
-                    // Control characters alone are written so.
+                    // Only control characters are written in this form.
                     let c = char::from_u32(value.into()).filter(|c| !c.is_control());
                     let c = c.unwrap_or(char::REPLACEMENT_CHARACTER);
                     c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| self.text(byte, &mut show));
@@ -142,7 +145,7 @@ impl Record {
         }
     }
 
-    /// A byte of a name or a value.
+    /// Processes a byte of a name or a value.
     fn text(&mut self, byte: u8, show: &mut impl FnMut(u8)) {
         if !self.in_value {
             return self.field.push(byte);
@@ -194,7 +197,7 @@ mod tests {
             shown(&error.to_record()),
             "ModelNotFound: there is \"none\", é\t{\\}: 1\u{7f}\nlook,\nhere\n"
         );
-        // A text that looks like another field or event is a text.
+        // Text that looks like another field or event stays text.
         let nasty = Event::Error(fault("\",\"event\":\"exit\",\"status\":1", "\u{1}\u{1e}"));
         assert_eq!(
             shown(&nasty.to_record()),

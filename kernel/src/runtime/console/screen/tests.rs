@@ -11,22 +11,22 @@ use crate::runtime::mmio::{Access, FakeRegisters};
 struct Fake {
     framebuffer: Framebuffer,
     memory: Arc<Mutex<Vec<u8>>>,
-    /// What the driver did: reads, and writes.
+    /// Number of the driver's reads, and of its writes.
     counts: Arc<Mutex<(usize, usize)>>,
     screen: Screen<'static, FakeRegisters>,
     text: Text,
 }
 
-/// What was there before: a picture of something.
+/// The content of the memory before the first write.
 const RUBBISH: u8 = 0x5a;
 
 impl Fake {
     fn new(width: u32, height: u32, format: &str) -> Fake {
-        // No multiple of 8, so that words of 4 bytes are written.
+        // Rows are no multiple of 8, so that the driver writes words of 4 bytes.
         Fake::with_rows_of(width, height, format, |stride| stride.next_multiple_of(8) + 12)
     }
 
-    /// One with rows that end in something that is not shown, so long as `stride` says.
+    /// A screen with rows of `stride` bytes. Each row ends in bytes that are not shown.
     fn with_rows_of(width: u32, height: u32, format: &str, stride: fn(u32) -> u32) -> Fake {
         let format = PixelFormat::from_name(format).unwrap();
         let stride = stride(width * format.bytes());
@@ -59,14 +59,14 @@ impl Fake {
         self.screen.flush(|| ());
     }
 
-    /// Writes to the memory since the last call. There must have been no read ever.
+    /// Writes to the memory since the last call. Fails if there was any read.
     fn writes(&self) -> usize {
         let (reads, writes) = &mut *self.counts.lock().unwrap();
         assert_eq!(*reads, 0, "the picture was read");
         std::mem::take(writes)
     }
 
-    /// Writes that a letter takes.
+    /// Number of writes that a glyph takes.
     fn writes_a_cell(&self) -> usize {
         let scale = self.screen.layout.scale;
         GLYPH_WIDTH * GLYPH_HEIGHT * scale * scale * self.framebuffer.format.bytes() as usize / 4
@@ -81,7 +81,7 @@ impl Fake {
         reader::picture(&self.framebuffer, &self.memory.lock().unwrap())
     }
 
-    /// The lines of text that the letters make.
+    /// The lines of text on the screen.
     fn lines(&self) -> Vec<String> {
         reader::lines(&self.framebuffer, &self.memory.lock().unwrap())
     }
@@ -92,7 +92,8 @@ impl Fake {
     }
 }
 
-/// Compares with the picture in `testdata/`. With `UPDATE_PICTURES` in the environment that is made anew.
+/// Compares the picture with the one in `testdata/`.
+/// With `UPDATE_PICTURES` in the environment the file is written instead.
 fn compare_with_picture(fake: &Fake, name: &str) {
     let Framebuffer { width, height, .. } = fake.framebuffer;
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -115,7 +116,7 @@ fn compare_with_picture(fake: &Fake, name: &str) {
     assert_eq!(place, None, "{name}: the first pixel that differs");
 }
 
-/// Text of all kinds, with events between, that moves up a little at the end.
+/// Text of all kinds, with events in between, that scrolls a little at the end.
 const SAMPLE: &str = "Anchorite 0.1.0 on a fake: 1 × Cortex-A72\r\n\
     \x1e{\"event\":\"hello\",\"machine\":\"a fake\"}\r\n\
     \rtiny.gguf [####....]  50 %\rtiny.gguf [########] 100 %\r\n\
@@ -132,7 +133,7 @@ fn the_picture_is_as_it_was() {
         ("text-16-bit.png", &["r5g6b5"]),
     ] {
         for format in formats {
-            // Some pixels to the right and below that no letter has; in 16 bits, half a word.
+            // Some pixels to the right and below belong to no cell; in 16 bits, half a word.
             let mut fake = Fake::new(457, 197, format);
             fake.print(SAMPLE);
             fake.writes();
@@ -158,7 +159,7 @@ fn larger_letters_are_the_same_in_more_pixels() {
     for format in ["x2r10g10b10", "r5g6b5"] {
         let mut large = Fake::new(1289, 1447, format);
         assert_eq!(large.screen.layout, Layout { scale: 2, columns: 64, rows: 36 });
-        // As many letters.
+        // The same number of cells.
         let mut small = Fake::new(645, 724, format);
         assert_eq!(small.screen.layout, Layout { scale: 1, columns: 64, rows: 36 });
         for fake in [&mut large, &mut small] {
@@ -185,12 +186,12 @@ fn the_letters_can_be_read_back() {
 #[test]
 fn lines_wrap_where_the_next_letter_has_no_place() {
     let mut fake = Fake::new(200, 80, "x8r8g8b8");
-    // A line that is just full, and its end, take no empty line.
+    // A line that is just full, and its newline, cause no empty line.
     fake.print(&format!("{}\r\nb", "a".repeat(20)));
     assert_eq!(fake.text(), format!("{}\nb", "a".repeat(20)));
     fake.print("\rccccc\tdddddddddddd+");
     assert_eq!(fake.text(), format!("{}\nccccc   dddddddddddd\n+", "a".repeat(20)));
-    // No tab stop is behind the last column, and none erases.
+    // No tab stop lies behind the last column, and no tab erases.
     fake.print("\r\t\t\t\t!\rxy\x1b[K");
     assert_eq!(fake.lines()[2], "xy");
     fake.print("\r1234567890123456789\t\t!");
@@ -210,19 +211,19 @@ fn a_screen_that_scrolls_draws_only_what_changes() {
     // The last line but one is free: "one two ttt -" becomes "two ttt -".
     fake.print("\r\n");
     assert_eq!(fake.text(), "two\nttt");
-    // t→o… one/two: three differ; two/ttt: "wo" does; ttt goes.
+    // t→o… one/two: three cells differ; two/ttt: "wo" differs; ttt disappears.
     assert_eq!(fake.writes(), (3 + 2 + 3) * cell);
-    // Several lines at once, as one: of "abc abc" nothing shows that has gone by.
+    // Several lines at once are drawn as one update: skipped states of "abc abc" never show.
     fake.print("abc\r\nabc\r\nabc\r\nabc\r\nabc\r\n");
     assert_eq!(fake.text(), "abc\nabc\nabc");
-    // two/abc, ttt/abc, nothing/abc.
+    // Changed cells: two/abc, ttt/abc, nothing/abc.
     assert_eq!(fake.writes(), 9 * cell);
-    // All lines are alike: only the new one is drawn.
+    // All lines are alike: only the new line is drawn.
     fake.print("abc");
     assert_eq!(fake.writes(), 3 * cell);
     fake.print("\r\nabc");
     assert_eq!(fake.writes(), 0);
-    // What is drawn over without a change, and what is gone before it was seen.
+    // Text that is overwritten by the same text, and text that is gone before a flush.
     fake.print("\rabc\rxyz\rabc");
     assert_eq!(fake.writes(), 0);
 }
@@ -238,7 +239,7 @@ fn words_of_two_sizes_make_the_same_picture() {
         }
         let words = (width * wide.framebuffer.format.bytes()).div_ceil(4) as usize;
         assert_eq!(narrow.writes(), words * 1447);
-        // In 16 bits a letter has 5 words: only one of twice the size has whole pairs.
+        // In 16 bits a glyph row has 5 words: only a glyph of twice the size has whole pairs.
         let halves = if (width, format) == (645, "r5g6b5") { 1 } else { 2 };
         assert_eq!(wide.writes(), words.div_ceil(halves) * 1447);
         for fake in [&mut narrow, &mut wide] {
@@ -246,7 +247,7 @@ fn words_of_two_sizes_make_the_same_picture() {
         }
         assert_eq!(wide.writes() * halves, narrow.writes());
         assert!(wide.picture() == narrow.picture(), "{width} {format}");
-        // What is not shown is not written either.
+        // Bytes that are not shown are not written either.
         let shown = words * 4;
         for row in wide.memory.lock().unwrap().chunks(wide.framebuffer.stride as usize) {
             assert!(row[shown..].iter().all(|&byte| byte == RUBBISH));
@@ -283,12 +284,12 @@ fn a_line_at_the_bottom_costs_a_few_lines_and_no_screen() {
     let line = |i: usize| -> String {
         (0..columns - 1).map(|column| char::from(b'a' + ((i + column) % 26) as u8)).collect()
     };
-    // Up to the last line, which is full.
+    // Down to the last line, which is full.
     for i in 0..rows - 1 {
         fake.print(&format!("{}\r\n", line(i)));
     }
     fake.writes();
-    // No letter stays the same when the text moves by any number of lines below 26.
+    // No glyph stays the same when the text moves by any number of lines below 26.
     let lines = 5 * rows + 1;
     for i in rows - 1..rows - 1 + lines {
         fake.print(&format!("{}\r\n", line(i)));
@@ -296,7 +297,7 @@ fn a_line_at_the_bottom_costs_a_few_lines_and_no_screen() {
     let whole = fake.writes_a_cell() * (columns - 1);
     let writes = fake.writes();
     assert!(writes <= 5 * lines * whole, "{} lines for one", writes / (lines * whole));
-    // The last ones are shown, with a quarter of the screen free.
+    // The last lines are shown, with a quarter of the screen free.
     let text = fake.lines();
     assert_eq!(text[rows - rows / 4 - 1], line(rows - 2 + lines));
     assert_eq!(text[0], line(rows - 2 + lines - (rows - rows / 4 - 1)));
@@ -306,7 +307,7 @@ fn a_line_at_the_bottom_costs_a_few_lines_and_no_screen() {
 fn a_core_that_takes_over_completes_what_another_left() {
     let rows_of_pixels = 80;
     let mut completed = 0;
-    // The other core stops in the middle, at each place where it may.
+    // The other core stops in the middle, at each place where a stop is possible.
     for stop_at in 0..=rows_of_pixels + 4 {
         let mut fake = Fake::new(200, rows_of_pixels, "x8r8g8b8");
         let mut calls = 0;
@@ -324,7 +325,7 @@ fn a_core_that_takes_over_completes_what_another_left() {
         completed += usize::from(stopped.is_ok());
         fake.text = Text::START;
         "end".bytes().for_each(|byte| fake.screen.feed(&mut fake.text, byte));
-        // A core that does not stop says that all is drawn.
+        // A core that does not stop has noted that everything is drawn.
         fake.screen.grid.changed_from.store(fake.screen.layout.rows, Relaxed);
         fake.screen.grid.changed_to.store(0, Relaxed);
         fake.screen.flush_all();

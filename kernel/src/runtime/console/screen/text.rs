@@ -1,12 +1,12 @@
-//! From the bytes that the serial line carries to what a screen does.
+//! Decodes the bytes of the serial line into the actions of a screen.
 
 use super::record::Record;
 use crate::report::RECORD_SEPARATOR;
 
-/// What a screen does.
+/// An action of a screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Shows a character and goes on behind it.
+    /// Shows a character and moves on by one cell.
     Show(char),
     /// Goes to the start of the next line.
     NextLine,
@@ -14,14 +14,14 @@ pub enum Action {
     Return,
     /// Goes to the next tab stop.
     Tab,
-    /// Goes one character back.
+    /// Goes back by one character.
     Back,
     /// Erases the rest of the line.
     EraseRest,
 }
 
-/// How far the reading of the bytes has come: a character of several bytes, an escape sequence (ECMA-48)
-/// or an event may be under way.
+/// The state of the decoder.
+/// A character of several bytes, an escape sequence (ECMA-48) or an event may be incomplete.
 #[derive(Clone, Copy, Debug)]
 pub struct Text {
     partial: [u8; 4],
@@ -33,35 +33,37 @@ pub struct Text {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sequence {
     No,
-    /// Behind ESC.
+    /// After ESC.
     Started,
-    /// In a control sequence, whose parameters were none or 0 so far, or something else.
+    /// In a control sequence; `is_plain` if its parameters were none or 0 so far.
     Control {
         is_plain: bool,
     },
 }
 
 impl Text {
-    /// Between characters.
+    /// The state between characters.
     pub const START: Text =
         Text { partial: [0; 4], partial_len: 0, sequence: Sequence::No, record: None };
 
-    /// Takes a byte. Of events that is done which [`Record`] puts in words; of control sequences, "erase
-    /// in line" in the form that erases the rest of it; others do nothing.
+    /// Processes a byte.
+    ///
+    /// Events become the words of [`Record`]. The control sequence "erase in line" is obeyed in the
+    /// form that erases the rest of the line. Other control sequences do nothing.
     pub fn feed(&mut self, byte: u8, mut act: impl FnMut(Action)) {
         let Some(mut record) = self.record else { return self.take(byte, &mut act) };
         record.feed(byte, |byte| self.take(byte, &mut act));
         self.record = (byte != b'\n').then_some(record);
     }
 
-    /// Takes a byte that is no event's.
+    /// Processes a byte outside events.
     fn take(&mut self, byte: u8, act: &mut impl FnMut(Action)) {
         if byte.is_ascii_control() && self.partial_len > 0 {
             self.partial_len = 0;
             act(Action::Show(char::REPLACEMENT_CHARACTER));
         }
         match (self.sequence, byte) {
-            // Whatever else is under way.
+            // ESC starts a sequence in any state.
             (_, 0x1b) => self.sequence = Sequence::Started,
             (Sequence::Started, b'[') => self.sequence = Sequence::Control { is_plain: true },
             (Sequence::Started, b' '..=b'/') => {}
@@ -103,9 +105,9 @@ impl Text {
         act(Action::Show(byte.into()));
     }
 
-    /// A byte of a character of several.
+    /// Processes a byte of a character of several bytes.
     fn part(&mut self, byte: u8, act: &mut impl FnMut(Action)) {
-        // No character is longer than four bytes, so that one that is not whole leaves a place.
+        // No character is longer than four bytes, so an incomplete one leaves room for a byte.
         self.partial[self.partial_len] = byte;
         self.partial_len += 1;
         loop {
@@ -116,8 +118,8 @@ impl Text {
                     break;
                 }
                 Err(error) => {
-                    // Without a length the character is only not whole yet. Else those bytes are broken,
-                    // and the ones after them start anew.
+                    // Without a length the character is only incomplete. Otherwise those bytes are
+                    // invalid, and the bytes after them start a new character.
                     let Some(broken) = error.error_len() else { break };
                     act(Action::Show(char::REPLACEMENT_CHARACTER));
                     self.partial.copy_within(broken.., 0);
@@ -164,7 +166,7 @@ mod tests {
             b"\xf0\x9f\x99\xf0\x9f\x99\x82",
             b"\xe2\x82\xf0\x9f\x99\x82",
         ] {
-            // What is not whole at the end may become so.
+            // A character that is incomplete at the end may be completed later.
             let expected = String::from_utf8_lossy(bytes);
             let expected = if bytes == b"\xc3" { "" } else { &*expected };
             assert_eq!(shown(bytes), expected, "{bytes:x?}");
@@ -188,7 +190,7 @@ mod tests {
         {
             assert_eq!(shown(format!("a{other}b").as_bytes()), "ab", "{other:?}");
         }
-        // One that breaks off.
+        // A sequence that is cut short.
         assert_eq!(actions(b"\x1b[1\nK\x1b\x1b[K"), [NextLine, Show('K'), EraseRest]);
     }
 
