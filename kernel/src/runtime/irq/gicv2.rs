@@ -3,9 +3,9 @@
 //! Source: Arm Generic Interrupt Controller Architecture version 2.0, Arm IHI 0048, issue B.b,
 //! chapter 4.
 //!
-//! Seen from the non-secure side all interrupts are of group 1 and the group bits are not there
-//! (4.3.4). Where there is one security state, they are made group 0. In both cases bit 0 of the two
-//! control registers enables what we use.
+//! In the non-secure view all interrupts are in group 1, and the group bits do not exist (4.3.4).
+//! With a single security state, all interrupts are put into group 0. In both cases bit 0 of the
+//! two control registers enables the interrupts in use.
 
 #![forbid(unsafe_code)]
 
@@ -18,27 +18,28 @@ use crate::runtime::mmio::publish;
 
 /// Distributor control.
 const GICD_CTLR: usize = 0x000;
-/// Distributor: forward interrupts. CPU interface: signal them.
+/// Distributor: forward interrupts. CPU interface: signal interrupts.
 const CTLR_ENABLE: u32 = 1 << 0;
-/// What the distributor has.
+/// Features of the distributor.
 const GICD_TYPER: usize = 0x004;
-/// More than one CPU interface.
+/// The controller has more than one CPU interface.
 const TYPER_SEVERAL_CORES: u32 = 0b111 << 5;
-/// One byte an interrupt: the CPU interfaces that it goes to. Those of the first 32 are the reader's
-/// own, or 0 if the interrupt is not there (4.3.12).
+/// Target CPU interfaces, one byte an interrupt.
+/// The bytes of the first 32 name the reader's own interface, or are 0 for an absent interrupt
+/// (4.3.12).
 const GICD_ITARGETSR: usize = 0x800;
 /// Software-generated interrupts: targets from bit 16 on, number from bit 0 on.
 const GICD_SGIR: usize = 0xf00;
 
 /// CPU interface control.
 const GICC_CTLR: usize = 0x000;
-/// What the interface does with its inputs while it is off; the firmware's choice (4.4.1).
+/// Bypass of the interface's inputs while it is off; the firmware's choice (4.4.1).
 const CTLR_BYPASS: u32 = 0b1111 << 5;
 /// Priority mask.
 const GICC_PMR: usize = 0x004;
 /// Interrupt acknowledge.
 const GICC_IAR: usize = 0x00c;
-/// The number of the interrupt in it.
+/// The number of the interrupt in `GICC_IAR`.
 const IAR_INTID: u32 = 0x3ff;
 /// End of interrupt.
 const GICC_EOIR: usize = 0x010;
@@ -50,14 +51,15 @@ pub struct GicV2<R> {
     cpu_interface: R,
     /// Number of interrupts.
     count: u32,
-    /// It is for a single core: there are no targets to choose, and no one to wake.
+    /// The controller is for a single core.
+    /// There are no targets to choose, and no other core to wake.
     single: bool,
-    /// For each core the bit of its CPU interface; 0 if it is not set up.
+    /// For each core the bit of its CPU interface; 0 for a core that is not set up.
     targets: [AtomicU8; MAX_CPUS],
 }
 
 impl<R: Registers> GicV2<R> {
-    /// Takes over the distributor, with all interrupts that cores share disabled.
+    /// Takes over the distributor, with all shared interrupts disabled.
     pub fn new(distributor: R, cpu_interface: R) -> GicV2<R> {
         let typer = distributor.read32(GICD_TYPER);
         let count = banks::count(typer);
@@ -126,13 +128,13 @@ impl<R: Registers> InterruptController for GicV2<R> {
         if intid >= SPECIAL_INTIDS {
             return None;
         }
-        // With the number of the core that sent it, if it is a software-generated one.
+        // A software-generated interrupt is ended with the number of the core that sent it.
         self.cpu_interface.write32(GICC_EOIR, iar);
         Some(intid)
     }
 
     fn mute_core(&self) {
-        // No priority is above 0 (4.4.2). Turned off, the interface might pass its inputs by.
+        // No priority is above 0 (4.4.2). An interface that is off might bypass its inputs.
         self.cpu_interface.write32(GICC_PMR, 0);
     }
 }
@@ -142,7 +144,7 @@ mod tests {
     use super::*;
     use crate::runtime::mmio::{Access, FakeRegisters};
 
-    /// 96 interrupts; the core that looks is CPU interface 2.
+    /// A distributor of 96 interrupts; the core that reads is CPU interface 2.
     fn distributor() -> FakeRegisters {
         FakeRegisters::memory(&[
             (GICD_TYPER, 0xfc62),
@@ -155,7 +157,7 @@ mod tests {
         GicV2::new(distributor(), FakeRegisters::memory(&[(GICC_CTLR, 0x1e6)]))
     }
 
-    /// What was written to the distributor since `before` accesses.
+    /// Writes to the distributor since the first `before` accesses.
     fn writes_since(gic: &GicV2<FakeRegisters>, before: usize) -> Vec<(usize, u64)> {
         gic.distributor.writes().split_off(before)
     }
@@ -193,7 +195,7 @@ mod tests {
             writes_since(&gic, before),
             [(0x180, all), (0x280, all), (0x380, all), (0x080, 0), (0x400, 0xa0), (0x100, 1)]
         );
-        // The mask is open before anything is let through; the bypass bits stay.
+        // The mask is open before any interrupt is let through; the bypass bits stay.
         assert_eq!(gic.cpu_interface.writes(), [(GICC_PMR, 0xff), (GICC_CTLR, 0x1e1)]);
         assert_eq!(gic.init_core(MAX_CPUS, 0), Err(IrqError::CoreNotReady { core: MAX_CPUS }));
     }
@@ -225,7 +227,7 @@ mod tests {
         let before = gic.distributor.writes().len();
         gic.enable(Interrupt { intid: 77, edge: false }, 0).unwrap();
         assert_eq!(writes_since(&gic, before)[2], (0xc10, 0x5555_5555));
-        // The trigger of a private one is not ours to set.
+        // The trigger of a private interrupt is not for the driver to set.
         let before = gic.distributor.writes().len();
         gic.enable(Interrupt { intid: 27, edge: false }, 0).unwrap();
         assert_eq!(writes_since(&gic, before), [(0x400 + 27, 0xa0), (0x100, 1 << 27)]);
@@ -255,7 +257,7 @@ mod tests {
 
     #[test]
     fn acknowledges_and_ends_one_at_a_time() {
-        // A software-generated interrupt from core 3, the timer's, then none.
+        // A software-generated interrupt from core 3, the timer's interrupt, then none.
         let mut pending = [3 << 10, 27, 1023, 1022].into_iter();
         let interface = FakeRegisters::new(move |access| match access {
             Access::Read { offset: GICC_IAR, width: 4 } => pending.next().unwrap(),

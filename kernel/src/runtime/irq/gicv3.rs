@@ -1,11 +1,11 @@
 //! Arm Generic Interrupt Controller, versions 3 and 4.
 //!
 //! Source: Arm Generic Interrupt Controller Architecture Specification, GIC architecture version 3
-//! and version 4, Arm IHI 0069, issue H: chapter 12 for the registers, 11.1 and 12.1 for the order in
-//! which they are set up.
+//! and version 4, Arm IHI 0069, issue H. Chapter 12 describes the registers; 11.1 and 12.1 give the
+//! order of their set-up.
 //!
-//! Everything is of group 1. Seen from the non-secure side that is so already and the group bits are
-//! not there; where there is one security state, they are set.
+//! All interrupts are in group 1. In the non-secure view all are in group 1 already, and the group
+//! bits do not exist. With a single security state, the driver sets the group bits.
 
 #![forbid(unsafe_code)]
 
@@ -22,46 +22,48 @@ use crate::runtime::mmio::publish;
 
 /// Distributor control.
 const GICD_CTLR: usize = 0x0000;
-/// Forward interrupts of group 1. Which of the two bits says so depends on the view (12.9.4); where
-/// the other one is for group 0, no interrupt is of that group.
+/// Forward interrupts of group 1.
+///
+/// Which of the two bits enables group 1 depends on the view (12.9.4). Where the other bit enables
+/// group 0, no interrupt is in group 0.
 const CTLR_ENABLE_GROUP1: u32 = 0b11;
 /// Affinity routing.
 const CTLR_ARE: u32 = 1 << 4;
 /// A write to this register or to `ICENABLER` has not taken effect everywhere yet.
 const CTLR_RWP: u32 = 1 << 31;
-/// What the distributor has.
+/// Features of the distributor.
 const GICD_TYPER: usize = 0x0004;
-/// 64 bits an interrupt: affinity of the core that it goes to.
+/// Affinity of the target core, 64 bits an interrupt.
 const GICD_IROUTER: usize = 0x6000;
 
 /// Redistributor control.
 const GICR_CTLR: usize = 0x0000;
 /// A write to `ICENABLER0` has not taken effect yet.
 const GICR_CTLR_RWP: u32 = 1 << 3;
-/// Which core's it is, and what it has.
+/// The core of the redistributor, and the redistributor's features.
 const GICR_TYPER: usize = 0x0008;
-/// It has two more frames for virtual interrupts.
+/// The redistributor has two more frames for virtual interrupts.
 const TYPER_VLPIS: u64 = 1 << 1;
-/// It is the last of its region.
+/// The redistributor is the last of its region.
 const TYPER_LAST: u64 = 1 << 4;
-/// Power.
+/// Power management.
 const GICR_WAKER: usize = 0x0014;
-/// The core is said to be off.
+/// The core is marked as off.
 const WAKER_PROCESSOR_SLEEP: u32 = 1 << 1;
-/// The interface to the core rests.
+/// The interface to the core is asleep.
 const WAKER_CHILDREN_ASLEEP: u32 = 1 << 2;
 /// The redistributor's second frame: the private interrupts.
 const SGI_FRAME: usize = 0x1_0000;
-/// A redistributor has two frames of 64 KiB, with virtual LPIs four.
+/// Size of a redistributor: two frames of 64 KiB; four with virtual LPIs.
 const FRAMES: usize = 0x2_0000;
 
-/// How often a bit is looked at that should change within a few cycles.
+/// Number of polls of a bit that should change within a few cycles.
 const PATIENCE: u32 = 1_000_000;
 
-/// Of `MPIDR_EL1` the affinity fields.
+/// The affinity fields of `MPIDR_EL1`.
 const AFFINITY: u64 = 0xff_00ff_ffff;
 
-/// Not an affinity.
+/// Marks a core without an affinity.
 const NOT_READY: u64 = u64::MAX;
 
 /// A GICv3.
@@ -78,12 +80,13 @@ pub struct GicV3<R, S> {
 }
 
 impl<R: Registers, S: SystemRegisters> GicV3<R, S> {
-    /// Takes over the distributor, with all interrupts that cores share disabled. `redistributors`
-    /// holds each region with its size in bytes, `stride` the bytes from one to the next if that is
-    /// not what the architecture says.
+    /// Takes over the distributor, with all shared interrupts disabled.
+    ///
+    /// `redistributors` holds each region with its size in bytes. `stride` is the number of bytes
+    /// from one redistributor to the next, if it differs from the architecture's.
     ///
     /// # Errors
-    /// It does not answer.
+    /// The controller does not answer.
     pub fn new(
         distributor: R,
         redistributors: ArrayVec<(R, usize), MAX_REDISTRIBUTORS>,
@@ -106,12 +109,12 @@ impl<R: Registers, S: SystemRegisters> GicV3<R, S> {
         Ok(gic)
     }
 
-    /// Waits until what was written to the distributor has taken effect.
+    /// Waits until the writes to the distributor have taken effect.
     fn settle(&self) -> Result<(), IrqError> {
         wait_clear(&self.distributor, GICD_CTLR, CTLR_RWP, "distributor")
     }
 
-    /// The redistributor of the core with this affinity: its region, and where in it.
+    /// Finds a core's redistributor by its affinity: its region, and its offset there.
     fn redistributor(&self, mpidr: u64) -> Result<(&R, usize), IrqError> {
         for (r, size) in &self.redistributors {
             let mut at = 0;
@@ -136,7 +139,7 @@ impl<R: Registers, S: SystemRegisters> GicV3<R, S> {
     }
 }
 
-/// An affinity as `GICR_TYPER` has it: the four fields without the gap that `MPIDR_EL1` has.
+/// Packs an affinity as in `GICR_TYPER`: four fields, without `MPIDR_EL1`'s gap.
 fn packed_affinity(mpidr: u64) -> u64 {
     mpidr & 0xff_ffff | mpidr >> 32 << 24
 }
@@ -200,8 +203,8 @@ impl<R: Registers, S: SystemRegisters> InterruptController for GicV3<R, S> {
         let Some(mpidr) = self.mpidr(core) else { return };
         let [aff0, aff1, aff2, _, aff3, ..] = mpidr.to_le_bytes().map(u64::from);
         publish();
-        // The target list is for 16 cores of the same higher affinities; the range selector says
-        // which 16 (12.2.19).
+        // The target list addresses 16 cores with the same higher affinities. The range selector
+        // says which 16 (12.2.19).
         self.system.write(
             Icc::Sgi1r,
             aff3 << 48
@@ -238,7 +241,7 @@ mod tests {
     #[derive(Default)]
     struct System {
         writes: Vec<(Icc, u64)>,
-        /// Interrupts that wait to be acknowledged, the last one first.
+        /// Interrupts that wait for acknowledgement, the last one first.
         pending: Vec<u64>,
         sre: u64,
     }
@@ -271,7 +274,7 @@ mod tests {
         }
     }
 
-    /// A distributor for 64 interrupts whose writes take effect a few reads later.
+    /// A distributor of 64 interrupts whose writes take effect a few reads later.
     fn distributor() -> FakeRegisters {
         let mut memory = BTreeMap::from([(GICD_TYPER, 1)]);
         let mut busy = 0;
@@ -288,14 +291,16 @@ mod tests {
         })
     }
 
-    /// Two cores, then one of another cluster; the second has frames for virtual LPIs. All sleep, and
-    /// wake a few reads after they are told to.
+    /// Redistributors of two cores, then of one core in another cluster.
+    ///
+    /// The second redistributor has frames for virtual LPIs. All are asleep, and wake a few reads
+    /// after the driver's request.
     fn redistributors() -> FakeRegisters {
         let mut memory = BTreeMap::from([
             (GICR_TYPER, 0),
             (0x2_0000 + GICR_TYPER, 1 << 32 | TYPER_VLPIS),
             (0x6_0000 + GICR_TYPER, 0x0200_0103 << 32 | TYPER_LAST),
-            // Never looked at: behind the last one.
+            // Never read: behind the last redistributor.
             (0x8_0000 + GICR_TYPER, 2 << 32),
         ]);
         for at in [0, 0x2_0000, 0x6_0000] {
@@ -342,7 +347,7 @@ mod tests {
                 (GICD_CTLR, 0x13)
             ]
         );
-        // It was waited for what takes time: before anything is set, and before it is enabled.
+        // The driver waited twice: before any setting, and before the enable.
         let reads_before = |write| {
             let accesses = gic.distributor.accesses();
             let at = accesses.iter().position(|a| *a == write).unwrap();
@@ -364,7 +369,7 @@ mod tests {
     #[test]
     fn sets_up_a_core() {
         let (gic, system) = gic();
-        // The register as it is read, with bits 30 and 31 that are no affinity.
+        // The register as read, with bits 30 and 31, which are not part of an affinity.
         gic.init_core(2, 0x2_c000_0103).unwrap();
         let frame = 0x6_0000 + SGI_FRAME;
         assert_eq!(
@@ -395,7 +400,7 @@ mod tests {
         assert_eq!(place(0x2_0000_0103), Ok(0x6_0000));
         assert_eq!(place(2), Err(IrqError::NoRedistributor { mpidr: 2 }));
         assert_eq!(gic.init_core(0, 2), Err(IrqError::NoRedistributor { mpidr: 2 }));
-        // With a stride from the device tree, every 256 KiB.
+        // With a stride from the device tree: a redistributor every 256 KiB.
         let regions = ArrayVec::from_iter([(redistributors(), 0xa_0000)]);
         let gic =
             GicV3::new(distributor(), regions, Some(0x4_0000), FakeSystem::default()).unwrap();
@@ -410,7 +415,7 @@ mod tests {
         let regions = ArrayVec::from_iter([(asleep, 0x2_0000)]);
         let gic = GicV3::new(distributor(), regions, None, FakeSystem::default()).unwrap();
         assert_eq!(gic.init_core(0, 0), Err(IrqError::NoAnswer { part: "redistributor" }));
-        // So it is not woken either.
+        // So the core is not woken either.
         assert_eq!(gic.mpidr(0), None);
     }
 
@@ -424,7 +429,7 @@ mod tests {
         system.take_writes();
         gic.send_wake(2);
         assert_eq!(system.take_writes(), [(Icc::Sgi1r, 2 << 48 | 1 << 16 | 1 << 3)]);
-        // Beyond the first 16 of a cluster: range 7.
+        // A core beyond the first 16 of a cluster: range 7.
         gic.init_core(3, 0x77).unwrap();
         system.take_writes();
         gic.send_wake(3);

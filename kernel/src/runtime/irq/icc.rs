@@ -7,7 +7,7 @@ pub enum Icc {
     Sre,
     /// `ICC_PMR_EL1`: the priority mask.
     Pmr,
-    /// `ICC_CTLR_EL1`: bit 1 parts the end of an interrupt from its priority drop.
+    /// `ICC_CTLR_EL1`: bit 1 separates the end of an interrupt from its priority drop.
     Ctlr,
     /// `ICC_IGRPEN1_EL1`: bit 0 signals interrupts of group 1.
     Igrpen1,
@@ -21,9 +21,9 @@ pub enum Icc {
 
 /// The calling core's system registers of the CPU interface.
 pub trait SystemRegisters {
-    /// Reads a register. What the read does (acknowledge) is done when the call returns.
+    /// Reads a register. The effect of the read (acknowledge) is complete on return.
     fn read(&self, register: Icc) -> u64;
-    /// Writes a register. The write has taken effect when the call returns.
+    /// Writes a register. The write has taken effect on return.
     fn write(&self, register: Icc, value: u64);
 }
 
@@ -36,14 +36,14 @@ mod core_registers {
 
     use super::{Icc, SystemRegisters};
 
-    /// The registers of the machine's cores.
+    /// The system registers of the machine's cores.
     ///
-    /// At EL1, `ICC_SRE_EL2` must let them through: the boot code sees to that where it came from
-    /// EL2.
+    /// At EL1, `ICC_SRE_EL2` must allow these accesses. The boot code allows them if it was entered
+    /// at EL2.
     #[derive(Clone, Copy, Debug)]
     pub struct CoreRegisters;
 
-    // Named by their encodings: not all assemblers know the names without a target feature.
+    // The registers are named by encoding: some assemblers need a target feature for the names.
     macro_rules! each {
         ($register:expr, $access:ident, $value:ident) => {
             match $register {
@@ -60,8 +60,8 @@ mod core_registers {
 
     macro_rules! read {
         ($name:literal, $value:ident) => {
-            // SAFETY: interrupts are never taken, so these registers have no effect on the program
-            // but what they say.
+            // SAFETY: interrupts are never taken, so these registers affect the program only by
+            // their values.
             unsafe {
                 asm!(concat!("mrs {}, ", $name), out(reg) $value,
                     options(nostack, preserves_flags));
@@ -84,8 +84,8 @@ mod core_registers {
             let value;
             each!(register, read, value);
             if register == Icc::Iar1 {
-                // SAFETY: waits. The acknowledge takes effect before what follows it (IHI 0069,
-                // 12.2.14); the other registers need no barrier.
+                // SAFETY: the instruction only waits. The acknowledge takes effect before what
+                // follows it (IHI 0069, 12.2.14); the other registers need no barrier.
                 unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
             }
             value

@@ -1,12 +1,12 @@
-//! Interrupt controllers, as far as cores that sleep need them.
+//! Interrupt controllers, as far as sleeping cores need them.
 //!
-//! Interrupts are never taken: they stay masked in every core for ever. One that is pending ends a
-//! core's `wfi` all the same; the code after it then calls [`InterruptController::acknowledge`] and
-//! looks at what it was waiting for. So the controller must signal interrupts to the core (groups
+//! Interrupts are never taken: they stay masked in every core for ever. A pending interrupt still
+//! ends a core's `wfi`. The code after the `wfi` calls [`InterruptController::acknowledge`], and
+//! checks what it was waiting for. So the controller must signal interrupts to the core (groups
 //! enabled, priority mask open), and there are no handlers.
 //!
-//! The non-secure view is the one used (group 1); where there is only one security state, the
-//! registers mean the same for our purposes, see the drivers.
+//! The drivers use the non-secure view (group 1). With a single security state the registers mean
+//! the same for the drivers' purposes, see there.
 
 use core::fmt;
 
@@ -26,55 +26,63 @@ pub use icc::{Icc, SystemRegisters};
 /// The software-generated interrupt that wakes a core.
 const WAKE_SGI: u32 = 0;
 
-/// Priority of all interrupts; the mask lets through what is more urgent (lower) than 0xff.
+/// Priority of all interrupts.
+/// The priority mask lets through priorities that are more urgent (lower) than 0xff.
 const PRIORITY: u8 = 0xa0;
 
-/// From here on the numbers mean that nothing is pending (IHI 0048 3.2.5, IHI 0069 2.2.1).
+/// First special interrupt number.
+/// From this number on, nothing is pending (IHI 0048 3.2.5, IHI 0069 2.2.1).
 const SPECIAL_INTIDS: u32 = 1020;
 
-/// An interrupt controller whose shared part is set up. Cores are numbered by the caller, below
-/// [`MAX_CPUS`].
+/// An interrupt controller whose shared part is set up.
+/// The caller numbers the cores, below [`MAX_CPUS`].
 pub trait InterruptController {
-    /// Sets up the calling core's part, with only the wake-up from [`Self::send_wake`] enabled.
-    /// `mpidr` holds the affinity fields of its `MPIDR_EL1`.
+    /// Sets up the calling core's part, with only the wake-up interrupt enabled.
+    ///
+    /// The wake-up interrupt is that of [`Self::send_wake`]. `mpidr` holds the affinity fields of
+    /// the core's `MPIDR_EL1`.
     ///
     /// # Errors
-    /// The controller has no part for this core, or it does not answer.
+    /// The controller has no part for this core, or does not answer.
     fn init_core(&self, core: usize, mpidr: u64) -> Result<(), IrqError>;
 
-    /// Lets `interrupt` end the sleep of `core`, which is set up; a private one must be the calling
-    /// core's own.
+    /// Lets `interrupt` end the sleep of `core`, which is set up.
+    /// A private interrupt must be the calling core's own.
     ///
     /// # Errors
     /// There is no such interrupt, or the core is not set up.
     fn enable(&self, interrupt: Interrupt, core: usize) -> Result<(), IrqError>;
 
-    /// Ends the sleep of `core`. One that is not set up does not sleep, so nothing happens. What the
-    /// caller wrote before is visible to the core when it wakes.
+    /// Ends the sleep of `core`.
+    ///
+    /// A core that is not set up does not sleep, so the call does nothing. The caller's earlier
+    /// writes are visible to the core when it wakes.
     fn send_wake(&self, core: usize);
 
-    /// Takes note of the most urgent interrupt that is pending on the calling core and gives its
-    /// number. One that its device still asserts is pending again at once.
+    /// Acknowledges the most urgent pending interrupt of the calling core.
+    /// The result is its number. An interrupt that its device still asserts is pending again at
+    /// once.
     fn acknowledge(&self) -> Option<u32>;
 
-    /// Signals nothing to the calling core any more, so that its next sleep never ends.
+    /// Stops all signals to the calling core, so that its next sleep never ends.
     fn mute_core(&self);
 }
 
-/// Why the interrupt controller cannot do what was asked.
+/// The interrupt controller cannot do what was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IrqError {
-    /// No redistributor is that of the core with this `MPIDR_EL1`.
+    /// No redistributor belongs to the core with this `MPIDR_EL1`.
     NoRedistributor {
         /// The affinity fields.
         mpidr: u64,
     },
-    /// It does not answer.
+    /// A part of the controller does not answer.
     NoAnswer {
-        /// Which part.
+        /// The name of the part.
         part: &'static str,
     },
-    /// Firmware or a hypervisor keeps the system registers of the CPU interface to itself.
+    /// Firmware or a hypervisor denies access to the CPU interface.
+    /// The access is that to the system registers of the interface.
     NoSystemRegisters,
     /// There is no interrupt of this number.
     NoSuchInterrupt {
@@ -119,10 +127,10 @@ pub enum Controller<R, S> {
 }
 
 impl<R: Registers, S: SystemRegisters> Controller<R, S> {
-    /// Takes over the controller that `gic` describes; `map` gives access to its registers.
+    /// Takes over the controller that `gic` describes. `map` gives access to its registers.
     ///
     /// # Errors
-    /// It does not answer.
+    /// The controller does not answer.
     pub fn new(gic: &Gic, mut map: impl FnMut(Region) -> R, system: S) -> Result<Self, IrqError> {
         match gic {
             Gic::V2 { distributor, cpu_interface } => {
@@ -175,8 +183,10 @@ impl<R: Registers, S: SystemRegisters> InterruptController for Controller<R, S> 
     }
 }
 
-/// The registers that a distributor has in one form for 16, 32 or more interrupts each, and a
-/// redistributor for its 32: the same in versions 2 and 3 (IHI 0048 4.3, IHI 0069 12.8 and 12.11).
+/// Register banks, the same in versions 2 and 3.
+///
+/// A register of a distributor covers 16, 32 or more interrupts. A redistributor's register covers
+/// its 32 (IHI 0048 4.3, IHI 0069 12.8 and 12.11).
 mod banks {
     use super::{Interrupt, PRIORITY, Registers};
 
@@ -184,23 +194,24 @@ mod banks {
     pub const GROUP: usize = 0x080;
     /// `ISENABLER`: one bit an interrupt.
     pub const SET_ENABLE: usize = 0x100;
-    /// `ICENABLER`.
+    /// `ICENABLER`: one bit an interrupt.
     pub const CLEAR_ENABLE: usize = 0x180;
-    /// `ICPENDR`.
+    /// `ICPENDR`: one bit an interrupt.
     pub const CLEAR_PENDING: usize = 0x280;
-    /// `ICACTIVER`.
+    /// `ICACTIVER`: one bit an interrupt.
     pub const CLEAR_ACTIVE: usize = 0x380;
     /// `IPRIORITYR`: one byte an interrupt.
     pub const PRIORITY_BYTE: usize = 0x400;
     /// `ICFGR`: two bits an interrupt, the upper set for an edge.
     pub const CONFIG: usize = 0xc00;
 
-    /// Interrupts that the distributor's `GICD_TYPER` tells of; the last few numbers are special.
+    /// Number of interrupts, from the distributor's `GICD_TYPER`.
+    /// The last few numbers are special, and do not count.
     pub fn count(typer: u32) -> u32 {
         (32 * ((typer & 0x1f) + 1)).min(super::SPECIAL_INTIDS)
     }
 
-    /// Disables the interrupts from 32 times `block` on, and forgets what they were up to.
+    /// Disables the interrupts from 32 times `block` on, and clears their state.
     pub fn quiet(r: &impl Registers, frame: usize, block: u32) {
         let at = frame + 4 * block as usize;
         r.write32(at + CLEAR_ENABLE, !0);
@@ -208,7 +219,8 @@ mod banks {
         r.write32(at + CLEAR_ACTIVE, !0);
     }
 
-    /// Gives an interrupt its priority and enables it; of a shared one also sets the trigger.
+    /// Sets the priority of an interrupt and enables it.
+    /// The trigger of a shared interrupt is set as well.
     pub fn enable(r: &impl Registers, frame: usize, interrupt: Interrupt) {
         let intid = interrupt.intid as usize;
         r.write8(frame + PRIORITY_BYTE + intid, PRIORITY);
