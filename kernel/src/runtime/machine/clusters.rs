@@ -1,7 +1,7 @@
-//! The clusters of an Apple chip's cores, and how fast each may run.
+//! The core clusters of an Apple chip, and the highest clock of each.
 //!
 //! Sources: the Linux kernel's bindings `apple,cluster-cpufreq` and `opp-v2-base`; AsahiLinux's
-//! t8103.dtsi, where the operating points that ask for other cores' deep sleep are `turbo-mode`.
+//! t8103.dtsi. There, operating points that need other cores in deep sleep are `turbo-mode`.
 
 use core::ops::ControlFlow;
 
@@ -12,17 +12,17 @@ use super::read::{referred_to, room};
 use super::tree::{value, walk};
 use super::{List, Machine, MachineError, Region};
 
-/// Those whose registers are known.
+/// Controllers with known registers.
 const CONTROLLER: &[&str] = &["apple,t8103-cluster-cpufreq"];
 
 /// Cores that share a clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cluster {
-    /// The registers of what sets the clock.
+    /// The registers of the clock controller.
     pub region: Region,
-    /// The capacity of its cores, see [`Cpu::capacity`](super::Cpu::capacity).
+    /// The capacity of the cores, see [`Cpu::capacity`](super::Cpu::capacity).
     pub capacity: u32,
-    /// The highest operating point that is no turbo: the chip's own number of it.
+    /// The highest operating point without turbo, as the chip numbers it.
     pub level: u32,
 }
 
@@ -54,7 +54,7 @@ impl<'t> Machine<'t> {
     }
 }
 
-/// The highest level of the table with this `phandle`, turbo ones left out.
+/// The highest level of the table with this `phandle`, without turbo levels.
 fn highest_level(fdt: Fdt<'_>, phandle: &[u8]) -> Option<u32> {
     referred_to(fdt, phandle, &["operating-points-v2"], |table| {
         let points = table.node.children().filter(|p| value(*p, "turbo-mode").is_none());

@@ -1,40 +1,40 @@
-//! The picture on a display, and how its pixels are coded.
+//! The framebuffer of a display, and its pixel format.
 //!
 //! Sources: the Linux kernel's binding `simple-framebuffer`; m1n1, src/kboot.c (`dt_set_fb`).
 
 use super::tree::At;
 use super::{MachineError, Region};
 
-/// Fewest pixels in a row: room for twenty characters of the smallest size.
+/// Minimum pixels in a row: room for twenty characters of the smallest size.
 const MIN_WIDTH: u32 = 200;
-/// Fewest rows of pixels: room for four lines of text.
+/// Minimum number of rows: room for four lines of text.
 const MIN_HEIGHT: u32 = 80;
-/// Most pixels in a row, and most rows.
+/// Maximum pixels in a row, and maximum number of rows.
 const MAX_SIDE: u32 = 16384;
-/// Most bytes in all. A picture of the largest size has no more.
+/// Maximum size in bytes: that of a picture with the maximum width and height.
 const MAX_BYTES: u64 = 1 << 30;
-/// The first page is never mapped.
+/// Minimum address: the first page is never mapped.
 const MIN_BASE: u64 = 1 << 12;
-/// Whole words are written.
+/// Size of the words that are written, in bytes.
 const WORD_BYTES: u32 = 4;
 
-/// Memory that a display shows as it is.
+/// Memory that a display shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Framebuffer {
-    /// The memory: row by row from the top, each from the left.
+    /// The memory: row by row from the top, each row from the left.
     pub region: Region,
     /// Pixels in a row.
     pub width: u32,
-    /// Rows.
+    /// Number of rows.
     pub height: u32,
     /// Bytes from one row to the next, a multiple of 4.
     pub stride: u32,
-    /// How a pixel is coded.
+    /// The format of a pixel.
     pub format: PixelFormat,
 }
 
 impl Framebuffer {
-    /// Reads it from its node.
+    /// Reads the framebuffer from its node.
     pub(super) fn read(at: &At<'_, '_>) -> Result<Framebuffer, MachineError> {
         let cell = |name| at.cell(name)?.ok_or_else(|| at.wrong(name));
         let format = at.text("format").and_then(PixelFormat::from_name);
@@ -45,10 +45,10 @@ impl Framebuffer {
         Ok(framebuffer)
     }
 
-    /// Checks that it is one that can be drawn to; if not, gives the property that is wrong.
+    /// Checks whether the framebuffer can be drawn to.
     ///
     /// # Errors
-    /// It cannot.
+    /// The framebuffer cannot be drawn to; the error is the name of the wrong property.
     pub fn check(&self) -> Result<(), &'static str> {
         let Framebuffer { region, width, height, stride, format } = *self;
         if !(MIN_WIDTH..=MAX_SIDE).contains(&width) {
@@ -73,7 +73,7 @@ impl Framebuffer {
     }
 }
 
-/// How a pixel is coded: a little-endian number of 16 or 32 bits.
+/// A pixel format: a little-endian number of 16 or 32 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PixelFormat {
     bits: u32,
@@ -83,7 +83,7 @@ pub struct PixelFormat {
     alpha: Channel,
 }
 
-/// Some bits of a pixel.
+/// The bits of a pixel that belong to one colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Channel {
     shift: u32,
@@ -91,17 +91,17 @@ struct Channel {
 }
 
 impl Channel {
-    /// The largest value that it holds.
+    /// The largest value of the channel.
     const fn max(self) -> u32 {
         (1 << self.bits) - 1
     }
 
-    /// The bits for a value of 0 to 255, which stands for 0 to the largest one.
+    /// Encodes a value of 0 to 255, scaled to 0 to the largest value.
     const fn encode(self, value: u8) -> u32 {
         ((value as u32 * self.max() + 127) / 255) << self.shift
     }
 
-    /// The value of 0 to 255 that is nearest.
+    /// Decodes to the nearest value of 0 to 255.
     const fn decode(self, pixel: u32) -> u8 {
         let value = pixel >> self.shift & self.max();
         ((value * 255 + self.max() / 2) / self.max()) as u8
@@ -109,9 +109,11 @@ impl Channel {
 }
 
 impl PixelFormat {
-    /// Reads a format's name, which spells the channels from the most significant bit down, each with
-    /// its number of bits: `x8r8g8b8`, `r5g6b5`. `None` for a name of another kind, without one of
-    /// the colours, or of a size other than 16 and 32 bits.
+    /// Parses a format's name, such as `x8r8g8b8` and `r5g6b5`.
+    ///
+    /// The name spells the channels from the most significant bit down, each with its number of
+    /// bits. `None` for a name of another kind, without one of the colours, or of a size other than
+    /// 16 and 32 bits.
     pub fn from_name(name: &str) -> Option<PixelFormat> {
         let mut format = PixelFormat::default();
         let mut rest = name;
@@ -120,7 +122,7 @@ impl PixelFormat {
             let end = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
             let bits = number[..end].parse().ok().filter(|bits| (1..=16).contains(bits))?;
             rest = &number[end..];
-            // What was named before lies above.
+            // Channels named before lie above this one.
             format.bits += bits;
             for channel in format.channels().into_iter().filter(|channel| channel.bits != 0) {
                 channel.shift += bits;
@@ -151,7 +153,7 @@ impl PixelFormat {
         self.bits / 8
     }
 
-    /// The pixel of a colour: red, green, blue, each from 0 to 255. It is opaque.
+    /// Encodes a colour: red, green, blue, each from 0 to 255. The pixel is opaque.
     pub const fn encode(self, [red, green, blue]: [u8; 3]) -> u32 {
         self.red.encode(red)
             | self.green.encode(green)
@@ -159,7 +161,7 @@ impl PixelFormat {
             | self.alpha.encode(255)
     }
 
-    /// The colour of a pixel, as near as 8 bits a channel come.
+    /// Decodes a pixel to its colour, as near as 8 bits a channel allow.
     pub const fn decode(self, pixel: u32) -> [u8; 3] {
         [self.red.decode(pixel), self.green.decode(pixel), self.blue.decode(pixel)]
     }
@@ -171,8 +173,8 @@ mod tests {
 
     #[test]
     fn a_format_is_what_its_name_spells() {
-        // Linux, include/linux/platform_data/simplefb.h, has their bits; the colour's are, as those
-        // of 5 and 6 bits, 0x80 → 16 and 32, and of 10, 514.
+        // The bits are those of Linux, include/linux/platform_data/simplefb.h. The colour 0x80
+        // becomes 16 and 32 in 5 and 6 bits, and 514 in 10 bits.
         for (name, bytes, pixel) in [
             ("r5g6b5", 2, 31 << 11 | 32 << 5),
             ("r5g5b5a1", 2, 31 << 11 | 16 << 6 | 1),

@@ -1,16 +1,19 @@
-//! What the device tree says about the machine; no address of a machine is a constant.
+//! The machine as the device tree describes it; no machine's address is a constant.
 //!
-//! [`Machine::from_fdt`] runs before there is a heap, so its lists have a fixed capacity and its
-//! texts borrow from the tree. What the machine cannot do without (memory, and what of it is taken)
-//! is an error if the tree is wrong about it. Anything else that is malformed or does not fit is left
-//! out and told in [`Machine::left_out`], because at that time there is no console to complain on.
+//! [`Machine::from_fdt`] runs before there is a heap. So its lists have a fixed capacity, and its
+//! strings borrow from the tree. The machine needs its memory, and the reserved parts of the
+//! memory: a tree that is wrong about these is an error. Anything else that is malformed or does
+//! not fit is left out. [`Machine::left_out`] lists these omissions for the log, because there is
+//! no console yet.
 //!
-//! Sources: Devicetree Specification 0.4 (structure, `ranges`, `/chosen`, `/reserved-memory`); the
-//! Linux kernel's bindings for `arm,gic`, `arm,gic-v3`, `arm,armv8-timer`, `arm,psci`, `arm,cpus`,
-//! `arm,pl011`, `8250`, `samsung,uart` (for `apple,s5l-uart`), `brcm,bcm2835-aux-uart`,
-//! `brcm,bcm2835-pm`, `brcm,bcm2835-mbox`, `brcm,bcm2835-gpio`, `brcm,bcm2835-cprman`,
-//! `simple-framebuffer`, `virtio,mmio`, `pci-host-ecam-generic`, `brcm,iproc-sdhci`,
-//! `apple,cluster-cpufreq`, `opp-v2-base`, `apple,wdt`.
+//! Sources: Devicetree Specification 0.4 (structure, `ranges`, `/chosen`, `/reserved-memory`), and
+//! the Linux kernel's bindings:
+//!
+//! - `arm,gic`, `arm,gic-v3`, `arm,armv8-timer`, `arm,psci`, `arm,cpus`
+//! - `arm,pl011`, `8250`, `samsung,uart` (for `apple,s5l-uart`), `brcm,bcm2835-aux-uart`
+//! - `brcm,bcm2835-pm`, `brcm,bcm2835-mbox`, `brcm,bcm2835-gpio`, `brcm,bcm2835-cprman`
+//! - `simple-framebuffer`, `virtio,mmio`, `pci-host-ecam-generic`, `brcm,iproc-sdhci`
+//! - `apple,cluster-cpufreq`, `opp-v2-base`, `apple,wdt`
 
 #![forbid(unsafe_code)]
 
@@ -32,25 +35,25 @@ pub use framebuffer::{Framebuffer, PixelFormat};
 #[cfg(test)]
 mod tests;
 
-/// Most memory regions that are used.
+/// Maximum number of memory regions in use.
 pub const MAX_MEMORY: usize = 16;
-/// Most reserved regions. A phone has some 35.
+/// Maximum number of reserved regions. A phone has some 35.
 pub const MAX_RESERVED: usize = 64;
-/// Most cores that are used.
+/// Maximum number of cores in use.
 pub const MAX_CPUS: usize = 64;
-/// Most clusters of cores whose clock is raised.
+/// Maximum number of core clusters whose clock is raised.
 pub const MAX_CLUSTERS: usize = 8;
-/// Most virtio-mmio transports that are looked at. QEMU's `virt` machine has 32.
+/// Maximum number of virtio-mmio transports. QEMU's `virt` machine has 32.
 pub const MAX_VIRTIO_MMIO: usize = 64;
-/// Most address windows of a PCI host bridge.
+/// Maximum number of address windows of a PCI host bridge.
 pub const MAX_PCI_WINDOWS: usize = 8;
-/// Most SD host controllers that are looked at.
+/// Maximum number of SD host controllers.
 pub const MAX_SD_HOSTS: usize = 4;
-/// Most windows that a device's DMA goes through.
+/// Maximum number of DMA windows of a device.
 pub const MAX_DMA_WINDOWS: usize = 4;
-/// Most redistributor regions of a GICv3.
+/// Maximum number of redistributor regions of a GICv3.
 pub const MAX_REDISTRIBUTORS: usize = 8;
-/// Most entries in [`Machine::left_out`].
+/// Maximum number of entries in [`Machine::left_out`].
 pub const MAX_LEFT_OUT: usize = 8;
 
 /// A range of physical addresses.
@@ -73,7 +76,7 @@ impl Region {
         self.base < other.end && other.start < self.base + self.size
     }
 
-    /// A region that is not empty and lies where a processor's physical addresses reach.
+    /// Makes a region that is not empty and within a processor's physical addresses.
     const fn checked(base: u64, size: u64) -> Option<Region> {
         match base.checked_add(size) {
             Some(end) if size > 0 && end <= 1 << 48 => Some(Region { base, size }),
@@ -91,34 +94,35 @@ impl fmt::Display for Region {
 /// An interrupt, as the interrupt controller numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interrupt {
-    /// The GIC's number: 16 to 31 for the private ones of a core (PPI), from 32 the shared (SPI).
+    /// The GIC's number (INTID).
+    /// Private interrupts of a core (PPI) are 16 to 31, shared ones (SPI) start at 32.
     pub intid: u32,
-    /// It is signalled by an edge, not by a level.
+    /// The interrupt is edge-triggered, not level-triggered.
     pub edge: bool,
 }
 
-/// How a core that is off is started.
+/// The method of starting a core that is off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EnableMethod {
-    /// By a call to the firmware, see [`Machine::psci`].
+    /// A call to the firmware, see [`Machine::psci`].
     Psci,
-    /// It waits for an address to appear in a word of memory.
+    /// The core polls a word of memory for an address.
     SpinTable {
-        /// Where that 64-bit word lies.
+        /// Address of that 64-bit word.
         release_addr: u64,
     },
-    /// The tree names no way, or one that we do not know. The boot core needs none.
+    /// The tree names no method, or an unknown one. The boot core needs no method.
     Unknown,
 }
 
 /// A core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cpu {
-    /// The affinity fields of its `MPIDR_EL1`.
+    /// The affinity fields of the core's `MPIDR_EL1`.
     pub mpidr: u64,
-    /// How it is started.
+    /// The method of starting the core.
     pub enable_method: EnableMethod,
-    /// How much it does, beside others: `capacity-dmips-mhz`; 0 if the tree does not say.
+    /// Relative performance: `capacity-dmips-mhz`; 0 if the tree does not say.
     pub capacity: u32,
 }
 
@@ -134,20 +138,21 @@ pub enum Conduit {
 /// The firmware's power interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Psci {
-    /// How it is called.
+    /// The instruction that calls the firmware.
     pub conduit: Conduit,
-    /// Number of its `CPU_ON` if it is PSCI 0.1, which fixed none and cannot power the machine off.
+    /// Number of `CPU_ON` in PSCI 0.1, which fixed no numbers.
+    /// PSCI 0.1 cannot power the machine off.
     pub legacy_cpu_on: Option<u32>,
 }
 
-/// A chip that has devices of its own, besides those that the tree's nodes tell of.
+/// A chip with devices that have no nodes in the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chip {
     /// `brcm,bcm2711`: the Raspberry Pi 4, the 400 and the Compute Module 4.
     Bcm2711,
     /// `apple,arm-platform`: Apple's chips for Macs.
     Apple,
-    /// Any other.
+    /// Any other chip.
     Other,
 }
 
@@ -156,7 +161,7 @@ pub enum Chip {
 pub enum UartKind {
     /// `arm,pl011`.
     Pl011,
-    /// `ns16550a` and its like, the Raspberry Pi's mini-UART among them.
+    /// `ns16550a` and compatible ports, the Raspberry Pi's mini UART among them.
     Ns16550,
     /// `apple,s5l-uart`.
     S5l,
@@ -165,11 +170,11 @@ pub enum UartKind {
 /// A serial port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Uart {
-    /// Which driver it needs.
+    /// The kind of port, which selects the driver.
     pub kind: UartKind,
-    /// Its registers.
+    /// The registers.
     pub region: Region,
-    /// The interrupt that it raises.
+    /// The interrupt of the port.
     pub interrupt: Option<Interrupt>,
     /// The clock that its baud rate is divided from, in Hz.
     pub clock_hz: Option<u32>,
@@ -181,7 +186,8 @@ pub struct Uart {
     pub baud: Option<u32>,
 }
 
-/// The header of a board with a [`Chip::Bcm2711`]: two of its pins can carry either of two serial ports.
+/// The header of a board with a [`Chip::Bcm2711`].
+/// Two of the header's pins can carry either of two serial ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {
     /// Registers of the pins.
@@ -208,7 +214,7 @@ pub enum Gic {
         distributor: Region,
         /// Redistributors, one after another in each region.
         redistributors: ArrayVec<Region, MAX_REDISTRIBUTORS>,
-        /// Bytes from one redistributor to the next, if it is not what the architecture says.
+        /// Bytes from one redistributor to the next. `None` for the stride of the architecture.
         stride: Option<u64>,
     },
 }
@@ -222,31 +228,32 @@ pub struct Timer {
     pub frequency_hz: Option<u32>,
 }
 
-/// Whether a device reads and writes memory through the processor's caches.
+/// Whether a device's DMA goes through the processor's caches.
 ///
-/// Source: Devicetree Specification 0.4, chapter 2.3. A property of a bus holds for all on it.
+/// Source: Devicetree Specification 0.4, chapter 2.3. A property of a bus holds for all devices on
+/// the bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coherence {
-    /// `dma-coherent`: it does.
+    /// `dma-coherent`: the DMA goes through the caches.
     Coherent,
-    /// `dma-noncoherent`: it does not.
+    /// `dma-noncoherent`: the DMA bypasses the caches.
     NonCoherent,
-    /// The tree does not say. By the rule for arm64 it does not.
+    /// The tree does not say. By the rule for arm64 the DMA bypasses the caches.
     Unsaid,
 }
 
-/// A virtio-mmio transport. It may be empty: its registers tell.
+/// A virtio-mmio transport. The transport may be empty; its registers say so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VirtioMmio {
-    /// Its registers.
+    /// The registers.
     pub region: Region,
-    /// The interrupt that it raises.
+    /// The interrupt of the transport.
     pub interrupt: Option<Interrupt>,
-    /// How it reaches memory.
+    /// The coherence of its DMA.
     pub coherence: Coherence,
 }
 
-/// What a window of a PCI host bridge leads to.
+/// The address space behind a window of a PCI host bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PciSpace {
     /// I/O ports.
@@ -260,11 +267,11 @@ pub enum PciSpace {
 /// A range of the processor's addresses that leads to the PCI bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PciWindow {
-    /// Which space it leads to.
+    /// The space behind the window.
     pub space: PciSpace,
     /// First address on the bus.
     pub bus_address: u64,
-    /// Where the processor sees it.
+    /// The window in the processor's address space.
     pub region: Region,
 }
 
@@ -277,9 +284,9 @@ pub struct PciHost {
     pub first_bus: u8,
     /// Last bus.
     pub last_bus: u8,
-    /// What leads to the devices' memory and ports.
+    /// The windows to the devices' memory and ports.
     pub windows: ArrayVec<PciWindow, MAX_PCI_WINDOWS>,
-    /// How the devices reach memory.
+    /// The coherence of the devices' DMA.
     pub coherence: Coherence,
 }
 
@@ -298,36 +305,40 @@ pub type DmaWindows = ArrayVec<DmaWindow, MAX_DMA_WINDOWS>;
 /// An SD host controller. There may be no card in its slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SdHost {
-    /// Its registers.
+    /// The registers.
     pub region: Region,
-    /// What its DMA reaches.
+    /// The windows of its DMA.
     pub dma: DmaWindows,
-    /// What feeds the card, if that can be switched.
+    /// The switchable supply of the card, if there is one.
     pub supply: Option<SdSupply>,
 }
 
-/// Pins of a Raspberry Pi's GPIO expander, from 0 on, that switch a card's supply.
+/// Pins of a Raspberry Pi's GPIO expander that switch a card's supply. The pins are counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SdSupply {
     /// High for 1.8 V on the lines, low for 3.3 V.
     pub low_voltage_pin: u32,
-    /// High for power.
+    /// High for power on.
     pub power_pin: u32,
 }
 
-/// The machine. Texts borrow from the tree.
+/// The machine. Its strings borrow from the tree.
 #[derive(Clone, Debug)]
 pub struct Machine<'t> {
-    /// Its name: `model`, or else the first of `compatible`. By convention UTF-8; not checked.
+    /// The name of the machine: `model`, or else the first string of `compatible`.
+    /// By convention the name is UTF-8, which is not checked.
     pub model: &'t [u8],
-    /// Which chip it is made of.
+    /// The chip of the machine.
     pub chip: Chip,
-    /// RAM, what is reserved of it included.
+    /// RAM, reserved parts included.
     pub memory: ArrayVec<Region, MAX_MEMORY>,
-    /// What must not be used of the RAM: firmware's, the device tree itself, the initrd. Some of it
-    /// (`no-map`) must not even be mapped as memory, lest the processor read it speculatively.
+    /// Parts of the RAM that must not be used.
+    ///
+    /// These parts hold the firmware, the device tree itself and the initrd. Some parts (`no-map`)
+    /// must not even be mapped as memory, lest the processor read them speculatively.
     pub reserved: ArrayVec<Region, MAX_RESERVED>,
-    /// The boot arguments; empty if there are none. By convention UTF-8; not checked.
+    /// The boot arguments; empty if there are none.
+    /// By convention the arguments are UTF-8, which is not checked.
     pub bootargs: &'t [u8],
     /// The initial RAM disk that the boot loader left.
     pub initrd: Option<Region>,
@@ -337,19 +348,21 @@ pub struct Machine<'t> {
     pub clusters: ArrayVec<Cluster, MAX_CLUSTERS>,
     /// The firmware's power interface.
     pub psci: Option<Psci>,
-    /// Registers of a Broadcom BCM2835 power manager, which can power off where PSCI cannot.
+    /// Registers of a Broadcom BCM2835 power manager.
+    /// The power manager can power off where PSCI cannot.
     pub power_manager: Option<Region>,
     /// Registers of the VideoCore's property mailbox, on a [`Chip::Bcm2711`].
     pub mailbox: Option<Region>,
-    /// Registers of an Apple chip's watchdog, which can restart it.
+    /// Registers of an Apple chip's watchdog, which can restart the chip.
     pub watchdog: Option<Region>,
     /// Registers of the clocks of a [`Chip::Bcm2711`].
     pub clock_manager: Option<Region>,
-    /// The serial port of `/chosen/stdout-path`; if that is none we know, the first one we do.
+    /// The serial port of `/chosen/stdout-path`.
+    /// If no driver supports that port, this is the first port with a driver.
     pub console: Option<Uart>,
     /// The header; empty on other chips than a [`Chip::Bcm2711`].
     pub header: Header,
-    /// The picture on a display. Its memory is reserved.
+    /// The framebuffer of a display. Its memory is reserved.
     pub framebuffer: Option<Framebuffer>,
     /// The interrupt controller.
     pub gic: Option<Gic>,
@@ -361,7 +374,7 @@ pub struct Machine<'t> {
     pub pci: Option<PciHost>,
     /// The SD host controllers, in the order of the tree.
     pub sd_hosts: ArrayVec<SdHost, MAX_SD_HOSTS>,
-    /// What the tree lists and this does not, for the log.
+    /// Errors about parts of the tree that were left out, for the log.
     pub left_out: ArrayVec<MachineError, MAX_LEFT_OUT>,
 }
 
@@ -388,45 +401,46 @@ pub enum List {
     Redistributors,
 }
 
-/// A node's name, cut after 40 bytes. Names should have up to 31 before the address.
+/// A node's name, cut after 40 bytes.
+/// By the specification, names have up to 31 bytes before the address.
 pub type NodeName = ArrayString<40>;
 
-/// What is wrong with a device tree.
+/// An error in a device tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MachineError {
-    /// It is no flattened device tree, or a damaged one.
+    /// The bytes are no flattened device tree, or a damaged one.
     Tree(FdtParseError),
-    /// Its nodes and properties do not fit into each other.
+    /// The nodes and properties of the tree do not nest.
     Structure,
-    /// It lists no memory.
+    /// The tree lists no memory.
     NoMemory,
-    /// A property that is needed is missing or makes no sense.
+    /// A required property is missing or invalid.
     Property {
         /// The node.
         node: NodeName,
         /// Name of the property.
         property: &'static str,
     },
-    /// The registers of a device lie where the processor cannot reach them.
+    /// The processor cannot reach the registers of a device.
     Unreachable {
         /// The node.
         node: NodeName,
     },
-    /// The memory of a device is that of something else too.
+    /// The memory of a device overlaps with other memory in use.
     Overlap {
-        /// What the device is.
+        /// The kind of device.
         device: &'static str,
     },
-    /// There are more than we have room for.
+    /// A list has more entries than its capacity.
     TooMany {
-        /// Of what.
+        /// The list.
         list: List,
-        /// How many there is room for.
+        /// The capacity.
         max: usize,
     },
-    /// Nodes are nested deeper than any machine's.
+    /// Nodes are nested deeper than in any machine's tree.
     TooDeep {
-        /// The node that is too deep.
+        /// The node at the depth limit.
         node: NodeName,
     },
 }

@@ -1,4 +1,4 @@
-//! Fills a [`Machine`] from the tree, one function a kind of node.
+//! Fills a [`Machine`] from the tree, with one function for each kind of node.
 
 use core::ops::{ControlFlow, Range};
 
@@ -18,15 +18,17 @@ const GIC_V2: &[&str] =
 const GIC_V3: &[&str] = &["arm,gic-v3"];
 const PL011: &[&str] = &["arm,pl011"];
 const NS16550: &[&str] = &["ns16550a", "ns16550", MINI_UART];
-/// The Raspberry Pi's mini-UART: a 16550 whose divisor means something else.
+/// The Raspberry Pi's mini UART: a 16550 with a divisor of another meaning.
 const MINI_UART: &str = "brcm,bcm2835-aux-uart";
-/// The PL011 that the header can have, by its address on the chip's bus (BCM2711 ARM Peripherals, 11.5).
+/// The PL011 of the header, by its address on the chip's bus.
+/// Source: BCM2711 ARM Peripherals, 11.5.
 const HEADER_PL011: u64 = 0x7e20_1000;
 const GPIO: &[&str] = &["brcm,bcm2711-gpio"];
 const MAILBOX: &[&str] = &["brcm,bcm2835-mbox"];
 const POWER_MANAGER: &[&str] = &["brcm,bcm2711-pm", "brcm,bcm2835-pm", "brcm,bcm2835-pm-wdt"];
 const CLOCK_MANAGER: &[&str] = &["brcm,bcm2711-cprman"];
-/// The Raspberry Pi 4's controllers of the card's slot and of the WiFi chip, or of what QEMU has there.
+/// SD host controllers of the Raspberry Pi 4.
+/// One has the card's slot. The other has the WiFi chip, or in QEMU another device.
 const SDHCI: &[&str] = &["brcm,bcm2711-emmc2", "brcm,bcm2835-sdhci"];
 const S5L: &[&str] = &["apple,s5l-uart"];
 const CHIPS: [(&str, Chip); 2] =
@@ -34,13 +36,13 @@ const CHIPS: [(&str, Chip); 2] =
 const SIMPLE_FRAMEBUFFER: &[&str] = &["simple-framebuffer"];
 
 impl<'t> Machine<'t> {
-    /// Reads the machine from a flattened device tree, which may be followed by other bytes.
+    /// Reads the machine from a flattened device tree; other bytes may follow the tree.
     ///
-    /// The address of `bytes` is taken as the physical one and reserved: call this where memory is
-    /// mapped one to one, or not at all.
+    /// The address of `bytes` is taken as the physical address, and is reserved. So memory must be
+    /// identity-mapped, or the MMU off.
     ///
     /// # Errors
-    /// The tree is damaged, or wrong about the memory or what of it is reserved.
+    /// The tree is damaged, or wrong about the memory or the reserved parts of the memory.
     pub fn from_fdt(bytes: &'t [u8]) -> Result<Machine<'t>, MachineError> {
         let bytes = without_rest(bytes);
         let fdt = structure::open(bytes)?;
@@ -54,7 +56,7 @@ impl<'t> Machine<'t> {
             }
         }
 
-        // The interrupt controller first: the meaning of the others' interrupts depends on it.
+        // The interrupt controller is read first: other devices' interrupts depend on it.
         let mut gic = None;
         walk(fdt, &mut |at| {
             if machine.gic.is_none() && (at.is_compatible(GIC_V2) || at.is_compatible(GIC_V3)) {
@@ -87,8 +89,8 @@ impl<'t> Machine<'t> {
         Ok(machine)
     }
 
-    /// The names of the machines that a tree is for, the most special one first: `compatible` of its
-    /// root.
+    /// Names of the machines that a tree is for: `compatible` of its root.
+    /// The most specific name comes first.
     ///
     /// # Errors
     /// The tree is damaged.
@@ -98,13 +100,15 @@ impl<'t> Machine<'t> {
         Ok(names.filter_map(|name| str::from_utf8(name).ok()).filter(|name| !name.is_empty()))
     }
 
-    /// The console and the firmware alone, to complain of a tree that [`Machine::from_fdt`] refuses;
-    /// what else is wrong with it does not matter. `None` if the tree cannot be read at all.
+    /// Reads only the console and the firmware, to report a refused tree.
+    ///
+    /// [`Machine::from_fdt`] has refused the tree. Other errors in the tree do not matter here.
+    /// `None` if the tree cannot be read at all.
     pub fn console_and_firmware(bytes: &'t [u8]) -> Option<Machine<'t>> {
         let fdt = structure::open(without_rest(bytes)).ok()?;
         let mut machine = Machine::empty();
         let stdout = Stdout::new(fdt);
-        // Where it ends early, what was found before is all there is.
+        // If the walk ends early, the nodes found before are all there is.
         let _ = walk(fdt, &mut |at| {
             if at.is_at("/") {
                 machine.chip = read_chip(at);
@@ -115,7 +119,7 @@ impl<'t> Machine<'t> {
         Some(machine)
     }
 
-    /// Does without the framebuffer if its memory is also that of something else.
+    /// Drops the framebuffer if its memory overlaps with `other`.
     pub fn keep_framebuffer_off(&mut self, other: Range<u64>) {
         if self.framebuffer.is_some_and(|framebuffer| framebuffer.region.overlaps(&other)) {
             self.framebuffer = None;
@@ -123,7 +127,8 @@ impl<'t> Machine<'t> {
         }
     }
 
-    /// Takes a framebuffer that the tree does not list, unless its memory is also that of something else.
+    /// Adds a framebuffer that the tree does not list.
+    /// A framebuffer that overlaps with other memory in use is dropped.
     pub fn add_framebuffer(&mut self, framebuffer: Framebuffer) {
         self.framebuffer = Some(framebuffer);
         for region in self.reserved.clone() {
@@ -164,7 +169,7 @@ impl<'t> Machine<'t> {
         }
     }
 
-    /// Reads one node, if it is of a kind that we know.
+    /// Reads one node, if it is of a known kind.
     fn visit(
         &mut self,
         at: &At<'_, 't>,
@@ -184,7 +189,7 @@ impl<'t> Machine<'t> {
         } else if at.is_top("chosen") {
             self.read_chosen(at)?;
         } else if at.is_under("reserved-memory") {
-            // Without `reg` it only asks for some memory to be set aside, wherever there is some.
+            // A node without `reg` only requests that memory be set aside, at any address.
             if at.value("reg").is_some() {
                 for region in at.bus_regions()? {
                     self.reserve(region?)?;
@@ -195,11 +200,11 @@ impl<'t> Machine<'t> {
                 let fits = self.cpus.try_push(cpu).is_ok();
                 self.keep(room(fits, List::Cpus, super::MAX_CPUS));
             }
-            // Below a core stand its caches.
+            // The nodes below a core are its caches.
             return Ok(ControlFlow::Break(()));
         } else if at.is_compatible(&["arm,armv8-timer"]) {
-            // Without a GIC its interrupts are of no use, and no fault of the tree: Apple's timers
-            // go to the AIC.
+            // Without a GIC the timer's interrupts are of no use. That is no fault of the tree:
+            // Apple's timers go to the AIC.
             if gic.is_some() {
                 self.timer = self.keep(read_timer(at, gic));
             }
@@ -225,7 +230,7 @@ impl<'t> Machine<'t> {
                 let pci = self.read_pci(at);
                 self.pci = self.keep(pci);
             }
-            // Devices below it are found by asking the bus.
+            // Devices below the bridge are found by bus enumeration.
             return Ok(ControlFlow::Break(()));
         } else {
             self.visit_for_the_end(at, fdt, gic, stdout);
@@ -233,7 +238,7 @@ impl<'t> Machine<'t> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Reads one node, if it is of what the end of a run takes: consoles and a way to power off.
+    /// Reads one node, if it is a console or a way to power off.
     fn visit_for_the_end(
         &mut self,
         at: &At<'_, 't>,
@@ -257,12 +262,13 @@ impl<'t> Machine<'t> {
             && at.is_compatible(SIMPLE_FRAMEBUFFER)
             && self.framebuffer.is_none()
         {
-            // In `/chosen` as the binding says, or beside it, where U-Boot puts it.
+            // The node is in `/chosen` as the binding says, or beside `/chosen`, where U-Boot puts
+            // it.
             self.framebuffer = self.keep(Framebuffer::read(at));
         }
     }
 
-    /// Reads a serial port, if it is of use: as console, or as one that the header can have.
+    /// Reads a serial port that can be the console, or a port of the header.
     fn visit_uart(
         &mut self,
         at: &At<'_, 't>,
@@ -295,11 +301,11 @@ impl<'t> Machine<'t> {
         room(fits, List::Reserved, super::MAX_RESERVED)
     }
 
-    /// Notes what went wrong with something that the machine can do without.
+    /// Notes an error about something that the machine can do without.
     pub(super) fn keep<T>(&mut self, found: Result<T, MachineError>) -> Option<T> {
         found
             .map_err(|e| {
-                // The list says itself how many it holds; the first few tell enough.
+                // The list has a limit; the first few errors say enough.
                 let _ = self.left_out.try_push(e);
             })
             .ok()
@@ -313,7 +319,8 @@ impl<'t> Machine<'t> {
                 self.keep::<()>(Err(at.wrong("bootargs")));
             }
         }
-        // Whoever left an initrd there and tells us half of where would find it overwritten.
+        // A boot loader that names only one end has left an initrd somewhere. The initrd would be
+        // overwritten, so the tree is refused.
         if let Some(start) = at.number("linux,initrd-start")? {
             let end = at.number("linux,initrd-end")?;
             let end =
@@ -328,7 +335,7 @@ impl<'t> Machine<'t> {
 
     fn read_pci(&mut self, at: &At<'_, 't>) -> Result<PciHost, MachineError> {
         let ecam = at.region(0)?;
-        // 1 MiB of configuration space a bus.
+        // Each bus has 1 MiB of configuration space.
         if ecam.size < 1 << 20 {
             return Err(at.wrong("reg"));
         }
@@ -344,7 +351,7 @@ impl<'t> Machine<'t> {
 
         let mut windows = ArrayVec::new();
         for range in at.node.ranges().ok().flatten().ok_or_else(|| at.wrong("ranges"))? {
-            // IEEE 1275 PCI binding 2.2.1: the first of three cells says which space it is.
+            // IEEE 1275 PCI binding 2.2.1: the first of three cells holds the space.
             let [flags, high, low] = range.child_bus_address.as_ref() else {
                 return Err(at.wrong("#address-cells"));
             };
@@ -370,27 +377,29 @@ impl<'t> Machine<'t> {
     }
 }
 
-/// The tree without what follows it: as long as its header says. If that is nonsense, the parser says
-/// what is wrong.
+/// Cuts off the bytes after the tree, by the length in its header.
+/// If the length is invalid, the parser reports the error.
 fn without_rest(bytes: &[u8]) -> &[u8] {
     let total = bytes.get(4..8).and_then(|size| size.try_into().ok()).map(u32::from_be_bytes);
     total.and_then(|total| bytes.get(..total as usize)).unwrap_or(bytes)
 }
 
-/// The error for a list that is full.
+/// The error for a full list.
 pub(super) fn room(fits: bool, list: List, max: usize) -> Result<(), MachineError> {
     if fits { Ok(()) } else { Err(MachineError::TooMany { list, max }) }
 }
 
-/// Where the boot loader wants the console.
+/// The console that the boot loader asks for.
 struct Stdout<'t> {
     path: Option<&'t str>,
     baud: Option<u32>,
 }
 
 impl<'t> Stdout<'t> {
-    /// `/chosen/stdout-path`: a path, an alias, or (in trees that carry them) a label, and behind a
-    /// colon the options, as in `serial0:115200n8`.
+    /// Reads `/chosen/stdout-path`, such as `serial0:115200n8`.
+    ///
+    /// The property is a path, an alias, or (in trees that carry labels) a label. The options
+    /// follow a colon.
     fn new(fdt: Fdt<'t>) -> Self {
         let lookup = |node: &str, name: &str| text(value(fdt.find_node(node)?, name)?);
         let setting = lookup("/chosen", "stdout-path").unwrap_or("");
@@ -419,7 +428,7 @@ fn read_gic(at: &At<'_, '_>) -> Result<Gic, MachineError> {
     let mut redistributors = ArrayVec::new();
     for region in at.regions()?.skip(1).take(n_regions) {
         let fits = redistributors.try_push(region?).is_ok();
-        // Without its redistributor a core could not be woken.
+        // A core without its redistributor could not be woken.
         room(fits, List::Redistributors, super::MAX_REDISTRIBUTORS)?;
     }
     if redistributors.is_empty() || redistributors.len() < n_regions {
@@ -430,7 +439,7 @@ fn read_gic(at: &At<'_, '_>) -> Result<Gic, MachineError> {
 }
 
 fn read_cpu(at: &At<'_, '_>) -> Result<Cpu, MachineError> {
-    // The size cells of `/cpus` are 0, so that `reg` has only addresses: the affinity fields.
+    // `/cpus` has size cells of 0, so `reg` has only addresses: the affinity fields.
     let reg = at.node.reg().ok().flatten().and_then(|mut all| number(all.next()?.address));
     let mpidr = reg.ok_or_else(|| at.wrong("reg"))?;
     let enable_method = match at.text("enable-method") {
@@ -461,7 +470,7 @@ fn read_psci(at: &At<'_, '_>) -> Result<Psci, MachineError> {
 }
 
 fn read_timer(at: &At<'_, '_>, gic: Option<&GicNode>) -> Result<Timer, MachineError> {
-    // The third in the binding's order, unless the names say otherwise.
+    // The virtual timer is the third in the binding's order, unless the names say otherwise.
     let index = match at.value("interrupt-names") {
         None => Some(2),
         Some(names) => names.split(|&b| b == 0).position(|name| name == b"virt"),
@@ -473,14 +482,14 @@ fn read_timer(at: &At<'_, '_>, gic: Option<&GicNode>) -> Result<Timer, MachineEr
     })
 }
 
-/// Which driver the node needs, if it is a serial port that we know.
+/// The kind of serial port, if the node is one with a driver.
 fn uart_kind(at: &At<'_, '_>) -> Option<UartKind> {
     [(PL011, UartKind::Pl011), (NS16550, UartKind::Ns16550), (S5L, UartKind::S5l)]
         .into_iter()
         .find_map(|(names, kind)| at.is_compatible(names).then_some(kind))
 }
 
-/// Whether the port is the PL011 that the header of a BCM2711's board can have.
+/// Whether the port is the PL011 for the header of a BCM2711's board.
 fn is_header_pl011(at: &At<'_, '_>) -> bool {
     let regions = at.bus_regions().ok().and_then(|mut regions| regions.next());
     at.is_compatible(PL011) && matches!(regions, Some(Ok(region)) if region.base == HEADER_PL011)
@@ -493,15 +502,15 @@ fn read_uart(at: &At<'_, '_>, fdt: Fdt<'_>, gic: Option<&GicNode>) -> Result<Uar
     if reg_shift > 4 {
         return Err(at.wrong("reg-shift"));
     }
-    // The registers are words, but for a plain 16550's (DDI 0183, table 3-1; BCM2711 ARM Peripherals,
-    // 2.2; the binding `samsung,uart`).
+    // Registers are words, except those of a plain 16550 (DDI 0183, table 3-1; BCM2711 ARM
+    // Peripherals, 2.2; the binding `samsung,uart`).
     let width = if kind == UartKind::Ns16550 && !mini { 1 } else { 4 };
     let reg_io_width = at.cell("reg-io-width")?.unwrap_or(width);
     if reg_io_width != 1 && reg_io_width != 4 {
         return Err(at.wrong("reg-io-width"));
     }
     let clock_hz = match at.cell("clock-frequency")? {
-        // Without a clock the firmware's divisor stays.
+        // Without a clock, the firmware's divisor stays.
         _ if mini => None,
         Some(hz) => Some(hz),
         None => fixed_clock(at, fdt)?,
@@ -517,7 +526,8 @@ fn read_uart(at: &At<'_, '_>, fdt: Fdt<'_>, gic: Option<&GicNode>) -> Result<Uar
     })
 }
 
-/// Frequency in Hz of the first of a device's `clocks`, if that is one of a fixed frequency.
+/// Frequency in Hz of the first of a device's `clocks`.
+/// `None` unless the clock has a fixed frequency.
 fn fixed_clock(at: &At<'_, '_>, fdt: Fdt<'_>) -> Result<Option<u32>, MachineError> {
     let Some(phandle) = at.value("clocks").and_then(|clocks| clocks.get(..4)) else {
         return Ok(None);
@@ -526,7 +536,7 @@ fn fixed_clock(at: &At<'_, '_>, fdt: Fdt<'_>) -> Result<Option<u32>, MachineErro
     clock.unwrap_or(Ok(None))
 }
 
-/// What `read` makes of the node that has this `phandle`, if it is compatible with one of these.
+/// Applies `read` to the node with this `phandle`, if the node is compatible.
 pub(super) fn referred_to<T>(
     fdt: Fdt<'_>,
     phandle: &[u8],
@@ -543,11 +553,12 @@ pub(super) fn referred_to<T>(
     found.filter(|_| walked.is_ok())
 }
 
-/// What feeds the card of an SD host, if that is by pins of a Raspberry Pi's GPIO expander.
+/// Reads the supply of an SD host, if pins of a GPIO expander switch the supply.
 ///
-/// Source: Linux's bindings `mmc-controller` (supplies), `regulator-gpio`, `regulator-fixed`.
+/// The expander is a Raspberry Pi's. Source: Linux's bindings `mmc-controller` (supplies),
+/// `regulator-gpio`, `regulator-fixed`.
 fn read_sd_supply(at: &At<'_, '_>, fdt: Fdt<'_>) -> Option<SdSupply> {
-    // Of the expander: its phandle, the pin, and that high is "on".
+    // An expander's pin is given as its phandle, the pin, and the flag that high is "on".
     let pin = |gpio: Option<&[u8]>| {
         let (&[expander, number, [0, 0, 0, 0]], []) = gpio?.as_chunks::<4>() else { return None };
         referred_to(fdt, &expander, &["raspberrypi,firmware-gpio"], |_| u32::from_be_bytes(number))

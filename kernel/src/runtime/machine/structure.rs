@@ -1,8 +1,9 @@
-//! Opens a device tree whose names are longer or odder than the specification allows.
+//! Opens device trees whose node or property names break the specification.
 //!
-//! Most trees of real boards have such names: `dtc` only warns of them and Linux does not look. The
-//! parser refuses them, so here a tree that it refuses for nothing else is checked for what the parser
-//! then relies on, that is, all but what names are made of.
+//! Most trees of real boards have names that are too long or have odd characters. `dtc` only warns
+//! of such names, and Linux does not check. The parser refuses such names. So a tree that is
+//! refused for its names alone is checked here. The check covers all that the parser then relies
+//! on, except the characters and lengths of names.
 
 use dtoolkit::error::{FdtErrorKind, FdtParseError};
 use dtoolkit::fdt::Fdt;
@@ -17,7 +18,7 @@ const PROP: u32 = 3;
 const NOP: u32 = 4;
 const END: u32 = 9;
 
-/// The tree in `bytes`, which is as long as its header says.
+/// Opens the tree in `bytes`, which is as long as its header says.
 pub fn open(bytes: &[u8]) -> Result<Fdt<'_>, MachineError> {
     match Fdt::new(bytes) {
         Err(e) if is_about_names(&e) => {
@@ -28,8 +29,8 @@ pub fn open(bytes: &[u8]) -> Result<Fdt<'_>, MachineError> {
     }
 }
 
-/// The header and the reserved memory were in order when this came up; the parser looks at them
-/// first.
+/// Whether the error is about a name.
+/// The parser checks the header and the reserved memory first, so these were valid.
 fn is_about_names(e: &FdtParseError) -> bool {
     matches!(e.kind, FdtErrorKind::InvalidNodeName | FdtErrorKind::InvalidPropertyName)
 }
@@ -43,7 +44,7 @@ struct Structure<'t> {
 }
 
 impl<'t> Structure<'t> {
-    /// `None` if the blocks do not lie where the header says.
+    /// Finds the blocks; `None` if they do not lie where the header says.
     fn new(tree: &'t [u8]) -> Option<Self> {
         // Header fields (5.2), each 4 bytes.
         let field = |index: usize| Some(be32(tree.get(4 * index..)?)? as usize);
@@ -53,8 +54,10 @@ impl<'t> Structure<'t> {
         Some(Structure { bytes, at: start, strings })
     }
 
-    /// The block holds one node with all others inside, properties before children in each, and every
-    /// length and offset stays within.
+    /// Checks the nesting, and that every length and offset stays within the block.
+    ///
+    /// The block must hold one node with all others inside. In each node, properties come before
+    /// children.
     fn check(&mut self) -> Result<(), MachineError> {
         self.walk().ok_or(MachineError::Structure)
     }
@@ -103,7 +106,7 @@ impl<'t> Structure<'t> {
         self.skip(length)
     }
 
-    /// Goes past `length` bytes and on to the next token.
+    /// Skips `length` bytes and the padding up to the next token.
     fn skip(&mut self, length: usize) -> Option<()> {
         self.at = self.at.checked_add(length)?.checked_next_multiple_of(4)?;
         (self.at <= self.bytes.len()).then_some(())

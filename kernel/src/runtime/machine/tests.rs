@@ -168,7 +168,7 @@ fn finds_the_mailbox_of_a_raspberry_pi_4() {
     assert_eq!((m.chip, m.mailbox, &m.left_out[..]), (Chip::Bcm2711, mailbox, &[][..]));
     let rest = Machine::console_and_firmware(PI4).unwrap();
     assert_eq!((rest.chip, rest.mailbox), (Chip::Bcm2711, mailbox));
-    // Another chip's VideoCore may see memory elsewhere.
+    // The VideoCore of another chip may see memory at other addresses.
     let other = patched(PI4, b"brcm,bcm2711\0", b"brcm,bcm2710\0");
     assert_eq!(Machine::from_fdt(&other).unwrap().mailbox, None);
 }
@@ -196,7 +196,7 @@ fn finds_the_ports_of_a_raspberry_pi_4_s_header() {
     let gpio = Some(region(0xfe20_0000, 0xb4));
     let header = Header { gpio, pl011: Some(pl011), mini_uart: Some(mini_uart) };
     assert_eq!((m.header, m.console), (header, Some(mini_uart)));
-    // To complain of another tree there are no interrupts.
+    // The tree for error reports has no interrupts.
     let without = |uart: Option<Uart>| uart.map(|uart| Uart { interrupt: None, ..uart });
     let rest = Machine::console_and_firmware(PI4).unwrap();
     let silent = Header { gpio, pl011: without(Some(pl011)), mini_uart: without(Some(mini_uart)) };
@@ -221,7 +221,7 @@ fn a_framebuffer_of_the_firmware_is_reserved_unless_something_else_is_there() {
     m.add_framebuffer(framebuffer(0x3d83_a000));
     assert_eq!(m.framebuffer, Some(framebuffer(0x3d83_a000)));
     assert_eq!(m.reserved.last(), Some(&framebuffer(0x3d83_a000).region));
-    // In the initrd; over its start; over the firmware's; over the tree.
+    // In the initrd; over its start; over the firmware's memory; over the tree.
     let tree = BOARD.as_ptr() as u64;
     for base in [0x810_0000, 0x800_0000 - 4, 0x3b00_0000 - 4096, tree - 64] {
         let mut m = Machine::from_fdt(BOARD).unwrap();
@@ -253,10 +253,11 @@ fn finds_sd_hosts_and_what_their_dma_reaches() {
     assert_eq!(
         found,
         [
-            // No bus says anything.
+            // No bus has `dma-ranges`.
             (region(0xfe20_0000, 0x100), &[window(0, 0, 1 << 48)][..]),
             (region(0xfe34_0000, 0x100), &[window(0xc000_0000, 0, 0x4000_0000)]),
-            // Of 0x1000_0000 on the inner bus, the outer lets the upper half through, and in two.
+            // The inner bus offers 0x1000_0000 bytes; the outer bus lets the upper half through, in
+            // two windows.
             (
                 region(0xfe30_0000, 0x100),
                 &[
@@ -266,7 +267,7 @@ fn finds_sd_hosts_and_what_their_dma_reaches() {
             ),
         ]
     );
-    // A window that ends past all addresses is no good; the others stay.
+    // A window that ends past all addresses is invalid; the other hosts stay.
     let (good, bad) = (b"\xc0\0\0\0\0\0\0\0\0\0\0\0", b"\xc0\0\0\0\xff\xff\xff\xff\0\0\0\0");
     let broken = patched(SD_HOSTS, good, bad);
     let m = Machine::from_fdt(&broken).unwrap();
@@ -301,7 +302,7 @@ fn finds_what_switches_a_cards_supply() {
 #[test]
 fn reads_an_apple_m1() {
     let m = Machine::from_fdt(APPLE_M1).unwrap();
-    // Neither the interrupt controller nor the timers' way to it is a fault of the tree.
+    // Neither the interrupt controller nor the timers' way to it is an error of the tree.
     assert_eq!(m.left_out[..], []);
     assert_eq!(m.model, b"Apple MacBook Pro (13-inch, M1, 2020)");
     assert_eq!(m.chip, Chip::Apple);
@@ -311,7 +312,8 @@ fn reads_an_apple_m1() {
     let initrd = region(0x8_1000_0000, 64 << 20);
     assert_eq!((m.bootargs, m.initrd), (&b"mode=chat"[..], Some(initrd)));
     let picture = region(0xb_df43_8000, 0x2800 * 1600);
-    // Of m1n1's own, then the cores' stacks; what is of no size or disabled is not there.
+    // The ranges of m1n1 itself, then the stacks of the cores. Ranges of size 0 and disabled nodes
+    // are absent.
     let tree = region(APPLE_M1.as_ptr() as u64, APPLE_M1.len() as u64);
     let m1n1 = [region(0x8_09c0_0000, 0x4_0000), region(0x8_06f9_4000, 0x1a_8000), initrd];
     let stacks = (0..7).map(|core| region(0x8_0a00_0000 + core * 0x1_0000, 0x1_0000));
@@ -339,7 +341,7 @@ fn reads_an_apple_m1() {
     );
     let cpus: Vec<Cpu> = (0..8)
         .map(|n| {
-            // In two clusters; the boot core has no place to wait.
+            // The cores are in two clusters; the boot core has no release address.
             let mpidr = if n < 4 { n } else { 0x1_0100 + n - 4 };
             let release_addr = if n == 0 { 0 } else { 0x8_070f_8010 + 0x40 * n };
             let capacity = if n < 4 { 714 } else { 1024 };
@@ -348,7 +350,7 @@ fn reads_an_apple_m1() {
         .collect();
     assert_eq!(m.cpus[..], cpus);
     let cluster = |base, capacity, level| Cluster { region: region(base, 0x1000), capacity, level };
-    // Of the fast cores' fifteen operating points three are turbo.
+    // Of the fast cores' fifteen operating points, three are turbo.
     let clusters = [cluster(0x2_10e2_0000, 714, 5), cluster(0x2_11e2_0000, 1024, 12)];
     assert_eq!(m.clusters[..], clusters);
     assert_eq!(m.watchdog, Some(region(0x2_3d2b_0000, 0x4000)));
@@ -368,7 +370,7 @@ fn reads_an_apple_m1() {
     assert_eq!(m.virtio_mmio[..], []);
 }
 
-/// A tree with a framebuffer of these properties, at 0x0800_0000 in a RAM of 256 MiB.
+/// A tree with a framebuffer of these properties, at 0x0800_0000 in 256 MiB of RAM.
 #[derive(Clone, Copy)]
 struct Screen {
     in_chosen: bool,
@@ -395,7 +397,7 @@ impl Screen {
         initrd: [0x900_0000, 0x910_0000],
     };
 
-    /// The framebuffer that is found, and what is said of one that is not.
+    /// The framebuffer found, and the errors for one that is left out.
     fn read(self) -> (Option<Framebuffer>, Vec<String>) {
         let mut w = Writer::root();
         w.begin("chosen");
@@ -440,7 +442,7 @@ fn finds_the_framebuffer() {
     assert_eq!(found.picture(), region(0x800_0000, 4096 * 701));
     let (beside, said) = Screen { in_chosen: false, ..Screen::GOOD }.read();
     assert_eq!((beside, said.len()), (Some(found), 0));
-    // As small as they may be.
+    // The minimum size.
     let bytes = 80 * 400;
     let smallest =
         Screen { width: 200, height: 80, stride: 400, format: b"r5g6b5\0", ..Screen::GOOD };
@@ -484,7 +486,7 @@ fn a_framebuffer_that_is_none_of_ours_is_left_alone() {
         );
         assert_eq!(said, expected);
     }
-    // It may end where the initrd begins.
+    // The framebuffer may end where the initrd begins.
     let touching = Screen { initrd: [0x840_0000, 0x850_0000], ..good };
     assert!(touching.read().0.is_some());
     for initrd in [[0x83f_ffff, 0x850_0000], [0x700_0000, 0x800_0001], [0x810_0000, 0x811_0000]] {
@@ -516,7 +518,7 @@ fn translates_addresses_and_honours_status() {
             region(0x3b38_0000, 0x8000),
         ]
     );
-    // `fail` takes a core out, `disabled` does not.
+    // `fail` removes a core, `disabled` does not.
     let spin = |release_addr| EnableMethod::SpinTable { release_addr };
     assert_eq!(
         m.cpus[..],
@@ -549,7 +551,7 @@ fn translates_addresses_and_honours_status() {
         })
     );
     assert_eq!(m.timer, Some(Timer { virtual_timer: level(27), frequency_hz: Some(54_000_000) }));
-    // One outside its bridge's window, one on a bus without a way to the processor.
+    // One device is outside its bridge's window, one on a bus without a way to the processor.
     let unreachable = |name| MachineError::Unreachable { node: NodeName::from(name).unwrap() };
     assert_eq!(m.left_out[..], [unreachable("virtio@600000000"), unreachable("virtio@0")]);
     assert!(m.virtio_mmio.is_empty());
@@ -587,7 +589,7 @@ fn what_is_said_of_a_bus_s_dma_holds_for_the_devices_on_it() {
                 w.end();
                 let tree = w.finish();
                 let m = Machine::from_fdt(&tree).unwrap();
-                // What stands nearest.
+                // The nearest node that says something decides.
                 let said = [device, inner, outer].map(|(_, coherence)| coherence);
                 let expected = said.into_iter().find(|&said| said != Unsaid).unwrap_or(Unsaid);
                 assert_eq!(m.virtio_mmio[0].coherence, expected, "{said:?}");
@@ -621,13 +623,13 @@ fn finds_the_console_by_path_or_alias() {
     assert_eq!(console("serial1"), (UartKind::Ns16550, None));
     assert_eq!(console("/soc/bus/serial"), (UartKind::Ns16550, None));
     assert_eq!(console("/soc/serial:9600"), (UartKind::Pl011, Some(9600)));
-    // None of these is one, so the first that works is taken and the options are not for it.
+    // No path or alias is a port, so the first usable port is taken, without the options.
     assert_eq!(console("serial2:9600"), (UartKind::Pl011, None));
     assert_eq!(console("/bus/serial:9600"), (UartKind::Pl011, None));
     assert_eq!(console("/soc/bus:9600"), (UartKind::Pl011, None));
     assert_eq!(console("/:9600"), (UartKind::Pl011, None));
     assert_eq!(console(""), (UartKind::Pl011, None));
-    // No zero at its end: not a text.
+    // The value has no zero at its end, so it is no string.
     assert_eq!(console("serial1:115200n80"), (UartKind::Pl011, None));
     let tree = patched(BOARD, b"stdout-path", b"stdout_path");
     assert_eq!(Machine::from_fdt(&tree).unwrap().console.unwrap().kind, UartKind::Pl011);
@@ -644,7 +646,7 @@ fn accepts_bytes_after_the_tree() {
 #[test]
 fn what_memory_rests_on_must_be_right() {
     let word = |word: &[u32]| word.iter().flat_map(|w| w.to_be_bytes()).collect::<Vec<u8>>();
-    // The third region of memory ends past the last address.
+    // The third memory region ends past the last address.
     let from = word(&[1, 0, 0x8000_0000]);
     let tree = patched(BOARD, &from, &word(&[0xffff_ffff, 0xffff_0000, 0x8000_0000]));
     let property =
@@ -714,7 +716,8 @@ impl Writer {
         self.property(name, &value);
     }
 
-    /// A root of two address and one size cell, with the memory that a machine must have.
+    /// Begins a root of two address cells and one size cell.
+    /// The root has the memory that a machine needs.
     fn root() -> Writer {
         let mut w = Writer::default();
         w.begin("");
@@ -726,7 +729,7 @@ impl Writer {
         w
     }
 
-    /// The tree, after the root's end.
+    /// Ends the root, and returns the tree.
     fn finish(mut self) -> Vec<u8> {
         self.end();
         self.word(9);
@@ -763,7 +766,7 @@ fn harmless_lists_are_cut_and_that_is_told() {
     }
     w.end();
     for i in 0..=MAX_VIRTIO_MMIO as u32 {
-        // By falling address.
+        // In order of falling addresses.
         w.begin(&format!("virtio@{i:x}"));
         w.property("compatible", b"virtio,mmio\0");
         w.cells("reg", &[0, 0x1000_0000 - (i << 12), 0x200]);
@@ -808,7 +811,7 @@ fn harmless_lists_are_cut_and_that_is_told() {
 
 #[test]
 fn too_many_reservations_are_an_error() {
-    // The tree itself is one, too.
+    // The tree itself takes one reservation as well.
     let machine = |n| {
         let mut w = Writer::root();
         w.reserved = (0..n as u64).map(|i| (i << 20, 0x1000)).collect();
@@ -821,7 +824,7 @@ fn too_many_reservations_are_an_error() {
 
 #[test]
 fn a_tree_that_is_refused_still_names_console_and_firmware() {
-    // More reservations than there is room for, in a real machine's tree.
+    // More reservations than the list holds, in a real machine's tree.
     let more: Vec<u8> = (0..=MAX_RESERVED as u64)
         .flat_map(|i| [i << 20, 0x1000].map(u64::to_be_bytes).concat())
         .collect();
@@ -829,7 +832,7 @@ fn a_tree_that_is_refused_still_names_console_and_firmware() {
     let field = |at| u32::from_be_bytes(GICV2[at..at + 4].try_into().unwrap());
     let list = field(16) as usize;
     tree.splice(list..list, more.iter().copied());
-    // The size of all, and the places of the nodes and of the names, which follow the list.
+    // The total size, and the offsets of the nodes and names behind the list.
     for at in [4, 8, 12] {
         tree[at..at + 4].copy_from_slice(&(field(at) + more.len() as u32).to_be_bytes());
     }
@@ -875,12 +878,12 @@ fn reads_extended_interrupts() {
         Machine::from_fdt(&tree).unwrap().timer.map(|timer| timer.virtual_timer)
     };
     assert_eq!(interrupt(&[7, 1, 13, 8, 7, 1, 14, 8, 7, 1, 11, 8]), Some(level(27)));
-    // One for someone else, or none of that number.
+    // An interrupt for another controller, or no interrupt of that number.
     assert_eq!(interrupt(&[7, 1, 13, 8, 6, 1, 14, 8, 7, 1, 11, 8]), None);
     assert_eq!(interrupt(&[7, 1, 13, 8, 7, 1, 14, 8, 7, 1, 11]), None);
 }
 
-/// Names as boards have them though they should not.
+/// A tree with names that break the specification, as boards have them.
 fn oddly_named() -> Vec<u8> {
     let mut w = Writer::root();
     w.begin("chosen");
@@ -908,11 +911,11 @@ fn texts_may_have_any_bytes() {
         MachineError::Property { node: NodeName::from("chosen").unwrap(), property: "bootargs" };
     for (given, words, left_out) in [
         (&b"seed=1 prompt=caf\xE9\0"[..], &b"seed=1 prompt=caf\xE9"[..], &[][..]),
-        // As Linux takes it where the zero byte is missing, and where there are more.
+        // Linux reads a value the same way without the zero byte, and with several.
         (b"seed=1", b"seed=1", &[]),
         (b"seed=1\0\0\0\0", b"seed=1", &[]),
         (b"", b"", &[]),
-        // Linux takes the first text only; the second is told of.
+        // Linux takes the first string only; the second is reported.
         (b"seed=1\0seed=2\0", b"seed=1", &[wrong]),
     ] {
         let tree = read(given);
@@ -941,13 +944,13 @@ fn real_boards_break_the_rules_for_names() {
     let tree = oddly_named();
     let m = Machine::from_fdt(&tree).unwrap();
     assert_eq!((m.bootargs, &m.left_out[..]), (&b"mode=test"[..], &[][..]));
-    // Other rules hold for them all the same: no property after a child,
+    // Other rules still hold: no property after a child,
     let mut w = Writer::root();
     w.begin("an odd node");
     w.end();
     w.property("model", b"late\0");
     assert_eq!(Machine::from_fdt(&w.finish()).unwrap_err(), MachineError::Structure);
-    // and nothing that ends outside.
+    // and nothing that ends outside the block.
     let outside = patched(&tree, b"\0\0\0\x03\0\0\0\x0a", b"\0\0\0\x03\0\0\x10\x0a");
     assert_eq!(Machine::from_fdt(&outside).unwrap_err(), MachineError::Structure);
 }
@@ -957,7 +960,7 @@ fn every_truncation_is_an_error() {
     for tree in [GICV2, GICV3, BOARD, &oddly_named()] {
         for length in 0..tree.len() {
             assert!(Machine::from_fdt(&tree[..length]).is_err(), "{length} bytes were accepted");
-            // The same with a header that fits, so that more than the header is looked at.
+            // The same with a header of the right length, so that more than the header is checked.
             let mut short = tree[..length].to_vec();
             if let Some(total) = short.get_mut(4..8) {
                 total.copy_from_slice(&(length as u32).to_be_bytes());
@@ -967,7 +970,7 @@ fn every_truncation_is_an_error() {
     }
 }
 
-/// Any tree gives a machine or an error, never a panic, and what it gives keeps its promises.
+/// Any tree gives a valid machine or an error, never a panic.
 #[test]
 fn damaged_trees_never_panic() {
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;

@@ -1,5 +1,7 @@
-//! Walks the device tree and reads the properties whose meaning depends on where a node stands:
-//! addresses (translated through each bus above it) and interrupts (by the controller they go to).
+//! Walks the device tree, and reads properties that depend on a node's position.
+//!
+//! Such properties are addresses (translated through each bus above the node) and interrupts
+//! (decoded by the controller that they go to).
 
 use core::ffi::CStr;
 use core::ops::ControlFlow;
@@ -9,23 +11,24 @@ use dtoolkit::{Cells, Node, Property, ToCellInt};
 
 use super::{Coherence, DmaWindow, DmaWindows, Interrupt, List, MachineError, NodeName, Region};
 
-/// The deepest nesting that is followed; real trees have six or so.
+/// Maximum nesting depth. Real trees have a depth of six or so.
 const MAX_DEPTH: usize = 16;
 
 /// A node and the nodes above it.
 pub struct At<'a, 't> {
     pub node: FdtNode<'t>,
     parent: Option<&'a At<'a, 't>>,
-    // Looked at in nearly every node, so looked up once.
+    // Properties that nearly every visit needs, so looked up once.
     status: Option<&'t [u8]>,
     device_type: Option<&'t [u8]>,
     compatible: &'t [u8],
 }
 
-/// What is called on each node of a walk. `Break` leaves the node's children out.
+/// The callback for each node of a walk. `Break` skips the node's children.
 pub type Visit<'v, 't> = &'v mut dyn FnMut(&At<'_, 't>) -> Result<ControlFlow<()>, MachineError>;
 
-/// Visits the nodes in the order of the tree, those that are disabled and all below them left out.
+/// Visits the nodes in the order of the tree.
+/// Disabled nodes, and all nodes below them, are skipped.
 pub fn walk<'t>(fdt: Fdt<'t>, visit: Visit<'_, 't>) -> Result<(), MachineError> {
     At::new(fdt.root(), None).walk(0, visit)
 }
@@ -58,10 +61,10 @@ impl<'a, 't> At<'a, 't> {
         Ok(())
     }
 
-    /// `status` is absent or says that the device works.
+    /// Whether `status` is absent or says that the device works.
     ///
-    /// A core may be "disabled" and still be there to be started (Devicetree Specification 3.8.1),
-    /// so only a failure takes it out.
+    /// A core may be "disabled" and still be there to be started (Devicetree Specification 3.8.1).
+    /// So only a failure excludes a core.
     fn is_available(&self) -> bool {
         match self.status {
             None | Some(b"okay" | b"ok") => true,
@@ -70,24 +73,24 @@ impl<'a, 't> At<'a, 't> {
         }
     }
 
-    /// It is a core: a child of `/cpus` of that type or name.
+    /// Whether the node is a core: a child of `/cpus` of that type or name.
     pub fn is_cpu(&self) -> bool {
         self.parent.is_some_and(|p| p.is_top("cpus"))
             && (self.text("device_type") == Some("cpu")
                 || self.node.name_without_address() == "cpu")
     }
 
-    /// It is a child of the root, of this name (without its address).
+    /// Whether the node is a child of the root with this name (without the address).
     pub fn is_top(&self, name: &str) -> bool {
         self.parent.is_some_and(|p| p.parent.is_none()) && self.node.name_without_address() == name
     }
 
-    /// Its parent is a child of the root of this name.
+    /// Whether the node's parent is a child of the root with this name.
     pub fn is_under(&self, name: &str) -> bool {
         self.parent.is_some_and(|p| p.is_top(name))
     }
 
-    /// It is the node at `path`, whose components may leave out the unit address.
+    /// Whether the node is at `path`. The components of `path` may leave out the unit address.
     pub fn is_at(&self, path: &str) -> bool {
         let mut at = self;
         for part in path.split('/').filter(|part| !part.is_empty()).rev() {
@@ -115,13 +118,13 @@ impl<'a, 't> At<'a, 't> {
         MachineError::Property { node: self.name(), property }
     }
 
-    /// `compatible`, a list of texts, has one of these.
+    /// Whether `compatible`, a list of strings, has one of these.
     pub fn is_compatible(&self, with: &[&str]) -> bool {
         let mut names = self.compatible.split(|&byte| byte == 0);
         names.any(|name| with.iter().any(|with| with.as_bytes() == name))
     }
 
-    /// It is memory by its type.
+    /// Whether the node is memory, by its name or type.
     pub fn is_memory(&self) -> bool {
         self.is_top("memory") || self.device_type == Some(&b"memory"[..])
     }
@@ -134,14 +137,14 @@ impl<'a, 't> At<'a, 't> {
         text(self.value(name)?)
     }
 
-    /// A property of one cell; `None` if it is absent.
+    /// Reads a property of one cell; `None` if it is absent.
     pub fn cell(&self, name: &'static str) -> Result<Option<u32>, MachineError> {
         let Some(value) = self.value(name) else { return Ok(None) };
         let bytes = value.try_into().map_err(|_| self.wrong(name))?;
         Ok(Some(u32::from_be_bytes(bytes)))
     }
 
-    /// A property that holds one number of one or two cells; `None` if it is absent.
+    /// Reads a property with one number of one or two cells; `None` if it is absent.
     pub fn number(&self, name: &'static str) -> Result<Option<u64>, MachineError> {
         let Some(value) = self.value(name) else { return Ok(None) };
         if let Ok(bytes) = value.try_into() {
@@ -150,7 +153,8 @@ impl<'a, 't> At<'a, 't> {
         Ok(self.cell(name)?.map(u64::from))
     }
 
-    /// The entries of `reg` as the node's bus counts, not translated. Empty ones are left out.
+    /// The entries of `reg` in the addresses of the node's bus, not translated.
+    /// Empty entries are left out.
     pub fn bus_regions(
         &self,
     ) -> Result<impl Iterator<Item = Result<Region, MachineError>>, MachineError> {
@@ -164,7 +168,7 @@ impl<'a, 't> At<'a, 't> {
         }))
     }
 
-    /// The entries of `reg`, translated to the processor's addresses. Empty ones are left out.
+    /// The entries of `reg`, translated to the processor's addresses. Empty entries are left out.
     pub fn regions(
         &self,
     ) -> Result<impl Iterator<Item = Result<Region, MachineError>>, MachineError> {
@@ -178,10 +182,10 @@ impl<'a, 't> At<'a, 't> {
         self.regions()?.nth(index).ok_or_else(|| self.wrong("reg"))?
     }
 
-    /// A region of the bus that this node stands on, as the processor sees it.
+    /// Translates a region of the node's bus to the processor's addresses.
     ///
-    /// Each bus on the way up maps its own addresses to its parent's with `ranges`; an empty one
-    /// means that they are the same, a missing one that there is no way.
+    /// Each bus on the way up maps its own addresses to its parent's with `ranges`. Empty `ranges`
+    /// mean that both are the same. Missing `ranges` mean that there is no way up.
     pub fn translate(&self, mut region: Region) -> Option<Region> {
         let mut bus = self.parent;
         while let Some(at) = bus.filter(|at| at.parent.is_some()) {
@@ -190,7 +194,7 @@ impl<'a, 't> At<'a, 't> {
                     let from = number(range.child_bus_address)?;
                     let length = number(range.length)?;
                     let offset = region.base.checked_sub(from)?;
-                    // Both ends inside, written so that nothing can overflow.
+                    // Both ends must be inside; the comparison cannot overflow.
                     if region.size > length || offset > length - region.size {
                         return None;
                     }
@@ -203,8 +207,10 @@ impl<'a, 't> At<'a, 't> {
         Some(region)
     }
 
-    /// What the node's DMA reaches: the `dma-ranges` of its bus, seen through those of the buses
-    /// above. Where a bus has none or an empty one, addresses are the same on both of its sides.
+    /// The DMA windows of the node.
+    ///
+    /// These are the `dma-ranges` of the node's bus, translated through the buses above. Where a
+    /// bus has none or empty ones, addresses are the same on both sides of the bus.
     pub fn dma_windows(&self) -> Result<DmaWindows, MachineError> {
         let all = Region { base: 0, size: 1 << 48 };
         let mut windows = DmaWindows::new();
@@ -223,7 +229,7 @@ impl<'a, 't> At<'a, 't> {
                     Region::checked(to, size).ok_or_else(wrong)?;
                     let end = from.checked_add(size).ok_or_else(wrong)?;
                     for window in &below {
-                        // What both let through.
+                        // The overlap of both windows.
                         let start = window.memory.base.max(from);
                         let end = (window.memory.base + window.memory.size).min(end);
                         if start >= end {
@@ -245,7 +251,7 @@ impl<'a, 't> At<'a, 't> {
         Ok(windows)
     }
 
-    /// How the node's DMA reaches memory: what the node says, or the next one above that says it.
+    /// The coherence of the node's DMA, from the node or the nearest node above.
     pub fn coherence(&self) -> Coherence {
         let mut at = Some(self);
         while let Some(node) = at {
@@ -260,8 +266,8 @@ impl<'a, 't> At<'a, 't> {
         Coherence::Unsaid
     }
 
-    /// `phandle` of the controller that the node's interrupts go to: its own or, if it names none,
-    /// that of the next node above that does.
+    /// The `phandle` of the controller for the node's interrupts.
+    /// If the node names none, the nearest node above that names one decides.
     fn interrupt_parent(&self) -> Option<u32> {
         let mut at = Some(self);
         while let Some(node) = at {
@@ -273,12 +279,12 @@ impl<'a, 't> At<'a, 't> {
         None
     }
 
-    /// The interrupt with this index, if it goes to the GIC.
+    /// The interrupt with this index, if the interrupt goes to the GIC.
     pub fn interrupt(&self, gic: Option<&GicNode>, index: usize) -> Option<Interrupt> {
         let gic = gic?;
         if let Some(extended) = self.value("interrupts-extended") {
-            // Each specifier with the controller that it is for in front, whose cells set its length:
-            // only as long as all are the GIC's is it known where one starts.
+            // Each specifier follows the phandle of its controller, whose cells set the specifier's
+            // length. A position is known only as long as all specifiers before it are the GIC's.
             let mut entries = extended.chunks_exact(4 + gic.interrupt_cells * 4);
             let for_gic = |entry: &&[u8]| entry[..4] == gic.phandle.to_be_bytes();
             let entry = entries.by_ref().take_while(for_gic).nth(index)?;
@@ -293,8 +299,10 @@ impl<'a, 't> At<'a, 't> {
     }
 }
 
-/// An interrupt by a GIC's specifier: type (0 shared, 1 private), number within the type, flags (1 and
-/// 2 are edges), and up to two cells more that do not matter here.
+/// Decodes an interrupt from a GIC's specifier.
+///
+/// The cells: type (0 shared, 1 private), number within the type, flags (1 and 2 are edges). Up to
+/// two more cells do not matter here.
 fn decode_interrupt(specifier: &[u8]) -> Option<Interrupt> {
     let cell = |i: usize| {
         let bytes = specifier.get(i * 4..i * 4 + 4)?;
@@ -308,14 +316,14 @@ fn decode_interrupt(specifier: &[u8]) -> Option<Interrupt> {
     Some(Interrupt { intid, edge: cell(2)? & 0b11 != 0 })
 }
 
-/// What the nodes of other devices need to know of the GIC's.
+/// Properties of the GIC's node that interrupts of other devices need.
 pub struct GicNode {
     phandle: u32,
     interrupt_cells: usize,
 }
 
 impl GicNode {
-    /// Reads it from the GIC's own node.
+    /// Reads the properties from the GIC's own node.
     pub fn new(at: &At<'_, '_>) -> Result<GicNode, MachineError> {
         let phandle = at.cell("phandle")?.ok_or_else(|| at.wrong("phandle"))?;
         match at.cell("#interrupt-cells")? {
@@ -330,12 +338,12 @@ pub fn value<'t>(node: FdtNode<'t>, name: &str) -> Option<&'t [u8]> {
     node.property(name)?.value_as().ok()
 }
 
-/// The first text of a property, whatever its bytes: up to a zero byte, or all of it.
+/// The first string of a property, as bytes: up to a zero byte, or all of it.
 pub fn until_nul(value: &[u8]) -> &[u8] {
     value.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
-/// The first text of a property: UTF-8 up to a zero byte.
+/// The first string of a property: UTF-8 up to a zero byte.
 pub fn text(value: &[u8]) -> Option<&str> {
     CStr::from_bytes_until_nul(value).ok()?.to_str().ok()
 }
