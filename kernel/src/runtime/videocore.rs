@@ -1,4 +1,4 @@
-//! The VideoCore of this machine, if it has one: its mailbox, and what that tells.
+//! The VideoCore of this machine: its mailbox, and the values it reports.
 
 use alloc::format;
 use alloc::string::String;
@@ -14,14 +14,15 @@ use super::mailbox::{Clock, Mailbox, MailboxError, Memory, Throttled, WORDS};
 use super::mmio::Mmio;
 use super::{cache, time};
 
-/// The VideoCore of a BCM2711 sees the first GiB of memory from here on, past its own caches.
+/// Bus address at which the VideoCore sees the first GiB of memory.
 ///
-/// Source: BCM2711 ARM Peripherals, 1.2.4 ("Legacy master addresses").
+/// Accesses at this address bypass the VideoCore's own caches. Source: BCM2711 ARM Peripherals,
+/// 1.2.4 ("Legacy master addresses").
 const ALIAS: u32 = 0xc000_0000;
-/// What it sees of the memory, in bytes.
+/// Size of the memory that the VideoCore sees, in bytes.
 const REACH: u64 = 1 << 30;
 
-/// The mailbox and the one message that it has at a time.
+/// The mailbox, with one message at a time.
 pub type MachineMailbox = Mailbox<Mmio, Message>;
 
 static MAILBOX: Once<SpinLock<MachineMailbox>> = Once::new();
@@ -30,20 +31,21 @@ static MAILBOX: Once<SpinLock<MachineMailbox>> = Once::new();
 #[repr(C, align(128))]
 struct Words(UnsafeCell<[u32; WORDS]>);
 
-// SAFETY: only the one `Message` uses it.
+// SAFETY: only the one `Message` uses these words.
 unsafe impl Sync for Words {}
 
 static WORDS_OF_MESSAGE: Words = Words(UnsafeCell::new([0; WORDS]));
 
-/// The memory of the mailbox's messages, in the image. There is one value of it, in [`MAILBOX`].
+/// The memory of the mailbox's messages, in the image.
+/// There is only one value of this type, in [`MAILBOX`].
 #[derive(Debug)]
 pub struct Message(());
 
 impl Message {
-    /// Makes the caches write back and forget the words.
+    /// Cleans and invalidates the cache lines of the message.
     fn hand_over() {
         let start = WORDS_OF_MESSAGE.0.get() as u64;
-        // SAFETY: a static, which is mapped.
+        // SAFETY: the words are a static, which is mapped.
         unsafe { cache::clean_and_invalidate(start..start + size_of::<Words>() as u64) };
     }
 }
@@ -55,49 +57,52 @@ impl Memory for Message {
     }
 
     fn put(&mut self, message: &[u32; WORDS]) {
-        // SAFETY: valid for writes; this is the one `Message`, and the VideoCore has no message now.
+        // SAFETY: the words are valid for writes. This is the one `Message`, and the VideoCore has
+        // no message now.
         unsafe { WORDS_OF_MESSAGE.0.get().write_volatile(*message) };
         Message::hand_over();
     }
 
     fn take(&mut self) -> [u32; WORDS] {
-        // Lines that were read ahead while the VideoCore wrote. None is dirty.
+        // These lines were prefetched while the VideoCore wrote. None is dirty.
         Message::hand_over();
-        // SAFETY: valid for reads; this is the one `Message`, and the VideoCore is done with it.
+        // SAFETY: the words are valid for reads. This is the one `Message`, and the VideoCore is
+        // done with it.
         unsafe { WORDS_OF_MESSAGE.0.get().read_volatile() }
     }
 }
 
-/// Sets up the mailbox, if the machine has one that we know.
+/// Sets up the mailbox, if the machine has a supported one.
 ///
 /// # Safety
-/// The mailbox that `machine` lists is mapped as device memory from here on, and nothing else drives
-/// it.
+/// The mailbox that `machine` lists is mapped as device memory from here on, and nothing else
+/// drives it.
 pub unsafe fn set_up(machine: &Machine<'_>) {
     if let Some(region) = machine.mailbox {
-        // SAFETY: upheld by the caller. The VideoCore writes to the message alone.
+        // SAFETY: upheld by the caller. The VideoCore writes only to the message.
         let registers = unsafe { Mmio::new(region) };
         let mailbox = || SpinLock::new(Mailbox::new(registers, Message(()), time::now_us));
         MAILBOX.call_once(mailbox);
     }
 }
 
-/// Has the display show a picture, and gives `machine` that as its framebuffer. Without a display nothing
-/// changes.
+/// Makes the display show a picture, and adds the picture to `machine`.
+/// The picture becomes the framebuffer. Without a display nothing changes.
 pub fn show_picture(machine: &mut Machine<'_>) {
     if let Some(Ok(framebuffer)) = ask(Mailbox::show_picture) {
         machine.add_framebuffer(framebuffer);
     }
 }
 
-/// Has the mailbox asked something; `None` where there is none.
+/// Sends a request to the mailbox; `None` if there is no mailbox.
 pub fn ask<T>(
     question: impl FnOnce(&mut MachineMailbox) -> Result<T, MailboxError>,
 ) -> Option<Result<T, MailboxError>> {
     MAILBOX.get().map(|mailbox| question(&mut mailbox.lock()))
 }
 
-/// Asks for the cores' highest clock, and notes what the VideoCore tells of the board and the clock.
+/// Raises the cores' clock to the maximum, and notes facts of the VideoCore.
+/// The facts are about the board and the clock.
 pub fn start_work() {
     match ask(Mailbox::firmware_revision) {
         Some(Ok(revision)) => FACTS.note("firmware", format_args!("{revision}")),
@@ -119,7 +124,7 @@ pub fn start_work() {
     }
 }
 
-/// Logs how the processor has come through the work.
+/// Logs the temperature and the throttling after the work.
 pub fn end_work() {
     let Health { celsius, throttled } = health();
     if let Some(celsius) = celsius {
@@ -131,19 +136,20 @@ pub fn end_work() {
     }
 }
 
-/// The temperature and the supply now, as `/proc/board` has them: empty where there is no VideoCore.
+/// The present temperature and supply, as lines of `/proc/board`.
+/// The result is empty without a VideoCore.
 pub fn health_lines() -> String {
     health().facts().map(|(name, value)| format!("{name}={value}\n")).collect()
 }
 
-/// What the VideoCore says of the supply and the temperature, as far as it does.
+/// The VideoCore's readings of supply and temperature, as far as available.
 struct Health {
     celsius: Option<u32>,
     throttled: Option<Throttled>,
 }
 
 impl Health {
-    /// Names and values, as in [`FACTS`].
+    /// Names and values of the readings, as in [`FACTS`].
     fn facts(&self) -> impl Iterator<Item = (&'static str, String)> {
         let celsius = self.celsius.map(|celsius| ("temperature", format!("{celsius}C")));
         let throttled = self.throttled.map(|bits| ("throttled", format!("{:#x}", bits.0)));

@@ -1,4 +1,4 @@
-//! A VideoCore for tests: it answers as a program says.
+//! A fake VideoCore for tests, which answers as a program says.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -7,42 +7,43 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::runtime::mmio::{Access, FakeRegisters};
 
-/// Where the VideoCore sees the message.
+/// Bus address of the message, as the VideoCore sees it.
 pub const AT: u32 = 0xc123_4560;
-/// How far the clock goes on each time that it is read.
+/// Advance of the clock at each read, in µs.
 const STEP_US: u64 = 1000;
 
-/// What becomes of a property of this tag and these values: the word that says request or answer.
+/// The answer to a property of this tag and these values.
+/// The result is the word that says request or answer.
 pub type Program = Box<dyn FnMut(u32, &mut [u32]) -> u32 + Send>;
 
-/// What the VideoCore and a test share.
+/// State shared by the VideoCore and a test.
 pub struct State {
     /// The memory of the message, as the VideoCore sees it.
     pub memory: [u32; WORDS],
-    /// Mail for the processor.
+    /// Mails for the processor.
     pub mail: VecDeque<u32>,
-    /// Mail that comes before an answer.
+    /// Mails that come before an answer.
     pub strays: Vec<u32>,
-    /// How often the status of mailbox 1 says that it is full.
+    /// Number of polls in which the status of mailbox 1 says that it is full.
     pub full: u32,
-    /// How often the status of mailbox 0 says that it is empty before an answer comes.
+    /// Number of polls in which mailbox 0 is empty before an answer comes.
     pub delay: u32,
-    /// How often it still says so.
+    /// Polls left of [`State::delay`].
     left: u32,
-    /// It takes mail and answers none.
+    /// The VideoCore takes mails and answers none.
     pub is_dead: bool,
     /// The code of the next answers.
     pub code: u32,
-    /// The messages that it has seen.
+    /// The messages received so far.
     pub seen: Vec<Vec<u32>>,
     program: Program,
 }
 
-/// The message's memory.
+/// The memory of the message.
 pub struct Shared {
-    /// What the VideoCore has of it.
+    /// The VideoCore's view of the memory.
     pub state: Arc<Mutex<State>>,
-    /// Where the VideoCore sees it.
+    /// Bus address of the memory, as the VideoCore sees it.
     pub at: Option<u32>,
 }
 
@@ -95,7 +96,7 @@ pub fn clock() -> u64 {
     NOW_US.get()
 }
 
-/// A mailbox behind which `program` answers, and the other end.
+/// A mailbox behind which `program` answers, and the VideoCore's end.
 pub fn mailbox(program: Program) -> (Arc<Mutex<State>>, Mailbox<FakeRegisters, Shared>) {
     let state = Arc::new(Mutex::new(State {
         memory: [0xdead; WORDS],
@@ -134,19 +135,19 @@ pub fn mailbox(program: Program) -> (Arc<Mutex<State>>, Mailbox<FakeRegisters, S
 /// The display of a Raspberry Pi 4.
 #[derive(Clone, Copy)]
 pub struct Display {
-    /// How many there are, for a firmware that knows that question.
+    /// Number of displays, for a firmware that knows this property.
     pub count: Option<u32>,
-    /// Its size.
+    /// Size of the display.
     pub size: [u32; 2],
-    /// The pixel order that it has, whatever is asked for.
+    /// The pixel order of the display, whatever is asked for.
     pub order: u32,
-    /// The depth that it has.
+    /// The depth of the display.
     pub depth: u32,
-    /// Where the picture is, as the VideoCore sees it.
+    /// Bus address of the picture, as the VideoCore sees it.
     pub base: u32,
 }
 
-/// One that most people have.
+/// A common display.
 pub const FULL_HD: Display =
     Display { count: Some(1), size: [1920, 1080], order: 1, depth: 32, base: 0xfd83_a000 };
 
@@ -155,10 +156,10 @@ pub fn pi4() -> Program {
     pi4_with(FULL_HD)
 }
 
-/// The same with another display.
+/// A program that answers as a Raspberry Pi 4 with another display does.
 pub fn pi4_with(display: Display) -> Program {
     let mut arm_hz = 600_000_000;
-    // What the message says of a picture before it asks for one.
+    // Size of the picture, as set earlier in the message.
     let (mut physical, mut picture) = ([0; 2], [2; 2]);
     Box::new(move |tag, values| {
         match (tag, &mut *values) {
@@ -189,14 +190,14 @@ pub fn pi4_with(display: Display) -> Program {
             (0x0004_8005, [depth @ 32]) => *depth = display.depth,
             (0x0004_8006, [order @ 1]) => *order = display.order,
             (0x0004_8007, [2]) => {}
-            // Rows of 64 bytes.
+            // Rows are a multiple of 64 bytes.
             (0x0004_0001, [base @ 4096, bytes @ 0]) => {
                 assert_eq!(physical, picture);
                 *base = display.base;
                 *bytes = (picture[0] * 4).next_multiple_of(64) * picture[1];
             }
             (0x0004_0008, [pitch]) => *pitch = (picture[0] * 4).next_multiple_of(64),
-            // It knows pins, but not this one.
+            // The firmware knows pins, but not this pin.
             (0x0003_0041 | 0x0003_8041, [_, _]) => {}
             _ => return 0,
         }

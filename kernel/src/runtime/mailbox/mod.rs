@@ -1,14 +1,18 @@
-//! The property mailbox of the VideoCore, the processor of a Raspberry Pi that runs the firmware.
+//! Property mailbox of the VideoCore.
 //!
-//! A message is a block of words in memory: its length in bytes, a code, the properties, a zero. Each
-//! property is a tag, the bytes of room for its values, a word that says request or answer, and the
-//! values. The message's address goes to the VideoCore in mailbox 1; the answer overwrites the message,
-//! and its address comes back in mailbox 0.
+//! The VideoCore is the processor of a Raspberry Pi that runs the firmware. A message is a block of
+//! words in memory: its length in bytes, a code, the properties, a zero. A property is a tag, the
+//! size of the value buffer in bytes, a word that says request or answer, and the values. The
+//! message's address goes to the VideoCore in mailbox 1. The answer overwrites the message, and the
+//! address comes back in mailbox 0.
 //!
-//! Sources: the wiki of github.com/raspberrypi/firmware, "Mailboxes" and "Mailbox property interface";
-//! Linux, drivers/mailbox/bcm2835-mailbox.c, include/soc/bcm2835/raspberrypi-firmware.h (tags, clocks),
-//! drivers/gpio/gpio-raspberrypi-exp.c (the expander's pins); raspberrypi/linux,
-//! drivers/video/fbdev/bcm2708_fb.c (the picture).
+//! Sources:
+//!
+//! - the wiki of github.com/raspberrypi/firmware, "Mailboxes" and "Mailbox property interface"
+//! - Linux, drivers/mailbox/bcm2835-mailbox.c
+//! - Linux, include/soc/bcm2835/raspberrypi-firmware.h (tags, clocks)
+//! - Linux, drivers/gpio/gpio-raspberrypi-exp.c (the expander's pins)
+//! - raspberrypi/linux, drivers/video/fbdev/bcm2708_fb.c (the picture)
 
 #![forbid(unsafe_code)]
 
@@ -19,35 +23,35 @@ use super::mmio::{self, Registers};
 
 /// Mailbox 0, from the VideoCore: the oldest mail.
 const READ: usize = 0x00;
-/// Its status.
+/// Status of mailbox 0.
 const READ_STATUS: usize = 0x18;
 /// Mailbox 1, to the VideoCore.
 const WRITE: usize = 0x20;
-/// Its status.
+/// Status of mailbox 1.
 const WRITE_STATUS: usize = 0x38;
-/// It takes no mail at present.
+/// The mailbox accepts no mail at present.
 const FULL: u32 = 1 << 31;
-/// It holds none.
+/// The mailbox is empty.
 const EMPTY: u32 = 1 << 30;
-/// Most mails that a mailbox holds.
+/// Capacity of a mailbox, in mails.
 const DEPTH: usize = 8;
 
 /// The channel of properties, in the low bits of a mail.
 const CHANNEL: u32 = 8;
-/// A message lies on a multiple of this, as a mail has no room for the low bits of its address.
+/// Alignment of a message, in bytes. A mail has no room for the low bits of the address.
 const ALIGNMENT: u32 = 16;
 
-/// The code of a message that was carried out.
+/// The code of a message that was processed.
 const DONE: u32 = 0x8000_0000;
-/// In a property: its values are an answer, whose bytes the rest of the word counts.
+/// Marks a property's values as an answer. The rest of the word counts the bytes of the answer.
 const ANSWER: u32 = 1 << 31;
 
-/// Longest time that the VideoCore may take, in µs. Linux waits as long.
+/// Timeout of the VideoCore, in µs. Linux has the same timeout.
 const TIMEOUT_US: u64 = 1_000_000;
 
-/// Words of the longest message.
+/// Maximum length of a message, in words.
 pub const WORDS: usize = 64;
-/// Most values of a property.
+/// Maximum number of values of a property.
 const VALUES: usize = 3;
 
 const GET_FIRMWARE_REVISION: u32 = 0x0000_0001;
@@ -71,54 +75,55 @@ const SET_ALPHA_MODE: u32 = 0x0004_8007;
 
 /// Bits in a pixel.
 const DEPTH_BITS: u32 = 32;
-/// The pixel orders: which colour is in the lowest byte, and the format's name.
+/// The pixel orders (which colour is in the lowest byte), and the format's name.
 const RED_FIRST: u32 = 1;
 const BLUE_FIRST: u32 = 0;
-/// Alpha is not looked at.
+/// Alpha is ignored.
 const OPAQUE: u32 = 2;
-/// Most pixels of a picture: the firmware's memory holds some 50 MiB. The display shows a smaller picture
-/// in its own size.
+/// Maximum number of pixels of a picture: the firmware's memory holds some 50 MiB.
+/// The display scales a smaller picture to its own size.
 const MAX_PIXELS: u64 = 4 << 20;
-/// Bits of a VideoCore's address that say by which caches it goes. The others are the processor's address.
+/// Bits of a VideoCore's address that select the caches on the way.
+/// The other bits are the processor's address.
 const ALIASES: u32 = 0b11 << 30;
-/// What a picture's first byte lies on a multiple of.
+/// Alignment of a picture, in bytes.
 const PAGE_SIZE: u32 = 4096;
 
-/// The number of the expander's first pin, as the firmware counts pins.
+/// The number of the expander's first pin in the firmware's numbering.
 const EXPANDER: u32 = 128;
 
-/// A clock that the VideoCore knows.
+/// A clock of the VideoCore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
-    /// Of the PL011s.
+    /// The clock of the PL011s.
     Uart = 2,
-    /// Of the processor's cores.
+    /// The clock of the processor's cores.
     Arm = 3,
-    /// Of the VideoCore itself, and of the mini UART.
+    /// The clock of the VideoCore itself, and of the mini UART.
     Core = 4,
-    /// Of the SD card's controller.
+    /// The clock of the SD card's controller.
     Emmc2 = 12,
 }
 
-/// What has slowed the processor down, or would have to.
+/// Conditions that have throttled the processor, or would have to.
 ///
 /// Source: raspberrypi/documentation, `vcgencmd get_throttled`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Throttled(pub u32);
 
 impl Throttled {
-    /// The supply's voltage is too low, or was since the start.
+    /// The supply's voltage is too low, or was too low since the start.
     pub const fn under_voltage(self) -> bool {
         self.0 & (1 << 0 | 1 << 16) != 0
     }
 
-    /// The cores run slower than they should, or did since the start: the clock was capped, lowered, or
-    /// held back by the soft limit of the temperature.
+    /// The cores run too slowly, or did since the start.
+    /// The clock was capped, lowered, or held back by the soft limit of the temperature.
     pub const fn slowed_down(self) -> bool {
         self.0 & (0b1110 | 0b1110 << 16) != 0
     }
 
-    /// What is wrong, and what helps; `None` if nothing is.
+    /// The fault and its remedy; `None` without a fault.
     pub const fn advice(self) -> Option<&'static str> {
         if self.under_voltage() {
             Some(
@@ -133,24 +138,24 @@ impl Throttled {
     }
 }
 
-/// Why a property cannot be had.
+/// An error of the mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MailboxError {
-    /// The message lies where the VideoCore does not see it.
+    /// The message lies outside the memory that the VideoCore sees.
     OutOfReach,
-    /// The VideoCore does not answer. It is not asked again.
+    /// The VideoCore does not answer, and receives no further requests.
     Silent,
-    /// It answers that the message is wrong.
+    /// The VideoCore answers that the message is wrong.
     Refused {
-        /// The code that it gives.
+        /// The code of the answer.
         code: u32,
     },
-    /// It does not know the property, or gives too few values.
+    /// The VideoCore does not know the property, or gives too few values.
     Unknown {
         /// The property.
         tag: u32,
     },
-    /// There is no display, or none whose picture can be drawn to.
+    /// There is no display, or no display whose picture can be drawn to.
     NoDisplay,
 }
 
@@ -174,28 +179,30 @@ impl fmt::Display for MailboxError {
 
 impl core::error::Error for MailboxError {}
 
-/// Memory that holds a message, and that the VideoCore reads and writes past the processor's caches.
+/// Memory for a message, shared with the VideoCore.
+/// The VideoCore reads and writes the memory past the processor's caches.
 pub trait Memory {
-    /// Where the VideoCore sees it, on a multiple of 16 bytes; `None` if it does not.
+    /// Bus address of the memory, as the VideoCore sees it: a multiple of 16 bytes.
+    /// `None` if the VideoCore does not see the memory.
     fn bus_address(&self) -> Option<u32>;
 
-    /// Puts a message there. The VideoCore sees all of it when the call returns.
+    /// Writes a message to the memory. The VideoCore sees the whole message when the call returns.
     fn put(&mut self, message: &[u32; WORDS]);
 
-    /// What is there now, as the VideoCore has left it.
+    /// Reads the memory back, as the VideoCore has left it.
     fn take(&mut self) -> [u32; WORDS];
 }
 
-/// A property that is asked for.
+/// A property of a request.
 struct Property<'a> {
     tag: u32,
     values: &'a [u32],
-    /// Values that an answer has at least.
+    /// Minimum number of values in an answer.
     answers: usize,
 }
 
 impl Property<'_> {
-    /// Words of room for its values.
+    /// Size of the value buffer, in words.
     fn room(&self) -> usize {
         self.values.len().max(self.answers)
     }
@@ -207,25 +214,25 @@ pub struct Mailbox<R, M> {
     registers: R,
     memory: M,
     now_us: fn() -> u64,
-    /// It has not answered once, and may still write to the message.
+    /// The VideoCore missed a timeout, and may still write to the message.
     is_silent: bool,
 }
 
 impl<R: Registers, M: Memory> Mailbox<R, M> {
-    /// The mailbox behind `registers`. It is not touched before the first question.
+    /// The mailbox behind `registers`. The mailbox is not accessed before the first request.
     pub const fn new(registers: R, memory: M, now_us: fn() -> u64) -> Mailbox<R, M> {
         Mailbox { registers, memory, now_us, is_silent: false }
     }
 
-    /// When the firmware was made, in seconds since 1970.
+    /// Date of the firmware's build, in seconds since 1970.
     ///
     /// # Errors
-    /// There is no answer, or another than was asked for. So for all methods.
+    /// There is no answer, or an answer to another request. The same holds for all methods.
     pub fn firmware_revision(&mut self) -> Result<u32, MailboxError> {
         self.get(GET_FIRMWARE_REVISION)
     }
 
-    /// The board's revision code, which tells its kind, its memory and its chip's stepping.
+    /// The board's revision code: kind of board, memory and stepping of the chip.
     ///
     /// # Errors
     /// See [`Mailbox::firmware_revision`].
@@ -233,7 +240,7 @@ impl<R: Registers, M: Memory> Mailbox<R, M> {
         self.get(GET_BOARD_REVISION)
     }
 
-    /// How fast a clock is, in Hz. 0: there is no such clock.
+    /// Rate of a clock in Hz, or 0 for an unknown clock.
     ///
     /// # Errors
     /// See [`Mailbox::firmware_revision`].
@@ -241,7 +248,7 @@ impl<R: Registers, M: Memory> Mailbox<R, M> {
         self.second(GET_CLOCK_RATE, &[clock as u32])
     }
 
-    /// How fast a clock may be, in Hz. 0: there is no such clock.
+    /// Maximum rate of a clock in Hz, or 0 for an unknown clock.
     ///
     /// # Errors
     /// See [`Mailbox::firmware_revision`].
@@ -249,16 +256,16 @@ impl<R: Registers, M: Memory> Mailbox<R, M> {
         self.second(GET_MAX_CLOCK_RATE, &[clock as u32])
     }
 
-    /// Sets how fast a clock is, and gives what it is then, in Hz.
+    /// Sets the rate of a clock; returns the new rate in Hz.
     ///
     /// # Errors
     /// See [`Mailbox::firmware_revision`].
     pub fn set_clock_hz(&mut self, clock: Clock, hz: u32) -> Result<u32, MailboxError> {
-        // The third value leaves out what "turbo" changes besides, as Linux does.
+        // The third value skips the other changes of "turbo", as Linux does.
         self.second(SET_CLOCK_RATE, &[clock as u32, hz, 1])
     }
 
-    /// Makes a clock as fast as it may be, and gives how fast it is then, in Hz.
+    /// Raises a clock to its maximum rate; returns the new rate in Hz.
     ///
     /// # Errors
     /// See [`Mailbox::firmware_revision`].
@@ -269,7 +276,7 @@ impl<R: Registers, M: Memory> Mailbox<R, M> {
             return Ok(hz);
         }
         self.set_clock_hz(clock, most_hz)?;
-        // A firmware that does not do what it is asked for answers with what it was asked for.
+        // A firmware that ignores the request still answers with the requested rate.
         self.clock_hz(clock)
     }
 
@@ -281,7 +288,7 @@ impl<R: Registers, M: Memory> Mailbox<R, M> {
         self.second(GET_TEMPERATURE, &[0])
     }
 
-    /// Whether the supply or the temperature have slowed the processor down.
+    /// The conditions that have throttled the processor: supply and temperature.
     ///
     /// # Errors
     /// See [`Mailbox::firmware_revision`].
@@ -289,7 +296,7 @@ impl<R: Registers, M: Memory> Mailbox<R, M> {
         self.get(GET_THROTTLED).map(Throttled)
     }
 
-    /// Whether a pin of the GPIO expander, from 0 on, is high.
+    /// Whether a pin of the GPIO expander is high; pins are counted from 0.
     ///
     /// # Errors
     /// See [`Mailbox::firmware_revision`].
@@ -297,8 +304,10 @@ impl<R: Registers, M: Memory> Mailbox<R, M> {
         self.expander(GET_GPIO_STATE, pin, 0).map(|state| state != 0)
     }
 
-    /// Makes a pin of the GPIO expander, from 0 on, high or low. On a Raspberry Pi 4 number 4 has the
-    /// SD card's lines at 1.8 V, not 3.3 V, and number 6 powers the card.
+    /// Sets a pin of the GPIO expander high or low; pins are counted from 0.
+    ///
+    /// On a Raspberry Pi 4, pin 4 sets the SD card's lines to 1.8 V instead of 3.3 V. Pin 6 powers
+    /// the card.
     ///
     /// # Errors
     /// See [`Mailbox::firmware_revision`].
@@ -306,12 +315,14 @@ impl<R: Registers, M: Memory> Mailbox<R, M> {
         self.expander(SET_GPIO_STATE, pin, high.into()).map(|_| ())
     }
 
-    /// Has the display show a picture of its own size, or of a part of that if the display is very large.
+    /// Makes the display show a picture of the display's own size.
+    /// A very large display shows a smaller picture.
     ///
     /// # Errors
     /// See [`Mailbox::firmware_revision`]; or there is no display.
     pub fn show_picture(&mut self) -> Result<Framebuffer, MailboxError> {
-        // Older firmware does not know this question, and leaves out all that comes behind it in a message.
+        // Older firmware does not know this property, and ignores all properties behind it in a
+        // message. So the property has a message of its own.
         if self.get(GET_DISPLAYS) == Ok(0) {
             return Err(MailboxError::NoDisplay);
         }
@@ -323,7 +334,8 @@ impl<R: Registers, M: Memory> Mailbox<R, M> {
         let set = |tag, values| Property { tag, values, answers: 1 };
         let two = |tag, values| Property { tag, values, answers: 2 };
         let size = &[width, height];
-        // All in one message: a picture is made of what is said before it in the same message.
+        // One message holds all of these properties: a picture is made of the properties before it
+        // in the same message.
         let [_, [width, height, _], [depth, ..], [order, ..], _, [base, bytes, _], [stride, ..]] =
             self.ask([
                 two(SET_DISPLAY_SIZE, size),
@@ -349,23 +361,23 @@ impl<R: Registers, M: Memory> Mailbox<R, M> {
     fn expander(&mut self, tag: u32, pin: u32, state: u32) -> Result<u32, MailboxError> {
         let values = &[EXPANDER + pin, state];
         let [[pin, state, _]] = self.ask([Property { tag, values, answers: 2 }])?;
-        // The pin's number comes back as 0, or else it was not done.
+        // The pin's number comes back as 0 if the request was carried out.
         if pin == 0 { Ok(state) } else { Err(MailboxError::Unknown { tag }) }
     }
 
-    /// A property of one value.
+    /// Gets a property of one value.
     fn get(&mut self, tag: u32) -> Result<u32, MailboxError> {
         let [[value, ..]] = self.ask([Property { tag, values: &[], answers: 1 }])?;
         Ok(value)
     }
 
-    /// The second value of a property, whose first one says of what.
+    /// Gets the second value of a property, whose first value is the argument.
     fn second(&mut self, tag: u32, values: &[u32]) -> Result<u32, MailboxError> {
         let [[_, value, _]] = self.ask([Property { tag, values, answers: 2 }])?;
         Ok(value)
     }
 
-    /// Asks for some properties at once, and gives the values of each.
+    /// Requests some properties in one message; returns the values of each.
     fn ask<const N: usize>(
         &mut self,
         properties: [Property<'_>; N],
@@ -397,7 +409,7 @@ impl<R: Registers, M: Memory> Mailbox<R, M> {
         Ok(answers)
     }
 
-    /// Sends a message, and waits for what becomes of it.
+    /// Sends a message, and waits for the answer.
     fn exchange(&mut self, message: &[u32; WORDS]) -> Result<[u32; WORDS], MailboxError> {
         if self.is_silent {
             return Err(MailboxError::Silent);
@@ -405,7 +417,7 @@ impl<R: Registers, M: Memory> Mailbox<R, M> {
         let address = self.memory.bus_address().filter(|at| at.is_multiple_of(ALIGNMENT));
         let mail = address.ok_or(MailboxError::OutOfReach)? | CHANNEL;
         self.memory.put(message);
-        // Mail that a boot loader has not taken could be from the same address.
+        // A stale mail of the boot loader could have the same address, so the mailbox is emptied.
         for _ in 0..DEPTH {
             self.received();
         }

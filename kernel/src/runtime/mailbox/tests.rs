@@ -18,7 +18,7 @@ fn asks_a_raspberry_pi_4() {
     assert_eq!((mailbox.expander_pin(6), mailbox.expander_pin(4)), (Ok(true), Ok(false)));
     assert_eq!(mailbox.set_expander_pin(4, true), Ok(()));
     assert_eq!(mailbox.set_expander_pin(8, true), Err(MailboxError::Unknown { tag: 0x3_8041 }));
-    // The wiki's example of a message: length, code, tag, room, request, value, end.
+    // The wiki's example of a message: length, code, tag, size, request, value, end.
     assert_eq!(state.lock().unwrap().seen[0], [28, 0, 1, 4, 0, 0, 0]);
     assert_eq!(state.lock().unwrap().seen[2], [32, 0, 0x3_0002, 8, 0, 2, 0, 0]);
 }
@@ -52,7 +52,7 @@ fn waits_for_room_and_for_its_own_answer() {
     let (state, mut mailbox) = mailbox(pi4());
     {
         let mut state = state.lock().unwrap();
-        // A boot loader's, from the very same place, and another channel's.
+        // A boot loader's mail for the same address, and a mail of another channel.
         state.mail.extend([AT | 8, AT | 1]);
         state.strays.push(AT | 1);
         state.full = 100;
@@ -71,7 +71,7 @@ fn gives_up_a_videocore_that_is_silent() {
     assert_eq!(mailbox.firmware_revision(), Err(MailboxError::Silent));
     let waited_us = clock() - start_us;
     assert!((1_000_000..1_100_000).contains(&waited_us), "{waited_us}");
-    // It may still write to the message of then.
+    // The VideoCore may still write to the message that timed out.
     state.lock().unwrap().is_dead = false;
     assert_eq!(mailbox.firmware_revision(), Err(MailboxError::Silent));
     assert_eq!(clock() - start_us - waited_us, 1000);
@@ -92,9 +92,9 @@ fn an_answer_that_is_none_is_an_error() {
     for (word, code, expected) in [
         (0x8000_0008, 0x8000_0001, Err(MailboxError::Refused { code: 0x8000_0001 })),
         (0x8000_0008, 0, Err(MailboxError::Refused { code: 0 })),
-        // The request as it was.
+        // The request, unchanged.
         (8, 0x8000_0000, unknown),
-        // QEMU says so of what it does not know.
+        // QEMU answers so for an unknown property.
         (0x8000_0000, 0x8000_0000, unknown),
         (0x8000_0004, 0x8000_0000, unknown),
         (0x8000_0008, 0x8000_0000, Ok(7)),
@@ -134,7 +134,7 @@ fn the_display_gets_a_picture_of_its_own_size() {
     assert_eq!(shown(Display { count: None, ..FULL_HD }), Ok(full_hd));
     let other_order = Framebuffer { format: format("x8r8g8b8"), ..full_hd };
     assert_eq!(shown(Display { order: 0, ..FULL_HD }), Ok(other_order));
-    // What the processor and the VideoCore call the same place.
+    // The processor's address and the VideoCore's address of the same place.
     assert_eq!(shown(Display { base: 0x3d83_a000, ..FULL_HD }), Ok(full_hd));
     for (size, [width, height], stride) in [
         ([1366, 768], [1366, 768], 5504),
@@ -170,7 +170,7 @@ fn the_cores_get_their_highest_clock() {
     assert_eq!(mailbox.clock_hz(Clock::Arm), Ok(1_800_000_000));
     let asked = state.lock().unwrap().seen.len();
     assert_eq!(mailbox.raise_clock(Clock::Arm), Ok(1_800_000_000));
-    // It is not set where it is right.
+    // A clock that is right is not set.
     assert_eq!(state.lock().unwrap().seen.len(), asked + 2);
 }
 
