@@ -1,7 +1,7 @@
-//! The card: finding out what it is, and making it fast.
+//! Identification of a card, and the choice of its fastest mode.
 //!
-//! SD cards and eMMC share most commands and the data lines. They differ in how they are asked at first,
-//! and in how they are made fast.
+//! SD cards and eMMC share most commands and the data lines. Both kinds differ in the first
+//! commands of the identification, and in the switch to a faster mode.
 
 #![forbid(unsafe_code)]
 
@@ -25,85 +25,86 @@ const SET_BLOCKLEN: u32 = 16;
 pub const READ_SINGLE_BLOCK: u32 = 17;
 pub const READ_MULTIPLE_BLOCK: u32 = 18;
 const APP_CMD: u32 = 55;
-/// Behind [`APP_CMD`].
+/// Application commands, which follow [`APP_CMD`].
 const SET_BUS_WIDTH: u32 = 6;
 const SD_SEND_OP_COND: u32 = 41;
-// Those of eMMC that an SD card does not know, or knows as others (MMC 6.10.4).
+// Commands of eMMC that an SD card does not have, or has with another meaning (MMC 6.10.4).
 const SEND_OP_COND: u32 = 1;
 const SWITCH: u32 = 6;
 const SEND_EXT_CSD: u32 = 8;
 const SEND_STATUS: u32 = 13;
 
-/// Bits of the card's state that tell of an error (PL 4.10.1), all but "locked".
+/// Error bits of the card's status (PL 4.10.1), all but "locked".
 pub const R1_ERRORS: u32 = 0xfdf8_0000;
 
-/// 2.7 to 3.6 V, and a pattern that comes back (PL 4.3.13).
+/// 2.7 to 3.6 V, and a check pattern that the card returns (PL 4.3.13).
 const IF_COND: u32 = 0x1aa;
-/// All of 2.7 to 3.6 V (PL 5.1).
+/// The whole range of 2.7 to 3.6 V (PL 5.1).
 const OCR_VOLTAGES: u32 = 0x00ff_8000;
-/// The host knows cards of more than 2 GB; the card is one.
+/// The host supports cards of more than 2 GB; the card is one.
 const OCR_HIGH_CAPACITY: u32 = 1 << 30;
-/// The host can give the card's lines 1.8 V; the card takes it.
+/// The host can switch the card's lines to 1.8 V; the card accepts.
 const OCR_LOW_VOLTAGE: u32 = 1 << 24;
 /// The card is ready.
 const OCR_READY: u32 = 1 << 31;
-/// How long a card may take to be ready: a second (PL 4.2.3), and some more.
+/// Timeout of a card's power-up, in µs: a second (PL 4.2.3), and some more.
 const READY_US: u64 = 1_500_000;
-/// How often it is asked.
+/// Interval between two polls of the power-up, in µs.
 const READY_STEP_US: u64 = 10_000;
 
-/// SWITCH_FUNC: to ask what a function would do, or to switch to it; the functions of all groups but the
-/// first as they are (PL 4.3.10).
+/// SWITCH_FUNC: checks a function, or switches to it.
+/// The functions of all groups but the first stay as they are (PL 4.3.10).
 const FUNCTION_ASK: u32 = 0x00ff_fff0;
 const FUNCTION_SWITCH: u32 = 0x80ff_fff0;
 /// Functions of group 1: high speed, at 1.8 V called SDR25; and DDR50.
 const HIGH_SPEED: u32 = 1;
 const DDR50: u32 = 4;
 
-/// The address that an eMMC is given, as commands take it. No other card shares its lines.
+/// The address given to an eMMC, in the position of a command's argument.
+/// No other card shares the lines.
 const EMMC_ADDRESS: u32 = 1 << 16;
-/// An eMMC may need this long to be idle, in µs (Linux, drivers/mmc/core/mmc.c).
+/// Time that an eMMC may need to become idle, in µs. Source: Linux, drivers/mmc/core/mmc.c.
 const IDLE_US: u64 = 1_000;
 /// SWITCH: writes a byte of the EXT_CSD (MMC 6.6.1).
 const SWITCH_WRITE: u32 = 0b11 << 24;
-/// No switch takes longer, in µs: GENERIC_CMD6_TIME is a byte, in 10 ms (MMC 7.4).
+/// Maximum time of a switch, in µs. GENERIC_CMD6_TIME is a byte, in units of 10 ms (MMC 7.4).
 const SWITCH_US: u64 = 2_550_000;
-/// The state's bit of a switch that was refused (MMC 6.13).
+/// Status bit of a refused switch (MMC 6.13).
 const SWITCH_ERROR: u32 = 1 << 7;
-/// Bytes of the EXT_CSD (MMC 7.4): number of data lines, 1 for four.
+/// Bytes of the EXT_CSD (MMC 7.4): number of data lines, 1 for four lines.
 const BUS_WIDTH: u32 = 183;
-/// 1 for high speed.
+/// Timing: 1 for high speed.
 const HS_TIMING: u32 = 185;
-/// What the eMMC can do; bit 1 for high speed at 52 MHz.
+/// Modes of the eMMC; bit 1 for high speed at 52 MHz.
 const DEVICE_TYPE: usize = 196;
 const DEVICE_TYPE_52_MHZ: u8 = 1 << 1;
-/// Number of blocks: four bytes.
+/// Number of blocks, in four bytes.
 const SEC_COUNT: usize = 212;
 
-/// Why a card cannot be used.
+/// A reason why a card cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SdError {
-    /// The controller does not tell what its clock is divided from.
+    /// The controller does not report its base clock.
     NoBaseClock,
-    /// The controller does not carry out what it is told.
+    /// The controller does not carry out a request.
     Stuck,
-    /// There is no card, or none for memory.
+    /// There is no card, or no memory card.
     NoCard,
     /// The card does not work with 3.3 V.
     Voltage,
     /// The card's lines do not change to 1.8 V.
     LowVoltage,
-    /// The card's supply cannot be switched.
+    /// The supply of the card cannot be switched.
     Supply,
     /// The card does not become ready.
     NeverReady,
-    /// The card describes itself in a way that is not known, as those of more than 2 TB do.
+    /// The CSD has an unknown layout, such as that of cards of more than 2 TB.
     UnknownLayout,
     /// A command failed.
     Command {
-        /// Its number.
+        /// Number of the command.
         index: u32,
-        /// How.
+        /// The failure.
         failure: Failure,
     },
 }
@@ -139,11 +140,11 @@ impl core::error::Error for SdError {}
 pub struct Card {
     name: &'static str,
     blocks: u64,
-    /// It counts blocks and not bytes.
+    /// The card addresses blocks, not bytes.
     high_capacity: bool,
 }
 
-/// Sends a command whose answer must tell of no error.
+/// Sends a command whose answer must report no error.
 fn run<R: Registers>(
     host: &Host<R>,
     index: u32,
@@ -170,7 +171,7 @@ fn read<R: Registers>(
     host.command_with_data(index, argument, block).map_err(failed)
 }
 
-/// Asks for the card's operating conditions until it is ready; gives them.
+/// Polls the operating conditions until the card is ready; returns them.
 fn wait_until_ready<R: Registers>(
     host: &Host<R>,
     ask: impl Fn() -> Result<[u32; 4], Failure>,
@@ -190,22 +191,23 @@ fn wait_until_ready<R: Registers>(
 }
 
 impl Card {
-    /// Goes from power up to reading, as fast as card and controller can without tuning.
+    /// Takes a card from power-up to its fastest mode without tuning.
     ///
-    /// That is 4 data lines, and 50 MHz at both edges of the clock and at 1.8 V (DDR50), or at one edge, or
-    /// else 25 MHz. An SD card that fails at 1.8 V gets 3.3 V. An eMMC has 3.3 V and one edge.
+    /// The mode has 4 data lines. The clock is 50 MHz at both edges and at 1.8 V (DDR50), or 50 MHz
+    /// at one edge, or else 25 MHz. An SD card that fails at 1.8 V gets 3.3 V. An eMMC gets 3.3 V
+    /// and one edge.
     ///
     /// # Errors
-    /// There is no card, or it cannot be used.
+    /// There is no card, or the card cannot be used.
     pub fn identify<R: Registers>(host: &Host<R>) -> Result<Card, SdError> {
         match Card::identify_sd(host) {
-            // An eMMC does not answer what SD cards are asked.
+            // An eMMC does not answer the first commands of SD cards.
             Err(SdError::NoCard) => Card::identify_emmc(host),
             result => result,
         }
     }
 
-    /// [`identify`](Card::identify) for SD cards, at 1.8 V where that works (PL 4.2, 4.3).
+    /// [`identify`](Card::identify) for SD cards, at 1.8 V if that works (PL 4.2, 4.3).
     fn identify_sd<R: Registers>(host: &Host<R>) -> Result<Card, SdError> {
         let mut is_low = false;
         if host.can_do_ddr50() {
@@ -220,8 +222,10 @@ impl Card {
         Card::identify_sd_at(host, false, &mut is_low)
     }
 
-    /// As [`Card::identify_sd`]. Only where `offers_low` is the card offered 1.8 V; `is_low` tells whether
-    /// it took the offer, whatever became of it.
+    /// Identifies an SD card with or without an offer of 1.8 V.
+    ///
+    /// The card is offered 1.8 V only if `offers_low`. `is_low` becomes whether the card accepted,
+    /// whatever happens afterwards.
     fn identify_sd_at<R: Registers>(
         host: &Host<R>,
         offers_low: bool,
@@ -229,9 +233,9 @@ impl Card {
     ) -> Result<Card, SdError> {
         let run = |index, response, argument| run(host, index, response, argument);
 
-        // Controllers without a card may leave even this undone.
+        // Some controllers without a card fail even at this command.
         host.command(GO_IDLE_STATE, Response::None, 0).map_err(|_| SdError::NoCard)?;
-        // Cards before version 2.00 do not know this command, and none above 2 GB.
+        // Cards before version 2.00 do not know this command, and none of them is above 2 GB.
         let version_2 = match host.command(SEND_IF_COND, Response::R1, IF_COND) {
             Ok(answer) if answer[0] & 0xfff == IF_COND => true,
             Ok(_) => return Err(SdError::Voltage),
@@ -245,7 +249,7 @@ impl Card {
             offer |= OCR_LOW_VOLTAGE;
         }
         let ocr = wait_until_ready(host, || {
-            // Its answer may still complain of the command that it did not know.
+            // The answer may still report the unknown command before it.
             host.command(APP_CMD, Response::R1, 0)?;
             host.command(SD_SEND_OP_COND, Response::R3, offer)
         })?;
@@ -259,7 +263,7 @@ impl Card {
         }
 
         run(ALL_SEND_CID, Response::R2, 0)?;
-        // R6: only some of its lower half is the state.
+        // R6: only some bits of its lower half are the card's status.
         let address = host.command(SEND_RELATIVE_ADDR, Response::R1, 0);
         let index = SEND_RELATIVE_ADDR;
         let [address, ..] = address.map_err(|failure| SdError::Command { index, failure })?;
@@ -274,12 +278,12 @@ impl Card {
         run(APP_CMD, Response::R1, address)?;
         run(SET_BUS_WIDTH, Response::R1, 0b10)?;
         host.use_4_bits();
-        // Whether a function of group 1 was chosen.
+        // Whether the card accepts a function of group 1.
         let choose = |function: u32| {
             let mut functions = [0; 64];
             for command in [FUNCTION_ASK, FUNCTION_SWITCH] {
                 read(host, SWITCH_FUNC, command | function, &mut functions)?;
-                // What would be or has been chosen; 15 for "impossible".
+                // The function that would be selected, or has been selected; 15 for "impossible".
                 if u32::from(functions[16] & 0xf) != function {
                     return Ok(false);
                 }
@@ -292,7 +296,7 @@ impl Card {
             host.use_high_speed()?;
         }
         if *is_low {
-            // Lines that carry answers may still not carry data as fast as that.
+            // Lines that carry answers may still not carry data at this speed.
             read(host, READ_SINGLE_BLOCK, 0, &mut [0; BLOCK_BYTES])?;
         }
         Ok(Card { name: "SD card", blocks, high_capacity })
@@ -324,7 +328,7 @@ impl Card {
             csd.product_blocks()
         };
 
-        // Whether the eMMC did as it was told; if not, it is as before.
+        // Whether the eMMC accepted the switch; a refused switch changes nothing.
         let switch = |byte: u32, value: u32| {
             run(SWITCH, Response::R1b, SWITCH_WRITE | byte << 16 | value << 8)?;
             host.wait(SWITCH_US, || !host.is_busy());
@@ -341,7 +345,7 @@ impl Card {
         Ok(Card { name: "eMMC", blocks, high_capacity })
     }
 
-    /// What it is, for people.
+    /// The kind of card, for people.
     pub fn name(&self) -> &'static str {
         self.name
     }
@@ -351,18 +355,19 @@ impl Card {
         self.blocks
     }
 
-    /// What a command takes for this block: there are fewer than 2^32, and of bytes too where the
-    /// card counts those (PL 4.3.14).
+    /// The address of a block in a command.
+    /// Blocks are fewer than 2^32, and so are bytes if the card addresses bytes (PL 4.3.14).
     pub fn address(&self, block: u64) -> u32 {
         if self.high_capacity { block as u32 } else { (block * BLOCK_BYTES as u64) as u32 }
     }
 }
 
-/// What the card says of itself (PL 5.3), without the lowest 8 bits, as the controller gives it.
+/// The card-specific data (CSD, PL 5.3).
+/// The lowest 8 bits are missing, as the controller removes them.
 struct Csd([u32; 4]);
 
 impl Csd {
-    /// The bits from `low` on, as the specification counts them.
+    /// The bits from `low` on, in the numbering of the specification.
     fn bits(&self, low: usize, width: usize) -> u64 {
         let bit = |i: usize| u64::from(self.0[(i - 8) / 32] >> ((i - 8) % 32) & 1);
         (0..width).map(|i| bit(low + i) << i).sum()
@@ -377,13 +382,13 @@ impl Csd {
         }
     }
 
-    /// The same where the size is a product: SD cards and eMMC of up to 2 GB (MMC 7.3).
+    /// The block count as a product: SD cards and eMMC of up to 2 GB (MMC 7.3).
     fn product_blocks(&self) -> u64 {
         let shift = self.bits(47, 3) + 2 + self.bits(80, 4);
         ((self.bits(62, 12) + 1) << shift) / BLOCK_BYTES as u64
     }
 
-    /// The command class of SWITCH_FUNC is there.
+    /// Whether the card has the command class of SWITCH_FUNC.
     fn knows_switch(&self) -> bool {
         self.bits(84 + 10, 1) == 1
     }

@@ -1,5 +1,6 @@
-//! A controller with a card in its slot, at the level of registers. Its DMA is not coherent: what it
-//! writes arrives in memory when the caches are told to forget the lines.
+//! A fake controller with a card, at the level of registers.
+//!
+//! Its DMA is not coherent: DMA data arrives in memory when the driver invalidates the cache lines.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -19,17 +20,17 @@ use crate::runtime::mmio::{Access, FakeRegisters};
 /// The kinds of card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Nothing in the slot.
+    /// The slot is empty.
     None,
-    /// Up to 2 GB, before version 2.00: does not know CMD8.
+    /// SD card of up to 2 GB before version 2.00, without CMD8.
     Version1,
-    /// Up to 2 GB.
+    /// SD card of up to 2 GB.
     Standard,
-    /// SDHC and SDXC.
+    /// SDHC or SDXC card.
     High,
-    /// Counts bytes: up to 2 GB.
+    /// eMMC of up to 2 GB, which addresses bytes.
     SmallEmmc,
-    /// Counts blocks.
+    /// eMMC that addresses blocks.
     Emmc,
 }
 
@@ -39,37 +40,38 @@ impl Kind {
     }
 }
 
-/// What goes wrong with a command.
+/// A fault of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Bits of the error status, the data half done.
+    /// Bits of the error status appear when half of the data is done.
     Error(u32),
-    /// The card's answer has these bits.
+    /// The card's answer has these status bits.
     State(u32),
     /// Nothing happens until the lines are reset.
     Silence,
-    /// The data comes, but the data lines stay in use until they are reset.
+    /// The data arrives, but the data lines stay busy until a reset of the lines.
     Busy,
     /// Nothing happens any more, and a reset does not end.
     Death,
 }
 
-/// What goes wrong with a card at 1.8 V.
+/// A fault of a card at 1.8 V.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LowVoltageFault {
     /// The supply does not switch.
     Supply,
     /// The card keeps its lines low.
     Lines,
-    /// The controller takes its bit back.
+    /// The controller clears its 1.8 V bit.
     Controller,
     /// The data of DDR50 is damaged.
     Data,
-    /// The card knows no DDR50.
+    /// The card does not support DDR50.
     NoDdr50,
 }
 
-/// The time of a slot, in ns. It goes on with each access to a register, and with each pause.
+/// The time of a slot, in ns.
+/// The time advances with each access to a register, and with each pause.
 #[derive(Clone, Default)]
 pub struct SlotClock(Arc<AtomicU64>);
 
@@ -94,18 +96,18 @@ impl Clock for SlotClock {
     }
 }
 
-/// What an eMMC has that SD cards have not.
+/// State of an eMMC that SD cards do not have.
 pub struct Emmc {
-    /// Its state, as the specification counts them (MMC 6.13): idle, ready, ident, stby, tran.
+    /// The state, numbered as in MMC 6.13: idle, ready, ident, stby, tran.
     state: u32,
     pub ext_csd: [u8; 512],
-    /// The byte of the EXT_CSD that a switch does not change, but tells of an error.
+    /// The byte of the EXT_CSD that refuses a switch with an error.
     pub refused: Option<usize>,
     switch_error: bool,
-    /// How long it is busy after a switch, in ns, and until when it is now.
+    /// Busy time after a switch, in ns, and the end of the present one.
     pub busy_ns: u64,
     busy_until_ns: Option<u64>,
-    /// When it was told to be idle.
+    /// Time of the command to become idle.
     idle_ns: u64,
 }
 
@@ -130,7 +132,7 @@ impl Emmc {
 }
 
 const NAP_NS: u64 = 50_000;
-/// How long an access to a register takes.
+/// Time of an access to a register, in ns.
 const ACCESS_NS: u64 = 100;
 
 pub struct Machine {
@@ -140,52 +142,52 @@ pub struct Machine {
     pub capabilities: u32,
     pub version: u32,
     pub emmc: Emmc,
-    /// How often ACMD41 or an eMMC's CMD1 says "not yet".
+    /// Number of times that ACMD41 or an eMMC's CMD1 answers "not yet".
     pub not_ready: u32,
-    /// Faults of the next reads of blocks, in turn.
+    /// Faults of the next reads of blocks, in order.
     pub faults: VecDeque<Option<Fault>>,
-    /// Commands that were carried out: index (100 more behind CMD55) and argument.
+    /// Commands that were carried out: index (100 more after CMD55) and argument.
     pub commands: Vec<(u32, u32)>,
     pub windows: DmaWindows,
-    /// DMA of data goes elsewhere, where it harms nobody, and no error tells.
+    /// DMA data goes elsewhere, where it harms nobody, without an error.
     pub windows_are_wrong: bool,
     pub high_speed: bool,
-    /// With a faster clock, in Hz, all blocks come damaged.
+    /// Maximum good clock in Hz; with a faster clock, all blocks arrive damaged.
     pub good_hz: u64,
-    /// The supply can be switched, and the card knows 1.8 V.
+    /// The supply can be switched, and the card supports 1.8 V.
     pub knows_low_voltage: bool,
-    /// What is wrong with 1.8 V.
+    /// The fault at 1.8 V.
     pub low_voltage_fault: Option<LowVoltageFault>,
-    /// The card has power; its lines have 1.8 V by the supply, and by the card.
+    /// The card has power; the lines have 1.8 V from the supply, and from the card.
     is_on: bool,
     is_low: [bool; 2],
-    /// The card has lost its power for long enough.
+    /// Time since which the card has been without power.
     off_ns: Option<u64>,
-    /// The card changes its voltage, and since when it has no clock.
+    /// The card changes its voltage, and the time since which the clock has stopped.
     switching: Option<Option<u64>>,
-    /// The card was offered 1.8 V and took it, and waits for CMD11.
+    /// The card has accepted the offer of 1.8 V, and waits for CMD11.
     offered: bool,
-    /// What the card was switched to in group 1: 1 for high speed, 4 for DDR50.
+    /// The function of group 1 selected in the card: 1 for high speed, 4 for DDR50.
     pub function: u32,
-    /// How long a block is on its way to the data port, in ns.
+    /// Time until a block arrives at the data port, in ns.
     pub block_ns: u64,
-    /// Bytes that came by DMA, and through the data port.
+    /// Bytes transferred by DMA, and through the data port.
     pub by_dma: usize,
     pub by_port: usize,
     registers: [u32; 64],
-    /// Writes that came too soon after another.
+    /// Writes that came too soon after another write.
     pub lost: usize,
-    /// When a register was last written.
+    /// Time of the last write to a register.
     written_ns: Option<u64>,
     dead: bool,
     application: bool,
-    /// The last command was one that the card does not know.
+    /// The card did not know the last command.
     refused: bool,
     sending: Option<Sending>,
     port: VecDeque<u8>,
-    /// Lines that no cache holds.
+    /// Cache lines that no cache holds.
     clean: Vec<Range<u64>>,
-    /// What DMA wrote and no processor sees yet.
+    /// DMA data that no processor sees yet.
     unseen: Vec<(u64, Vec<u8>)>,
 }
 
@@ -193,11 +195,11 @@ pub struct Machine {
 struct Sending {
     data: VecDeque<u8>,
     block: usize,
-    /// When the next one is there.
+    /// Time of the next block's arrival.
     at_ns: u64,
 }
 
-/// Of host control 2.
+/// Bits of host control 2.
 const LOW_VOLTAGE: u32 = 1 << 19;
 const RCA: u32 = 0x4567_0000;
 /// Ready for data, in the state "tran".
@@ -252,7 +254,7 @@ impl Slot {
         self.0.lock().unwrap()
     }
 
-    /// The driver of this card, by DMA to the table and to `memory`, or else without.
+    /// Starts the driver of this card. The driver uses DMA to the table and to `memory`, or no DMA.
     pub fn start(&self, memory: Option<&[u8]>) -> Result<SdDisk<FakeRegisters>, SdError> {
         let dma = || {
             let memory = memory?;
@@ -267,7 +269,7 @@ impl Slot {
             windows.push(window(0x4000_0000, memory.as_ptr().cast_mut(), memory.len()));
             windows.push(window(0x8000_0000, bounce.cast().as_ptr(), bounce.len()));
             let cache = Box::leak(Box::new(FakeCache(self.clone())));
-            // SAFETY: both are leaked, and only this driver's.
+            // SAFETY: both are leaked, and only this driver uses them.
             Some(unsafe { Dma::new(table, bounce, windows.clone(), cache) })
         };
         let clock = self.machine().clock.clone();
@@ -312,14 +314,14 @@ impl Supply for FakeSupply {
 
 struct FakeCache(Slot);
 
-// SAFETY: what it does is what a cache without its lines would show.
+// SAFETY: the effect is that of a cache without its lines.
 unsafe impl Cache for FakeCache {
     unsafe fn clean_and_invalidate(&self, range: Range<u64>) {
         let mut machine = self.0.machine();
         let unseen = core::mem::take(&mut machine.unseen);
         for (address, data) in unseen {
             if range.start <= address && address + data.len() as u64 <= range.end {
-                // SAFETY: the driver gave this memory to the controller, and now wants it back.
+                // SAFETY: the driver handed this memory to the controller, and now takes it back.
                 unsafe {
                     (address as *mut u8).copy_from_nonoverlapping(data.as_ptr(), data.len());
                 }
@@ -351,7 +353,7 @@ impl Machine {
         }
     }
 
-    /// The card's clock, in Hz; 0 if it is off.
+    /// The clock of the card in Hz; 0 if the clock is off.
     pub fn clock_hz(&self) -> u64 {
         let clock = self.registers[register::CLOCK / 4];
         let low = clock >> 8 & 0xff;
@@ -360,8 +362,10 @@ impl Machine {
         if clock & 1 << 2 == 0 { 0 } else { base_hz / u64::from(2 * half).max(1) }
     }
 
-    /// Whether the write that comes now is one too many: while the clock is slow, those within two
-    /// cycles of it are, and while it is off, those within 10 µs.
+    /// Whether a write comes too soon after another write.
+    ///
+    /// With a slow clock, the write must not come within two cycles of the clock. With the clock
+    /// off, it must not come within 10 µs.
     fn is_too_soon(&mut self) -> bool {
         let busy_ns = match self.clock_hz() {
             0 => 10_000,
@@ -401,7 +405,7 @@ impl Machine {
         match offset {
             register::STATUS => {
                 self.registers[offset / 4] &= !value;
-                // The summary follows the errors.
+                // The summary bit follows the error bits.
                 if self.registers[offset / 4] >> 16 == 0 {
                     self.registers[offset / 4] &= !status::ERROR;
                 }
@@ -447,7 +451,8 @@ impl Machine {
         *present = *present & !(0xf << 20) | levels << 20;
     }
 
-    /// A card that changes its voltage does so while the clock stands still for 5 ms (PL 4.2.4.2).
+    /// Updates a change of voltage when the clock stops or starts.
+    /// The change is complete after 5 ms without a clock (PL 4.2.4.2).
     fn clock_changes(&mut self, had_clock: bool) {
         let now_ns = self.clock.now_ns();
         match (self.switching, had_clock, self.has_clock()) {
@@ -511,7 +516,7 @@ impl Machine {
             (false, 8) => self.answer([argument, 0, 0, 0]),
             (false, 55) => {
                 self.application = true;
-                // One that did not know CMD8 says so only now.
+                // A card that did not know CMD8 reports the error only now.
                 let unknown = u32::from(core::mem::take(&mut self.refused)) << 22;
                 self.answer([unknown | 0x120, 0, 0, 0]);
             }
@@ -573,7 +578,7 @@ impl Machine {
         }
     }
 
-    /// What an eMMC does with a command. It answers none that its state does not allow.
+    /// Processes a command of an eMMC. Commands that its state does not allow get no answer.
     fn emmc_command(&mut self, index: u32, argument: u32, command: u32) {
         const ADDRESS: u32 = 1 << 16;
         let now_ns = self.clock.now_ns();
@@ -662,13 +667,13 @@ impl Machine {
         }
     }
 
-    /// A read of blocks.
+    /// Processes a read of blocks.
     fn blocks(&mut self, index: u32, argument: u32, command: u32) {
         let block = self.registers[register::BLOCK / 4];
         assert_eq!(block & 0xfff, 512);
         let count = (block >> 16) as usize;
         assert_eq!(index == 18, count > 1);
-        // Read; for several also: count them, CMD12 at the end.
+        // Read; several blocks also need block count and Auto CMD12.
         assert_eq!(command & 0x3e, if count > 1 { 0x36 } else { 0x10 });
         let start = match self.kind {
             Kind::High | Kind::Emmc => argument as usize * 512,
@@ -683,7 +688,7 @@ impl Machine {
         let mut fault = self.faults.pop_front().flatten();
         let fails_ddr50 = self.low_voltage_fault == Some(LowVoltageFault::Data);
         if self.clock_hz() > self.good_hz || self.function == 4 && fails_ddr50 {
-            // The checksum of the data.
+            // A wrong checksum of the data.
             fault = Some(Fault::Error(1 << 21));
         }
         match fault {
@@ -720,7 +725,7 @@ impl Machine {
         self.next_block();
     }
 
-    /// Brings the next block to the data port, if it is time and the last one is gone.
+    /// Moves the next block to the data port, if it is due and the port is empty.
     fn next_block(&mut self) {
         let now_ns = self.clock.now_ns();
         let Some(sending) = &mut self.sending else { return };
@@ -736,7 +741,7 @@ impl Machine {
         self.raise(status::READ_READY);
     }
 
-    /// Where the processor sees `length` bytes at an address on the bus; no cache may hold them.
+    /// The processor's address of `length` bytes at a bus address. No cache may hold the bytes.
     fn memory(&self, bus: u32, length: usize) -> u64 {
         let window = self.windows.iter().find_map(|window| {
             let offset = u64::from(bus).checked_sub(window.bus_address)?;
@@ -754,7 +759,7 @@ impl Machine {
         let mut table = self.registers[register::ADMA_ADDRESS / 4];
         loop {
             let at = self.memory(table, 8) as *const [u32; 2];
-            // SAFETY: the driver's table, and it waits for us.
+            // SAFETY: this is the driver's table, and the driver waits for the controller.
             let [attributes, address] = unsafe { at.read() };
             assert_eq!(attributes & 0x31, 0x21, "a valid descriptor of a transfer");
             assert_eq!(address % 4, 0);
@@ -781,14 +786,14 @@ impl Machine {
     }
 }
 
-/// The card-specific data of a card of so many bytes, as the controller gives it.
+/// The card-specific data of a card of `bytes` bytes, as the controller returns it.
 fn csd(kind: Kind, bytes: usize, switch: bool) -> [u32; 4] {
     let classes = 0b1_0110_1101 | u128::from(switch) << 10;
     let units = |of: usize| (bytes / of - 1) as u128;
     let csd = classes << 84
         | match kind {
             Kind::High => 1 << 126 | 9 << 80 | units(512 << 10) << 48,
-            // The size in blocks is elsewhere; the version too.
+            // Size in blocks and version are elsewhere.
             Kind::Emmc => 0b11 << 126 | 4 << 122 | 9 << 80 | 0xfff << 62 | 7 << 47,
             Kind::SmallEmmc => 0b10 << 126 | 4 << 122 | 10 << 80 | units(16 << 10) << 62 | 2 << 47,
             // Blocks of 1 KiB, in units of 16.

@@ -11,11 +11,11 @@ use crate::runtime::mmio::Registers;
 
 /// The registers (HC 2.2), in words of 32 bits.
 pub mod register {
-    /// Size of a block, and above it the number of blocks.
+    /// Size of a block; the number of blocks in the upper half.
     pub const BLOCK: usize = 0x04;
     /// Argument of a command.
     pub const ARGUMENT: usize = 0x08;
-    /// Transfer mode, and above it the command, which writing here sends.
+    /// Transfer mode; the command in the upper half. A write sends the command.
     pub const COMMAND: usize = 0x0c;
     /// The first of four words of the response.
     pub const RESPONSE: usize = 0x10;
@@ -27,41 +27,41 @@ pub mod register {
     pub const CONTROL: usize = 0x28;
     /// Clock control, timeout control, software reset.
     pub const CLOCK: usize = 0x2c;
-    /// Interrupt status, of errors in the upper half; a bit is cleared by writing it.
+    /// Interrupt status, errors in the upper half. Writing a bit clears it.
     pub const STATUS: usize = 0x30;
-    /// Which of them show at all.
+    /// Enables the bits of the interrupt status.
     pub const STATUS_ENABLE: usize = 0x34;
-    /// Which of them raise the interrupt.
+    /// Enables the interrupt for bits of the interrupt status.
     pub const SIGNAL_ENABLE: usize = 0x38;
-    /// Errors of Auto CMD12, and above them host control 2.
+    /// Errors of Auto CMD12; host control 2 in the upper half.
     pub const CONTROL_2: usize = 0x3c;
     /// Capabilities.
     pub const CAPABILITIES: usize = 0x40;
-    /// More of them, since version 3.00.
+    /// More capabilities, since version 3.00.
     pub const CAPABILITIES_HIGH: usize = 0x44;
-    /// Where ADMA2's descriptors lie.
+    /// Address of the ADMA2 descriptors.
     pub const ADMA_ADDRESS: usize = 0x58;
-    /// The upper half of that address.
+    /// Upper half of the address of the descriptors.
     pub const ADMA_ADDRESS_HIGH: usize = 0x5c;
-    /// Slot interrupt status, and above it the version.
+    /// Slot interrupt status; the version in the upper half.
     pub const VERSION: usize = 0xfc;
 }
 
 /// Bits of the interrupt status (HC 2.2.17, 2.2.18).
 pub mod status {
-    /// A command has been answered.
+    /// The card has answered a command.
     pub const COMMAND_COMPLETE: u32 = 1;
-    /// All data has come, and the busy signal has ended.
+    /// All data has arrived, and the busy signal has ended.
     pub const TRANSFER_COMPLETE: u32 = 1 << 1;
     /// The data port holds a block.
     pub const READ_READY: u32 = 1 << 5;
-    /// Some error; the bits of the upper half say which.
+    /// There was an error; bits of the upper half say which.
     pub const ERROR: u32 = 1 << 15;
-    /// No answer to a command.
+    /// The card did not answer a command.
     pub const COMMAND_TIMEOUT: u32 = 1 << 16;
-    /// Wrong checksums and ends, of an answer or of data.
+    /// Checksum or end bit is wrong, of an answer or of data.
     pub const DAMAGED: u32 = 0b0110_0110 << 16;
-    /// A descriptor is wrong, or the memory cannot be reached.
+    /// A descriptor is wrong, or the controller cannot reach the memory.
     pub const ADMA_ERROR: u32 = 1 << 25;
     /// All errors.
     pub const ERRORS: u32 = 0xffff_0000 | ERROR;
@@ -82,9 +82,9 @@ const CONTROL_4_BITS: u32 = 1 << 1;
 const CONTROL_HIGH_SPEED: u32 = 1 << 2;
 const CONTROL_DMA: u32 = 0b11 << 3;
 const CONTROL_ADMA2: u32 = 0b10 << 3;
-/// On, with 3.3 V.
+/// Power is on, at 3.3 V.
 const CONTROL_POWER: u32 = 0b1111 << 8;
-/// The timing of cards whose lines have 1.8 V (`CONTROL_2`), and that they have.
+/// Timing of cards whose lines have 1.8 V (`CONTROL_2`). The last bit sets the lines to 1.8 V.
 const CONTROL_2_TIMING: u32 = 0b111 << 16;
 const CONTROL_2_SDR25: u32 = 1 << 16;
 const CONTROL_2_DDR50: u32 = 4 << 16;
@@ -93,9 +93,9 @@ const CLOCK_INTERNAL: u32 = 1;
 const CLOCK_STABLE: u32 = 1 << 1;
 const CLOCK_CARD: u32 = 1 << 2;
 const RESET_ALL: u32 = 1 << 24;
-/// The command line and the data lines.
+/// Resets the command line and the data lines.
 const RESET_LINES: u32 = 0b11 << 25;
-/// The timeout's clock is given in MHz, not in kHz.
+/// The clock of the timeout is in MHz, not in kHz.
 const CAPABILITY_TIMEOUT_MHZ: u32 = 1 << 7;
 const CAPABILITY_ADMA2: u32 = 1 << 19;
 const CAPABILITY_HIGH_SPEED: u32 = 1 << 21;
@@ -103,32 +103,35 @@ const CAPABILITY_HIGH_DDR50: u32 = 1 << 2;
 /// Version 3.00 of the specification.
 const VERSION_3: u32 = 2;
 
-/// At this clock of the card, in Hz, cards are identified (PL 4.2.1); none is slower.
+/// Clock for the identification of cards, in Hz (PL 4.2.1); the slowest in use.
 const SLOW_HZ: u32 = 400_000;
-/// The pause after a write to a register while the card's clock is slow or off, in µs.
+/// Pause after a register write while the card's clock is slow or off, in µs.
 const WRITE_PAUSE_US: u64 = 10;
-/// How long the card's clock stands still while its lines get another voltage, in µs: the card wants 5 ms
-/// (PL 4.2.4.2), and Linux gives it 10. And how long the lines may take to rise then.
+/// Times of a change of the lines' voltage, in µs.
+///
+/// The card's clock stops for the first time: the card needs 5 ms (PL 4.2.4.2), and Linux gives it
+/// 10. The lines may take the second time to rise afterwards.
 const SWITCH_US: u64 = 10_000;
 const RISE_US: u64 = 1_000;
-/// How long the card is without power to forget everything, in µs. It wants 1 ms below 0.5 V (PL 6.4.1.1),
-/// and the supply has to fall that far.
+/// Time without power for the card to reset, in µs.
+///
+/// The card needs 1 ms below 0.5 V (PL 6.4.1.1), and the supply has to fall that far.
 const OFF_US: u64 = 20_000;
-/// For resets, clocks and answers, all of which take µs.
+/// Timeout of resets, clocks and answers, in µs. All of these take µs.
 const PATIENCE_US: u64 = 100_000;
-/// For data of a card, which sends it within 100 ms (PL 4.6.2.1).
+/// Timeout of a card's data, in µs. A card sends data within 100 ms (PL 4.6.2.1).
 const DATA_PATIENCE_US: u64 = 500_000;
-/// The least time after which the controller itself gives up on data, in parts of a second.
+/// Inverse of the controller's own minimum timeout of data, in 1/s.
 const TIMEOUTS_A_SECOND: u32 = 2;
 
-/// What a command is answered with (HC table 2-12).
+/// The type of a command's response (HC table 2-12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Response {
-    /// Nothing.
+    /// No response.
     None,
-    /// The card's state; R6 and R7 are alike.
+    /// The card's status; R6 and R7 are alike.
     R1,
-    /// The same, and a busy signal.
+    /// The card's status, and a busy signal.
     R1b,
     /// 128 bits.
     R2,
@@ -137,7 +140,7 @@ pub enum Response {
 }
 
 impl Response {
-    /// Length, checks of checksum and index.
+    /// Command bits: length, checks of checksum and index.
     fn bits(self) -> u32 {
         match self {
             Response::None => 0,
@@ -149,16 +152,16 @@ impl Response {
     }
 }
 
-/// Why a command failed.
+/// A failure of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The card did not answer.
     NoAnswer,
-    /// The controller did not carry it out.
+    /// The controller did not carry out the command.
     Stuck,
-    /// What came was damaged: the interrupt status.
+    /// Answer or data were damaged: the interrupt status.
     Damaged(u32),
-    /// The card refused: its state.
+    /// The card refused the command: the card's status.
     Refused(u32),
 }
 
@@ -170,17 +173,17 @@ pub struct Host<R> {
     capabilities: u32,
     capabilities_high: u32,
     version: u32,
-    /// What its clock is divided from, in Hz.
+    /// Base clock of the controller, in Hz.
     base_hz: u32,
-    /// The card's clock, in Hz; 0 while it is off.
+    /// Clock of the card in Hz; 0 while it is off.
     hz: Cell<u32>,
 }
 
 impl<R: Registers> Host<R> {
-    /// Resets the controller and gives the card power and a clock of 400 kHz at most.
+    /// Resets the controller, and gives the card power and a clock of at most 400 kHz.
     ///
     /// # Errors
-    /// It does not do so.
+    /// The controller does not carry out the request.
     pub fn new(
         registers: R,
         clock: Box<dyn Clock>,
@@ -188,13 +191,13 @@ impl<R: Registers> Host<R> {
     ) -> Result<Host<R>, SdError> {
         let version = registers.read32(register::VERSION) >> 16 & 0xff;
         let capabilities = registers.read32(register::CAPABILITIES);
-        // Six bits before version 3, in MHz.
+        // The base clock in MHz, which had six bits before version 3.
         let mask = if version >= VERSION_3 { 0xff } else { 0x3f };
         let base_hz = (capabilities >> 8 & mask) * 1_000_000;
         if base_hz == 0 {
             return Err(SdError::NoBaseClock);
         }
-        // Before version 3 there is no such register.
+        // The register does not exist before version 3.
         let has_more = version >= VERSION_3;
         let capabilities_high =
             if has_more { registers.read32(register::CAPABILITIES_HIGH) } else { 0 };
@@ -213,7 +216,7 @@ impl<R: Registers> Host<R> {
         Ok(host)
     }
 
-    /// Resets the controller and gives the card power and a clock of 400 kHz at most.
+    /// Resets the controller, and gives the card power and a clock of at most 400 kHz.
     fn power_up(&self) -> Result<(), SdError> {
         self.hz.set(0);
         self.write(register::CLOCK, RESET_ALL);
@@ -223,14 +226,14 @@ impl<R: Registers> Host<R> {
         self.write(register::SIGNAL_ENABLE, 0);
         self.write(register::STATUS_ENABLE, !0);
         self.write(register::CONTROL, CONTROL_POWER);
-        // The supply rises within 35 ms, and the card wants 1 ms and 74 clocks then (PL 6.4.1).
+        // The supply rises within 35 ms. The card then needs 1 ms and 74 clocks (PL 6.4.1).
         self.sleep(40_000);
         self.set_clock(SLOW_HZ)?;
         self.sleep(2_000);
         Ok(())
     }
 
-    /// Takes the card's power and gives it back, with 3.3 V on the lines, so that the card starts anew.
+    /// Switches the card's power off and on, to reset the card. The lines then have 3.3 V.
     ///
     /// # Errors
     /// The supply cannot be switched, or the controller does not start.
@@ -246,18 +249,21 @@ impl<R: Registers> Host<R> {
         self.power_up()
     }
 
-    /// Whether the lines can have 1.8 V, and the controller reads at both edges of the clock then.
+    /// Whether DDR50 is possible.
+    /// The lines can have 1.8 V, and the controller then reads at both edges of the clock.
     pub fn can_do_ddr50(&self) -> bool {
         self.capabilities_high & CAPABILITY_HIGH_DDR50 != 0 && self.supply.is_some()
     }
 
-    /// Gives the lines 1.8 V, once the card has said that it changes too (PL 4.2.4.2, HC 3.6.1). False if
-    /// that fails: the card then needs [`Host::cycle_power`].
+    /// Switches the lines to 1.8 V; false if that fails.
+    ///
+    /// The card has announced its own change before (PL 4.2.4.2, HC 3.6.1). After a failure the
+    /// card needs [`Host::cycle_power`].
     pub fn use_low_voltage(&self) -> bool {
         let Some(supply) = &self.supply else { return false };
         let clock = self.stop_clock();
         let lines = || self.read(register::PRESENT) & PRESENT_LINES;
-        // The card holds them low until it has the clock again.
+        // The card holds the lines low until the clock returns.
         if lines() != 0 || !supply.set_low_voltage(true) {
             return false;
         }
@@ -272,7 +278,7 @@ impl<R: Registers> Host<R> {
         lines() == PRESENT_LINES
     }
 
-    /// Takes the card's clock; gives the register as it was.
+    /// Stops the card's clock; returns the previous value of the register.
     fn stop_clock(&self) -> u32 {
         let before = self.read(register::CLOCK);
         self.hz.set(0);
@@ -295,21 +301,21 @@ impl<R: Registers> Host<R> {
 
     /// Writes a register, and pauses while the card's clock is slow or off.
     ///
-    /// Broadcom's controllers lose what is written within two cycles of that clock after another write
-    /// (Linux, drivers/mmc/host/sdhci-iproc.c; U-Boot, drivers/mmc/bcm2835_sdhci.c). Faster clocks need
-    /// no pause: the processor waits for each write's answer, which takes longer.
+    /// Broadcom's controllers lose a write within two cycles of that clock after another write
+    /// (Linux, drivers/mmc/host/sdhci-iproc.c; U-Boot, drivers/mmc/bcm2835_sdhci.c). Faster clocks
+    /// need no pause: the processor waits for the response to each write, which takes longer.
     pub fn write(&self, register: usize, value: u32) {
         self.registers.write32(register, value);
         if self.hz.get() <= SLOW_HZ {
             let start = self.clock.now_us();
-            // The clock shows whole µs, so that the first of them may be short.
+            // The clock counts whole µs, so the first of them may be short.
             while self.clock.now_us().saturating_sub(start) <= WRITE_PAUSE_US {
                 self.clock.pause(0);
             }
         }
     }
 
-    /// Waits until `done` for `us` µs; whether it came to that.
+    /// Waits until `done`, with a timeout of `us` µs; false after the timeout.
     pub fn wait(&self, us: u64, mut done: impl FnMut() -> bool) -> bool {
         let start = self.clock.now_us();
         let mut polls = 0;
@@ -326,7 +332,7 @@ impl<R: Registers> Host<R> {
         }
     }
 
-    /// Time that has passed since some fixed moment, in µs.
+    /// Time since a fixed moment, in µs.
     pub fn now_us(&self) -> u64 {
         self.clock.now_us()
     }
@@ -336,15 +342,15 @@ impl<R: Registers> Host<R> {
         self.wait(us, || false);
     }
 
-    /// The card's clock, in Hz; 0 while it is off.
+    /// Clock of the card in Hz; 0 while it is off.
     pub fn hz(&self) -> u32 {
         self.hz.get()
     }
 
-    /// Gives the card a clock of `hz` at most.
+    /// Sets the card's clock to at most `hz`.
     ///
     /// # Errors
-    /// It does not become stable.
+    /// The clock does not become stable.
     pub fn set_clock(&self, hz: u32) -> Result<(), SdError> {
         self.hz.set(0);
         let timeout = timeout(self.capabilities);
@@ -359,27 +365,27 @@ impl<R: Registers> Host<R> {
         Ok(())
     }
 
-    /// Takes four data lines instead of one.
+    /// Uses four data lines instead of one.
     pub fn use_4_bits(&self) {
         self.write(register::CONTROL, self.read(register::CONTROL) | CONTROL_4_BITS);
     }
 
-    /// What the controller says that it can do.
+    /// The capabilities register of the controller.
     pub fn capabilities(&self) -> u32 {
         self.capabilities
     }
 
-    /// The version of the specification that it keeps to, without what is behind the point.
+    /// Major version of the specification that the controller implements.
     pub fn version(&self) -> u32 {
         self.version + 1
     }
 
-    /// Whether the controller keeps up with a card at 50 MHz.
+    /// Whether the controller supports a card at 50 MHz.
     pub fn can_do_high_speed(&self) -> bool {
         self.capabilities & CAPABILITY_HIGH_SPEED != 0
     }
 
-    /// Takes the timing of high speed, and its clock; that of SDR25 at 1.8 V.
+    /// Switches to the timing and clock of high speed; at 1.8 V, to those of SDR25.
     ///
     /// # Errors
     /// As for [`Host::set_clock`].
@@ -387,7 +393,7 @@ impl<R: Registers> Host<R> {
         self.use_50_mhz(CONTROL_2_SDR25)
     }
 
-    /// Takes the timing of DDR50, and its clock. The lines have 1.8 V.
+    /// Switches to the timing and clock of DDR50; the lines have 1.8 V.
     ///
     /// # Errors
     /// As for [`Host::set_clock`].
@@ -395,7 +401,7 @@ impl<R: Registers> Host<R> {
         self.use_50_mhz(CONTROL_2_DDR50)
     }
 
-    /// Sets the clock to 50 MHz, and the timing to this one if the lines have 1.8 V.
+    /// Sets the clock to 50 MHz; sets the timing as well if the lines have 1.8 V.
     fn use_50_mhz(&self, timing: u32) -> Result<(), SdError> {
         // The timing changes while the card has no clock (HC 2.2.23).
         self.stop_clock();
@@ -410,7 +416,7 @@ impl<R: Registers> Host<R> {
         self.capabilities & CAPABILITY_ADMA2 != 0
     }
 
-    /// Makes ADMA2, with addresses of 32 bits, what a command with [`MODE_DMA`] does.
+    /// Selects ADMA2 with 32-bit addresses for commands with [`MODE_DMA`].
     pub fn select_adma2(&self) {
         let control = self.read(register::CONTROL) & !CONTROL_DMA;
         self.write(register::CONTROL, control | CONTROL_ADMA2);
@@ -421,7 +427,8 @@ impl<R: Registers> Host<R> {
         self.read(register::PRESENT) & PRESENT_INHIBIT != 0
     }
 
-    /// Sends a command while the controller is not busy; with a transfer mode, one that data follows.
+    /// Sends a command while the controller is not busy.
+    /// A command with a transfer mode is followed by data.
     pub fn send(&self, index: u32, response: Response, argument: u32, mode: Option<u32>) {
         // HC table 2-13: "data present", and for CMD12 the type "abort".
         let data = if mode.is_some() { 1 << 5 } else { 0 };
@@ -432,11 +439,13 @@ impl<R: Registers> Host<R> {
         self.write(register::COMMAND, command << 16 | mode.unwrap_or(0));
     }
 
-    /// Sends a command without data and waits for the answer: the lowest word first, and of an R2 the
-    /// upper 120 bits alone, as the controller gives them.
+    /// Sends a command without data, and waits for the answer.
+    ///
+    /// The result has the lowest word first. Of an R2 the result has only the upper 120 bits, as
+    /// the controller returns them.
     ///
     /// # Errors
-    /// There is no answer, or a damaged one; the lines are free again then.
+    /// There is no answer, or a damaged answer; the lines are free again.
     pub fn command(
         &self,
         index: u32,
@@ -449,7 +458,8 @@ impl<R: Registers> Host<R> {
         Ok([0, 1, 2, 3].map(|word| self.read(register::RESPONSE + 4 * word)))
     }
 
-    /// Sends a command that a single block of data follows, of as many bytes as `block` has.
+    /// Sends a command, and reads the block of data that follows it.
+    /// The block has as many bytes as `block`.
     ///
     /// # Errors
     /// As for [`Host::command`].
@@ -468,7 +478,7 @@ impl<R: Registers> Host<R> {
         self.wait_for(status::TRANSFER_COMPLETE, DATA_PATIENCE_US)
     }
 
-    /// Waits until another command may be sent.
+    /// Waits until another command can be sent.
     fn wait_until_idle(&self) -> Result<(), Failure> {
         if self.wait(PATIENCE_US, || !self.is_busy()) {
             return Ok(());
@@ -477,7 +487,7 @@ impl<R: Registers> Host<R> {
         Err(Failure::Stuck)
     }
 
-    /// Waits for a bit of the interrupt status and clears it.
+    /// Waits for a bit of the interrupt status, and clears the bit.
     fn wait_for(&self, bit: u32, us: u64) -> Result<(), Failure> {
         let mut now = 0;
         let seen = self.wait(us, || {
@@ -496,15 +506,16 @@ impl<R: Registers> Host<R> {
         })
     }
 
-    /// Takes a block, a whole number of words, from the data port.
+    /// Reads a block, a whole number of words, from the data port.
     pub fn read_block(&self, block: &mut [u8]) {
         for word in block.chunks_exact_mut(4) {
             word.copy_from_slice(&self.read(register::DATA).to_le_bytes());
         }
     }
 
-    /// Frees the command line and the data lines from whatever they are in the middle of, and ends DMA
-    /// (HC 2.2.16); whether it came to that. If not, the next command tells too.
+    /// Resets the command line and the data lines, and ends DMA (HC 2.2.16).
+    ///
+    /// The result is whether the reset succeeded. If not, the next command fails as well.
     pub fn reset_lines(&self) -> bool {
         self.write(register::CLOCK, self.read(register::CLOCK) | RESET_LINES);
         let done = self.wait(PATIENCE_US, || self.read(register::CLOCK) & RESET_LINES == 0);
@@ -513,20 +524,22 @@ impl<R: Registers> Host<R> {
     }
 }
 
-/// The setting for the controller's own wait for data: 2^13 ticks of its timeout's clock, doubled so
-/// often that it is long enough, at most 14 times (HC 2.2.15, 2.2.26).
+/// The timeout setting of the controller for data.
+///
+/// The timeout is 2^13 ticks of the timeout's clock, doubled until it is long enough, at most 14
+/// times (HC 2.2.15, 2.2.26).
 fn timeout(capabilities: u32) -> u32 {
     let unit = if capabilities & CAPABILITY_TIMEOUT_MHZ != 0 { 1_000_000 } else { 1000 };
     let hz = (capabilities & 0x3f) * unit;
     let enough = |&doublings: &u32| (1 << 13 << doublings) * TIMEOUTS_A_SECOND >= hz;
-    // A controller may leave its clock unsaid.
+    // A controller may leave the clock of its timeout unspecified.
     let doublings = (0..14).find(enough).filter(|_| hz != 0).unwrap_or(14);
     doublings << 16
 }
 
-/// The setting for the fastest clock of `hz` at most (HC 2.2.14).
+/// The divider setting for the fastest clock of at most `hz` (HC 2.2.14).
 fn divider(base_hz: u32, hz: u32, version: u32) -> u32 {
-    // The clock is divided by twice this; 0 leaves it as it is.
+    // The clock is divided by twice this value; 0 does not divide.
     let half = if base_hz <= hz { 0 } else { base_hz.div_ceil(2 * hz) };
     if version >= VERSION_3 {
         let half = half.min(0x3ff);
@@ -534,7 +547,7 @@ fn divider(base_hz: u32, hz: u32, version: u32) -> u32 {
     } else if half == 0 {
         0
     } else {
-        // One bit of eight.
+        // One of eight bits is set.
         half.next_power_of_two().min(0x80) << 8
     }
 }

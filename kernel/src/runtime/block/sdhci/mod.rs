@@ -1,14 +1,17 @@
-//! SD cards and eMMC behind a standard host controller, such as a Raspberry Pi 4's EMMC2.
+//! SD cards and eMMC behind a standard host controller.
 //!
-//! Sources: SD Host Controller Simplified Specification 3.00 (the controller: "HC" below) and SD
-//! Physical Layer Simplified Specification 6.00 (the card: "PL"); JEDEC JESD84-B51 (eMMC 5.1: "MMC").
+//! An example is a Raspberry Pi 4's EMMC2. Sources:
+//!
+//! - SD Host Controller Simplified Specification 3.00 (the controller: "HC" below)
+//! - SD Physical Layer Simplified Specification 6.00 (the card: "PL")
+//! - JEDEC JESD84-B51 (eMMC 5.1: "MMC")
 //!
 //! A read is one command of many blocks (CMD18), which the controller ends by itself (Auto CMD12).
-//! The data comes by ADMA2 where the controller can do that: straight to its place if the controller
-//! reaches that memory, else through a buffer that it reaches ([`dma`]). Without ADMA2 it comes through the
-//! controller's data port (programmed I/O, "PIO").
+//! If the controller has ADMA2, the data arrives by DMA ([`dma`]). The DMA goes straight to its
+//! place if the controller reaches that memory, else through a bounce buffer. Without ADMA2, the
+//! data comes through the controller's data port (programmed I/O, "PIO").
 //!
-//! Registers are read and written as words of 32 bits alone: Broadcom's controllers take nothing else
+//! Registers are only accessed as words of 32 bits: Broadcom's controllers accept nothing else
 //! (Linux, drivers/mmc/host/sdhci-iproc.c).
 
 mod card;
@@ -33,29 +36,32 @@ use card::{Card, R1_ERRORS};
 use dma::Dma;
 use host::{Host, Response, register, status};
 
-/// Bytes of a block, whatever the card.
+/// Size of a block in bytes, on any card.
 const BLOCK_BYTES: usize = 512;
-/// A command gets this long, in µs, and one more for each byte; cards have 100 ms and read a MB a second
-/// at least. A controller that has lost a block may wait for much longer.
+/// Timeout of a command in µs, plus one for each byte.
+///
+/// Cards have 100 ms, and read a MB a second at least. A controller that has lost a block may wait
+/// for much longer.
 const PATIENCE_US: u64 = 2_000_000;
-/// After so many damaged transfers, one after another, the card gets a slower clock: one less than a
-/// single block is tried.
+/// Consecutive damaged transfers after which the card gets a slower clock.
+/// A single block is tried once more often than this.
 const DAMAGED_IN_TURN: u32 = 2;
-/// That clock, in Hz. It suits the timing of high speed too, which goes from 0 to 50 MHz (PL 6.6).
+/// The slower clock, in Hz.
+/// The clock also suits the timing of high speed, which goes from 0 to 50 MHz (PL 6.6).
 const SLOWER_HZ: u32 = 25_000_000;
-/// How often block 0 is tried, and how long the driver then waits between two looks, in µs.
+/// Attempts to read block 0, and the interval between two polls then, in µs.
 const ATTEMPTS: u32 = 3;
 const LOOK_US: u64 = 100;
-/// How long the core looks for the next block in the data port without a pause, in µs. At 50 MHz and with
-/// 4 lines a block takes 20, and a nap would take longer.
+/// Time in µs for which the core polls the data port without a pause.
+/// At 50 MHz and with 4 lines a block takes 20 µs, and a nap would take longer.
 const NEXT_BLOCK_US: u64 = 100;
 
-/// What feeds a card and its lines.
+/// The supply of a card and its lines.
 pub trait Supply: Send {
-    /// Gives the lines 1.8 V, or 3.3 V again. Whether that is done.
+    /// Switches the lines to 1.8 V, or back to 3.3 V; returns whether it succeeded.
     fn set_low_voltage(&self, low: bool) -> bool;
 
-    /// Gives the card power, or takes it. Whether that is done.
+    /// Switches the card's power on or off; returns whether it succeeded.
     fn set_power(&self, on: bool) -> bool;
 }
 
@@ -63,43 +69,44 @@ pub trait Supply: Send {
 pub struct SdDisk<R> {
     host: Host<R>,
     card: Card,
-    /// What the controller does DMA with, as long as that works.
+    /// DMA of the controller, as long as DMA works.
     dma: Option<Dma>,
-    /// Bytes that have come by it.
+    /// Bytes transferred by DMA.
     by_dma: u64,
-    /// Transfers that were damaged on their way since the last one that was not.
+    /// Consecutive damaged transfers.
     damaged: u32,
     state: State,
 }
 
-/// What the card is busy with.
+/// The state of the driver.
 enum State {
     Idle,
-    /// The next command of this read is to be sent once the lines are free.
+    /// The next command of this read is due once the lines are free.
     Due(Read),
-    /// That command is under way.
+    /// The command is running.
     Running(Read),
-    /// It can neither be carried out nor ended: the controller may write to the memory at any time.
+    /// The command can neither complete nor be ended.
+    /// The controller may write to the memory at any time.
     Lost(Read),
 }
 
-/// A request that is being carried out, by one command after another.
+/// A request in progress, carried out by one command after another.
 struct Read {
     request: Request,
-    /// Bytes that earlier commands have read.
+    /// Bytes read by earlier commands.
     done: usize,
-    /// Bytes that the present command reads.
+    /// Bytes of the present command.
     length: usize,
-    /// Bytes of those that have been read; by DMA, all come at once.
+    /// Bytes read by the present command; by DMA, all arrive at once.
     received: usize,
     way: Way,
-    /// When the data port last gave a block, in the host's time.
+    /// Time of the last block from the data port, in the host's time.
     block_us: u64,
-    /// The command is given up then, in the host's time.
+    /// Deadline of the command, in the host's time.
     deadline_us: u64,
 }
 
-/// How the data comes to its place.
+/// The way of the data to its place.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Port,
@@ -107,7 +114,7 @@ enum Way {
     Bounce,
 }
 
-/// How a look at a command ended.
+/// The result of a poll of a command.
 enum Look {
     Waiting,
     Done,
@@ -117,13 +124,13 @@ enum Look {
 impl<R: Registers + Send> SdDisk<R> {
     /// Starts the controller behind `registers` and the card in its slot.
     ///
-    /// `supply` is there if the card's supply can be switched. `dma` is asked if there is a card and the
-    /// controller can do ADMA2.
+    /// `supply` is present if the card's supply can be switched. `dma` is called if there is a card
+    /// and the controller supports ADMA2.
     ///
-    /// Takes up to a second or so: a card may need that long to be ready.
+    /// The start takes up to a second or so: a card may need that long to be ready.
     ///
     /// # Errors
-    /// There is no card, or none that can be read.
+    /// There is no card, or no card that can be read.
     pub fn new(
         registers: R,
         clock: Box<dyn Clock>,
@@ -146,7 +153,7 @@ impl<R: Registers + Send> SdDisk<R> {
         Ok(disk)
     }
 
-    /// What a board's owner may want to know of the controller, and how the card is read.
+    /// A summary of the controller, and of the way the card is read, for people.
     pub fn summary(&self) -> String {
         let (capabilities, version) = (self.host.capabilities(), self.host.version());
         let way = if self.dma.is_some() { "dma" } else { "pio" };
@@ -155,11 +162,13 @@ impl<R: Registers + Send> SdDisk<R> {
         format!("caps {capabilities:#x} version {version} {mhz}MHz{edges} {way}")
     }
 
-    /// Takes DMA into use, and tells whether it brings block 0 as the data port does. Where the device
-    /// tree is wrong about a window, the controller writes elsewhere and reports no error.
+    /// Switches to DMA, and checks that DMA reads the same block 0 as the data port.
+    ///
+    /// If the device tree is wrong about a window, the controller writes elsewhere and reports no
+    /// error.
     fn try_dma(&mut self, mut dma: Dma) -> bool {
         let Some(expected) = self.read_first_block([0; BLOCK_BYTES]) else { return false };
-        // No byte of it is right.
+        // Each byte of the pattern is wrong.
         let pattern = expected.map(|byte| !byte);
         dma.fill_bounce(&pattern);
         self.host.select_adma2();
@@ -167,13 +176,13 @@ impl<R: Registers + Send> SdDisk<R> {
         self.read_first_block(pattern) == Some(expected) && self.by_dma != 0
     }
 
-    /// What block 0 makes of `before`.
+    /// Reads block 0 into a buffer that starts as `before`.
     fn read_first_block(&mut self, before: [u8; BLOCK_BYTES]) -> Option<[u8; BLOCK_BYTES]> {
         let memory = NonNull::from(Box::leak(Box::new(before)));
         for _ in 0..ATTEMPTS {
             let bytes = NonNull::slice_from_raw_parts(memory.cast(), BLOCK_BYTES);
-            // SAFETY: the memory came out of a box, so it is valid and nobody else's; it goes back into one
-            // only when the controller is done with it.
+            // SAFETY: the memory came out of a box, so it is valid and nobody else's. The memory
+            // goes back into a box only when the controller is done with it.
             self.submit(Request::new(0, unsafe { Buffer::new(bytes) }));
             let done = loop {
                 if let Some(done) = self.complete() {
@@ -194,7 +203,7 @@ impl<R: Registers + Send> SdDisk<R> {
         None
     }
 
-    /// When a command that reads so many bytes has taken too long.
+    /// The deadline of a command that reads `bytes` bytes.
     fn deadline_us(&self, bytes: usize) -> u64 {
         self.host.now_us() + PATIENCE_US + bytes as u64
     }
@@ -235,7 +244,7 @@ impl<R: Registers + Send> SdDisk<R> {
         read
     }
 
-    /// Looks how far the command has come, and fetches what the data port holds.
+    /// Polls a command, and fetches the data from the data port.
     fn look(&mut self, read: &mut Read) -> Look {
         loop {
             let now = self.host.read(register::STATUS);
@@ -282,24 +291,26 @@ impl<R: Registers + Send> SdDisk<R> {
         }
     }
 
-    /// Ends a command that went wrong, so that another can be sent (HC 3.10.1): it takes µs, or a
-    /// tenth of a second where the card does not answer. Whether the controller is done with it.
+    /// Ends a failed command, so that another can be sent (HC 3.10.1).
+    ///
+    /// The call takes µs, or a tenth of a second if the card does not answer. The result is whether
+    /// the controller is done with the command.
     fn recover(&self) -> bool {
         if !self.host.reset_lines() {
             return false;
         }
-        // Fails where the card was not sending.
+        // The command fails if the card was not sending.
         let _ = self.host.command(card::STOP_TRANSMISSION, Response::R1b, 0);
         self.host.reset_lines()
     }
 
-    /// Gives a read back that went wrong, if the controller leaves its memory alone now.
+    /// Completes a failed read, if the controller no longer uses its memory.
     fn fail(&mut self, read: Read) -> Option<Completion> {
         if self.recover() {
             if self.damaged >= DAMAGED_IN_TURN && self.host.hz() > SLOWER_HZ {
                 let (name, mhz) = (self.name(), SLOWER_HZ / 1_000_000);
                 log::warn!("{name}: data comes damaged, going on with a clock of {mhz} MHz");
-                // If the clock fails, so does the next command.
+                // If the clock fails, the next command fails as well.
                 let _ = self.host.set_clock(SLOWER_HZ);
             }
             return Some(Completion { request: read.request, ok: false });
@@ -308,7 +319,7 @@ impl<R: Registers + Send> SdDisk<R> {
         None
     }
 
-    /// Leaves a read as it is, unless it has taken too long.
+    /// Keeps waiting for a read, unless its deadline is over.
     fn wait(&mut self, read: Read, state: fn(Read) -> State) -> Option<Completion> {
         if self.host.now_us() > read.deadline_us {
             return self.fail(read);

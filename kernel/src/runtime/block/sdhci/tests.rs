@@ -11,7 +11,7 @@ use super::host::{Failure, register};
 use super::*;
 use crate::runtime::mmio::FakeRegisters;
 
-/// Two units of the size of an SDHC card.
+/// Two units of an SDHC card's size.
 const IMAGE_BYTES: usize = 1 << 20;
 
 fn image(bytes: usize) -> Vec<u8> {
@@ -23,13 +23,13 @@ fn slot(kind: Kind) -> Slot {
     Slot::new(kind, image(IMAGE_BYTES))
 }
 
-/// The disk of the card in the slot, by DMA to `memory` or without.
+/// The disk of the card in the slot, by DMA to `memory` or without DMA.
 fn disk(slot: &Slot, memory: Option<&[u8]>) -> Disk {
     let driver = slot.start(memory).unwrap();
     Disk::new(Box::new(driver), Box::new(slot.machine().clock.clone()))
 }
 
-/// Reads from `sector` on to `into`.
+/// Reads into `into`, starting at `sector`.
 fn read(disk: &mut Disk, sector: u64, into: &mut [u8]) -> Result<(), DiskError> {
     // SAFETY: the memory is borrowed for the whole call; no test reads it after `Silent`.
     let buffer = unsafe { Buffer::new(NonNull::from(into)) };
@@ -46,7 +46,7 @@ fn every_kind_of_card_is_read_by_port_and_by_dma() {
             let mut disk = disk(&slot, by_dma.then_some(&memory[..]));
             assert_eq!(disk.bytes(), IMAGE_BYTES as u64, "{kind:?}");
             let expected = slot.machine().image.clone();
-            // At all offsets against the lines of caches; single blocks and many.
+            // All offsets within cache lines; single blocks and many.
             for (at, sector, sectors) in
                 [(0, 0, 1), (1, 3, 1), (64, 2047, 1), (127, 7, 2), (131, 1, 1009), (3, 2045, 3)]
             {
@@ -60,7 +60,7 @@ fn every_kind_of_card_is_read_by_port_and_by_dma() {
             }
             let machine = slot.machine();
             let total = 1017 * 512;
-            // Of the card, of what it can do; and what DMA was tried with.
+            // Bytes that describe the card and its modes, and bytes of the DMA check.
             let (name, asked) = if kind.is_emmc() { ("eMMC", 512) } else { ("SD card", 2 * 64) };
             assert_eq!(disk.name(), name, "{kind:?}");
             let tried = 512;
@@ -92,13 +92,13 @@ fn identification_goes_by_the_book() {
         indices(&slow),
         [&[0][..], &[55, 141].repeat(4), &[2, 3, 9, 7, 16, 55, 106]].concat()
     );
-    // Before version 2.00 nothing is said of large cards.
+    // The host says nothing of large cards to a card before version 2.00.
     assert!(slow.machine().commands.contains(&(141, 0x00ff_8000)));
     assert_eq!(driver.host.read(register::CONTROL), 0xf02);
     assert_eq!(driver.host.read(register::CLOCK) & 0xffff, 0x207);
 }
 
-/// A slot whose supply can be switched, with a card that knows 1.8 V.
+/// A slot with a switchable supply and a card that supports 1.8 V.
 fn low_voltage_slot(fault: Option<LowVoltageFault>) -> Slot {
     let slot = slot(Kind::High);
     let mut machine = slot.machine();
@@ -143,7 +143,7 @@ fn a_card_that_fails_at_1_8_v_starts_anew_at_3_3_v() {
         assert_eq!(driver.host.read(register::CONTROL), 0xf06, "{fault:?}");
         let machine = slot.machine();
         assert_eq!((machine.function, machine.lost), (1, 0), "{fault:?}");
-        // The second time the card is not offered it.
+        // The card gets no offer in the second identification.
         let offers: Vec<_> = machine.commands.iter().filter(|c| c.0 == 141).map(|c| c.1).collect();
         assert_eq!(offers[0] & 1 << 24, 1 << 24, "{fault:?}");
         assert_eq!(offers[offers.len() - 1] & 1 << 24, 0, "{fault:?}");
@@ -179,7 +179,7 @@ fn emmc_is_identified_by_the_book() {
     assert_eq!(driver.host.read(register::CONTROL), 0xf06);
     assert_eq!(driver.host.read(register::CLOCK) & 0xffff, 0x107);
 
-    // One that counts bytes has blocks of another length at first.
+    // An eMMC that addresses bytes first has blocks of another length.
     let small = slot(Kind::SmallEmmc);
     small.start(None).unwrap();
     let small = small.machine();
@@ -188,17 +188,17 @@ fn emmc_is_identified_by_the_book() {
 
 #[test]
 fn emmc_that_is_slow_or_refuses_is_read_all_the_same() {
-    /// A change of the slot; the control register and the clock's that come of it.
+    /// A change of the slot; the resulting control register and clock register.
     type Case = (fn(&mut fake::Machine), u32, u32);
-    // The power's bits, and those of four lines and of high speed.
+    // The bits of the power, with those of four lines and of high speed.
     let (lines, speed) = (0xf02, 0xf04);
     let cases: [Case; 5] = [
-        // High speed at 26 MHz alone; a controller without; switches that are refused.
+        // High speed only at 26 MHz; a controller without high speed; refused switches.
         (|machine| machine.emmc.ext_csd[fake::DEVICE_TYPE] = 0b01, lines, 0x207),
         (|machine| machine.capabilities &= !(1 << 21), lines, 0x207),
         (|machine| machine.emmc.refused = Some(185), lines, 0x207),
         (|machine| machine.emmc.refused = Some(183), speed, 0x107),
-        // As long as the specification allows.
+        // Busy for as long as the specification allows.
         (|machine| machine.emmc.busy_ns = 2_540_000_000, lines | speed, 0x107),
     ];
     for (change, control, clock) in cases {
@@ -261,7 +261,7 @@ fn what_cannot_be_used_says_why() {
     assert!(alloc::format!("{refused}").contains("CMD7"));
 }
 
-/// Errors of data: its time, its checksum, its end; of the command; of Auto CMD12.
+/// Errors of data: timeout, checksum, end bit; of the command; of Auto CMD12.
 const ERRORS: [u32; 5] = [1 << 20, 1 << 21, 1 << 22, 1 << 17, 1 << 24];
 
 #[test]
@@ -274,7 +274,7 @@ fn passing_faults_are_overcome() {
             slot.machine().faults.extend([Some(fault), None, Some(fault)]);
             read(&mut disk, 13, &mut memory).unwrap();
             assert!(memory == slot.machine().image[13 * 512..324 * 512], "{fault:?}");
-            // Each ended with a CMD12.
+            // A CMD12 ended each failed command.
             let stops = slot.machine().commands.iter().filter(|c| c.0 == 12).count();
             assert_eq!(stops, 2, "{fault:?}");
         }
@@ -308,7 +308,7 @@ fn single_errors_do_not_slow_a_card_down() {
         slot.machine().faults.push_back(Some(fault));
         read(&mut disk, 13, &mut memory).unwrap();
     }
-    // Those of time are not of damage.
+    // Timeouts do not count as damage.
     slot.machine().faults.extend([Some(Fault::Error(1 << 20)); 2]);
     read(&mut disk, 13, &mut memory).unwrap();
     assert_eq!(slot.machine().clock_hz(), 50_000_000);
@@ -335,7 +335,7 @@ fn a_block_that_is_lost_is_read_again() {
         let before = slot.machine().clock.now_us();
         read(&mut disk, 13, &mut memory).unwrap();
         assert!(memory == slot.machine().image[13 * 512..324 * 512]);
-        // Two deadlines, of the whole and of its second half.
+        // Two deadlines: of the whole, and of its second half.
         let us = slot.machine().clock.now_us() - before;
         let least = 2 * PATIENCE_US + (311 + 156) * 512;
         assert!((least..least + 100_000).contains(&us), "{us} µs");
@@ -364,8 +364,8 @@ fn a_controller_that_hangs_is_told_nothing_more() {
         let commands = slot.machine().commands.len();
         slot.machine().faults.push_back(Some(Fault::Death));
         assert_eq!(read(&mut disk, 5, &mut memory), Err(DiskError::Silent { sector: 5 }));
-        // The controller may yet come to the end of the one read that it was told of. Told of another, it
-        // could write to memory for either.
+        // The controller may still complete the one read that it got. With a second read, the
+        // controller could write to memory for either.
         assert_eq!(read(&mut disk, 9, &mut memory), Err(DiskError::Silent { sector: 5 }));
         drop(disk);
         assert_eq!(slot.machine().commands.len(), commands + 1);
@@ -397,13 +397,13 @@ fn no_nap_is_taken_between_blocks_of_the_data_port() {
     let before = slot.machine().clock.now_us();
     read(&mut disk, 3, &mut memory).unwrap();
     let us = slot.machine().clock.now_us() - before;
-    // The words of a block take 13 µs more, as this port holds but one.
+    // The words of a block take 13 µs more, as this port holds only one block.
     assert!((20_500..36_000).contains(&us), "{us} µs");
 }
 
 #[test]
 fn dma_that_goes_elsewhere_is_not_used() {
-    // To memory that it should reach, and through the bounce buffer; block 0 may be of zeros.
+    // To memory that DMA should reach, and through the bounce buffer; block 0 may be zeros.
     for (reached, zeros) in [(true, false), (false, false), (false, true)] {
         let slot = slot(Kind::High);
         slot.machine().windows_are_wrong = true;
@@ -443,7 +443,7 @@ fn dma_that_fails_is_given_up() {
     read(&mut disk, 3, &mut memory).unwrap();
     assert!(memory == slot.machine().image[3 * 512..10 * 512]);
     let machine = slot.machine();
-    // The trial, and what was on its way when it failed, and no more.
+    // Only the DMA check, and the data in flight when the check failed.
     assert_eq!((machine.by_dma, machine.by_port), (512 + 3 * 512, 512 + 7 * 512 + 128));
 }
 
