@@ -2,15 +2,15 @@
 
 use core::ptr::NonNull;
 
-/// A stretch of memory that a device may fill.
+/// Memory that a device may fill.
 ///
-/// It is a pointer and not a `&mut [u8]`, because a device that has gone silent may write to it
-/// long after the read was given up.
+/// A buffer is a pointer and not a `&mut [u8]`. The reason is a device that has gone silent: it may
+/// write to the memory long after the read was given up.
 #[derive(Debug)]
 pub struct Buffer(NonNull<[u8]>);
 
-// SAFETY: whoever made the buffer promised in `Buffer::new` that nothing else touches the memory,
-// so it does not matter which core uses it.
+// SAFETY: by the contract of `Buffer::new` nothing else touches the memory, so it does not matter
+// which core uses the buffer.
 unsafe impl Send for Buffer {}
 
 impl Buffer {
@@ -25,12 +25,12 @@ impl Buffer {
         Buffer(memory)
     }
 
-    /// Number of bytes.
+    /// Number of bytes in the buffer.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is no byte in it.
+    /// Whether the buffer has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -40,7 +40,7 @@ impl Buffer {
         self.0
     }
 
-    /// The first `at` bytes, and the rest.
+    /// Splits the buffer into the first `at` bytes and the rest.
     ///
     /// # Panics
     /// If there are fewer than `at` bytes.
@@ -56,7 +56,7 @@ impl Buffer {
     /// The `len` bytes from `at` on, for a driver.
     ///
     /// # Panics
-    /// If there are fewer.
+    /// If there are fewer bytes.
     pub fn part(&self, at: usize, len: usize) -> NonNull<[u8]> {
         assert!(at <= self.len() && len <= self.len() - at, "{len} bytes at {at}");
         // SAFETY: `at` lies inside the buffer or at its end.
@@ -66,7 +66,7 @@ impl Buffer {
     /// Fills the bytes from `at` on from `data`.
     ///
     /// # Panics
-    /// If the buffer ends before.
+    /// If the buffer has fewer bytes.
     pub fn fill_part(&mut self, at: usize, data: &[u8]) {
         Buffer(self.part(at, data.len())).fill_from(data);
     }
@@ -78,7 +78,7 @@ impl Buffer {
     pub fn fill_from(&mut self, data: &[u8]) {
         assert_eq!(self.len(), data.len(), "the buffer and the data differ in length");
         // SAFETY: the buffer is valid for writes and nobody else's (`Buffer::new`), so it does not
-        // overlap `data`, and the lengths are equal.
+        // overlap `data`. The lengths are equal.
         unsafe {
             self.0.cast::<u8>().copy_from_nonoverlapping(NonNull::from(data).cast(), data.len())
         }

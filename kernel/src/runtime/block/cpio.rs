@@ -1,8 +1,10 @@
-//! cpio archives of the format "newc": a header in hexadecimal digits, a name and a file for each
-//! member, one after the other, up to a trailer.
+//! cpio archives of the format "newc".
 //!
-//! Source: Linux, Documentation/driver-api/early-userspace/buffer-format.rst. What follows a trailer is
-//! left to the caller: as with Linux, it may be another archive.
+//! An archive is a sequence of members up to a trailer. A member is a header in hexadecimal digits,
+//! a name and a file.
+//!
+//! Source: Linux, Documentation/driver-api/early-userspace/buffer-format.rst. The bytes behind a
+//! trailer are left to the caller: as with Linux, they may be another archive.
 
 #![forbid(unsafe_code)]
 
@@ -10,62 +12,63 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
-/// Bytes of a member's header: the magic number and thirteen numbers of eight hexadecimal digits.
+/// Size of a member's header in bytes.
+/// The header is the magic number and thirteen numbers of eight hexadecimal digits.
 const HEADER_BYTES: usize = 6 + 13 * 8;
-/// Which of the numbers is the mode, the number of links, the size of the file, the size of its name.
+/// Indices of numbers in the header: mode, number of links, file size, name size.
 const MODE: usize = 1;
 const LINKS: usize = 4;
 const FILE_SIZE: usize = 6;
 const NAME_SIZE: usize = 11;
-/// The mode's bits for the type of a file, and what is there for a regular one and for a directory.
+/// Mode bits of the file type, and their values for a regular file and a directory.
 const TYPE: usize = 0o170_000;
 const REGULAR: usize = 0o100_000;
 const DIRECTORY: usize = 0o040_000;
 /// The name of the member that ends an archive.
 const TRAILER: &[u8] = b"TRAILER!!!";
 
-/// What a member is.
+/// The kind of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A file with its data.
     File,
     /// A directory.
     Directory,
-    /// A further name of a file whose data lies in another member, a symbolic link, a device, or the
-    /// like.
+    /// Any other kind, such as a symbolic link or a device.
+    /// A further name of a file, whose data lies in another member, is of this kind as well.
     Other,
 }
 
 /// A member of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member<'a> {
-    /// Where its header starts in what the archive lies in.
+    /// Position of the header, in the bytes around the archive.
     pub at: usize,
-    /// What it is.
+    /// The kind of the member.
     pub kind: Kind,
-    /// Its path, without the zero byte at its end.
+    /// The path, without the zero byte at its end.
     pub name: &'a [u8],
-    /// Where its data lies there.
+    /// Position of the data, in the same bytes.
     pub data: Range<usize>,
 }
 
-/// Why an archive cannot be read. Places are bytes of what it lies in.
+/// An error in an archive. Positions are in the bytes around the archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CpioError {
-    /// The archive ends within the member at this place, or before its trailer.
+    /// The archive ends within the member at this position, or before its trailer.
     Truncated {
-        /// Where the member starts.
+        /// Position of the member.
         at: usize,
     },
-    /// What lies here is no member.
+    /// The bytes here are no member.
     Damaged {
-        /// Where the member should start.
+        /// Position where a member is expected.
         at: usize,
     },
 }
 
 impl Member<'_> {
-    /// The same, where so many bytes more lie before it.
+    /// The member with its positions moved by `bytes`.
     pub fn behind(mut self, bytes: usize) -> Self {
         self.at += bytes;
         self.data = self.data.start + bytes..self.data.end + bytes;
@@ -74,7 +77,7 @@ impl Member<'_> {
 }
 
 impl CpioError {
-    /// The same, where so many bytes more lie before it.
+    /// The error with its position moved by `bytes`.
     pub fn behind(self, bytes: usize) -> Self {
         match self {
             CpioError::Truncated { at } => CpioError::Truncated { at: at + bytes },
@@ -94,16 +97,18 @@ impl fmt::Display for CpioError {
     }
 }
 
-/// Whether an archive starts here, without or with checksums, which are not checked.
+/// Whether an archive starts here, with or without checksums. Checksums are not checked.
 pub fn is_archive(bytes: &[u8]) -> bool {
     bytes.starts_with(b"070701") || bytes.starts_with(b"070702")
 }
 
-/// The members of the archive that starts at byte `start`, in its order, the trailer left out; and where
-/// the archive ends.
+/// Reads the members of the archive that starts at byte `start`.
+///
+/// The members are in the archive's order, without the trailer. The second result is the end of the
+/// archive.
 ///
 /// # Errors
-/// It is damaged.
+/// The archive is damaged.
 pub fn members(bytes: &[u8], start: usize) -> Result<(Vec<Member<'_>>, usize), CpioError> {
     let mut members = Vec::new();
     let mut at = start;
@@ -117,11 +122,11 @@ pub fn members(bytes: &[u8], start: usize) -> Result<(Vec<Member<'_>>, usize), C
         }
         let number = |index: usize| {
             let digits = &header[6 + index * 8..][..8];
-            // `from_str_radix` takes a sign, too.
+            // `from_str_radix` accepts a sign, too.
             let digits = str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'));
             digits.and_then(|digits| usize::from_str_radix(digits, 16).ok()).ok_or(damaged)
         };
-        // None of the numbers is larger than 32 bits, so that the sums do not overflow.
+        // No number is larger than 32 bits, so the sums do not overflow.
         let name_end = HEADER_BYTES + number(NAME_SIZE)?;
         let start = name_end.next_multiple_of(4);
         let end = start + number(FILE_SIZE)?;
@@ -137,7 +142,7 @@ pub fn members(bytes: &[u8], start: usize) -> Result<(Vec<Member<'_>>, usize), C
             return Err(truncated);
         }
         let kind = match number(MODE)? & TYPE {
-            // Of the names of one file, the last one has its data.
+            // Of several names of a file, the last one has the data.
             REGULAR if number(LINKS)? > 1 && start == end => Kind::Other,
             REGULAR => Kind::File,
             DIRECTORY => Kind::Directory,
@@ -148,7 +153,7 @@ pub fn members(bytes: &[u8], start: usize) -> Result<(Vec<Member<'_>>, usize), C
     }
 }
 
-/// An archive of these members: name, mode, number of links, data.
+/// An archive of members, each with name, mode, number of links and data.
 #[cfg(test)]
 pub fn archive(members: &[(&str, usize, usize, &[u8])]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -183,7 +188,7 @@ mod tests {
             ("empty", FILE, 1, b""),
             ("second name", FILE, 2, &data),
         ]);
-        // With checksums; and padded to a block, as tools do.
+        // With checksums, and padded to a block, as tools do.
         archive[..6].copy_from_slice(b"070702");
         archive.resize(1024, 0);
         let (members, _) = members(&archive, 0).unwrap();
@@ -231,14 +236,14 @@ mod tests {
             (112, &b"x"[..]),
             (field(NAME_SIZE), b"+"),
             (field(MODE), b"x"),
-            // No name; one without its zero byte; one with another.
+            // No name; a name without its zero byte; a name with another zero byte.
             (field(NAME_SIZE), b"00000000"),
             (field(NAME_SIZE), b"00000003"),
             (112 + HEADER_BYTES + 1, b"\0"),
         ] {
             assert_eq!(damaged(place, bytes), CpioError::Damaged { at: 112 }, "{place}");
         }
-        // A name and a file larger than any.
+        // A name and a file of the largest sizes.
         for place in [field(NAME_SIZE), field(FILE_SIZE)] {
             assert_eq!(damaged(place, b"FFFFFFFF"), CpioError::Truncated { at: 112 });
         }
@@ -247,11 +252,11 @@ mod tests {
     #[test]
     fn an_archive_may_start_anywhere_and_ends_at_its_trailer() {
         let one = archive(&[("file", FILE, 1, b"data")]);
-        // At a byte that is no multiple of four: it is padded as counted from its own start.
+        // A start that is no multiple of four: padding is counted from the archive's own start.
         let three = [b"x", &one[..], &one[..], b"070701"].concat();
         let (first, end) = members(&three, 1).unwrap();
         assert_eq!((first[0].at, &three[first[0].data.clone()]), (1, &b"data"[..]));
-        // What ends is the trailer's name, but for its padding.
+        // The end is that of the trailer's name, without padding.
         assert_eq!(one.len(), (end - 1).next_multiple_of(4));
         let (second, end) = members(&three, 1 + one.len()).unwrap();
         assert_eq!((second[0].at, &three[second[0].data.clone()]), (1 + one.len(), &b"data"[..]));

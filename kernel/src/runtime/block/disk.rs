@@ -1,4 +1,4 @@
-//! Reading through a queue: keeps it full, retries, and never waits for ever.
+//! Reads through a device's queue, with retries and a timeout.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -6,27 +6,29 @@ use core::ptr::NonNull;
 
 use super::{BlockDevice, Buffer, DiskError, Request};
 
-/// A device that completes nothing for so long, in µs, has gone silent.
+/// Timeout of a device, in µs. A device that completes nothing for this time has gone silent.
 pub const TIMEOUT_US: u64 = 30_000_000;
 
-/// How often a single sector is tried before it counts as unreadable.
+/// Attempts to read a single sector before it counts as unreadable.
 const ATTEMPTS: u32 = 3;
 
-/// Time and waiting, as a disk needs them.
+/// A clock that can wait.
 pub trait Clock: Send {
-    /// Time that has passed since some fixed moment, in µs.
+    /// Time since a fixed moment, in µs.
     fn now_us(&self) -> u64;
 
-    /// Waits a little before the device is looked at again. `polls` counts how often that was in
-    /// vain since the last completion, so that a short wait can spin and a long one can sleep.
+    /// Pauses before the next poll of the device.
+    ///
+    /// `polls` is the number of polls without result since the last completion. So a short wait can
+    /// spin, and a long wait can sleep.
     fn pause(&self, polls: u32);
 }
 
-/// A block device with the patience to read from it.
+/// A block device with its queue and its timeout.
 pub struct Disk {
     device: Box<dyn BlockDevice>,
     clock: Box<dyn Clock>,
-    /// First sectors of the requests that the device has.
+    /// First sectors of the requests in flight.
     in_flight: Vec<u64>,
     /// The sector that was waited for when the device went silent.
     silent: Option<u64>,
@@ -59,19 +61,19 @@ impl Disk {
         self.sectors().saturating_mul(self.sector_bytes() as u64)
     }
 
-    /// Carries out all `requests`, as many at a time as the device takes.
+    /// Carries out all `requests`, with as many in flight as the device takes.
     ///
-    /// A request that fails is tried again in halves, down to the single sector, so that one bad
-    /// sector is told apart from its good neighbours. After an error nothing new is started, and
-    /// the call returns when the device has handed everything back. What failed and came all the
-    /// same is logged: a device that does so may soon do worse.
+    /// A failed request is tried again in halves, down to single sectors. So one bad sector is
+    /// found among good neighbours. After an error no new request is started. The call returns when
+    /// the device has handed back all buffers. Requests that succeed after a failure are logged:
+    /// such a device may soon do worse.
     ///
     /// # Errors
-    /// The first that is met. After [`DiskError::Silent`] the device still has the buffers, and
-    /// every later read fails with the same error.
+    /// The first error. After [`DiskError::Silent`] the device still has the buffers, and every
+    /// later read fails with the same error.
     ///
     /// # Panics
-    /// If a buffer is no whole number of sectors long.
+    /// If the length of a buffer is no whole number of sectors.
     pub fn read_queued(
         &mut self,
         requests: &mut dyn Iterator<Item = Request>,
@@ -79,10 +81,10 @@ impl Disk {
         if let Some(sector) = self.silent {
             return Err(DiskError::Silent { sector });
         }
-        // What failed and is to be tried again, the next one last.
+        // Failed requests to be tried again, the next one last.
         let mut again: Vec<Request> = Vec::new();
         let mut error = None;
-        // How many tries failed, and where the first of them began.
+        // Number of failed attempts, and the first sector of the first of them.
         let mut failures = 0_u64;
         let mut first_failure = None;
         let mut polls = 0;
@@ -138,15 +140,16 @@ impl Disk {
         }
     }
 
-    /// Fills `buffer`, a whole number of sectors, from `sector` on, and gives it back.
+    /// Fills `buffer` with whole sectors from `sector` on, and returns the buffer.
     ///
     /// # Errors
-    /// Those of [`Disk::read_queued`]. The buffer is freed, unless the device has gone silent: it
-    /// may write to it at any later time, so the memory is given up for good.
+    /// Those of [`Disk::read_queued`]. The buffer is freed, unless the device has gone silent. A
+    /// silent device may write to the buffer at any later time, so the memory is leaked.
     pub fn read(&mut self, sector: u64, buffer: Box<[u8]>) -> Result<Box<[u8]>, DiskError> {
         let memory = NonNull::from(Box::leak(buffer));
-        // SAFETY: the memory came out of a box, so it is valid and nobody else's; it goes back
-        // into one only when the device is done with it, which `Silent` alone does not promise.
+        // SAFETY: the memory came out of a box, so it is valid and nobody else's. The memory goes
+        // back into a box only when the device is done with it, which `Silent` alone does not
+        // promise.
         let lent = unsafe { Buffer::new(memory) };
         let result = self.read_queued(&mut core::iter::once(Request::new(sector, lent)));
         if let Err(error @ DiskError::Silent { .. }) = result {
@@ -157,7 +160,7 @@ impl Disk {
         result.map(|()| buffer)
     }
 
-    /// Hands a request to the device, if it lies inside the device.
+    /// Submits a request to the device, if the request lies inside the device.
     fn submit(&mut self, request: Request) -> Result<(), DiskError> {
         let bytes = request.buffer.len();
         assert!(bytes > 0 && bytes.is_multiple_of(self.sector_bytes()), "a read of {bytes} bytes");

@@ -1,4 +1,4 @@
-//! A disk for tests, which completes its requests out of order and fails where it is told to.
+//! A fake disk, which completes requests out of order and fails as scripted.
 
 #![forbid(unsafe_code)]
 
@@ -12,22 +12,22 @@ use std::sync::Mutex;
 
 use super::{BlockDevice, Clock, Completion, Disk, Request};
 
-/// What a fake disk has been told to do, and what was done to it.
+/// The script of a fake disk, and a record of its requests.
 #[derive(Default)]
 pub struct Script {
-    /// Sectors that fail, with the number of failures before they work again.
+    /// Sectors that fail, with the number of failures before a success.
     pub bad: BTreeMap<u64, u32>,
-    /// A request that holds this sector is never completed.
+    /// A request with this sector never completes.
     pub never: Option<u64>,
-    /// First sector and length in sectors of all requests so far.
+    /// First sector and length in sectors of each request so far.
     pub log: Vec<(u64, u64)>,
-    /// Addresses of the memory that those requests lent to the disk.
+    /// Addresses of the memory that these requests lent to the disk.
     pub lent: Vec<Range<usize>>,
-    /// The most requests that were under way at once.
+    /// Maximum number of requests that were in flight at once.
     pub most_in_flight: usize,
 }
 
-/// A disk on an image in memory, which completes its requests in an order made from a seed.
+/// A disk on an image in memory, which completes requests in a seeded order.
 pub struct FakeDisk {
     image: Vec<u8>,
     sector_bytes: usize,
@@ -37,7 +37,7 @@ pub struct FakeDisk {
     random: u64,
 }
 
-/// A clock on which a pause takes 1 ms.
+/// A clock whose pauses take 1 ms.
 #[derive(Default)]
 pub struct FakeClock(AtomicU64);
 
@@ -59,7 +59,8 @@ pub fn random(state: &mut u64) -> u64 {
     *state
 }
 
-/// A [`Disk`] on `image` with sectors of `sector_bytes` and a queue of `depth`, and its script.
+/// A [`Disk`] on `image`, and its script.
+/// The sectors have `sector_bytes` bytes, and the queue has a depth of `depth`.
 pub fn disk(image: Vec<u8>, sector_bytes: usize, depth: usize) -> (Disk, Arc<Mutex<Script>>) {
     let script = Arc::new(Mutex::new(Script::default()));
     let device = FakeDisk {
@@ -101,7 +102,7 @@ impl BlockDevice for FakeDisk {
     }
 
     fn complete(&mut self) -> Option<Completion> {
-        // Half of the looks find nothing done.
+        // Half of the polls find nothing done.
         if self.queue.is_empty() || random(&mut self.random).is_multiple_of(2) {
             return None;
         }

@@ -1,9 +1,9 @@
-//! Unpacks gzip, in one piece of memory.
+//! Decompresses gzip into contiguous memory.
 //!
-//! A file may be made of several members, and between them may be zeros. What they hold follows each
-//! other without a gap then, as gzip itself and Linux's initramfs have it.
+//! A file may consist of several members, with zeros between them. The contents of the members then
+//! follow each other without a gap, as in gzip itself and in Linux's initramfs.
 //!
-//! Source: RFC 1952, for the frame; what lies within is DEFLATE, RFC 1951, and left to `miniz_oxide`.
+//! Source: RFC 1952 for the frame. The data is DEFLATE, RFC 1951, which `miniz_oxide` decompresses.
 
 #![forbid(unsafe_code)]
 
@@ -17,35 +17,35 @@ use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 
 const MAGIC: &[u8] = b"\x1f\x8b";
 const DEFLATE: u8 = 8;
-/// Bytes of the header that are always there, and of the trailer.
+/// Size of the fixed part of the header, and of the trailer, in bytes.
 const HEADER_BYTES: usize = 10;
 const TRAILER_BYTES: usize = 8;
-/// Flags of the header: which fields follow it.
+/// Flags of the header for optional fields.
 const FHCRC: u8 = 1 << 1;
 const FEXTRA: u8 = 1 << 2;
 const FNAME: u8 = 1 << 3;
 const FCOMMENT: u8 = 1 << 4;
 const RESERVED: u8 = 0b1110_0000;
 
-/// No byte of DEFLATE's makes more than so many.
+/// Maximum number of bytes that a byte of DEFLATE expands to.
 const MOST_PER_BYTE: usize = 1032;
-/// Bytes that are made in one go.
+/// Minimum size of the output after its first growth, in bytes.
 const STEP: usize = 4 << 20;
-/// Room behind the size that is expected, so that the end is found without asking for more.
+/// Room beyond the expected size, so that the end is found without another growth.
 const SLACK: usize = 512;
 
-/// Why something cannot be unpacked.
+/// An error of decompression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GzipError {
-    /// It ends before its end.
+    /// The input ends too soon.
     Truncated,
-    /// Something in it makes no sense.
+    /// A part of the input is invalid.
     Damaged(&'static str),
-    /// What comes out is not what was packed.
+    /// The checksum of the output is wrong.
     Checksum,
-    /// There is no memory for more than so many bytes of what comes out.
+    /// There is no memory for more output.
     NoRoom {
-        /// How many there is memory for.
+        /// Number of bytes for which there is memory.
         bytes: usize,
     },
 }
@@ -68,12 +68,12 @@ pub fn is_gzip(bytes: &[u8]) -> bool {
     bytes.starts_with(MAGIC)
 }
 
-/// Memory for what comes out.
+/// Memory for the output.
 pub trait Output {
-    /// Makes it at least `bytes` bytes long; what is there stays. False if there is no memory for that.
+    /// Grows to at least `bytes` bytes; the present bytes stay. False if there is no memory.
     fn grow(&mut self, bytes: usize) -> bool;
 
-    /// All of it.
+    /// The whole output.
     fn bytes(&mut self) -> &mut [u8];
 }
 
@@ -91,24 +91,24 @@ impl Output for Vec<u8> {
     }
 }
 
-/// What was unpacked.
+/// The result of decompression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unpacked {
-    /// Bytes that were read: all members, and the zeros behind each.
+    /// Bytes read: all members, and the zeros behind each member.
     pub taken: usize,
-    /// Bytes that came out.
+    /// Bytes written to the output.
     pub made: usize,
 }
 
-/// Unpacks the members of gzip at the start of `gzip` to byte `start` of `out`. What is there before
-/// that byte stays.
+/// Decompresses the members at the start of `gzip` to `out`, from byte `start` on.
+/// The bytes of `out` before `start` stay.
 ///
 /// # Errors
 /// A member is damaged, or the memory does not suffice.
 pub fn unpack(gzip: &[u8], out: &mut impl Output, start: usize) -> Result<Unpacked, GzipError> {
     if start == 0 {
-        // The size, modulo 2^32, if there is one member and nothing behind its trailer. Should it be
-        // wrong, memory is asked for as it is needed.
+        // The last bytes are the size modulo 2^32, if there is one member and nothing behind its
+        // trailer. If this size is wrong, memory is requested as needed.
         let size = gzip.last_chunk().map_or(0, |size| u32::from_le_bytes(*size)) as usize;
         let most = gzip.len().saturating_mul(MOST_PER_BYTE);
         out.grow(size.min(most).saturating_add(SLACK));
@@ -134,7 +134,7 @@ fn unpack_member(
     let packed = behind_header(gzip)?;
     let (mut taken, mut made) = (0, start);
     loop {
-        // Twice as much each time, so that what is moved is no more than what is made.
+        // Doubling bounds the bytes that are moved by the bytes that are written.
         if made == out.bytes().len() && !out.grow(made.saturating_mul(2).max(STEP)) {
             return Err(GzipError::NoRoom { bytes: made });
         }
@@ -166,7 +166,7 @@ fn unpack_member(
     Ok(Unpacked { taken: gzip.len() - rest.len(), made: made - start })
 }
 
-/// What follows the header.
+/// Skips the header.
 fn behind_header(gzip: &[u8]) -> Result<&[u8], GzipError> {
     let (header, mut rest) = gzip.split_at_checked(HEADER_BYTES).ok_or(GzipError::Truncated)?;
     let (method, flags) = (header[2], header[3]);
@@ -203,14 +203,14 @@ mod tests {
 
     use super::*;
 
-    /// `data`, packed by another implementation of the frame.
+    /// Compresses `data` with another implementation of the frame.
     pub fn pack(data: &[u8]) -> Vec<u8> {
         let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         packer.write_all(data).unwrap();
         packer.finish().unwrap()
     }
 
-    /// What comes out, if all of it is gzip.
+    /// Decompresses `gzip`, all of which must be gzip.
     fn unpack(gzip: &[u8]) -> Result<Vec<u8>, GzipError> {
         let mut out = b"before".to_vec();
         let all = super::unpack(gzip, &mut out, 6)?;
@@ -218,7 +218,7 @@ mod tests {
         Ok(out[6..6 + all.made].to_vec())
     }
 
-    /// Text that packs well, and noise that does not.
+    /// Text that compresses well, and noise that does not.
     fn data() -> Vec<u8> {
         let mut data = b"Once upon a time. ".repeat(10_007);
         let mut state = 1_u32;
@@ -247,7 +247,7 @@ mod tests {
         packer.write_all(&data).unwrap();
         let mut packed = packer.finish().unwrap();
         assert_eq!(unpack(&packed).unwrap(), data);
-        // The header's checksum, behind the other fields.
+        // The checksum of the header, behind the other fields.
         let end = packed.len() - behind_header(&packed).unwrap().len();
         packed[3] |= FHCRC;
         packed.splice(end..end, [1, 2]);
@@ -261,14 +261,14 @@ mod tests {
         let length = packed.len();
         packed.resize(length + 4099, 0);
         assert_eq!(unpack(&packed).unwrap(), data);
-        // What else follows is not looked at.
+        // Any other bytes behind the members are ignored.
         let mut other = packed.clone();
         other[length + 97] = 1;
         let all = super::unpack(&other, &mut Vec::new(), 0).unwrap();
         assert_eq!(all, Unpacked { taken: length + 97, made: data.len() });
         let three = [&packed[..], &pack(b""), &pack(&vec![7; 2 * STEP]), &pack(b"end")].concat();
         assert_eq!(unpack(&three).unwrap(), [&data[..], &vec![7; 2 * STEP], b"end"].concat());
-        // Each member is checked, also the second one.
+        // Each member is checked, the second one included.
         let mut damaged = three.clone();
         *damaged.last_mut().unwrap() = 1;
         assert_eq!(unpack(&damaged), Err(GzipError::Damaged("its size is another")));
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn small_members_take_no_more_memory_than_one_large_one() {
-        // The size that the last one tells is that of no other.
+        // The size in the last member is not the size of the others.
         let members: Vec<u8> = (0..997).flat_map(|i| pack(&[i as u8; 1009])).collect();
         let mut out = Vec::new();
         let all = super::unpack(&members, &mut out, 0).unwrap();
@@ -306,11 +306,11 @@ mod tests {
         assert_eq!(damaged(3), GzipError::Damaged("its header is none that we know"));
         assert_eq!(damaged(length - 8), GzipError::Checksum);
         assert_eq!(damaged(length - 4), GzipError::Damaged("its size is another"));
-        // A bit of the data: DEFLATE may or may not notice, but the checksum does.
+        // A bit of the data: DEFLATE may or may not detect it, but the checksum does.
         for place in (HEADER_BYTES..length - TRAILER_BYTES).step_by(997) {
             damaged(place);
         }
-        // A block of a type that does not exist.
+        // A block of an undefined type.
         let mut damaged = packed.clone();
         damaged[HEADER_BYTES] = 0b111;
         assert_eq!(unpack(&damaged), Err(GzipError::Damaged("its data is not DEFLATE's")));
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_size_that_is_told_wrong_takes_more_memory_until_there_is_none() {
-        /// So much memory and no more.
+        /// An output with limited memory.
         struct Scarce(Vec<u8>, usize);
 
         impl Output for Scarce {
@@ -343,7 +343,7 @@ mod tests {
         let no_room = super::unpack(&packed, &mut out, 0);
         assert_eq!(no_room, Err(GzipError::NoRoom { bytes: out.0.len() }));
         assert!(out.0.len() >= STEP, "{}", out.0.len());
-        // With the size told right, it is asked for at once.
+        // With the right size, all memory is requested at once.
         let mut out = Scarce(Vec::new(), data.len() + SLACK);
         let packed = pack(&data);
         let all = Unpacked { taken: packed.len(), made: data.len() };

@@ -1,13 +1,16 @@
-//! The forms of an initial RAM disk: a disk image, or the model's file itself, either as it is or in
-//! cpio archives; and each of these packed by gzip. What is not packed is used where it lies.
+//! The formats of an initial RAM disk (initrd).
 //!
-//! Boot loaders put several files one behind the other, with zeros between. As Linux does, this takes
-//! any number of archives, packed or not, of which a later file replaces an earlier one of its path
-//! (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
+//! An initrd is a disk image or a model's file, as it is or in cpio archives, and each of these
+//! optionally compressed by gzip. Data that is not compressed is used in place.
 //!
-//! m1n1 hands over what its `m1n1_initramfs` payload holds as it is, and unpacks a gzip payload itself,
-//! which must hold a cpio archive then; older versions know the latter alone (m1n1, src/payload.c). Its
-//! script `linux.py`, and other boot loaders, hand over a file as it is, packed or not.
+//! Boot loaders concatenate several files, with zeros between them. As in Linux, an initrd may have
+//! any number of archives, compressed or not. A later file replaces an earlier file of the same
+//! path (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
+//!
+//! m1n1 passes its `m1n1_initramfs` payload on as it is. A gzip payload is decompressed by m1n1
+//! itself, and must then be a cpio archive. Older versions of m1n1 support only the latter (m1n1,
+//! src/payload.c). The script `linux.py` of m1n1, and other boot loaders, pass a file on as it is,
+//! compressed or not.
 
 #![forbid(unsafe_code)]
 
@@ -23,41 +26,41 @@ use crate::formats::{self, Format};
 use crate::model_files::{is_model, is_sum_of_model};
 use crate::report::{Code, Fault};
 
-/// What a model's file starts with.
+/// The first bytes of a model's file.
 const GGUF_MAGIC: &[u8] = b"GGUF";
-/// What a model is called that comes without a name.
+/// Path of a model that comes without a name.
 const NAMELESS: &str = "models/initrd.gguf";
 
-/// Why an initrd cannot be used. Places are bytes of it, all that is packed unpacked.
+/// An error in an initrd. Positions are bytes of the initrd after decompression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InitrdError {
-    /// What starts here is of a format that is not read.
+    /// Data of an unsupported format starts here.
     Format {
-        /// Where it starts.
+        /// Position of the data.
         at: usize,
-        /// What it is.
+        /// The format.
         format: Format,
     },
-    /// It is packed by gzip and cannot be unpacked.
+    /// The initrd is compressed by gzip and cannot be decompressed.
     Gzip(GzipError),
-    /// An archive of it is damaged.
+    /// An archive in the initrd is damaged.
     Archive(CpioError),
-    /// An archive of it is followed by something that is neither an archive nor packed.
+    /// An archive is followed by data that is neither an archive nor compressed.
     Behind {
-        /// Where that starts.
+        /// Position of that data.
         at: usize,
     },
-    /// An archive holds a link to a model, not its file.
+    /// An archive has a link to a model instead of its file.
     Link {
-        /// Where the link's entry starts.
+        /// Position of the link's member.
         at: usize,
     },
-    /// An archive has a file whose name cannot be used, or is there twice.
+    /// An archive has a file with an unusable or duplicate name.
     Name {
-        /// Where the file's entry starts.
+        /// Position of the file's member.
         at: usize,
     },
-    /// The archives hold no file.
+    /// The archives contain no file.
     Empty,
 }
 
@@ -116,14 +119,14 @@ impl From<InitrdError> for Fault {
     }
 }
 
-/// What an initrd holds.
+/// The contents of an initrd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Contents<'a> {
     /// A disk image.
     Disk(&'a [u8]),
     /// Files, a model among them.
     Files {
-        /// The form that they come in: "cpio", or "GGUF" for a model alone.
+        /// The format: "cpio", or "GGUF" for a model alone.
         format: &'static str,
         /// The files.
         files: Vec<File>,
@@ -133,28 +136,28 @@ pub enum Contents<'a> {
 /// A file in an initrd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// Its path, without a `/` at its start: see [`place`].
+    /// The path, without a `/` at its start: see [`place`].
     pub path: String,
-    /// Where its data lies in the initrd: in all its parts, one after the other.
+    /// Position of the data in the concatenated parts of the initrd.
     pub data: Range<usize>,
 }
 
 /// A part of an initrd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// These bytes of it as they lie there.
+    /// These bytes of the initrd, in place.
     AsIs(Range<usize>),
-    /// These bytes of what was unpacked.
+    /// These bytes of the decompressed data.
     Unpacked(Range<usize>),
 }
 
-/// The parts of an initrd, in order. What is packed is unpacked to `out`.
+/// Splits an initrd into its parts, in order; compressed parts go to `out`.
 ///
 /// # Errors
-/// It cannot be unpacked, or an archive is damaged or followed by what is none.
+/// A part cannot be decompressed, or an archive is damaged, or other data follows an archive.
 pub fn unpack(initrd: &[u8], out: &mut impl Output) -> Result<Vec<Part>, InitrdError> {
     let mut parts = Vec::new();
-    // How far it is read, how much of it was packed and came out, and the bytes of all parts so far.
+    // Bytes of the initrd that are done; bytes of decompressed output; bytes of all parts so far.
     let (mut done, mut made, mut total) = (0, 0, 0);
     loop {
         let rest = &initrd[done..];
@@ -184,7 +187,7 @@ pub fn unpack(initrd: &[u8], out: &mut impl Output) -> Result<Vec<Part>, InitrdE
     Ok(parts)
 }
 
-/// The bytes of these parts of `initrd`, of which `unpacked` holds what came out of [`unpack`].
+/// The bytes of these parts of `initrd`. `unpacked` is the output of [`unpack`].
 pub fn bytes_of<'a>(initrd: &'a [u8], unpacked: &'a [u8], parts: &[Part]) -> Vec<&'a [u8]> {
     let bytes = |part: &Part| match part {
         Part::AsIs(range) => initrd.get(range.clone()).unwrap_or_default(),
@@ -199,13 +202,13 @@ fn behind_zeros(bytes: &[u8], at: usize) -> usize {
     rest.iter().position(|&byte| byte != 0).map_or(bytes.len(), |zeros| at + zeros)
 }
 
-/// The members of the archive that starts at byte `at` of a part, and where in the part it ends. Before
-/// the part lie `before` bytes.
+/// Reads the archive at byte `at` of a part: its members, and its end in the part.
+/// `before` is the number of bytes before the part.
 fn archive(part: &[u8], at: usize, before: usize) -> Result<(Vec<Member<'_>>, usize), InitrdError> {
     cpio::members(part, at).map_err(|error| InitrdError::Archive(error.behind(before)))
 }
 
-/// The error for what starts at byte `at`, where an archive was looked for.
+/// The error for data at byte `at` where an archive was expected.
 fn no_archive(bytes: &[u8], at: usize) -> InitrdError {
     match unread(bytes) {
         Some(format) => InitrdError::Format { at, format },
@@ -213,7 +216,8 @@ fn no_archive(bytes: &[u8], at: usize) -> InitrdError {
     }
 }
 
-/// The format of what starts with these bytes, if it is an archive or packed in a way that is not read.
+/// The format of the first bytes.
+/// `None` unless they are an archive or compressed, in an unsupported format.
 fn unread(bytes: &[u8]) -> Option<Format> {
     let format = Format::of(bytes)?;
     matches!(format, Format::Archive(_) | Format::Compressed(_)).then_some(format)
@@ -221,20 +225,21 @@ fn unread(bytes: &[u8]) -> Option<Format> {
 
 /// A member of one of the archives.
 struct Found<'a> {
-    /// Which archive.
+    /// Index of the archive.
     archive: usize,
-    /// Its places are bytes of the whole initrd.
+    /// The member, with positions in the whole initrd.
     member: Member<'a>,
-    /// Its data.
+    /// The data of the member.
     data: &'a [u8],
 }
 
-/// What an initrd of these parts holds, none of which is packed. Archives with a model in them are taken
-/// for files; of any others, a file that a PC could boot from, or else the first file that is not empty,
-/// for a disk image.
+/// The contents of an initrd with these parts, none of which is compressed.
+///
+/// Archives with a model are files. Other archives have a disk image: the first file that a PC
+/// could boot from, or else the first file that is not empty.
 ///
 /// # Errors
-/// They are archives that cannot be used, or of a format that is not read.
+/// The parts are archives that cannot be used, or of an unsupported format.
 pub fn contents<'a>(parts: &[&'a [u8]]) -> Result<Contents<'a>, InitrdError> {
     if let &[part] = parts
         && !cpio::is_archive(&part[behind_zeros(part, 0)..])
@@ -262,7 +267,7 @@ pub fn contents<'a>(parts: &[&'a [u8]]) -> Result<Contents<'a>, InitrdError> {
     files_of(&found)
 }
 
-/// What an initrd holds that is no archive.
+/// The contents of an initrd that is no archive.
 fn alone(part: &[u8]) -> Result<Contents<'_>, InitrdError> {
     if part.starts_with(GGUF_MAGIC) {
         let file = File { path: NAMELESS.into(), data: 0..part.len() };
@@ -274,7 +279,7 @@ fn alone(part: &[u8]) -> Result<Contents<'_>, InitrdError> {
     }
 }
 
-/// What these members of archives hold.
+/// The contents of archives with these members.
 fn files_of<'a>(found: &[Found<'a>]) -> Result<Contents<'a>, InitrdError> {
     let named = |it: &Found<'_>| is_model(it.member.name);
     let is_link = |it: &&Found<'_>| it.member.kind == Kind::Other && named(it);
@@ -291,7 +296,7 @@ fn files_of<'a>(found: &[Found<'a>]) -> Result<Contents<'a>, InitrdError> {
     for it in files() {
         let path = place(&String::from_utf8_lossy(it.member.name));
         let path = path.ok_or(InitrdError::Name { at: it.member.at })?;
-        // As names are compared where files are looked for.
+        // The key compares as names do when files are looked up.
         let key: String = path.chars().flat_map(char::to_uppercase).collect();
         placed.push((key, it, File { path, data: it.member.data.clone() }));
     }
@@ -312,9 +317,11 @@ fn files_of<'a>(found: &[Found<'a>]) -> Result<Contents<'a>, InitrdError> {
     Ok(Contents::Files { format: "cpio", files })
 }
 
-/// Where the file `name` of an archive is to be found. What belongs to a model is looked for in
-/// `models/`, and the configuration at the root; an archive may have either at either of these places.
-/// `None` if the name leads out of the archive or to no file.
+/// The path at which the file `name` of an archive appears.
+///
+/// The files of a model are expected in `models/`, and the configuration at the root. An archive
+/// may have either at either of these places. `None` if the name leads out of the archive or to no
+/// file.
 fn place(name: &str) -> Option<String> {
     const MODELS: &str = "models";
     let parts: Vec<&str> = name.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
@@ -338,7 +345,7 @@ mod tests {
     const SYMBOLIC_LINK: usize = 0o120_777;
     const MODEL: &[u8] = b"GGUF\x03\0\0\0";
 
-    /// What an initrd holds, in memory of its own: a disk image, or files by their paths.
+    /// Owned contents of an initrd: a disk image, a model, or files by their paths.
     #[derive(Debug, PartialEq)]
     enum Held {
         Disk(Vec<u8>),
@@ -440,7 +447,7 @@ mod tests {
         let padded = |archive: &[u8]| [archive, &[0; 512]].concat();
         let packed = |data: &[u8]| gzip::pack(data);
         let all = [&model[..], &config, &other].concat();
-        // A later file takes the place of an earlier one.
+        // A later file replaces an earlier one.
         let expected = named(&[
             ("models/a.gguf", MODEL),
             ("notes", b"first"),
@@ -455,18 +462,18 @@ mod tests {
             // An archive that is cut into members of gzip.
             [packed(&all[..101]), packed(&all[101..])].concat(),
             [padded(&packed(&model)), packed(&padded(&config)), padded(&packed(&other))].concat(),
-            // Those that microcode comes in: one as it is, then one that is packed; and the reverse.
+            // As with microcode: an uncompressed archive, then a compressed one; and the reverse.
             [&padded(&model)[..], &packed(&config), &packed(&other)].concat(),
             [&packed(&model)[..], &config, &packed(&other)].concat(),
             [&packed(&padded(&model))[..], &[0; 3], &packed(&config), &other, &[0; 7]].concat(),
         ] {
             assert_eq!(files(&initrd), expected, "{:?}", unpack(&initrd, &mut Vec::new()));
         }
-        // What is not packed stays where it lies.
+        // Data that is not compressed stays in place.
         let initrd = [&model[..], &packed(&config)].concat();
         let parts = unpack(&initrd, &mut Vec::new()).unwrap();
         assert_eq!(parts, [Part::AsIs(0..model.len()), Part::Unpacked(0..config.len())]);
-        // A disk or a model in members of gzip is what comes out of them.
+        // A disk or a model in members of gzip is their decompressed data.
         assert_eq!(
             held(&[packed(b"GGUF"), packed(b"\x03\0\0\0")].concat()),
             Ok(Held::Model(MODEL.to_vec()))
@@ -487,7 +494,7 @@ mod tests {
         let zstd = [&one[..], b"\0\0\0\x28\xb5\x2f\xfd"].concat();
         let format = Format::Compressed("zstd");
         assert_eq!(held(&zstd), Err(InitrdError::Format { at: length + 3, format }));
-        // The second archive's entry, counted from the start of the first.
+        // The member of the second archive, counted from the start of the first.
         let cut = &[&one[..], &one[..100]].concat();
         let truncated = |at| Err(InitrdError::Archive(CpioError::Truncated { at }));
         assert_eq!(held(cut), truncated(length));
@@ -501,7 +508,7 @@ mod tests {
         let nameless = archive(&[("notes", FILE, 1, b"text"), ("model", FILE, 1, MODEL)]);
         assert_eq!(files(&nameless)[1].0, "model");
         assert_eq!(held(MODEL), Ok(Held::Model(MODEL.to_vec())));
-        // What macOS puts beside a file is no model.
+        // The file that macOS puts beside a file is no model.
         let image = archive(&[("._a.gguf", FILE, 1, b"\0\x05\x16\x07"), ("b", FILE, 1, b"x")]);
         assert!(matches!(held(&image), Ok(Held::Disk(_))));
     }
@@ -553,7 +560,7 @@ mod tests {
         let told = |members: &[(&str, usize, usize, &[u8])]| held(&archive(members)).err();
         assert_eq!(told(&[(".", FOLDER, 2, b"")]), Some(InitrdError::Empty));
         assert_eq!(told(&[("m.gguf", FOLDER, 2, b"")]), Some(InitrdError::Empty));
-        // A symbolic link, and a name of a file whose data lies elsewhere.
+        // A symbolic link, and a further name of a file with its data elsewhere.
         for (mode, links) in [(SYMBOLIC_LINK, 1), (FILE, 2)] {
             let link: &[u8] = if links == 1 { b"elsewhere" } else { b"" };
             let members =

@@ -1,11 +1,17 @@
-//! Block devices: what a driver of a disk must be able to do, and the reading that is common to
-//! all of them.
+//! Block devices: the interface of drivers, and the reading common to all of them.
 //!
 //! A driver ([`BlockDevice`]) takes requests and hands them back when they are done, in any order.
-//! [`Disk`] keeps its queue full, tries again what failed, and gives up on a device that has gone
-//! silent. Drivers: virtio-blk ([`virtio`]), SD cards and eMMC ([`sdhci`]) and a disk image in memory
-//! ([`ram`]), which [`initrd`] finds in what the boot loader left, in a [`cpio`] archive or packed by
-//! [`gzip`].
+//! [`Disk`] keeps the driver's queue full, retries failed requests, and gives up on a device that
+//! has gone silent.
+//!
+//! Drivers:
+//!
+//! - virtio-blk ([`virtio`])
+//! - SD cards and eMMC ([`sdhci`])
+//! - a disk image in memory ([`ram`])
+//!
+//! A disk image in memory comes from the boot loader's initrd ([`initrd`]), in a [`cpio`] archive
+//! or compressed by [`gzip`].
 
 pub mod buffer;
 pub mod cpio;
@@ -31,9 +37,9 @@ use core::fmt;
 pub struct Request {
     /// The first sector.
     pub sector: u64,
-    /// Where the data goes; its length is a multiple of the sector size, and not 0.
+    /// Destination of the data. The length is a multiple of the sector size, and not 0.
     pub buffer: Buffer,
-    /// How often this very request has failed.
+    /// Number of failures of this very request.
     failures: u32,
 }
 
@@ -66,18 +72,18 @@ pub trait BlockDevice: Send {
     /// Number of sectors.
     fn sectors(&self) -> u64;
 
-    /// How many requests the device takes at once; at least 1.
+    /// Maximum number of requests in flight; at least 1.
     fn queue_depth(&self) -> usize;
 
-    /// Starts a read that lies inside the device. At most [`queue_depth`](Self::queue_depth)
-    /// requests may be under way.
+    /// Starts a read that lies inside the device.
+    /// At most [`queue_depth`](Self::queue_depth) requests may be in flight.
     fn submit(&mut self, request: Request);
 
-    /// A request that has been completed since the last call, if there is one.
+    /// Takes a request that has completed since the last call, if there is one.
     fn complete(&mut self) -> Option<Completion>;
 }
 
-/// Why a read failed.
+/// An error of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskError {
     /// The device failed to read this sector, several times.
@@ -85,8 +91,8 @@ pub enum DiskError {
         /// The sector.
         sector: u64,
     },
-    /// The device has not answered for [`disk::TIMEOUT_US`], or had not earlier on. It may still
-    /// write to the memory that it was given: see [`Buffer::new`].
+    /// The device has missed its timeout of [`disk::TIMEOUT_US`], now or earlier.
+    /// The device may still write to the memory of its requests: see [`Buffer::new`].
     Silent {
         /// The lowest sector that was waited for.
         sector: u64,

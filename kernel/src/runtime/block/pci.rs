@@ -1,8 +1,8 @@
-//! The PCI bus, as far as it takes to reach a virtio device on it.
+//! The PCI bus, as far as virtio devices need it.
 //!
-//! No firmware has run, so the devices' base address registers (BARs) are empty: they are given
+//! No firmware has run, so the devices' base address registers (BARs) are empty. The driver assigns
 //! addresses from the windows of the host bridge that the device tree lists. Only the host bridge's
-//! own bus is looked at, not those behind other bridges.
+//! own bus is enumerated, not the buses behind other bridges.
 //!
 //! Sources: PCI Local Bus Specification 3.0, 6.2.5 "Base Addresses"; PCI Express Base Specification
 //! 5.0, 7.2.2 "PCI Express Enhanced Configuration Access Mechanism (ECAM)".
@@ -16,7 +16,7 @@ use virtio_drivers::transport::pci::bus::{
 use crate::runtime::machine::{PciHost, PciSpace, PciWindow};
 use crate::runtime::mmio::Registers;
 
-/// A read of a function that does not exist gives all ones.
+/// Value read from a function that does not exist.
 const ABSENT: u32 = !0;
 
 /// The configuration space of a PCI bus in memory.
@@ -56,13 +56,15 @@ impl<R: Registers> ConfigurationAccess for Ecam<'_, R> {
     }
 }
 
-/// Addresses that BARs have not been given yet.
+/// Addresses that are not assigned to BARs yet.
 pub struct Windows {
     memory: Vec<(PciSpace, u64, u64)>,
 }
 
-/// The memory windows of `host` that BARs may be put into: those that the processor and the bus see
-/// at the same address, so that the addresses in BARs are ones that it can use.
+/// The memory windows of `host` for BARs.
+///
+/// The processor and the bus must see a window at the same address, so that the processor can use
+/// the addresses in BARs.
 pub fn memory_windows(host: &PciHost) -> impl Iterator<Item = &PciWindow> {
     host.windows
         .iter()
@@ -79,11 +81,12 @@ impl Windows {
         Windows { memory: memory_windows(host).map(range).collect() }
     }
 
-    /// An address for `bytes` bytes, aligned to them; for a BAR of 32 or 64 bits.
+    /// Takes an address for a BAR of `bytes` bytes and of 32 or 64 bits.
+    /// The address is a multiple of `bytes`.
     fn take(&mut self, bytes: u64, bar: MemoryBarType) -> Option<u64> {
         let fits = |space: PciSpace| space == PciSpace::Memory32 || bar == MemoryBarType::Width64;
         for (_, next, end) in self.memory.iter_mut().filter(|(space, ..)| fits(*space)) {
-            // Address 0 means that a BAR has none.
+            // A BAR with address 0 has no address.
             let Some(start) = (*next).max(1).checked_next_multiple_of(bytes) else { continue };
             if start.checked_add(bytes).is_some_and(|after| after <= *end) {
                 *next = start + bytes;
@@ -94,19 +97,19 @@ impl Windows {
     }
 }
 
-/// Why a function of a device could not be set up.
+/// An error in the set-up of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetupError {
-    /// A BAR is of no known kind.
+    /// A BAR is of an unknown kind.
     Bar(PciError),
     /// No window has room for a BAR of this many bytes.
     NoRoom(u64),
 }
 
-/// Gives addresses to all memory BARs of `function` and lets it answer and do DMA.
+/// Assigns addresses to all memory BARs of `function`, and enables memory and DMA.
 ///
 /// # Errors
-/// A BAR makes no sense, or there is no room for it.
+/// A BAR is invalid, or there is no room for it.
 pub fn enable<C: ConfigurationAccess>(
     bus: &mut PciRoot<C>,
     windows: &mut Windows,

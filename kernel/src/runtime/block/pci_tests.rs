@@ -23,7 +23,7 @@ fn host(windows: &[PciWindow]) -> PciHost {
 /// A function with a 4 KiB BAR of 32 bits, an I/O BAR, and a 16 KiB BAR of 64 bits.
 fn bridge() -> FakeRegisters {
     let base = (5 << 3 | 1) << 12;
-    // What stays of ones written to a BAR, and the bits that are fixed.
+    // The writable bits of a BAR, and its fixed bits.
     let bars: BTreeMap<usize, (u32, u32)> =
         [(0x14, (!0xFFF, 0)), (0x18, (!0x1F, 1)), (0x20, (!0x3FFF, 0xC)), (0x24, (!0, 0))].into();
     let mut values = BTreeMap::new();
@@ -61,7 +61,7 @@ fn bars_get_aligned_addresses_from_the_windows() {
     let address = |i: usize| bars[i].as_ref().and_then(BarInfo::memory_address_size);
     assert_eq!(address(1), Some((0x1000_1000, 0x1000)));
     assert!(matches!(bars[2], Some(BarInfo::IO { .. })));
-    // The first window has 4 KiB left, so that a BAR of 64 bits goes to the second.
+    // The first window has 4 KiB left, so a BAR of 64 bits goes to the second window.
     assert_eq!(address(4), Some((0x80_0000_0000, 0x4000)));
     let (_, command) = bus.get_status_command(FUNCTION);
     assert_eq!(command, Command::MEMORY_SPACE | Command::BUS_MASTER);

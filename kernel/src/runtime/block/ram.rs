@@ -1,4 +1,4 @@
-//! A disk image that lies in memory: the initial RAM disk of the boot protocol.
+//! A disk image in memory: the initial RAM disk of the boot protocol.
 
 #![forbid(unsafe_code)]
 
@@ -6,14 +6,14 @@ use super::{BlockDevice, Completion, Request};
 
 const SECTOR_BYTES: usize = 512;
 
-/// A disk whose sectors lie in memory.
+/// A disk with its sectors in memory.
 pub struct RamDisk {
     image: &'static [u8],
     done: Option<Completion>,
 }
 
 impl RamDisk {
-    /// A disk made of `image`. Bytes after the last whole sector of 512 are left out.
+    /// A disk with the bytes of `image`. Bytes after the last whole sector of 512 are ignored.
     pub fn new(image: &'static [u8]) -> RamDisk {
         RamDisk { image, done: None }
     }

@@ -8,7 +8,7 @@ fn image(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|_| random(&mut state) as u8).collect()
 }
 
-/// Reads the whole of `into` from `sector` on in requests of `request_sectors`.
+/// Fills `into` from `sector` on, in requests of `request_sectors`.
 fn read_all(
     disk: &mut Disk,
     sector: u64,
@@ -40,7 +40,7 @@ fn many_requests_are_under_way_and_each_lands_in_its_place() {
 fn a_passing_fault_is_overcome() {
     let image = image(211 * 512);
     let (mut disk, script) = fake::disk(image.clone(), 512, 7);
-    // 31 sectors halve 5 times at most; then a sector may fail twice.
+    // 31 sectors halve 5 times at most; a single sector may then fail twice.
     script.lock().unwrap().bad.extend([(3, 1), (100, 4), (209, 6)]);
     let mut data = vec![0; 211 * 512];
     read_all(&mut disk, 0, &mut data, 31).unwrap();
@@ -56,7 +56,7 @@ fn a_lasting_fault_names_its_sector_and_spares_the_neighbours() {
         let mut data = vec![0; 211 * 512];
         let error = read_all(&mut disk, 0, &mut data, 23).unwrap_err();
         assert_eq!(error, DiskError::Unreadable { sector: bad });
-        // The disk is still good for everything else.
+        // The disk can still read all other sectors.
         let mut one = vec![0; 512];
         read_all(&mut disk, 211 - bad - 1, &mut one, 1).unwrap();
         assert!(one == image[(210 - bad as usize) * 512..][..512]);
@@ -86,8 +86,8 @@ fn memory_that_a_silent_device_may_still_write_to_is_nobodys() {
         script.lock().unwrap().never = never;
         assert_eq!(disk.read(3, vec![0; 2 * 512].into()).is_err(), never.is_some());
         let lent = script.lock().unwrap().lent[0].clone();
-        // An allocator gives what was freed last to whoever next asks for as much: of little memory, to
-        // the thread that freed it.
+        // An allocator returns the memory that was freed last to the next request of the same size.
+        // For small memory, this holds within a thread.
         let others: Vec<Vec<u8>> = (0..31).map(|_| vec![0xA5; lent.len()]).collect();
         others.iter().any(|other| lent.contains(&other.as_ptr().addr()))
     };

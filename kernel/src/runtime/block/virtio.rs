@@ -1,7 +1,7 @@
 //! virtio-blk.
 //!
-//! Source: Virtual I/O Device (VIRTIO) Version 1.2, 5.2 "Block Device". The protocol itself is
-//! `virtio-drivers`'.
+//! Source: Virtual I/O Device (VIRTIO) Version 1.2, 5.2 "Block Device". The crate `virtio-drivers`
+//! implements the protocol itself.
 
 use alloc::alloc::{alloc_zeroed, dealloc};
 use alloc::boxed::Box;
@@ -17,37 +17,39 @@ use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 use super::{BlockDevice, Completion, Request};
 use crate::runtime::machine::Coherence;
 
-/// Entries of the queue that `virtio-drivers` makes for a block device.
+/// Size of the queue that `virtio-drivers` makes for a block device.
 const QUEUE_SIZE: usize = 16;
-/// A request takes three descriptors: its header, the data, the status.
+/// Descriptors of a request: header, data, status.
 const DESCRIPTORS: usize = 3;
 
-/// The largest block that a disk may have, in bytes: what the metadata cache reads at once.
+/// Maximum block size of a disk in bytes: what the metadata cache reads at once.
 const LARGEST_BLOCK: usize = 64 << 10;
 
-/// `VIRTIO_BLK_F_BLK_SIZE`: the configuration says how large a block is.
+/// `VIRTIO_BLK_F_BLK_SIZE`: the configuration has the block size.
 const FEATURE_BLK_SIZE: u64 = 1 << 6;
-/// `VIRTIO_F_INDIRECT_DESC`: a request takes one entry of the queue, its descriptors lie elsewhere.
+/// `VIRTIO_F_INDIRECT_DESC`: a request takes one entry of the queue.
+/// The descriptors of the request lie elsewhere.
 const FEATURE_INDIRECT_DESC: u64 = 1 << 28;
-/// `VIRTIO_F_ACCESS_PLATFORM`: how the device reaches memory is the machine's to say.
+/// `VIRTIO_F_ACCESS_PLATFORM`: the platform defines how the device accesses memory.
 const FEATURE_ACCESS_PLATFORM: u64 = 1 << 33;
 /// Offset of `blk_size` in `virtio_blk_config`.
 const CONFIG_BLK_SIZE: usize = 20;
 
-/// Memory as the devices see it that `check_coherence` lets pass: as the processor sees it.
+/// Memory at identical addresses for processor and device; see `check_coherence`.
 pub struct IdentityHal;
 
-// SAFETY: what the trait asks for, method by method:
+// SAFETY: the requirements of the trait, method by method:
 //
-// 1. `dma_alloc` gives zeroed memory on a multiple of a page. It is the global allocator's, and
-//    nobody else's until `dma_dealloc`.
-// 2. The address that `dma_alloc` and `share` give a device is the pointer's: all memory is mapped
-//    one to one, and no device translates addresses, as `VirtIOBlk` does not accept
+// 1. `dma_alloc` gives zeroed memory on a multiple of a page. The memory is the global allocator's,
+//    and nobody else's until `dma_dealloc`.
+// 2. The address that `dma_alloc` and `share` give a device is the pointer's: all memory is
+//    identity-mapped. No device translates addresses, as `VirtIOBlk` does not accept
 //    VIRTIO_F_ACCESS_PLATFORM.
-// 3. `mmio_phys_to_virt` gives the address itself, since devices are mapped one to one as well. It
-//    is asked for BARs alone, whose addresses `pci::enable` has chosen for this device.
-// 4. `share` and `unshare` have nothing to do: a device sees what the processor wrote, and the
-//    processor what a device wrote. `VirtioDisk::new` refuses a device for which that is not known.
+// 3. `mmio_phys_to_virt` gives the address itself, since devices are identity-mapped as well. The
+//    method is called for BARs alone, whose addresses `pci::enable` has chosen for this device.
+// 4. `share` and `unshare` have nothing to do: a device sees the processor's writes, and the
+//    processor sees the device's writes. `VirtioDisk::new` refuses a device for which that is not
+//    known.
 unsafe impl Hal for IdentityHal {
     fn dma_alloc(pages: usize, _direction: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         let memory = layout(pages).and_then(|layout| {
@@ -56,21 +58,21 @@ unsafe impl Hal for IdentityHal {
         });
         match memory {
             Some(memory) => (memory.as_ptr() as PhysAddr, memory),
-            // The crate takes address 0 for a failure.
+            // The crate takes address 0 as a failure.
             None => (0, NonNull::dangling()),
         }
     }
 
     unsafe fn dma_dealloc(_physical: PhysAddr, memory: NonNull<u8>, pages: usize) -> i32 {
         if let Some(layout) = layout(pages) {
-            // SAFETY: by this function's contract it is memory from `dma_alloc` with this layout.
+            // SAFETY: by this function's contract the memory is from `dma_alloc` with this layout.
             unsafe { dealloc(memory.as_ptr(), layout) };
         }
         0
     }
 
     unsafe fn mmio_phys_to_virt(physical: PhysAddr, _size: usize) -> NonNull<u8> {
-        // Panics at address 0, which no BAR is given.
+        // Panics at address 0, which no BAR has.
         NonNull::new(physical as *mut u8).expect("a device's registers at address 0")
     }
 
@@ -86,14 +88,15 @@ fn layout(pages: usize) -> Option<Layout> {
     Layout::from_size_align(bytes, PAGE_SIZE).ok()
 }
 
-/// Why a device is not used.
+/// A reason why a device is not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartError {
-    /// The device tree says that its DMA bypasses the processor's caches.
+    /// The device tree says that the device's DMA bypasses the processor's caches.
     NotCoherent,
-    /// The device asks what the machine says of its DMA, and the device tree says nothing.
+    /// The device depends on the platform's coherence.
+    /// The device tree does not say what the coherence is.
     UnsaidCoherence,
-    /// What `virtio-drivers` says.
+    /// An error of `virtio-drivers`.
     Driver(virtio_drivers::Error),
 }
 
@@ -120,12 +123,12 @@ impl From<virtio_drivers::Error> for StartError {
     }
 }
 
-/// Refuses a device whose accesses to memory may bypass the processor's caches.
+/// Refuses a device whose DMA may bypass the processor's caches.
 ///
-/// A device that does not have VIRTIO_F_ACCESS_PLATFORM reaches memory as the processor does,
-/// whatever the platform's description leaves out (VIRTIO 1.2, 6.1): the trees of some virtual
-/// machines, such as Firecracker's, say nothing. For a device that has it, the tree decides, whose
-/// default on arm64 is that DMA bypasses the caches.
+/// A device without VIRTIO_F_ACCESS_PLATFORM accesses memory as the processor does, whatever the
+/// device tree omits (VIRTIO 1.2, 6.1). The trees of some virtual machines, such as Firecracker's,
+/// say nothing. For a device with VIRTIO_F_ACCESS_PLATFORM the tree decides. The tree's default on
+/// arm64 is that DMA bypasses the caches.
 fn check_coherence(coherence: Coherence, features: u64) -> Result<(), StartError> {
     match coherence {
         Coherence::Coherent => Ok(()),
@@ -137,7 +140,7 @@ fn check_coherence(coherence: Coherence, features: u64) -> Result<(), StartError
 
 /// A virtio block device.
 ///
-/// It is never freed: a device that was given up may still write to its queue.
+/// The device is never freed: one that was given up may still write to its queue.
 pub struct VirtioDisk<T: Transport + 'static> {
     name: &'static str,
     driver: &'static mut VirtIOBlk<IdentityHal, T>,
@@ -145,7 +148,7 @@ pub struct VirtioDisk<T: Transport + 'static> {
     sector_bytes: usize,
 }
 
-/// A request on its way through the device.
+/// A request in flight.
 #[derive(Default)]
 struct Slot {
     state: State,
@@ -157,15 +160,16 @@ struct Slot {
 enum State {
     #[default]
     Free,
-    /// The device has it, under this token.
+    /// The device has the request, under this token.
     Waiting(u16, Request),
-    /// The driver would not take it.
+    /// The driver has refused the request.
     Refused(Request),
 }
 
 impl<T: Transport> VirtioDisk<T> {
-    /// Starts the block device behind `transport`. `name` is for the `disk` event, `coherence` what
-    /// the device tree says of it.
+    /// Starts the block device behind `transport`.
+    ///
+    /// `name` is for the `disk` event. `coherence` is the device tree's word on the device.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -174,8 +178,8 @@ impl<T: Transport> VirtioDisk<T> {
         name: &'static str,
         coherence: Coherence,
     ) -> Result<VirtioDisk<T>, StartError> {
-        // A driver reads features and configuration after it has said that it is one (3.1.1).
-        // `VirtIOBlk` then resets the device and starts again.
+        // A driver reads features and configuration only after it has set the DRIVER status
+        // (3.1.1). `VirtIOBlk` then resets the device and starts again.
         transport.set_status(DeviceStatus::empty());
         transport.set_status(DeviceStatus::ACKNOWLEDGE);
         transport.set_status(DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER);
@@ -189,7 +193,7 @@ impl<T: Transport> VirtioDisk<T> {
         if block_bytes > LARGEST_BLOCK {
             return Err(virtio_drivers::Error::Unsupported.into());
         }
-        // The capacity and all requests are in units of 512 bytes, but must be whole blocks.
+        // Capacity and requests are in units of 512 bytes, but must be whole blocks.
         let sector_bytes = if block_bytes.is_power_of_two() && block_bytes > SECTOR_SIZE {
             block_bytes
         } else {
@@ -198,7 +202,7 @@ impl<T: Transport> VirtioDisk<T> {
         let indirect = features & FEATURE_INDIRECT_DESC != 0;
         let depth = if indirect { QUEUE_SIZE } else { QUEUE_SIZE / DESCRIPTORS };
         let mut driver = VirtIOBlk::new(transport)?;
-        // Nobody takes the interrupts.
+        // Nobody handles the interrupts.
         driver.disable_interrupts();
         let slots: Vec<Slot> = (0..depth).map(|_| Slot::default()).collect();
         Ok(VirtioDisk {
@@ -231,9 +235,9 @@ impl<T: Transport + Send> BlockDevice for VirtioDisk<T> {
         let block = request.sector as usize * (self.sector_bytes / SECTOR_SIZE);
         let free = self.slots.iter_mut().find(|slot| matches!(slot.state, State::Free));
         let slot = free.expect("no more requests than the queue is deep");
-        // SAFETY: by the contract of `Buffer::new` the memory is valid and only the device touches
-        // it until the request is done. The slot keeps header and status where they are, as it is
-        // neither freed nor used for another request before `complete` has taken this one back.
+        // SAFETY: by the contract of `Buffer::new` the memory is valid, and only the device touches
+        // it until the request is done. The slot keeps header and status in place: it is neither
+        // freed nor used for another request before `complete` has taken this one back.
         let submitted = unsafe {
             let data = request.buffer.as_ptr().as_mut();
             self.driver.read_blocks_nb(block, &mut slot.header, data, &mut slot.status)
@@ -253,8 +257,8 @@ impl<T: Transport + Send> BlockDevice for VirtioDisk<T> {
         })?;
         match core::mem::take(&mut done.state) {
             State::Waiting(token, request) => {
-                // SAFETY: these are the header, data and status that the token was given for, and
-                // the device is done with them.
+                // SAFETY: these are the header, data and status of the token, and the device is
+                // done with them.
                 let result = unsafe {
                     let data = request.buffer.as_ptr().as_mut();
                     self.driver.complete_read_blocks(token, &done.header, data, &mut done.status)

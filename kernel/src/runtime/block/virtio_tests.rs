@@ -3,10 +3,10 @@ use std::sync::{Arc, Mutex};
 use virtio_drivers::transport::{DeviceType, InterruptStatus};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// A device whose blocks are too large for us, so that nothing is asked of it but what comes before
-/// the driver starts it.
+/// A device whose blocks are too large.
+/// The driver stops after the first steps, before it starts the device.
 struct Coarse {
-    /// Besides that of a block size.
+    /// Features besides the block size.
     features: u64,
     status: DeviceStatus,
     steps: Arc<Mutex<Vec<DeviceStatus>>>,
@@ -80,8 +80,8 @@ impl Transport for Coarse {
     }
 }
 
-/// Starts a device with such features, about whose DMA the device tree says this: the error, and
-/// the steps up to there.
+/// Starts a device with these features and this coherence in the device tree.
+/// The result is the error, and the status steps up to it.
 fn start(features: u64, coherence: Coherence) -> (Option<StartError>, Vec<DeviceStatus>) {
     let steps = Arc::new(Mutex::new(Vec::new()));
     let device = Coarse { features, status: DeviceStatus::DRIVER_OK, steps: steps.clone() };
@@ -90,7 +90,7 @@ fn start(features: u64, coherence: Coherence) -> (Option<StartError>, Vec<Device
     (error, steps)
 }
 
-/// What ends the start of a device that may do DMA: its blocks are too large.
+/// The error of a device that may do DMA: its blocks are too large.
 const TOO_COARSE: StartError = StartError::Driver(virtio_drivers::Error::Unsupported);
 
 #[test]
