@@ -1,5 +1,6 @@
-//! The files of an initrd that is no disk image, as a file system: they are read where they lie in
-//! memory.
+//! A file system of the files in an initrd that is no disk image.
+//!
+//! The files are read in place, from memory.
 
 #![forbid(unsafe_code)]
 
@@ -21,12 +22,12 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// The `files` of an initrd of these parts that has this format.
+    /// A file system with the `files` of an initrd. `parts` and `format` are those of the initrd.
     pub fn new(parts: Vec<&'static [u8]>, format: &'static str, files: Vec<File>) -> Archive {
         Archive { parts, format, files }
     }
 
-    /// The file `path`, if it is one; the entries below it, if it is a directory.
+    /// Looks up `path`: a file, or the entries of a directory.
     fn look_up(&self, path: &str) -> Result<Found<'_>, FsError> {
         let wanted: Vec<&str> = parts(path).collect();
         let mut entries: Vec<Entry> = Vec::new();
@@ -54,13 +55,13 @@ impl Archive {
     }
 }
 
-/// What a path leads to.
+/// The target of a path.
 enum Found<'a> {
     File(&'a File),
     Directory(Vec<Entry>),
 }
 
-/// The names that a path is made of.
+/// The components of a path.
 fn parts(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter(|name| !matches!(*name, "" | "."))
 }
@@ -115,7 +116,7 @@ impl FileSystem for Archive {
                 extent.position.checked_add(offset).filter(|_| buffer.len() as u64 <= left)?;
             usize::try_from(start).ok()
         });
-        // A file lies in one part; the whole of the initrd is read as a disk, too.
+        // A file lies in one part. The whole initrd can also be read as a disk.
         let mut at = place.ok_or(too_short)?;
         let mut done = 0;
         for part in &self.parts {
@@ -135,7 +136,7 @@ mod tests {
     use crate::runtime::fs::testing::{content, lend, read_at, read_file, tree};
     use alloc::vec;
 
-    /// An initrd with files at odd places, in two parts.
+    /// An initrd with files at unaligned offsets, in two parts.
     fn archive() -> Archive {
         let mut initrd = content(7, 1);
         let mut files = Vec::new();

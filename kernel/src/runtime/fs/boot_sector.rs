@@ -1,7 +1,7 @@
-//! The boot sector of a FAT volume, checked before anything else looks at it.
+//! The boot sector of a FAT volume, validated before its use.
 //!
-//! `fatfs` computes with what it finds there and checks little, so everything that it would lean on
-//! is proved here first, in arithmetic that cannot overflow.
+//! `fatfs` computes with the fields of the boot sector and checks little. So this module proves all
+//! that `fatfs` relies on, in arithmetic that cannot overflow.
 //!
 //! Source: Microsoft Extensible Firmware Initiative FAT32 File System Specification 1.03, "Boot
 //! Sector and BPB" and "FAT Type Determination".
@@ -12,13 +12,13 @@ use core::fmt;
 
 use fatfs::FatType;
 
-/// Bytes of the boot sector that are looked at.
+/// Size of the part of the boot sector that is read, in bytes.
 pub const BOOT_SECTOR_BYTES: usize = 512;
 
-/// Where things lie on a volume. All positions are in bytes from the start of the volume.
+/// The layout of a volume. Positions are in bytes from the start of the volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
-    /// Which kind of FAT.
+    /// The type of FAT.
     pub fat_type: FatType,
     /// Bytes in a cluster.
     pub cluster_bytes: u32,
@@ -46,19 +46,20 @@ impl Geometry {
     }
 }
 
-/// Why a sector is no boot sector of a FAT volume that can be read.
+/// An error in the boot sector of a FAT volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BootSectorError {
-    /// The bytes 0x55 0xAA are missing at its end.
+    /// The bytes 0x55 0xAA are missing at the end.
     NoSignature,
-    /// Bytes in a sector: 512, 1024, 2048 or 4096.
+    /// Bytes in a sector are not 512, 1024, 2048 or 4096.
     BytesPerSector(u16),
-    /// Sectors in a cluster: a power of two.
+    /// Sectors in a cluster are no power of two.
     SectorsPerCluster(u8),
-    /// No reserved sector, so the boot sector itself would be part of a table.
+    /// There is no reserved sector, so the boot sector itself would be part of a table.
     NoReservedSectors,
-    /// No allocation table, or an empty one.
+    /// There is no allocation table, or an empty one.
     NoTable,
+    /// The number of root entries contradicts the type of FAT.
     /// FAT12 and FAT16 have a root directory of fixed size, FAT32 has none.
     RootEntries(u16),
     /// The number of sectors is given twice or not at all.
@@ -79,9 +80,9 @@ pub enum BootSectorError {
     RootCluster(u32),
     /// The device or partition ends before the volume does.
     Truncated {
-        /// Bytes that the volume has.
+        /// Size of the volume in bytes.
         volume: u64,
-        /// Bytes that there are.
+        /// Size of the device or partition in bytes.
         available: u64,
     },
 }
@@ -112,18 +113,18 @@ impl fmt::Display for BootSectorError {
     }
 }
 
-/// Whether `sector` says that it is a boot sector of a FAT volume (`BS_FilSysType`). That proves nothing
-/// of a good one, but tells a damaged one from what never was one.
+/// Whether `sector` claims to be the boot sector of a FAT volume (`BS_FilSysType`).
+/// The claim only distinguishes a damaged boot sector from other data.
 pub fn names_fat(sector: &[u8; BOOT_SECTOR_BYTES]) -> bool {
-    // FAT12 and FAT16 have it here, FAT32 there.
+    // The field is at 54 in FAT12 and FAT16, and at 82 in FAT32.
     [54, 82].iter().any(|&at| sector[at..].starts_with(b"FAT"))
 }
 
-/// Reads the boot sector at the start of `sector` ([`BOOT_SECTOR_BYTES`] or more) of a volume that
-/// may take up `available` bytes.
+/// Parses the boot sector of a volume that may take up `available` bytes.
+/// `sector` has [`BOOT_SECTOR_BYTES`] or more.
 ///
 /// # Errors
-/// What is wrong with it. [`BootSectorError::Truncated`] means that all else is right.
+/// The first error found. [`BootSectorError::Truncated`] means that all other fields are valid.
 pub fn parse(sector: &[u8], available: u64) -> Result<Geometry, BootSectorError> {
     let u8_at = |i: usize| sector.get(i).copied().unwrap_or(0);
     let u16_at = |i: usize| u16::from_le_bytes([u8_at(i), u8_at(i + 1)]);
@@ -161,7 +162,7 @@ pub fn parse(sector: &[u8], available: u64) -> Result<Geometry, BootSectorError>
         _ => return Err(BootSectorError::TotalSectors),
     };
 
-    // None of these can overflow: 8, 16 and 32 bits are multiplied and added in 64.
+    // None of these can overflow: 8, 16 and 32 bits are multiplied and added in 64 bits.
     let sector_bytes = u64::from(sector_bytes);
     let fat_start = u64::from(reserved);
     let fat_end = fat_start + u64::from(fats) * u64::from(sectors_per_fat);
@@ -170,7 +171,7 @@ pub fn parse(sector: &[u8], available: u64) -> Result<Geometry, BootSectorError>
     if clusters == 0 {
         return Err(BootSectorError::TooSmall);
     }
-    // `sectors` came from 32 bits.
+    // `sectors` was read from 32 bits.
     let clusters = clusters as u32;
     let (fat_type, bits) = match clusters {
         ..4085 => (FatType::Fat12, 12),

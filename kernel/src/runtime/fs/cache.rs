@@ -1,5 +1,7 @@
-//! A small cache for what is read in small pieces: boot sectors, tables, directories, and the
-//! first and last bytes of files.
+//! A small cache for metadata.
+//!
+//! The cache serves small reads: boot sectors, tables, directories, and the first and last bytes of
+//! files.
 
 #![forbid(unsafe_code)]
 
@@ -9,21 +11,21 @@ use alloc::vec::Vec;
 
 use crate::runtime::block::{Buffer, Disk, DiskError, Request};
 
-/// Bytes that one read of the device brings in.
+/// Size of a cache block in bytes, which is one read of the device.
 const BLOCK_BYTES: usize = 64 << 10;
-/// Blocks that are kept: enough for a table and a directory on the way to a file.
+/// Number of cache blocks. The blocks suffice for a table and a directory on the way to a file.
 const BLOCKS: usize = 4;
 
-/// A disk, and the blocks of it that were looked at last.
+/// A disk, and its blocks read last.
 pub struct Cache {
     disk: Disk,
-    /// The blocks, the one used last at the end.
+    /// The blocks, in order of use; the last one was used last.
     blocks: Vec<Block>,
 }
 
 /// Some sectors of the disk.
 struct Block {
-    /// Where they start, in bytes.
+    /// Position of the block on the disk, in bytes.
     start: u64,
     data: Box<[u8]>,
 }
@@ -55,7 +57,7 @@ impl Cache {
         self.disk.sector_bytes()
     }
 
-    /// Reads large pieces straight from the device; see [`Disk::read_queued`].
+    /// Reads large requests straight from the device; see [`Disk::read_queued`].
     ///
     /// # Errors
     /// Those of the device.
@@ -119,7 +121,8 @@ impl Cache {
         Ok(&block.data[(position - block.start) as usize..])
     }
 
-    /// Reads the block around `position`; only its sector if another one of the block is bad.
+    /// Reads the block around `position`.
+    /// If another sector of the block is bad, only the sector itself is read.
     fn fetch(&mut self, position: u64) -> Result<Block, DiskError> {
         let sector_bytes = self.disk.sector_bytes() as u64;
         let sector = position / sector_bytes;

@@ -1,14 +1,15 @@
 //! Open files: the descriptors of the ABI.
 //!
-//! A volume, or the files of an initrd, are mounted at `/`. Besides there are
+//! A volume, or the files of an initrd, are mounted at `/`. There are also:
 //!
-//! - `/dev/disk`, the bytes of the block device, for measuring how fast it is;
-//! - `/proc/meminfo`, the memory, in Linux's format;
-//! - `/proc/board`, what the board says of itself now, a line `NAME=VALUE` each;
-//! - `/proc/disk_error`, a line about the last read that failed, empty if none did: `EIO` alone
-//!   does not say which sector. Where no volume is mounted, a line about why and one with what to do.
+//! - `/dev/disk`: the bytes of the block device, for measuring its speed
+//! - `/proc/meminfo`: the memory, in Linux's format
+//! - `/proc/board`: the board's present readings, a line `NAME=VALUE` each
+//! - `/proc/disk_error`: a line about the last failed read, empty if none failed. `EIO` alone does
+//!   not contain the sector. Where no volume is mounted, a line with the reason and a line with a
+//!   remedy.
 //!
-//! Everything is read only. Functions give the positive error number of the ABI.
+//! All files are read-only. Functions return the positive error number of the ABI.
 
 #![forbid(unsafe_code)]
 
@@ -30,26 +31,26 @@ use super::volume::{Entry, Extent, FsError};
 use crate::report;
 use crate::runtime::block::{Buffer, DiskError};
 
-/// The first descriptor that is given out; those before are standard input, output and error.
+/// The first descriptor for files. The descriptors before are standard input, output and error.
 pub const FIRST_FD: i32 = 3;
-/// The most files that are open at once.
+/// Maximum number of open files.
 pub const MAX_OPEN: usize = 32;
 
-/// Bytes in the fixed part of a directory record, before the name.
+/// Size of the fixed part of a directory record in bytes, before the name.
 const DIRENT_HEADER_BYTES: usize = core::mem::offset_of!(hermit_abi::dirent64, d_name);
-/// Bytes in the longest name that a directory record holds, its zero byte left out.
+/// Maximum length of a name in a directory record in bytes, without its zero byte.
 const LONGEST_NAME_BYTES: usize = 255;
 
 /// The memory of the machine, for `/proc/meminfo`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// All of it, in bytes.
+    /// Total memory, in bytes.
     pub total_bytes: u64,
-    /// What nobody uses, in bytes.
+    /// Free memory, in bytes.
     pub free_bytes: u64,
 }
 
-/// The file system and the files that are open on it.
+/// The file system and its open files.
 #[derive(Default)]
 pub struct Files {
     mounted: Option<Mounted>,
@@ -64,10 +65,10 @@ struct Mounted {
     disk: report::Disk,
 }
 
-/// What a descriptor stands for.
+/// An open file.
 struct Open {
     content: Content,
-    /// Where the next read starts: in bytes, or in entries of a directory.
+    /// Position of the next read: in bytes, or in entries of a directory.
     position: u64,
 }
 
@@ -77,7 +78,7 @@ enum Content {
         kind: u32,
         extents: Vec<Extent>,
     },
-    /// A file made when it was opened.
+    /// A file made at the time of its opening.
     Text(Vec<u8>),
     Directory(Vec<Entry>),
 }
@@ -101,7 +102,7 @@ impl Content {
 }
 
 impl Files {
-    /// No volume, no open file.
+    /// No volume and no open file.
     pub const fn new() -> Files {
         Files {
             mounted: None,
@@ -112,38 +113,38 @@ impl Files {
         }
     }
 
-    /// Puts `volume` at `/` and describes it.
+    /// Mounts `volume` at `/`; returns its description.
     pub fn mount(&mut self, volume: impl FileSystem + 'static) -> report::Disk {
         let disk = volume.report();
         self.mounted = Some(Mounted { volume: Box::new(volume), disk: disk.clone() });
         disk
     }
 
-    /// Asks `memory` when `/proc/meminfo` is opened.
+    /// Sets the source of `/proc/meminfo`, which is called at each opening.
     pub fn set_memory(&mut self, memory: fn() -> Memory) {
         self.memory = Some(memory);
     }
 
-    /// Asks `board` when `/proc/board` is opened.
+    /// Sets the source of `/proc/board`, which is called at each opening.
     pub fn set_board(&mut self, board: fn() -> String) {
         self.board = Some(board);
     }
 
-    /// Keeps what went wrong when no read did, for [`Files::last_error`].
+    /// Sets an error for [`Files::last_error`] that is not an error of a read.
     pub fn note(&mut self, error: String) {
         self.last_error = error;
     }
 
-    /// A line about the last read that failed; empty if none did.
+    /// The last error as a line; empty if there was none.
     pub fn last_error(&self) -> &str {
         &self.last_error
     }
 
-    /// Opens a file or a directory and gives its descriptor.
+    /// Opens a file or a directory; returns its descriptor.
     ///
     /// # Errors
     /// `EROFS` for anything but reading, `ENOENT`, `ENOTDIR`, `EMFILE`, `EINVAL` for flags that the
-    /// ABI does not have, `EIO` or `ETIMEDOUT` (see [`Files::read`]) if the disk fails.
+    /// ABI does not have. `EIO` or `ETIMEDOUT` (see [`Files::read`]) if the disk fails.
     pub fn open(&mut self, path: &str, flags: i32) -> Result<i32, i32> {
         let writing = O_WRONLY | O_RDWR | O_CREAT | O_EXCL | O_TRUNC | O_APPEND;
         if flags & !(writing | O_DIRECTORY | O_NONBLOCK) != 0 {
@@ -178,11 +179,12 @@ impl Files {
         Ok(())
     }
 
-    /// Fills `buffer`, or as much of it as the file has bytes left, and gives their number: less
-    /// than asked for only at the end of the file.
+    /// Fills `buffer`, or as much of it as the file has bytes left.
+    ///
+    /// The result is the number of bytes: less than requested only at the end of the file.
     ///
     /// # Errors
-    /// `EBADF`, `EISDIR`; `EIO` if the disk or the volume on it is damaged; `ETIMEDOUT` if the disk
+    /// `EBADF`, `EISDIR`; `EIO` if the disk or the volume on it is damaged. `ETIMEDOUT` if the disk
     /// has gone silent, and then the buffer is lost: see [`Buffer::new`].
     pub fn read(&mut self, fd: i32, buffer: Buffer) -> Result<usize, i32> {
         let open = lookup(&mut self.open, fd)?;
@@ -207,10 +209,10 @@ impl Files {
         Ok(n)
     }
 
-    /// Moves the place of the next read and gives it, in bytes from the start.
+    /// Moves the position of the next read; returns it in bytes from the start.
     ///
     /// # Errors
-    /// `EBADF`; `EINVAL` for a place before the start or an unknown `whence`.
+    /// `EBADF`; `EINVAL` for a position before the start or an unknown `whence`.
     pub fn seek(&mut self, fd: i32, offset: isize, whence: i32) -> Result<u64, i32> {
         let open = lookup(&mut self.open, fd)?;
         let from = match whence {
@@ -220,7 +222,7 @@ impl Files {
             _ => return Err(EINVAL),
         };
         let position = from.checked_add_signed(offset as i64).ok_or(EINVAL)?;
-        // The ABI gives the position back as a signed number.
+        // The ABI returns the position as a signed number.
         if position > isize::MAX as u64 {
             return Err(EINVAL);
         }
@@ -228,7 +230,7 @@ impl Files {
         Ok(position)
     }
 
-    /// What an open file is.
+    /// The metadata of an open file.
     ///
     /// # Errors
     /// `EBADF`.
@@ -238,7 +240,7 @@ impl Files {
         Ok(self.stat_of(kind, bytes))
     }
 
-    /// What the file or directory `path` is.
+    /// The metadata of the file or directory `path`.
     ///
     /// # Errors
     /// As for [`Files::open`].
@@ -250,9 +252,10 @@ impl Files {
         Ok(self.stat_of(if entry.is_dir { S_IFDIR } else { S_IFREG }, entry.bytes))
     }
 
-    /// The next entries of a directory, as many as fit: `write` is called with the bytes of each
-    /// record (`dirent64`, cut after the name) and its place. Gives the number of bytes; 0 at the
-    /// end.
+    /// Reads the next entries of a directory, as many as fit into `room` bytes.
+    ///
+    /// `write` is called with the position and the bytes of each record (`dirent64`, cut after the
+    /// name). The result is the number of bytes; 0 at the end.
     ///
     /// # Errors
     /// `EBADF`, `ENOTDIR`; `EINVAL` if not even one record fits in `room` bytes.
@@ -305,7 +308,7 @@ impl Files {
             "/proc/meminfo" => {
                 let Memory { total_bytes, free_bytes } = self.memory.ok_or(ENODEV)?();
                 let (total, free) = (total_bytes / 1024, free_bytes / 1024);
-                // Nothing is cached, so all that is free is available and no more.
+                // There are no caches to reclaim, so exactly the free memory is available.
                 let text = format!(
                     "MemTotal:       {total:8} kB\nMemFree:        {free:8} kB\nMemAvailable:   {free:8} kB\n"
                 );
@@ -334,7 +337,7 @@ impl Files {
             st_mode: kind | permissions,
             st_size: bytes as i64,
             st_blksize: self.mounted.as_ref().map_or(0, |m| m.disk.cluster_bytes.into()).max(512),
-            // In units of 512 bytes, whatever the block size.
+            // The unit is 512 bytes, whatever the block size.
             st_blocks: bytes.div_ceil(512) as i64,
             st_atim: time,
             st_mtim: time,
@@ -350,7 +353,7 @@ fn lookup(open: &mut [Option<Open>], fd: i32) -> Result<&mut Open, i32> {
     slot.and_then(|slot| open.get_mut(slot)?.as_mut()).ok_or(EBADF)
 }
 
-/// Keeps the text of an error that `EIO` cannot carry, and gives its number.
+/// Keeps the text of an error for [`Files::last_error`]; returns the error number.
 fn note(last_error: &mut String, device: &str, error: FsError) -> i32 {
     let number = match error {
         FsError::NotFound => return ENOENT,
@@ -362,9 +365,10 @@ fn note(last_error: &mut String, device: &str, error: FsError) -> i32 {
     number
 }
 
-/// A `dirent64` as bytes, cut after the end of the name and padded to its alignment.
+/// A `dirent64` as bytes, cut after the name and padded to its alignment.
 fn directory_record(entry: &Entry, next: u64) -> Vec<u8> {
-    // A FAT name has at most 255 UTF-16 units, which `d_name` holds only if they are mostly ASCII.
+    // A FAT name has at most 255 UTF-16 units. Such a name fits into `d_name` only if it is mostly
+    // ASCII.
     let mut end = entry.name.len().min(LONGEST_NAME_BYTES);
     while !entry.name.is_char_boundary(end) {
         end -= 1;
@@ -373,7 +377,7 @@ fn directory_record(entry: &Entry, next: u64) -> Vec<u8> {
     let bytes =
         (DIRENT_HEADER_BYTES + name.len() + 1).next_multiple_of(align_of::<hermit_abi::dirent64>());
     let mut record = Vec::with_capacity(bytes);
-    // No inode number; 0 would mean a deleted entry.
+    // There are no inode numbers; 0 would mean a deleted entry.
     record.extend_from_slice(&1_u64.to_ne_bytes());
     record.extend_from_slice(&next.to_ne_bytes());
     record.extend_from_slice(&(bytes as u16).to_ne_bytes());

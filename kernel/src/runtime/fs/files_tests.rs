@@ -78,7 +78,7 @@ fn descriptors_are_used_again_and_run_out() {
         assert_eq!(files.seek(bad, 0, SEEK_SET), Err(EBADF));
         assert_eq!(files.fstat(bad).map(|_| ()), Err(EBADF));
     }
-    // An open that fails takes no descriptor.
+    // A failed open takes no descriptor.
     files.close(9).unwrap();
     assert_eq!(files.open("missing", 0), Err(ENOENT));
     assert_eq!(files.open("a", 0), Ok(9));
@@ -111,7 +111,7 @@ fn stat_tells_files_from_directories() {
     assert_eq!((device.st_mode, device.st_size), (S_IFBLK | 0o444, 16 << 20));
 }
 
-/// Reads the name and type of each record, and how many bytes the records took.
+/// Reads the name and type of each record, and the size of all records in bytes.
 fn list(files: &mut Files, fd: i32, room: usize) -> Result<(Vec<(String, u8)>, usize), i32> {
     let mut bytes = vec![0; room];
     let used = files.entries(fd, room, &mut |at, record| {
@@ -187,7 +187,7 @@ fn the_device_and_the_memory_are_files() {
     let expected =
         "MemTotal:          65536 kB\nMemFree:              17 kB\nMemAvailable:         17 kB\n";
     assert_eq!(text(&mut files, "/proc/meminfo"), expected);
-    // It is asked each time.
+    // The source is called at each opening.
     assert_eq!(text(&mut files, "/proc/board"), "temperature=0C\n");
     assert_eq!(text(&mut files, "/proc/board"), "temperature=1C\n");
 }

@@ -1,9 +1,14 @@
-//! Files: the model disk as the ABI shows it.
+//! Files: the model disk as the ABI presents it.
 //!
-//! From the bottom: [`cache`] reads small pieces of the device, [`boot_sector`] and [`partition`]
-//! find a FAT volume, [`volume`] finds and reads its files, [`archive`] those of an initrd that is no
-//! disk, [`files`] gives them descriptors. The
-//! functions here are those of the ABI, over the one table of descriptors that there is.
+//! The layers, from the bottom:
+//!
+//! - [`cache`] serves small reads of the device
+//! - [`boot_sector`] and [`partition`] find a FAT volume
+//! - [`volume`] finds and reads the files of a volume
+//! - [`archive`] does the same for an initrd that is no disk image
+//! - [`files`] gives descriptors to files
+//!
+//! The functions here are those of the ABI, over the only table of descriptors.
 
 pub mod archive;
 pub mod boot_sector;
@@ -31,53 +36,56 @@ use archive::Archive;
 use files::{Files, Memory};
 use volume::{Entry, Extent, FsError, MountError, Volume};
 
-/// What is mounted at `/`. Nothing in it is ever written.
+/// A read-only file system, mounted at `/`.
 ///
-/// The parts of a path are separated by `/`. Case does not matter.
+/// The components of a path are separated by `/`. Case does not matter.
 pub trait FileSystem: Send {
-    /// It and its device, for the `disk` event.
+    /// Describes the file system and its device, for the `disk` event.
     fn report(&self) -> report::Disk;
 
-    /// What the directories say about `path`.
+    /// Reads the directory entry of `path`.
     ///
     /// # Errors
-    /// It does not exist, or the file system is damaged, or the device fails.
+    /// The path does not exist, or the file system is damaged, or the device fails.
     fn entry(&mut self, path: &str) -> Result<Entry, FsError>;
 
-    /// The entries of the directory `path`.
+    /// Reads the entries of the directory `path`.
     ///
     /// # Errors
-    /// As for [`FileSystem::entry`]; also if it is a file.
+    /// As for [`FileSystem::entry`]; also if `path` is a file.
     fn directory(&mut self, path: &str) -> Result<Vec<Entry>, FsError>;
 
-    /// Where the data of the file `path` lies, in the file's order.
+    /// Finds the extents of the file `path`, in the file's order.
     ///
     /// # Errors
     /// As for [`FileSystem::entry`].
     fn extents(&mut self, path: &str) -> Result<Vec<Extent>, FsError>;
 
-    /// Fills `buffer` from `offset` on with the data that `extents` describe.
+    /// Fills `buffer` with the data of `extents`, from `offset` on.
     ///
     /// # Errors
     /// The device fails, or there is less data.
     fn read(&mut self, extents: &[Extent], offset: u64, buffer: Buffer) -> Result<(), FsError>;
 }
 
-/// The open files of the machine. A read holds it until the data is there, and other cores sleep
-/// meanwhile: there is one disk, whose queue the read keeps full.
+/// The open files of the machine.
+///
+/// A read holds the lock until its data is there, and other cores sleep meanwhile. There is one
+/// disk, and the read keeps its queue full.
 static FILES: SleepLock<Files> = SleepLock::new(Files::new());
 
 const HINT_NO_DISK: &str = "give the machine a virtio block device, an SD card or an initrd with a FAT volume \
                             that holds models/NAME.gguf and anchorite.toml: `image-builder disk` \
                             makes one; an initrd may also be a cpio archive of these files";
 
-/// Mounts the first FAT volume on `disks` at `/`, or else `archive`, and describes it for the `disk`
-/// event. `memory` is asked when `/proc/meminfo` is opened, `board` when `/proc/board` is, with or
-/// without a volume.
+/// Mounts the first FAT volume on `disks` at `/`, or else `archive`.
+///
+/// The result describes the volume for the `disk` event. `memory` is called when `/proc/meminfo` is
+/// opened, and `board` when `/proc/board` is, with or without a volume.
 ///
 /// # Errors
-/// There is no volume and no archive. The fault is that of the preferred disk, or of the first of
-/// which more is known than that it holds no volume. It is noted in `/proc/disk_error` as well.
+/// There is no volume and no archive. The fault is that of the preferred disk, or else of the first
+/// disk with a more specific fault than "no volume". `/proc/disk_error` contains the fault as well.
 pub fn mount(
     disks: Vec<Disk>,
     archive: Option<Archive>,
@@ -141,11 +149,11 @@ pub fn close(fd: i32) -> i32 {
     FILES.lock().close(fd).map_or_else(|error| -error, |()| 0)
 }
 
-/// Reads up to `len` bytes to `buffer`, straight from the device where it is whole sectors: see
-/// [`Files::read`].
+/// Reads up to `len` bytes to `buffer`: see [`Files::read`].
 ///
-/// A disk that has gone silent may still write to the caller's memory, at any time. The caller can
-/// neither use nor free it, and nobody can tell the caller's caller, so the run ends there.
+/// Whole sectors come straight from the device. A disk that has gone silent may still write to the
+/// caller's memory, at any time. The caller can neither use nor free that memory, and the ABI
+/// cannot report this state. So the run ends there.
 ///
 /// # Safety
 /// Unless `buffer` is null:
@@ -157,7 +165,7 @@ pub unsafe fn read(fd: i32, buffer: *mut u8, len: usize) -> isize {
         Ok(memory) => memory,
         Err(error) => return -error as isize,
     };
-    // SAFETY: 1 and 2; and where the disk has gone silent, the run ends below.
+    // SAFETY: 1 and 2; and if the disk has gone silent, the run ends below.
     let buffer = unsafe { Buffer::new(memory) };
     let result = FILES.lock().read(fd, buffer);
     #[cfg(target_os = "none")]
@@ -169,12 +177,12 @@ pub unsafe fn read(fd: i32, buffer: *mut u8, len: usize) -> isize {
     result.map_or_else(|error| -error as isize, |n| n as isize)
 }
 
-/// Moves the place of the next read: see [`Files::seek`].
+/// Moves the position of the next read: see [`Files::seek`].
 pub fn lseek(fd: i32, offset: isize, whence: i32) -> isize {
     FILES.lock().seek(fd, offset, whence).map_or_else(|error| -error as isize, |at| at as isize)
 }
 
-/// Says what an open file is: see [`Files::fstat`].
+/// Gets the metadata of an open file: see [`Files::fstat`].
 ///
 /// # Safety
 /// `result` is null or valid for a write.
@@ -184,7 +192,7 @@ pub unsafe fn fstat(fd: i32, result: *mut Stat) -> i32 {
     unsafe { give(result, stat) }
 }
 
-/// Says what a path leads to: see [`Files::stat`].
+/// Gets the metadata of a path: see [`Files::stat`].
 ///
 /// # Safety
 /// As for [`open`] and [`fstat`].
@@ -200,7 +208,7 @@ pub unsafe fn stat(name: *const c_char, result: *mut Stat) -> i32 {
 /// # Safety
 /// As for [`read`].
 pub unsafe fn getdents64(fd: i32, entries: *mut dirent64, bytes: usize) -> i64 {
-    // SAFETY: as for `read`, which is what `room` asks for.
+    // SAFETY: as for `read`, which is the contract of `room`.
     let written = unsafe { lent::room(entries.cast(), bytes) }.and_then(|room| {
         FILES.lock().entries(fd, room.len(), &mut |at, record| {
             room[at..at + record.len()].write_copy_of_slice(record);
@@ -209,16 +217,20 @@ pub unsafe fn getdents64(fd: i32, entries: *mut dirent64, bytes: usize) -> i64 {
     written.map_or_else(|error| i64::from(-error), |n| n as i64)
 }
 
+/// Converts a path of the ABI.
+///
 /// # Safety
 /// `name` is null or points to a string that ends with a zero byte, for as long as `'a`.
 unsafe fn path<'a>(name: *const c_char) -> Result<&'a str, i32> {
     if name.is_null() {
         return Err(EFAULT);
     }
-    // SAFETY: upheld by the caller. No name on a FAT volume is anything but Unicode.
+    // SAFETY: upheld by the caller. Names on a FAT volume are always Unicode.
     unsafe { CStr::from_ptr(name) }.to_str().map_err(|_| ENOENT)
 }
 
+/// Writes the metadata to `place`; returns 0 or a negative error number.
+///
 /// # Safety
 /// `place` is null or valid for a write.
 unsafe fn give(place: *mut Stat, stat: Result<Stat, i32>) -> i32 {

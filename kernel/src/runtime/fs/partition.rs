@@ -14,26 +14,28 @@ use crate::runtime::block::DiskError;
 /// A partition, in bytes from the start of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Partition {
-    /// Its first byte.
+    /// Position of the first byte.
     pub start: u64,
-    /// Its length.
+    /// Length in bytes.
     pub bytes: u64,
 }
 
-/// An MBR entry of this type says that there is a GPT.
+/// The type of an MBR entry that stands for a GPT.
 const MBR_TYPE_GPT: u8 = 0xEE;
 const GPT_SIGNATURE: &[u8; 8] = b"EFI PART";
 const GPT_HEADER_BYTES: usize = 92;
-/// More entries than this are not looked at. The usual number is 128.
+/// Maximum number of entries that are read. The usual number is 128.
 const GPT_MAX_ENTRIES: u32 = 1024;
 const GPT_MAX_ENTRY_BYTES: u32 = 4096;
 
-/// The partitions of a device, as its MBR or GPT lists them; none if it has neither.
+/// Reads the partitions of a device from its MBR or GPT; none if it has neither.
 ///
-/// A partition is cut where the device ends: its volume then tells that the device is too small for
-/// it, as that of an image that was not copied whole. Those that are empty or lie outside are left out,
-/// as is an MBR's chain of logical partitions. A GPT counts only if its checksums are right; its backup
-/// at the end of the device is taken if the first one is damaged.
+/// A partition is cut at the end of the device. Its volume then reports that the device is too
+/// small, as for an image that was not copied whole. Partitions that are empty or lie outside are
+/// left out. So is an MBR's chain of logical partitions.
+///
+/// A GPT counts only if its checksums are right. If the first GPT is damaged, its backup at the end
+/// of the device is used.
 ///
 /// # Errors
 /// The tables could not be read.
@@ -66,14 +68,15 @@ pub fn partitions(device: &mut Cache) -> Result<Vec<Partition>, DiskError> {
     Ok(entries.iter().filter_map(partition).collect())
 }
 
-/// The partition of `bytes` from `start` on, as far as it lies on a device of `size` bytes; `None` if
-/// no part of it does.
+/// The partition of `bytes` from `start` on, cut to a device of `size` bytes.
+/// `None` if no part of the partition lies on the device.
 fn on_device(start: u64, bytes: u64, size: u64) -> Option<Partition> {
     let bytes = bytes.min(size.checked_sub(start)?);
     (start > 0 && bytes > 0).then_some(Partition { start, bytes })
 }
 
-/// The partitions of the GPT whose header lies in `header_sector`; `None` if it is damaged.
+/// Reads the partitions of the GPT with its header in `header_sector`.
+/// `None` if the GPT is damaged.
 fn gpt(device: &mut Cache, header_sector: u64) -> Result<Option<Vec<Partition>>, DiskError> {
     let sector_bytes = device.sector_bytes() as u64;
     let fits =
@@ -130,7 +133,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 
-/// The CRC-32 of IEEE 802.3, bit by bit: the tables are a few KiB long.
+/// The CRC-32 of IEEE 802.3, bit by bit. The tables are only a few KiB long.
 pub(super) fn crc32(bytes: &[u8]) -> u32 {
     let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 };
     !bytes.iter().fold(!0, |crc, &b| (0..8).fold(crc ^ u32::from(b), |crc, _| step(crc)))

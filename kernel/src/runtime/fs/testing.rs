@@ -1,4 +1,4 @@
-//! Disk images for the tests of this module.
+//! Disk images for the tests of file systems.
 
 use alloc::string::String;
 use alloc::vec;
@@ -52,13 +52,13 @@ impl Seek for Image {
     }
 }
 
-/// Bytes made from a seed.
+/// Pseudo-random bytes from a seed.
 pub fn content(bytes: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2).wrapping_add(1);
     (0..bytes).map(|_| random(&mut state) as u8).collect()
 }
 
-/// One way to lay out a volume.
+/// A layout of a volume.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     pub fat_type: fatfs::FatType,
@@ -95,8 +95,8 @@ pub const LAYOUTS: [Layout; 4] = [
     },
 ];
 
-/// A formatted image with `files`, paths and contents; `chunk` bytes are written to one file, then
-/// to the next, so that small chunks make fragmented files.
+/// A formatted image with `files`, given as paths and contents.
+/// The files are written in turns of `chunk` bytes, so that small chunks make fragmented files.
 pub fn volume(layout: Layout, files: &[(&str, Vec<u8>)], chunk: usize) -> Vec<u8> {
     let mut image = Image { bytes: vec![0; layout.bytes], position: 0 };
     let options = fatfs::FormatVolumeOptions::new()
@@ -131,8 +131,8 @@ pub fn volume(layout: Layout, files: &[(&str, Vec<u8>)], chunk: usize) -> Vec<u8
 
 /// Lends `data` to a disk for the next read.
 pub fn lend(data: &mut [u8]) -> Buffer {
-    // SAFETY: the tests do not touch the data before the read is over, and the fake disk does not
-    // touch it afterwards, even where it plays one that has gone silent.
+    // SAFETY: the tests do not touch the data before the read is over. The fake disk does not touch
+    // the data afterwards, even if it plays a silent disk.
     unsafe { Buffer::new(NonNull::from(data)) }
 }
 
@@ -155,7 +155,7 @@ pub fn read_file(volume: &mut dyn FileSystem, path: &str) -> Result<Vec<u8>, FsE
     read_at(volume, path, 0, bytes)
 }
 
-/// All paths of a volume, those of directories with a `/` at the end.
+/// All paths of a volume; paths of directories end with a `/`.
 pub fn tree(volume: &mut dyn FileSystem, path: &str, depth: usize) -> Result<Vec<String>, FsError> {
     let mut paths = Vec::new();
     for entry in volume.directory(path)? {

@@ -68,7 +68,7 @@ fn the_fault_is_that_of_the_preferred_disk() {
         Code::ModelNotFound
     );
 
-    // One of which more is known goes before one that says nothing.
+    // A disk with a specific fault goes before a disk with none.
     let mut exfat = vec![0; 1 << 20];
     exfat[3..11].copy_from_slice(b"EXFAT   ");
     let disks = vec![empty(), fake::disk(exfat, 512, 4).0, empty()];
@@ -76,7 +76,7 @@ fn the_fault_is_that_of_the_preferred_disk() {
     assert_eq!(fault.code, Code::ModelNotFound);
     assert_eq!(fault.message, "fake: it is an exFAT volume, not a FAT volume");
     assert!(fault.hint.contains("format it as FAT32"), "{}", fault.hint);
-    // The application reads it.
+    // The application reads the error.
     let mut text = [0; 512];
     // SAFETY: the pointers are to a variable that is large enough and not used meanwhile.
     let told = unsafe {

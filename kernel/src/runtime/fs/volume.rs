@@ -1,13 +1,15 @@
-//! A FAT volume: finds it on a device, finds files in it, and reads them.
+//! Finds a FAT volume on a device, finds files in it, and reads them.
 //!
-//! `fatfs` walks the directories and the chains of clusters. It would read a file cluster by
-//! cluster, through a copy; here it only gets as far as asking for them. A disk that notes where it
-//! is asked to read (`Tap`) turns that into the file's extents, and their data then goes straight
-//! from the device to its place, in large requests.
+//! `fatfs` walks the directories and the cluster chains. On its own, `fatfs` would read a file
+//! cluster by cluster, through a copy. Here a disk that notes the requested positions (`Tap`) turns
+//! these reads into the file's extents. The data then goes straight from the device to its place,
+//! in large requests.
 //!
-//! Nothing on a volume is trusted. [`boot_sector`] proves the layout, the tap
-//! refuses reads where no cluster can be and bounds the length of a directory, and a file's extents
-//! are checked not to overlap.
+//! Nothing on a volume is trusted:
+//!
+//! - [`boot_sector`] proves the layout
+//! - the tap refuses reads outside all clusters, and bounds the length of a directory
+//! - the extents of a file must not overlap
 
 #![forbid(unsafe_code)]
 
@@ -28,27 +30,36 @@ use crate::model_files::same_name;
 use crate::report;
 use crate::runtime::block::{Buffer, Disk, DiskError, Request};
 
-/// Bytes in the largest request to a device. Small ones cost more turns of the device, large ones
-/// leave it idle for longer at the end of a read. Reads of 8 MiB from QEMU 7.2's virtio-blk, both
-/// emulated, reached 2.8 GB/s in requests of 128 KiB, 4.1 of 256 KiB, 5.0 of 512 KiB, 4.2 of 1 MiB,
-/// and 3.4 of 2 MiB.
+/// Size of the largest request to a device, in bytes.
+///
+/// Small requests cost more work of the device. Large requests leave the device idle for longer at
+/// the end of a read. The size was chosen with reads of 8 MiB from QEMU 7.2's virtio-blk, both
+/// emulated:
+///
+/// - 128 KiB: 2.8 GB/s
+/// - 256 KiB: 4.1 GB/s
+/// - 512 KiB: 5.0 GB/s
+/// - 1 MiB: 4.2 GB/s
+/// - 2 MiB: 3.4 GB/s
 const REQUEST_BYTES: usize = 512 << 10;
 
-/// A shorter read goes through the cache, for the sake of the next one: texts are read in small
-/// pieces.
+/// Minimum size of a direct read, in bytes.
+/// Shorter reads go through the cache, for the sake of the next read: texts are read in small
+/// chunks.
 const DIRECT_BYTES: usize = 16 << 10;
 
-/// The most bytes that a search in one directory may read: 65,536 entries of 32 bytes, and the
-/// table's entries for their clusters. Nor may it read more than twice what the volume has, where
-/// that is less. A longer directory runs in a circle.
+/// Maximum bytes that a search in one directory may read.
+///
+/// These are 65,536 entries of 32 bytes, and the table's entries for their clusters. The limit is
+/// also twice the volume's size, if that is less. A longer directory runs in a circle.
 const DIRECTORY_BYTES: u64 = 65_536 * 32 + 65_536;
 
-/// Why something on a volume could not be found or read.
+/// An error in finding or reading something on a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FsError {
     /// There is no such file or directory.
     NotFound,
-    /// A part of the path that should be a directory is a file.
+    /// A component of the path should be a directory, and is a file.
     NotADirectory,
     /// The device failed.
     Disk(DiskError),
@@ -79,14 +90,14 @@ impl From<Error> for FsError {
     }
 }
 
-/// Why there is no volume on a device.
+/// A reason why there is no volume on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MountError {
-    /// Neither the device nor a partition of it holds a FAT volume. The reason is the device's.
+    /// Neither the device nor a partition holds a FAT volume. The error is that of the device.
     NoVolume(BootSectorError),
-    /// No FAT volume is there either: the device or a partition of it is this.
+    /// The device or a partition holds another format, and no FAT volume exists.
     Other(Format),
-    /// There is a FAT volume, or something close to one, but it cannot be used.
+    /// There is a FAT volume, or nearly one, but it cannot be used.
     Unusable(BootSectorError),
     /// The device failed, or the volume is damaged.
     Fs(FsError),
@@ -109,23 +120,23 @@ impl<E: Into<FsError>> From<E> for MountError {
     }
 }
 
-/// A stretch of a file that lies in one piece on the device.
+/// A contiguous range of a file on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Where it starts in the file, in bytes.
+    /// Position in the file, in bytes.
     pub offset: u64,
-    /// Where it starts on the device, in bytes.
+    /// Position on the device, in bytes.
     pub position: u64,
-    /// Its length in bytes.
+    /// Length in bytes.
     pub bytes: u64,
 }
 
-/// What a directory says about a file or a directory.
+/// The directory entry of a file or a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its name, the long one if it has one.
+    /// The name: the long name if there is one.
     pub name: String,
-    /// Whether it is a directory.
+    /// Whether the entry is a directory.
     pub is_dir: bool,
     /// Size of the file in bytes; 0 for a directory.
     pub bytes: u64,
@@ -134,17 +145,17 @@ pub struct Entry {
 /// A FAT volume on a device.
 pub struct Volume {
     device: Cache,
-    /// Where it starts on the device, in bytes.
+    /// Position of the volume on the device, in bytes.
     start: u64,
     geometry: Geometry,
     label: String,
 }
 
 impl Volume {
-    /// The first FAT volume on `disk`: the whole of it, or one of its partitions.
+    /// Finds the first FAT volume on `disk`: the whole disk, or a partition.
     ///
     /// # Errors
-    /// There is none, it is damaged, or the device fails.
+    /// There is no volume, the volume is damaged, or the device fails.
     pub fn find(disk: Disk) -> Result<Volume, MountError> {
         let mut device = Cache::new(disk);
         let whole = Partition { start: 0, bytes: device.bytes() };
@@ -182,7 +193,7 @@ impl Volume {
         Ok(volume)
     }
 
-    /// Lets `work` look at the volume through `fatfs`.
+    /// Calls `work` with the volume opened by `fatfs`.
     fn with_fatfs<R>(
         &mut self,
         work: impl FnOnce(&FileSystem<Tap<'_>>, &Wire<'_>) -> Result<R, FsError>,
@@ -298,7 +309,7 @@ impl super::FileSystem for Volume {
     }
 }
 
-/// The FAT volume at `place`, or why there is none.
+/// Looks for a FAT volume at `place`; the inner error says why there is none.
 fn probe(device: &mut Cache, place: Partition) -> Result<Result<Geometry, MountError>, DiskError> {
     if place.bytes < BOOT_SECTOR_BYTES as u64 {
         return Ok(Err(MountError::NoVolume(BootSectorError::TooSmall)));
@@ -323,7 +334,7 @@ fn has(device: &mut Cache, place: Partition, at: u64, magic: &[u8]) -> Result<bo
     Ok(there == magic)
 }
 
-/// The most bytes that a search in one directory of a volume may read.
+/// Maximum bytes that a search in one directory of the volume may read.
 fn directory_bytes(geometry: &Geometry) -> u64 {
     DIRECTORY_BYTES.min(geometry.bytes.saturating_mul(2))
 }
@@ -331,7 +342,7 @@ fn directory_bytes(geometry: &Geometry) -> u64 {
 type Fs<'a> = FileSystem<Tap<'a>>;
 type FatEntry<'a, 'b> = DirEntry<'a, Tap<'b>>;
 
-/// The entry of `path`; `None` for the root directory, which has none.
+/// Finds the entry of `path`; `None` for the root directory, which has none.
 fn find<'a, 'b>(
     fs: &'a Fs<'b>,
     wire: &Wire<'_>,
@@ -345,14 +356,14 @@ fn find<'a, 'b>(
     Ok(found)
 }
 
-/// The directory of an entry, about to be read.
+/// Opens the directory of an entry for reading.
 fn open_dir<'a, 'b>(
     fs: &'a Fs<'b>,
     wire: &Wire<'_>,
     entry: Option<&FatEntry<'a, 'b>>,
 ) -> Result<fatfs::Dir<'a, Tap<'b>>, FsError> {
     wire.budget.set(directory_bytes(&wire.geometry));
-    // The only entry that may lead to the root directory is the way up.
+    // Only the entry of the parent directory may lead to the root directory.
     wire.in_root.set(entry.is_none_or(|entry| entry.file_name() == ".."));
     match entry {
         None => Ok(fs.root_dir()),
@@ -384,7 +395,7 @@ fn describe(entry: Option<&FatEntry<'_, '_>>) -> Entry {
     }
 }
 
-/// The extents of a file, positions counted from the start of the volume.
+/// Finds the extents of a file. Positions are counted from the start of the volume.
 fn trace(entry: &FatEntry<'_, '_>, wire: &Wire<'_>) -> Result<Vec<Extent>, FsError> {
     let bytes = entry.len();
     if bytes > wire.geometry.data_bytes() {
@@ -419,26 +430,27 @@ fn trace(entry: &FatEntry<'_, '_>, wire: &Wire<'_>) -> Result<Vec<Extent>, FsErr
 
 const OUTSIDE: &str = "a cluster lies outside the volume";
 
-/// What the disk that `fatfs` sees and the code around `fatfs` share.
+/// State shared by the disk that `fatfs` sees and the code around `fatfs`.
 struct Wire<'a> {
     device: RefCell<&'a mut Cache>,
     start: u64,
     geometry: Geometry,
-    /// Whether `fatfs` has read the boot sector, so that only tables and clusters are left to read.
+    /// Whether `fatfs` has read the boot sector. Only tables and clusters are left to read then.
     mounted: Cell<bool>,
-    /// Whether the root directory is being read, which lies outside the clusters on FAT12 and FAT16.
+    /// Whether the root directory is being read.
+    /// In FAT12 and FAT16 the root directory lies outside the clusters.
     in_root: Cell<bool>,
-    /// Bytes that may still be read before something must be wrong.
+    /// Bytes that may still be read; more would mean damage.
     budget: Cell<u64>,
     /// Whether reads of clusters are only noted.
     tracing: Cell<bool>,
-    /// Position of the last read that was noted.
+    /// Position of the last noted read.
     traced: Cell<Option<u64>>,
-    /// The error of the device that `fatfs` was told about.
+    /// The error of the device that was passed to `fatfs`.
     failure: Cell<Option<DiskError>>,
 }
 
-/// The disk that `fatfs` sees: the volume, read only.
+/// The disk that `fatfs` sees: the volume, read-only.
 struct Tap<'a> {
     wire: &'a Wire<'a>,
     position: u64,
@@ -453,8 +465,8 @@ impl Read for Tap<'_> {
             (true, true) => (geometry.fat_end, geometry.data_end()),
             (true, false) => (geometry.data_start, geometry.data_end()),
         };
-        // A read of a table is one of an entry, 2 or 4 bytes; anything longer is meant for a
-        // cluster whose number is none.
+        // A read of a table is a read of an entry, 2 or 4 bytes. A longer read is for a cluster
+        // with an invalid number.
         let in_table = (geometry.fat_start..geometry.fat_end).contains(&position) && out.len() <= 4;
         if !in_table && !(start..end).contains(&position) {
             return Err(Error::new(ErrorKind::InvalidData, OUTSIDE));

@@ -8,7 +8,7 @@ fn mount(image: Vec<u8>) -> Result<Volume, MountError> {
     Volume::find(fake::disk(image, 512, 8).0)
 }
 
-/// Files whose lengths sit around the cluster's, in directories, with long names.
+/// Files in directories, with long names and lengths around the cluster size.
 fn files(cluster: usize) -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("empty", vec![]),
@@ -78,7 +78,7 @@ fn a_large_file_is_read_in_few_requests_straight_to_its_place() {
     let script = script.lock().unwrap();
     let large = (REQUEST_BYTES / 512) as u64;
     assert_eq!(script.log.iter().filter(|(_, n)| *n == large).count(), 5_000_011 / REQUEST_BYTES);
-    // The other two: what is left in whole sectors, and the last bytes through the cache.
+    // The other two requests: the last whole sectors, and the last bytes through the cache.
     assert!(script.log.len() <= 5_000_011 / REQUEST_BYTES + 2, "{:?}", script.log);
     assert_eq!(script.most_in_flight, 8);
 }
@@ -122,7 +122,7 @@ fn directories_are_listed() {
     assert_eq!(volume.extents("models").unwrap_err(), FsError::NotFound);
 }
 
-/// Runs a tool of the system; `None`, and a line that says so, if it is not installed.
+/// Runs a tool of the system. `None`, and a line that says so, if the tool is not installed.
 fn run(tool: &str, arguments: &[&str]) -> Option<()> {
     match Command::new(tool).args(arguments).output() {
         Ok(output) => {
@@ -149,7 +149,7 @@ fn volumes_made_by_other_tools_are_read() {
     {
         std::fs::File::create(&image).unwrap().set_len(megabytes << 20).unwrap();
         let format = ["-F", bits, "-s", sectors_per_cluster, "-n", "MODELS", image.as_str()];
-        // On Debian it lies where only root looks.
+        // Debian installs the tool outside a user's path.
         let tool = ["mkfs.fat", "/usr/sbin/mkfs.fat", "/sbin/mkfs.fat"];
         let tool = tool.into_iter().find(|tool| Command::new(tool).output().is_ok());
         let Some(()) = run(tool.unwrap_or("mkfs.fat"), &format) else { return };
@@ -206,7 +206,7 @@ fn a_device_that_ends_within_its_partition_says_so() {
             let reason = BootSectorError::Truncated { volume: inner.len() as u64, available };
             assert_eq!(mount(image).err(), Some(MountError::Unusable(reason)));
         }
-        // None of it is there.
+        // No part of the volume is there.
         let image = image[..start].to_vec();
         assert!(matches!(mount(image).err(), Some(MountError::NoVolume(_))));
     }
@@ -220,7 +220,7 @@ fn a_gpt_counts_only_with_right_checksums() {
     image[start..start + inner.len()].copy_from_slice(&inner);
     write_gpt(&mut image, &[(start / 512, (start + inner.len()) / 512 - 1)]);
     let backup = image.len() - 512;
-    // The disk's own identifier, which nothing but the header's sum covers; and a partition's name.
+    // The identifier of the disk, covered only by the header's checksum; and a partition's name.
     let no_volume = Some(MountError::NoVolume(BootSectorError::BytesPerSector(0)));
     for (first, second) in [(512 + 56, backup + 56), (1024 + 56, backup - 32 * 512 + 56)] {
         let mut image = image.clone();
@@ -260,7 +260,7 @@ fn what_is_no_fat_volume_is_named() {
     ] {
         let mut inner = vec![0; 1 << 20];
         inner[at..at + magic.len()].copy_from_slice(magic);
-        // As those of exFAT and NTFS end.
+        // Boot sectors of exFAT and NTFS end so.
         inner[510..512].copy_from_slice(&[0x55, 0xAA]);
         assert_eq!(named(inner.clone()), name);
         for gpt in [false, true] {
@@ -275,7 +275,7 @@ fn what_is_no_fat_volume_is_named() {
             }
             assert_eq!(named(card), name);
         }
-        // A device that ends before.
+        // A device that ends before the magic number.
         inner.truncate(at);
         assert!(matches!(mount(inner).err(), Some(MountError::NoVolume(_))), "{name}");
     }
@@ -303,7 +303,7 @@ fn a_directory_has_no_more_entries_than_its_volume_has_room_for() {
     let layout = Layout { bytes: 64 << 10, cluster_bytes: 512, ..LAYOUTS[0] };
     let mut image = volume(layout, &[("d/b", content(1, 2))], usize::MAX);
     let geometry = boot_sector::parse(&image, image.len() as u64).unwrap();
-    // The first cluster is that of `d`: its own successor in the table of 12 bits, full of files.
+    // The first cluster is that of `d`: its own successor in the 12-bit table, full of files.
     let entry = geometry.fat_start as usize + 3;
     image[entry..entry + 2].copy_from_slice(&[0x02, 0xf0]);
     let start = geometry.data_start as usize;
@@ -386,7 +386,7 @@ fn a_name_that_is_no_text_hides_no_other_file() {
         let mut volume = mount(image).unwrap();
         assert_eq!(volume.entry(files[0].0).unwrap_err(), FsError::NotFound);
         assert_eq!(read_file(&mut volume, files[1].0).unwrap(), files[1].1);
-        // It is there to be read under the name that it is listed by.
+        // The file can be read under the name in the listing.
         let listed = volume.directory("/").unwrap();
         assert_eq!(listed[0].name, "Sü\u{FFFD}, and long.gguf");
         assert_eq!(read_file(&mut volume, &listed[0].name).unwrap(), files[0].1);
@@ -445,7 +445,7 @@ fn a_bad_sector_hurts_only_what_lies_in_it() {
     let start = read_at(&mut volume, "a", 0, 99_001).unwrap();
     assert!(start == files[0].1[..99_001]);
 
-    // A bad sector beside the root directory is not needed to read the root directory.
+    // Reading the root directory does not need the bad sector beside it.
     let image = super::super::testing::volume(layout, &files, usize::MAX);
     let geometry = boot_sector::parse(&image, image.len() as u64).unwrap();
     let (disk, script) = fake::disk(image, 512, 8);
@@ -466,7 +466,7 @@ fn corrupt_volumes_neither_panic_nor_hang() {
         let data = geometry.data_start as usize;
         let table = geometry.fat_start as usize;
         let places = [0..512, table..table + 4096, data - 16384..data, data..data + 8192];
-        // Large images take long to copy.
+        // Large images take long to copy, so they get fewer rounds.
         for round in 0..240 >> (layout.bytes >> 24) {
             let mut image = image.clone();
             for _ in 0..1 + round % 7 {
@@ -529,7 +529,7 @@ fn write_mbr(image: &mut [u8], entries: &[(u8, usize, usize)]) {
     }
 }
 
-/// Writes a protective MBR, a GPT with entries of first and last sector, and its backup.
+/// Writes a protective MBR, a GPT and its backup. Entries are given by first and last sector.
 fn write_gpt(image: &mut [u8], entries: &[(usize, usize)]) {
     let sectors = image.len() / 512;
     write_mbr(image, &[(0xEE, 1, sectors - 1)]);
@@ -552,7 +552,7 @@ fn write_gpt(image: &mut [u8], entries: &[(usize, usize)]) {
     seal_gpt(image);
 }
 
-/// Makes the checksums of both headers right.
+/// Corrects the checksums of both headers.
 fn seal_gpt(image: &mut [u8]) {
     let sectors = image.len() / 512;
     for (header, table) in [(1, 2), (sectors - 1, sectors - 33)] {
