@@ -1,21 +1,22 @@
-//! Memory of Apple's chips that the tree gives and that is better left alone.
+//! Memory of Apple's chips that the tree lists and the kernel must not use.
 //!
-//! 1. What lies below m1n1's own end. The chip guards the memory from its start to the program that
-//!    iBoot loaded (CTRR). A large block over the border of that region gives address size faults
-//!    (m1n1, src/memory.c, commits da9cedde and 481f6622). m1n1 maps all below itself by pages. Where
-//!    m1n1 is, the words of the spin table tell: they are variables of its.
-//! 2. The last page of each entry of the tree. Reading the last bytes of the memory gave SErrors on a
-//!    MacBook Pro (m1n1, issue 97).
+//! 1. The memory below the end of m1n1. The chip guards the memory from its start to the program
+//!    that iBoot loaded (CTRR). A large block across the border of that region gives address size
+//!    faults (m1n1, src/memory.c, commits da9cedde and 481f6622). The map of m1n1 uses pages below
+//!    itself. The words of the spin table show where m1n1 lies: they are variables of m1n1.
+//! 2. The last page of each entry of the tree. Reading the last bytes of the memory gave SErrors on
+//!    a MacBook Pro (m1n1, issue 97).
 #![forbid(unsafe_code)]
 
 use super::machine::{Chip, EnableMethod, Machine};
 use super::memory::Ranges;
 use super::mmu::PAGE_SIZE;
 
-/// Bytes of a page of iBoot's and m1n1's.
+/// Page size of iBoot and m1n1, in bytes.
 const LARGE_PAGE_SIZE: u64 = 16 << 10;
 
-/// Takes it out of the free memory; returns how many bytes that are, 0 on any other chip.
+/// Removes this memory from the free memory.
+/// The result is the number of bytes removed, 0 on any other chip.
 pub fn leave_out(machine: &Machine<'_>, free: &mut Ranges) -> u64 {
     if machine.chip != Chip::Apple {
         return 0;
@@ -31,7 +32,8 @@ pub fn leave_out(machine: &Machine<'_>, free: &mut Ranges) -> u64 {
     before - free.bytes()
 }
 
-/// The end of what m1n1 has reserved for itself: where the spin table's words are.
+/// The end of the memory that m1n1 has reserved for itself.
+/// That memory contains the words of the spin table.
 pub fn m1n1_end(machine: &Machine<'_>) -> Option<u64> {
     let words = machine.cpus.iter().filter_map(|cpu| match cpu.enable_method {
         EnableMethod::SpinTable { release_addr } if release_addr != 0 => Some(release_addr),
@@ -52,7 +54,7 @@ mod tests {
 
     const APPLE_M1: &[u8] = include_bytes!("machine/testdata/apple-m1.dtb");
 
-    /// All memory, and what is left of it.
+    /// The number of bytes left out, and the memory that remains.
     fn ranges(machine: &Machine<'_>) -> (u64, Vec<core::ops::Range<u64>>) {
         let mut free = Ranges::new();
         for region in &machine.memory {
@@ -67,11 +69,11 @@ mod tests {
         let mut machine = Machine::from_fdt(APPLE_M1).unwrap();
         let end = 0x8_0713_c000;
         assert_eq!(m1n1_end(&machine), Some(end));
-        // The second entry, of one page, and the third follow the first: the pages are of each.
+        // The second entry, of one page, and the third follow the first. Each entry loses a page.
         let expected = [end..0xb_d949_0000, 0xb_d949_8000..0xb_d94b_4000];
         let left_out = (end - 0x8_01f4_4000) + 2 * LARGE_PAGE_SIZE + LARGE_PAGE_SIZE;
         assert_eq!(ranges(&machine), (left_out, expected.to_vec()));
-        // An entry that is smaller than a page is left out whole. What is before it is the last of
+        // An entry smaller than a page is left out whole. The page before it is the last page of
         // another entry.
         machine.memory.clear();
         machine.memory.push(Region { base: 0x9_0000_0000, size: 0x10_0000 });

@@ -1,18 +1,20 @@
-//! The words of a command line.
+//! Splits a command line into words.
 //!
-//! Words stand between spaces. Between double quotes a space is part of the word, and `\"` and
-//! `\\` are the quote and the backslash, as in a shell's double quotes; any other backslash
-//! stands for itself, and so does every other byte. A line is by convention UTF-8, and its words are
-//! too then. A byte that is not stays in its word, so that whoever reads the word can name it.
+//! Words are separated by spaces. Between double quotes a space is part of the word. There, `\"`
+//! and `\\` are the quote and the backslash, as in a shell's double quotes. Any other backslash
+//! stands for itself, and so does every other byte.
+//!
+//! By convention a line is UTF-8, and then its words are UTF-8 as well. A byte that is not UTF-8
+//! stays in its word, so that an error can name the word.
 #![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
 use core::fmt;
 
-/// A double quote that no other one closes.
+/// A double quote without a closing quote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnterminatedQuote {
-    /// Its place in the line, in bytes.
+    /// Position in the line, in bytes.
     pub at: usize,
 }
 
@@ -24,7 +26,7 @@ impl fmt::Display for UnterminatedQuote {
 
 impl core::error::Error for UnterminatedQuote {}
 
-/// Splits `line` into its words, the quotes removed.
+/// Splits `line` into its words, without the quotes.
 ///
 /// # Errors
 /// A quote is not closed.

@@ -1,6 +1,6 @@
-// From the firmware to Rust. See `boot.rs` for what is promised on either side.
+// From the firmware to Rust. `boot.rs` has the contract of both sides.
 //
-// Registers that live through it, on each core:
+// Registers that keep their values throughout, on each core:
 //     x20  boot core: device tree; other cores: their `Handover`
 //     x21  exception level at entry, 1 or 2
 //     x22  virtual counter near the first instruction
@@ -12,13 +12,13 @@ _start:
     b       boot_core
     .long   0
     .quad   0                           // text_offset: any 2 MiB boundary will do
-    .quad   __image_size                // more than the file: the part that is cleared too
+    .quad   __image_size                // larger than the file: includes the memory to be cleared
     .quad   (1 << 3) | (1 << 1)         // anywhere in memory; pages of 4 KiB; little endian
     .quad   0, 0, 0
     .ascii  "ARM\x64"
     .long   0
-// A slot for the image's SHA-256, which `image-builder kernel` fills: zeros where it did not make
-// the image.
+// A slot for the image's SHA-256, which `image-builder kernel` fills. The slot stays zero in an
+// image from elsewhere.
     .ascii  "SHA-256="
 .global __image_sha256
 __image_sha256:
@@ -26,9 +26,11 @@ __image_sha256:
 
 .section .text.boot, "ax"
 
-// Entry of the boot core. From Linux's boot loaders the MMU is off and x0 is the physical address of
-// the device tree; from Hermit's the core is at EL1, the MMU on, and x0 the address of its boot
-// information, which holds that of the device tree.
+// Entry of the boot core.
+//
+// From Linux's boot loaders: the MMU is off, and x0 is the physical address of the device tree.
+// From Hermit's loader: the core is at EL1 with the MMU on. x0 is the address of the boot
+// information, which contains the address of the device tree.
 boot_core:
     msr     daifset, #0xf
     mov     x20, x0
@@ -43,32 +45,32 @@ boot_core:
     bl      clean
     mov     x1, #{SCTLR_OFF_LOW}
     movk    x1, #{SCTLR_OFF_HIGH}, lsl #16
-    msr     sctlr_el1, x1               // an identity map, so that nothing moves
+    msr     sctlr_el1, x1               // the map is an identity map, so no address changes
     isb
 1:  bl      leave_el2
     isb
     mrs     x22, cntvct_el0
 
-    // The early map: identity. All is device memory, which the processor touches only where the
-    // program does, but the blocks of 2 MiB with the device tree and the image. The tables are
-    // written around the cache, so lines of it that may still hold something older are thrown away
-    // before and after.
+    // The early map, an identity map. Device memory covers all but the 2 MiB blocks of the device
+    // tree and the image: the processor accesses device memory only where the program does. The
+    // tables are written past the cache. So cache lines with older contents are invalidated before
+    // and after.
     adrp    x0, early_tables
     bl      invalidate_early_tables
     mov     x6, x0
     mov     x3, #0
     mov     x4, #0
-    bl      new_table                   // the root: nothing
+    bl      new_table                   // the root: maps nothing
     mov     x10, x0
     mov     x3, #0
     mov     x4, #(1 << 30)
-    bl      table_below                 // the first 512 GiB, where the console is
+    bl      table_below                 // the first 512 GiB, which contain the console
     movz    x8, #{DATA_BLOCK_HIGH}, lsl #48
     movk    x8, #{DATA_BLOCK_LOW}
     cbz     x20, 1f
-    tst     x20, #3                     // no tree is there: `start.rs` will say so
+    tst     x20, #3                     // there is no tree: `start.rs` reports that
     b.ne    1f
-    dc      cvac, x20                   // what the loader may have left in the cache only
+    dc      cvac, x20                   // bytes that the loader may have left in the cache only
     dsb     sy
     ldr     w2, [x20, #4]               // the tree's size in bytes, big endian
     rev     w2, w2
@@ -79,7 +81,7 @@ boot_core:
     add     x2, x1, x2
     bl      map_normal
 1:  adrp    x1, __image_start
-    ldr     x2, [x1, #16]               // the header's image_size: the names of functions too
+    ldr     x2, [x1, #16]               // the header's image_size: includes the names of functions
     add     x2, x1, x2
     bl      map_normal
     mov     x8, #{CODE_BLOCK_LOW}
@@ -140,8 +142,8 @@ boot_core:
     mov     x2, x22
     bl      {boot_core_main}
 
-// Entry of a core from a spin table, with nothing in its registers: it waits for its `Handover`, MMU
-// and caches off.
+// Entry of a core from a spin table, with nothing in its registers. The core waits for its
+// `Handover` with the MMU and the caches off.
 .global waiting_core
 waiting_core:
     msr     daifset, #0xf
@@ -158,7 +160,7 @@ waiting_core:
     add     x1, x1, #16
     subs    x2, x2, #1
     b.ne    1b
-3:  wfe                                 // none of the tree's cores
+3:  wfe                                 // a core that the tree does not list
     b       3b
 2:  ldr     x0, [x1, #8]
     cbnz    x0, secondary_core
@@ -182,9 +184,9 @@ secondary_core:
     mov     x0, x3
     bl      {secondary_core_main}
 
-// Drops from EL2 to EL1, or stays at EL2 where the host extensions are on: Apple's cores cannot turn
-// them off, and m1n1 leaves them on. There the registers named _EL1 are those of EL2. From here on a
-// fault stops the core at `early_fault`, until `set_up_core`. Sets x21; uses x0, x1.
+// Drops from EL2 to EL1, or stays at EL2 if the host extensions are on. Apple's cores cannot turn
+// the extensions off, and m1n1 leaves them on. There the registers named _EL1 are those of EL2.
+// From here to `set_up_core`, a fault stops the core at `early_fault`. Sets x21; uses x0, x1.
 leave_el2:
     adrp    x0, early_vectors
     add     x0, x0, :lo12:early_vectors
@@ -195,14 +197,14 @@ leave_el2:
     b.lo    2f
     b.hi    3f
     mrs     x0, hcr_el2
-    and     x0, x0, #(1 << 34)          // E2H, as it is found
+    and     x0, x0, #(1 << 34)          // E2H, unchanged
     orr     x0, x0, #(1 << 31)          // RW: EL1 is AArch64
     orr     x0, x0, #(3 << 40)          // API, APK: pointer authentication does not trap
     msr     hcr_el2, x0
     isb
     msr     cntvoff_el2, xzr
     msr     vttbr_el2, xzr              // one VMID on all cores: `tlbi vmalle1is` acts on the caller's
-    mrs     x0, id_aa64pfr0_el1         // a GIC with system registers: open them
+    mrs     x0, id_aa64pfr0_el1         // a GIC with system registers: allow access to them
     ubfx    x0, x0, #24, #4
     cbz     x0, 1f
     mrs     x0, s3_4_c12_c9_5           // ICC_SRE_EL2
@@ -211,7 +213,7 @@ leave_el2:
     msr     s3_4_c12_c9_5, x0
     isb
 1:  mrs     x0, hcr_el2
-    tbnz    x0, #34, 4f                 // E2H was on, or reads as one though zero was written
+    tbnz    x0, #34, 4f                 // E2H was on, or reads as one after a write of zero
     mrs     x0, cnthctl_el2
     orr     x0, x0, #3                  // EL1 may use the physical counter and timer
     msr     cnthctl_el2, x0
@@ -253,7 +255,7 @@ enable_mmu:
     msr     mair_el1, x2
     movz    x2, #{TCR_LOW}
     movk    x2, #{TCR_HIGH}, lsl #16
-    mrs     x3, id_aa64mmfr0_el1        // PARange, but not more than 48 bits
+    mrs     x3, id_aa64mmfr0_el1        // PARange, limited to 48 bits
     and     x3, x3, #0xf
     cmp     x3, #5
     b.ls    1f
@@ -262,9 +264,9 @@ enable_mmu:
     msr     tcr_el1, x2
     // Falls through.
 
-// Gives the core another root table, from where both map this code at one address. The MMU is
-// off in between: no core may see two sizes of block for one address (Arm ARM, D8.16,
-// break-before-make). Touches no memory. x0: root table, x1: SCTLR_EL1. Uses x2.
+// Switches the core to another root table. Both tables map this code at the same address. The MMU
+// is off in between: no core may see two sizes of block for one address (Arm ARM, D8.16,
+// break-before-make). Accesses no memory. x0: root table, x1: SCTLR_EL1. Uses x2.
 .global set_root_table
 set_root_table:
     mrs     x2, sctlr_el1
@@ -281,7 +283,7 @@ set_root_table:
     isb
     ret
 
-// x0: a `Handover`, x1: what to run on its stacks; it does not return.
+// x0: a `Handover`, x1: the function to run on its stacks, which does not return.
 .global move_to_stacks
 move_to_stacks:
     mov     x19, x1
@@ -290,9 +292,9 @@ move_to_stacks:
     bl      set_up_core
     blr     x19
 
-// x1: top of the exception stack, x2: top of the stack, x3: number of the core. Uses x4. What it sets
-// is the core's own, so that it runs on each.
-// Rust runs on SP_EL0, so that an exception always finds a good stack in SP_ELx.
+// x1: top of the exception stack, x2: top of the stack, x3: number of the core. Uses x4. All
+// registers set here are the core's own, so each core runs this code. Rust runs on SP_EL0. So an
+// exception always finds a good stack in SP_ELx.
 set_up_core:
     msr     spsel, #1
     mov     sp, x1
@@ -300,12 +302,12 @@ set_up_core:
     mov     sp, x2
     msr     tpidr_el1, x3
     msr     cntv_ctl_el0, xzr           // no alarm and no event stream, which would end each sleep:
-    msr     cntkctl_el1, xzr            // reset may leave both on
+    msr     cntkctl_el1, xzr            // both may be on after a reset
     adrp    x4, exception_vectors
     add     x4, x4, :lo12:exception_vectors
     msr     vbar_el1, x4
-    mrs     x4, id_aa64mmfr1_el1        // PAN: nothing is mapped for user mode, and if a fault in the
-    ubfx    x4, x4, #20, #4             // tables ever does that, it is not touched
+    mrs     x4, id_aa64mmfr1_el1        // PAN: nothing is mapped for user mode; should a fault in
+    ubfx    x4, x4, #20, #4             // the tables ever map anything there, PAN denies access
     cbz     x4, 1f
     .inst   0xd500419f                  // msr pan, #1
 1:  isb
@@ -315,8 +317,8 @@ set_up_core:
     mov     x30, #0
     ret     x4
 
-// Makes the blocks of 2 MiB that hold anything of x1 to x2 memory with the attributes x8. x0: root
-// table. Uses x1, x3, x4, x5, x6, x7, x9, x10.
+// Maps the 2 MiB blocks that contain x1 to x2 as memory with the attributes x8. x0: root table.
+// Uses x1, x3, x4, x5, x6, x7, x9, x10.
 map_normal:
     mov     x9, x30
     and     x1, x1, #~((1 << 21) - 1)
@@ -339,8 +341,8 @@ map_normal:
     b       1b
 2:  ret     x9
 
-// x5: the table that the descriptor at x10 points to. If it points to none, one is made, of blocks of
-// device memory of x4 bytes each from the address x3 on. Uses x3, x6, x7.
+// x5: the table that the descriptor at x10 points to. If the descriptor points to no table, a new
+// table is made: blocks of device memory of x4 bytes each, from the address x3 on. Uses x3, x6, x7.
 table_below:
     ldr     x5, [x10]
     tbz     x5, #1, 1f
@@ -363,7 +365,7 @@ new_table:
     b.lo    1b
     ret
 
-// Writes back what the cache holds of x0 to x1, and forgets it. Uses x0, x2, x3.
+// Cleans and invalidates the cache lines of x0 to x1. Uses x0, x2, x3.
 clean:
     mrs     x2, ctr_el0
     ubfx    x2, x2, #16, #4             // DminLine: log2 of words
@@ -376,7 +378,7 @@ clean:
     dsb     sy
     ret
 
-// Uses x2, x3, x4, x5.
+// Invalidates the cache lines of the early tables. Uses x2, x3, x4, x5.
 invalidate_early_tables:
     mrs     x2, ctr_el0
     ubfx    x2, x2, #16, #4

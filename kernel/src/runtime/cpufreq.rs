@@ -1,28 +1,30 @@
-//! The clock of a cluster of an Apple M1's cores.
+//! The clock of a core cluster of an Apple M1.
 //!
-//! Source: Linux, drivers/cpufreq/apple-soc-cpufreq.c, whose numbers are those of the t8103; m1n1,
-//! src/cpufreq.c, which leaves the fast cores at a point in the middle. The chip lowers the clock by itself
-//! where heat or current ask for it: m1n1 has switched those limits on.
+//! Sources: Linux, drivers/cpufreq/apple-soc-cpufreq.c, with the numbers of the t8103; m1n1,
+//! src/cpufreq.c, which leaves the fast cores at a medium operating point. The chip lowers the
+//! clock by itself when heat or current require that: m1n1 has switched those limits on.
 #![forbid(unsafe_code)]
 
 use super::mmio::{self, Registers};
 
-/// The point that is asked for.
+/// The requested operating point.
 const COMMAND: usize = 0x20;
 const COMMAND_BUSY: u64 = 1 << 31;
 const COMMAND_SET: u64 = 1 << 25;
-/// The point stands in both.
+/// Both fields contain the operating point.
 const COMMAND_POINT: u64 = 0x1f;
 const COMMAND_POINT_AGAIN: u64 = 0xf << 12;
-/// The point that is in effect: bits 4 to 7.
+/// The operating point in effect: bits 4 to 7.
 const STATUS: usize = 0x50;
-/// The highest number that fits.
+/// The highest number of an operating point that fits.
 const MAX_LEVEL: u32 = 15;
-/// Longest time that a change may take, in µs: m1n1's number. Linux waits a quarter of that.
+/// Timeout of a change, in µs: m1n1's number. Linux waits a quarter of that.
 const TIMEOUT_US: u64 = 400;
 
-/// Sets the clock to the operating point `level`, if it is set to a lower one. Returns the point before,
-/// and that in effect afterwards. `None` if the cluster is busy for too long, or has no such point.
+/// Raises the clock to the operating point `level`; never lowers it.
+///
+/// The result is the operating point before, and the one in effect afterwards. `None` if the
+/// cluster is busy for too long, or has no such point.
 pub fn raise(
     registers: &impl Registers,
     level: u32,
@@ -57,8 +59,8 @@ mod tests {
     use super::*;
     use crate::runtime::mmio::{Access, FakeRegisters};
 
-    /// A cluster at the point 7 with bits set that mean something else, busy for so many looks before and
-    /// after a change.
+    /// A cluster at operating point 7, busy for some polls before and after a change.
+    /// Its command register also has bits of other meanings.
     fn cluster(busy: [u32; 2]) -> FakeRegisters {
         let mut command = 0x0000_0010_0050_7007_u64;
         let mut left = busy[0];
@@ -79,10 +81,10 @@ mod tests {
         })
     }
 
-    /// What comes of it, and what was written.
+    /// The result, and the writes to the registers.
     type Raised = (Option<(u32, u32)>, Vec<(usize, u64)>);
 
-    /// Raises it on a clock that goes on by 10 µs each time it is read.
+    /// Raises the clock; the fake time advances by 10 µs at each read.
     fn raised(busy: [u32; 2], level: u32) -> Raised {
         let registers = cluster(busy);
         let now_us = Cell::new(0);
@@ -96,7 +98,7 @@ mod tests {
     fn the_point_is_written_twice_once_the_cluster_is_idle() {
         let written = vec![(0x20, 0x0000_0010_0250_c00c)];
         assert_eq!(raised([3, 5], 12), (Some((7, 12)), written.clone()));
-        // It is written but not taken.
+        // The command is written but not accepted.
         assert_eq!(raised([0, 1000], 12), (None, written));
     }
 

@@ -1,4 +1,4 @@
-//! What `ESR_ELx` says about an exception, in words.
+//! Decodes `ESR_ELx`, the syndrome of an exception, into words.
 //!
 //! Source: Arm Architecture Reference Manual (DDI 0487), D24.2.40 (`ESR_EL1`).
 #![forbid(unsafe_code)]
@@ -28,15 +28,15 @@ impl Syndrome {
         matches!(self.class(), 0x24 | 0x25)
     }
 
-    /// Whether the abort came from an address that nothing is mapped at.
+    /// Whether the abort is from an unmapped address.
     pub fn is_translation_fault(self) -> bool {
         (self.is_data_abort() || self.is_instruction_abort()) && self.status() & 0x3c == 0x04
     }
 
-    /// Whether `FAR_ELx` holds the address that was used.
+    /// Whether `FAR_ELx` holds the faulting address.
     pub fn has_address(self) -> bool {
         match self.class() {
-            // FnV: not valid, for an external abort only.
+            // FnV: the address is not valid, only for an external abort.
             0x20 | 0x21 | 0x24 | 0x25 => self.0 & 1 << 10 == 0,
             // PC alignment, watchpoint.
             0x22 | 0x34 | 0x35 => true,
@@ -126,7 +126,7 @@ mod tests {
         assert!(Syndrome(0x8600_0007).is_translation_fault());
         assert!(!Syndrome(0x9600_004f).is_translation_fault());
         assert!(!Syndrome(0x9600_0010).is_translation_fault());
-        // The same low bits in another class mean something else.
+        // The same low bits mean something else in another class.
         assert!(!Syndrome(0xf200_0004).is_translation_fault());
     }
 

@@ -1,8 +1,8 @@
-//! What the runtime finds out about a board, for `hello` and the log.
+//! Facts about a board, found at run time, for `hello` and the log.
 //!
-//! Nobody has seen most boards. Each fact is `NAME=VALUE`, and settles a question that the board's
-//! documents leave open. A fact can be noted before there is a heap. What is found out only after `hello`
-//! goes to the log, as `board: NAME=VALUE`.
+//! Most boards are untested. A fact is `NAME=VALUE`, and settles a question that the board's
+//! documents leave open. A fact can be noted before there is a heap. A fact that is found only
+//! after `hello` goes to the log, as `board: NAME=VALUE`.
 
 #![forbid(unsafe_code)]
 
@@ -15,15 +15,15 @@ use lock_api::Mutex;
 
 use super::lock::RawSpinMutex;
 
-/// Most facts that are kept.
+/// Maximum number of facts.
 const MAX_FACTS: usize = 24;
-/// Most bytes of a fact; what is longer is cut.
+/// Maximum length of a fact in bytes; longer facts are cut.
 const MAX_BYTES: usize = 96;
 
 /// The facts of this machine.
 pub static FACTS: Facts = Facts::new();
 
-/// Logs a fact that `hello` is too early for.
+/// Logs a fact that is found only after `hello`.
 pub fn tell(name: &str, value: Arguments<'_>) {
     log::info!("board: {name}={value}");
 }
@@ -33,15 +33,15 @@ pub fn tell(name: &str, value: Arguments<'_>) {
 pub struct Facts(Mutex<RawSpinMutex, ArrayVec<ArrayString<MAX_BYTES>, MAX_FACTS>>);
 
 impl Facts {
-    /// No facts.
+    /// An empty list.
     pub const fn new() -> Facts {
         Facts(Mutex::new(ArrayVec::new_const()))
     }
 
-    /// Notes a fact. A list that is full drops it.
+    /// Notes a fact. A full list drops the fact.
     pub fn note(&self, name: &str, value: Arguments<'_>) {
         let mut fact = ArrayString::new();
-        // What does not fit is cut.
+        // A value that does not fit is cut.
         let _ = write!(Cut(&mut fact), "{name}={value}");
         let _ = self.0.lock().try_push(fact);
     }
@@ -58,7 +58,7 @@ impl Default for Facts {
     }
 }
 
-/// Writes up to the end of the text's room.
+/// Writes up to the capacity of the string.
 struct Cut<'a>(&'a mut ArrayString<MAX_BYTES>);
 
 impl Write for Cut<'_> {

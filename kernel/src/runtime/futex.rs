@@ -1,7 +1,8 @@
-//! Futexes: waiting for a word in memory to change, as `sys_futex_wait` and `sys_futex_wake` do.
+//! Futexes: waiting for a word in memory to change.
 //!
-//! There is one thread a core, so a waiting thread is named by its core. How a core sleeps and is
-//! woken is the caller's matter ([`super::idle`] on the machine, threads of the host in tests).
+//! Futexes implement `sys_futex_wait` and `sys_futex_wake`. There is one thread a core, so a core's
+//! number identifies a waiting thread. The caller supplies the way a core sleeps and wakes:
+//! [`super::idle`] on the machine, threads of the host in tests.
 #![forbid(unsafe_code)]
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -10,12 +11,12 @@ use arrayvec::ArrayVec;
 
 use super::lock::SpinLock;
 
-/// Why a wait ended without being woken.
+/// The reason why a wait ended without a wake-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotWoken {
     /// The word did not hold the value expected.
     Changed,
-    /// The time was up.
+    /// The timeout was over.
     TimedOut,
 }
 
@@ -25,25 +26,25 @@ struct Waiter {
     core: usize,
 }
 
-/// The cores that wait, `N` at most.
+/// The waiting cores, at most `N`.
 #[derive(Debug)]
 pub struct Futexes<const N: usize> {
-    /// In the order in which they came.
+    /// The waiters in order of arrival.
     waiters: SpinLock<ArrayVec<Waiter, N>>,
     woken: [AtomicBool; N],
 }
 
 impl<const N: usize> Futexes<N> {
-    /// No core waits.
+    /// No waiters.
     #[expect(clippy::new_without_default, reason = "it lives in statics")]
     pub const fn new() -> Self {
         let woken = [const { AtomicBool::new(false) }; N];
         Futexes { waiters: SpinLock::new(ArrayVec::new_const()), woken }
     }
 
-    /// Waits as `core` until it is woken through `word`, if that holds `expected`.
+    /// Waits as `core` until a wake-up through `word`, if `word` holds `expected`.
     ///
-    /// `sleep` returns true once its argument holds, or false when the time is up.
+    /// `sleep` returns true once its argument holds, or false after the timeout.
     ///
     /// # Errors
     /// See [`NotWoken`].
@@ -56,8 +57,8 @@ impl<const N: usize> Futexes<N> {
     ) -> Result<(), NotWoken> {
         let woken = &self.woken[core];
         {
-            // A waker changes the word before it takes this lock: it either sees this waiter, or
-            // the change is seen here.
+            // A waker changes the word before it takes this lock. So either the waker sees this
+            // waiter, or this load sees the change.
             let mut waiters = self.waiters.lock();
             if word.load(Ordering::SeqCst) != expected {
                 return Err(NotWoken::Changed);
@@ -74,13 +75,13 @@ impl<const N: usize> Futexes<N> {
                 waiters.remove(index);
                 Err(NotWoken::TimedOut)
             }
-            // Woken between the end of the time and this lock.
+            // The wake-up came between the timeout and this lock.
             None => Ok(()),
         }
     }
 
-    /// Wakes up to `count` cores that wait for `word`, the first come first, each through `wake`.
-    /// Returns how many.
+    /// Wakes up to `count` cores that wait for `word`, in order of arrival.
+    /// Each core is woken by a call of `wake`. The result is the number of cores.
     pub fn wake(&self, word: &AtomicU32, count: usize, mut wake: impl FnMut(usize)) -> usize {
         let address = address_of(word);
         let mut chosen = ArrayVec::<usize, N>::new();
@@ -120,7 +121,7 @@ mod tests {
         }
     }
 
-    /// How often each thread takes a lock; in Miri that takes long.
+    /// How often each thread takes a lock; fewer in Miri, which is slow.
     const ROUNDS: usize = if cfg!(miri) { 17 } else { 2003 };
 
     const LONG: Duration = Duration::from_secs(60);
@@ -188,8 +189,8 @@ mod tests {
         assert_eq!(order.lock().len(), 4);
     }
 
-    /// A lock of the usual three states, built on futexes, keeps four threads apart: a lost
-    /// wake-up would leave it hanging, a spurious one would break the count.
+    /// A lock of the usual three states, built on futexes, keeps four threads apart.
+    /// A lost wake-up would make the test hang, and a spurious one would break the count.
     #[test]
     fn a_lock_built_on_it_loses_no_wake_up() {
         let futexes = Futexes::<4>::new();

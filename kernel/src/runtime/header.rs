@@ -1,11 +1,13 @@
-//! The serial port on the header of a Raspberry Pi 4: which of two the pins carry, and the pins.
+//! The serial port on the header of a Raspberry Pi 4, and its pins.
 //!
-//! GPIO 14 and 15 are pins 8 and 10 of the header. Firmware or a boot loader connect them to the PL011
-//! or the mini UART. No property of the device tree surely tells which: Linux's tree names one in
-//! `stdout-path` and the other in its first alias. TF-A's port for the board asks the pins, too.
+//! GPIO 14 and 15 are pins 8 and 10 of the header. Firmware or a boot loader connects these pins to
+//! the PL011 or to the mini UART. No property of the device tree is a reliable sign of the choice.
+//! Linux's tree names one port in `stdout-path` and the other in its first alias. TF-A's port for
+//! the board reads the pins, too.
 //!
-//! Sources: BCM2711 ARM Peripherals, 5.2 (`GPFSEL`), 5.3 (alternative functions), 2.2 (mini UART); TF-A,
-//! plat/rpi/common/rpi3_console_dual.c. QEMU's pins are inputs, and both of its ports work all the same.
+//! Sources: BCM2711 ARM Peripherals, 5.2 (`GPFSEL`), 5.3 (alternative functions), 2.2 (mini UART);
+//! TF-A, plat/rpi/common/rpi3_console_dual.c. QEMU's pins are inputs, and both of its ports still
+//! work.
 
 #![forbid(unsafe_code)]
 
@@ -14,37 +16,39 @@ use core::fmt;
 use super::machine::{Header, Region, Uart};
 use super::mmio::{self, Registers};
 
-/// The functions of pins, ten in a register of 4 bytes, three bits each.
+/// The functions of the pins. A register of 4 bytes has ten pins, with three bits each.
 const GPFSEL: usize = 0x00;
-/// The pins' numbers: what the header sends, and what it receives.
+/// Numbers of the pins: the header's output, and its input.
 const TRANSMIT: usize = 14;
 const RECEIVE: usize = 15;
-/// Where the PL011 is connected to Bluetooth instead, by function 3.
+/// Pins that connect the PL011 to Bluetooth instead, by function 3.
 const BLUETOOTH: [usize; 2] = [32, 33];
 
 const INPUT: Function = Function(0b000);
-/// On the header's pins the PL011.
+/// The function PL011 on the header's pins.
 const ALT0: Function = Function(0b100);
-/// On Bluetooth's the PL011.
+/// The function PL011 on the pins of Bluetooth.
 const ALT3: Function = Function(0b111);
-/// On the header's pins the mini UART.
+/// The function mini UART on the header's pins.
 const ALT5: Function = Function(0b010);
 
-/// Control of the PL011, and its divisor: 0 where nobody has set it up.
+/// Control of the PL011, and its divisor: 0 if nobody has set it up.
 const UARTCR: usize = 0x30;
 const UARTIBRD: usize = 0x24;
-/// The PL011's clock in Hz unless the firmware says otherwise: the default of `init_uart_clock`.
+/// The default clock of the PL011 in Hz, that of `init_uart_clock`.
+/// The firmware may report another clock.
 const UART_HZ: u32 = 48_000_000;
-/// The rate at which the firmware speaks.
+/// The firmware's baud rate.
 const BAUD: u32 = 115_200;
 
-/// Line status of the mini UART: room for a byte, all is sent. All is 0 while the block is off.
+/// Line status of the mini UART: room for a byte, everything is sent.
+/// All bits are 0 while the block is off.
 const MINI_LSR: usize = 0x14;
 const MINI_LSR_SENDS: u32 = 1 << 5 | 1 << 6;
-/// Its eight bytes take less to leave, in µs.
+/// Timeout for the FIFO's eight bytes to leave, in µs.
 const PATIENCE_US: u64 = 10_000;
 
-/// What a pin does.
+/// The function of a pin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Function(u32);
 
@@ -56,7 +60,7 @@ impl fmt::Display for Function {
     }
 }
 
-/// The register of a pin's function, and where it stands in there.
+/// The register of a pin's function, and the position of its bits.
 const fn place(pin: usize) -> (usize, usize) {
     (GPFSEL + pin / 10 * 4, pin % 10 * 3)
 }
@@ -72,17 +76,18 @@ fn set_function(gpio: &impl Registers, pin: usize, function: Function) {
     gpio.write32(register, others | function.0 << shift);
 }
 
-/// What the header's pins do: the one that sends, the one that receives.
+/// The functions of the header's pins: the output, the input.
 pub fn functions(gpio: &impl Registers) -> [Function; 2] {
     [TRANSMIT, RECEIVE].map(|pin| function(gpio, pin))
 }
 
-/// The port that text is to go to: the one that the pins carry.
+/// Chooses the port for the text: the one that the pins carry.
 ///
-/// Where the pins carry none, it is `console`, the device tree's choice, if that is another port than
-/// the two or a mini UART that is on. Else it is the PL011, which is connected to the pins.
+/// If the pins carry none, the choice is `console`, the device tree's port. That port must be
+/// neither of the two, or a mini UART that is on. Otherwise the PL011 is connected to the pins and
+/// chosen.
 ///
-/// `uart_hz` is asked for the frequency of the PL011's clock.
+/// `uart_hz` returns the frequency of the PL011's clock.
 pub fn choose<R: Registers>(
     header: &Header,
     console: Option<Uart>,
@@ -115,13 +120,13 @@ pub fn choose<R: Registers>(
         return console;
     };
     for pin in BLUETOOTH {
-        // The PL011 has one receiver.
+        // The PL011 has only one receiver.
         if function(&gpio, pin) == ALT3 {
             set_function(&gpio, pin, INPUT);
         }
     }
     let port = registers(uart.region);
-    // Off, and without Bluetooth's baud rate.
+    // The PL011 is switched off, and loses Bluetooth's baud rate.
     port.write32(UARTCR, 0);
     port.write32(UARTIBRD, 0);
     for pin in [TRANSMIT, RECEIVE] {
@@ -151,7 +156,7 @@ mod tests {
     const MINI: u64 = 0xfe21_5040;
     const OTHER: u64 = 0xfe30_0000;
 
-    /// A board, by the addresses of its registers.
+    /// The registers of a board, by their addresses.
     #[derive(Clone, Default)]
     struct Board(Arc<Mutex<BTreeMap<u64, u64>>>);
 
@@ -159,12 +164,12 @@ mod tests {
         fn new(header: [u32; 2], bluetooth: u32, line_status: u64) -> Board {
             let board = Board::default();
             let set = |at, value| board.0.lock().unwrap().insert(at, value);
-            // Neighbours: 13 and 16; 31 and 34.
+            // Neighbouring pins: 13 and 16; 31 and 34.
             let [transmit, receive] = header;
             set(GPIO + 4, u64::from(0b001 << 9 | transmit << 12 | receive << 15 | 0b011 << 18));
             set(GPIO + 12, u64::from(0b111 << 3 | bluetooth << 6 | bluetooth << 9 | 0b111 << 12));
             set(MINI + 0x14, line_status);
-            // As for Bluetooth.
+            // The PL011 is set up for Bluetooth.
             set(PL011 + 0x24, 1);
             set(PL011 + 0x30, 0x301);
             board
@@ -208,7 +213,7 @@ mod tests {
         assert_eq!(machine.console.unwrap().region, mini.region);
         let other = Uart { region: Region { base: OTHER, size: 0x200 }, ..pl011 };
         for (pins, line_status, console, expected, connects) in [
-            // The device tree's word does not count where the pins have one.
+            // The pins have priority over the device tree.
             (TO_PL011, OFF, Some(mini), PL011, false),
             (TO_PL011, ON, Some(mini), PL011, false),
             (TO_PL011, OFF, Some(pl011), PL011, false),
@@ -217,14 +222,14 @@ mod tests {
             (TO_MINI, ON, Some(pl011), MINI, false),
             (TO_MINI, ON, None, MINI, false),
             (TO_MINI, ON, Some(other), MINI, false),
-            // A byte is still on its way, or one has come.
+            // A byte is still being sent, or one has arrived.
             (TO_MINI, 0x21, Some(mini), MINI, false),
             // A mini UART that is off sends nothing.
             (TO_MINI, OFF, Some(mini), PL011, true),
             (TO_MINI, 0x01, Some(mini), PL011, true),
-            // QEMU.
+            // The state in QEMU.
             (INPUTS, ON, Some(mini), MINI, false),
-            // `enable_uart` is missing.
+            // The setting `enable_uart` is missing.
             (INPUTS, OFF, Some(mini), PL011, true),
             (INPUTS, ON, Some(pl011), PL011, true),
             (INPUTS, OFF, None, PL011, true),

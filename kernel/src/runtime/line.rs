@@ -1,10 +1,12 @@
-//! How text becomes bytes on the serial line.
+//! Translates text to the bytes of the serial line.
 #![forbid(unsafe_code)]
 
 use crate::report::RECORD_SEPARATOR;
 
-/// Where on its line the cursor stands, and the two rules that depend on it: a newline is sent as
-/// carriage return and newline, and the byte that starts an event always starts a line.
+/// The position of the cursor on its line, and the two rules for output.
+///
+/// A newline is sent as carriage return and newline. The byte that starts an event always starts a
+/// line.
 #[derive(Clone, Copy, Debug)]
 pub struct Line {
     at_start: bool,
@@ -13,10 +15,10 @@ pub struct Line {
 impl Line {
     /// The cursor at the start of a line.
     pub const START: Line = Line { at_start: true };
-    /// The cursor anywhere.
+    /// The cursor at an unknown position.
     pub const UNKNOWN: Line = Line { at_start: false };
 
-    /// The cursor is known to be at the start of a line.
+    /// Whether the cursor is known to be at the start of a line.
     pub fn is_at_start(&self) -> bool {
         self.at_start
     }
@@ -70,7 +72,7 @@ mod tests {
     fn an_event_starts_a_line() {
         assert_eq!(sent(&["\x1e{}\n", "\x1e{}\n"]), b"\x1e{}\r\n\x1e{}\r\n");
         assert_eq!(sent(&["Once", "\x1e{}\n"]), b"Once\r\n\x1e{}\r\n");
-        // After a carriage return alone the line still holds what was there.
+        // A carriage return alone leaves the old text on the line.
         assert_eq!(sent(&["50 %\r", "\x1e{}\n"]), b"50 %\r\r\n\x1e{}\r\n");
     }
 }

@@ -1,9 +1,9 @@
 //! The runtime's locks: [`SpinLock`] for microseconds, [`SleepLock`] for longer.
 //!
-//! Both are `lock_api`'s mutex. Under the first is `hermit-sync`'s spin lock, which the heap takes
-//! as well. Under the second is a lock that puts whoever waits for it to sleep: a spinning core
-//! would take the time of the one that works. It is a word of three states over a futex: free,
-//! held, held with others waiting (U. Drepper, "Futexes Are Tricky", mutex 2).
+//! Both locks are `lock_api`'s mutex. [`SpinLock`] uses `hermit-sync`'s spin lock, as the heap
+//! does. [`SleepLock`] puts waiting threads to sleep: a spinning core would take time from the one
+//! that works. The state of a [`SleepLock`] is a word of three states over a futex: free, held,
+//! held with others waiting (U. Drepper, "Futexes Are Tricky", mutex 2).
 
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -15,25 +15,26 @@ const FREE: u32 = 0;
 const HELD: u32 = 1;
 const WAITED_FOR: u32 = 2;
 
-/// How threads sleep and are woken.
+/// The way threads sleep and wake.
 pub trait Park {
-    /// Sleeps until it is woken through `word`, if that holds `expected`. May return early.
+    /// Sleeps until a wake-up through `word`, if `word` holds `expected`.
+    /// The call may return early.
     fn wait(word: &AtomicU32, expected: u32);
 
-    /// Wakes one that sleeps on `word`, if one does.
+    /// Wakes one thread that sleeps on `word`, if there is one.
     fn wake_one(word: &AtomicU32);
 }
 
-/// The lock without what it guards.
+/// The lock without the guarded value.
 #[derive(Debug)]
 pub struct RawSleepLock<P> {
     state: AtomicU32,
     park: PhantomData<fn(P)>,
 }
 
-// SAFETY: whoever finds the word `FREE` makes it something else in one step, and only `unlock`, which
-// the holder alone may call, makes it `FREE` again: there is one holder at a time. Acquire and
-// release order what one holder did before what the next one does.
+// SAFETY: the thread that finds the word `FREE` changes it in one step. Only `unlock`, which the
+// holder alone may call, makes the word `FREE` again: there is one holder at a time. Acquire and
+// release order the work of one holder before the work of the next.
 unsafe impl<P: Park> RawMutex for RawSleepLock<P> {
     const INIT: Self = RawSleepLock { state: AtomicU32::new(FREE), park: PhantomData };
 
@@ -53,18 +54,18 @@ unsafe impl<P: Park> RawMutex for RawSleepLock<P> {
     }
 
     unsafe fn unlock(&self) {
-        // The futex's own lock, and its word being read there in one order with this one, see to it
-        // that who is about to sleep sees the change or is woken.
+        // The futex reads the word under the futex's own lock, and both have one order. So a thread
+        // that is about to sleep sees the change or is woken.
         if self.state.swap(FREE, Ordering::SeqCst) == WAITED_FOR {
             P::wake_one(&self.state);
         }
     }
 }
 
-/// A value that one core at a time has, while others spin.
+/// A value that one core at a time holds, while others spin.
 pub type SpinLock<T> = lock_api::Mutex<RawSpinMutex, T>;
 
-/// A value that one thread at a time has, while others sleep.
+/// A value that one thread at a time holds, while others sleep.
 pub type SleepLock<T> = lock_api::Mutex<RawSleepLock<Threads>, T>;
 
 /// The runtime's threads.
@@ -74,7 +75,7 @@ pub struct Threads;
 #[cfg(target_os = "none")]
 impl Park for Threads {
     fn wait(word: &AtomicU32, expected: u32) {
-        // Woken or changed, the lock looks again.
+        // After a wake-up or a change, the lock checks its state again.
         let _ = super::threads::wait(word, expected, None);
     }
 
@@ -83,7 +84,7 @@ impl Park for Threads {
     }
 }
 
-/// A host's threads, in tests of what is guarded.
+/// Threads of the host, in tests of guarded values.
 #[cfg(not(target_os = "none"))]
 impl Park for Threads {
     fn wait(_: &AtomicU32, _: u32) {
@@ -101,7 +102,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
     use std::thread;
 
-    /// How often each thread takes the lock; in Miri that takes long.
+    /// How often each thread takes the lock; fewer in Miri, which is slow.
     const ROUNDS: usize = if cfg!(miri) { 17 } else { 2003 };
 
     static FUTEXES: Futexes<4> = Futexes::new();
@@ -151,7 +152,7 @@ mod tests {
                     }
                 });
             }
-            // All three sleep before the first of them counts.
+            // All three threads sleep before the first of them counts.
             while SLEPT.load(Ordering::SeqCst) < 3 {
                 thread::yield_now();
             }

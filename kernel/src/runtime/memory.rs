@@ -1,14 +1,15 @@
-//! Which memory is free: what the device tree lists, less what is in use.
+//! Free memory: what the device tree lists, less what is in use.
 #![forbid(unsafe_code)]
 
 use core::ops::Range;
 
 use arrayvec::ArrayVec;
 
-/// The most ranges that are kept apart. Boards have a handful; the smallest are given up first.
+/// Maximum number of ranges.
+/// Boards have a handful. If there are too many, the smallest ranges are dropped first.
 pub const MAX_RANGES: usize = 64;
 
-/// Ranges of physical memory: page-aligned, not empty, in order, none touching another.
+/// Ranges of physical memory: page-aligned, not empty, sorted, separate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ranges(ArrayVec<Range<u64>, MAX_RANGES>);
 
@@ -23,12 +24,12 @@ impl Ranges {
         self.0.iter().cloned()
     }
 
-    /// Bytes in all.
+    /// Total number of bytes.
     pub fn bytes(&self) -> u64 {
         self.0.iter().map(|r| r.end - r.start).sum()
     }
 
-    /// Adds the whole pages of `range`. What lies in it already is not counted twice.
+    /// Adds the whole pages of `range`. Pages that are already included are not counted twice.
     pub fn add(&mut self, range: Range<u64>, page: u64) {
         let Some(start) = range.start.checked_next_multiple_of(page) else { return };
         let end = range.end - range.end % page;
@@ -46,7 +47,7 @@ impl Ranges {
         self.insert(merged);
     }
 
-    /// Takes away every page that `range` touches.
+    /// Removes every page that `range` touches.
     pub fn remove(&mut self, range: Range<u64>, page: u64) {
         if range.is_empty() {
             return;
@@ -72,7 +73,7 @@ impl Ranges {
         }
     }
 
-    /// Takes `bytes` out of the start of the first range that has them.
+    /// Takes `bytes` from the start of the first range that is large enough.
     pub fn take(&mut self, bytes: u64) -> Option<Range<u64>> {
         let range = self.0.iter_mut().find(|r| r.end - r.start >= bytes)?;
         let taken = range.start..range.start + bytes;

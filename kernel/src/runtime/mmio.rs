@@ -1,17 +1,17 @@
 //! Access to the registers of devices.
 //!
-//! Drivers are generic over [`Registers`]: on the machine it is [`Mmio`], in tests on the host a
-//! `FakeRegisters` that plays the device and records what the driver did.
+//! Drivers are generic over [`Registers`]. On the machine this is [`Mmio`]. In tests on the host it
+//! is a `FakeRegisters`, which plays the device and records the driver's accesses.
 
-/// The registers of a device. Offsets are in bytes from its first one.
+/// The registers of a device. Offsets are in bytes from its first register.
 ///
 /// 1. Each call makes one access, of the method's width.
 /// 2. The accesses are made in the order of the calls.
-/// 3. Between them and those to ordinary memory there is no order: see [`publish`].
+/// 3. Between these accesses and those to ordinary memory there is no order: see [`publish`].
 ///
 /// # Panics
-/// All methods do if the access is not aligned or does not lie within the device's registers, which
-/// is a fault of the driver.
+/// All methods panic if the access is not aligned or not within the device's registers. Either is a
+/// fault of the driver.
 pub trait Registers {
     /// Reads 8 bits.
     fn read8(&self, offset: usize) -> u8;
@@ -27,11 +27,12 @@ pub trait Registers {
     fn write64(&self, offset: usize, value: u64);
 }
 
-/// Makes what this core wrote to memory before visible to all cores before anything that comes
-/// after, such as the write to a device that makes another core look.
+/// Makes earlier writes to memory visible to all cores before later accesses.
+///
+/// An example of a later access is the write to a device that makes another core read the memory.
 pub fn publish() {
     #[cfg(target_arch = "aarch64")]
-    // SAFETY: a barrier; it changes nothing.
+    // SAFETY: a barrier changes nothing.
     unsafe {
         core::arch::asm!("dsb ishst", options(nostack, preserves_flags));
     }
@@ -39,13 +40,13 @@ pub fn publish() {
     core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
 }
 
-/// Waits until `ready` holds, which looks at a device; false if it does not within `timeout_us`.
+/// Waits until `ready` holds, with a timeout; false after `timeout_us`. `ready` polls a device.
 pub fn wait(timeout_us: u64, now_us: impl Fn() -> u64, mut ready: impl FnMut() -> bool) -> bool {
     let mut deadline_us = None;
     while !ready() {
         let now_us = now_us();
         if now_us >= *deadline_us.get_or_insert(now_us.saturating_add(timeout_us)) {
-            // The core may have been away, and the device be ready since.
+            // The core may have been suspended, and the device may have become ready since.
             return ready();
         }
         core::hint::spin_loop();
@@ -78,11 +79,11 @@ mod machine {
         /// # Safety
         /// As long as the value lives:
         ///
-        /// 1. The whole region is mapped one to one, as device memory or as uncached memory, or the
+        /// 1. The whole region is identity-mapped, as device memory or as uncached memory, or the
         ///    MMU is off.
-        /// 2. Nothing of Rust's lies in the region.
-        /// 3. What the device does in answer to an access is sound, DMA above all. The driver that
-        ///    gets the value answers for that.
+        /// 2. No object of Rust lies in the region.
+        /// 3. The device's response to an access is sound, DMA above all. The driver that gets the
+        ///    value is responsible for that.
         pub const unsafe fn new(region: Region) -> Mmio {
             Mmio { base: region.base as usize, size: region.size as usize }
         }
@@ -97,16 +98,16 @@ mod machine {
         }
     }
 
-    // Plain loads and stores by hand: `read_volatile` may become one that also moves its base
-    // register, and such an access to a device cannot be emulated by a hypervisor (Arm ARM DDI 0487,
+    // Plain loads and stores in assembly. `read_volatile` may become a load that also moves its
+    // base register. A hypervisor cannot emulate such an access to a device (Arm ARM DDI 0487,
     // ESR_ELx.ISV).
     macro_rules! access {
         ($read:ident, $write:ident, $type:ty, $load:literal, $store:literal) => {
             fn $read(&self, offset: usize) -> $type {
                 let address = self.address(offset, size_of::<$type>());
                 let value;
-                // SAFETY: the address lies in the region that `new`'s caller vouches for, and is
-                // aligned; `address` has checked both.
+                // SAFETY: the address lies in the region of `new`'s contract, and is aligned;
+                // `address` has checked both.
                 unsafe {
                     asm!($load, value = out(reg) value, address = in(reg) address,
                         options(nostack, preserves_flags));
@@ -139,42 +140,43 @@ mod fake {
 
     use super::Registers;
 
-    /// What a driver did to a register.
+    /// A driver's access to a register.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Access {
-        /// It read `width` bytes.
+        /// A read of `width` bytes.
         Read {
-            /// Where.
+            /// Offset of the register.
             offset: usize,
-            /// How many.
+            /// Number of bytes.
             width: usize,
         },
-        /// It wrote `width` bytes.
+        /// A write of `width` bytes.
         Write {
-            /// Where.
+            /// Offset of the register.
             offset: usize,
-            /// How many.
+            /// Number of bytes.
             width: usize,
-            /// What.
+            /// The value.
             value: u64,
         },
     }
 
     type Model = Box<dyn FnMut(Access) -> u64 + Send>;
 
-    /// A device that a closure plays: it is called with each access and gives what is read.
+    /// A fake device, implemented by a closure.
+    /// The closure is called with each access, and returns the value of a read.
     pub struct FakeRegisters {
         state: RefCell<(Model, Vec<Access>)>,
     }
 
     impl FakeRegisters {
-        /// The device that `model` plays.
+        /// The device that `model` implements.
         pub fn new(model: impl FnMut(Access) -> u64 + Send + 'static) -> Self {
             FakeRegisters { state: RefCell::new((Box::new(model), Vec::new())) }
         }
 
-        /// A device whose registers give back what was written last, at first 0 or what `initial`
-        /// says.
+        /// A device whose registers return the value written last.
+        /// Before the first write they return the values of `initial`, or 0.
         pub fn memory(initial: &[(usize, u64)]) -> Self {
             let mut memory: BTreeMap<usize, u64> = initial.iter().copied().collect();
             FakeRegisters::new(move |access| match access {

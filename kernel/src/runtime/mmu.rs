@@ -1,11 +1,16 @@
 //! Page tables: an identity map in which nothing is both writable and executable.
 //!
-//! 4 KiB granule, 48-bit addresses, four levels; blocks of 1 GiB and 2 MiB where a range allows
-//! them. The builder works on a slice of tables and touches no machine, so it runs in tests; the
-//! slice's first table is the root. Tables are built while the processor still walks others: `boot.s`
-//! does the one switch. After that only two things change. Data becomes read-only and writable again,
-//! for which one write of a descriptor is enough; and a block is split into pages, for which it leaves the
-//! map for a moment (break-before-make). D8.16, "TLB maintenance", tells the one from the other.
+//! The granule is 4 KiB, addresses have 48 bits, and there are four levels. Blocks of 1 GiB and
+//! 2 MiB are used where a range allows them. The builder works on a slice of tables and does not
+//! access the machine, so the builder runs in tests. The first table of the slice is the root.
+//!
+//! The tables are built while the processor still walks others; `boot.s` does the one switch. After
+//! the switch only two things change:
+//!
+//! - Data becomes read-only and writable again. One write of a descriptor is enough.
+//! - A block is split into pages. The block leaves the map for a moment (break-before-make).
+//!
+//! D8.16, "TLB maintenance", has the rule for both.
 //!
 //! Source: Arm Architecture Reference Manual (DDI 0487), chapters D8.3 (descriptor formats) and
 //! D8.4 (permissions); D24.2 for `TCR_EL1`, `MAIR_EL1`, `SCTLR_EL1`.
@@ -15,38 +20,40 @@ use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes in the smallest unit of mapping.
+/// Size of a page in bytes, the smallest unit of mapping.
 pub const PAGE_SIZE: u64 = 4096;
-/// Bytes of the blocks that can be split into pages.
+/// Size of the blocks that can be split into pages, in bytes.
 pub const BLOCK_SIZE: u64 = 2 << 20;
 
-/// `MAIR_EL1`: attribute 0 is device memory (nGnRnE), 1 is normal memory (write-back), 2 is normal
-/// memory that no cache keeps.
+/// `MAIR_EL1`: the memory types.
 ///
-/// Apple's chips answer a write with an SError where one of their own devices is mapped so that writes
-/// may be acknowledged early (nGnRE): Linux, `nonposted-mmio` of t8103.dtsi's `soc`, for which
-/// drivers/of/address.c asks for `ioremap_np`. Only what lies behind their PCIe ports, of which nothing
-/// is driven here, wants it the other way round. Other machines do not mind.
+/// Attribute 0 is device memory (nGnRnE), 1 is normal memory (write-back), 2 is uncached normal
+/// memory.
+///
+/// Apple's chips do not allow early acknowledgement of writes (nGnRE) to their own devices: they
+/// answer such a write with an SError. Source: Linux, `nonposted-mmio` of t8103.dtsi's `soc`, for
+/// which drivers/of/address.c uses `ioremap_np`. Only devices behind their PCIe ports need the
+/// opposite; none of these has a driver here. Other machines accept nGnRnE as well.
 pub const MAIR: u64 = 0x44_ff_00;
-/// `TCR_EL1` less the size of a physical address: 48 bits through `TTBR0_EL1` alone, tables
-/// cached and shared like normal memory.
+/// `TCR_EL1` without the size of a physical address.
+/// 48 bits through `TTBR0_EL1` alone; tables are cached and shared like normal memory.
 pub const TCR: u64 = 16 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 2 << 30;
-/// `SCTLR_EL1` with everything off: the bits that are to be one.
+/// `SCTLR_EL1` with everything off: only the bits that must be one.
 pub const SCTLR_OFF: u64 = 0x30d0_0800;
 /// `SCTLR_EL1` on the early map: MMU, caches, stack alignment check.
 pub const SCTLR_EARLY: u64 = SCTLR_OFF | 1 << 12 | 1 << 3 | 1 << 2 | 1;
-/// `SCTLR_EL1` on the final map: also, what is writable is never executed.
+/// `SCTLR_EL1` on the final map: writable memory is also never executed.
 pub const SCTLR: u64 = SCTLR_EARLY | 1 << 19;
-/// A block of device memory, the address left out.
+/// Descriptor of a block of device memory, without the address.
 pub const DEVICE_BLOCK: u64 = VALID | ACCESSED | NEVER_EXECUTE;
-/// A block of normal memory for the early map: read and write.
+/// Descriptor of a block of normal memory for the early map: read and write.
 pub const EARLY_DATA_BLOCK: u64 = EARLY_CODE_BLOCK | NEVER_EXECUTE;
-/// A block of normal memory for the early map that holds code, and thus whatever lies behind the code
-/// within 2 MiB: all is allowed.
+/// Descriptor of a block of code for the early map: all accesses are allowed.
+/// The block may contain other data behind the code, within 2 MiB.
 pub const EARLY_CODE_BLOCK: u64 = VALID | ACCESSED | NORMAL;
 
 const VALID: u64 = 1;
-/// Bit 1 makes a descriptor of level 0 to 2 a table and is part of a page's on level 3.
+/// Bit 1: a table on levels 0 to 2, part of a page's descriptor on level 3.
 const TABLE_OR_PAGE: u64 = 1 << 1;
 /// `AttrIndx` 1, inner shareable.
 const NORMAL: u64 = 1 << 2 | 3 << 8;
@@ -59,28 +66,27 @@ const UNPRIVILEGED_NEVER_EXECUTE: u64 = 1 << 54;
 const NEVER_EXECUTE: u64 = PRIVILEGED_NEVER_EXECUTE | UNPRIVILEGED_NEVER_EXECUTE;
 const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
 
-/// The level of the largest blocks that there are, of 1 GiB; that of those of [`BLOCK_SIZE`]; and that of
-/// pages.
+/// The level of the largest blocks (1 GiB), of [`BLOCK_SIZE`], and of pages.
 const LARGEST_BLOCK: u32 = 1;
 const BLOCK_LEVEL: u32 = 2;
 const PAGE_LEVEL: u32 = 3;
 
-/// Bytes that a descriptor of `level` maps.
+/// Size of the memory that a descriptor of `level` maps, in bytes.
 const fn size(level: u32) -> u64 {
     1 << (39 - 9 * level)
 }
 
-/// The descriptor of a table of `level` that maps `address`.
+/// Index of the descriptor for `address` in a table of `level`.
 const fn index(address: u64, level: u32) -> usize {
     (address / size(level)) as usize % 512
 }
 
-/// Whether a descriptor, of a level above that of pages, points to a table.
+/// Whether a descriptor above the level of pages points to a table.
 const fn is_table(entry: u64) -> bool {
     entry & (VALID | TABLE_OR_PAGE) == VALID | TABLE_OR_PAGE
 }
 
-/// What a range of memory is for.
+/// The kind of access to a range of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Read and execute.
@@ -89,10 +95,11 @@ pub enum Access {
     ReadOnly,
     /// Read and write.
     Data,
-    /// Read and write registers of devices: no caching, no reordering, no early acknowledgement.
+    /// Read and write registers of devices.
+    /// There is no caching, no reordering and no early acknowledgement.
     Device,
-    /// Read and write memory that others look at past the caches, as a display does. Writes may be
-    /// put together.
+    /// Read and write memory that others access past the caches, such as a display.
+    /// Writes may be merged.
     Uncached,
 }
 
@@ -109,24 +116,25 @@ impl Access {
     }
 }
 
-/// Why a range cannot be mapped.
+/// An error in mapping a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapError {
     /// All tables are in use.
     NoTableLeft {
-        /// The address that needs one more.
+        /// The address that needs another table.
         address: u64,
     },
-    /// What is mapped there is no data, or cannot be changed without what lies beside the range.
+    /// The memory there is no data, or shares a block with memory beside the range.
+    /// Memory in such a block cannot be changed alone.
     Indivisible {
-        /// The first address of that.
+        /// The first address of that memory.
         address: u64,
     },
     /// The range is reversed, not on page boundaries, or above 48 bits.
     BadRange {
         /// First byte.
         start: u64,
-        /// First byte after it.
+        /// First byte after the range.
         end: u64,
     },
 }
@@ -149,7 +157,7 @@ impl fmt::Display for MapError {
 
 impl core::error::Error for MapError {}
 
-/// One table: 512 descriptors, atomic as processors may be reading them.
+/// A table of 512 descriptors. The descriptors are atomic, as processors may be reading them.
 #[repr(C, align(4096))]
 pub struct Table([AtomicU64; 512]);
 
@@ -166,16 +174,16 @@ impl Table {
     }
 }
 
-/// An identity map. Large ranges come first: a table that a block replaces is not used again.
+/// An identity map. Large ranges must come first: a table that a block replaces is not used again.
 pub struct Tables<'a> {
-    /// The tables that there were at first, and those that came later, with their physical addresses. They
-    /// are numbered through.
+    /// The first tables and the tables added later, with their physical addresses.
+    /// The numbers of the tables run through both pools.
     pools: [(&'a [Table], u64); 2],
     used: usize,
 }
 
 impl<'a> Tables<'a> {
-    /// A map of nothing, made of the tables in `pool`, whose physical address is `address`.
+    /// An empty map, made of the tables in `pool` at the physical address `address`.
     ///
     /// # Errors
     /// The pool is empty.
@@ -185,8 +193,8 @@ impl<'a> Tables<'a> {
         Ok(Tables { pools: [(pool, address), (&[], 0)], used: 1 })
     }
 
-    /// Adds the tables in `pool`, whose physical address is `address`, for what is mapped from now on. That
-    /// can be done once.
+    /// Adds the tables in `pool` at the physical address `address`, for later mappings.
+    /// Tables can be added once.
     pub fn extend(&mut self, pool: &'a [Table], address: u64) {
         self.pools[1] = (pool, address);
     }
@@ -196,12 +204,12 @@ impl<'a> Tables<'a> {
         self.pools[0].1
     }
 
-    /// How many tables are not in use.
+    /// Number of unused tables.
     pub fn left(&self) -> usize {
         self.pools.iter().map(|(pool, _)| pool.len()).sum::<usize>() - self.used
     }
 
-    /// A table and its physical address, if there are so many.
+    /// The table of this number and its physical address; `None` above the last number.
     fn table(&self, mut number: usize) -> Option<(&'a Table, u64)> {
         for (pool, address) in self.pools {
             if let Some(table) = pool.get(number) {
@@ -215,14 +223,16 @@ impl<'a> Tables<'a> {
     /// Maps the range, whatever was mapped there before.
     ///
     /// # Errors
-    /// The range is no range of pages, or no table is left; part of it may be mapped then.
+    /// The range is no range of pages, or no table is left. A part of the range may be mapped then.
     pub fn map(&mut self, range: Range<u64>, access: Access) -> Result<(), MapError> {
         self.set(range, access.bits(), LARGEST_BLOCK)
     }
 
-    /// Maps the ranges as data, in the smallest units for which the tables suffice if `spare` of them are to be
-    /// left: in pages, in blocks of [`BLOCK_SIZE`], or else in larger ones. What is mapped in pages can be
-    /// changed page by page; of a block, one that nobody else uses, as [`Tables::split`] needs it.
+    /// Maps the ranges as data, in the smallest units for which the tables suffice.
+    ///
+    /// The units are pages, blocks of [`BLOCK_SIZE`], or else larger blocks. `spare` tables are
+    /// left over. Memory that is mapped in pages can be changed page by page. A block can be
+    /// changed only if nobody else uses it, as [`Tables::split`] requires.
     ///
     /// # Errors
     /// As for [`Tables::map`].
@@ -242,7 +252,7 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
-    /// Makes every access to the range a fault.
+    /// Unmaps the range: every access to it becomes a fault.
     ///
     /// # Errors
     /// As for [`Tables::map`].
@@ -250,12 +260,15 @@ impl<'a> Tables<'a> {
         self.set(range, 0, LARGEST_BLOCK)
     }
 
-    /// Maps the block of data of [`BLOCK_SIZE`] at `block` by pages, if it is not yet. Nobody may use what
-    /// is in it meanwhile: it leaves the map, `forget` makes all processors forget that it was there, and
-    /// then it is back.
+    /// Splits the data block of [`BLOCK_SIZE`] at `block` into pages.
+    ///
+    /// A block that is already split stays as it is. Nobody may use the memory of the block
+    /// meanwhile: the block leaves the map, and then returns. In between, `forget` makes all
+    /// processors drop the block from their TLBs.
     ///
     /// # Errors
-    /// It is none, or part of a larger one, or no table is left; nothing has changed then.
+    /// There is no such block, or the block is part of a larger one, or no table is left. Nothing
+    /// has changed then.
     pub fn split(&mut self, block: u64, forget: impl FnOnce()) -> Result<(), MapError> {
         let (table, index, level) = self.leaf(block);
         if level == PAGE_LEVEL {
@@ -272,12 +285,12 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
-    /// Makes data read-only, or writable again. Processors may go by what they know of the range until
-    /// they are made to forget that.
+    /// Makes data read-only, or writable again.
+    /// Processors may use stale TLB entries of the range until these are invalidated.
     ///
     /// # Errors
-    /// The range is no range of pages, or not all of it is data that is mapped by itself; nothing has
-    /// changed then.
+    /// The range is no range of pages, or has memory that is no data, or shares a block with other
+    /// memory. Nothing has changed then.
     pub fn set_writable(&mut self, range: Range<u64>, writable: bool) -> Result<(), MapError> {
         self.check_divisible(&range)?;
         let Range { start: mut at, end } = range;
@@ -290,10 +303,10 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
-    /// Checks that all of the range is data that [`Tables::set_writable`] can change.
+    /// Checks whether [`Tables::set_writable`] can change the whole range.
     ///
     /// # Errors
-    /// It is not, or the range is no range of pages.
+    /// A part of the range cannot be changed, or the range is no range of pages.
     pub fn check_divisible(&self, range: &Range<u64>) -> Result<(), MapError> {
         check(range)?;
         let &Range { start: mut at, end } = range;
@@ -309,7 +322,8 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
-    /// The descriptor that maps `address`, or says that nothing does: its table, its index, its level.
+    /// Finds the descriptor for `address`: its table, its index, its level.
+    /// The descriptor may be one that maps nothing.
     fn leaf(&self, address: u64) -> (usize, usize, u32) {
         let (mut table, mut level) = (0, 0);
         loop {
@@ -328,7 +342,7 @@ impl<'a> Tables<'a> {
     }
 
     fn put(&mut self, table: usize, index: usize, entry: u64) {
-        // What the entry points to is written before.
+        // The table that the entry points to was written before.
         self.descriptor(table, index).store(entry, Ordering::Release);
     }
 
@@ -347,13 +361,13 @@ impl<'a> Tables<'a> {
         place(first).unwrap_or_else(|| first.0.len() + place(second).unwrap_or(second.0.len()))
     }
 
-    /// `largest` is the level of the largest blocks that may be used.
+    /// Sets the range; `largest` is the level of the largest blocks that may be used.
     fn set(&mut self, range: Range<u64>, bits: u64, largest: u32) -> Result<(), MapError> {
         check(&range)?;
         self.set_in(0, 0, range, (bits, largest))
     }
 
-    /// The range lies within what `table`, one of `level`, maps.
+    /// Sets the range, which lies within the memory of `table`, a table of `level`.
     fn set_in(
         &mut self,
         table: usize,
@@ -385,8 +399,9 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
-    /// The descriptor of a new table, which stands for the descriptor `old` of `level`: what that maps, if
-    /// it maps anything, is split over the new one. `address` is for the error.
+    /// Makes a table in place of the descriptor `old` of `level`.
+    /// The result is its descriptor. If `old` maps anything, that mapping is split over the new
+    /// table. `address` is for the error.
     fn new_table(&mut self, old: u64, level: u32, address: u64) -> Result<u64, MapError> {
         let (new, at) = self.table(self.used).ok_or(MapError::NoTableLeft { address })?;
         let kind = if level + 1 == PAGE_LEVEL { TABLE_OR_PAGE } else { 0 };
@@ -396,12 +411,14 @@ impl<'a> Tables<'a> {
     }
 }
 
-/// How many tables it takes at most to map the ranges in blocks of [`BLOCK_SIZE`], and their ends in pages.
+/// Maximum number of tables to map the ranges in blocks of [`BLOCK_SIZE`].
+/// The ends of the ranges are mapped in pages.
 pub fn tables_for_blocks(ranges: impl Iterator<Item = Range<u64>>) -> usize {
     ranges.map(|range| tables_needed(&range, BLOCK_LEVEL)).sum()
 }
 
-/// How many tables it takes at most to map the range in units of a level, and its ends in pages.
+/// Maximum number of tables to map the range in units of a level.
+/// The ends of the range are mapped in pages.
 fn tables_needed(range: &Range<u64>, unit: u32) -> usize {
     let touched = |level| range.end.div_ceil(size(level)).saturating_sub(range.start / size(level));
     let ends = if unit < PAGE_LEVEL { 2 } else { 0 };
@@ -427,7 +444,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
     const GIB: u64 = 1 << 30;
 
-    /// Walks the tables as the processor does: the address, the attributes, the size of block.
+    /// Walks the tables as the processor does: address, attributes, size of block.
     fn walk(tables: &Tables<'_>, address: u64) -> Option<(u64, u64, u64)> {
         let mut table = 0;
         for level in 0..4 {
@@ -451,7 +468,7 @@ mod tests {
     }
 
     fn with_pool<R>(n: usize, test: impl FnOnce(Tables<'_>) -> R) -> R {
-        // Stale contents must not shine through.
+        // Stale contents of the tables must not be visible.
         let stale = || Table([const { AtomicU64::new(u64::MAX) }; 512]);
         let pool: Vec<Table> = iter::repeat_with(stale).take(n).collect();
         test(Tables::new(&pool, AT).unwrap())
@@ -474,7 +491,7 @@ mod tests {
             assert_eq!(walk(&tables, GIB - 2 * MIB - 4 * KIB - 1), None);
             assert_eq!(walk(&tables, 3 * GIB + 2 * MIB), None);
             assert_eq!(walk(&tables, 0), None);
-            // Root, one of level 1, two of level 2, one of level 3.
+            // The root, one table of level 1, two of level 2, one of level 3.
             assert_eq!(tables.used, 5);
         });
     }
@@ -627,7 +644,7 @@ mod tests {
             );
 
             let protected = GIB - 2 * MIB..GIB + 6 * MIB + 12 * KIB;
-            // The last block is one, until it is split. The rest stays as it was.
+            // The last block is a block until it is split. All other memory stays unchanged.
             let indivisible = Err(MapError::Indivisible { address: GIB + 6 * MIB });
             assert_eq!(tables.set_writable(protected.clone(), false), indivisible);
             assert_eq!(access(&tables, GIB), Some((data, 2 * MIB)));
@@ -643,7 +660,7 @@ mod tests {
                 let (output, bits, _) = walk(&tables, address).unwrap();
                 assert_eq!((output, bits), (address, data | read_only), "{address:#x}");
             }
-            // Part of it back.
+            // A part of the range becomes writable again.
             tables.set_writable(GIB..GIB + 2 * MIB, true).unwrap();
             tables.set_writable(protected.end - 4 * KIB..protected.end, true).unwrap();
             assert_eq!(access(&tables, GIB), Some((data, 2 * MIB)));
@@ -657,8 +674,8 @@ mod tests {
     fn data_is_mapped_in_units_as_small_as_the_tables_allow() {
         let ranges = [4 * KIB..10 * MIB, 12 * MIB + 4 * KIB..3 * GIB, 4 * GIB..4 * GIB + 8 * KIB];
         let small = &ranges[..1];
-        // In pages: a table for each 2 MiB, the GiB and the 512 GiB; besides the root. In blocks: those of
-        // the GiBs and of the 512 GiB, and two for pages at each end.
+        // In pages: a table for each 2 MiB, for the GiB and for the 512 GiB, besides the root. In
+        // blocks: tables for the GiBs and for the 512 GiB, and two for pages at each end.
         for (ranges, pool, spare, unit) in [
             (small, 1 + 7, 0, 4 * KIB),
             (small, 1 + 7, 1, 2 * MIB),
@@ -737,7 +754,7 @@ mod tests {
                         "{range:x?}"
                     );
                 }
-                // Had it failed half-way, they would be read-only.
+                // After a partial failure, these addresses would be read-only.
                 for address in [GIB + 4 * MIB, GIB + 8 * MIB, GIB + 18 * MIB] {
                     assert_eq!(
                         walk(&tables, address).unwrap().1,

@@ -1,6 +1,6 @@
 //! Calls to the firmware that start cores, and power the machine off or restart it.
 //!
-//! Source: Arm Power State Coordination Interface Platform Design Document, Arm DEN 0022, and the SMC
+//! Sources: Arm Power State Coordination Interface Platform Design Document, Arm DEN 0022; SMC
 //! Calling Convention, Arm DEN 0028.
 
 use core::fmt;
@@ -9,12 +9,12 @@ use smccc::psci::{Error, PSCI_CPU_OFF, PSCI_CPU_ON_64, PSCI_SYSTEM_OFF, PSCI_SYS
 
 use super::machine::Psci;
 
-/// Why the firmware does not do what was asked.
+/// An error of a firmware call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PsciError {
-    /// The device tree names no such firmware, or one too old for the call.
+    /// The device tree lists no such firmware, or one too old for the call.
     Absent,
-    /// It refuses.
+    /// The firmware refuses.
     Refused(Error),
 }
 
@@ -29,8 +29,9 @@ impl fmt::Display for PsciError {
 
 impl core::error::Error for PsciError {}
 
-/// The firmware: `call` makes one call, with the function's number and three arguments, and gives the
-/// first register of the answer.
+/// The firmware.
+/// `call` makes a call with the function's number and three arguments; it returns the first
+/// register.
 #[derive(Clone, Copy, Debug)]
 pub struct Firmware<C> {
     call: C,
@@ -43,11 +44,14 @@ impl<C: Fn(u32, [u64; 3]) -> u64> Firmware<C> {
         Firmware { call, legacy_cpu_on: psci.legacy_cpu_on }
     }
 
-    /// Starts the core whose `MPIDR_EL1` has these affinity fields. It enters at `entry`, at our
-    /// exception level, the MMU and caches off, with `context` in x0.
+    /// Starts the core with these affinity fields of `MPIDR_EL1`.
+    ///
+    /// The core enters at `entry`, at the caller's exception level, with the MMU and the caches
+    /// off. x0 holds `context`.
     ///
     /// # Safety
-    /// `entry` is the physical address of code that is ready to run so, with a context of its own.
+    /// `entry` is the physical address of code that can run in this state, with a context of its
+    /// own.
     ///
     /// # Errors
     /// The core does not exist, is on already, or may not be started.
@@ -59,17 +63,17 @@ impl<C: Fn(u32, [u64; 3]) -> u64> Firmware<C> {
         }
     }
 
-    /// Powers the machine off. Returns only if that fails, with the reason.
+    /// Powers the machine off. A return is a failure, and gives the reason.
     pub fn system_off(&self) -> PsciError {
         self.off(PSCI_SYSTEM_OFF)
     }
 
-    /// Restarts the machine. Returns only if that fails, with the reason.
+    /// Restarts the machine. A return is a failure, and gives the reason.
     pub fn system_reset(&self) -> PsciError {
         self.off(PSCI_SYSTEM_RESET)
     }
 
-    /// Powers the calling core off. Returns only if that fails, with the reason.
+    /// Powers the calling core off. A return is a failure, and gives the reason.
     pub fn cpu_off(&self) -> PsciError {
         self.off(PSCI_CPU_OFF)
     }
@@ -97,7 +101,7 @@ mod machine_firmware {
 
     static FIRMWARE: Once<Firmware<Caller>> = Once::new();
 
-    /// Says how this machine's firmware is called.
+    /// Sets the conduit of this machine's firmware.
     pub fn init(psci: &Psci) {
         let call: Caller = match psci.conduit {
             Conduit::Hvc => call::<Hvc>,
@@ -123,12 +127,12 @@ mod machine_firmware {
     /// [`Firmware::cpu_on`] of this machine's firmware.
     ///
     /// # Safety
-    /// As there.
+    /// As for [`Firmware::cpu_on`].
     ///
     /// # Errors
-    /// As there, and there is no firmware.
+    /// As for [`Firmware::cpu_on`]; also if there is no firmware.
     pub unsafe fn cpu_on(mpidr: u64, entry: u64, context: u64) -> Result<(), PsciError> {
-        // SAFETY: our caller's promise.
+        // SAFETY: upheld by the caller.
         unsafe { firmware()?.cpu_on(mpidr, entry, context) }
     }
 
@@ -178,7 +182,7 @@ mod tests {
 
     #[test]
     fn decodes_refusals() {
-        // The answer is 32 bits wide; what is above them means nothing.
+        // The answer is 32 bits wide; the upper bits mean nothing.
         for (answer, error) in [
             (-1_i64 as u64, Error::NotSupported),
             (0xffff_fffe, Error::InvalidParameters),

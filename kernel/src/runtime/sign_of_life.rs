@@ -1,9 +1,10 @@
-//! Shows on an Apple M1 how far the kernel has come, before it says anything.
+//! Shows on an Apple M1 how far the kernel has come, before the first text.
 //!
-//! Between m1n1's last line and the banner nothing else is to be seen, and m1n1 has cleared its text by
-//! then. Each stage puts its digit on the serial line, which the next text overwrites, and a square into
-//! the screen's corner, which the first text clears. Before the first stage nothing is known that
-//! anything could be shown on: a fault there stops the core at `early_fault` (`vectors.s`).
+//! Between m1n1's last line and the banner nothing else is to be seen; m1n1 has cleared its text by
+//! then. Each stage puts its digit on the serial line, which the next text overwrites, and a square
+//! into the screen's corner. The first text clears the squares. Before the first stage nothing is
+//! known that anything could be shown on: a fault there stops the core at `early_fault`
+//! (`vectors.s`).
 #![forbid(unsafe_code)]
 
 use super::console::Console;
@@ -13,11 +14,11 @@ use super::machine::{Chip, Machine};
 /// What the boot core has done.
 #[derive(Clone, Copy, Debug)]
 pub enum Stage {
-    /// It has read the tree.
+    /// The boot core has read the tree.
     Tree,
-    /// It has gone to the final map.
+    /// The boot core has gone to the final map.
     Map,
-    /// It has started the other cores.
+    /// The boot core has started the other cores.
     Cores,
 }
 

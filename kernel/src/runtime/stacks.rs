@@ -1,16 +1,16 @@
-//! Where each core's stacks lie.
+//! The layout of the cores' stacks.
 //!
-//! From low to high addresses each core has a guard page, its exception stack, a guard page, its
-//! stack. Nothing is mapped at a guard page, so that an overflow of either stack is a fault.
+//! From low to high addresses, each core has a guard page, its exception stack, a guard page, its
+//! stack. Nothing is mapped at a guard page, so an overflow of either stack is a fault.
 #![forbid(unsafe_code)]
 
 use core::ops::Range;
 
 use super::mmu::PAGE_SIZE;
 
-/// Bytes of each core's stack.
+/// Size of each core's stack in bytes.
 pub const STACK_SIZE: u64 = 256 << 10;
-/// Bytes of each core's stack for exceptions.
+/// Size of each core's exception stack in bytes.
 pub const EXCEPTION_STACK_SIZE: u64 = 16 << 10;
 
 const GUARD_SIZE: u64 = PAGE_SIZE;
@@ -24,22 +24,22 @@ pub struct Stacks {
 }
 
 impl Stacks {
-    /// Bytes that the stacks of `cores` cores take.
+    /// Size of the stacks of `cores` cores in bytes.
     pub const fn size(cores: usize) -> u64 {
         cores as u64 * STRIDE
     }
 
-    /// The stacks of `cores` cores from the address `base`.
+    /// The stacks of `cores` cores, starting at the address `base`.
     pub const fn new(base: u64, cores: usize) -> Self {
         Stacks { base, cores }
     }
 
-    /// How many cores have stacks here.
+    /// Number of cores.
     pub const fn cores(self) -> usize {
         self.cores
     }
 
-    /// All of it, guard pages included.
+    /// The whole memory, guard pages included.
     pub fn whole(self) -> Range<u64> {
         self.base..self.base + Self::size(self.cores)
     }
@@ -64,9 +64,9 @@ impl Stacks {
         end - EXCEPTION_STACK_SIZE..end
     }
 
-    /// The core one of whose guard pages holds `address`.
+    /// Finds the core with `address` in one of its guard pages.
     pub fn guarded_core(self, address: u64) -> Option<usize> {
-        // Each core has two.
+        // Each core has two guard pages.
         self.guard_pages().position(|page| page.contains(&address)).map(|page| page / 2)
     }
 }

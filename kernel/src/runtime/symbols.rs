@@ -1,18 +1,19 @@
-//! The names of functions, for backtraces. `image-builder kernel` puts them behind the image; its
-//! `symbols.rs` describes the table.
+//! The names of functions, for backtraces.
+//!
+//! `image-builder kernel` appends the names to the image; its `symbols.rs` describes the table.
 #![forbid(unsafe_code)]
 
 /// A table of functions.
 #[derive(Clone, Copy, Debug)]
 pub struct Symbols<'a> {
     n: usize,
-    /// `n + 1` pairs: where the function starts in the image, where its name starts in the names.
+    /// `n + 1` pairs: offset of the function in the image, offset of its name.
     entries: &'a [u8],
     names: &'a [u8],
 }
 
 impl<'a> Symbols<'a> {
-    /// The table in `bytes`; `None` if there is none or it is cut short.
+    /// Parses the table in `bytes`; `None` if there is none, or if it is truncated.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (n, rest) = bytes.split_first_chunk::<4>()?;
         let n = u32::from_le_bytes(*n) as usize;
@@ -20,7 +21,8 @@ impl<'a> Symbols<'a> {
         Some(Symbols { n, entries, names })
     }
 
-    /// The function that holds the byte `offset` of the image, and how far from its start.
+    /// Finds the function that holds the byte `offset` of the image.
+    /// The second result is the distance from the start of the function.
     pub fn find(&self, offset: u32) -> Option<(&'a str, u32)> {
         let (mut low, mut high) = (0, self.n + 1);
         while low < high {
@@ -31,7 +33,7 @@ impl<'a> Symbols<'a> {
                 high = middle;
             }
         }
-        // The last entry is no function but the end of them.
+        // The last entry is no function, but marks the end of the functions.
         let index = low.checked_sub(1).filter(|index| *index < self.n)?;
         let (start, name) = self.entry(index)?;
         let (_, name_end) = self.entry(index + 1)?;

@@ -1,9 +1,9 @@
-//! A short text in place, for where nothing may be allocated.
+//! A short inline string, for use without allocation.
 #![forbid(unsafe_code)]
 
 use core::fmt;
 
-/// At most `N` bytes of text. What is too much is cut off, at the border of a character.
+/// At most `N` bytes of text. Longer text is cut off at the border of a character.
 #[derive(Clone, Copy, Debug)]
 pub struct Text<const N: usize> {
     bytes: [u8; N],
@@ -11,14 +11,14 @@ pub struct Text<const N: usize> {
 }
 
 impl<const N: usize> Text<N> {
-    /// No text.
+    /// An empty text.
     pub const fn new() -> Self {
         Text { bytes: [0; N], len: 0 }
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        // Only whole characters are ever put in.
+        // The text only ever contains whole characters.
         str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
     }
 }
@@ -30,7 +30,7 @@ impl<const N: usize> Default for Text<N> {
 }
 
 impl<const N: usize> fmt::Write for Text<N> {
-    /// Fails once something was cut off, so that nothing follows the cut.
+    /// Appends text; fails after a cut. The failure makes sure that nothing follows the cut.
     fn write_str(&mut self, s: &str) -> fmt::Result {
         let fits = s.floor_char_boundary(N - self.len);
         self.bytes[self.len..self.len + fits].copy_from_slice(&s.as_bytes()[..fits]);
@@ -50,7 +50,8 @@ mod tests {
         assert_eq!(text.as_str(), "");
         assert_eq!(write!(text, "{}{}", "ab", 3), Ok(()));
         assert_eq!(text.as_str(), "ab3");
-        // Two characters of two bytes would fill it, the third byte of the next has no room.
+        // Two characters of two bytes would fill the text; the next character of three bytes has no
+        // room.
         assert_eq!(write!(text, "ä€{}", "z"), Err(fmt::Error));
         assert_eq!(text.as_str(), "ab3ä");
         assert_eq!(Text::<0>::new().write_str("x"), Err(fmt::Error));

@@ -3,51 +3,56 @@
 //! Source: Arm Architecture Reference Manual for A-profile, Arm DDI 0487, chapter D12 ("The Generic
 //! Timer in AArch64 state").
 //!
-//! The clock is the virtual counter, the alarm the virtual timer of EL1, `CNTV`: both are there at EL1
-//! with or without a hypervisor below. The timer raises a private interrupt of its core
-//! ([`Timer::virtual_timer`](super::machine::Timer)), by convention number 27; the core's part of the
-//! interrupt controller must let it through for the alarm to end a `wfi`.
+//! The clock is the virtual counter. The alarm is the virtual timer of EL1, `CNTV`. Both exist at
+//! EL1 with or without a hypervisor.
+//!
+//! The timer raises a private interrupt of its core
+//! ([`Timer::virtual_timer`](super::machine::Timer)), by convention number 27. The alarm ends a
+//! `wfi` only if the core's part of the interrupt controller lets this interrupt through.
 
-/// How fast a counter counts, and the arithmetic that follows from it. It neither overflows nor
-/// drifts: whole seconds and the rest are converted apart, each exactly, and rounded once.
+/// The rate of a counter, and exact conversions to time.
+///
+/// The conversions neither overflow nor drift. Whole seconds and the rest are converted separately,
+/// each exactly, and rounded once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     hz: u32,
 }
 
 impl Rate {
-    /// Counts `hz` times a second; `None` for 0.
+    /// A rate of `hz` ticks a second; `None` for 0.
     pub const fn new(hz: u32) -> Option<Rate> {
         if hz == 0 { None } else { Some(Rate { hz }) }
     }
 
-    /// Ticks as time in units of which a second has `per_second`, at most 10^9, rounded down.
+    /// Converts ticks to time, rounded down. A second has `per_second` units of time, at most 10^9.
     const fn convert(self, ticks: u64, per_second: u64) -> u64 {
         let hz = self.hz as u64;
-        // The rest is below 2^32 and 10^9 below 2^30, so the product fits. Seconds do for the next
-        // 584 years even in nanoseconds.
+        // The rest is below 2^32 and 10^9 is below 2^30, so the product fits. Seconds suffice for
+        // the next 584 years, even in nanoseconds.
         (ticks / hz).saturating_mul(per_second).saturating_add(ticks % hz * per_second / hz)
     }
 
-    /// Ticks in µs, rounded down.
+    /// Converts ticks to µs, rounded down.
     pub const fn us(self, ticks: u64) -> u64 {
         self.convert(ticks, 1_000_000)
     }
 
-    /// Ticks in ns, rounded down.
+    /// Converts ticks to ns, rounded down.
     pub const fn ns(self, ticks: u64) -> u64 {
         self.convert(ticks, 1_000_000_000)
     }
 
-    /// The first tick at which `us` µs have passed; the last tick of all if that is too far off.
+    /// The first tick at which `us` µs have passed.
+    /// If that is too far off, the result is the last tick of all.
     pub const fn ticks(self, us: u64) -> u64 {
         let hz = self.hz as u64;
         let seconds = (us / 1_000_000).saturating_mul(hz);
         seconds.saturating_add((us % 1_000_000 * hz).div_ceil(1_000_000))
     }
 
-    /// Of the counter's lowest 16 bits the highest that changes at least every `us` µs, which is how
-    /// the rate of the event stream is chosen. Bit 0 if none does.
+    /// The highest of the counter's 16 lowest bits that changes at least every `us` µs.
+    /// This bit selects the rate of the event stream. Bit 0 if no bit changes as fast.
     pub const fn event_bit(self, us: u64) -> u32 {
         let period = self.ticks(us);
         let mut bit = 15;
@@ -68,13 +73,13 @@ mod core_timer {
 
     use super::Rate;
 
-    /// What the device tree says of the frequency; 0 if nothing.
+    /// The frequency from the device tree; 0 if there is none.
     static FREQUENCY: AtomicU32 = AtomicU32::new(0);
 
-    /// The rate assumed where neither the register nor the tree tells one.
+    /// The rate assumed if neither the register nor the tree has one.
     const ASSUMED: Rate = Rate { hz: 1_000_000 };
 
-    /// No one has said how fast the counter counts: times are ticks, not µs.
+    /// The frequency of the counter is unknown: times are ticks, not µs.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct UnknownFrequency;
 
@@ -84,10 +89,10 @@ mod core_timer {
         }
     }
 
-    /// Takes the frequency from the device tree, if it gives one.
+    /// Takes the frequency from the device tree, if there is one.
     ///
     /// # Errors
-    /// It gives none and the register does not either; the clock then shows ticks.
+    /// Neither the tree nor the register has a frequency; the clock then shows ticks.
     pub fn init(frequency_hz: Option<u32>) -> Result<(), UnknownFrequency> {
         FREQUENCY.store(frequency_hz.unwrap_or(0), Ordering::Relaxed);
         known_rate().map(|_| ()).ok_or(UnknownFrequency)
@@ -96,7 +101,7 @@ mod core_timer {
     fn known_rate() -> Option<Rate> {
         Rate::new(FREQUENCY.load(Ordering::Relaxed)).or_else(|| {
             let hz: u64;
-            // SAFETY: reads a register.
+            // SAFETY: the instruction reads a register.
             unsafe {
                 asm!("mrs {}, cntfrq_el0", out(reg) hz, options(nomem, nostack, preserves_flags));
             }
@@ -104,15 +109,16 @@ mod core_timer {
         })
     }
 
-    /// How fast the counter counts.
+    /// The rate of the counter.
     pub fn rate() -> Rate {
         known_rate().unwrap_or(ASSUMED)
     }
 
-    /// The counter, read neither earlier nor later than the program says.
+    /// Reads the counter, in program order.
     pub fn counter() -> u64 {
         let ticks;
-        // SAFETY: reads a register. Without the barrier it may be read before what comes first.
+        // SAFETY: the instruction reads a register. Without the barrier, the read may come before
+        // earlier instructions.
         unsafe {
             asm!("isb", "mrs {}, cntvct_el0", out(reg) ticks, options(nostack, preserves_flags));
         }
@@ -129,11 +135,12 @@ mod core_timer {
         rate().ns(counter())
     }
 
-    /// Raises the calling core's timer interrupt from the time on at which the clock reads
-    /// `deadline_us`, until [`cancel_alarm`].
+    /// Sets the calling core's alarm.
+    ///
+    /// The timer interrupt of the core is raised from `deadline_us` on, until [`cancel_alarm`].
     pub fn set_alarm(deadline_us: u64) {
         let ticks = rate().ticks(deadline_us);
-        // SAFETY: sets the virtual timer, whose interrupt is never taken. Enabled, not masked.
+        // SAFETY: this sets the virtual timer, whose interrupt is never taken. Enabled, not masked.
         unsafe {
             asm!("msr cntv_cval_el0, {}", "msr cntv_ctl_el0, {}", "isb", in(reg) ticks,
                 in(reg) 1_u64, options(nostack, preserves_flags));
@@ -148,19 +155,20 @@ mod core_timer {
         }
     }
 
-    /// Ends the calling core's alarm and its event stream: neither wakes it again.
+    /// Ends the calling core's alarm and its event stream. Neither wakes the core again.
     pub fn stop() {
         cancel_alarm();
         // SAFETY: as in `start_event_stream`.
         unsafe { asm!("msr cntkctl_el1, xzr", "isb", options(nostack, preserves_flags)) };
     }
 
-    /// Makes the calling core's `wfe` end after 1 ms at most, for machines without an interrupt
-    /// controller that we know.
+    /// Makes the calling core's `wfe` end after 1 ms at most.
+    /// This is for machines without a supported interrupt controller.
     pub fn start_event_stream() {
-        // CNTKCTL_EL1: EVNTI, the counter's bit, and EVNTEN. At each change of the bit from 0 to 1.
+        // CNTKCTL_EL1: EVNTI, the counter's bit, and EVNTEN. An event comes at each change of the
+        // bit from 0 to 1.
         let setting = u64::from(rate().event_bit(500)) << 4 | 1 << 2;
-        // SAFETY: sets how `wfe` ends; gives EL0, which is not used, nothing.
+        // SAFETY: this sets how `wfe` ends, and gives no access to EL0, which is not used.
         unsafe {
             asm!("msr cntkctl_el1, {}", "isb", in(reg) setting, options(nostack, preserves_flags));
         }
@@ -171,7 +179,8 @@ mod core_timer {
 mod tests {
     use super::*;
 
-    /// Of QEMU and an M1, a Pi 4, a Pi 3, a server with a counter of 1 GHz; the fastest; primes.
+    /// Rates of QEMU and an M1, a Pi 4, a Pi 3, a server with a counter of 1 GHz.
+    /// Then the fastest rate, and primes.
     const RATES: [u32; 8] =
         [62_500_000, 24_000_000, 54_000_000, 19_200_000, 1_000_000_000, u32::MAX, 31, 999_983];
 

@@ -1,5 +1,6 @@
-// The exception vectors. Rust runs on SP_EL0, so an exception in it arrives at the first group,
-// on the core's own exception stack; one in the second group is a fault in the report of another.
+// The exception vectors. Rust runs on SP_EL0. So an exception in Rust arrives at the first group,
+// on the core's own exception stack. An exception in the second group is a fault within the report
+// of another fault.
 
 .macro vector kind
     .balign 128
@@ -22,11 +23,12 @@ exception_vectors:
     vector  1                           // IRQ
     vector  2                           // FIQ
     vector  3                           // SError
-    .rept 12                            // from SP_ELx; from a lower level, where nothing runs
+    .rept 12                            // from SP_ELx; from a lower level, which runs nothing
     nested_vector
     .endr
 
-// Those until there are stacks and Rust can run: nothing is known that the fault could be told on.
+// The vectors until there are stacks and Rust can run. No device is known that could report a
+// fault.
 .global early_vectors
 early_vectors:
     .rept 16
@@ -34,7 +36,7 @@ early_vectors:
     b       early_fault
     .endr
 
-// Stops the core where a debugger, or m1n1's hypervisor, finds what happened: x0 to x2.
+// Stops the core. A debugger, or m1n1's hypervisor, finds the cause in x0 to x2.
 .balign 128
 early_fault:
     mrs     x0, esr_el1
