@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use fuzz::disk::{BASES, Patched, SECTOR, disk};
 use fuzz::limits::Limits;
 use hermit_abi::{O_DIRECTORY, O_RDONLY, SEEK_SET, dirent64};
-use kernel::runtime::block::Buffer;
+use kernel::runtime::dev::block::Buffer;
 use kernel::runtime::fs::FileSystem;
 use kernel::runtime::fs::files::Files;
 use kernel::runtime::fs::volume::{Extent, Volume};

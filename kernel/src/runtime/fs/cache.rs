@@ -9,7 +9,7 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::runtime::block::{Buffer, Disk, DiskError, Request};
+use crate::runtime::dev::block::{Buffer, Disk, DiskError, Request};
 
 /// Size of a cache block in bytes, which is one read of the device.
 const BLOCK_BYTES: usize = 64 << 10;

@@ -29,7 +29,7 @@ use hermit_abi::{
 use super::FileSystem;
 use super::volume::{Entry, Extent, FsError};
 use crate::report;
-use crate::runtime::block::{Buffer, DiskError};
+use crate::runtime::dev::block::{Buffer, DiskError};
 
 /// The first descriptor for files. The descriptors before are standard input, output and error.
 pub const FIRST_FD: i32 = 3;

@@ -1,7 +1,7 @@
 use super::super::testing::*;
 use super::super::volume::Volume;
 use super::*;
-use crate::runtime::block::fake::{self, Script};
+use crate::runtime::dev::block::fake::{self, Script};
 use alloc::sync::Arc;
 use alloc::vec;
 use std::sync::Mutex;

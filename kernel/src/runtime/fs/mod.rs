@@ -13,7 +13,12 @@
 pub mod archive;
 pub mod boot_sector;
 pub mod cache;
+pub mod cpio;
+#[cfg(target_os = "none")]
+pub mod disks;
 pub mod files;
+pub mod gzip;
+pub mod initrd;
 pub mod partition;
 #[cfg(test)]
 mod testing;
@@ -28,10 +33,10 @@ use core::ptr::NonNull;
 use hermit_abi::errno::{EFAULT, ENOENT};
 use hermit_abi::{dirent64, stat as Stat};
 
-use super::block::{Buffer, Disk};
-use super::lent;
-use super::lock::SleepLock;
 use crate::report::{self, Code, Fault};
+use crate::runtime::abi::lent;
+use crate::runtime::dev::block::{Buffer, Disk};
+use crate::runtime::sched::sleep_lock::SleepLock;
 use archive::Archive;
 use files::{Files, Memory};
 use volume::{Entry, Extent, FsError, MountError, Volume};
@@ -168,13 +173,12 @@ pub unsafe fn read(fd: i32, buffer: *mut u8, len: usize) -> isize {
     // SAFETY: 1 and 2; and if the disk has gone silent, the run ends below.
     let buffer = unsafe { Buffer::new(memory) };
     let result = FILES.lock().read(fd, buffer);
-    #[cfg(target_os = "none")]
-    if result == Err(hermit_abi::errno::ETIMEDOUT) {
-        let error = alloc::string::String::from(FILES.lock().last_error());
-        let hint = "see whether the host's storage is stuck or overloaded, and boot again";
-        super::fault::end(Code::DiskError, format_args!("{error}"), hint, &|_| Ok(()));
-    }
     result.map_or_else(|error| -error as isize, |n| n as isize)
+}
+
+/// The last failed read, as a line.
+pub fn last_error() -> String {
+    String::from(FILES.lock().last_error())
 }
 
 /// Moves the position of the next read: see [`Files::seek`].

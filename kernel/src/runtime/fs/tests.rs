@@ -1,7 +1,7 @@
+use super::initrd::File;
 use super::testing::*;
 use super::*;
-use crate::runtime::block::fake;
-use crate::runtime::block::initrd::File;
+use crate::runtime::dev::block::fake;
 use alloc::string::String;
 use alloc::vec;
 

@@ -28,7 +28,7 @@ use super::partition::{Partition, partitions};
 use crate::formats::Format;
 use crate::model_files::same_name;
 use crate::report;
-use crate::runtime::block::{Buffer, Disk, DiskError, Request};
+use crate::runtime::dev::block::{Buffer, Disk, DiskError, Request};
 
 /// Size of the largest request to a device, in bytes.
 ///

@@ -1,0 +1,97 @@
+//! Memory of Apple's chips that the tree lists and the kernel must not use.
+//!
+//! 1. The memory below the end of m1n1. The chip guards the memory from its start to the program
+//!    that iBoot loaded (CTRR). A large block across the border of that region gives address size
+//!    faults (m1n1, src/memory.c, commits da9cedde and 481f6622). The map of m1n1 uses pages below
+//!    itself. The words of the spin table show where m1n1 lies: they are variables of m1n1.
+//! 2. The last page of each entry of the tree. Reading the last bytes of the memory gave SErrors on
+//!    a MacBook Pro (m1n1, issue 97).
+#![forbid(unsafe_code)]
+
+use super::mmu::PAGE_SIZE;
+use super::ranges::Ranges;
+use crate::runtime::machine::{Chip, EnableMethod, Machine};
+
+/// Page size of iBoot and m1n1, in bytes.
+const LARGE_PAGE_SIZE: u64 = 16 << 10;
+
+/// Removes this memory from the free memory.
+/// The result is the number of bytes removed, 0 on any other chip.
+pub fn leave_out(machine: &Machine<'_>, free: &mut Ranges) -> u64 {
+    if machine.chip != Chip::Apple {
+        return 0;
+    }
+    let before = free.bytes();
+    if let Some(end) = m1n1_end(machine) {
+        free.remove(0..end, PAGE_SIZE);
+    }
+    for region in &machine.memory {
+        let end = region.range().end;
+        free.remove(end.saturating_sub(LARGE_PAGE_SIZE)..end, PAGE_SIZE);
+    }
+    before - free.bytes()
+}
+
+/// The end of the memory that m1n1 has reserved for itself.
+/// That memory contains the words of the spin table.
+pub fn m1n1_end(machine: &Machine<'_>) -> Option<u64> {
+    let words = machine.cpus.iter().filter_map(|cpu| match cpu.enable_method {
+        EnableMethod::SpinTable { release_addr } if release_addr != 0 => Some(release_addr),
+        _ => None,
+    });
+    let holders = words.filter_map(|word| {
+        machine.reserved.iter().map(|region| region.range()).find(|range| range.contains(&word))
+    });
+    holders.map(|range| range.end).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::runtime::machine::Region;
+
+    const APPLE_M1: &[u8] = include_bytes!("../machine/testdata/apple-m1.dtb");
+
+    /// The number of bytes left out, and the memory that remains.
+    fn ranges(machine: &Machine<'_>) -> (u64, Vec<core::ops::Range<u64>>) {
+        let mut free = Ranges::new();
+        for region in &machine.memory {
+            free.add(region.range(), PAGE_SIZE);
+        }
+        let left_out = leave_out(machine, &mut free);
+        (left_out, free.iter().collect())
+    }
+
+    #[test]
+    fn what_is_below_m1n1_and_the_last_pages_are_left_out() {
+        let mut machine = Machine::from_fdt(APPLE_M1).unwrap();
+        let end = 0x8_0713_c000;
+        assert_eq!(m1n1_end(&machine), Some(end));
+        // The second entry, of one page, and the third follow the first. Each entry loses a page.
+        let expected = [end..0xb_d949_0000, 0xb_d949_8000..0xb_d94b_4000];
+        let left_out = (end - 0x8_01f4_4000) + 2 * LARGE_PAGE_SIZE + LARGE_PAGE_SIZE;
+        assert_eq!(ranges(&machine), (left_out, expected.to_vec()));
+        // An entry smaller than a page is left out whole. The page before it is the last page of
+        // another entry.
+        machine.memory.clear();
+        machine.memory.push(Region { base: 0x9_0000_0000, size: 0x10_0000 });
+        machine.memory.push(Region { base: 0x9_0010_0000, size: 0x1000 });
+        let rest = 0x9_0000_0000..0x9_000f_c000;
+        assert_eq!(ranges(&machine).1, [rest]);
+    }
+
+    #[test]
+    fn without_a_spin_table_in_what_is_reserved_only_the_last_pages_are() {
+        let mut machine = Machine::from_fdt(APPLE_M1).unwrap();
+        machine.memory.truncate(1);
+        let all = machine.memory[0].range();
+        let but_the_last = all.start..all.end - LARGE_PAGE_SIZE;
+        machine.reserved.retain(|region| region.base != 0x8_06f9_4000);
+        assert_eq!(m1n1_end(&machine), None);
+        assert_eq!(ranges(&machine), (LARGE_PAGE_SIZE, [but_the_last].to_vec()));
+        machine.chip = Chip::Other;
+        assert_eq!(ranges(&machine), (0, [all].to_vec()));
+    }
+}
