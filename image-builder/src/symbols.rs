@@ -10,9 +10,8 @@
 //! | (`n` + 1) × 8 | an entry for each function, sorted by address |
 //! | the rest | the names, UTF-8, one behind the other |
 //!
-//! An entry has two numbers of 4 bytes: the function's first byte, counted from the image's, and
-//! the first byte of its name, counted from the names'. The last entry is the end of the code and
-//! of the names.
+//! An entry has two numbers of 4 bytes. The first is the function's place in the image, the second
+//! its name's place in the names. The last entry is the end of the code and of the names.
 //!
 //! Function `i` covers the addresses from entry `i` up to entry `i + 1`. The same holds for its
 //! name.
