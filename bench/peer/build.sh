@@ -1,17 +1,17 @@
 #!/bin/sh
-# Builds what the unikernel is compared with: llama.cpp, as the first process of a Linux guest.
+# Builds llama.cpp as the first process of a Linux guest, to compare the unikernel with.
 #
 #   bench/peer/build.sh FOLDER
 #
-# In FOLDER there are then `Image`, Debian's kernel, and for each processor `init-CPU`. llama.cpp comes
-# from the source package of llama-cpp-python on PyPI and is cross-compiled, which takes some minutes.
+# FOLDER then holds `Image`, Debian's kernel, and `init-CPU` for each processor. llama.cpp comes from
+# the source package of llama-cpp-python on PyPI. The cross-compilation takes some minutes.
 set -eu
 cd "$(dirname "$0")/../.."
 version=0.3.36
 case $1 in /*) folder=$1 ;; *) folder=$PWD/$1 ;; esac
 mkdir -p "$folder"
 
-# What was broken off is in nobody's way.
+# Remove what an earlier run has left unfinished.
 rm -rf "$folder/part"
 mkdir "$folder/part"
 if [ ! -f "$folder/Image" ]; then
@@ -29,7 +29,7 @@ fi
 rm -r "$folder/part"
 made_from=$(cat bench/peer/build.sh bench/peer/init.cpp | cksum)
 
-# build CPU ARCHITECTURE: with llama.cpp's kernels for what the processor has.
+# build CPU ARCHITECTURE: builds `init-CPU`, with llama.cpp's kernels for this architecture.
 build() {
     init=$folder/init-$1
     [ ! -f "$init" ] || [ "$made_from" != "$(cat "$init.from" 2>/dev/null)" ] || return 0

@@ -1,8 +1,7 @@
-// The first and only process of a Linux guest: lets llama.cpp run the model that lies beside it, as
-// the unikernel's benchmark does, prints how fast it was, and powers off.
+// The only process of a Linux guest: runs a model with llama.cpp, prints the rates and powers off.
 //
-// The boot arguments `threads`, `prompt` and `tokens` come in the environment, as the kernel hands
-// over those that it does not know.
+// The program does what the unikernel's benchmark does, with `/model.gguf`. The kernel passes unknown
+// boot arguments in the environment: `threads`, `prompt` and `tokens`.
 #include <fcntl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
@@ -27,7 +26,7 @@ static double seconds() {
     return duration<double>(steady_clock::now().time_since_epoch()).count();
 }
 
-// llama.cpp's log is shown only if it fails.
+// Shows only the errors of llama.cpp's log.
 static void log_errors(ggml_log_level level, const char *text, void *) {
     if (level == GGML_LOG_LEVEL_ERROR) fputs(text, stdout);
 }
@@ -56,7 +55,7 @@ static bool measure() {
     const double start = seconds();
     if (!decode(context, prompt)) return false;
     const double first = seconds();
-    // The first token comes from the prompt's logits, the last one is not run.
+    // The first token comes from the prompt's logits. No forward pass follows the last token.
     for (int i = 1; i < n_tokens; i++) {
         const float *logits = llama_get_logits_ith(context, -1);
         const float *best = std::max_element(logits, logits + llama_vocab_n_tokens(vocab));
@@ -69,14 +68,14 @@ static bool measure() {
 }
 
 int main() {
-    // There is no console before this.
+    // The console exists only after this.
     mkdir("/dev", 0755);
     if (mount("devtmpfs", "/dev", "devtmpfs", 0, "") == 0) {
         int console = open("/dev/console", O_RDWR);
         dup2(console, 1);
         dup2(console, 2);
     }
-    // ggml looks at them to count the cores.
+    // ggml reads these to count the cores.
     mkdir("/proc", 0555);
     mkdir("/sys", 0555);
     mount("proc", "/proc", "proc", 0, "");

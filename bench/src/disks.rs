@@ -1,4 +1,4 @@
-//! The models on their disks, made when these programs have not made them before.
+//! The disks with models, made again for each build of the programs.
 
 #![forbid(unsafe_code)]
 
@@ -12,44 +12,44 @@ use host_io::console;
 use host_io::files::Target;
 use sha2::{Digest, Sha256};
 
-use crate::guest::{House, wait};
+use crate::guest::{Build, wait};
 use crate::model::Model;
 use crate::shape::ShapeName;
 
-/// What the names of the folders begin with that hold models and disks.
+/// The prefix of the folders that hold models and disks.
 const MADE: &str = "made-";
 
-/// The disk with the model of this shape, and nothing else.
+/// Returns the disk with the model of this shape alone, and makes it if needed.
 ///
 /// # Errors
-/// It cannot be made.
-pub fn disk(house: &House, name: ShapeName) -> Result<PathBuf> {
-    let model = model(house, name)?;
+/// The disk cannot be made.
+pub fn disk(build: &Build, name: ShapeName) -> Result<PathBuf> {
+    let model = model(build, name)?;
     if !model.exists() {
         write_model(&model, name).with_context(|| format!("cannot write {}", model.display()))?;
     }
     let disk = model.with_extension("img");
     if !disk.exists() {
-        let mut command = Command::new(house.image_builder());
+        let mut command = Command::new(build.image_builder());
         command.arg("disk").arg("--out").arg(&disk).arg(&model);
         wait(&format!("making {}", disk.display()), &mut command)?;
     }
     Ok(disk)
 }
 
-/// Where the model of this shape is, or will be.
+/// The path of the model of this shape, which may not exist yet.
 ///
 /// # Errors
-/// Its folder cannot be made.
-pub fn model(house: &House, name: ShapeName) -> Result<PathBuf> {
-    let this_program = std::env::current_exe().context("where is this program?")?;
-    let folder = folder(&house.bench(), &[&this_program, &house.image_builder()])?;
+/// The model's folder cannot be made.
+pub fn model(build: &Build, name: ShapeName) -> Result<PathBuf> {
+    let this_program = std::env::current_exe().context("cannot find the path of this program")?;
+    let folder = folder(&build.bench(), &[&this_program, &build.image_builder()])?;
     Ok(folder.join(format!("{}.gguf", name.name())))
 }
 
-/// The folder in `bench` for what these programs make.
+/// The folder in `bench` for the files of these programs.
 ///
-/// What other programs made, older ones above all, is removed.
+/// The files of other programs, such as older builds, are removed.
 fn folder(bench: &Path, programs: &[&Path]) -> Result<PathBuf> {
     let mut hasher = Sha256::new();
     for program in programs {
@@ -72,7 +72,7 @@ fn folder(bench: &Path, programs: &[&Path]) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Size of the model of this shape in bytes.
+/// The size of this shape's model, in bytes.
 pub fn model_bytes(name: ShapeName) -> u64 {
     Model::new(name.title(), &name.shape()).bytes()
 }

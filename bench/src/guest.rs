@@ -1,4 +1,4 @@
-//! Runs the unikernel through the harness, and reads what the harness reports.
+//! Runs the unikernel through the harness, and reads the harness's report.
 
 #![forbid(unsafe_code)]
 
@@ -17,12 +17,12 @@ use serde::Deserialize;
 use crate::model::prompt;
 use crate::shape::Cpu;
 
-/// What was built before, and where measurements put their files.
+/// The build that is measured, and the folder for the measurements' files.
 #[derive(Debug)]
-pub struct House {
-    /// cargo's folder.
+pub struct Build {
+    /// cargo's target folder.
     target: PathBuf,
-    /// Keeps other measurements out, as long as this lives.
+    /// Keeps other measurements out, for as long as this value lives.
     _lock: File,
 }
 
@@ -33,24 +33,24 @@ pub struct Run<'a> {
     pub disk: &'a Path,
     /// The processor.
     pub cpu: Cpu,
-    /// How many of them.
+    /// The number of cores.
     pub cores: u32,
     /// Whether the guest's clock counts instructions.
     pub counted: bool,
-    /// What the guest does: "generate" or "bench".
+    /// The guest's setting `mode`: "generate" or "bench".
     pub mode: &'a str,
     /// Whether the model's checksum is checked.
     pub verify: bool,
-    /// Tokens in the prompt.
+    /// The number of tokens in the prompt.
     pub prompt_tokens: usize,
-    /// Tokens to generate.
+    /// The number of tokens to generate.
     pub tokens: usize,
 }
 
-/// What a run came to, as the harness reports it.
+/// The harness's report of a run.
 #[derive(Debug, Deserialize)]
 pub struct Report {
-    /// When things happened, by the host's clock.
+    /// Times by the host's clock.
     pub host_us: HostTimes,
     events: Vec<Seen>,
 }
@@ -72,31 +72,31 @@ struct Seen {
     event: Event,
 }
 
-impl House {
-    /// The house whose build lies in `target`.
+impl Build {
+    /// The build in cargo's folder `target`, locked.
     ///
     /// # Errors
-    /// Something is not built, or another measurement goes on here: the two would share files, and
+    /// Something is not built, or another measurement runs here. The two would share files, and
     /// disturb each other.
-    pub fn new(target: &Path) -> Result<House> {
+    pub fn new(target: &Path) -> Result<Build> {
         let folder = target.join("bench");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let lock = File::create(folder.join(".lock")).context("cannot make a lock")?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => bail!(
-                "another measurement goes on in {}: wait for its end, as two disturb each other",
+                "another measurement runs in {}: wait for its end, as two disturb each other",
                 folder.display()
             ),
             Err(TryLockError::Error(e)) => {
                 return Err(e).with_context(|| format!("cannot lock {}", folder.display()));
             }
         }
-        let house = House { target: target.to_owned(), _lock: lock };
-        for file in [house.harness(), house.image_builder(), house.image(), house.elf()] {
+        let build = Build { target: target.to_owned(), _lock: lock };
+        for file in [build.harness(), build.image_builder(), build.image(), build.elf()] {
             ensure!(file.is_file(), "there is no {}; build it: make build", file.display());
         }
-        Ok(house)
+        Ok(build)
     }
 
     /// The folder for models, disks and reports.
@@ -109,7 +109,7 @@ impl House {
         self.target.join("debug/image-builder")
     }
 
-    /// The kernel's ELF file, with its symbols.
+    /// The kernel's ELF file, with symbols.
     pub fn elf(&self) -> PathBuf {
         self.target.join("bare/aarch64-unknown-none/release/anchorite")
     }
@@ -131,16 +131,16 @@ impl House {
         command.arg(format!("--tokens={}", run.tokens));
         command.args(run.counted.then_some("--icount"));
         command.args((!run.verify).then_some("--no-verify"));
-        // A prompt of a large model gives no sign of life for minutes.
+        // A large model needs minutes for a prompt, and prints nothing meanwhile.
         command.args(["--idle-timeout=0", "--boot-timeout=120", "--timeout=7200"]);
         command.arg("--report").arg(report);
         command
     }
 
-    /// Runs it. `what` says for the user what that is.
+    /// Runs the unikernel. `what` describes the run to the user.
     ///
     /// # Errors
-    /// The run fails, or does something else than it was told.
+    /// The run fails, or its numbers of tokens are not those of `run`.
     pub fn run(&self, what: &str, run: &Run<'_>) -> Result<Report> {
         let file = self.bench().join("report.json");
         let mut command = self.command(run, &file);
@@ -164,15 +164,15 @@ impl House {
     }
 }
 
-/// Waits for a command, and shows on standard error that it goes on.
+/// Runs a command to its end, and shows its time on standard error.
 ///
 /// # Errors
-/// It cannot be started, or fails; then what it wrote to its standard error is in the message.
+/// The command cannot be started, or fails. The message then has the end of its standard error.
 pub fn wait(what: &str, command: &mut Command) -> Result<()> {
     let started = Instant::now();
     let terminal = std::io::stderr().is_terminal();
-    let mut log = tempfile::tempfile().context("no temporary file")?;
-    let stderr = log.try_clone().context("no temporary file")?;
+    let mut log = tempfile::tempfile().context("cannot make a temporary file")?;
+    let stderr = log.try_clone().context("cannot make a temporary file")?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
     let program = command.get_program().to_owned();
     let mut child =
@@ -196,7 +196,7 @@ pub fn wait(what: &str, command: &mut Command) -> Result<()> {
     Err(anyhow!("{}", end_of(&mut log)).context(format!("{what}: {} failed", program.display())))
 }
 
-/// The last of what a program said.
+/// The last lines of a program's output.
 fn end_of(log: &mut File) -> String {
     use std::io::{Read, Seek};
     let mut text = Vec::new();
@@ -216,10 +216,10 @@ impl Report {
         found.next().with_context(|| format!("the guest sent no `{name}` event"))
     }
 
-    /// The answer to the prompt.
+    /// The event `result`.
     ///
     /// # Errors
-    /// There is none.
+    /// The event is missing.
     pub fn result(&self) -> Result<&Outcome> {
         self.find("result", |event| match event {
             Event::Result(outcome) => Some(outcome),
@@ -227,10 +227,10 @@ impl Report {
         })
     }
 
-    /// The figure of this name that `mode=bench` measured.
+    /// The figure of this name from `mode=bench`.
     ///
     /// # Errors
-    /// It did not.
+    /// The figure is missing.
     pub fn figure(&self, name: &str) -> Result<f64> {
         let test = self.find(name, |event| match event {
             Event::Test(test) if test.name == name => Some(test),
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_run_becomes_a_command_line() {
-        let house = House { target: "t".into(), _lock: tempfile::tempfile().unwrap() };
+        let build = Build { target: "t".into(), _lock: tempfile::tempfile().unwrap() };
         let run = Run {
             disk: Path::new("a.img"),
             cpu: Cpu::CortexA72,
@@ -289,7 +289,7 @@ mod tests {
             tokens: 5,
         };
         let words = |run: &Run<'_>| {
-            let command = house.command(run, Path::new("r.json"));
+            let command = build.command(run, Path::new("r.json"));
             let words = command.get_args().map(|word| word.to_string_lossy().into_owned());
             words.collect::<Vec<_>>().join(" ")
         };
@@ -314,11 +314,11 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
         }
-        let house = House::new(target.path()).unwrap();
-        let error = House::new(target.path()).unwrap_err().to_string();
-        assert!(error.contains("another measurement goes on"), "{error}");
-        drop(house);
-        assert!(House::new(target.path()).is_ok());
+        let build = Build::new(target.path()).unwrap();
+        let error = Build::new(target.path()).unwrap_err().to_string();
+        assert!(error.contains("another measurement runs"), "{error}");
+        drop(build);
+        assert!(Build::new(target.path()).is_ok());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The host, as far as it matters for what its clock measures.
+//! The properties of the host that its clock's measurements depend on.
 
 #![forbid(unsafe_code)]
 
@@ -9,24 +9,23 @@ use std::thread::available_parallelism;
 use host_io::console;
 use serde::{Deserialize, Serialize};
 
-/// What a measurement by the host's clock depends on.
+/// The host's cores and load.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Host {
-    /// Its cores. More of the guest's than these gain nothing.
+    /// The number of cores. More cores of the guest gain nothing.
     pub cores: usize,
-    /// Programs that wanted to run in the minute before, on average; `None` if the host does not
-    /// tell.
+    /// Load average of the last minute; `None` if the host does not have it.
     pub load: Option<f64>,
 }
 
 impl Host {
-    /// The load on its cores, for a table.
+    /// The load and the cores, for a table.
     pub fn shown(&self) -> String {
         let load = self.load.map_or("?".into(), |load| format!("{load:.1}"));
         format!("{load} on {}", self.cores)
     }
 
-    /// The host now. Says so if it has other things to do.
+    /// Reads the host's state, and warns if the host is busy.
     pub fn now() -> Host {
         let cores = available_parallelism().map_or(1, NonZero::get);
         let load = fs::read_to_string("/proc/loadavg").ok().and_then(|text| first_number(&text));

@@ -1,8 +1,8 @@
-//! Instrument 1: instructions of the guest for a token.
+//! Instrument 1: the guest's instructions for a token.
 //!
-//! QEMU's `-icount shift=0` lets each instruction take one nanosecond of the guest's clock, so the
-//! guest's own timings count instructions, the same on each host and each time. The first
-//! generated token comes from the prompt's logits and is counted with the prompt.
+//! With QEMU's `-icount shift=0`, each instruction takes one nanosecond of the guest's clock. The
+//! guest's own timings then count instructions, the same on each host and each time. The first
+//! generated token comes from the prompt's logits, and is counted with the prompt.
 
 #![forbid(unsafe_code)]
 
@@ -11,11 +11,11 @@ use kernel::report::Outcome;
 use serde::{Deserialize, Serialize};
 
 use crate::disks;
-use crate::guest::{House, Run};
-use crate::results::{Row, digits, table};
+use crate::guest::{Build, Run};
+use crate::results::{Column, Row, cell, digits, table};
 use crate::shape::{Cpu, ShapeName};
 
-/// Tokens in the prompt.
+/// The number of tokens in the prompt.
 const PROMPT: usize = 32;
 
 /// Instructions for a token, in millions.
@@ -23,11 +23,11 @@ const PROMPT: usize = 32;
 pub struct Instructions {
     /// The model.
     pub shape: ShapeName,
-    /// The processor, and with it the kernels.
+    /// The processor, which decides on the kernels.
     pub cpu: Cpu,
-    /// For each token that is generated.
+    /// Millions for each generated token.
     pub generate_millions: f64,
-    /// For each token of a prompt of 32.
+    /// Millions for each token of a prompt of 32.
     pub prompt_millions: f64,
 }
 
@@ -35,8 +35,8 @@ pub struct Instructions {
 ///
 /// # Errors
 /// The run fails.
-pub fn measure(house: &House, shape: ShapeName, cpu: Cpu) -> Result<Instructions> {
-    let disk = disks::disk(house, shape)?;
+pub fn measure(build: &Build, shape: ShapeName, cpu: Cpu) -> Result<Instructions> {
+    let disk = disks::disk(build, shape)?;
     let what = format!("instructions: {} on {}", shape.title(), cpu.name());
     let run = Run {
         disk: &disk,
@@ -46,10 +46,10 @@ pub fn measure(house: &House, shape: ShapeName, cpu: Cpu) -> Result<Instructions
         mode: "generate",
         verify: false,
         prompt_tokens: PROMPT,
-        // A token more costs a large model seconds; each gives nearly the same count.
+        // Another token costs a large model seconds, and has nearly the same count.
         tokens: if shape == ShapeName::TinyLlama { 3 } else { 9 },
     };
-    Ok(count(shape, cpu, house.run(&what, &run)?.result()?))
+    Ok(count(shape, cpu, build.run(&what, &run)?.result()?))
 }
 
 fn count(shape: ShapeName, cpu: Cpu, result: &Outcome) -> Instructions {
@@ -64,25 +64,42 @@ fn count(shape: ShapeName, cpu: Cpu, result: &Outcome) -> Instructions {
     }
 }
 
-/// What a count is compared with, in millions of instructions.
+/// A count to compare with, in millions of instructions.
 #[derive(Clone, Copy, Debug, Default)]
-struct Yardstick {
+struct Reference {
     generate: f64,
     prompt: f64,
 }
 
-/// llama.cpp's counts, and what is to be reached; see the README. None for what was not measured.
-fn yardsticks(shape: ShapeName, cpu: Cpu) -> (Option<Yardstick>, Option<Yardstick>) {
-    let of = |generate, prompt| Some(Yardstick { generate, prompt });
-    match (shape, cpu) {
-        (ShapeName::Tiny, Cpu::CortexA72) => (of(10.1, 6.23), of(4.0, 2.2)),
-        (ShapeName::Tiny, Cpu::NeoverseN1) => (of(3.95, 1.37), of(2.8, 1.05)),
-        (ShapeName::Tiny, Cpu::Max) => (of(4.60, 1.27), of(2.8, 0.95)),
-        (ShapeName::Gpt2, Cpu::CortexA72) => (of(131.0, 82.2), of(51.9, 29.0)),
-        (ShapeName::Gpt2, Cpu::NeoverseN1) => (of(66.4, 15.3), of(47.1, 11.7)),
-        (ShapeName::TinyLlama, Cpu::CortexA72) => (of(988.0, 882.0), of(395.0, 310.0)),
-        (ShapeName::TinyLlama, Cpu::NeoverseN1) => (of(314.0, 131.0), of(226.0, 120.0)),
-        (ShapeName::Gpt2 | ShapeName::TinyLlama, Cpu::Max) => (None, None),
+impl Instructions {
+    /// llama.cpp's counts: see bench/README.md. `None` if they were not measured.
+    fn peer(&self) -> Option<Reference> {
+        let (generate, prompt) = match (self.shape, self.cpu) {
+            (ShapeName::Tiny, Cpu::CortexA72) => (10.1, 6.23),
+            (ShapeName::Tiny, Cpu::NeoverseN1) => (3.95, 1.37),
+            (ShapeName::Tiny, Cpu::Max) => (4.60, 1.27),
+            (ShapeName::Gpt2, Cpu::CortexA72) => (131.0, 82.2),
+            (ShapeName::Gpt2, Cpu::NeoverseN1) => (66.4, 15.3),
+            (ShapeName::TinyLlama, Cpu::CortexA72) => (988.0, 882.0),
+            (ShapeName::TinyLlama, Cpu::NeoverseN1) => (314.0, 131.0),
+            (ShapeName::Gpt2 | ShapeName::TinyLlama, Cpu::Max) => return None,
+        };
+        Some(Reference { generate, prompt })
+    }
+
+    /// The project's goal, if there is one.
+    fn goal(&self) -> Option<Reference> {
+        let (generate, prompt) = match (self.shape, self.cpu) {
+            (ShapeName::Tiny, Cpu::CortexA72) => (4.0, 2.2),
+            (ShapeName::Tiny, Cpu::NeoverseN1) => (2.8, 1.05),
+            (ShapeName::Tiny, Cpu::Max) => (2.8, 0.95),
+            (ShapeName::Gpt2, Cpu::CortexA72) => (51.9, 29.0),
+            (ShapeName::Gpt2, Cpu::NeoverseN1) => (47.1, 11.7),
+            (ShapeName::TinyLlama, Cpu::CortexA72) => (395.0, 310.0),
+            (ShapeName::TinyLlama, Cpu::NeoverseN1) => (226.0, 120.0),
+            (ShapeName::Gpt2 | ShapeName::TinyLlama, Cpu::Max) => return None,
+        };
+        Some(Reference { generate, prompt })
     }
 }
 
@@ -95,34 +112,17 @@ impl Row for Instructions {
     }
 
     fn table(rows: &[Self]) -> String {
-        let header = [
-            "shape",
-            "processor",
-            "generate",
-            "goal",
-            "llama.cpp",
-            "prompt of 32",
-            "goal",
-            "llama.cpp",
+        let columns: &[Column<Self>] = &[
+            ("shape", |row| row.shape.title().into()),
+            ("processor", |row| row.cpu.name().into()),
+            ("generate", |row| format!("**{}**", digits(row.generate_millions))),
+            ("goal", |row| cell(row.goal().map(|goal| goal.generate))),
+            ("llama.cpp", |row| cell(row.peer().map(|peer| peer.generate))),
+            ("prompt of 32", |row| format!("**{}**", digits(row.prompt_millions))),
+            ("goal", |row| cell(row.goal().map(|goal| goal.prompt))),
+            ("llama.cpp", |row| cell(row.peer().map(|peer| peer.prompt))),
         ];
-        let rows: Vec<[String; 8]> = rows
-            .iter()
-            .map(|row| {
-                let (peer, goal) = yardsticks(row.shape, row.cpu);
-                let shown = |yardstick: Option<f64>| yardstick.map_or("–".into(), digits);
-                [
-                    row.shape.title().into(),
-                    row.cpu.name().into(),
-                    format!("**{}**", digits(row.generate_millions)),
-                    shown(goal.map(|goal| goal.generate)),
-                    shown(peer.map(|peer| peer.generate)),
-                    format!("**{}**", digits(row.prompt_millions)),
-                    shown(goal.map(|goal| goal.prompt)),
-                    shown(peer.map(|peer| peer.prompt)),
-                ]
-            })
-            .collect();
-        table(header, &rows)
+        table(columns, rows)
     }
 }
 

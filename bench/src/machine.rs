@@ -1,5 +1,4 @@
-//! The whole machine on two cores: how long it takes to start and to load a model, and how much
-//! memory it uses.
+//! The whole machine on two cores: start time, load time and memory.
 
 #![forbid(unsafe_code)]
 
@@ -7,15 +6,17 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::disks;
-use crate::guest::{House, Report, Run};
+use crate::guest::{Build, Report, Run};
 use crate::host::Host;
-use crate::results::{Row, digits, median, table};
+use crate::results::{Column, Row, digits, median, table};
 use crate::shape::{Cpu, ShapeName};
 
-/// Tokens in the prompt.
+/// The number of tokens in the prompt.
 const PROMPT: usize = 8;
 
-/// The machine with one model on one processor; times by the host's clock, medians of all rounds.
+/// The machine with one model on one processor.
+///
+/// Times are by the host's clock, and medians of all rounds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// The model.
@@ -24,19 +25,19 @@ pub struct Machine {
     pub cpu: Cpu,
     /// The host before the first round.
     pub host: Host,
-    /// Rounds that medians were taken of.
+    /// The number of rounds behind the medians.
     pub rounds: usize,
-    /// From QEMU's start to the first token after a prompt of eight, the model checked.
+    /// From QEMU's start to the first token after a prompt of eight, with the checksum.
     pub first_token_s: f64,
-    /// From the disk's being mounted to the model's being ready, unchecked.
+    /// From the `hello` event until the model is ready, without the checksum.
     pub load_s: f64,
-    /// The same with the model's checksum checked.
+    /// The same with the checksum.
     pub checked_load_s: f64,
     /// Reading alone, on one core.
     pub read_s: f64,
     /// Hashing alone, on one core.
     pub hash_s: f64,
-    /// The median of a round's `checked_load_s` over the slower of its `read_s` and `hash_s`.
+    /// The median of `checked_load_s` over the slower of `read_s` and `hash_s`.
     pub checked_load_ratio: f64,
     /// The model's file in 10^6 bytes.
     pub file_mb: f64,
@@ -48,8 +49,8 @@ pub struct Machine {
 ///
 /// # Errors
 /// A run fails.
-pub fn measure(house: &House, shape: ShapeName, cpu: Cpu, rounds: usize) -> Result<Machine> {
-    let disk = disks::disk(house, shape)?;
+pub fn measure(build: &Build, shape: ShapeName, cpu: Cpu, rounds: usize) -> Result<Machine> {
+    let disk = disks::disk(build, shape)?;
     let run = Run {
         disk: &disk,
         cpu,
@@ -65,11 +66,11 @@ pub fn measure(house: &House, shape: ShapeName, cpu: Cpu, rounds: usize) -> Resu
     let mut all = vec![];
     for round in 1..=rounds {
         let of = format!("{} on 2 x {}, round {round} of {rounds}", shape.title(), cpu.name());
-        let checked = house.run(&format!("machine: {of}, checked"), &run)?;
+        let checked = build.run(&format!("machine: {of}, checked"), &run)?;
         let unchecked = Run { verify: false, ..run };
-        let unchecked = house.run(&format!("machine: {of}, not checked"), &unchecked)?;
+        let unchecked = build.run(&format!("machine: {of}, not checked"), &unchecked)?;
         let parts = Run { mode: "bench", ..run };
-        let parts = house.run(&format!("machine: {of}, parts alone"), &parts)?;
+        let parts = build.run(&format!("machine: {of}, parts alone"), &parts)?;
         all.push(Round::new(&checked, &unchecked, &parts, file_mb)?);
     }
     let of = |pick: fn(&Round) -> f64| median(all.iter().map(pick).collect());
@@ -120,6 +121,16 @@ impl Round {
     }
 }
 
+/// The cell of a time.
+fn seconds(s: f64) -> String {
+    format!("{s:.3} s")
+}
+
+/// The cell of a size in 10^6 bytes.
+fn megabytes(mb: f64) -> String {
+    format!("{} MB", digits(mb))
+}
+
 impl Row for Machine {
     const NAME: &'static str = "machine";
     type Key = (ShapeName, Cpu);
@@ -129,37 +140,20 @@ impl Row for Machine {
     }
 
     fn table(rows: &[Self]) -> String {
-        let header = [
-            "shape",
-            "processor",
-            "first token",
-            "load",
-            "read alone",
-            "hash alone",
-            "load, checked",
-            "to the slower part",
-            "memory in use",
-            "beyond the file",
-            "host's load",
+        let columns: &[Column<Self>] = &[
+            ("shape", |row| row.shape.title().into()),
+            ("processor", |row| row.cpu.name().into()),
+            ("first token", |row| seconds(row.first_token_s)),
+            ("load", |row| seconds(row.load_s)),
+            ("read alone", |row| seconds(row.read_s)),
+            ("hash alone", |row| seconds(row.hash_s)),
+            ("load, checked", |row| seconds(row.checked_load_s)),
+            ("to the slower part", |row| format!("{:.2} ×", row.checked_load_ratio)),
+            ("memory in use", |row| megabytes(row.memory_mb)),
+            ("beyond the file", |row| megabytes(row.memory_mb - row.file_mb)),
+            ("host's load", |row| row.host.shown()),
         ];
-        let lines = rows.iter().map(|row| {
-            let s = |x: f64| format!("{x:.3} s");
-            let mb = |x| format!("{} MB", digits(x));
-            [
-                row.shape.title().into(),
-                row.cpu.name().into(),
-                s(row.first_token_s),
-                s(row.load_s),
-                s(row.read_s),
-                s(row.hash_s),
-                s(row.checked_load_s),
-                format!("{:.2} ×", row.checked_load_ratio),
-                mb(row.memory_mb),
-                mb(row.memory_mb - row.file_mb),
-                row.host.shown(),
-            ]
-        });
-        table(header, &lines.collect::<Vec<_>>())
+        table(columns, rows)
     }
 }
 

@@ -1,4 +1,4 @@
-//! `anchorite-bench`: measures what is built.
+//! `anchorite-bench`: measures the build.
 //!
 //! Exit status: 0 all well, 1 a measurement failed, 2 wrong usage.
 
@@ -28,8 +28,8 @@ use clap::{Parser, ValueEnum};
 use host_io::console;
 use host_io::files::Target;
 
-use cycles::Kernel;
-use guest::House;
+use cycles::Cycles;
+use guest::Build;
 use instructions::Instructions;
 use machine::Machine;
 use peer::Peer;
@@ -39,8 +39,8 @@ use shape::{Cpu, ShapeName};
 
 /// Measures Anchorite in QEMU, with models of random weights that it makes itself.
 ///
-/// Shows tables on standard output, keeps the results as JSON and writes the tables into
-/// bench/README.md, which says what they mean. What is not measured keeps its last result.
+/// Shows tables on standard output, keeps the results as JSON, and writes the tables into
+/// bench/README.md, which explains them. What is not measured keeps its last result.
 #[derive(Debug, Parser)]
 #[command(name = "anchorite-bench", version)]
 struct Cli {
@@ -56,16 +56,16 @@ struct Cli {
     /// All shapes: TinyLlama takes 1.3 GB of disk and many minutes
     #[arg(long, conflicts_with = "shape")]
     full: bool,
-    /// How often what depends on the host's clock is measured
+    /// Rounds of each measurement by the host's clock
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: u32,
     /// Measure nothing: show the last results, and write them into the README
     #[arg(long)]
     show: bool,
-    /// Where results are kept, and the README with their tables beside it
+    /// Folder of the results; the README with their tables lies beside it
     #[arg(long, value_name = "FOLDER", default_value = "bench/results")]
     results: PathBuf,
-    /// cargo's folder, with what is measured
+    /// cargo's target folder, with the build to measure
     #[arg(long, value_name = "FOLDER", default_value = "target")]
     target: PathBuf,
 }
@@ -77,16 +77,16 @@ enum Instrument {
     Instructions,
     /// Tokens a second on 1, 2 and 4 cores
     Rates,
-    /// The whole machine: its start, the model's load, its memory
+    /// The whole machine: start, load of the model, memory
     Machine,
-    /// Cycles of real cores in the kernels' inner loops, as LLVM models them
+    /// Cycles of the kernels' inner loops on LLVM's models of real cores
     Cycles,
-    /// Tokens a second, in turns with llama.cpp on Linux, which is built first; only if asked for
+    /// Tokens a second beside llama.cpp on Linux, which is built first; only on request
     Peer,
 }
 
 impl Instrument {
-    /// What is measured if nothing is named: all that takes nothing from elsewhere.
+    /// The default instruments: all that download nothing.
     const USUAL: &[Instrument] =
         &[Instrument::Instructions, Instrument::Rates, Instrument::Machine, Instrument::Cycles];
 }
@@ -103,7 +103,7 @@ fn main() -> ExitCode {
     console::status(result.is_err().into())
 }
 
-/// What was given, or else the default.
+/// The given values, or else the default.
 fn or<T: Copy>(given: &[T], default: &[T]) -> Vec<T> {
     if given.is_empty() { default.into() } else { given.into() }
 }
@@ -113,7 +113,7 @@ fn run(cli: &Cli) -> Result<()> {
     if cli.show {
         return instruments.into_iter().try_for_each(|instrument| show(instrument, &cli.results));
     }
-    let house = House::new(&cli.target)?;
+    let build = Build::new(&cli.target)?;
     let shapes = match cli.full {
         true => ShapeName::value_variants().into(),
         false => or(&cli.shape, &[ShapeName::Tiny, ShapeName::Gpt2]),
@@ -125,22 +125,22 @@ fn run(cli: &Cli) -> Result<()> {
         match instrument {
             Instrument::Instructions => {
                 each::<Instructions>(&cli.results, pairs(), |(shape, cpu)| {
-                    instructions::measure(&house, shape, cpu)
+                    instructions::measure(&build, shape, cpu)
                 })?
             }
             Instrument::Rates => each::<Rates>(&cli.results, pairs(), |(shape, cpu)| {
-                rates::measure(&house, shape, cpu, rounds)
+                rates::measure(&build, shape, cpu, rounds)
             })?,
             Instrument::Machine => each::<Machine>(&cli.results, pairs(), |(shape, cpu)| {
-                machine::measure(&house, shape, cpu, rounds)
+                machine::measure(&build, shape, cpu, rounds)
             })?,
             Instrument::Peer => each::<Peer>(&cli.results, pairs(), |(shape, cpu)| {
-                peer::measure(&house, shape, cpu, rounds)
+                peer::measure(&build, shape, cpu, rounds)
             })?,
             Instrument::Cycles => {
-                // Kernels that are no more are to go.
-                let mut store = Store::<Kernel>::empty(&cli.results);
-                for kernel in cycles::measure(&house.elf())? {
+                // An empty store drops kernels that no longer exist.
+                let mut store = Store::<Cycles>::empty(&cli.results);
+                for kernel in cycles::measure(&build.elf())? {
                     store.put(kernel)?;
                 }
                 publish(&cli.results, &store)?;
@@ -150,7 +150,7 @@ fn run(cli: &Cli) -> Result<()> {
     Ok(())
 }
 
-/// Measures each subject, keeps each result as soon as it is there, and shows the table.
+/// Measures each subject, saves each result at once, and shows the table.
 fn each<R: Row>(
     folder: &Path,
     subjects: impl Iterator<Item = (ShapeName, Cpu)>,
@@ -168,12 +168,12 @@ fn show(instrument: Instrument, folder: &Path) -> Result<()> {
         Instrument::Instructions => publish(folder, &Store::<Instructions>::open(folder)?),
         Instrument::Rates => publish(folder, &Store::<Rates>::open(folder)?),
         Instrument::Machine => publish(folder, &Store::<Machine>::open(folder)?),
-        Instrument::Cycles => publish(folder, &Store::<Kernel>::open(folder)?),
+        Instrument::Cycles => publish(folder, &Store::<Cycles>::open(folder)?),
         Instrument::Peer => publish(folder, &Store::<Peer>::open(folder)?),
     }
 }
 
-/// Shows the table, and writes it into the README.
+/// Shows the table, and writes the table into the README.
 fn publish<R: Row>(folder: &Path, store: &Store<R>) -> Result<()> {
     let table = store.table();
     console::print_line(format_args!("{}\n\n{table}", R::NAME))?;
@@ -197,17 +197,17 @@ mod tests {
 
     #[test]
     fn the_readme_has_the_tables_of_the_results() {
-        let room = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let readme = fs::read_to_string(room.join("README.md")).unwrap();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let readme = fs::read_to_string(folder.join("README.md")).unwrap();
         let check = |name, table: String| {
             let with_table = results::with_table(&readme, name, &table);
             assert!(with_table.as_ref() == Some(&readme), "{name}: run make bench, or\n{table}");
         };
-        let results = room.join("results");
+        let results = folder.join("results");
         check(Instructions::NAME, Store::<Instructions>::open(&results).unwrap().table());
         check(Rates::NAME, Store::<Rates>::open(&results).unwrap().table());
         check(Machine::NAME, Store::<Machine>::open(&results).unwrap().table());
         check(Peer::NAME, Store::<Peer>::open(&results).unwrap().table());
-        check(Kernel::NAME, Store::<Kernel>::open(&results).unwrap().table());
+        check(Cycles::NAME, Store::<Cycles>::open(&results).unwrap().table());
     }
 }

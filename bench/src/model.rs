@@ -1,9 +1,10 @@
-//! Writes models of random weights.
+//! Writes GGUF models of random weights.
 //!
-//! Tensors have the types that llama.cpp's quantiser gives a `Q4_0` file: matrices in Q4_0, the
-//! output in Q6_K, norms, biases and positions in F32. What such a model says is noise, but sound
-//! noise: a matrix keeps the size of what it multiplies, no number is a NaN, and the text never
-//! ends by itself.
+//! Tensors have the types that llama.cpp's quantiser gives a `Q4_0` file. Matrices are in Q4_0, the
+//! output is in Q6_K, and norms, biases and positions are in F32.
+//!
+//! The text of such a model has no meaning, but the numbers are sound. A matrix keeps the magnitude
+//! of its input, no number is a NaN, and the text never ends by itself.
 
 #![forbid(unsafe_code)]
 
@@ -16,23 +17,23 @@ use kernel::llm::quantize::f32_to_f16;
 use crate::random::Random;
 use crate::shape::Shape;
 
-/// The letters of prompts. Each is a token of its own, and no two of them ever become one.
+/// The letters of prompts. Each is a token, and no two merge into one.
 const LETTERS: &[u8] = b"abcdefghijklm";
 
-/// What a tensor holds.
+/// The content of a tensor.
 #[derive(Clone, Copy, Debug)]
 enum Content {
-    /// One F32 throughout.
+    /// The same F32 everywhere.
     Number(f32),
-    /// F32 up to this size.
+    /// Random F32 up to this magnitude.
     Noise(f32),
     /// A matrix in Q4_0.
     Q4_0,
-    /// A matrix in Q6_K whose row of this number is zero.
+    /// A matrix in Q6_K; the row of this number is zero.
     Q6K { zero: u64 },
 }
 
-/// A tensor of `[rows, columns]`.
+/// A tensor of shape `[rows, columns]`.
 struct Tensor {
     name: String,
     columns: u64,
@@ -55,7 +56,7 @@ impl Tensor {
 
     /// Writes row number `i` to `row`.
     fn fill(&self, i: u64, random: &mut Random, row: &mut [u8]) {
-        // Sums over a row are then about as large as what is summed.
+        // With this amplitude, sums over a row are about as large as their terms.
         let amplitude = 1.0 / (self.columns as f32).sqrt();
         match self.content {
             Content::Number(number) => {
@@ -69,8 +70,8 @@ impl Tensor {
             Content::Q4_0 => {
                 random.fill(row);
                 for block in row.as_chunks_mut::<18>().0 {
-                    // Nibbles less 8 are -0.5 on average: a random sign takes that off again.
-                    // Their root mean square is 4.6.
+                    // Nibbles less 8 have the mean -0.5, which a random sign cancels. Their root
+                    // mean square is 4.6.
                     let scale = random.float();
                     let scale = (1.0 + 0.5 * scale.abs()) * scale.signum() * amplitude / 5.8;
                     block[..2].copy_from_slice(&f32_to_f16(scale).to_le_bytes());
@@ -80,8 +81,8 @@ impl Tensor {
                 random.fill(row);
                 for block in row.as_chunks_mut::<210>().0 {
                     for scale in &mut block[192..208] {
-                        // From -32 to 31, as i8; 18.5 is their root mean square, and that of the
-                        // weights' six bits.
+                        // The scale is an i8 from -32 to 31. Scales and 6-bit weights both have the
+                        // root mean square 18.5.
                         *scale = (*scale % 64).wrapping_sub(32);
                     }
                     let scale = if i == zero { 0.0 } else { amplitude / (18.5 * 18.5) };
@@ -92,7 +93,7 @@ impl Tensor {
     }
 }
 
-/// A prompt of so many tokens, for any of these models.
+/// A prompt of `n_tokens` tokens, for any of these models.
 pub fn prompt(n_tokens: usize) -> String {
     LETTERS.iter().cycle().take(n_tokens).map(|&letter| char::from(letter)).collect()
 }
@@ -113,12 +114,12 @@ impl Model {
         Model { metadata, tensors: tensors(shape) }
     }
 
-    /// Size of the file in bytes.
+    /// The size of the file in bytes.
     pub fn bytes(&self) -> u64 {
         self.header().len() as u64 + self.tensors.iter().map(|t| padded(t.bytes())).sum::<u64>()
     }
 
-    /// Writes the file; the same bytes each time.
+    /// Writes the file, with the same bytes each time.
     ///
     /// # Errors
     /// Those of `out`.
@@ -136,10 +137,12 @@ impl Model {
         Ok(())
     }
 
-    /// The file up to its first tensor's data. The kernel's [`Builder`] holds a whole file in
-    /// memory, twice; here it makes the metadata alone.
+    /// The file up to the data of its first tensor.
+    ///
+    /// The kernel's [`Builder`] would hold the whole file in memory, twice. Here it makes the
+    /// metadata alone.
     fn header(&self) -> Vec<u8> {
-        // Magic, version, the number of tensors, here 0, and all the rest.
+        // The builder's number of tensors, behind magic and version, is 0.
         let mut out = self.metadata.build();
         out[8..16].copy_from_slice(&(self.tensors.len() as u64).to_le_bytes());
         let mut offset = 0;
@@ -187,7 +190,7 @@ fn hyper_parameters(name: &str, shape: &Shape) -> Builder {
     }
 }
 
-/// The token that ends a text.
+/// The id of the token that ends a text.
 fn end_token(shape: &Shape) -> u64 {
     match shape.architecture {
         "gpt2" => shape.n_vocab - 1,
@@ -195,8 +198,9 @@ fn end_token(shape: &Shape) -> u64 {
     }
 }
 
-/// A SentencePiece vocabulary: special tokens, bytes, and words that no prompt is made of, about as
-/// long as those of real ones.
+/// A SentencePiece vocabulary: special tokens, bytes, and words.
+///
+/// No prompt contains the words. They are about as long as real ones.
 fn llama_vocabulary(metadata: Builder, n_vocab: u64) -> Builder {
     let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(String::from).into();
     tokens.extend((0..256).map(|byte| format!("<0x{byte:02X}>")));
@@ -212,14 +216,14 @@ fn llama_vocabulary(metadata: Builder, n_vocab: u64) -> Builder {
         .u32("tokenizer.ggml.bos_token_id", 1)
         .u32("tokenizer.ggml.eos_token_id", 2)
         .u32("tokenizer.ggml.unknown_token_id", 0)
-        // A prompt has as many tokens as letters.
+        // So that a prompt has one token for each letter.
         .bool("tokenizer.ggml.add_bos_token", false)
         .bool("tokenizer.ggml.add_space_prefix", false)
 }
 
-/// A byte-level vocabulary, likewise.
+/// A byte-level vocabulary of the same kind.
 fn gpt2_vocabulary(metadata: Builder, n_vocab: u64) -> Builder {
-    // GPT-2 writes bytes as characters: visible ones as themselves, the others from U+0100 on.
+    // GPT-2 writes bytes as characters: a visible byte as itself, the others from U+0100 on.
     let is_visible = |&byte: &u32| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
     let (visible, others): (Vec<u32>, Vec<u32>) = (0..256).partition(is_visible);
     let others = (0..others.len() as u32).map(|i| 0x100 + i);
@@ -235,7 +239,7 @@ fn gpt2_vocabulary(metadata: Builder, n_vocab: u64) -> Builder {
         .string("tokenizer.ggml.pre", "gpt-2")
         .strings("tokenizer.ggml.tokens", &tokens)
         .i32s("tokenizer.ggml.token_type", &kinds)
-        // There must be some; these letters are in no prompt.
+        // Some merges are required; these letters are in no prompt.
         .strings("tokenizer.ggml.merges", &["w o", "r d"])
         .u32("tokenizer.ggml.bos_token_id", n_vocab as u32 - 1)
         .u32("tokenizer.ggml.eos_token_id", n_vocab as u32 - 1)
@@ -251,7 +255,7 @@ fn tensors(shape: &Shape) -> Vec<Tensor> {
     };
     let is_gpt2 = architecture == "gpt2";
     add("token_embd.weight".into(), n_vocab, n_embd, Content::Q4_0);
-    // With a logit of 0 among thousands of random ones, the end is never the likeliest token.
+    // A logit of 0 among thousands of random ones is never the largest.
     let output = Content::Q6K { zero: end_token(shape) };
     add("output.weight".into(), n_vocab, n_embd, output);
     add("output_norm.weight".into(), 1, n_embd, Content::Number(1.0));

@@ -1,8 +1,8 @@
-//! Side by side with llama.cpp on Linux, in the same emulated machine.
+//! Comparison with llama.cpp on Linux, in the same emulated machine.
 //!
-//! `bench/peer/build.sh` builds the peer: a kernel, and a program for each processor that runs the
-//! model as the guest's only process. Both take turns on two cores, and ratios are taken within each
-//! round, so that the host's noise hits both.
+//! `bench/peer/build.sh` builds the peer: a Linux kernel, and for each processor a program that
+//! runs the model. The program is the guest's only process. The unikernel and the peer take turns
+//! on two cores. Ratios are taken within each round, so that the host's noise hits both.
 
 #![forbid(unsafe_code)]
 
@@ -15,18 +15,18 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::disks;
-use crate::guest::{House, Run, wait};
+use crate::guest::{Build, Run, wait};
 use crate::host::Host;
 use crate::rates::Pair;
-use crate::results::{Row, digits, median, table};
+use crate::results::{Column, Row, digits, median, table};
 use crate::shape::{Cpu, ShapeName};
 
-/// Cores of either guest.
+/// The number of cores of either guest.
 const CORES: u32 = 2;
-/// Tokens in the prompt.
+/// The number of tokens in the prompt.
 const PROMPT: usize = 32;
 
-/// One shape on one processor; medians of all rounds.
+/// One shape on one processor, as medians of all rounds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Peer {
     /// The model.
@@ -35,13 +35,13 @@ pub struct Peer {
     pub cpu: Cpu,
     /// The host before the first round.
     pub host: Host,
-    /// Rounds that medians were taken of.
+    /// The number of rounds behind the medians.
     pub rounds: usize,
-    /// Ours: tokens a second of the prompt, and generated ones.
+    /// The unikernel's tokens a second: of the prompt, and generated.
     pub ours: Pair,
-    /// llama.cpp's.
+    /// llama.cpp's tokens a second.
     pub peer: Pair,
-    /// The medians of a round's rates of ours over those of llama.cpp.
+    /// The medians of a round's ratios, `ours` over `peer`.
     pub ratio: Pair,
 }
 
@@ -49,15 +49,15 @@ pub struct Peer {
 ///
 /// # Errors
 /// The peer cannot be built, or a run fails.
-pub fn measure(house: &House, shape: ShapeName, cpu: Cpu, rounds: usize) -> Result<Peer> {
-    let disk = disks::disk(house, shape)?;
-    let folder = house.bench().join("peer");
-    let build = &mut Command::new("bench/peer/build.sh");
-    wait("building llama.cpp for Linux", build.arg(&folder))?;
+pub fn measure(build: &Build, shape: ShapeName, cpu: Cpu, rounds: usize) -> Result<Peer> {
+    let disk = disks::disk(build, shape)?;
+    let folder = build.bench().join("peer");
+    let compile = &mut Command::new("bench/peer/build.sh");
+    wait("building llama.cpp for Linux", compile.arg(&folder))?;
     let initramfs = folder.join("initramfs");
     let files = [
         ("init", folder.join(format!("init-{}", cpu.name()))),
-        ("model.gguf", disks::model(house, shape)?),
+        ("model.gguf", disks::model(build, shape)?),
     ];
     write_initramfs(&initramfs, &files)
         .with_context(|| format!("cannot write {}", initramfs.display()))?;
@@ -76,7 +76,7 @@ pub fn measure(house: &House, shape: ShapeName, cpu: Cpu, rounds: usize) -> Resu
     for round in 1..=rounds {
         let of =
             format!("{} on {CORES} x {}, round {round} of {rounds}", shape.title(), cpu.name());
-        let report = house.run(&format!("peer: {of}, ours"), &run)?;
+        let report = build.run(&format!("peer: {of}, ours"), &run)?;
         let result = report.result()?;
         ours.push((result.prompt_tokens_per_s, result.tokens_per_s));
         let log = folder.join("log");
@@ -97,7 +97,7 @@ fn medians(pairs: &[Pair]) -> Pair {
     (of(|pair| pair.0), of(|pair| pair.1))
 }
 
-/// The command that runs the peer, which prints to `log`.
+/// The command that runs the peer, with its serial port in `log`.
 fn command(run: &Run<'_>, folder: &Path, log: &Path) -> Command {
     let mut command = Command::new("qemu-system-aarch64");
     command
@@ -113,7 +113,7 @@ fn command(run: &Run<'_>, folder: &Path, log: &Path) -> Command {
     command
 }
 
-/// The rates that the peer printed, if it did.
+/// The rates that the peer printed, if it printed any.
 fn rates(log: &str) -> Option<Pair> {
     let words = log.lines().find_map(|line| line.strip_prefix("peer "))?;
     let number = |key: &str| {
@@ -123,7 +123,9 @@ fn rates(log: &str) -> Option<Pair> {
     Some((number("prompt_per_s=")?, number("generate_per_s=")?))
 }
 
-/// Writes a cpio archive (the format "newc" of Linux, `initramfs/buffer-format`) of these files.
+/// Writes a cpio archive of `files`.
+///
+/// The format is "newc": Linux, Documentation/driver-api/early-userspace/buffer-format.rst.
 fn write_initramfs(path: &Path, files: &[(&str, PathBuf)]) -> Result<()> {
     let mut out = BufWriter::new(File::create(path)?);
     for (name, from) in files {
@@ -147,7 +149,7 @@ fn write_header(out: &mut impl Write, name: &str, bytes: u64) -> Result<()> {
     pad(out, 6 + fields.len() as u64 + u64::from(name_bytes))
 }
 
-/// Zeros up to a multiple of four bytes.
+/// Writes zeros up to a multiple of four bytes.
 fn pad(out: &mut impl Write, bytes: u64) -> Result<()> {
     Ok(out.write_all(&[0; 4][..(bytes.next_multiple_of(4) - bytes) as usize])?)
 }
@@ -161,31 +163,18 @@ impl Row for Peer {
     }
 
     fn table(rows: &[Self]) -> String {
-        let header = [
-            "shape",
-            "processor",
-            "generate, tokens/s",
-            "llama.cpp",
-            "ratio",
-            "prompt, tokens/s",
-            "llama.cpp",
-            "ratio",
-            "host's load",
+        let columns: &[Column<Self>] = &[
+            ("shape", |row| row.shape.title().into()),
+            ("processor", |row| row.cpu.name().into()),
+            ("generate, tokens/s", |row| digits(row.ours.1)),
+            ("llama.cpp", |row| digits(row.peer.1)),
+            ("ratio", |row| format!("**{:.2} ×**", row.ratio.1)),
+            ("prompt, tokens/s", |row| digits(row.ours.0)),
+            ("llama.cpp", |row| digits(row.peer.0)),
+            ("ratio", |row| format!("**{:.2} ×**", row.ratio.0)),
+            ("host's load", |row| row.host.shown()),
         ];
-        let lines = rows.iter().map(|row| {
-            [
-                row.shape.title().into(),
-                row.cpu.name().into(),
-                digits(row.ours.1),
-                digits(row.peer.1),
-                format!("**{:.2} ×**", row.ratio.1),
-                digits(row.ours.0),
-                digits(row.peer.0),
-                format!("**{:.2} ×**", row.ratio.0),
-                row.host.shown(),
-            ]
-        });
-        table(header, &lines.collect::<Vec<_>>())
+        table(columns, rows)
     }
 }
 
@@ -209,7 +198,7 @@ mod tests {
         let archive = folder.path().join("archive");
         write_initramfs(&archive, &[("init", file.clone()), ("b", file)]).unwrap();
         let bytes = fs::read(&archive).unwrap();
-        // A header of 110 bytes and the name, then the file, each up to a multiple of four.
+        // A header of 110 bytes with the name, then the file, each padded to a multiple of four.
         let starts = [0, 116 + 16, 116 + 16 + 112 + 16];
         for (start, name) in starts.into_iter().zip(["init\0", "b\0", "TRAILER!!!\0"]) {
             assert_eq!(bytes[start..start + 6], *b"070701");

@@ -1,7 +1,7 @@
 //! Instrument 2: tokens a second on one, two and four cores.
 //!
-//! Times under emulation say little of themselves, but cores can be compared with each other if
-//! they take turns: each round runs all numbers of cores one after the other.
+//! Times under emulation depend on the host, but numbers of cores can be compared. Each round runs
+//! all numbers of cores, one after the other.
 
 #![forbid(unsafe_code)]
 
@@ -9,14 +9,14 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::disks;
-use crate::guest::{House, Run};
+use crate::guest::{Build, Run};
 use crate::host::Host;
-use crate::results::{Row, digits, median, table};
+use crate::results::{Column, Row, digits, median, table};
 use crate::shape::{Cpu, ShapeName};
 
-/// The numbers of cores.
+/// The numbers of cores that are measured.
 const CORES: [u32; 3] = [1, 2, 4];
-/// Tokens in the prompt.
+/// The number of tokens in the prompt.
 const PROMPT: usize = 32;
 
 /// The rates of one shape on one processor.
@@ -28,26 +28,26 @@ pub struct Rates {
     pub cpu: Cpu,
     /// The host before the first round.
     pub host: Host,
-    /// Rounds that medians were taken of.
+    /// The number of rounds behind the medians.
     pub rounds: usize,
-    /// One for each number of cores.
+    /// The rates for each number of cores.
     pub rates: Vec<Rate>,
 }
 
-/// The rates on so many cores.
+/// The rates on one number of cores.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rate {
-    /// Cores.
+    /// The number of cores.
     pub cores: u32,
     /// Prompt tokens a second.
     pub prompt_per_s: f64,
     /// Generated tokens a second.
     pub generate_per_s: f64,
-    /// The median of a round's rate over that round's rate on one core, for the prompt.
+    /// The median ratio of a round's prompt rate to that on one core.
     pub prompt_ratio: f64,
-    /// Likewise, for what is generated.
+    /// The same ratio for generated tokens.
     pub generate_ratio: f64,
-    /// How far the generated tokens' rates lie apart: the range over the median.
+    /// The range of the generated tokens' rate over its median.
     pub spread: f64,
 }
 
@@ -58,8 +58,8 @@ pub type Pair = (f64, f64);
 ///
 /// # Errors
 /// A run fails.
-pub fn measure(house: &House, shape: ShapeName, cpu: Cpu, rounds: usize) -> Result<Rates> {
-    let disk = disks::disk(house, shape)?;
+pub fn measure(build: &Build, shape: ShapeName, cpu: Cpu, rounds: usize) -> Result<Rates> {
+    let disk = disks::disk(build, shape)?;
     let host = Host::now();
     let mut runs: Vec<Vec<Pair>> = vec![Vec::new(); CORES.len()];
     for round in 1..=rounds {
@@ -75,7 +75,7 @@ pub fn measure(house: &House, shape: ShapeName, cpu: Cpu, rounds: usize) -> Resu
                 prompt_tokens: PROMPT,
                 tokens: shape.tokens(),
             };
-            let report = house.run(&format!("rates: {of}, round {round} of {rounds}"), &run)?;
+            let report = build.run(&format!("rates: {of}, round {round} of {rounds}"), &run)?;
             let result = report.result()?;
             runs.push((result.prompt_tokens_per_s, result.tokens_per_s));
         }
@@ -83,7 +83,7 @@ pub fn measure(house: &House, shape: ShapeName, cpu: Cpu, rounds: usize) -> Resu
     Ok(Rates { shape, cpu, host, rounds, rates: summarise(&runs) })
 }
 
-/// The medians of the runs: for each number of cores those of all rounds.
+/// The medians over all rounds, for each number of cores.
 fn summarise(runs: &[Vec<Pair>]) -> Vec<Rate> {
     let column = |runs: &[Pair], pick: fn(&Pair) -> f64| runs.iter().map(pick).collect::<Vec<_>>();
     let ratio = |runs: &[Pair], one: &[Pair], pick: fn(&Pair) -> f64| {
@@ -115,35 +115,22 @@ impl Row for Rates {
     }
 
     fn table(rows: &[Self]) -> String {
-        let header = [
-            "shape",
-            "processor",
-            "cores",
-            "generate, tokens/s",
-            "to one core",
-            "spread",
-            "prompt, tokens/s",
-            "to one core",
-            "host's load",
+        let columns: &[Column<(&Rates, &Rate)>] = &[
+            ("shape", |(row, _)| row.shape.title().into()),
+            ("processor", |(row, _)| row.cpu.name().into()),
+            ("cores", |(row, rate)| {
+                let beyond = rate.cores as usize > row.host.cores;
+                format!("{}{}", rate.cores, if beyond { " (the host has fewer)" } else { "" })
+            }),
+            ("generate, tokens/s", |(_, rate)| digits(rate.generate_per_s)),
+            ("to one core", |(_, rate)| format!("{:.2} ×", rate.generate_ratio)),
+            ("spread", |(_, rate)| format!("{:.0} %", 100.0 * rate.spread)),
+            ("prompt, tokens/s", |(_, rate)| digits(rate.prompt_per_s)),
+            ("to one core", |(_, rate)| format!("{:.2} ×", rate.prompt_ratio)),
+            ("host's load", |(row, _)| row.host.shown()),
         ];
-        let lines = rows.iter().flat_map(|row| {
-            row.rates.iter().map(|rate| {
-                let beyond =
-                    if rate.cores as usize > row.host.cores { " (the host has fewer)" } else { "" };
-                [
-                    row.shape.title().into(),
-                    row.cpu.name().into(),
-                    format!("{}{beyond}", rate.cores),
-                    digits(rate.generate_per_s),
-                    format!("{:.2} ×", rate.generate_ratio),
-                    format!("{:.0} %", 100.0 * rate.spread),
-                    digits(rate.prompt_per_s),
-                    format!("{:.2} ×", rate.prompt_ratio),
-                    row.host.shown(),
-                ]
-            })
-        });
-        table(header, &lines.collect::<Vec<_>>())
+        let lines = rows.iter().flat_map(|row| row.rates.iter().map(move |rate| (row, rate)));
+        table(columns, &lines.collect::<Vec<_>>())
     }
 }
 
@@ -153,7 +140,7 @@ mod tests {
 
     #[test]
     fn ratios_are_taken_within_a_round() {
-        // The host was twice as slow in the second round; two cores gain 1.5 in both.
+        // The host was half as fast in the second round. Two cores gain 1.5 × in all rounds.
         let one = vec![(40.0, 20.0), (20.0, 10.0), (40.0, 20.0)];
         let two = vec![(60.0, 30.0), (30.0, 15.0), (60.0, 30.0)];
         let rates = summarise(&[one.clone(), two, one]);

@@ -1,4 +1,4 @@
-//! Results: kept as JSON, shown as tables, and written into the README.
+//! Results, kept as JSON, shown as tables, and written into the README.
 
 #![forbid(unsafe_code)]
 
@@ -11,11 +11,11 @@ use host_io::files::Target;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// What one instrument gives for one shape, processor or kernel.
+/// A result of an instrument, for one shape, processor or kernel.
 pub trait Row: Serialize + DeserializeOwned {
-    /// The instrument's name, that of its file and of its place in the README.
+    /// The name of the instrument, of its file, and of its marks in the README.
     const NAME: &'static str;
-    /// What tells rows apart and orders them.
+    /// The key by which rows are distinguished and ordered.
     type Key: Ord;
 
     /// This row's key.
@@ -25,22 +25,22 @@ pub trait Row: Serialize + DeserializeOwned {
     fn table(rows: &[Self]) -> String;
 }
 
-/// The rows of an instrument in their file. A row stays until it is measured again.
+/// The rows of an instrument's file. A row stays until it is measured again.
 pub struct Store<R> {
     path: PathBuf,
     rows: Vec<R>,
 }
 
 impl<R: Row> Store<R> {
-    /// Nothing yet, and nothing of what is in the file.
+    /// An empty store that ignores the rows in the file.
     pub fn empty(folder: &Path) -> Store<R> {
         Store { path: folder.join(R::NAME).with_extension("json"), rows: Vec::new() }
     }
 
-    /// What is in the file; nothing if there is none.
+    /// Reads the file; without a file, the store is empty.
     ///
     /// # Errors
-    /// The file cannot be read, or is none of ours.
+    /// The file cannot be read, or does not hold rows of this kind.
     pub fn open(folder: &Path) -> Result<Store<R>> {
         let Store { path, .. } = Store::<R>::empty(folder);
         let rows = match fs::read(&path) {
@@ -52,7 +52,7 @@ impl<R: Row> Store<R> {
         Ok(Store { path, rows })
     }
 
-    /// Puts a row into the file, in the place of the one with its key.
+    /// Puts a row into the file; replaces the row with the same key.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -73,17 +73,21 @@ impl<R: Row> Store<R> {
     }
 }
 
-/// A table in Markdown.
-pub fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
-    let mut text = format!("| {} |\n|{}\n", header.join(" | "), "---|".repeat(N));
-    for row in rows {
-        text += &format!("| {} |\n", row.join(" | "));
+/// A column of a table: its title, and its cell in the line of a `T`.
+pub type Column<T> = (&'static str, fn(&T) -> String);
+
+/// A table in Markdown, with a line for each of `lines`.
+pub fn table<T>(columns: &[Column<T>], lines: &[T]) -> String {
+    let row = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let mut text = row(columns.iter().map(|&(title, _)| title.into()).collect());
+    text += &format!("|{}\n", "---|".repeat(columns.len()));
+    for line in lines {
+        text += &row(columns.iter().map(|(_, cell)| cell(line)).collect());
     }
     text
 }
 
-/// The text with the instrument's table in its place, between two marks; `None` if it has no such
-/// place.
+/// The text with the table between the marks `name`; `None` without the marks.
 pub fn with_table(text: &str, name: &str, table: &str) -> Option<String> {
     let (start, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->\n"));
     let (before, rest) = text.split_once(&start)?;
@@ -91,7 +95,7 @@ pub fn with_table(text: &str, name: &str, table: &str) -> Option<String> {
     Some(format!("{before}{start}{table}{end}{after}"))
 }
 
-/// Three digits of a number, or more where there are more before the point.
+/// A number with three digits, or more if there are more before the point.
 pub fn digits(x: f64) -> String {
     let places = match x.abs() {
         100.0.. => 0,
@@ -101,7 +105,12 @@ pub fn digits(x: f64) -> String {
     format!("{x:.places$}")
 }
 
-/// The middle of some numbers, or the mean of the two in the middle; 0 of none.
+/// The cell of a number that may be missing.
+pub fn cell(number: Option<f64>) -> String {
+    number.map_or("–".into(), digits)
+}
+
+/// The median; 0 of no numbers.
 pub fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
     match numbers.len() {
@@ -151,7 +160,8 @@ mod tests {
     #[test]
     fn tables_take_their_place() {
         let text = "a\n<!-- x -->\nold\n<!-- /x -->\nb\n";
-        let new = with_table(text, "x", &table(["h", "i"], &[["1".into(), "2".into()]])).unwrap();
+        let columns: &[Column<u8>] = &[("h", u8::to_string), ("i", |n| (n + 1).to_string())];
+        let new = with_table(text, "x", &table(columns, &[1])).unwrap();
         assert_eq!(new, "a\n<!-- x -->\n| h | i |\n|---|---|\n| 1 | 2 |\n<!-- /x -->\nb\n");
         assert_eq!(with_table(text, "y", ""), None);
     }

@@ -1,11 +1,11 @@
-//! The shapes that are measured, and the processors.
+//! The models' shapes and the processors that are measured.
 
 #![forbid(unsafe_code)]
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// A shape by its name.
+/// The name of a shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 #[value(rename_all = "lower")]
@@ -18,14 +18,14 @@ pub enum ShapeName {
     TinyLlama,
 }
 
-/// How wide and deep a model is.
+/// The shape of a model.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     /// `general.architecture`: "llama" or "gpt2".
     pub architecture: &'static str,
     /// Layers.
     pub n_layer: u64,
-    /// Width of the embedding; 256 divides it, as Q6_K asks for.
+    /// Width of the embedding, a multiple of 256 for Q6_K.
     pub n_embd: u64,
     /// Attention heads.
     pub n_head: u64,
@@ -35,7 +35,7 @@ pub struct Shape {
     pub n_ff: u64,
     /// Tokens in the vocabulary.
     pub n_vocab: u64,
-    /// Positions of the context that the model claims to be trained with.
+    /// Positions of the training context in the model's header.
     pub n_ctx: u64,
 }
 
@@ -49,7 +49,7 @@ impl ShapeName {
         }
     }
 
-    /// The name for people.
+    /// The name in tables and messages.
     pub fn title(self) -> &'static str {
         match self {
             ShapeName::Tiny => "tiny",
@@ -58,7 +58,7 @@ impl ShapeName {
         }
     }
 
-    /// Tokens to generate where rates are measured.
+    /// The number of tokens to generate when rates are measured.
     pub fn tokens(self) -> usize {
         match self {
             ShapeName::Tiny => 97,
@@ -67,7 +67,7 @@ impl ShapeName {
         }
     }
 
-    /// What it looks like.
+    /// The shape itself.
     pub fn shape(self) -> Shape {
         let tiny = Shape {
             architecture: "llama",
@@ -104,25 +104,25 @@ impl ShapeName {
     }
 }
 
-/// A processor, each the poorest one with some of the instructions that kernels are written for.
+/// A processor: the simplest with each set of instructions that kernels use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cpu {
     /// Advanced SIMD of Armv8.0: the Raspberry Pi 4.
     CortexA72,
-    /// With dot products: Apple M1, Cortex-A76.
+    /// With dot products, like the Apple M1 and the Cortex-A76.
     NeoverseN1,
-    /// All that QEMU knows but SVE: with products of matrices (`i8mm`).
+    /// All features of QEMU but SVE: with matrix products (`i8mm`).
     Max,
 }
 
 impl Cpu {
-    /// As QEMU's `-cpu` takes it.
+    /// The value of QEMU's `-cpu`.
     pub fn qemu(self) -> &'static str {
         match self {
             Cpu::CortexA72 => "cortex-a72",
             Cpu::NeoverseN1 => "neoverse-n1",
-            // The architected cipher for signing pointers takes TCG longer than the rest.
+            // TCG is very slow with the architected cipher for pointer authentication.
             Cpu::Max => "max,sve=off,pauth-impdef=on",
         }
     }

@@ -1,10 +1,10 @@
-//! The command, run as a user runs it, with nothing to be measured.
+//! The command as a user runs it, without a measurement.
 
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// A folder with results and a README that lacks their tables.
+/// A folder with results, and a README without their tables.
 fn place() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let results = folder.path().join("results");
@@ -18,7 +18,7 @@ fn place() -> tempfile::TempDir {
     folder
 }
 
-/// Shows the results, by a command that `set_up` changes.
+/// Runs the command with `--show`, changed by `set_up`.
 fn show(folder: &tempfile::TempDir, set_up: impl FnOnce(&mut Command) -> &mut Command) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_anchorite-bench"));
     command.args(["--show", "--results"]).arg(folder.path().join("results"));
@@ -55,8 +55,8 @@ fn a_reader_that_has_gone_is_no_failure() {
     ];
     for set_up in set_ups {
         let output = show(&folder, set_up);
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert_eq!((output.status.code(), &*told), (Some(0), ""));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), &*errors), (Some(0), ""));
     }
     let output = show(&folder, |command| command.arg("--nonsense").stderr(gone()));
     assert_eq!(output.status.code(), Some(2));
@@ -69,9 +69,9 @@ fn text_that_cannot_be_printed_is_a_failure() {
     let full = || File::options().write(true).open("/dev/full").unwrap();
     for arguments in [&[][..], &["--help"], &["--version"]] {
         let output = show(&folder, |command| command.args(arguments).stdout(full()));
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{told}");
-        assert!(told.contains("cannot write to standard output: No space left"), "{told}");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(errors.contains("cannot write to standard output: No space left"), "{errors}");
     }
 }
 
@@ -85,9 +85,12 @@ fn a_full_disk_spares_what_is_there() {
     limited.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" --show --results \"$1\""]);
     limited.arg(env!("CARGO_BIN_EXE_anchorite-bench")).arg(folder.path().join("results"));
     let output = limited.output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{told}");
-    assert!(told.contains("cannot write ") && told.contains("README.md: File too large"), "{told}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(
+        errors.contains("cannot write ") && errors.contains("README.md: File too large"),
+        "{errors}"
+    );
     assert!(fs::read(&readme).unwrap() == before);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
 }

@@ -1,8 +1,9 @@
-//! Standard output and standard error.
+//! Standard output and standard error, without panics.
 //!
-//! `println!` and its siblings end the program with a panic where they cannot write. Here, a reader
-//! that has gone (`| head`) is no error, since nobody misses the text; and every other failure ends
-//! the command with a status that is not 0.
+//! `println!` and its siblings panic when they cannot write. The functions here do not:
+//!
+//! - A reader that has gone (`| head`) is no error, since nobody misses the text.
+//! - Every other failure ends the command with a status that is not 0.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
@@ -12,21 +13,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 
-/// Exit status where nothing is wrong but that something could not be shown.
+/// Exit status of a command that succeeded, but could not print something.
 const LOST: u8 = 1;
 
-/// Whether standard error failed to show something.
+/// Whether a write to standard error has failed.
 static STDERR_FAILED: AtomicBool = AtomicBool::new(false);
 
 /// Prints a line on standard output.
 ///
 /// # Errors
-/// Standard output cannot be written, and not because its reader has gone.
+/// Standard output cannot be written for another reason than that its reader has gone.
 pub fn print_line(text: impl Display) -> io::Result<()> {
     print(format!("{text}\n"))
 }
 
-/// Prints on standard output; nothing is held back.
+/// Prints on standard output, and flushes it.
 ///
 /// # Errors
 /// As for [`print_line`].
@@ -34,7 +35,7 @@ pub fn print(text: impl AsRef<[u8]>) -> io::Result<()> {
     stream(text).map(drop)
 }
 
-/// As [`print`]; breaks off once the reader has gone.
+/// Prints as [`print`] does; breaks off once the reader has gone.
 ///
 /// # Errors
 /// As for [`print_line`].
@@ -48,7 +49,7 @@ fn on_stdout(result: io::Result<()>) -> io::Result<ControlFlow<()>> {
         .map_err(|e| io::Error::new(e.kind(), format!("cannot write to standard output: {e}")))
 }
 
-/// Breaks off where the reader has gone.
+/// Turns a broken pipe into a break.
 fn unless_gone(result: io::Result<()>) -> io::Result<ControlFlow<()>> {
     match result {
         Ok(()) => Ok(ControlFlow::Continue(())),
@@ -57,14 +58,14 @@ fn unless_gone(result: io::Result<()>) -> io::Result<ControlFlow<()>> {
     }
 }
 
-/// Says something in a line on standard error.
+/// Prints a line on standard error.
 ///
-/// There is nowhere to tell of a failure: [`status`] takes it into account.
+/// A failure cannot be shown anywhere: [`status`] takes it into account.
 pub fn say(text: impl Display) {
     show(format!("{text}\n"));
 }
 
-/// Shows something on standard error as it is: see [`say`].
+/// Prints on standard error without a newline: see [`say`].
 pub fn show(text: impl AsRef<[u8]>) {
     let mut stderr = io::stderr().lock();
     let result = stderr.write_all(text.as_ref()).and_then(|()| stderr.flush());
@@ -73,10 +74,10 @@ pub fn show(text: impl AsRef<[u8]>) {
     }
 }
 
-/// Asks something on standard error, and gives the line that comes from standard input.
+/// Asks on standard error, and returns a line of standard input.
 ///
 /// # Errors
-/// The question cannot be shown, to whomever, or the answer cannot be read.
+/// The question cannot be shown, or the answer cannot be read. A reader that has gone counts here.
 pub fn ask(question: impl Display) -> io::Result<String> {
     let mut stderr = io::stderr().lock();
     write!(stderr, "{question}").and_then(|()| stderr.flush())?;
@@ -85,9 +86,9 @@ pub fn ask(question: impl Display) -> io::Result<String> {
     Ok(answer)
 }
 
-/// The exit status of a command that has nothing more to do.
+/// The exit status of a command at its end.
 ///
-/// That is `status`, unless this is 0 and standard error failed to show something.
+/// The result is `status`, unless `status` is 0 and a write to standard error failed.
 pub fn status(status: u8) -> ExitCode {
     match status {
         0 if STDERR_FAILED.load(Ordering::Relaxed) => LOST.into(),
@@ -98,7 +99,7 @@ pub fn status(status: u8) -> ExitCode {
 /// Reads the command line.
 ///
 /// # Errors
-/// The status to end with: the help was shown, or what is wrong with the command line.
+/// The exit status, after the help or the mistake in the command line was printed.
 pub fn parse<C: Parser>() -> Result<C, ExitCode> {
     C::try_parse().map_err(|end| {
         let shown = end.print().and_then(|()| io::stdout().flush());

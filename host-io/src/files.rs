@@ -1,4 +1,4 @@
-//! Files that a command writes: never one of those that it reads, and never a disk.
+//! Output files of a command: never one of its inputs, and never a disk.
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::Builder;
 
-/// What a path leads to.
+/// The kind of thing that a path leads to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     File,
     Folder,
     /// A block device.
     Disk,
-    /// Bytes that flow on: a character device, a pipe, a socket.
+    /// A stream of bytes: a character device, a pipe, a socket.
     Stream(&'static str),
 }
 
@@ -44,14 +44,14 @@ impl Kind {
     }
 }
 
-/// A place for a file that is written whole or not at all.
+/// The place of an output file, which is written whole or not at all.
 #[derive(Debug)]
 pub struct Target {
-    /// As the user calls it.
+    /// The path as the user wrote it.
     shown: PathBuf,
-    /// Where it lies, behind all symbolic links.
+    /// The path after all symbolic links.
     path: PathBuf,
-    /// Those of the file that is there already.
+    /// The permissions of the file that exists there, if one does.
     permissions: Option<Permissions>,
 }
 
@@ -61,7 +61,8 @@ impl Target {
     /// The command reads `inputs`, some of which may not exist.
     ///
     /// # Errors
-    /// There is something else than a file, or an input, or a file that may not be written.
+    /// The path leads to something other than a file, to an input, or to a file without write
+    /// permission.
     pub fn new(path: &Path, inputs: &[PathBuf]) -> Result<Target> {
         let shown = path.to_owned();
         let there = look(path, inputs)?;
@@ -72,7 +73,7 @@ impl Target {
         }
         let cannot_write = || format!("cannot write {}", shown.display());
         let path = match &there {
-            // Putting another file in its place asks for less than this.
+            // A rename would need fewer permissions than this.
             Some(_) => OpenOptions::new().write(true).open(path).and_then(|_| path.canonicalize()),
             None => Ok(behind_links(path)),
         };
@@ -81,10 +82,10 @@ impl Target {
         Ok(Target { shown, path, permissions })
     }
 
-    /// Has `fill` write the file, whole or not at all.
+    /// Lets `fill` write the file, whole or not at all.
     ///
     /// The file appears in its place only when all of it is written. A fault, or a signal that ends
-    /// the process, leaves no half-written file behind and spares the one that was there before.
+    /// the process, leaves no half-written file behind. The file that was there before then stays.
     ///
     /// # Errors
     /// Those of `fill`; or the file cannot be written.
@@ -99,7 +100,7 @@ impl Target {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            // As any new file: what the user's umask leaves of it.
+            // The mode of any new file: the user's umask reduces it.
             builder.permissions(Permissions::from_mode(0o666));
         }
         // On the same file system as the target, so that the last step is a rename.
@@ -115,9 +116,9 @@ impl Target {
     }
 }
 
-/// Opens the file at `path`, to be written as time goes by; what was in it is gone.
+/// Opens the file at `path` to be written bit by bit, and empties it.
 ///
-/// The command reads `inputs`. A pipe or a character device such as `/dev/null` will do as well.
+/// The command reads `inputs`. A pipe or a character device such as `/dev/null` is allowed too.
 ///
 /// # Errors
 /// The path leads to a disk or to one of the inputs, or cannot be written.
@@ -126,7 +127,7 @@ pub fn create(path: &Path, inputs: &[PathBuf]) -> Result<File> {
     File::create(path).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// What an output at `path` would replace, if there is anything.
+/// Metadata of the file that an output at `path` would replace, if there is one.
 ///
 /// The command reads `inputs`.
 ///
@@ -152,7 +153,7 @@ pub fn look(path: &Path, inputs: &[PathBuf]) -> Result<Option<Metadata>> {
     Ok(Some(there))
 }
 
-/// Whether two paths lead to one file. A device or a pipe is none.
+/// Whether two paths lead to the same file. A device or a pipe is not a file.
 pub fn is_one_file(a: &Path, b: &Path) -> bool {
     // Nothing is opened: a pipe would wait for its other end.
     #[cfg(unix)]
@@ -166,7 +167,7 @@ pub fn is_one_file(a: &Path, b: &Path) -> bool {
     identity(a).is_some_and(|a| identity(b) == Some(a))
 }
 
-/// Where symbolic links lead to that end at no file: they do not run in a circle.
+/// The end of a chain of symbolic links. It leads to no file yet, and has no circle.
 fn behind_links(path: &Path) -> PathBuf {
     let mut path = path.to_owned();
     while let Ok(to) = fs::read_link(&path) {
@@ -175,7 +176,7 @@ fn behind_links(path: &Path) -> PathBuf {
     path
 }
 
-/// A file that is being written. What goes wrong with it is told by its name.
+/// An output file that is being written. Its errors have the file's name.
 #[derive(Debug)]
 pub struct Output {
     file: File,
@@ -183,20 +184,20 @@ pub struct Output {
 }
 
 impl Output {
-    /// A file that is open for reading and writing, and is called `shown`.
+    /// Wraps a file that is open for reading and writing. Errors call it `shown`.
     pub fn new(file: File, shown: &Path) -> Output {
         Output { file, shown: shown.to_owned() }
     }
 
-    /// Makes it `bytes` bytes long.
+    /// Sets the file's length, in bytes.
     ///
     /// # Errors
-    /// It cannot be so long.
+    /// The file cannot have this length.
     pub fn set_len(&self, bytes: u64) -> io::Result<()> {
         self.named(self.file.set_len(bytes))
     }
 
-    /// The file, to read what was written. It shares its place with this one.
+    /// Another handle of the file, to read it back. Both handles share one position.
     ///
     /// # Errors
     /// There are too many open files.
@@ -236,7 +237,7 @@ impl Read for Output {
     }
 }
 
-/// Files that have not got their final names yet, and go when a signal ends the process.
+/// Files without their final names; a signal that ends the process removes them.
 mod unfinished {
     use std::fs::File;
     use std::io;
@@ -245,20 +246,20 @@ mod unfinished {
 
     use tempfile::NamedTempFile;
 
-    /// Paths of these files; `None` before the first one.
+    /// The paths of all unfinished files; `None` before the first one.
     static PATHS: Mutex<Option<Vec<PathBuf>>> = Mutex::new(None);
 
     fn paths() -> MutexGuard<'static, Option<Vec<PathBuf>>> {
         PATHS.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One of these files.
+    /// An unfinished file.
     pub struct Part {
         file: NamedTempFile,
         listed: Listed,
     }
 
-    /// The path of one of these files, in the list for as long as this lives.
+    /// The path of an unfinished file, listed for as long as this value lives.
     struct Listed(PathBuf);
 
     impl Drop for Listed {
@@ -268,9 +269,9 @@ mod unfinished {
     }
 
     impl Part {
-        /// The file that `make` makes.
+        /// Lists the file that `make` makes.
         pub fn new(make: impl FnOnce() -> io::Result<NamedTempFile>) -> io::Result<Part> {
-            // A signal that comes meanwhile waits for the path.
+            // A signal that comes meanwhile waits until the path is listed.
             let mut paths = paths();
             if paths.is_none() {
                 watch_signals()?;
@@ -286,7 +287,7 @@ mod unfinished {
             self.file.as_file()
         }
 
-        /// Gives it its final name.
+        /// Gives the file its final name.
         pub fn persist(self, path: &Path) -> io::Result<()> {
             let Part { file, listed } = self;
             let persisted = file.persist(path);
@@ -295,7 +296,7 @@ mod unfinished {
         }
     }
 
-    /// Has a signal that ends the process remove the files before.
+    /// Starts a thread that removes the files when a signal ends the process.
     #[cfg(unix)]
     fn watch_signals() -> io::Result<()> {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -306,10 +307,10 @@ mod unfinished {
         std::thread::Builder::new().spawn(move || {
             for signal in signals.forever() {
                 for path in paths().iter().flatten() {
-                    // It may have its final name by now.
+                    // The file may have its final name by now.
                     let _ = std::fs::remove_file(path);
                 }
-                // Fails only for what is no signal.
+                // Fails only for a number that is no signal.
                 let _ = emulate_default_handler(signal);
             }
         })?;
@@ -328,7 +329,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes `text` to the file `path` of a command that reads `inputs`; what is wrong with that.
+    /// Writes `text` to `path` in a command that reads `inputs`; the error is a text.
     fn write(path: &Path, inputs: &[PathBuf], text: &str) -> Result<(), String> {
         let write = || Target::new(path, inputs)?.write(|out| Ok(out.write_all(text.as_bytes())?));
         write().map_err(|e| format!("{e:#}"))
@@ -385,7 +386,7 @@ mod tests {
         write(&link, &[], "new").unwrap();
         assert_eq!(fs::read_to_string(&there).unwrap(), "new");
 
-        // Also those that lead to no file yet.
+        // Links that lead to no file yet are followed too.
         symlink("sub/none", folder.path().join("near")).unwrap();
         symlink(folder.path().join("near"), &far).unwrap();
         write(&far, &[], "made").unwrap();
@@ -437,26 +438,26 @@ mod tests {
             assert!(error.contains(says), "{error}");
         }
         assert_eq!(names(folder.path()), ["link", "pipe"]);
-        // A log may go there.
+        // A log may be written to these.
         create(&link, &[]).unwrap().write_all(b"a log").unwrap();
     }
 
-    /// Block devices are root's to make, and not in every container.
+    /// Only root can make block devices, and not in every container.
     #[test]
     fn a_disk_is_refused_with_the_command_that_writes_one() {
         let folder = tempfile::tempdir().unwrap();
         let disk = folder.path().join("disk");
-        // Number 7:255 is a loop device, of which there is none so far up.
+        // Number 7:255 is that of a loop device, and usually unused.
         let made = std::process::Command::new("mknod").arg(&disk).args(["b", "7", "255"]).output();
         if !made.is_ok_and(|made| made.status.success()) {
-            eprintln!("SKIPPED: there is no making {}", disk.display());
+            eprintln!("SKIPPED: cannot make {}", disk.display());
             return;
         }
-        let told = [write(&disk, &[], "").err(), create(&disk, &[]).err().map(|e| e.to_string())];
-        for told in told {
-            let told = told.unwrap();
-            assert!(told.contains("is a disk: name a file"), "{told}");
-            assert!(told.contains("`image-builder sd --device "), "{told}");
+        let errors = [write(&disk, &[], "").err(), create(&disk, &[]).err().map(|e| e.to_string())];
+        for error in errors {
+            let error = error.unwrap();
+            assert!(error.contains("is a disk: name a file"), "{error}");
+            assert!(error.contains("`image-builder sd --device "), "{error}");
         }
         assert!(Kind::of(&fs::metadata(&disk).unwrap()) == Kind::Disk);
     }

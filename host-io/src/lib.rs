@@ -1,4 +1,4 @@
-//! What the commands on the host share: how they print, and which files they write.
+//! Shared input and output of the host's commands: printing, and output files.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]

@@ -1,13 +1,13 @@
-//! Boot arguments, checked as the kernel will.
+//! Boot arguments, checked as the kernel checks them.
 
 use anyhow::{Result, anyhow, ensure};
 use kernel::app::config::Config;
 use kernel::runtime::entry::args;
 
-/// Reads boot arguments from the command line of this program.
+/// Parses boot arguments from this program's command line.
 ///
 /// # Errors
-/// The kernel would not take them, or they are not one line.
+/// The kernel would refuse the boot arguments, or they are not one line.
 pub fn parse(text: &str) -> Result<String> {
     ensure!(!text.contains(['\n', '\r', '\0']), "boot arguments are one line");
     let words = args::split(text).map_err(|e| anyhow!("{e}"))?;

@@ -1,8 +1,7 @@
-//! `image-builder cached`: a disk that was made before, if its content is the same.
+//! `image-builder cached`: reuses a disk that has the same content.
 //!
-//! A disk's name holds a sum over all its content, so that no other disk can be taken for it. Only
-//! one process at a time works on the folder. Of the disks for models of one name the last ones are
-//! kept.
+//! A disk's name holds a checksum over all its content, so that no other disk can be taken for it.
+//! Only one process at a time works on the folder. The last disks for each model's name are kept.
 
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
@@ -18,36 +17,36 @@ use crate::checksum::Sum;
 use crate::contents::{self, Contents};
 use crate::model::ModelFile;
 
-/// Disks that are kept for models of one name.
+/// The number of disks that are kept for each model's name.
 const KEPT: usize = 3;
-/// How long a disk is kept at least after it was asked for.
+/// The minimum time that a disk is kept after a request.
 ///
-/// Whoever asked opens the disk well before that, and an open file outlives its name.
+/// The requester opens the disk well before that, and an open file outlives its name.
 const IN_USE: Duration = Duration::from_secs(600);
-/// How old the last change of a file must be for its sum to be remembered.
+/// The minimum age of a file's last change before its checksum is remembered.
 ///
-/// File systems count time in steps: a change soon after another one may leave no trace.
+/// File systems count time in steps, so a change soon after another may not show.
 const SETTLED: Duration = Duration::from_secs(2);
-/// Sums of models that are remembered.
+/// The number of remembered checksums.
 const SUMS: usize = 100;
 
-/// What is asked for.
+/// Command-line options of `image-builder cached`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// The folder with the disks; it is made if it is not there
+    /// The folder with the disks; created if it does not exist
     #[arg(long, value_name = "DIR")]
     folder: PathBuf,
     #[command(flatten)]
     contents: contents::ContentOptions,
 }
 
-/// Makes the disk, unless it is there, and prints its path.
+/// Makes the disk, unless it exists, and prints its path.
 pub fn build(options: &Options) -> Result<()> {
     let folder = &options.folder;
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let contents = Contents::open(&options.contents, Vec::new(), None)?;
-    let layout = contents.lay_out(&options.contents, 0)?;
-    // Given back at the end of the process.
+    let layout = contents.lay_out(options.contents.size, options.contents.label, 0)?;
+    // The lock is released at the end of the process.
     let _lock = lock(folder)?;
     let (key, sums) = contents.key(&layout, |model| sum_of(model, folder))?;
 
@@ -74,10 +73,10 @@ pub fn build(options: &Options) -> Result<()> {
     Ok(print_line(disk.display())?)
 }
 
-/// Digits of the sum in a disk's name.
+/// The number of hexadecimal digits of the checksum in a disk's name.
 const DIGITS: usize = 16;
 
-/// Keeps other processes out of the folder, after waiting for one that is there.
+/// Locks the folder, and waits if another process has locked it.
 fn lock(folder: &Path) -> Result<File> {
     let path = folder.join(".lock");
     let cannot_lock = || format!("cannot lock {}", path.display());
@@ -96,17 +95,17 @@ fn lock(folder: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Whether the whole disk is there; notes that it is asked for.
+/// Whether the disk exists with its full size. Marks the disk as used.
 fn is_there(disk: &Path, bytes: u64) -> bool {
     let Ok(file) = File::open(disk) else { return false };
-    // Somebody else's file cannot be marked as used; then it may be made again one day.
+    // Another user's file cannot be marked, and may then be made again one day.
     let _ = file.set_modified(SystemTime::now());
     file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == bytes)
 }
 
-/// Removes old disks for models of this name.
+/// Removes old disks for a model's name.
 ///
-/// The last ones stay, and those that somebody asked for a short while ago.
+/// The last disks stay, and those that were requested a short while ago.
 fn remove_old(folder: &Path, stem: &str, new: &Path) {
     let is_sum = |text: &str| text.len() == DIGITS && text.bytes().all(|c| c.is_ascii_hexdigit());
     let is_disk = |name: &str| {
@@ -122,15 +121,15 @@ fn remove_old(folder: &Path, stem: &str, new: &Path) {
     disks.truncate((disks.len() + 1).saturating_sub(KEPT));
     for (used, disk) in disks {
         if used.elapsed().is_ok_and(|ago| ago > IN_USE) {
-            // What is left takes room, and harms nobody.
+            // A disk that cannot be removed only takes space.
             let _ = fs::remove_file(disk);
         }
     }
 }
 
-/// The sum of a model's file.
+/// The checksum of a model's file.
 ///
-/// It is the remembered one if the file is the very same and was not changed since.
+/// The remembered checksum is used if the file is the same and has not changed since.
 fn sum_of(model: &ModelFile, folder: &Path) -> Result<Sum> {
     let remembered = folder.join(".sums");
     let text = fs::read_to_string(&remembered).unwrap_or_default();
@@ -158,14 +157,14 @@ fn sum_of(model: &ModelFile, folder: &Path) -> Result<Sum> {
     Ok(sum)
 }
 
-/// What tells whether a file is the same as before.
+/// The identity and the times of a file, to detect a change.
 ///
-/// A copy in its place has another number. Nobody can set the time of a file's change, as `cp -p`
-/// sets that of its content.
+/// A copy in the file's place has another inode. Nobody can set the ctime of a file, as `cp -p`
+/// sets the mtime.
 struct State {
-    /// Device, number, size, both times.
+    /// Device, inode, size, mtime and ctime.
     line: String,
-    /// The later of the times.
+    /// The later of both times.
     changed: Option<SystemTime>,
 }
 
@@ -195,13 +194,13 @@ impl State {
         })
     }
 
-    /// Elsewhere nothing is known for sure, and each file is hashed each time.
+    /// Elsewhere the state is unknown, and each file is hashed each time.
     #[cfg(not(unix))]
     fn of(_: &File) -> Result<State> {
         Ok(State { line: "?".into(), changed: None })
     }
 
-    /// Whether any later change would show, after the file was read from `start` on.
+    /// Whether any change after `start` would show in the file's times.
     fn is_settled(&self, start: SystemTime) -> bool {
         let changed = self.changed.and_then(|changed| start.duration_since(changed).ok());
         changed.is_some_and(|ago| ago > SETTLED)
@@ -220,7 +219,7 @@ mod tests {
         assert!(!state.is_settled(now));
         assert!(!state.is_settled(now - Duration::from_secs(60)), "a clock that was set back");
         assert!(state.is_settled(now + Duration::from_secs(60)));
-        // An old time of its content does not settle it.
+        // An old mtime alone does not settle the file.
         file.set_modified(now - Duration::from_secs(3600)).unwrap();
         assert!(!State::of(&file).unwrap().is_settled(now));
     }
@@ -261,7 +260,7 @@ mod tests {
             "a-user's own.img".to_owned(),
         ];
         assert_eq!(left(), kept);
-        // Any number of them, while they were asked for a short while ago.
+        // All disks that were requested a short while ago stay.
         for digit in ["7", "8", "9"] {
             of(digit, 9);
         }

@@ -1,4 +1,4 @@
-//! SHA-256 sums in the form of `sha256sum`.
+//! SHA-256 checksums in the form of `sha256sum`.
 
 use std::fmt;
 use std::fs::File;
@@ -9,39 +9,39 @@ use anyhow::{Context, Result, anyhow};
 use kernel::model_files::{LONGEST_SUM_FILE, SUM_ENDING, SumError, digest_of};
 use sha2::{Digest, Sha256};
 
-/// A SHA-256 sum; shown in hexadecimal.
+/// A SHA-256 checksum, shown in hexadecimal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Sum([u8; 32]);
 
 impl Sum {
-    /// The sum of `bytes`.
+    /// The checksum of `bytes`.
     pub fn of(bytes: &[u8]) -> Sum {
         Sum::finish(Sha256::new_with_prefix(bytes))
     }
 
-    /// The sum of several pieces, as if they were one.
+    /// The checksum of the concatenation of `parts`.
     pub fn of_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Sum {
         let mut hasher = Sha256::new();
         parts.into_iter().for_each(|part| hasher.update(part));
         Sum::finish(hasher)
     }
 
-    /// A sum that is there as bytes.
+    /// A checksum from its bytes.
     pub fn from_bytes(bytes: [u8; 32]) -> Sum {
         Sum(bytes)
     }
 
-    /// Its bytes.
+    /// The bytes of the checksum.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The sum of all that `hasher` was fed.
+    /// The checksum of all input of `hasher`.
     pub fn finish(hasher: Sha256) -> Sum {
         Sum(hasher.finalize().into())
     }
 
-    /// Its first four bytes.
+    /// The first four bytes, as a big-endian number.
     pub fn prefix(&self) -> u32 {
         let [a, b, c, d, ..] = self.0;
         u32::from_be_bytes([a, b, c, d])
@@ -52,10 +52,10 @@ impl Sum {
         format!("{self}  {name}\n")
     }
 
-    /// The sum that a `.sha256` file with this text gives for the model `name`.
+    /// The checksum of the model `name` in the text of a `.sha256` file.
     ///
     /// # Errors
-    /// It gives none.
+    /// The text has no checksum of the model.
     pub fn of_model(name: &str, text: &[u8]) -> Result<Sum, SumError> {
         digest_of(name, text).map(Sum)
     }
@@ -73,14 +73,14 @@ impl fmt::Debug for Sum {
     }
 }
 
-/// The file beside `model` that holds its sum.
+/// The path of the `.sha256` file beside `model`.
 pub fn beside(model: &Path) -> PathBuf {
     let mut path = model.as_os_str().to_owned();
     path.push(SUM_ENDING);
     path.into()
 }
 
-/// The sum in the file beside `model`, if there is one.
+/// Reads the checksum in the `.sha256` file beside `model`, if there is one.
 pub fn read_beside(model: &Path) -> Result<Option<Sum>> {
     let path = beside(model);
     let shown = path.display();
@@ -91,12 +91,12 @@ pub fn read_beside(model: &Path) -> Result<Option<Sum>> {
         Err(e) => return Err(e).with_context(cannot_read),
     };
     let mut text = Vec::new();
-    // A byte more than is taken, and not all of what may never end.
+    // One byte more than the limit shows that the file is too long, even if it never ends.
     file.take(LONGEST_SUM_FILE as u64 + 1).read_to_end(&mut text).with_context(cannot_read)?;
     let name = model.file_name().unwrap_or_default().to_string_lossy();
     let sum = Sum::of_model(&name, &text).map_err(|e| {
         let model = model.display();
-        anyhow!("{shown} {e}: write it anew (sha256sum {model} > {shown}) or take it away")
+        anyhow!("{shown} {e}: write it anew (sha256sum {model} > {shown}) or remove it")
     });
     sum.map(Some)
 }

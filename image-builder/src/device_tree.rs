@@ -1,4 +1,4 @@
-//! What must be known of a device tree (Devicetree Specification 0.4, chapter 5) to hand it on.
+//! Checks of flattened device trees (Devicetree Specification 0.4, chapter 5).
 
 use std::fs;
 use std::ops::Range;
@@ -9,11 +9,14 @@ use dtoolkit::Node;
 use dtoolkit::fdt::Fdt;
 use kernel::runtime::machine::Machine;
 
-/// Where the header has the size of the whole tree, 32-bit big endian.
+/// The place of the tree's total size in the header, 32-bit big endian.
 const TOTAL_SIZE: Range<usize> = 4..8;
 
-/// Reads the device tree at `path`, and checks that all of it is there and that it is for a machine
-/// whose name starts with `machine`.
+/// Reads the device tree at `path`, and checks it.
+///
+/// # Errors
+/// The tree cannot be read, is incomplete, or is for a machine whose name does not start with
+/// `machine`.
 pub fn read(path: &Path, machine: &str) -> Result<Vec<u8>> {
     let shown = path.display();
     let mut bytes = fs::read(path).with_context(|| format!("cannot read {shown}"))?;
@@ -30,14 +33,14 @@ pub fn read(path: &Path, machine: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The size that the tree's header gives; `None` if there is no such header.
+/// The size in the tree's header; `None` if there is no such header.
 pub fn total_size(bytes: &[u8]) -> Option<usize> {
     bytes.starts_with(&[0xd0, 0x0d, 0xfe, 0xed]).then_some(())?;
     let size = bytes.get(TOTAL_SIZE)?.first_chunk()?;
     usize::try_from(u32::from_be_bytes(*size)).ok()
 }
 
-/// The names of the machines that the tree is for, the most special one first.
+/// The names of the tree's machine, the most specific one first.
 pub fn compatible(tree: &[u8]) -> Result<Vec<String>> {
     let names = Machine::names_in(tree).map_err(|e| anyhow!("{e}"))?;
     Ok(names.map(str::to_owned).collect())
@@ -45,12 +48,12 @@ pub fn compatible(tree: &[u8]) -> Result<Vec<String>> {
 
 /// Whether overlays apply to a tree that [`read`] has checked.
 ///
-/// An overlay names places of the tree by its labels. `dtc -@` keeps these in `/__symbols__`.
+/// An overlay names nodes of the tree by labels. `dtc -@` keeps the labels in `/__symbols__`.
 pub fn has_labels(tree: &[u8]) -> bool {
     Fdt::new_unchecked(tree).root().child("__symbols__").is_some()
 }
 
-/// Lets the tree take `size` bytes: unused ones follow it.
+/// Grows the tree to `size` bytes, with unused bytes at its end.
 pub fn grow(tree: &mut Vec<u8>, size: usize) {
     assert!(size >= tree.len(), "a tree of {} bytes does not shrink to {size}", tree.len());
     tree.resize(size, 0);

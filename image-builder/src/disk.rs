@@ -1,4 +1,4 @@
-//! `image-builder disk`: a FAT volume for the kernel, as the whole of a disk.
+//! `image-builder disk`: makes a disk that is one FAT volume for the kernel.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use host_io::files::Target;
 use crate::contents::{self, Contents};
 use crate::size;
 
-/// What is asked for.
+/// Command-line options of `image-builder disk`.
 #[derive(clap::Args)]
 pub struct Options {
     /// The disk image to write
@@ -19,11 +19,11 @@ pub struct Options {
     contents: contents::ContentOptions,
 }
 
-/// Writes the disk image, and says what is on it.
+/// Writes the disk image, and prints what is on it.
 pub fn build(options: &Options) -> Result<()> {
     let target = Target::new(&options.out, &options.contents.inputs())?;
     let contents = Contents::open(&options.contents, Vec::new(), None)?;
-    let layout = contents.lay_out(&options.contents, 0)?;
+    let layout = contents.lay_out(options.contents.size, options.contents.label, 0)?;
     target.write(|file| {
         let written = contents.write(file, 0, &layout)?;
         if options.contents.verify {

@@ -1,16 +1,19 @@
-//! Which build of the Raspberry Pi's firmware a file is.
+//! Finds the build of a Raspberry Pi's firmware.
 //!
-//! `start4.elf` holds texts that end with a zero byte. `VC_BUILD_ID_TIME: ` is there twice, before C's
-//! `__TIME__` and before its `__DATE__`; behind `VC_BUILD_ID_VERSION: ` are a commit and ` (clean)`. So
-//! it is in Debian's raspi-firmware 1.20220830.
+//! `start4.elf` holds texts that end with a zero byte:
+//!
+//! - `VC_BUILD_ID_TIME: ` occurs twice, before C's `__TIME__` and before its `__DATE__`.
+//! - `VC_BUILD_ID_VERSION: ` precedes a commit and ` (clean)`.
+//!
+//! Source: the file in Debian's raspi-firmware 1.20220830.
 
 use jiff::civil::Date;
 
-/// What precedes the time and the date.
+/// The text before the time and the date.
 const TIME: &[u8] = b"VC_BUILD_ID_TIME: ";
-/// What precedes the commit.
+/// The text before the commit.
 const VERSION: &[u8] = b"VC_BUILD_ID_VERSION: ";
-/// Digits of a commit that are shown.
+/// The number of a commit's digits that are shown.
 const DIGITS: usize = 12;
 
 /// A build of the firmware.
@@ -18,11 +21,11 @@ const DIGITS: usize = 12;
 pub struct Build {
     /// The day on which it was built.
     pub date: Date,
-    /// The start of the commit's hash; empty if the file does not tell.
+    /// The start of the commit's hash; empty if the file lacks it.
     pub version: String,
 }
 
-/// The build that the firmware in `start4.elf` says it is.
+/// Finds the build in the firmware's file `start4.elf`.
 pub fn build(start4: &[u8]) -> Option<Build> {
     // C pads the day with a blank: "Aug  6 2022".
     let date = texts(start4, TIME).find_map(|text| {
@@ -34,7 +37,7 @@ pub fn build(start4: &[u8]) -> Option<Build> {
     Some(Build { date, version })
 }
 
-/// The texts that stand behind `name`, up to a zero byte.
+/// The texts behind each `name`, up to a zero byte.
 fn texts<'f>(file: &'f [u8], name: &[u8]) -> impl Iterator<Item = &'f str> {
     let places = (0..file.len()).filter(move |&at| file[at..].starts_with(name));
     places.filter_map(|at| {
@@ -54,7 +57,7 @@ mod tests {
             VC_BUILD_ID_VERSION: 102f1e848393c2112206fadffaaf86db04e98326 (clean)\0\xff";
         let date = Date::constant(2022, 8, 6);
         assert_eq!(build(file), Some(Build { date, version: "102f1e848393".into() }));
-        // Cut in the middle, and without a version.
+        // A file that is cut in the middle, and one without a version.
         let until = |text: &[u8]| file.windows(text.len()).position(|there| there == text).unwrap();
         assert_eq!(build(&file[..until(b"Aug")]), None);
         let build = build(&file[..until(b"VC_BUILD_ID_VERSION")]);

@@ -1,9 +1,10 @@
-//! The kernel's ELF file, flattened to the arm64 `Image` that boot loaders start.
+//! Flattens the kernel's ELF file to the arm64 `Image` that boot loaders start.
 //!
-//! Header: Linux, Documentation/arch/arm64/booting.rst. The load segments are laid out as they
-//! stand in memory; a symbol table comes behind them (see [`symbols`]). Behind the header is a slot
-//! for the SHA-256 of it all, computed with zeros in the slot, which the kernel tells in `hello`: so
-//! a log says which image it is of.
+//! The header follows Linux, Documentation/arch/arm64/booting.rst. The load segments lie as in
+//! memory, with a symbol table behind them (see [`symbols`]).
+//!
+//! Behind the header is a slot for the SHA-256 of the whole image, computed with zeros in the slot.
+//! The kernel reports this checksum in `hello`, so that a log identifies its image.
 
 use std::fs;
 use std::io::Write;
@@ -19,18 +20,18 @@ use object::{Endianness, elf};
 use crate::checksum::Sum;
 use crate::symbols;
 
-/// Where the header has its magic number, and what that is.
+/// The place of the magic number in the header, and the magic number.
 const MAGIC: (usize, &[u8; 4]) = (0x38, b"ARM\x64");
-/// Where the header has the number of bytes that the image needs in memory, 64-bit.
+/// The place of `image_size` in the header: the bytes in memory, 64-bit.
 const IMAGE_SIZE: usize = 0x10;
 const HEADER_BYTES: usize = 0x40;
-/// What stands behind the header, and before the slot for the sum.
+/// The mark between the header and the slot for the checksum.
 const SLOT_MARK: &[u8; 8] = b"SHA-256=";
 const SLOT: Range<usize> = 0x48..0x68;
-/// The image's end is rounded up to this, as the kernel maps whole pages.
+/// The image ends at a multiple of this, as the kernel maps whole pages.
 const PAGE: usize = 4096;
 
-/// Writes the image of the ELF file `elf` to `out` and says its size.
+/// Writes the image of the ELF file `elf` to `out` and prints its size.
 pub fn build(elf: &Path, out: &Path) -> Result<()> {
     let target = Target::new(out, &[elf.to_owned()])?;
     let bytes = fs::read(elf).with_context(|| {
@@ -54,16 +55,16 @@ pub fn has_header(bytes: &[u8]) -> bool {
     bytes.get(MAGIC.0..HEADER_BYTES).is_some_and(|tail| tail.starts_with(MAGIC.1))
 }
 
-/// The bytes that an image with this header takes in memory.
+/// The image's size in memory by its header, in bytes.
 pub fn memory_bytes(image: &[u8]) -> Option<u64> {
     let field = image.get(IMAGE_SIZE..)?.first_chunk()?;
     has_header(image).then_some(u64::from_le_bytes(*field))
 }
 
-/// Reads the image at `path` for a card or a boot loader, and checks it.
+/// Reads and checks the image at `path` for a card or a boot loader.
 ///
 /// # Errors
-/// It cannot be read, is no image of this kernel, or is damaged.
+/// The file cannot be read, is not an image of this kernel, or is damaged.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     let shown = path.display();
     let image = fs::read(path)
@@ -79,29 +80,29 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(image)
 }
 
-/// The sum in an image's slot; `None` if it has no slot, or nothing in it.
+/// The checksum in an image's slot; `None` if there is no slot, or an empty one.
 pub fn sum_in(image: &[u8]) -> Option<Sum> {
     let marked = image.get(HEADER_BYTES..SLOT.start)? == SLOT_MARK;
     let sum = image.get(SLOT)?.first_chunk()?;
     (marked && sum.iter().any(|&byte| byte != 0)).then_some(Sum::from_bytes(*sum))
 }
 
-/// The sum of an image that has a slot, with zeros there.
+/// The checksum of an image that has a slot, computed with zeros there.
 pub fn sum_of(image: &[u8]) -> Sum {
     let (before, after) = (&image[..SLOT.start], &image[SLOT.end..]);
     Sum::of_parts([before, &[0; SLOT.end - SLOT.start], after])
 }
 
-/// A flat image and what it is made of, in bytes.
+/// A flat image, with the sizes of its parts in bytes.
 struct Image {
     bytes: Vec<u8>,
     /// From the ELF file.
     loaded: usize,
-    /// Zeros, in the image only so that something can follow them.
+    /// Zeros, which are in the image only because the symbol table follows them.
     cleared: usize,
     /// The symbol table.
     symbols: usize,
-    /// What was written to its slot.
+    /// The checksum in the slot.
     sum: Sum,
 }
 
@@ -120,7 +121,7 @@ fn flatten(bytes: &[u8]) -> Result<Image> {
         .filter(|s| s.p_type(endian) == elf::PT_LOAD && s.p_memsz(endian) > 0)
         .collect();
     let Some(base) = segments.iter().map(|s| s.p_vaddr(endian)).min() else {
-        bail!("nothing in it is to be loaded");
+        bail!("it has no segment to load");
     };
     let mut image = Vec::new();
     let mut memory = 0;
@@ -129,7 +130,7 @@ fn flatten(bytes: &[u8]) -> Result<Image> {
         let start = usize::try_from(segment.p_vaddr(endian) - base)?;
         let end = start.checked_add(usize::try_from(segment.p_memsz(endian))?);
         let end = end.filter(|end| *end < u32::MAX as usize && start + data.len() <= *end);
-        memory = memory.max(end.context("a segment has no sensible size")?);
+        memory = memory.max(end.context("a segment has an impossible size")?);
         image.resize(image.len().max(start + data.len()), 0);
         image[start..][..data.len()].copy_from_slice(data);
     }
@@ -140,7 +141,7 @@ fn flatten(bytes: &[u8]) -> Result<Image> {
     );
     ensure!(
         image.get(HEADER_BYTES..SLOT.start) == Some(SLOT_MARK) && image.len() >= SLOT.end,
-        "behind its header is no slot for its SHA-256 (\"SHA-256=\" at 0x40)"
+        "there is no slot for the SHA-256 behind its header (\"SHA-256=\" at 0x40)"
     );
     let image_size = u64::from_le_bytes(image[IMAGE_SIZE..][..8].try_into()?);
     let image_size = usize::try_from(image_size)?;

@@ -1,4 +1,4 @@
-//! `image-builder`: makes what Anchorite boots from.
+//! `image-builder`: makes the files that Anchorite boots from.
 //!
 //! Exit status: 0 all well, 1 what was asked for could not be done, 2 wrong usage.
 
@@ -54,17 +54,18 @@ enum Command {
     },
     /// Makes a disk with models, their checksums and the configuration
     Disk(disk::Options),
-    /// Makes a disk in a folder, unless that has the same one; prints its path last
+    /// Makes a disk in a folder, or reuses an equal one there; prints the disk's path last
     Cached(cached::Options),
     /// Makes an SD card that a board boots from: firmware, kernel, models and the configuration
     Sd(sd::Options),
-    /// Makes what m1n1 boots on an Apple M1: m1n1, device trees, kernel, models and the configuration
+    /// Makes a file that m1n1 boots on an Apple M1: m1n1, device trees, kernel, models and the
+    /// configuration
     M1n1(m1n1::Options),
-    /// Makes a model smaller: its weights in fewer bits, as llama.cpp's quantiser makes them
+    /// Quantises a model's weights to fewer bits, as llama.cpp's quantiser does
     Quantize(quantize::Options),
-    /// Lists what is inside a disk image, a model or an image of the kernel
+    /// Shows the content of a disk image, a model or an image of the kernel
     Inspect(inspect::Options),
-    /// Makes a report to paste of a board's serial log, with the questions about the board that it settles
+    /// Turns a board's serial log into a report to paste, with the questions that the log answers
     Report(board_report::Options),
 }
 
@@ -89,8 +90,9 @@ fn main() -> ExitCode {
     console::status(result.is_err().into())
 }
 
-/// Says something on standard error. It may hold names and texts of a model, which must not drive
-/// the terminal.
+/// Prints a message on standard error, escaped.
+///
+/// The message may hold names and texts of a model, which must not drive the terminal.
 fn say(message: &str) {
     console::say(format_args!("image-builder: {}", kernel::report::printable(message)));
 }

@@ -1,26 +1,28 @@
-//! The table of partitions of an SD card: a master boot record with one FAT32 partition.
+//! The partition table of an SD card: an MBR with one FAT32 partition.
 //!
-//! A Raspberry Pi's boot loader takes the first FAT partition of an MBR ("Raspberry Pi boot EEPROM",
-//! Raspberry Pi documentation), and so does the kernel.
+//! A Raspberry Pi's boot loader uses the first FAT partition of an MBR ("Raspberry Pi boot EEPROM",
+//! Raspberry Pi documentation). The kernel does the same.
 
 /// Bytes in a sector.
 const SECTOR: u64 = 512;
-/// Where the partition starts, which is also what it is aligned to: a multiple of the blocks in
-/// which all usual cards erase (SD Association, "SD Physical Layer Simplified Specification",
-/// AU_SIZE: 4 MiB on most cards).
+/// The first byte of the partition, a multiple of a usual card's erase blocks.
+///
+/// Source: SD Association, "SD Physical Layer Simplified Specification", AU_SIZE: 4 MiB on most
+/// cards.
 pub const PARTITION_START: u64 = 4 << 20;
-/// The type of a FAT32 partition whose place is given by sector numbers.
+/// The type of a FAT32 partition with sector numbers.
 const FAT32_LBA: u8 = 0x0c;
-/// First entry of the table.
+/// The first entry of the table.
 const TABLE: usize = 446;
 
-/// The first sector of a card whose partition has `bytes` bytes (whole sectors, under 2 TiB).
-/// `id` tells the card apart from others, as `PARTUUID` in Linux.
+/// The first sector of a card whose partition has `bytes` bytes.
+///
+/// The size is whole sectors, under 2 TiB. `id` identifies the card, as `PARTUUID` in Linux.
 pub fn sector(bytes: u64, id: u32) -> [u8; SECTOR as usize] {
     let mut sector = [0; SECTOR as usize];
     sector[440..444].copy_from_slice(&id.to_le_bytes());
     let entry = &mut sector[TABLE..TABLE + 16];
-    // Cylinder, head and sector: "beyond what these can say", on both ends.
+    // Cylinder, head and sector have the value for "out of range" on both ends.
     entry[1..4].copy_from_slice(&[0xfe, 0xff, 0xff]);
     entry[4] = FAT32_LBA;
     entry[5..8].copy_from_slice(&[0xfe, 0xff, 0xff]);
@@ -30,7 +32,7 @@ pub fn sector(bytes: u64, id: u32) -> [u8; SECTOR as usize] {
     sector
 }
 
-/// Place and size in bytes of the FAT32 partition that the table in `sector` lists first.
+/// The first byte and the size of the first FAT32 partition in the table.
 pub fn first_partition(sector: &[u8]) -> Option<(u64, u64)> {
     let table = sector.get(TABLE..510)?;
     if sector.get(510..512)? != [0x55, 0xaa] {

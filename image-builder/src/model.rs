@@ -1,4 +1,4 @@
-//! A model's file as the builder sees it: its name, its size, and its checked GGUF header.
+//! A model's file: name, size, and checked GGUF header.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -15,20 +15,22 @@ use crate::checksum::Sum;
 use crate::progress::Progress;
 use crate::size;
 
-/// The largest file that FAT can hold.
+/// The largest file on a FAT volume, in bytes.
 const FAT_LIMIT: u64 = u32::MAX as u64;
-/// The longest name in bytes. FAT holds as many UTF-16 units; what the kernel lists, as many bytes.
+/// The longest name in bytes. FAT allows as many UTF-16 units.
+///
+/// The kernel's list of files has names of at most as many bytes.
 pub const MAX_NAME: usize = 255;
-/// How much of a file is read to find the whole header, in steps. Tokenizers take a few MiB.
+/// The steps in which a header is read. Tokenizers take a few MiB.
 const HEADER_STEPS: [u64; 3] = [1 << 20, 32 << 20, 512 << 20];
 
 /// A file that holds a whole GGUF model, open for reading from its start.
 pub struct ModelFile {
-    /// Where it is.
+    /// The path.
     pub path: PathBuf,
-    /// Its size.
+    /// The size.
     pub bytes: u64,
-    /// Its first bytes, with the whole header.
+    /// The first bytes, with the whole header.
     pub header: Vec<u8>,
     /// The file, open at its start.
     pub file: File,
@@ -38,7 +40,7 @@ impl ModelFile {
     /// Opens and checks the model at `path`.
     ///
     /// # Errors
-    /// It cannot be read, is no GGUF file, or ends before its last tensor.
+    /// The file cannot be read, is not a GGUF file, or ends before its last tensor.
     pub fn open(path: &Path) -> Result<ModelFile> {
         let shown = path.display();
         let cannot_read = || format!("cannot read {shown}");
@@ -79,7 +81,7 @@ impl ModelFile {
         Gguf::parse_header(&self.header, self.bytes).expect("checked when it was opened")
     }
 
-    /// The SHA-256 sum of the file, which is read from its start and rewound.
+    /// The SHA-256 of the file, which is read from its start and rewound.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -101,18 +103,18 @@ impl ModelFile {
         Ok(Sum::finish(hasher))
     }
 
-    /// What the kernel's engine needs to run it besides its file, with this context.
+    /// The memory that the engine needs with this context, besides the model's file.
     ///
     /// # Errors
-    /// The engine cannot run it.
+    /// The engine cannot run the model.
     pub fn memory_needed(&self, context: ContextOptions) -> Result<MemoryNeeded, llm::Error> {
         Plan::read(&self.header, self.bytes)?.needed(context)
     }
 
-    /// The name under which a FAT volume can hold it.
+    /// The file's name, checked for a FAT volume.
     ///
     /// # Errors
-    /// FAT cannot hold that name, or that much.
+    /// FAT cannot hold the name or the size.
     pub fn fat_name(&self) -> Result<&str> {
         let shown = self.path.display();
         if self.bytes > FAT_LIMIT {
@@ -122,14 +124,14 @@ impl ModelFile {
                 size::human(self.bytes)
             );
         }
-        // The sum's file has the longer name.
+        // The name of the `.sha256` file is longer.
         let name = fat_name(&self.path, MAX_NAME - SUM_ENDING.len())?;
         ensure!(is_model(name), "the name of {shown} must end in {MODEL_ENDING}: rename it");
         Ok(name)
     }
 }
 
-/// Why the kernel will not run a model, and what to do if that is known.
+/// Why the kernel will not run a model, with a hint if there is one.
 pub fn why(error: &llm::Error) -> String {
     match error {
         llm::Error::NotAModel { found } => format!("{error}: {}", found.hint()),
@@ -137,10 +139,10 @@ pub fn why(error: &llm::Error) -> String {
     }
 }
 
-/// The name of the file at `path`, if a FAT volume can hold it and it has at most `limit` bytes.
+/// The name of the file at `path`, checked for a FAT volume.
 ///
 /// # Errors
-/// It cannot.
+/// FAT cannot hold the name, or the name has more than `limit` bytes.
 pub fn fat_name(path: &Path, limit: usize) -> Result<&str> {
     let shown = path.display();
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
@@ -153,9 +155,11 @@ pub fn fat_name(path: &Path, limit: usize) -> Result<&str> {
     Ok(name)
 }
 
-/// Microsoft's FAT specification, section 7: what a long name may consist of. Characters beyond
-/// U+FFFF take two UTF-16 units. Nothing that drives terminals, which the kernel passes over, and
-/// not U+FFFF, which fills the units behind a name.
+/// Whether a long name may have this character.
+///
+/// Microsoft's FAT specification, section 7. Characters beyond U+FFFF take two UTF-16 units.
+/// Control characters are excluded, as the kernel ignores such names. U+FFFF is excluded, as it
+/// pads a name.
 fn fat_can_hold(c: char) -> bool {
     c.is_ascii_alphanumeric()
         || "$%'-_@~`!(){}^#&+,;=[]. ".contains(c)

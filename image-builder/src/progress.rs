@@ -1,4 +1,4 @@
-//! What the user sees of work that takes longer than a second.
+//! Progress of work that takes longer than a second.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use host_io::console;
 
 use crate::size;
 
-/// Shows how far some bytes have got, on standard error.
+/// Shows the progress of some bytes on standard error.
 pub struct Progress {
     what: String,
     total: u64,
@@ -18,16 +18,16 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Of `total` bytes that `what` is done to ("hashing tiny.gguf").
+    /// Starts the progress of `total` bytes of `what`, such as "hashing tiny.gguf".
     pub fn new(what: String, total: u64) -> Progress {
         let terminal = std::io::stderr().is_terminal();
         Progress { what, total, done: 0, started: Instant::now(), shown: None, terminal }
     }
 
-    /// `bytes` more are done.
+    /// Adds `bytes` finished bytes.
     pub fn add(&mut self, bytes: usize) {
         self.done += bytes as u64;
-        // A terminal's line is written over; in a log each line stays.
+        // A line on a terminal is overwritten, but each line in a log stays.
         let pause = Duration::from_millis(if self.terminal { 250 } else { 5000 });
         let due = match self.shown {
             Some(shown) => shown.elapsed() >= pause,

@@ -1,9 +1,16 @@
-//! `image-builder sd`: an SD card that a board boots from.
+//! `image-builder sd`: makes an SD card that a board boots from.
 //!
-//! A Raspberry Pi 4's boot loader, which lies in the board's own flash, looks on the card's first FAT
-//! partition for the firmware (`start4.elf`, `fixup4.dat`), its settings (`config.txt`), the device
-//! tree, the words for the kernel (`cmdline.txt`) and the kernel: Raspberry Pi documentation, "The
-//! config.txt file" and "Raspberry Pi boot folder contents".
+//! A Raspberry Pi 4's boot loader lies in the board's own flash. It looks on the card's first FAT
+//! partition for these files:
+//!
+//! - the firmware: `start4.elf`, `fixup4.dat`;
+//! - the firmware's settings: `config.txt`;
+//! - the device tree;
+//! - the boot arguments: `cmdline.txt`;
+//! - the kernel.
+//!
+//! Source: Raspberry Pi documentation, "The config.txt file" and "Raspberry Pi boot folder
+//! contents".
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -18,21 +25,21 @@ use crate::contents::{self, BootFile, Contents, VolumeSize, Written};
 use crate::device;
 use crate::{bootargs, device_tree, fat, firmware, kernel_image, mbr, size};
 
-/// What is asked for.
+/// Command-line options of `image-builder sd`.
 #[derive(clap::Args)]
 pub struct Options {
     /// The board
     #[arg(long)]
     board: Board,
-    /// A folder with the board's firmware: start4.elf, fixup4.dat, bcm2711-rpi-4-b.dtb, and best
-    /// also overlays/disable-bt.dtbo
+    /// Folder with the board's firmware: start4.elf, fixup4.dat, bcm2711-rpi-4-b.dtb, and best also
+    /// overlays/disable-bt.dtbo
     #[arg(long, value_name = "DIR")]
     firmware: PathBuf,
     /// The kernel's image
     #[arg(long, value_name = "IMAGE")]
     kernel: PathBuf,
-    /// The serial port on the board's pins; `auto`: pl011 if the firmware has overlays/disable-bt.dtbo
-    /// and device trees that it applies to
+    /// The serial port on the board's pins; `auto`: pl011 if the firmware has
+    /// overlays/disable-bt.dtbo and device trees that the overlay applies to
     #[arg(long, default_value = "auto")]
     uart: Uart,
     /// Settings for the kernel, as in "max_tokens=20 seed=7"; they override anchorite.toml
@@ -47,17 +54,17 @@ pub struct Options {
     device: device::DeviceOptions,
 }
 
-/// The boards that can be made cards for.
+/// The boards that cards can be made for.
 #[derive(Clone, Copy, ValueEnum)]
 enum Board {
     /// Raspberry Pi 4 Model B, Raspberry Pi 400, Compute Module 4
     Rpi4,
 }
 
-/// What the pins of the serial port are connected to.
+/// The serial port on the pins.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Uart {
-    /// The better one that the firmware's files allow
+    /// The PL011 if the firmware's files allow it, else the mini UART
     Auto,
     /// The PL011, which has a clock of its own; Bluetooth is off
     Pl011,
@@ -65,24 +72,24 @@ enum Uart {
     Mini,
 }
 
-/// Where firmware can be had.
+/// Where to get the firmware.
 const WHERE: &str = "get it from the repository raspberrypi/firmware (its folder boot/), or from \
                      Debian's packages raspi-firmware and linux-image-arm64 (ci/firmware.sh rpi4)";
-/// Why an overlay does not apply, and what to do.
+/// The reason why an overlay does not apply, and what to do.
 const NO_LABELS: &str = "built without `__symbols__`; the trees of raspberrypi/firmware and of \
                          Linux 6.5 and later have that node";
-/// The overlay that gives the pins to the PL011.
+/// The overlay that connects the PL011 to the pins.
 const DISABLE_BT: &str = "overlays/disable-bt.dtbo";
 /// The firmware.
 const START: &str = "start4.elf";
 /// The kernel's name on the card.
 const KERNEL: &str = "kernel8.img";
-/// No file of the firmware is nearly as large.
+/// The maximum size of a firmware file. Real files are much smaller.
 const LARGEST: u64 = 64 << 20;
-/// What the names of the trees' machines start with.
+/// The start of the machine's name in a device tree.
 const MACHINE: &str = "raspberrypi,4";
 
-/// Makes the card's image, and writes it to a card if one is named.
+/// Makes the card's image, and writes the image to a card if one is named.
 pub fn build(options: &Options) -> Result<()> {
     let Board::Rpi4 = options.board;
     let device = options.device.open()?;
@@ -121,27 +128,25 @@ pub fn build(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// A volume of FAT32, whatever its content: what the boot loader's documentation asks for.
+/// Lays out a volume of FAT32, as the boot loader's documentation requires.
 fn lay_out(contents: &Contents, options: &contents::ContentOptions) -> Result<fat::Layout> {
-    let before = (mbr::PARTITION_START / 512) as u32;
-    match options.size {
-        VolumeSize::Bytes(bytes) => ensure!(
+    let sectors_before = (mbr::PARTITION_START / 512) as u32;
+    if let VolumeSize::Bytes(bytes) = options.size {
+        ensure!(
             bytes >= fat::FAT32_FROM,
             "a board boots from FAT32, which takes at least --size {}M",
             fat::FAT32_FROM >> 20
-        ),
-        VolumeSize::Auto => {
-            let layout = contents.lay_out(options, before)?;
-            if layout.geometry.bytes < fat::FAT32_FROM {
-                return contents.lay_out_in(VolumeSize::Bytes(fat::FAT32_FROM), options, before);
-            }
-            return Ok(layout);
-        }
+        );
     }
-    contents.lay_out(options, before)
+    let lay_out = |size| contents.lay_out(size, options.label, sectors_before);
+    let layout = lay_out(options.size)?;
+    if layout.geometry.bytes < fat::FAT32_FROM {
+        return lay_out(VolumeSize::Bytes(fat::FAT32_FROM));
+    }
+    Ok(layout)
 }
 
-/// Compares the card's image with what was written, starting from its partition table.
+/// Compares the card's image with `written`, starting from the partition table.
 fn verify(file: &Output, written: &[Written]) -> Result<()> {
     let mut file = file.read_back()?;
     let mut sector = [0; 512];
@@ -156,7 +161,7 @@ fn verify(file: &Output, written: &[Written]) -> Result<()> {
     contents::verify(file, start, written)
 }
 
-/// What the firmware wants on the card, the kernel included.
+/// The files for the firmware, the kernel included.
 fn boot_files(options: &Options) -> Result<Vec<BootFile>> {
     let folder = &options.firmware;
     ensure!(folder.is_dir(), "{} is no folder; {WHERE}", folder.display());
@@ -165,14 +170,14 @@ fn boot_files(options: &Options) -> Result<Vec<BootFile>> {
     for (name, is_right, needed) in [
         (START, is_elf as fn(&[u8]) -> bool, true),
         ("fixup4.dat", is_any, true),
-        // The licence of both, which goes with them.
+        // The licence of both files, which must go with them.
         ("LICENCE.broadcom", is_any, false),
     ] {
         let path = folder.join(name);
         match read(&path)? {
             Some(bytes) if is_right(&bytes) => {
                 if name == START {
-                    tell_of_build(&bytes)?;
+                    print_build(&bytes)?;
                 }
                 files.push(BootFile::read(name, path, bytes));
             }
@@ -236,8 +241,8 @@ fn boot_files(options: &Options) -> Result<Vec<BootFile>> {
     Ok(files)
 }
 
-/// Says which build of the firmware the card gets: a board refuses one that is too old for it.
-fn tell_of_build(start4: &[u8]) -> Result<()> {
+/// Prints the build of the firmware. A board refuses firmware that is too old.
+fn print_build(start4: &[u8]) -> Result<()> {
     match firmware::build(start4) {
         Some(firmware::Build { date, version }) if version.is_empty() => {
             print_line(format_args!("firmware: of {date}"))?;
@@ -245,7 +250,7 @@ fn tell_of_build(start4: &[u8]) -> Result<()> {
         Some(firmware::Build { date, version }) => {
             print_line(format_args!("firmware: of {date}, version {version}"))?;
         }
-        None => print_line("firmware: start4.elf does not say of which day it is")?,
+        None => print_line("firmware: start4.elf has no date")?,
     }
     Ok(())
 }
@@ -258,7 +263,7 @@ fn is_any(bytes: &[u8]) -> bool {
     !bytes.is_empty()
 }
 
-/// The file at `path`, if there is one.
+/// Reads the file at `path`, if there is one.
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     let cannot_read = || format!("cannot read {}", path.display());
     match fs::metadata(path) {
@@ -274,10 +279,11 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
 
 /// The firmware's settings.
 ///
-/// `kernel_address`: the kernel wants a boundary of 2 MiB, and older firmware has another default.
-/// `arm_boost` and `force_turbo`: the full clock, which otherwise only an operating system asks for;
-/// with it the clock of the mini UART stands still too. `init_uart_clock` is the default, which the
-/// kernel counts on where it sets up the PL011 itself.
+/// - `kernel_address`: the kernel needs a boundary of 2 MiB, and older firmware has another
+///   default.
+/// - `arm_boost` and `force_turbo`: the full clock, which otherwise only an operating system
+///   requests. They also keep the clock of the mini UART constant.
+/// - `init_uart_clock`: the default, which the kernel relies on when it sets up the PL011 itself.
 fn config_txt(pl011: bool) -> String {
     let uart = if pl011 {
         "# The pins' port is the PL011, which Bluetooth has otherwise.\ndtoverlay=disable-bt\n"

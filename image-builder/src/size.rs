@@ -1,6 +1,6 @@
-//! Sizes as people write and read them.
+//! Sizes for people: parsed and formatted.
 
-/// A size for people: "5.9 MiB".
+/// Formats a size: "5.9 MiB".
 pub fn human(bytes: u64) -> String {
     let mut value = bytes as f64;
     let mut units = ["KiB", "MiB", "GiB", "TiB"].iter();
@@ -19,7 +19,7 @@ pub fn human(bytes: u64) -> String {
     }
 }
 
-/// Reads a size such as "64M" or "4G", in powers of 1024; bytes without a suffix.
+/// Parses a size such as "64M" or "4G", in powers of 1024; bytes without a suffix.
 pub fn parse(text: &str) -> Result<u64, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, suffix) = text.split_at(split);

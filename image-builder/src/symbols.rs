@@ -1,24 +1,29 @@
-//! The symbol table behind the kernel's image, from which fault reports name functions.
+//! The symbol table behind the kernel's image, for the functions in fault reports.
 //!
-//! The kernel finds it between the end of its own memory (the linker's `__image_end`) and
-//! `image_size` bytes from the image's first byte, as the header has it: an image without the
-//! table ends at `__image_end`. All numbers are little endian:
+//! The table starts at the end of the kernel's own memory (the linker's `__image_end`). It ends
+//! `image_size` bytes from the image's first byte; `image_size` is in the header. An image without
+//! the table ends at `__image_end`. All numbers are little endian:
 //!
 //! | bytes | |
 //! |---|---|
 //! | 4 | `n`, the number of functions |
-//! | (`n` + 1) × 8 | 4 bytes: the function's first byte, counted from the image's; 4 bytes: where in the names its name starts. Sorted by address. The last entry is the end of the code and of the names |
+//! | (`n` + 1) × 8 | an entry for each function, sorted by address |
 //! | the rest | the names, UTF-8, one behind the other |
 //!
-//! So function `i` covers the addresses from entry `i` up to entry `i + 1`, and its name likewise.
+//! An entry has two numbers of 4 bytes. The first is the function's place in the image, the second
+//! its name's place in the names. The last entry is the end of the code and of the names.
+//!
+//! Function `i` covers the addresses from entry `i` up to entry `i + 1`. The same holds for its
+//! name.
 
 use std::collections::BTreeMap;
 
 use object::read::elf::ElfFile64;
 use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind};
 
-/// The table of the functions in `elf`, whose first loaded byte is at `base`; `None` if it names
-/// none, because it was stripped.
+/// The table of the functions in `elf`, whose first loaded byte is at `base`.
+///
+/// The result is `None` if the file has no function names, as after stripping.
 pub fn table<E: object::Endian>(elf: &ElfFile64<'_, E>, base: u64) -> Option<Vec<u8>> {
     let code = elf.sections().filter(|s| s.kind() == SectionKind::Text);
     let code_end = code.map(|s| s.address() + s.size() - base).max()?;
@@ -29,8 +34,8 @@ pub fn table<E: object::Endian>(elf: &ElfFile64<'_, E>, base: u64) -> Option<Vec
             .and_then(|index| elf.section_by_index(index).ok())
             .is_some_and(|section| section.kind() == SectionKind::Text);
         let (Ok(name), true) = (symbol.name(), in_code) else { continue };
-        // Labels of assembly files count as functions, but not the marks of the assembler (`$x`,
-        // `.L1`) and of the linker script (`__text_end`).
+        // Labels of assembly files count as functions. The marks of the assembler (`$x`, `.L1`) and
+        // of the linker script (`__text_end`) do not.
         let is_function = symbol.kind() == SymbolKind::Text;
         let is_mark = name.starts_with(['$', '.']) || name.starts_with("__");
         if name.is_empty() || (is_mark && !is_function) {
@@ -38,8 +43,8 @@ pub fn table<E: object::Endian>(elf: &ElfFile64<'_, E>, base: u64) -> Option<Vec
         }
         let name = format!("{:#}", rustc_demangle::demangle(name));
         let place = functions.entry(symbol.address() - base).or_insert((is_function, name.clone()));
-        // Identical functions are merged by the linker and keep all their names. Which one is
-        // taken must not depend on the order of the symbols.
+        // The linker merges identical functions, which keep all their names. The choice of the name
+        // must not depend on the order of the symbols.
         if (!is_function, &name) < (!place.0, &place.1) {
             *place = (is_function, name);
         }

@@ -13,33 +13,34 @@ use sha2::{Digest, Sha256};
 use crate::checksum::Sum;
 use crate::mbr;
 
-/// Small reads are served from a block of this many bytes: `fatfs` reads its tables two or four
-/// bytes at a time.
+/// The size of the cached block.
+///
+/// `fatfs` reads its tables two or four bytes at a time.
 const BLOCK: usize = 64 << 10;
-/// Reads of this many bytes or more go straight to the file.
+/// Reads of this many bytes or more bypass the cached block.
 const LARGE: usize = 4 << 10;
 
-/// A run of bytes of a file that lie one behind the other on the volume.
+/// A contiguous run of a file's bytes on the volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Extent {
-    /// First byte, counted from the volume's.
+    /// The first byte, counted from the volume's start.
     pub start: u64,
-    /// How many.
+    /// The number of bytes.
     pub bytes: u64,
 }
 
-/// A file of the volume, after it was read from its first to its last byte.
+/// The content of a file on the volume, after a complete read.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Content {
     /// Its size.
     pub bytes: u64,
-    /// Its sum.
+    /// The checksum.
     pub sum: Sum,
-    /// Where it lies.
+    /// The places on the volume.
     pub extents: Vec<Extent>,
 }
 
-/// What passes between `fatfs`, which owns the [`Disk`], and the [`Volume`] around it.
+/// Data shared between the [`Disk`], which `fatfs` owns, and its [`Volume`].
 #[derive(Default)]
 pub struct Notes {
     last_read: Cell<u64>,
@@ -53,9 +54,9 @@ pub struct Volume<'a> {
 }
 
 impl<'a> Volume<'a> {
-    /// Mounts the volume that `file` holds: the whole of it, or its first FAT32 partition.
+    /// Mounts the volume in `file`: the whole file, or its first FAT32 partition.
     ///
-    /// Gives the volume's first byte too.
+    /// Returns the volume's first byte too.
     pub fn find(file: File, notes: &'a Notes) -> Result<(Volume<'a>, u64)> {
         let mut sector = Vec::new();
         (&file).take(512).read_to_end(&mut sector)?;
@@ -76,12 +77,12 @@ impl<'a> Volume<'a> {
         }
     }
 
-    /// The file system.
+    /// The mounted file system.
     pub fn fs(&self) -> &FileSystem<Disk<'a>> {
         &self.fs
     }
 
-    /// Reads a file from its first to its last byte and hands them to `sink`.
+    /// Reads a whole file, and passes its bytes to `sink`.
     pub fn read_file(&self, path: &str, mut sink: impl FnMut(&[u8])) -> Result<Content> {
         let mut file = self.fs.root_dir().open_file(path).map_err(|e| explain(self.notes, e))?;
         let mut hasher = Sha256::new();
@@ -89,8 +90,8 @@ impl<'a> Volume<'a> {
         let mut bytes = 0;
         let mut buffer = vec![0; BLOCK];
         loop {
-            // No more than a cluster at a time, and the data last: so the last read of the disk
-            // is where this part lies.
+            // `fatfs` reads at most a cluster at a time, and the data last. The last read of the
+            // disk is therefore the place of this part.
             let n = file.read(&mut buffer).map_err(|e| explain(self.notes, e))?;
             if n == 0 {
                 return Ok(Content { bytes, sum: Sum::finish(hasher), extents });
@@ -106,7 +107,7 @@ impl<'a> Volume<'a> {
         }
     }
 
-    /// Paths and sizes of all files, each folder's in its order.
+    /// The paths and sizes of all files, in the order of their folders.
     pub fn files(&self) -> Result<Vec<(String, u64)>> {
         let mut files = Vec::new();
         list(&self.fs.root_dir(), "", 0, &mut files).map_err(|e| explain(self.notes, e))?;
@@ -114,7 +115,7 @@ impl<'a> Volume<'a> {
     }
 }
 
-/// The fault behind an error of `fatfs`, which itself can only carry a fixed sentence.
+/// The fault behind an error of `fatfs`, which itself can only have a fixed text.
 fn explain(notes: &Notes, error: core_io::Error) -> anyhow::Error {
     match notes.fault.take() {
         Some(fault) => fault.into(),
@@ -122,7 +123,7 @@ fn explain(notes: &Notes, error: core_io::Error) -> anyhow::Error {
     }
 }
 
-/// Folders deeper than this are a damaged volume's.
+/// The maximum depth of folders. Deeper ones are those of a damaged volume.
 const DEEPEST: usize = 32;
 
 fn list(
@@ -150,10 +151,10 @@ fn list(
     Ok(())
 }
 
-/// A file as the read-only disk under `fatfs`.
+/// A file as a read-only disk for `fatfs`.
 pub struct Disk<'a> {
     file: File,
-    /// The volume's first byte; all that follows counts from there.
+    /// The volume's first byte. All other places count from it.
     start: u64,
     len: u64,
     position: u64,

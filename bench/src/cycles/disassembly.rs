@@ -1,8 +1,8 @@
-//! The kernel's code as `llvm-objdump` prints it.
+//! Parser of `llvm-objdump`'s listing of the kernel.
 
 #![forbid(unsafe_code)]
 
-/// A function.
+/// A function of the listing.
 #[derive(Clone, Debug, Default)]
 pub struct Function {
     /// Its instructions, in order.
@@ -12,31 +12,31 @@ pub struct Function {
 /// An instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instruction {
-    /// Where it lies.
+    /// The address.
     pub address: u64,
-    /// What it does.
+    /// The operation, such as `smlal`.
     pub mnemonic: String,
-    /// What it does that with.
+    /// The operands, as text.
     pub operands: String,
-    /// The address that it names, as branches do.
+    /// The address in its last operand, as in a branch.
     pub target: Option<u64>,
 }
 
-/// What an instruction does to the one that comes next.
+/// Where control goes after an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// Nothing; calls come back.
+    /// To the next instruction; calls return.
     On,
-    /// There are two ways on.
+    /// To the next instruction or to the target.
     Fork,
-    /// There is one, to the target.
+    /// To the target.
     Jump,
-    /// No way that can be told.
+    /// To an address that the listing does not have.
     Away,
 }
 
 impl Instruction {
-    /// Where the processor goes from here.
+    /// Where control goes from here.
     pub fn flow(&self) -> Flow {
         match self.mnemonic.as_str() {
             "b" => Flow::Jump,
@@ -47,7 +47,7 @@ impl Instruction {
         }
     }
 
-    /// The products of bytes that it adds up.
+    /// The number of byte products that the instruction computes.
     pub fn products(&self) -> u64 {
         let is = |suffix| self.operands.split(',').next().is_some_and(|to| to.ends_with(suffix));
         match self.mnemonic.as_str() {
@@ -56,7 +56,7 @@ impl Instruction {
             {
                 8
             }
-            // Bytes that were widened, or lanes of half bytes.
+            // Widened bytes, or lanes of 4-bit values.
             "mul" | "mla" if is(".8h") => 8,
             "sdot" | "udot" | "usdot" if is(".2s") => 8,
             "sdot" | "udot" | "usdot" => 16,
@@ -65,7 +65,7 @@ impl Instruction {
         }
     }
 
-    /// The instruction for an assembler, for which an address that it names must be here.
+    /// The instruction as assembly, with `.` in place of an address.
     pub fn assembly(&self) -> String {
         let Instruction { mnemonic, operands, target, .. } = self;
         if target.is_none() {
@@ -78,7 +78,7 @@ impl Instruction {
     }
 }
 
-/// The functions of a listing.
+/// Parses a listing into its functions.
 pub fn parse(listing: &str) -> Vec<Function> {
     let mut functions = vec![];
     for line in listing.lines() {
@@ -93,14 +93,16 @@ pub fn parse(listing: &str) -> Vec<Function> {
     functions
 }
 
-/// `7c500: b.le 0x7c8d0 <name+0x60780>`, with a tab behind the colon and the mnemonic.
+/// Parses a line: `7c500: b.le 0x7c8d0 <name+0x60780>`.
+///
+/// A tab follows the colon and the mnemonic.
 fn instruction(line: &str) -> Option<Instruction> {
     let (address, rest) = line.split_once(':')?;
     let address = u64::from_str_radix(address.trim(), 16).ok()?;
     let mut words = rest.trim().splitn(2, '\t');
     let mnemonic = words.next()?.to_owned();
     let operands = words.next().unwrap_or_default();
-    // Comments and names of places mean nothing to an assembler.
+    // An assembler does not understand the comments and the symbols of the listing.
     let end = operands.find(" <").or(operands.find("//")).unwrap_or(operands.len());
     let operands = operands[..end].trim().to_owned();
     let last = operands.rsplit(", ").next().unwrap_or_default();

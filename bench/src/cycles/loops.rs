@@ -1,8 +1,8 @@
 //! The innermost loops of a function that multiply bytes.
 //!
-//! They are found in the graph of basic blocks, as natural loops (Aho, Sethi and Ullman): a branch
-//! back to a block that dominates it, and all that leads there. So it does not matter in which
-//! order the compiler puts blocks, nor where it puts the code for faults.
+//! They are natural loops in the graph of basic blocks (Aho, Sethi and Ullman). A natural loop is a
+//! branch back to a block that dominates the branch, with all blocks that lead to the branch. The
+//! result does not depend on the order of the blocks, nor on the place of the code for faults.
 
 #![forbid(unsafe_code)]
 
@@ -10,15 +10,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::disassembly::{Flow, Function, Instruction};
 
-/// A loop, as the instructions of one iteration in the order of their addresses.
+/// A loop: the instructions of one iteration, ordered by address.
 pub type Loop = Vec<Instruction>;
 
-/// Products of bytes in one iteration.
+/// The number of byte products in one iteration.
 pub fn products(body: &[Instruction]) -> u64 {
     body.iter().map(Instruction::products).sum()
 }
 
-/// The loops with products of bytes in which there is no other such loop.
+/// The loops with byte products that contain no other such loop.
 pub fn innermost(function: &Function) -> Vec<Loop> {
     let graph = Graph::new(function);
     let loops: Vec<BTreeSet<usize>> = graph
@@ -35,7 +35,7 @@ pub fn innermost(function: &Function) -> Vec<Loop> {
         .collect()
 }
 
-/// The basic blocks of a function, in the order of their addresses.
+/// The basic blocks of a function, ordered by address.
 struct Graph<'a> {
     blocks: Vec<&'a [Instruction]>,
     successors: Vec<Vec<usize>>,
@@ -93,8 +93,10 @@ impl<'a> Graph<'a> {
         predecessors
     }
 
-    /// For each block those that all ways to it pass. A block without a predecessor is an entry:
-    /// the function's own, or one that a table of jumps leads to.
+    /// The dominators of each block: the blocks on every path to it.
+    ///
+    /// A block without a predecessor is an entry: the function's own, or the target of a jump
+    /// table.
     fn dominators(&self, predecessors: &[Vec<usize>]) -> Vec<BTreeSet<usize>> {
         let all: BTreeSet<usize> = (0..self.blocks.len()).collect();
         let is_entry = |block: usize| block == 0 || predecessors[block].is_empty();
@@ -118,7 +120,7 @@ impl<'a> Graph<'a> {
         dominators
     }
 
-    /// The blocks of each loop; loops with one head are one.
+    /// The blocks of each loop. Loops with the same head count as one.
     fn natural_loops(&self) -> Vec<BTreeSet<usize>> {
         let predecessors = self.predecessors();
         let dominators = self.dominators(&predecessors);
@@ -143,7 +145,7 @@ mod tests {
     use super::super::disassembly::parse;
     use super::*;
 
-    /// The addresses of the innermost loops of a listing with the instructions at 0, 4, 8, ….
+    /// Addresses in the innermost loops of a listing of instructions at 0, 4, 8, ….
     fn loops(lines: &[&str]) -> Vec<Vec<u64>> {
         let mut listing = String::from("0 <f>:\n");
         for (i, line) in lines.iter().enumerate() {
@@ -172,15 +174,15 @@ mod tests {
     #[test]
     fn a_loop_without_products_is_none() {
         assert!(loops(&["add x1, x1, #1", "b.ne 0x0 <f>", PRODUCT, "ret"]).is_empty());
-        // Though the loop around it is one.
+        // The loop around it is one.
         let found = loops(&["add x1, x1, #1", "b.ne 0x0 <f>", PRODUCT, "b.ne 0x0 <f>", "ret"]);
         assert_eq!(found, [[0, 4, 8, 12]]);
     }
 
     #[test]
     fn blocks_may_lie_in_any_order() {
-        // The head at 8; its rest at 20, behind a block for a fault; and from far away a jump back
-        // that is no loop.
+        // The head is at 8, and the rest at 20, behind a block for a fault. The far jump back is no
+        // loop.
         let found = loops(&[
             "cbz x0, 0x1c <f>",
             "b 0x8 <f>",

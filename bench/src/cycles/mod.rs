@@ -1,10 +1,14 @@
-//! Instrument 3: cycles of real cores, as LLVM models them, for the inner loops of the kernels as
-//! they are in the image that is built.
+//! Instrument 3: cycles of the kernels' inner loops on models of real cores.
 //!
-//! `llvm-objdump` takes the ELF file apart, [`loops`] finds the innermost loops that multiply bytes,
-//! `llvm-symbolizer` says which kernel each was inlined from, and `llvm-mca` how many cycles an
-//! iteration takes if the caches hold all of it. Beside that stands how many cycles the memory
-//! needs for as many weights: where the first is less, a faster kernel would only wait.
+//! The input is the kernel's ELF file that is built.
+//!
+//! 1. `llvm-objdump` disassembles the file.
+//! 2. [`loops`] finds the innermost loops that multiply bytes.
+//! 3. `llvm-symbolizer` names the kernel that each loop was inlined from.
+//! 4. `llvm-mca` simulates the cycles of an iteration, with all data in the caches.
+//!
+//! The table also has the cycles in which the memory delivers as many weights. If the loop takes
+//! fewer cycles, a faster kernel would only wait for the memory.
 
 #![forbid(unsafe_code)]
 
@@ -20,40 +24,40 @@ use host_io::console;
 use kernel::llm::gguf::TensorType;
 use serde::{Deserialize, Serialize};
 
-use crate::results::{Row, digits, table};
+use crate::results::{Column, Row, cell, digits, table};
 use disassembly::Instruction;
 
-/// Extensions beyond Armv8.0 that kernels use.
+/// The extensions beyond Armv8.0 that kernels use.
 const EXTENSIONS: &str = "--mattr=+dotprod,+i8mm";
-/// Iterations that are simulated: so many that the first ones count for nothing.
+/// The number of simulated iterations: enough to make the first ones negligible.
 const ITERATIONS: u64 = 200;
 
-/// A processor with its memory.
-struct Machine {
-    /// As LLVM calls it.
+/// A real processor with its memory.
+struct Chip {
+    /// LLVM's name for the core.
     core: &'static str,
-    /// Cores that share the memory.
+    /// The number of cores that share the memory.
     cores: f64,
-    /// Their clock in GHz.
+    /// The clock in GHz.
     ghz: f64,
-    /// What the memory delivers, in 10^9 bytes a second.
+    /// The memory's bandwidth in 10^9 bytes a second.
     gb_per_s: f64,
-    /// Whether it has dot products.
+    /// Whether the cores have dot products.
     dotprod: bool,
 }
 
-/// Where the figures come from, the README says.
-const MACHINES: [Machine; 3] = [
-    Machine { core: "cortex-a72", cores: 4.0, ghz: 1.5, gb_per_s: 5.5, dotprod: false },
-    Machine { core: "apple-m1", cores: 4.0, ghz: 3.2, gb_per_s: 68.0, dotprod: true },
-    Machine { core: "neoverse-n1", cores: 64.0, ghz: 2.5, gb_per_s: 204.8, dotprod: true },
+/// The processors of the table. The README has the sources of the figures.
+const CHIPS: [Chip; 3] = [
+    Chip { core: "cortex-a72", cores: 4.0, ghz: 1.5, gb_per_s: 5.5, dotprod: false },
+    Chip { core: "apple-m1", cores: 4.0, ghz: 3.2, gb_per_s: 68.0, dotprod: true },
+    Chip { core: "neoverse-n1", cores: 64.0, ghz: 2.5, gb_per_s: 204.8, dotprod: true },
 ];
 
-/// The instructions that a kernel multiplies with, the poorest first.
+/// The instructions that a kernel multiplies with, the oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Extension {
-    /// Those of every Armv8.0 core.
+    /// The instructions of every Armv8.0 core.
     Neon,
     /// `sdot`.
     Dotprod,
@@ -61,39 +65,38 @@ pub enum Extension {
     I8mm,
 }
 
-/// The inner loop of a kernel.
+/// The cycles of a kernel's inner loop.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Kernel {
-    /// The function that it was inlined from.
+pub struct Cycles {
+    /// The function that the loop was inlined from.
     name: String,
-    /// What it multiplies with.
+    /// The instructions that the loop multiplies with.
     extension: Extension,
-    /// Products of a weight with a number of one token, an iteration.
+    /// Products of a weight with one token's activation, in an iteration.
     products: u64,
-    /// Instructions in an iteration.
+    /// The number of instructions in an iteration.
     instructions: usize,
-    /// Bytes that hold 32 of the weights; none if the name does not tell their type.
+    /// The bytes of 32 weights; `None` if the name does not have their type.
     bytes: Option<f64>,
-    /// Cycles for 32 products on each of [`MACHINES`], in their order; none where the processor
-    /// lacks the instructions.
-    cycles: [Option<f64>; MACHINES.len()],
+    /// Cycles for 32 products on each of [`CHIPS`]; `None` without the instructions.
+    cycles: [Option<f64>; CHIPS.len()],
 }
 
 /// Measures all kernels of the ELF file.
 ///
 /// # Errors
 /// LLVM's tools are missing or refuse the code, or no kernel is found.
-pub fn measure(elf: &Path) -> Result<Vec<Kernel>> {
+pub fn measure(elf: &Path) -> Result<Vec<Cycles>> {
     let mut objdump = Command::new("llvm-objdump");
     objdump.args(["--disassemble", "--no-show-raw-insn", EXTENSIONS]).arg(elf);
     let listing = output(&mut objdump, "")?;
     let loops: Vec<_> = disassembly::parse(&listing).iter().flat_map(loops::innermost).collect();
     let names = names(elf, &loops)?;
-    let mut kernels: Vec<Kernel> = vec![];
+    let mut kernels: Vec<Cycles> = vec![];
     console::say(format_args!("cycles: simulating {} loops", loops.len()));
     for (body, name) in loops.iter().zip(names) {
-        let kernel = model(body, name)?;
-        // Of the loops that are alike one is enough, as of those for what is left over.
+        let kernel = simulate_loop(body, name)?;
+        // Of equal loops the shortest is kept, as a kernel may have another for the remainder.
         match kernels.iter_mut().find(|known| known.key() == kernel.key()) {
             Some(known) if known.instructions > kernel.instructions => *known = kernel,
             Some(_) => {}
@@ -104,7 +107,7 @@ pub fn measure(elf: &Path) -> Result<Vec<Kernel>> {
     Ok(kernels)
 }
 
-/// The kernel that each loop belongs to.
+/// The name of the kernel that each loop belongs to.
 fn names(elf: &Path, loops: &[loops::Loop]) -> Result<Vec<String>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -127,18 +130,20 @@ fn names(elf: &Path, loops: &[loops::Loop]) -> Result<Vec<String>> {
     }
     let text = output(&mut symbolizer, &addresses)?;
     let places: Result<Vec<Place>, _> = text.lines().map(serde_json::from_str).collect();
-    let places = places.context("reading what llvm-symbolizer said")?;
-    ensure!(places.len() == loops.len(), "llvm-symbolizer found {} places", places.len());
+    let places = places.context("cannot read llvm-symbolizer's output")?;
+    ensure!(places.len() == loops.len(), "llvm-symbolizer named {} loops", places.len());
     let name_of = |place: &Place| {
         let mut frames = place.symbol.iter().map(|frame| frame.function_name.as_str());
-        // The innermost function that is about one type of weights, or else the outermost of all.
+        // The innermost function for one type of weights, or else the outermost function.
         let outermost = place.symbol.last().map_or("?", |frame| base_name(&frame.function_name));
         frames.find_map(kernel_name).unwrap_or_else(|| outermost.into())
     };
     Ok(places.iter().map(name_of).collect())
 }
 
-/// `tile` of `a::b::tile<[u8; 17], c::D>`, or of `a::b::tile::h0123456789abcdef`.
+/// The last name of a path: `gemv` of `a::b::gemv<[u8; 17], c::D>`.
+///
+/// A hash is left out: `gemv` of `a::b::gemv::h0123456789abcdef`.
 fn base_name(function: &str) -> &str {
     let path = function.split('<').next().unwrap_or_default();
     let mut parts = path.rsplit("::");
@@ -147,10 +152,11 @@ fn base_name(function: &str) -> &str {
     if is_hash { parts.next().unwrap_or(last) } else { last }
 }
 
-/// A short name for a function that says for which type of weights it is, by its own name
-/// (`dot_q4_0`) or by its parameters (`dot<a::Q4_0>`).
+/// A short name of a function with its type of weights, if it has one.
+///
+/// The type is in the function's name (`dot_q4_0`) or in its parameters (`dot<a::Q4_0>`).
 fn kernel_name(function: &str) -> Option<String> {
-    // A closure's parameters are those of the functions around it.
+    // A closure has the parameters of the functions around it.
     if function.contains("closure") {
         return None;
     }
@@ -169,18 +175,18 @@ fn kernel_name(function: &str) -> Option<String> {
     Some(format!("{name}<{}>", kind.name))
 }
 
-/// The type of weights that a function is named for.
+/// The type of weights in a function's name.
 fn weight_type(name: &str) -> Option<TensorType> {
     let named = TensorType::ALL.iter().filter(|kind| {
         let words = format!("_{}_", name.to_ascii_lowercase().replace(['<', '>'], "_"));
         words.contains(&format!("_{}_", kind.name.to_ascii_lowercase()))
     });
-    // `IQ4_NL` and no shorter name within it.
+    // The longest name wins: `IQ4_NL`, and no shorter name within it.
     named.max_by_key(|kind| kind.name.len()).copied()
 }
 
-/// What LLVM's models say about a loop.
-fn model(body: &[Instruction], name: String) -> Result<Kernel> {
+/// The cycles of a loop on all chips, by LLVM's models.
+fn simulate_loop(body: &[Instruction], name: String) -> Result<Cycles> {
     let has = |word| body.iter().any(|instruction| instruction.mnemonic.ends_with(word));
     let extension = match (has("mmla"), has("dot")) {
         (true, _) => Extension::I8mm,
@@ -189,20 +195,19 @@ fn model(body: &[Instruction], name: String) -> Result<Kernel> {
     };
     let products = loops::products(body);
     let code: String = body.iter().map(|instruction| instruction.assembly() + "\n").collect();
-    let mut cycles = [None; MACHINES.len()];
-    for (machine, cycles) in MACHINES.iter().zip(&mut cycles) {
-        if machine.dotprod || extension == Extension::Neon {
-            let each =
-                simulate(machine.core, &code).with_context(|| format!("the loop of {name}"))?;
+    let mut cycles = [None; CHIPS.len()];
+    for (chip, cycles) in CHIPS.iter().zip(&mut cycles) {
+        if chip.dotprod || extension == Extension::Neon {
+            let each = simulate(chip.core, &code).with_context(|| format!("the loop of {name}"))?;
             *cycles = Some(each * 32.0 / products as f64);
         }
     }
     let bytes =
         weight_type(&name).map(|kind| 32.0 * kind.block_bytes as f64 / kind.block_weights as f64);
-    Ok(Kernel { name, extension, products, instructions: body.len(), bytes, cycles })
+    Ok(Cycles { name, extension, products, instructions: body.len(), bytes, cycles })
 }
 
-/// Cycles of one iteration.
+/// The cycles of one iteration.
 fn simulate(core: &str, code: &str) -> Result<f64> {
     let mut mca = Command::new("llvm-mca");
     mca.args(["-march=aarch64", EXTENSIONS, "-instruction-info=0", "-resource-pressure=0"]);
@@ -214,16 +219,16 @@ fn simulate(core: &str, code: &str) -> Result<f64> {
     Ok(total / ITERATIONS as f64)
 }
 
-/// What a command of LLVM's makes of its input.
+/// Runs a command of LLVM's on `input` and returns its output.
 fn output(command: &mut Command, input: &str) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command
         .spawn()
         .with_context(|| format!("cannot start {program}; install it: ci/setup.sh bench"))?;
-    let mut stdin = child.stdin.take().context("no way to the program")?;
+    let mut stdin = child.stdin.take().context("the program has no standard input")?;
     let output = std::thread::scope(|scope| {
-        // The program may write before it has read all.
+        // A thread writes the input, as the program may write before it has read all.
         scope.spawn(move || stdin.write_all(input.as_bytes()));
         child.wait_with_output()
     })?;
@@ -232,7 +237,23 @@ fn output(command: &mut Command, input: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-impl Row for Kernel {
+impl Cycles {
+    /// Cycles in which the memory of chip `i` delivers 32 weights.
+    fn memory_cycles(&self, i: usize) -> Option<f64> {
+        let Chip { cores, ghz, gb_per_s, .. } = CHIPS[i];
+        self.bytes.map(|bytes| bytes * ghz * cores / gb_per_s)
+    }
+
+    /// The cell of the cycles on chip `i`: bold if the memory takes as long or longer.
+    fn cycles_cell(&self, i: usize) -> String {
+        match (self.cycles[i], self.memory_cycles(i)) {
+            (Some(cycles), Some(memory)) if cycles <= memory => format!("**{}**", digits(cycles)),
+            (cycles, _) => cell(cycles),
+        }
+    }
+}
+
+impl Row for Cycles {
     const NAME: &'static str = "cycles";
     type Key = (String, Extension, u64);
 
@@ -241,48 +262,19 @@ impl Row for Kernel {
     }
 
     fn table(rows: &[Self]) -> String {
-        let header = [
-            "kernel",
-            "with",
-            "products",
-            "instructions",
-            "A72",
-            "memory",
-            "M1",
-            "memory",
-            "N1",
-            "memory",
+        let columns: &[Column<Self>] = &[
+            ("kernel", |row| format!("`{}`", row.name)),
+            ("with", |row| format!("{:?}", row.extension).to_lowercase()),
+            ("products", |row| row.products.to_string()),
+            ("instructions", |row| row.instructions.to_string()),
+            ("A72", |row| row.cycles_cell(0)),
+            ("memory", |row| cell(row.memory_cycles(0))),
+            ("M1", |row| row.cycles_cell(1)),
+            ("memory", |row| cell(row.memory_cycles(1))),
+            ("N1", |row| row.cycles_cell(2)),
+            ("memory", |row| cell(row.memory_cycles(2))),
         ];
-        let of = |row: &Kernel, i: usize| {
-            let Machine { cores, ghz, gb_per_s, .. } = MACHINES[i];
-            let memory = row.bytes.map(|bytes| bytes * ghz * cores / gb_per_s);
-            let cycles = match (row.cycles[i], memory) {
-                (Some(cycles), Some(memory)) if cycles <= memory => {
-                    format!("**{}**", digits(cycles))
-                }
-                (Some(cycles), _) => digits(cycles),
-                (None, _) => "–".into(),
-            };
-            [cycles, memory.map_or("–".into(), digits)]
-        };
-        let lines = rows.iter().map(|row| {
-            let [a72, a72_memory] = of(row, 0);
-            let [m1, m1_memory] = of(row, 1);
-            let [n1, n1_memory] = of(row, 2);
-            [
-                format!("`{}`", row.name),
-                format!("{:?}", row.extension).to_lowercase(),
-                row.products.to_string(),
-                row.instructions.to_string(),
-                a72,
-                a72_memory,
-                m1,
-                m1_memory,
-                n1,
-                n1_memory,
-            ]
-        });
-        table(header, &lines.collect::<Vec<_>>())
+        table(columns, rows)
     }
 }
 
@@ -294,24 +286,24 @@ mod tests {
     fn names_say_the_type_of_weights() {
         let hashed = "kernel::llm::kernels::neon::multiply_q4_0::h21291bd0e0835e8e";
         assert_eq!(base_name(hashed), "multiply_q4_0");
-        assert_eq!(base_name("tile<[u8; 17], a::B<u8>>"), "tile");
+        assert_eq!(base_name("gemv<[u8; 17], a::B<u8>>"), "gemv");
         let short = |function| kernel_name(function).unwrap_or_default();
         assert_eq!(short("a::one<b::isa::DotProd, b::formats::Q6K>"), "one<Q6_K>");
         assert_eq!(short("a::one<b::isa::DotProd, b::formats::Iq4Nl>"), "one<IQ4_NL>");
         assert_eq!(short(hashed), "multiply_q4_0");
-        assert_eq!(short("tile<[u8; 17], a::BlockQ8_0>"), "");
+        assert_eq!(short("gemv<[u8; 17], a::BlockQ8_0>"), "");
         assert_eq!(short("try_from_fn<a::one::{closure_env#2}<a::Q6K>>"), "");
         let kind = |name| weight_type(name).map(|kind| kind.name);
         assert_eq!(kind("one<Q6_K>"), Some("Q6_K"));
         assert_eq!(kind("multiply_q4_0"), Some("Q4_0"));
         assert_eq!(kind("iq4_nl_by_rows"), Some("IQ4_NL"));
-        assert_eq!(kind("tile"), None);
+        assert_eq!(kind("gemv"), None);
         assert_eq!(kind("sq4_0"), None);
     }
 
     #[test]
     fn the_memory_is_the_limit_where_cycles_are_fewer() {
-        let kernel = |cycles| Kernel {
+        let kernel = |cycles| Cycles {
             name: "multiply_q4_0".into(),
             extension: Extension::Neon,
             products: 128,
@@ -319,8 +311,8 @@ mod tests {
             bytes: Some(18.0),
             cycles,
         };
-        // 18 bytes take the Pi's memory 3.3 ns, in which four cores have 19.6 cycles.
-        let table = Kernel::table(&[kernel([Some(20.0), Some(3.0), None])]);
+        // The Pi's memory delivers 18 bytes in 3.3 ns. Four cores have 19.6 cycles in that time.
+        let table = Cycles::table(&[kernel([Some(20.0), Some(3.0), None])]);
         let line =
             "| `multiply_q4_0` | neon | 128 | 64 | 20.0 | 19.6 | **3.00** | 3.39 | – | 14.1 |";
         assert!(table.ends_with(&format!("{line}\n")), "{table}");

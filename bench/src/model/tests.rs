@@ -42,9 +42,9 @@ fn the_engine_takes_the_models() {
         assert_eq!(file.len() as u64, Model::new("a test", &shape).bytes());
         let mut backend = loaded(&file, 127);
         let result = backend.infer(&prompt(31), 67).unwrap();
-        // Not a letter more or less, and no end before the last token.
+        // One token for each letter, and no end before the last token.
         assert_eq!((result.prompt_tokens, result.tokens_emitted), (31, 67));
-        // Numbers that are none would always choose the same token.
+        // With NaNs, the sampler would always choose the same token.
         let mut tokens = result.tokens.clone();
         tokens.sort_unstable();
         tokens.dedup();
@@ -58,7 +58,7 @@ fn no_number_is_a_nan() {
         let mut backend = loaded(&file(&shape), 16);
         let perplexity =
             backend.perplexity(&prompt(37), &mut |_| ControlFlow::Continue(())).unwrap();
-        // The model knows nothing, but is not certain of anything either: logits of about 1.
+        // Logits of about 1 make the model neither right nor certain.
         let n_vocab = shape.n_vocab as f64;
         let found = perplexity.perplexity;
         assert!((n_vocab / 10.0..n_vocab * 10.0).contains(&found), "{found}");

@@ -1,17 +1,17 @@
-//! What of a log is Anchorite's: events, and lines for people.
+//! Parser of a serial log: events, and lines for people.
 
 use kernel::report::{Event, Hello};
 
-/// How far a boot came.
+/// The last stage that a boot reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// No line of Anchorite's.
     Nothing,
-    /// Some line, but not the first one.
+    /// A line, but not the first one of the program.
     Line,
     /// The first line for people.
     Banner,
-    /// The event `hello`, and so on.
+    /// The event `hello`. The other events follow.
     Hello,
     Disk,
     Model,
@@ -20,12 +20,12 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// How the report calls it.
+    /// The name in the report.
     pub fn name(self) -> &'static str {
         match self {
             Stage::Nothing => "nothing",
-            Stage::Line => "a line before the first one of the program",
-            Stage::Banner => "the first line of the program",
+            Stage::Line => "a line before the first one",
+            Stage::Banner => "the first line",
             Stage::Hello => "`hello`",
             Stage::Disk => "`disk`",
             Stage::Model => "`model`",
@@ -38,33 +38,35 @@ impl Stage {
 /// The last boot of a log.
 #[derive(Debug)]
 pub struct Log<'l> {
-    /// How far it came.
+    /// The last stage of the boot.
     pub stage: Stage,
-    /// Boots that the log has.
+    /// The number of boots in the log.
     pub boots: usize,
     /// The first line for people.
     pub banner: Option<&'l str>,
-    /// The events, in their order.
+    /// The events, in order.
     pub events: Vec<Event>,
-    /// Lines that are events, but cannot be read.
+    /// The number of events that cannot be parsed.
     pub unreadable: usize,
-    /// The facts about the board, by name and value: those of `hello`, and those that are found later.
+    /// The facts about the board, by name and value: those of `hello`, and later ones.
     pub facts: Vec<(String, String)>,
-    /// Warnings and errors, as people see them.
+    /// Warnings and errors, as the log shows them.
     pub complaints: Vec<String>,
     /// The last line that is not empty.
     pub last: &'l str,
 }
 
-/// What an event starts with. The byte before it is lost where a log went through a clipboard.
+/// The start of an event. A clipboard may lose the byte 0x1E before it.
 const EVENT: &str = "{\"event\":";
-/// What the first line of a boot starts with.
+/// The start of a boot's first line.
 const BANNER: &str = "Anchorite ";
 
 impl<'l> Log<'l> {
-    /// Reads the last boot in `text`. What precedes it is someone else's, such as the firmware's.
+    /// Parses the last boot in `text`, and ignores all lines before it.
+    ///
+    /// The lines before the first boot are those of the firmware, for example.
     pub fn read(text: &'l str) -> Log<'l> {
-        // A line that was drawn anew ends with its last form.
+        // A line that was redrawn ends with its last state.
         let lines = || text.lines().map(|line| line.trim_end_matches('\r'));
         let mut log = Log {
             stage: Stage::Nothing,
@@ -121,7 +123,7 @@ impl<'l> Log<'l> {
             self.banner = Some(line);
             self.reach(Stage::Banner);
         }
-        // "[    0.812000] WARN  …", and what the screen shows of an error: "DiskError: …".
+        // "[    0.812000] WARN  …", and the screen's line of an error "DiskError: …".
         let level = line.split_once("] ").map_or("", |(_, rest)| rest);
         if let Some(fact) = level.strip_prefix("INFO  board: ") {
             self.note(fact);
@@ -153,7 +155,7 @@ impl<'l> Log<'l> {
         self.stage = self.stage.max(stage);
     }
 
-    /// What the image says of itself and of the machine.
+    /// The event `hello`.
     pub fn hello(&self) -> Option<&Hello> {
         self.events.iter().find_map(|event| match event {
             Event::Hello(hello) => Some(hello),
@@ -167,7 +169,9 @@ impl<'l> Log<'l> {
     }
 }
 
-/// "Anchorite 0.1.0 on Raspberry Pi 4 Model B Rev 1.4: 4 × Cortex-A72, 4096 MiB"
+/// Whether a line is the first one of a boot.
+///
+/// For example: "Anchorite 0.1.0 on Raspberry Pi 4 Model B Rev 1.4: 4 × Cortex-A72, 4096 MiB".
 fn is_banner(line: &str) -> bool {
     line.strip_prefix(BANNER)
         .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && rest.contains(" on "))

@@ -1,8 +1,8 @@
-//! `image-builder report`: the serial log of a board, as a report to paste.
+//! `image-builder report`: turns a board's serial log into a report to paste.
 //!
-//! Nobody has booted most boards. The report has what the log says of the board, and which of the questions
-//! that two audits of the boards left open it settles: [`questions`]. Without events, as in the text of a
-//! photograph, it has what the lines for people say.
+//! Most boards have never been booted. The report has what the log says of the board. It also lists
+//! which of the open questions of two audits the log answers: [`questions`]. Without events, as in
+//! the text of a photograph, the report uses the lines for people.
 
 mod log;
 mod questions;
@@ -19,7 +19,7 @@ use kernel::report::{Checksum, Event, Hello, Model, printable, tokens_at};
 
 use log::{Log, Stage};
 
-/// What is asked for.
+/// Command-line options of `image-builder report`.
 #[derive(clap::Args)]
 pub struct Options {
     /// The serial log, or the text of a photograph of the screen
@@ -34,9 +34,9 @@ pub fn run(options: &Options) -> Result<()> {
     let log = Log::read(&text);
     ensure!(
         log.stage > Stage::Nothing,
-        "{shown} has no line of Anchorite's: docs/boards.md, \"The first boot\", says what silence means"
+        "{shown} has no line of Anchorite's: docs/boards.md, \"The first boot\", explains a silent boot"
     );
-    // It has texts of a model, which must not drive the terminal.
+    // The report has texts of a model, which must not drive the terminal.
     console::print(printable(&report(&log)).as_ref())?;
     Ok(())
 }
@@ -45,11 +45,11 @@ pub fn run(options: &Options) -> Result<()> {
 fn report(log: &Log) -> String {
     let mut out = String::new();
     let mut line = |text: std::fmt::Arguments<'_>| {
-        // A String takes all that is written.
+        // Writing to a String cannot fail.
         let _ = writeln!(out, "{text}");
     };
     let hello = log.hello();
-    let machine = hello.map_or("a machine that did not say `hello`", |hello| &hello.machine);
+    let machine = hello.map_or("a machine without a `hello` event", |hello| &hello.machine);
     line(format_args!("## Anchorite on {machine}\n\n| | |\n|---|---|"));
     match (hello, log.banner) {
         (Some(hello), _) => {
@@ -65,7 +65,7 @@ fn report(log: &Log) -> String {
             line(format_args!("| {name} | {value} |"));
         }
     }
-    line(format_args!("| came as far as | {} |", log.stage.name()));
+    line(format_args!("| last stage | {} |", log.stage.name()));
     if log.boots > 1 {
         line(format_args!("| boots in the log | {}, of which this is the last |", log.boots));
     }
@@ -74,20 +74,20 @@ fn report(log: &Log) -> String {
     }
 
     if !log.facts.is_empty() {
-        line(format_args!("\n### What it found out\n"));
+        line(format_args!("\n### Facts about the board\n"));
         for (name, value) in &log.facts {
             line(format_args!("- `{name}={value}`"));
         }
     }
     let (settled, open) = questions::answers(log);
     if !settled.is_empty() {
-        line(format_args!("\n### What that settles\n\n| | question | answer |\n|---|---|---|"));
+        line(format_args!("\n### Questions answered\n\n| | question | answer |\n|---|---|---|"));
         for (question, answer) in settled {
             line(format_args!("| {} | {} | {answer} |", question.point, question.asks));
         }
     }
     if !open.is_empty() {
-        line(format_args!("\n### What stays open\n"));
+        line(format_args!("\n### Questions still open\n"));
         for question in open {
             line(format_args!("- {}: {}", question.point, question.asks));
         }
@@ -101,17 +101,17 @@ fn report(log: &Log) -> String {
     if log.stage < Stage::Exit {
         line(format_args!("\nThe log ends with:\n\n    {}", log.last));
         line(format_args!(
-            "\ndocs/boards.md, \"The first boot\", says what silence behind that means."
+            "\ndocs/boards.md, \"The first boot\", explains where such a boot stopped."
         ));
     }
     out
 }
 
-/// What `hello` says, but for the facts.
+/// The rows of the event `hello`, without the facts.
 fn of_hello(hello: &Hello) -> [(&'static str, String); 8] {
     [
         ("version", hello.version.clone()),
-        ("image", hello.image_sha256.clone().unwrap_or_else(|| "its SHA-256 is not in it".into())),
+        ("image", hello.image_sha256.clone().unwrap_or_else(|| "without a SHA-256".into())),
         ("cores", cores(hello)),
         ("kernels", format!("{}, of {}", hello.kernels, hello.cpu_features.join(", "))),
         ("started at", format!("EL{}", hello.exception_level)),
@@ -121,7 +121,7 @@ fn of_hello(hello: &Hello) -> [(&'static str, String); 8] {
     ]
 }
 
-/// "4 × Cortex-A72"; where the cores differ, `hello` counts each kind itself.
+/// The cores: "4 × Cortex-A72". If the cores differ, `hello` counts each kind.
 fn cores(hello: &Hello) -> String {
     if hello.cpu.contains('×') {
         return hello.cpu.clone();
@@ -129,7 +129,7 @@ fn cores(hello: &Hello) -> String {
     format!("{} × {}", hello.cores, hello.cpu)
 }
 
-/// What another event says, in a line.
+/// The row of another event, if it has one.
 fn of_event(event: &Event) -> Option<(&'static str, String)> {
     Some(match event {
         Event::Hello(_) | Event::Chat(_) | Event::Error(_) => return None,

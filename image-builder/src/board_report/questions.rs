@@ -1,12 +1,12 @@
-//! The questions that only a real board answers, and where a log has the answer.
+//! Questions that only a real board answers, and the place of each answer.
 //!
-//! docs/boards.md has the same points, with what was done about each.
+//! docs/boards.md has the same points, with the state of each.
 
 use kernel::report::Event;
 
 use super::log::Log;
 
-/// The kinds of boards that are asked.
+/// The kinds of boards with questions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Board {
     /// A Raspberry Pi 4, 400 or Compute Module 4.
@@ -15,30 +15,30 @@ pub enum Board {
     M1,
 }
 
-/// A question.
+/// A question about a board.
 pub struct Question {
-    /// Whom it is put to.
+    /// The board that can answer.
     pub board: Board,
-    /// Where docs/boards.md has it.
+    /// The point in docs/boards.md.
     pub point: &'static str,
     /// The question itself.
     pub asks: &'static str,
-    /// Where the answer is.
+    /// The place of the answer in a log.
     answer: Answer,
 }
 
-/// Where a log has an answer.
+/// The place of an answer in a log.
 enum Answer {
-    /// In a fact, by its name.
+    /// The fact of this name.
     Fact(&'static str),
-    /// In what else it says.
+    /// Something else in the log.
     Log(fn(&Log) -> Option<String>),
 }
 
 use Answer::{Fact, Log as InLog};
 use Board::{M1, Pi4};
 
-/// All of them.
+/// All questions.
 pub const QUESTIONS: &[Question] = &[
     ask(Pi4, "Pi 1", "which serial port do the pins carry?", Fact("gpio14")),
     ask(Pi4, "Pi 1", "which consoles were taken?", InLog(consoles)),
@@ -65,7 +65,7 @@ const fn ask(board: Board, point: &'static str, asks: &'static str, answer: Answ
     Question { board, point, asks, answer }
 }
 
-/// The questions for the log's board that it answers, with the answers, and those that it leaves open.
+/// The questions for the log's board: those with an answer, and the open ones.
 pub fn answers(log: &Log) -> (Vec<(&'static Question, String)>, Vec<&'static Question>) {
     let (mut settled, mut open) = (Vec::new(), Vec::new());
     for question in QUESTIONS.iter().filter(|question| Some(question.board) == board(log)) {
@@ -81,8 +81,9 @@ pub fn answers(log: &Log) -> (Vec<(&'static Question, String)>, Vec<&'static Que
     (settled, open)
 }
 
-/// The board that the log is of, by the names in device trees: "Raspberry Pi 4 Model B Rev 1.4", "Apple Mac
-/// mini (M1, 2020)".
+/// The board of the log, by its name in the device tree.
+///
+/// Names are "Raspberry Pi 4 Model B Rev 1.4" or "Apple Mac mini (M1, 2020)", for example.
 fn board(log: &Log) -> Option<Board> {
     let name = log.hello().map(|hello| hello.machine.as_str()).or(log.banner)?;
     if name.contains("Raspberry Pi") {
@@ -94,7 +95,7 @@ fn board(log: &Log) -> Option<Board> {
     }
 }
 
-/// With DMA the card gives some 22 MB/s at 50 MHz, byte by byte 5 to 12.
+/// The rate of the model's load. DMA gives some 22 MB/s at 50 MHz, PIO 5 to 12.
 fn load_rate(log: &Log) -> Option<String> {
     log.events.iter().find_map(|event| match event {
         Event::Model(model) => Some(format!("{:.1} MB/s", model.load_mb_per_s)),
@@ -107,10 +108,10 @@ fn consoles(log: &Log) -> Option<String> {
 }
 
 fn cores(log: &Log) -> Option<String> {
-    log.hello().map(|hello| format!("{} came", hello.cores))
+    log.hello().map(|hello| format!("{} cores", hello.cores))
 }
 
-/// The names of the facts that answer something.
+/// The names of all facts that answer a question.
 #[cfg(test)]
 pub fn facts() -> impl Iterator<Item = &'static str> {
     QUESTIONS.iter().filter_map(|question| match question.answer {

@@ -2,10 +2,12 @@ use super::log::{Log, Stage};
 use super::questions::{self, QUESTIONS};
 use super::report;
 
-/// The serial line of QEMU's Raspberry Pi 4, as `ci/boot.sh pi4` keeps it: the model on an SD card.
+/// The serial log of QEMU's Raspberry Pi 4, with the model on an SD card.
+///
+/// `ci/boot.sh pi4` made it.
 const RASPI4B: &str = include_str!("testdata/raspi4b.log");
 
-/// That log with facts about the board in `hello`.
+/// The same log with facts about the board in `hello`.
 fn with_facts(facts: &str) -> String {
     let changed =
         RASPI4B.replace("\"memory_bytes\"", &format!("\"board\":[{facts}],\"memory_bytes\""));
@@ -35,13 +37,13 @@ fn a_recorded_log_becomes_a_report() {
             "| model | tiny.gguf, llama Q4_0, 5 MiB in 2.072 s (2.6 MB/s), verified |",
             "| result | prompt of 5 tokens at 20.5/s, then 16 tokens at 29.3/s |",
             "| exit | 0 |",
-            "| came as far as | `exit` |",
+            "| last stage | `exit` |",
             "| Pi 6 | how fast is the card read? | 2.6 MB/s |",
-            "| Pi point 3 | do all four cores come from the spin table? | 4 came |",
+            "| Pi point 3 | do all four cores come from the spin table? | 4 cores |",
             "- Pi 1: which serial port do the pins carry?",
         ],
     );
-    for absent in ["### What it found out", "### Warnings", "M1 ", "The log ends with"] {
+    for absent in ["### Facts about the board", "### Warnings", "M1 ", "The log ends with"] {
         assert!(!report.contains(absent), "{absent} in:\n{report}");
     }
 }
@@ -49,7 +51,7 @@ fn a_recorded_log_becomes_a_report() {
 #[test]
 fn facts_settle_the_questions_of_their_board() {
     let text = with_facts(r#""gpio14=alt5","left-out=7 KiB","odd""#);
-    // What is found out too late for `hello`; another's line is none.
+    // Facts that are found after `hello`. A line of another program is no fact.
     let text = text.replace(
         "{\"event\":\"disk\"",
         "[  0.101010] INFO  board: sd=caps 0x45ee6432 version 2 50MHz ddr50 dma\n\
@@ -90,19 +92,19 @@ fn facts_settle_the_questions_of_their_board() {
         ],
     );
     assert!(!of_m1.contains("Pi "), "{of_m1}");
-    // QEMU's `virt` is asked nothing.
+    // There are no questions about QEMU's `virt`.
     let of_virt = text.replace("Raspberry Pi 4 Model B", "linux,dummy-virt");
     let of_virt = super::report(&Log::read(&of_virt));
-    assert!(!of_virt.contains("### What stays open"), "{of_virt}");
+    assert!(!of_virt.contains("### Questions still open"), "{of_virt}");
 }
 
 #[test]
-fn where_a_log_ends_is_told() {
+fn the_report_says_where_a_log_ends() {
     let hello = RASPI4B.lines().take(2).collect::<Vec<_>>().join("\n");
     let log = Log::read(&hello);
     assert_eq!(log.stage, Stage::Hello);
     let report_of_hello = report(&log);
-    has(&report_of_hello, &["| came as far as | `hello` |", "The log ends with:"]);
+    has(&report_of_hello, &["| last stage | `hello` |", "The log ends with:"]);
     assert!(report_of_hello.contains("    \u{1e}{\"event\":\"hello\""), "{report_of_hello}");
     let warned = format!("{hello}\n[    0.812000] WARN  odd\n");
     assert_eq!(Log::read(&warned).stage, Stage::Hello);
@@ -112,9 +114,9 @@ fn where_a_log_ends_is_told() {
     has(
         &report_of_banner,
         &[
-            "## Anchorite on a machine that did not say `hello`",
+            "## Anchorite on a machine without a `hello` event",
             "| banner | Anchorite 0.1.0 on Raspberry Pi 4 Model B: 4 × Cortex-A72, 960 MiB |",
-            "| came as far as | the first line of the program |",
+            "| last stage | the first line |",
             "- Pi 1: which serial port do the pins carry?",
         ],
     );
@@ -124,8 +126,8 @@ fn where_a_log_ends_is_told() {
 }
 
 #[test]
-fn the_last_boot_counts_and_what_a_terminal_changes_does_not() {
-    // Firmware's text, a boot that failed, and one whose log lost the bytes before its events.
+fn the_last_boot_counts_and_changes_by_a_terminal_do_not() {
+    // Text of the firmware, a boot that failed, and a boot without the bytes before its events.
     let failed = "\x1e{\"event\":\"error\",\"code\":\"DiskError\",\"message\":\"sector 7\",\"hint\":\"h\"}\r\n";
     let banner = "Anchorite 0.0.9 on Raspberry Pi 4 Model B: 4 × Cortex-A72, 960 MiB\r\n";
     let text = format!("MESS: dterror\n{banner}{failed}{}", RASPI4B.replace('\x1e', ""));
@@ -149,7 +151,7 @@ fn warnings_and_errors_are_kept() {
     assert_ne!(text, RASPI4B);
     has(&report(&Log::read(&text)), &["### Warnings and errors", &format!("    {warning}")]);
 
-    // What a photograph shows of an M1's screen.
+    // The text of a photograph of an M1's screen.
     let screen = "Anchorite 0.1.0 on Apple Mac mini (M1, 2020): 8 × Apple M1 Icestorm, 7 GiB\n\
                   DiskError: initrd: it ends at byte 7\n\
                   Note: no code\n\

@@ -9,19 +9,19 @@ use jiff::tz::TimeZone;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 
-/// Steps that a template may take; the longest known ones take a hundredth.
+/// The limit of a template's steps. The longest known templates take a hundredth.
 const FUEL: u64 = 1_000_000;
 
-/// Who said what.
+/// A message with its role.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     /// `system`, `user` or `assistant`.
     pub role: &'a str,
-    /// The text.
+    /// The message's text.
     pub content: &'a str,
 }
 
-/// A template of a model.
+/// A model's chat template.
 pub struct Program<'a> {
     environment: Environment<'a>,
     text: String,
@@ -30,8 +30,9 @@ pub struct Program<'a> {
 }
 
 impl<'a> Program<'a> {
-    /// The template with this text, of a model with these texts of the tokens for begin and end;
-    /// `now` is the time in seconds since 1970.
+    /// The template `text`, with the texts of the bos and eos tokens.
+    ///
+    /// `now` is the time for dates, in seconds since 1970.
     pub fn new(text: &str, bos: &'a str, eos: &'a str, now: i64) -> Self {
         let mut environment = Environment::new();
         let mut syntax = SyntaxConfig::builder();
@@ -40,7 +41,7 @@ impl<'a> Program<'a> {
         environment.set_fuel(Some(FUEL));
         environment
             .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        // Not so in Jinja, where `tools is iterable` asks whether there are tools.
+        // In Jinja, undefined is not iterable: `tools is iterable` asks whether there are tools.
         environment
             .add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
         environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
@@ -50,7 +51,7 @@ impl<'a> Program<'a> {
         Program { environment, text: without_generation_tags(text), bos, eos }
     }
 
-    /// The text for these messages; with `ask`, what asks for an answer stands at its end.
+    /// Renders the messages; with `ask`, followed by the prompt for an answer.
     ///
     /// # Errors
     /// The template is malformed, or refuses the messages.
@@ -75,8 +76,10 @@ impl<'a> Program<'a> {
     }
 }
 
-/// `{% generation %}` and its end tell a trainer which text is the model's, and write nothing.
-/// Comments take their places, with the blanks around them taken away as those do.
+/// Replaces `{% generation %}` and its end by comments.
+///
+/// The tags mark the model's text for a trainer, and write nothing. The comments strip the blanks
+/// around them as the tags do.
 fn without_generation_tags(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
@@ -102,11 +105,12 @@ fn format_date(format: &str, now: i64) -> Result<String, Error> {
         .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
 }
 
-/// The time in seconds since 1970: that of `SOURCE_DATE_EPOCH`, so that a disk can be made again
-/// bit for bit, or the clock's.
+/// The time in seconds since 1970, by `SOURCE_DATE_EPOCH` or the clock.
+///
+/// With `SOURCE_DATE_EPOCH`, a disk can be made again bit for bit.
 ///
 /// # Errors
-/// `SOURCE_DATE_EPOCH` is no number.
+/// `SOURCE_DATE_EPOCH` is not a number.
 pub fn now() -> Result<i64> {
     match env::var("SOURCE_DATE_EPOCH") {
         Ok(seconds) => seconds.parse().context("SOURCE_DATE_EPOCH is no number of seconds"),

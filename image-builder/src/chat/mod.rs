@@ -1,6 +1,7 @@
-//! The chat template of a model: its program is run once, on messages that serve as marks, to find
-//! what it writes around messages. The kernel, which has no room for Jinja, takes those texts from
-//! its configuration.
+//! Derives fixed texts around messages from a model's chat template.
+//!
+//! The template runs once on marker messages, to find what it writes around messages. The kernel
+//! has no space for Jinja, and takes these texts from its configuration.
 
 mod jinja;
 #[cfg(test)]
@@ -17,23 +18,23 @@ use kernel::llm::gguf::Gguf;
 use kernel::llm::tokenizer::Tokenizer;
 use serde::Serialize;
 
-/// Messages that no template writes by itself.
+/// Marker messages that no template writes by itself.
 const SYSTEM: &str = "anchorite-system-message";
 const QUESTIONS: [&str; 3] =
     ["anchorite-question-one", "anchorite-question-two", "anchorite-question-three"];
 const ANSWERS: [&str; 2] = ["anchorite-answer-one", "anchorite-answer-two"];
 const ANSWER: Message<'_> = Message { role: "assistant", content: ANSWERS[0] };
 
-/// What was found about a model's chat template.
+/// The result of the search in a model's chat template.
 #[derive(Serialize)]
 pub struct Found {
-    /// llama.cpp's name for it, if it is one that the kernel recognises.
+    /// llama.cpp's name of the template, if the kernel recognises it.
     pub recognised: Option<&'static str>,
-    /// The texts by the kernel's settings for them; `None` if the program gives none.
+    /// The texts by the kernel's settings; `None` if the template gives none.
     pub settings: Option<BTreeMap<&'static str, String>>,
-    /// Whether it has a place for a system message. If not, that stands before the first message.
+    /// Whether it takes a system message. If not, that goes before the first message.
     pub takes_system: bool,
-    /// Why there are no texts, or where they do not give what the program gives.
+    /// Why there are no texts, or where they differ from the template.
     pub problem: Option<String>,
 }
 
@@ -47,20 +48,26 @@ impl fmt::Display for Found {
             writeln!(f, "    {line}")?;
         }
         if self.settings.is_some() && !self.takes_system {
-            writeln!(f, "    It has no place for a system message but before the first message.")?;
+            writeln!(
+                f,
+                "    It has no place for a system message, which goes before the first message."
+            )?;
         }
         match &self.problem {
-            Some(problem) => writeln!(f, "    Not in full: {problem}"),
+            Some(problem) => writeln!(f, "    Incomplete: {problem}"),
             None => Ok(()),
         }
     }
 }
 
-/// Looks at a model's chat template; `None` if it has none, or no tokenizer that the kernel has. `now`
-/// is what it takes for the time, in seconds since 1970.
+/// Examines a model's chat template.
 ///
-/// A template that cannot be run costs the chat, as in the kernel. A tokenizer that cannot be used costs
-/// the model: whoever asks what it takes to run it is told.
+/// The result is `None` if the model has no template, or no tokenizer of the kernel's. `now` is the
+/// time for dates, in seconds since 1970.
+///
+/// A template that cannot be run prevents only the chat, as in the kernel. A tokenizer that cannot
+/// be used prevents the model from running; [`crate::model::ModelFile::memory_needed`] reports
+/// that.
 pub fn find(gguf: &Gguf<'_>, now: i64) -> Option<Found> {
     let declared = Declared::from_gguf(gguf);
     let recognised = declared.known.map(|known| known.name);
@@ -71,7 +78,7 @@ pub fn find(gguf: &Gguf<'_>, now: i64) -> Option<Found> {
             return Some(Found { recognised, settings: None, takes_system: false, problem });
         }
     };
-    // A token that the kernel puts before each text need not stand in the texts.
+    // The kernel puts the bos token before each text, so the texts do not need it.
     let begin = match Tokenizer::from_gguf(gguf).ok()?.begin() {
         Some(_) => declared.bos.as_str(),
         None => "",
@@ -89,7 +96,7 @@ pub fn find(gguf: &Gguf<'_>, now: i64) -> Option<Found> {
     })
 }
 
-/// The kernel's settings for these texts; those that are as if not given are left out.
+/// The kernel's settings for these texts, without default values.
 fn settings(template: &Template) -> BTreeMap<&'static str, String> {
     let Template { system, user, assistant, first_user_prefix, after_system_prefix } = template;
     let given = [
@@ -105,17 +112,17 @@ fn settings(template: &Template) -> BTreeMap<&'static str, String> {
     given.into_iter().filter_map(|(key, text)| Some((key, text?.clone()))).collect()
 }
 
-/// Settings as lines of TOML.
+/// Formats settings as lines of TOML.
 pub fn to_toml(settings: &BTreeMap<&'static str, String>) -> String {
     let line = |(key, text): (&&str, &String)| {
-        // TOML's strings are JSON's, but that DEL must be escaped too.
+        // TOML's strings are JSON's, but DEL must be escaped too.
         let quoted = serde_json::Value::from(text.as_str()).to_string();
         format!("{key} = {}\n", quoted.replace('\x7f', "\\u007F"))
     };
     settings.iter().map(line).collect()
 }
 
-/// A conversation of so many questions, with the answers between them.
+/// A conversation of marker questions, with answers between them.
 fn conversation(with_system: bool, questions: usize) -> Vec<Message<'static>> {
     let mut messages = Vec::new();
     if with_system {
@@ -130,29 +137,29 @@ fn conversation(with_system: bool, questions: usize) -> Vec<Message<'static>> {
     messages
 }
 
-/// What stands before and behind the only place at which a mark stands.
+/// Splits a text at a marker, which must occur once.
 fn around<'t>(text: &'t str, mark: &str) -> Result<(&'t str, &'t str)> {
     let parts = text.split_once(mark).context("it leaves a message out, or changes it")?;
     ensure!(!parts.1.contains(mark), "it repeats a message");
     Ok(parts)
 }
 
-/// The texts of a template, found by running it.
+/// The fixed texts of a template, found by running it.
 struct Derived {
     template: Template,
     takes_system: bool,
-    /// Whether it writes what asks for an answer; else what it writes before answers does.
+    /// Whether it writes a generation prompt; else the text before answers is used.
     asks: bool,
-    /// What it writes before an answer that the model writes by itself: blanks.
+    /// Blanks before an answer, which the model writes by itself.
     lead: String,
 }
 
 impl Derived {
-    /// Finds the texts. `begin` is the text with which each conversation begins by itself.
+    /// Finds the texts. `begin` is the text of the bos token that the kernel adds.
     ///
     /// # Errors
-    /// The template takes no conversation, or does not write its messages once, in order, and as
-    /// they are.
+    /// The template refuses a conversation, or does not write each message once, in order and
+    /// unchanged.
     fn from_program(program: &Program<'_>, begin: &str) -> Result<Derived> {
         let without_begin = |text: &str| text.strip_prefix(begin).unwrap_or(text).to_owned();
         let one = program.render(&conversation(false, 1), true)?;
@@ -162,8 +169,8 @@ impl Derived {
         let (before_answer, rest) = around(rest, ANSWERS[0])?;
         let (between, _) = around(rest, QUESTIONS[1])?;
 
-        // Where a message ends shows where no answer is asked for. Such a conversation is not one
-        // that every template takes; then the text between two messages is of the second one.
+        // A message's end shows if no answer is asked for. Not every template takes such a
+        // conversation. Then the text between two messages belongs to the second one.
         let end_of = |messages: &[Message<'_>]| {
             let last = messages.last().map_or("", |message| message.content);
             let text = program.render(messages, false).ok()?;
@@ -192,7 +199,7 @@ impl Derived {
             Some((without_begin(before), around(rest, QUESTIONS[0]).ok()?.0))
         });
         let takes_system = system.is_some();
-        // Where a template has no place for it, llama.cpp puts it there too.
+        // llama.cpp also puts the system message there if a template has no place for it.
         let (system_prefix, behind) = system.unwrap_or((opening.clone(), "\n\n"));
         let own = behind.strip_suffix(&user_prefix);
         let template = Template {
@@ -205,7 +212,7 @@ impl Derived {
         Ok(Derived { template, takes_system, asks, lead: lead.to_owned() })
     }
 
-    /// A conversation in pieces.
+    /// The parts of a conversation.
     fn compose<'t>(&'t self, messages: &[Message<'t>]) -> Vec<Piece<'t>> {
         let (system, rest) = match messages {
             [system, rest @ ..] if system.role == "system" => (system.content, rest),
@@ -222,7 +229,7 @@ impl Derived {
         pieces
     }
 
-    /// The first conversation in which the program gives another text; `None` if there is none.
+    /// The first conversation where the template's text differs; `None` if none does.
     fn difference(&self, program: &Program<'_>, begin: &str) -> Option<String> {
         for with_system in [false, true] {
             for questions in 1..=QUESTIONS.len() {
@@ -260,7 +267,7 @@ fn text_of(pieces: &[Piece<'_>]) -> String {
     pieces.iter().map(|piece| piece.text()).collect()
 }
 
-/// A little of both texts, from shortly before the place where they part.
+/// An excerpt of both texts, from shortly before their first difference.
 fn parting<'t>(a: &'t str, b: &'t str) -> (&'t str, &'t str) {
     const BEFORE: usize = 20;
     const SHOWN: usize = 60;

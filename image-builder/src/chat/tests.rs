@@ -1,5 +1,7 @@
-//! Templates written for this project in `test_models/chat`, with the texts that Jinja itself gives
-//! and the tokens that llama.cpp gives for those. `test_models/chat.py` made the files.
+//! Tests of chat templates, against Jinja's texts and llama.cpp's tokens.
+//!
+//! The templates in `test_models/chat` were written for this project. `test_models/chat.py` made
+//! the files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,9 +31,9 @@ struct GoldenMessage {
 struct Golden {
     bos: String,
     eos: String,
-    /// A text for each conversation; `None` where the template refuses it.
+    /// The text of each conversation; `None` where the template refuses it.
     texts: Vec<Option<String>>,
-    /// Their tokens, by the vocabulary.
+    /// The tokens of each text, by vocabulary.
     tokens: BTreeMap<String, Vec<Option<Vec<u32>>>>,
 }
 
@@ -43,7 +45,7 @@ static GOLDENS: LazyLock<Goldens> = LazyLock::new(|| {
     serde_json::from_slice(&fs::read(test_models().join("goldens/chat.json")).unwrap()).unwrap()
 });
 
-/// The date of the goldens, in seconds since 1970.
+/// The time of the goldens, in seconds since 1970.
 const DATE: i64 = 1_136_160_000;
 
 fn program<'a>(name: &str, golden: &'a Golden) -> Program<'a> {
@@ -61,8 +63,10 @@ fn messages(conversation: &[GoldenMessage]) -> Vec<Message<'_>> {
     conversation.iter().map(GoldenMessage::borrowed).collect()
 }
 
-/// Templates that put a system message into the last question, or ask in another way than they
-/// write earlier answers: no fixed texts give what they give.
+/// Templates that no fixed texts can replace.
+///
+/// They put a system message into the last question, or ask for an answer in another way than they
+/// write earlier ones.
 const DIFFER: [&str; 3] = ["mistral-v3", "mistral-v3-tekken", "deepseek-r1"];
 
 #[test]
@@ -80,7 +84,7 @@ fn templates_render_as_with_jinja() {
 fn the_texts_give_what_the_template_gives() {
     let mut compared = 0;
     for (name, golden) in &GOLDENS.templates {
-        // With a vocabulary that begins texts by itself, and one that does not.
+        // With a vocabulary that adds bos, and one that does not.
         for begin in [golden.bos.as_str(), ""] {
             let program = program(name, golden);
             let derived = Derived::from_program(&program, begin).unwrap();
@@ -174,7 +178,7 @@ fn a_token_that_comes_by_itself_is_not_written() {
 }
 
 #[test]
-fn what_no_texts_can_say_is_told() {
+fn the_report_says_where_no_texts_can_replace_a_template() {
     let problem = |template: &str| {
         let found = found(&model(template));
         (found.settings.is_some(), found.problem.unwrap_or_default())
@@ -191,7 +195,7 @@ fn what_no_texts_can_say_is_told() {
         let (has_texts, problem) = problem(template);
         assert!(!has_texts && problem.contains(says), "{template}: {problem}");
     }
-    // Texts are there, and where they do not hold is said.
+    // There are texts, and the problem names where they do not hold.
     let (has_texts, text) = problem(&each("{{ loop.index }}{{ m.content }}"));
     assert!(has_texts);
     assert!(text.starts_with("with 3 questions it writes \""), "{text}");

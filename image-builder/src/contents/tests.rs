@@ -1,13 +1,18 @@
+use std::fs;
+
+use kernel::app::config::{ChatTemplate, MAX_TEXT};
 use kernel::llm::gguf::build::Builder;
 use kernel::runtime::fs::FileSystem as _;
 
+use super::inputs::{open_models, read_config, read_prompt, with_chat_template};
+use super::options::{volume_label, volume_size};
 use super::*;
 
 const LABEL: Label = *b"TEST       ";
-/// Where the volume starts in its file.
+/// The first byte of the volume in its file.
 const VOLUME_START: u64 = 3 * 512;
 
-/// Two models and a configuration, and the folder that the models are in.
+/// Two models with a prompt and a configuration, and the folder of the models.
 fn contents() -> (tempfile::TempDir, Contents) {
     let folder = tempfile::tempdir().unwrap();
     let mut paths = Vec::new();
@@ -33,7 +38,7 @@ fn contents() -> (tempfile::TempDir, Contents) {
     (folder, Contents { boot_files, config, settings, prompt, models })
 }
 
-/// A disk to be written.
+/// An empty disk image.
 fn disk() -> Output {
     Output::new(tempfile::tempfile().unwrap(), Path::new("m.img"))
 }
@@ -42,7 +47,7 @@ fn disk() -> Output {
 fn the_disk_reads_back_as_it_was_written() {
     let (_folder, contents) = contents();
     let mut file = disk();
-    let layout = contents.lay_out_as(VolumeSize::Auto, LABEL, 0).unwrap();
+    let layout = contents.lay_out(VolumeSize::Auto, LABEL, 0).unwrap();
     let written = contents.write(&mut file, VOLUME_START, &layout).unwrap();
     let paths: Vec<_> = written.iter().map(|(path, _)| path.as_str()).collect();
     assert_eq!(
@@ -61,12 +66,12 @@ fn the_disk_reads_back_as_it_was_written() {
     verify(file.read_back().unwrap(), VOLUME_START, &written).unwrap();
 }
 
-/// One changed bit in any file's first, middle or last byte, in a name, a size or a link.
+/// A changed bit in a file's bytes, its name, its size or a link is found.
 #[test]
 fn verify_finds_a_changed_bit() {
     let (_folder, contents) = contents();
     let mut file = disk();
-    let layout = contents.lay_out_as(VolumeSize::Auto, LABEL, 0).unwrap();
+    let layout = contents.lay_out(VolumeSize::Auto, LABEL, 0).unwrap();
     let written = contents.write(&mut file, VOLUME_START, &layout).unwrap();
     let mut places = Vec::new();
     for (_, content) in &written {
@@ -75,8 +80,8 @@ fn verify_finds_a_changed_bit() {
     }
     let root = layout.geometry.root_start();
     let models = layout.geometry.cluster_start(fat::CLUSTERS_FROM + 1);
-    // A letter of the firmware's first name, the size of anchorite.toml, the first cluster of the first
-    // model, and the third link of the table that is read.
+    // A letter of the first name, the size of anchorite.toml, the first model's first cluster, and
+    // the third link of the table.
     places.extend([root + 32 + 1, root + 7 * 32 + 28, models + 3 * 32 + 26]);
     places.push(layout.geometry.table_start(0) + 2 * 5);
     for place in places {
@@ -112,8 +117,9 @@ fn sizes_are_what_fat_can_have() {
     }
 }
 
-/// What the command makes of this configuration and these boot arguments, with two models and a
-/// prompt that are there, and a file in the board's folder.
+/// Opens contents with this configuration and these boot arguments.
+///
+/// The disk has two models, a prompt, and a file in the board's folder.
 fn settings(config: Option<&str>, bootargs: Option<&str>) -> Result<Config, String> {
     let (folder, contents) = contents();
     let path = |name: &str| folder.path().join(name);
@@ -143,14 +149,14 @@ fn the_configuration_is_checked_before_the_boot() {
     assert!(error.contains("the models are a.gguf, b c.gguf"), "{error}");
     let long = format!("#{}", " ".repeat(MAX_TEXT));
     assert!(refused(&long).contains("longer than a configuration's 4.0 MiB"));
-    // What is written where none is given must itself pass.
+    // The configuration that the command writes by itself must pass too.
     let config = settings(None, None).unwrap();
     assert_eq!(config.model.as_deref(), Some("a.gguf"));
     assert_eq!(config.prompt, Prompt::File("Tales of old.txt".into()));
 }
 
 #[test]
-fn a_prompt_file_that_is_not_on_the_disk_is_told() {
+fn a_prompt_file_that_is_not_on_the_disk_is_refused() {
     let config = |prompt: &str| format!("model = \"a.gguf\"\nprompt_file = \"{prompt}\"\n");
     for there in [
         "Tales of old.txt",
@@ -169,7 +175,7 @@ fn a_prompt_file_that_is_not_on_the_disk_is_told() {
         let says = format!("c.toml asks for the prompt_file {missing}, which is not on the disk");
         assert!(error.contains(&says) && error.contains("--prompt-file FILE"), "{error}");
     }
-    // Boot arguments that go with the disk come last.
+    // Boot arguments that go with the disk override the configuration.
     let given = |bootargs| settings(Some(&config("none.txt")), Some(bootargs));
     assert!(given("seed=7").unwrap_err().contains("c.toml asks for the prompt_file none.txt"));
     assert_eq!(given("prompt=Once").unwrap().prompt, Prompt::Text("Once".into()));
@@ -180,8 +186,9 @@ fn a_prompt_file_that_is_not_on_the_disk_is_told() {
     assert_eq!(settings(None, Some("context=64")).unwrap().context_options().n_ctx, Some(64));
 }
 
-/// The kernel's own reader finds what is written here: names in letters of one and of two UTF-16
-/// units, as long as may be, and in capitals.
+/// The kernel's own reader finds the files that are written here.
+///
+/// Names have letters of one and of two UTF-16 units, the maximum length, and capitals.
 #[test]
 fn the_kernel_finds_each_name_that_is_written() {
     let folder = tempfile::tempdir().unwrap();
@@ -200,7 +207,7 @@ fn the_kernel_finds_each_name_that_is_written() {
     let settings = Config::from_toml(&config).unwrap();
     let contents = Contents { boot_files: Vec::new(), config, settings, prompt: None, models };
     let mut file = disk();
-    let layout = contents.lay_out_as(VolumeSize::Auto, LABEL, 0).unwrap();
+    let layout = contents.lay_out(VolumeSize::Auto, LABEL, 0).unwrap();
     let written = contents.write(&mut file, 0, &layout).unwrap();
     verify(file.read_back().unwrap(), 0, &written).unwrap();
 
@@ -219,13 +226,13 @@ fn the_kernel_finds_each_name_that_is_written() {
     }
 }
 
-/// The kernel's reader of volumes over bytes in memory.
+/// A device of the kernel's over bytes in memory.
 mod kernels_reader {
     use kernel::runtime::dev::block::ram::RamDisk;
     use kernel::runtime::dev::block::{Clock, Disk};
     use kernel::runtime::fs::volume::Volume;
 
-    /// A clock that nobody needs: each request is complete at once.
+    /// An unused clock: each request is complete at once.
     struct Still;
 
     impl Clock for Still {
@@ -308,7 +315,7 @@ fn the_texts_of_the_models_chat_template_are_added() {
     };
     assert_eq!(prefix("model = \"a.gguf\""), Some("A".into()));
     assert_eq!(prefix("seed = 7 # b\nmodel = \"b.gguf\" # b"), Some("B".into()));
-    // Of no model, of one without a template, or against what is set.
+    // Nothing is added for no model, for a model without a template, or over a setting.
     for text in [
         "",
         "model = \"none.gguf\"\n",

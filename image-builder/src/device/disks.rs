@@ -1,4 +1,4 @@
-//! What Linux knows of a disk: whether it is one to be overwritten.
+//! Decides by Linux's data whether a disk may be overwritten.
 //!
 //! Sources: Linux, Documentation/ABI/stable/sysfs-block, Documentation/filesystems/proc.rst
 //! (mountinfo), and `removable`, `ro` and `size` of Documentation/ABI/testing/sysfs-block.
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::size;
 
-/// Where the kernel shows what it knows: `/`, but in tests.
+/// The system's folders `proc` and `sys`; fakes in tests.
 pub struct System {
     root: PathBuf,
 }
@@ -18,19 +18,19 @@ pub struct System {
 /// A whole disk that may be overwritten.
 #[derive(Debug)]
 pub struct Disk {
-    /// What to call it: its maker's names and its size.
+    /// The maker's names and the size, for the user.
     pub description: String,
-    /// Its size.
+    /// The size in bytes.
     pub bytes: u64,
 }
 
-/// Sectors are of this size in sysfs, whatever the disk's own.
+/// The size of sectors in sysfs, whatever the disk's own.
 const SECTOR: u64 = 512;
-/// Places without which the running system would not run on.
+/// The mount points of the running system.
 const OF_THE_SYSTEM: [&str; 6] = ["/", "/boot", "/boot/efi", "/usr", "/var", "/home"];
 
 impl System {
-    /// The running one.
+    /// The running system.
     pub fn running() -> System {
         System { root: "/".into() }
     }
@@ -40,11 +40,11 @@ impl System {
         System { root: root.into() }
     }
 
-    /// Checks the block device of this number, which the user calls `shown`.
+    /// Checks the block device of this number. Messages call it `shown`.
     ///
     /// # Errors
-    /// It is a partition, is in use, cannot be written, is empty, or does not look like a card and
-    /// `any_disk` does not say that this is right.
+    /// The device is a partition, is in use, is write-protected, or is empty. Without `any_disk`,
+    /// it must also look like a card.
     pub fn check(&self, (major, minor): (u32, u32), shown: &str, any_disk: bool) -> Result<Disk> {
         let link = self.root.join(format!("sys/dev/block/{major}:{minor}"));
         let folder = fs::canonicalize(&link)
@@ -84,12 +84,13 @@ impl System {
     }
 
     fn check_mounts(&self, parts: &[Part], shown: &str) -> Result<()> {
-        // A line: ID, parent, MAJOR:MINOR, root, mount point, options, …, "-", type, source, …
+        // A line holds: ID, parent, MAJOR:MINOR, root, mount point, options, …, "-", type, source,
+        // …
         let mounts = self.read("proc/self/mountinfo")?;
         for line in mounts.lines() {
             let words: Vec<&str> = line.split(' ').collect();
             let (Some(number), Some(at)) = (words.get(2), words.get(4)) else { continue };
-            // Btrfs gives numbers of its own: there the source tells.
+            // Btrfs has numbers of its own, so the source is compared too.
             let rest = words.iter().position(|&word| word == "-").unwrap_or(words.len());
             let source = words.get(rest + 2).and_then(|source| source.strip_prefix("/dev/"));
             let Some(part) = parts
@@ -98,7 +99,7 @@ impl System {
             else {
                 continue;
             };
-            // Blanks are written \040 there.
+            // Blanks are escaped as \040.
             let at = at.replace("\\040", " ");
             if OF_THE_SYSTEM.contains(&at.as_str()) {
                 bail!("{shown} holds the running system ({} is {at}): name the card", part.name);
@@ -109,7 +110,7 @@ impl System {
     }
 
     fn check_swap(&self, parts: &[Part], shown: &str) -> Result<()> {
-        // Without a table there is no swap.
+        // Without the file there is no swap.
         let swaps = self.read("proc/swaps").unwrap_or_default();
         for line in swaps.lines().skip(1) {
             let name = line.split_ascii_whitespace().next().unwrap_or_default();
@@ -134,7 +135,7 @@ struct Part {
     folder: PathBuf,
 }
 
-/// The disk with this folder in sysfs, and its partitions.
+/// The disk at this folder in sysfs, and its partitions.
 fn parts(folder: &Path) -> Result<Vec<Part>> {
     let mut folders = vec![folder.to_owned()];
     let below = names_in(folder)?.into_iter().map(|name| folder.join(name));
@@ -146,8 +147,10 @@ fn parts(folder: &Path) -> Result<Vec<Part>> {
     Ok(folders.into_iter().map(part).collect())
 }
 
-/// Whether a disk is one that people take out: by the kernel's word, by its bus, or since it is an
-/// SD card (in contrast to an eMMC chip on the board) in a built-in reader.
+/// Whether a disk is removable.
+///
+/// The kernel may say so, the disk may be on USB, or it may be an SD card in a built-in reader. An
+/// eMMC chip on the board is no card.
 fn is_card(folder: &Path) -> bool {
     read(&folder.join("removable")).as_deref() == Some("1")
         || read(&folder.join("device/type")).as_deref() == Some("SD")
@@ -157,12 +160,12 @@ fn is_card(folder: &Path) -> bool {
         })
 }
 
-/// The line in a file of sysfs.
+/// The text of a file in sysfs, trimmed.
 fn read(path: &Path) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.trim().to_owned())
 }
 
-/// Names in a folder; none if there is no such folder.
+/// The names in a folder, sorted; none if there is no such folder.
 fn names_in(folder: &Path) -> Result<Vec<String>> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(Vec::new()) };
     let mut names = Vec::new();

@@ -1,4 +1,4 @@
-//! Writing an image to a card in the machine's reader.
+//! Writes an image to a card in the computer's reader.
 
 #[cfg(target_os = "linux")]
 mod disks;
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 #[cfg(target_os = "linux")]
 pub use write::Device;
 
-/// What is asked for.
+/// Command-line options for the card.
 #[derive(clap::Args)]
 pub struct DeviceOptions {
     /// Write the image to this card too, such as /dev/sdX or /dev/mmcblkX; asks first (Linux only)
@@ -19,20 +19,20 @@ pub struct DeviceOptions {
     /// Do not ask before the card is overwritten
     #[arg(long, requires = "device")]
     yes: bool,
-    /// Take a disk that does not look like a card, such as a fixed one
+    /// Allow a disk that does not look like a card, such as a fixed one
     #[arg(long, requires = "device")]
     any_disk: bool,
 }
 
 impl DeviceOptions {
-    /// The card to be written, checked; `None` if none is named.
+    /// Checks the card that is to be written; `None` if none is named.
     #[cfg(target_os = "linux")]
     pub fn open(&self) -> anyhow::Result<Option<Device>> {
         let disk = |path: &PathBuf| Device::find(path, self.any_disk, self.yes);
         self.device.as_ref().map(disk).transpose()
     }
 
-    /// None: elsewhere than on Linux nothing is known of disks.
+    /// Refuses a card: nothing is known of disks on systems other than Linux.
     #[cfg(not(target_os = "linux"))]
     pub fn open(&self) -> anyhow::Result<Option<Device>> {
         anyhow::ensure!(
@@ -44,18 +44,18 @@ impl DeviceOptions {
     }
 }
 
-/// A card, which there is none of but on Linux.
+/// A card, which exists only on Linux.
 #[cfg(not(target_os = "linux"))]
 pub enum Device {}
 
 #[cfg(not(target_os = "linux"))]
 impl Device {
-    /// Asks.
+    /// Never called.
     pub fn confirm(&self, _: u64) -> anyhow::Result<()> {
         match *self {}
     }
 
-    /// Writes.
+    /// Never called either.
     pub fn write(&self, _: &std::path::Path) -> anyhow::Result<()> {
         match *self {}
     }

@@ -1,4 +1,4 @@
-//! Asks, writes, and reads back.
+//! Asks, writes the card, and reads it back.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -15,12 +15,12 @@ use crate::checksum::Sum;
 use crate::progress::Progress;
 use crate::size;
 
-/// Bytes that are copied at a time.
+/// The number of bytes that are copied at a time.
 const CHUNK: usize = 4 << 20;
-/// What reading past the cache wants of the buffer's place in memory, on any disk.
+/// Alignment of a buffer for reads past the cache (O_DIRECT), on any disk.
 const ALIGNMENT: usize = 4096;
 
-/// A card that may be written.
+/// A card that may be overwritten.
 pub struct Device {
     path: PathBuf,
     disk: Disk,
@@ -35,7 +35,7 @@ impl Device {
         Ok(Device { path: path.into(), disk, any_disk, yes })
     }
 
-    /// Asks whether all on the card may go, for an image of `image_bytes` bytes.
+    /// Asks whether the card may be overwritten by an image of `image_bytes` bytes.
     ///
     /// # Errors
     /// The card is too small, or the answer is no.
@@ -59,10 +59,10 @@ impl Device {
         Ok(())
     }
 
-    /// Writes the image at `image` to the card, and compares what the card then holds.
+    /// Writes the image at `image` to the card, reads the card back, and compares.
     pub fn write(&self, image: &Path) -> Result<()> {
         let path = self.path.display();
-        // Someone may have mounted or changed the card meanwhile.
+        // The card may have been mounted or changed meanwhile.
         look_up(&self.path, self.any_disk)?;
         let mut from = File::open(image)?;
         let bytes = from.metadata()?.len();
@@ -80,7 +80,7 @@ impl Device {
     }
 }
 
-/// The disk at `path`, checked.
+/// Checks the disk at `path`.
 fn look_up(path: &Path, any_disk: bool) -> Result<Disk> {
     let shown = path.display().to_string();
     let metadata = fs::metadata(path).with_context(|| format!("cannot find {shown}"))?;
@@ -92,9 +92,9 @@ fn look_up(path: &Path, any_disk: bool) -> Result<Disk> {
     System::running().check(number, &shown, any_disk)
 }
 
-/// Writes all of `from` to the disk and waits until it is there; gives its sum.
+/// Writes `from` to the disk, syncs, and returns the checksum.
 fn copy(from: &mut File, disk: &Path, bytes: u64) -> Result<Sum> {
-    // On a disk, EXCL lets nobody mount it meanwhile.
+    // On a disk, EXCL keeps others from mounting it meanwhile.
     let mut to =
         OpenOptions::new().write(true).custom_flags(OFlags::EXCL.bits() as i32).open(disk)?;
     let mut progress = Progress::new(format!("writing {}", disk.display()), bytes);
@@ -107,7 +107,7 @@ fn copy(from: &mut File, disk: &Path, bytes: u64) -> Result<Sum> {
         }
         hasher.update(&buffer[..n]);
         to.write_all(&buffer[..n])?;
-        // Or progress would count what is only in memory yet.
+        // Without the sync, progress would count data that is only in memory.
         to.sync_data()?;
         progress.add(n);
     }
@@ -115,8 +115,9 @@ fn copy(from: &mut File, disk: &Path, bytes: u64) -> Result<Sum> {
     Ok(Sum::finish(hasher))
 }
 
-/// The sum of the disk's first `bytes` bytes (whole sectors), read from the disk itself and not from
-/// what the system remembers of it.
+/// The checksum of the disk's first `bytes` bytes (whole sectors).
+///
+/// The data comes from the disk itself, past the system's cache.
 fn read_back(disk: &Path, bytes: u64) -> Result<Sum> {
     let direct = OFlags::DIRECT | OFlags::EXCL;
     let mut from = OpenOptions::new().read(true).custom_flags(direct.bits() as i32).open(disk)?;

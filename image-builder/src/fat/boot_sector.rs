@@ -1,16 +1,17 @@
-//! The sectors before the tables.
+//! The boot sector, and the other sectors before the tables.
 
 use super::Identity;
 use super::geometry::{Geometry, Kind, SECTOR, TABLES};
 
-/// Where FAT32 has its note of free clusters, and where the copies of both sectors.
+/// FAT32's sector with the free clusters, and the first sector of the backup.
 const FS_INFO: u64 = 1;
 const BACKUP: u64 = 6;
-/// Entries of 32 bytes in a sector.
+/// The number of 32-byte entries in a sector.
 const ENTRIES: u64 = SECTOR / 32;
 
-/// The boot sector and what else stands before the tables, with their places. `root` is the
-/// root folder's first cluster on FAT32, `next_free` the first cluster that no file has.
+/// All sectors before the tables, with their first bytes.
+///
+/// `root` is the root folder's first cluster on FAT32, and `next_free` the first unused cluster.
 pub fn sectors(
     geometry: &Geometry,
     identity: Identity,
@@ -32,7 +33,7 @@ fn put(sector: &mut [u8], at: usize, bytes: &[u8]) {
     sector[at..at + bytes.len()].copy_from_slice(bytes);
 }
 
-/// Section 3 of the specification; the offsets are its own.
+/// The boot sector. Section 3 of the specification, whose offsets are used here.
 fn boot_sector(geometry: &Geometry, identity: Identity, root: u32) -> Vec<u8> {
     let mut sector = vec![0; SECTOR as usize];
     let sectors = (geometry.bytes / SECTOR) as u32;
@@ -76,7 +77,7 @@ fn boot_sector(geometry: &Geometry, identity: Identity, root: u32) -> Vec<u8> {
     sector
 }
 
-/// Section 5 of the specification.
+/// The sector FSInfo. Section 5 of the specification.
 fn fs_info(geometry: &Geometry, next_free: u32) -> Vec<u8> {
     let mut sector = vec![0; SECTOR as usize];
     let used = next_free - super::CLUSTERS_FROM;

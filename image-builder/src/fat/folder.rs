@@ -1,11 +1,11 @@
-//! Folders: entries of 32 bytes, a file's long name in some before its own.
+//! Folders: 32-byte entries, with long names in the entries before a file's own.
 
 use std::collections::BTreeSet;
 
 use super::FileSpec;
 
 const ENTRY: usize = 32;
-/// Characters of a long name in an entry.
+/// The number of UTF-16 units of a long name in an entry.
 const LONG_NAME_PART: usize = 13;
 
 const READ_ONLY_LABEL: u8 = 0x08;
@@ -13,65 +13,67 @@ const FOLDER: u8 = 0x10;
 const ARCHIVE: u8 = 0x20;
 const LONG_NAME: u8 = 0x0f;
 
-/// 1 January 1980, the first day that FAT knows: equal input is to give an equal volume.
+/// 1 January 1980, FAT's first day: equal input gives an equal volume.
 const DATE: u16 = 1 << 5 | 1;
 
-/// A short name: eight characters and three, padded with spaces.
+/// A short name: eight characters and an extension of three, padded with spaces.
 type ShortName = [u8; 11];
 
-enum Target {
-    /// Number of a file.
+enum Node {
+    /// The index of a file.
     File(usize),
-    /// Number of a folder.
+    /// The index of a folder.
     Folder(usize),
 }
 
-/// A folder and what it names.
+/// A folder with its entries.
 pub struct Folder<'a> {
     is_root: bool,
-    entries: Vec<(&'a str, ShortName, Target)>,
+    entries: Vec<(&'a str, ShortName, Node)>,
     short_names: BTreeSet<ShortName>,
 }
 
 impl<'a> Folder<'a> {
-    /// The root folder: it starts with the volume's label.
+    /// The root folder, which starts with the volume's label.
     pub fn root() -> Folder<'a> {
         Folder { is_root: true, entries: Vec::new(), short_names: BTreeSet::new() }
     }
 
-    /// A folder in the root: it starts with itself and the root.
+    /// A folder in the root, which starts with `.` and `..`.
     pub fn within_root() -> Folder<'a> {
         Folder { is_root: false, ..Folder::root() }
     }
 
-    /// Names file `number`.
+    /// Adds file `number`.
     pub fn add_file(&mut self, name: &'a str, number: usize) {
-        self.add(name, Target::File(number));
+        self.add(name, Node::File(number));
     }
 
-    /// Names folder `number`.
+    /// Adds folder `number`.
     pub fn add_folder(&mut self, name: &'a str, number: usize) {
-        self.add(name, Target::Folder(number));
+        self.add(name, Node::Folder(number));
     }
 
-    fn add(&mut self, name: &'a str, target: Target) {
+    fn add(&mut self, name: &'a str, node: Node) {
         let short = (1..)
             .map(|number| short_name(name, number))
             .find(|short| !self.short_names.contains(short))
             .expect("a folder has fewer entries than there are numbers");
         self.short_names.insert(short);
-        self.entries.push((name, short, target));
+        self.entries.push((name, short, node));
     }
 
-    /// Its size.
+    /// The size in bytes.
     pub fn bytes(&self) -> usize {
         let first = if self.is_root { 1 } else { 2 };
         let entries = self.entries.iter().map(|(name, ..)| long_name_entries(name) + 1);
         (first + entries.sum::<usize>()) * ENTRY
     }
 
-    /// Its entries. `here` is its first cluster; `folders` and `files` are those of all folders
-    /// and files, by number.
+    /// The entries as bytes.
+    ///
+    /// `here` is the folder's first cluster. `folders` and `files` are the first clusters of all
+    /// folders and files, by index.
     pub fn to_bytes(
         &self,
         label: ShortName,
@@ -85,21 +87,21 @@ impl<'a> Folder<'a> {
             put_entry(&mut out, label, READ_ONLY_LABEL, 0, 0);
         } else {
             put_entry(&mut out, *b".          ", FOLDER, here, 0);
-            // The root is cluster 0 here, even where it has a number of its own.
+            // `..` names the root as cluster 0, even where the root has another number.
             put_entry(&mut out, *b"..         ", FOLDER, 0, 0);
         }
-        for (name, short, target) in &self.entries {
+        for (name, short, node) in &self.entries {
             put_long_name(&mut out, name, short);
-            match *target {
-                Target::Folder(i) => put_entry(&mut out, *short, FOLDER, folders[i], 0),
-                Target::File(i) => put_entry(&mut out, *short, ARCHIVE, files[i], specs[i].bytes),
+            match *node {
+                Node::Folder(i) => put_entry(&mut out, *short, FOLDER, folders[i], 0),
+                Node::File(i) => put_entry(&mut out, *short, ARCHIVE, files[i], specs[i].bytes),
             }
         }
         out
     }
 }
 
-/// Section 6 of the specification.
+/// Appends a short entry. Section 6 of the specification.
 fn put_entry(out: &mut Vec<u8>, name: ShortName, attributes: u8, cluster: u32, bytes: u32) {
     let [low_0, low_1, high_0, high_1] = cluster.to_le_bytes();
     let [date_0, date_1] = DATE.to_le_bytes();
@@ -113,7 +115,7 @@ fn long_name_entries(name: &str) -> usize {
     name.encode_utf16().count().div_ceil(LONG_NAME_PART)
 }
 
-/// Section 7 of the specification: the parts come last first.
+/// Appends the entries of a long name, the last part first. Section 7.
 fn put_long_name(out: &mut Vec<u8>, name: &str, short: &ShortName) {
     let checksum = short.iter().fold(0_u8, |sum, &byte| sum.rotate_right(1).wrapping_add(byte));
     let units: Vec<u16> = name.encode_utf16().collect();
@@ -139,7 +141,7 @@ fn put_long_name(out: &mut Vec<u8>, name: &str, short: &ShortName) {
     }
 }
 
-/// The short name that stands for `name` where there are `number - 1` like it already.
+/// The short name of `name`, with the tail `~number`.
 fn short_name(name: &str, number: usize) -> ShortName {
     let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
     let plain = |text: &str| -> Vec<u8> {

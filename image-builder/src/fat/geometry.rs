@@ -1,33 +1,33 @@
-//! How a volume is divided: boot sectors, tables, root folder, clusters.
+//! The division of a volume: boot sectors, tables, root folder, clusters.
 
 use std::fmt;
 
 /// Bytes in a sector.
 pub const SECTOR: u64 = 512;
-/// Copies of the table.
+/// The number of copies of the table.
 pub const TABLES: u64 = 2;
-/// Number of the first cluster.
+/// The number of the first cluster.
 pub const CLUSTERS_FROM: u32 = 2;
-/// Sectors of the root folder of FAT16.
+/// The number of sectors of FAT16's root folder.
 pub const ROOT_SECTORS: u64 = 32;
-/// The smallest volume: one with enough clusters for FAT16.
+/// The smallest volume, with enough clusters for FAT16.
 pub const SMALLEST: u64 = 8 << 20;
-/// The largest volume: sectors are counted in 32 bits.
+/// The largest volume, as sectors are counted in 32 bits.
 pub const LARGEST: u64 = u32::MAX as u64 * SECTOR;
 
 const PAGE: u64 = 4096;
 const MIB: u64 = 1 << 20;
-/// Largest cluster that every reader of FAT takes.
+/// The largest cluster that every FAT reader accepts.
 const LARGEST_CLUSTER: u64 = 32 << 10;
-/// A volume of this size or more is FAT32.
+/// The smallest volume that is FAT32.
 pub const FAT32_FROM: u64 = 512 * MIB;
 
-/// Width of a table's entries.
+/// The kind of a volume, by the width of a table's entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// 16 bits.
     Fat16,
-    /// 32 bits, of which 28 count.
+    /// 32 bits, of which 28 are used.
     Fat32,
 }
 
@@ -40,8 +40,10 @@ impl Kind {
         }
     }
 
-    /// A volume is of this kind if it has at least this many clusters; the number of clusters
-    /// alone tells the kinds apart. A few more than that, because not every reader counts alike.
+    /// The minimum number of clusters of this kind.
+    ///
+    /// The number of clusters alone decides on the kind. A margin is added, because not every
+    /// reader counts alike.
     fn fewest_clusters(self) -> u64 {
         match self {
             Kind::Fat16 => 4085 + 16,
@@ -49,7 +51,7 @@ impl Kind {
         }
     }
 
-    /// Sectors before the tables, at least.
+    /// The minimum number of sectors before the tables.
     fn reserved_sectors(self) -> u64 {
         match self {
             Kind::Fat16 => 1,
@@ -57,7 +59,7 @@ impl Kind {
         }
     }
 
-    /// Sectors of a root folder that is no chain of clusters.
+    /// The number of sectors of a root folder outside the clusters.
     pub fn root_sectors(self) -> u64 {
         match self {
             Kind::Fat16 => ROOT_SECTORS,
@@ -78,13 +80,13 @@ impl fmt::Display for Kind {
 /// The division of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
-    /// Size of the volume.
+    /// The size of the volume.
     pub bytes: u64,
-    /// Width of the table's entries.
+    /// The kind of the volume.
     pub kind: Kind,
     /// Bytes in a cluster.
     pub cluster: u32,
-    /// Number of clusters.
+    /// The number of clusters.
     pub clusters: u32,
     /// Sectors before the first table.
     pub reserved_sectors: u64,
@@ -93,8 +95,9 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// A volume of `bytes` bytes ([`SMALLEST`] to [`LARGEST`]), with the largest clusters that
-    /// its kind may have: fewer links to follow for the reader.
+    /// The geometry of a volume of `bytes` bytes ([`SMALLEST`] to [`LARGEST`]).
+    ///
+    /// Clusters are as large as the kind allows, so that a reader follows fewer links.
     pub fn of_size(bytes: u64) -> Geometry {
         let kind = if bytes >= FAT32_FROM { Kind::Fat32 } else { Kind::Fat16 };
         let mut cluster = LARGEST_CLUSTER;
@@ -110,11 +113,11 @@ impl Geometry {
 
     fn divided(bytes: u64, kind: Kind, cluster: u64) -> Geometry {
         let per_cluster = cluster / SECTOR;
-        // Large enough for all clusters that there could be if nothing else took room.
+        // The table is large enough for the clusters of a volume without any other sectors.
         let entries = bytes / cluster + u64::from(CLUSTERS_FROM);
         let table_sectors = (entries * kind.entry_bytes()).div_ceil(SECTOR);
-        // The clusters start at a multiple of their size, or of a page: so the model's pages are
-        // whole ones of the host's cache, and whole blocks of a card.
+        // The clusters start at a multiple of their size, or of a page. The model's pages are then
+        // whole pages of the host's cache, and whole blocks of a card.
         let least = kind.reserved_sectors() + TABLES * table_sectors + kind.root_sectors();
         let data_start = least.next_multiple_of(per_cluster.max(PAGE / SECTOR));
         let clusters = (bytes / SECTOR).saturating_sub(data_start) / per_cluster;
@@ -145,7 +148,7 @@ impl Geometry {
     }
 }
 
-/// Volumes of growing size, from one with a little more room than `data` bytes.
+/// Volumes of growing size, from a little more than `data` bytes.
 pub fn steps_from(data: u64) -> impl Iterator<Item = Geometry> {
     let first = (data + MIB).next_multiple_of(MIB).max(SMALLEST);
     (first..=LARGEST).step_by(MIB as usize).map(Geometry::of_size)

@@ -1,8 +1,8 @@
-//! Lays out a FAT volume whose files are known beforehand, each in one run of clusters.
+//! Lays out a FAT volume of known files, each in one run of clusters.
 //!
-//! Follows Microsoft's "FAT: General Overview of On-Disk Format", version 1.03. `fatfs` could
-//! write such a volume too, but 0.3.6 gives `.` and `..` long names, which `fsck.fat` calls
-//! damage; so `fatfs`, which the kernel reads with, is the check on what is written here.
+//! The layout follows Microsoft's "FAT: General Overview of On-Disk Format", version 1.03. `fatfs`
+//! 0.3.6 could write such a volume too, but gives `.` and `..` long names. `fsck.fat` calls these
+//! damage. So `fatfs`, the kernel's reader, only checks what is written here.
 
 mod boot_sector;
 mod folder;
@@ -18,54 +18,54 @@ pub use geometry::{FAT32_FROM, Geometry, Kind, LARGEST, SMALLEST};
 use folder::Folder;
 pub use geometry::CLUSTERS_FROM;
 
-/// A file to be laid out.
+/// A file to lay out.
 #[derive(Clone, Debug)]
 pub struct FileSpec {
-    /// Its name, or a folder's name, `/`, and its name.
+    /// The file's name, or a folder's name, `/`, and the file's name.
     pub path: String,
-    /// Its size.
+    /// The size.
     pub bytes: u32,
 }
 
-/// What tells the volume apart from others.
+/// The identity of a volume.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity {
-    /// Its label, padded with spaces.
+    /// The label, padded with spaces.
     pub label: [u8; 11],
     /// Its serial number.
     pub id: u32,
-    /// Sectors before it on its device: 0, or where its partition starts.
+    /// Sectors before the volume on its device: 0, or the start of its partition.
     pub sectors_before: u32,
 }
 
-/// A volume, ready to be written.
+/// The layout of a volume, ready to be written.
 #[derive(Debug)]
 pub struct Layout {
-    /// Its size and division.
+    /// The size and division.
     pub geometry: Geometry,
     /// Its serial number.
     pub id: u32,
-    /// First byte of each file, in the order in which they were given. An empty file has none,
-    /// and 0 here.
+    /// The first byte of each file, in the given order; 0 for an empty file.
     pub starts: Vec<u64>,
-    /// Everything else that is not zero: pieces and where they go.
+    /// All other bytes that are not zero: blocks with their first byte.
     pub metadata: Vec<(u64, Vec<u8>)>,
 }
 
 /// Why files cannot be laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misfit {
-    /// The volume asked for is too small; it takes one of `needed` bytes.
+    /// The requested volume is too small.
     TooSmall {
-        /// Size in bytes of the smallest that is large enough.
+        /// The size of the smallest volume that fits, in bytes.
         needed: u64,
     },
-    /// No volume holds that much.
+    /// No volume is large enough.
     TooMuch,
 }
 
-/// Lays out `files`, in their order, on a volume of `bytes` bytes; `None`: on one as large as it
-/// must be, with some room for small changes.
+/// Lays out `files`, in order, on a volume of `bytes` bytes.
+///
+/// With `None`, the volume is the smallest that fits, with some space for small changes.
 ///
 /// # Errors
 /// They do not fit.
@@ -90,7 +90,7 @@ pub fn lay_out(
     Ok(tree.place(geometry, identity))
 }
 
-/// The files by folder. The first folder is the root; the others lie in it.
+/// The files by folder. The first folder is the root, which holds the others.
 struct Tree<'a> {
     files: &'a [FileSpec],
     folders: Vec<Folder<'a>>,
@@ -117,7 +117,7 @@ impl<'a> Tree<'a> {
         Tree { files, folders }
     }
 
-    /// Bytes that the clusters of folder `i` hold; the root of FAT16 has none.
+    /// The bytes of folder `i` in clusters: 0 for the root of FAT16.
     fn folder_bytes(&self, i: usize, geometry: &Geometry) -> u64 {
         match (i, geometry.kind) {
             (0, Kind::Fat16) => 0,
@@ -161,19 +161,19 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// The file allocation table: for each cluster the one that follows.
+/// The file allocation table: for each cluster, the next one.
 struct Table {
     next: u32,
     entries: Vec<u32>,
 }
 
-/// What stands for "none follows".
+/// The entry of the last cluster of a chain.
 const END: u32 = 0x0fff_ffff;
-/// The first two entries stand for no cluster: the media byte, and flags that say "clean".
+/// The first two entries: the media byte, and flags for a clean volume.
 const RESERVED: [u32; 2] = [0x0fff_fff8, END];
 
 impl Table {
-    /// Chains the next `n` clusters and gives the first; 0 if there are none.
+    /// Chains the next `n` clusters and returns the first; 0 if `n` is 0.
     fn take_run(&mut self, n: u32) -> u32 {
         if n == 0 {
             return 0;

@@ -12,7 +12,7 @@ fn spec(path: &str, bytes: u64) -> FileSpec {
     FileSpec { path: path.into(), bytes: bytes as u32 }
 }
 
-/// A file that holds the volume, its files all zeros.
+/// A file with the volume, whose files are all zeros.
 fn written(layout: &Layout) -> File {
     let mut file = tempfile::tempfile().unwrap();
     file.set_len(layout.geometry.bytes).unwrap();
@@ -39,8 +39,9 @@ fn clusters_are_as_large_as_the_kind_of_volume_allows() {
     assert_eq!(kind(2 << 20), (Kind::Fat32, 32));
 }
 
-/// The specification's own formulas, from the fields of the boot sector, give the geometry that
-/// was planned, the tables have an entry for each cluster, and nothing lies outside the volume.
+/// The specification's formulas on the boot sector give the planned geometry.
+///
+/// The tables have an entry for each cluster, and nothing lies outside the volume.
 #[test]
 fn geometry_holds_together() {
     for bytes in (0..4001).map(|i| SMALLEST + i * 613 * 512) {
@@ -57,7 +58,7 @@ fn geometry_holds_together() {
     }
 }
 
-/// Sizes around those at which the kind of volume or the size of its clusters changes.
+/// Sizes around each change of the volume's kind or the clusters' size.
 #[test]
 fn what_fits_is_found_again_where_it_was_put() {
     let sizes = [0, 1, 511, 1025, 5_900_003, 8 * MIB - 1, 31 * MIB + 1, 509 * MIB, 511 * MIB];
@@ -102,7 +103,7 @@ fn folders_of_many_long_names_take_many_clusters() {
     let listed = volume.files().unwrap();
     assert!(listed.iter().map(|(path, _)| path).eq(&names), "{listed:?}");
 
-    // fatfs fails to find a name twice only if their short names differ too.
+    // fatfs tells two names apart only if their short names differ too.
     let models = volume.fs().root_dir().open_dir("models").unwrap();
     let mut short: Vec<_> = models.iter().map(|e| e.unwrap().short_file_name()).collect();
     let count = short.len();

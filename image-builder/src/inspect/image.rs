@@ -1,4 +1,4 @@
-//! What is in an image of the kernel.
+//! Report of a kernel image.
 
 use std::fmt;
 use std::fs;
@@ -17,9 +17,9 @@ pub struct Report {
     kind: &'static str,
     file: String,
     bytes: u64,
-    /// What it takes where it is started.
+    /// The memory that the image takes when it runs.
     memory_bytes: u64,
-    /// The sum in its slot; `None` if it has none.
+    /// The SHA-256 in the image's slot; `None` if there is none.
     sha256: Option<String>,
     pub checksum: Checksum,
 }
@@ -46,7 +46,7 @@ impl fmt::Display for Report {
         writeln!(f, "{file}: a kernel for aarch64, {bytes} bytes, takes {memory} of memory")?;
         let state = match self.checksum {
             Checksum::Verified => "it is right",
-            Checksum::Mismatch => "WRONG: these are not the bytes that were summed",
+            Checksum::Mismatch => "WRONG: the image was changed",
             Checksum::Missing => return writeln!(f, "    no SHA-256 in it"),
         };
         writeln!(f, "    SHA-256 {} ({state})", self.sha256.as_deref().unwrap_or_default())

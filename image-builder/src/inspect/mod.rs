@@ -1,4 +1,4 @@
-//! `image-builder inspect`: what is inside a disk image, a model, or an image of the kernel.
+//! `image-builder inspect`: shows a disk image, a model or a kernel image.
 
 mod image;
 mod model;
@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::checksum::Sum;
 use crate::kernel_image;
 
-/// What is asked for.
+/// Command-line options of `image-builder inspect`.
 #[derive(clap::Args)]
 pub struct Options {
     /// Print JSON instead of tables
@@ -30,7 +30,7 @@ pub struct Options {
     file: PathBuf,
 }
 
-/// How a file's sum compares with the one that was written down for it.
+/// The comparison of a file's checksum with the expected one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Checksum {
@@ -38,7 +38,7 @@ enum Checksum {
     Verified,
     /// They differ.
     Mismatch,
-    /// None was written down.
+    /// There is no expected checksum.
     Missing,
 }
 
@@ -62,7 +62,7 @@ impl fmt::Display for Checksum {
     }
 }
 
-/// Prints what is in the file.
+/// Prints the content of the file.
 pub fn run(options: &Options) -> Result<()> {
     let start = start_of(&options.file)?;
     if start.starts_with(&MAGIC) {
@@ -94,7 +94,7 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The error for a file that holds no volume: with what it is, where that is known.
+/// The error for a file without a volume; names the file's format if known.
 fn name_other(path: &Path, start: &[u8], error: anyhow::Error) -> anyhow::Error {
     let shown = path.display();
     let on_disk = |from: u64| {
@@ -107,13 +107,13 @@ fn name_other(path: &Path, start: &[u8], error: anyhow::Error) -> anyhow::Error 
         };
         Format::of_disk(has).ok().flatten()
     };
-    // The table of an MBR: of each partition the first sector, at byte 8 of its entry.
+    // The table of an MBR has a partition's first sector at byte 8 of its entry.
     let table = start.get(446..510).filter(|_| has_boot_signature(start)).unwrap_or_default();
     let starts = table.as_chunks::<16>().0.iter().map(|entry| {
         512 * u64::from(u32::from_le_bytes([entry[8], entry[9], entry[10], entry[11]]))
     });
     let disk = iter::once(0).chain(starts).find_map(on_disk);
-    // A boot sector alone tells nothing of what is on the disk: the error does.
+    // A boot sector alone does not show what is on the disk, but the error does.
     let file = Format::of(start).filter(|_| !has_boot_signature(start));
     let none = format!("{shown} is no GGUF model, no kernel and no disk image");
     match disk.or(file) {
@@ -122,7 +122,7 @@ fn name_other(path: &Path, start: &[u8], error: anyhow::Error) -> anyhow::Error 
     }
 }
 
-/// As many of the file's first bytes as tell what it is.
+/// The first bytes of the file, enough to detect its format.
 fn start_of(path: &Path) -> Result<Vec<u8>> {
     let cannot_read = || format!("cannot read {}", path.display());
     let file = File::open(path).with_context(cannot_read)?;
@@ -134,14 +134,15 @@ fn start_of(path: &Path) -> Result<Vec<u8>> {
 fn print(json: bool, report: &(impl Serialize + fmt::Display)) -> Result<()> {
     let text = match json {
         true => serde_json::to_string_pretty(report)? + "\n",
-        // Names and texts are the file's: they must not drive the terminal.
+        // Names and texts of the file must not drive the terminal.
         false => printable(&report.to_string()).into_owned(),
     };
     Ok(console::print(text)?)
 }
 
-/// Columns that are as wide as they must be: the first to the left, the others to the right, the
-/// last as it is.
+/// Writes a table with columns as narrow as possible.
+///
+/// The first column is aligned left, the others right. The last is not padded.
 fn table(f: &mut fmt::Formatter<'_>, rows: &[Vec<String>]) -> fmt::Result {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {

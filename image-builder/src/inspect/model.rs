@@ -1,4 +1,4 @@
-//! What is inside a model.
+//! Report of a model.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,27 +22,27 @@ pub struct Model {
     file: String,
     bytes: u64,
     sha256: String,
-    /// How the sum compares with the file beside the model.
+    /// The comparison of the checksum with the `.sha256` file beside the model.
     pub checksum: Checksum,
     gguf_version: u32,
     alignment: u32,
     data_offset: u64,
     parameters: u64,
-    /// What it takes to run, if the kernel's engine can run it.
+    /// The memory to run the model, if the kernel's engine can run it.
     memory: Option<Memory>,
-    /// Why the engine cannot.
+    /// Why the engine cannot run it.
     unsupported: Option<String>,
-    /// The shape, by the keys of the model's architecture.
+    /// The hyperparameters, by the keys of the model's architecture.
     shape: BTreeMap<String, serde_json::Value>,
     tokenizer: BTreeMap<String, serde_json::Value>,
-    /// What stands around the messages of a chat, if the model says so.
+    /// The texts around the messages of a chat, if the model has a chat template.
     chat_template: Option<chat::Found>,
     metadata: BTreeMap<String, serde_json::Value>,
     tensor_types: Vec<TypeUse>,
     tensors: Vec<Tensor>,
 }
 
-/// Memory that the model takes with the context that the engine chooses, in bytes.
+/// The model's memory with the engine's default context, in bytes.
 #[derive(Serialize)]
 struct Memory {
     file: u64,
@@ -58,7 +58,7 @@ impl Memory {
     }
 }
 
-/// How much of the model is of one type.
+/// The tensors of one type.
 #[derive(Serialize)]
 struct TypeUse {
     #[serde(rename = "type")]
@@ -74,7 +74,7 @@ struct Tensor {
     #[serde(rename = "type")]
     kind: &'static str,
     dims: Vec<u64>,
-    /// Place in the file.
+    /// The first byte in the file.
     start: u64,
     bytes: u64,
 }
@@ -114,7 +114,7 @@ pub fn read(path: &Path) -> Result<Model> {
     })
 }
 
-/// The entries whose key starts with `prefix`, by the rest of it.
+/// The entries whose key starts with `prefix`, by the rest of the key.
 fn entries(gguf: &Gguf<'_>, prefix: &str) -> BTreeMap<String, serde_json::Value> {
     let entries = gguf.metadata().iter();
     entries
@@ -122,7 +122,7 @@ fn entries(gguf: &Gguf<'_>, prefix: &str) -> BTreeMap<String, serde_json::Value>
         .collect()
 }
 
-/// Numbers and texts as they are, arrays by their type and length.
+/// A value as JSON; an array as a text with its type and length.
 fn json(value: &Value<'_>) -> serde_json::Value {
     match *value {
         Value::U8(n) => n.into(),
@@ -133,7 +133,7 @@ fn json(value: &Value<'_>) -> serde_json::Value {
         Value::I32(n) => n.into(),
         Value::U64(n) => n.into(),
         Value::I64(n) => n.into(),
-        // As short as it can be told from its neighbours: 1e-5, not 9.999999747378752e-6.
+        // The shortest number that rounds to this F32: 1e-5, not 9.999999747378752e-6.
         Value::F32(x) => x.to_string().parse::<f64>().unwrap_or_default().into(),
         Value::F64(x) => x.into(),
         Value::Bool(b) => b.into(),
@@ -235,7 +235,7 @@ impl fmt::Display for Model {
     }
 }
 
-/// A value in a table: long texts, such as chat templates, are cut.
+/// A value for a table. Long texts, such as chat templates, are cut.
 fn short(value: &serde_json::Value) -> String {
     const MOST: usize = 60;
     let text = match value {

@@ -1,4 +1,4 @@
-//! What is inside a disk image.
+//! Report of a disk image.
 
 use std::fmt;
 use std::fs::File;
@@ -20,7 +20,7 @@ pub struct Report {
     kind: &'static str,
     file: String,
     bytes: u64,
-    /// The volume's first byte: 0, or that of its partition.
+    /// The volume's first byte: 0, or the start of its partition.
     volume_start: u64,
     filesystem: String,
     label: String,
@@ -36,9 +36,9 @@ struct Entry {
     path: String,
     bytes: u64,
     sha256: String,
-    /// `None` for a file that no sum is expected of.
+    /// `None` for a file that needs no checksum.
     checksum: Option<Checksum>,
-    /// Where it lies on the disk.
+    /// The places of the file on the disk.
     extents: Vec<Extent>,
 }
 
@@ -60,7 +60,8 @@ pub fn read(path: &Path) -> Result<Report> {
         let is_sum = is_sum(&path);
         let content = volume
             .read_file(&path, |part| {
-                // One that is too long is to be known by that, and no more of it is wanted.
+                // One part beyond the limit shows that the file is too long. The rest is not
+                // needed.
                 if is_sum && text.len() <= LONGEST_SUM_FILE {
                     text.extend(part);
                 }
@@ -78,7 +79,7 @@ pub fn read(path: &Path) -> Result<Report> {
         let checksum = match sums.iter().find(|(path, _)| same_name(path, &beside)) {
             Some((_, text)) => Some(match Sum::of_model(name, text) {
                 Ok(expected) => Checksum::compare(content.sum, Some(expected)),
-                // A file that holds no sum matches nothing.
+                // A `.sha256` file without a checksum matches nothing.
                 Err(_) => Checksum::Mismatch,
             }),
             None => is_model(&path).then_some(Checksum::Missing),
@@ -102,7 +103,7 @@ pub fn read(path: &Path) -> Result<Report> {
 }
 
 impl Report {
-    /// The first file that is not what its sum says.
+    /// The first file that does not match its checksum.
     pub fn mismatch(&self) -> Option<&str> {
         let differs = |entry: &&Entry| entry.checksum == Some(Checksum::Mismatch);
         self.files.iter().find(differs).map(|entry| entry.path.as_str())

@@ -1,7 +1,7 @@
-//! `image-builder m1n1`: one file with all that m1n1 boots on an Apple M1.
+//! `image-builder m1n1`: makes one file with all that m1n1 boots on an Apple M1.
 //!
-//! m1n1 (Asahi Linux's boot loader) looks behind itself for payloads, one behind the other: m1n1,
-//! README.md ("Payloads") and src/payload.c. The file holds, in this order:
+//! m1n1 (Asahi Linux's boot loader) looks for payloads behind its own code, one after the other.
+//! Source: m1n1, README.md ("Payloads") and src/payload.c. The file holds, in this order:
 //!
 //! | | |
 //! |---|---|
@@ -9,11 +9,12 @@
 //! | the kernel | gzip; m1n1 unpacks it to a boundary of 2 MiB |
 //! | `chosen.bootargs=…`, newline | becomes `/chosen/bootargs` |
 //! | device trees | m1n1 takes the one for the machine; each starts at a multiple of 8 bytes |
-//! | `m1n1_initramfs`, length (32-bit little endian), volume | becomes `/chosen/linux,initrd-*`; the volume starts at a multiple of 16 KiB, a page of the machine |
+//! | `m1n1_initramfs`, length (32-bit little endian), volume | becomes `/chosen/linux,initrd-*` |
 //! | four zero bytes | the end |
 //!
-//! m1n1 itself is loaded to such a multiple, so that places in the file are places in memory. Blanks
-//! behind the boot arguments and unused bytes at the trees' ends fill the gaps.
+//! The volume starts at a multiple of 16 KiB, a page of the machine. m1n1 is loaded to such a
+//! multiple too, so that an alignment in the file holds in memory. Blanks behind the boot arguments
+//! and unused bytes at the trees' ends fill the gaps.
 
 mod payloads;
 
@@ -31,13 +32,13 @@ use crate::contents::{self, Contents, Written};
 use crate::{bootargs, device_tree, kernel_image, size};
 use payloads::Payload;
 
-/// What is asked for.
+/// Command-line options of `image-builder m1n1`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// m1n1 itself, as the raw binary that its build makes: m1n1.bin
+    /// m1n1 itself, the raw binary of its build: m1n1.bin
     #[arg(long, value_name = "m1n1.bin")]
     m1n1: PathBuf,
-    /// A device tree of a machine: t8103-j274.dtb and the like; may be given several times
+    /// The device tree of a machine, such as t8103-j274.dtb; may be repeated
     #[arg(long, required = true, value_name = "TREE.dtb")]
     dtb: Vec<PathBuf>,
     /// The kernel's image
@@ -53,31 +54,31 @@ pub struct Options {
     contents: contents::ContentOptions,
 }
 
-/// What m1n1 knows a volume in memory by.
+/// The mark of a volume in memory.
 const INITRAMFS: &[u8; 14] = b"m1n1_initramfs";
-/// How m1n1's boot arguments start.
+/// The start of the line with boot arguments.
 const BOOTARGS: &str = "chosen.bootargs=";
 /// The end of the payloads.
 const END: [u8; 4] = [0; 4];
-/// What m1n1's own build puts before its version.
+/// The mark that m1n1's build puts before its version.
 const VERSION_MARK: &[u8] = b"##m1n1_ver##";
-/// The longest value of a variable that m1n1 reads, its newline included.
+/// The longest value of a variable that m1n1 reads, with its newline.
 const LONGEST_VALUE: usize = 1024;
-/// What device trees are aligned to (Devicetree Specification 0.4, 5.6).
+/// The alignment of device trees (Devicetree Specification 0.4, 5.6).
 const TREE_ALIGNMENT: usize = 8;
-/// What m1n1 and the volume are aligned to: a page of the machine.
+/// The alignment of m1n1 and of the volume: a page of the machine.
 const PAGE: usize = 16 << 10;
-/// What the names of Apple's machines start with.
+/// The start of the names of Apple's machines.
 const MACHINE: &str = "apple,j";
 
-/// Writes the file, and says what is in it.
+/// Writes the file, and prints what is in it.
 pub fn build(options: &Options) -> Result<()> {
     let mut inputs = options.contents.inputs();
     inputs.extend([options.m1n1.clone(), options.kernel.clone()]);
     inputs.extend(options.dtb.iter().cloned());
     let target = Target::new(&options.out, &inputs)?;
     let contents = Contents::open(&options.contents, Vec::new(), options.bootargs.as_deref())?;
-    let layout = contents.lay_out(&options.contents, 0)?;
+    let layout = contents.lay_out(options.contents.size, options.contents.label, 0)?;
     let Ok(volume_bytes) = u32::try_from(layout.geometry.bytes) else {
         bail!(
             "the volume takes {}, but m1n1 hands over less than 4 GiB: take fewer or smaller models \
@@ -144,7 +145,7 @@ fn read_m1n1(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What stands before the volume.
+/// The parts before the volume.
 struct Parts {
     m1n1: Vec<u8>,
     kernel: Vec<u8>,
@@ -153,7 +154,7 @@ struct Parts {
 }
 
 impl Parts {
-    /// All of it, up to the first byte of a volume of `volume_bytes` bytes.
+    /// Joins all parts, up to the first byte of a volume of `volume_bytes` bytes.
     fn join(&self, volume_bytes: u32) -> Result<Vec<u8>> {
         let mut out = self.m1n1.clone();
         let mut kernel = GzEncoder::new(out, Compression::best());
@@ -187,7 +188,7 @@ impl Parts {
     }
 }
 
-/// Reads the file as m1n1 does, and compares what it finds with what was put in.
+/// Reads the file as m1n1 does, and compares the payloads with the parts.
 fn verify(file: &Output, parts: &Parts, written: &[Written]) -> Result<()> {
     let mut file = file.read_back()?;
     let mut m1n1 = vec![0; parts.m1n1.len()];
@@ -215,7 +216,7 @@ fn verify(file: &Output, parts: &Parts, written: &[Written]) -> Result<()> {
                 let names = device_tree::compatible(&tree)?;
                 start.is_multiple_of(TREE_ALIGNMENT as u64)
                     && names == device_tree::compatible(expected)?
-                    // But for the size in the header, and what fills the gap behind it.
+                    // The size in the header and the unused bytes at the end differ.
                     && tree[8..expected.len()] == expected[8..]
                     && tree[expected.len()..].iter().all(|&byte| byte == 0)
             }

@@ -1,7 +1,8 @@
-//! Reads payloads as m1n1 does: m1n1, src/payload.c, `load_one_payload`, in its order of tests.
+//! Reads payloads as m1n1 does: m1n1, src/payload.c, `load_one_payload`.
 //!
-//! Written apart from what writes them, so that the one is the check on the other. m1n1 knows more
-//! kinds (xz, cpio, logos, signatures); here they are an error, as nobody put them there.
+//! The tests come in m1n1's order. The reader shares no code with the writer, so that each checks
+//! the other. m1n1 knows more kinds (xz, cpio, logos, signatures). Here these are errors, as the
+//! writer does not make them.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -18,21 +19,20 @@ pub enum Payload {
     Tree(Vec<u8>),
     /// A line `NAME=VALUE`, without its newline.
     Variable(String),
-    /// A memory disk, whose bytes start where the payload is said to be.
+    /// An initial memory disk. The payload's place is the disk's first byte.
     Initramfs {
-        /// Its length.
+        /// The length.
         bytes: u64,
     },
 }
 
-/// As many bytes of a payload as are looked at at once; all but the memory disk are smaller.
+/// The bytes of a payload that are read at once. Only a memory disk is larger.
 const LARGEST: u64 = 64 << 20;
-/// The longest name and the longest value of a variable.
+/// The maximum lengths of a variable's name and value.
 const MAX_NAME: usize = 64;
 const MAX_VALUE: usize = 1024;
 
-/// The payloads from byte `start` of the file on, each with its place; that of a memory disk is where
-/// its own bytes start.
+/// The payloads from byte `start` of the file on, each with its place.
 pub fn read(file: &mut File, start: u64) -> Result<Vec<(u64, Payload)>> {
     let mut at = start;
     let mut payloads = Vec::new();
@@ -49,13 +49,13 @@ pub fn read(file: &mut File, start: u64) -> Result<Vec<(u64, Payload)>> {
     }
 }
 
-/// The payload at the start of `p`, its place there, and where the next one is; `None` at the end.
+/// The first payload in `p`, its place, and the next one's; `None` at the end.
 fn one(p: &[u8]) -> Result<Option<(Payload, usize, u64)>> {
     if p.starts_with(&[0x1f, 0x8b]) {
         let mut packed = p;
         let mut kernel = Vec::new();
         GzDecoder::new(&mut packed).read_to_end(&mut kernel)?;
-        // m1n1 looks at what it has unpacked in the same way.
+        // m1n1 tests the unpacked bytes in the same way.
         ensure!(kernel.get(0x38..0x3c) == Some(b"ARM\x64"), "no kernel is in the gzip stream");
         let image_size = kernel[0x10..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
         let fits = image_size.is_some_and(|size| kernel.len() as u64 <= size);
@@ -87,7 +87,9 @@ fn one(p: &[u8]) -> Result<Option<(Payload, usize, u64)>> {
     bail!("there is no payload that m1n1 knows, and no end");
 }
 
-/// The line at the start of `p`, if m1n1 takes it for a variable. Both lengths end at a zero byte.
+/// The line at the start of `p`, if m1n1 takes it for a variable.
+///
+/// A zero byte ends the search for the name and the value.
 fn variable(p: &[u8]) -> Option<&[u8]> {
     let text = p.split(|&byte| byte == 0).next()?;
     let name = text.iter().take(MAX_NAME + 1).position(|&byte| byte == b'=')?;

@@ -4,7 +4,8 @@ use super::*;
 
 /// A device tree for `machine`, `size` bytes long.
 fn tree(machine: &str) -> Vec<u8> {
-    // Devicetree Specification 0.4, chapter 5: header, no reserved memory, the root with one property.
+    // Devicetree Specification 0.4, chapter 5: header, no reserved memory, a root with one
+    // property.
     let mut names = machine.as_bytes().to_vec();
     names.push(0);
     let length = names.len() as u32;
@@ -78,7 +79,7 @@ fn m1n1_finds_what_was_put_together() {
     assert_eq!(found.next(), None);
 }
 
-/// Whatever the lengths of the parts, all of them stand where they must.
+/// All parts are aligned, whatever their lengths.
 #[test]
 fn gaps_are_filled_whatever_the_lengths() {
     for extra in 0..17 {

@@ -1,29 +1,31 @@
-//! Which tensor is to be of which type: the mixes of llama.cpp's quantiser (`llama-quant.cpp`)
-//! without an importance matrix, for the architectures that the kernel runs.
+//! The type of each tensor, by the mixes of llama.cpp's quantiser.
+//!
+//! The rules are those of `llama-quant.cpp` without an importance matrix, for the kernel's
+//! architectures.
 
 use anyhow::{Result, bail};
 use kernel::llm::gguf::{Gguf, TensorInfo, TensorType};
 use kernel::llm::model::Architecture;
 use kernel::llm::quantize::WeightType;
 
-/// A type of files: what most weights are to be in, and how many bits the others get.
+/// A file type (`llama_ftype`): the type of most weights, and a mix for the others.
 #[derive(Clone, Copy, Debug)]
-pub struct Target {
-    /// llama.cpp's name for it.
+pub struct FileType {
+    /// llama.cpp's name.
     pub name: &'static str,
-    /// Its number in `general.file_type`.
-    pub file_type: u32,
-    /// What most weights are to be in.
+    /// The number in `general.file_type`.
+    pub number: u32,
+    /// The type of most weights.
     pub kind: WeightType,
     mix: Mix,
 }
 
-/// Which weights get more bits than others.
+/// The weights that get more bits than others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mix {
-    /// All are of one type, that of the output too.
+    /// None: all weights have one type, those of the output too.
     Plain,
-    /// Only those of the output.
+    /// Those of the output.
     Output,
     Q2K,
     Q3KM,
@@ -33,83 +35,85 @@ enum Mix {
     Medium,
 }
 
-const fn target(name: &'static str, file_type: u32, kind: WeightType, mix: Mix) -> Target {
-    Target { name, file_type, kind, mix }
+const fn file_type(name: &'static str, number: u32, kind: WeightType, mix: Mix) -> FileType {
+    FileType { name, number, kind, mix }
 }
 
-/// All types of files. For Q3_K, Q4_K and Q5_K see [`parse`].
-const TARGETS: [Target; 17] = [
-    target("Q2_K", 10, WeightType::Q2_K, Mix::Q2K),
-    target("Q3_K_S", 11, WeightType::Q3_K, Mix::Output),
-    target("Q3_K_M", 12, WeightType::Q3_K, Mix::Q3KM),
-    target("Q3_K_L", 13, WeightType::Q3_K, Mix::Q3KL),
-    target("Q4_0", 2, WeightType::Q4_0, Mix::Output),
-    target("Q4_1", 3, WeightType::Q4_1, Mix::Output),
-    target("Q4_K_S", 14, WeightType::Q4_K, Mix::Q4KS),
-    target("Q4_K_M", 15, WeightType::Q4_K, Mix::Medium),
-    target("Q5_0", 8, WeightType::Q5_0, Mix::Output),
-    target("Q5_1", 9, WeightType::Q5_1, Mix::Output),
-    target("Q5_K_S", 16, WeightType::Q5_K, Mix::Output),
-    target("Q5_K_M", 17, WeightType::Q5_K, Mix::Medium),
-    target("Q6_K", 18, WeightType::Q6_K, Mix::Output),
-    target("Q8_0", 7, WeightType::Q8_0, Mix::Output),
-    target("F16", 1, WeightType::F16, Mix::Plain),
-    target("BF16", 32, WeightType::BF16, Mix::Plain),
-    target("F32", 0, WeightType::F32, Mix::Plain),
+/// All file types. For Q3_K, Q4_K and Q5_K see [`parse`].
+const FILE_TYPES: [FileType; 17] = [
+    file_type("Q2_K", 10, WeightType::Q2_K, Mix::Q2K),
+    file_type("Q3_K_S", 11, WeightType::Q3_K, Mix::Output),
+    file_type("Q3_K_M", 12, WeightType::Q3_K, Mix::Q3KM),
+    file_type("Q3_K_L", 13, WeightType::Q3_K, Mix::Q3KL),
+    file_type("Q4_0", 2, WeightType::Q4_0, Mix::Output),
+    file_type("Q4_1", 3, WeightType::Q4_1, Mix::Output),
+    file_type("Q4_K_S", 14, WeightType::Q4_K, Mix::Q4KS),
+    file_type("Q4_K_M", 15, WeightType::Q4_K, Mix::Medium),
+    file_type("Q5_0", 8, WeightType::Q5_0, Mix::Output),
+    file_type("Q5_1", 9, WeightType::Q5_1, Mix::Output),
+    file_type("Q5_K_S", 16, WeightType::Q5_K, Mix::Output),
+    file_type("Q5_K_M", 17, WeightType::Q5_K, Mix::Medium),
+    file_type("Q6_K", 18, WeightType::Q6_K, Mix::Output),
+    file_type("Q8_0", 7, WeightType::Q8_0, Mix::Output),
+    file_type("F16", 1, WeightType::F16, Mix::Plain),
+    file_type("BF16", 32, WeightType::BF16, Mix::Plain),
+    file_type("F32", 0, WeightType::F32, Mix::Plain),
 ];
 
-/// The type of files of this name, in either case. As in llama.cpp, Q3_K, Q4_K and Q5_K are short
-/// for the middle ones.
-pub fn parse(name: &str) -> Result<Target, String> {
+/// The file type of this name, in upper or lower case.
+///
+/// As in llama.cpp, Q3_K, Q4_K and Q5_K are short for Q3_K_M, Q4_K_M and Q5_K_M.
+pub fn parse(name: &str) -> Result<FileType, String> {
     let wanted = match name.to_ascii_uppercase() {
         name if ["Q3_K", "Q4_K", "Q5_K"].contains(&name.as_str()) => name + "_M",
         name => name,
     };
-    TARGETS.iter().find(|target| target.name == wanted).copied().ok_or_else(|| {
-        let names: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
+    FILE_TYPES.iter().find(|file_type| file_type.name == wanted).copied().ok_or_else(|| {
+        let names: Vec<&str> = FILE_TYPES.iter().map(|file_type| file_type.name).collect();
         format!("expected one of {}", names.join(", "))
     })
 }
 
-impl Target {
+impl FileType {
     /// The same type for all weights.
-    pub fn pure(self) -> Target {
-        Target { mix: Mix::Plain, ..self }
+    pub fn pure(self) -> FileType {
+        FileType { mix: Mix::Plain, ..self }
     }
 }
 
-/// The types that `tensors` of the model `gguf` are to have, in their order, which must be that of
-/// the file to write.
+/// The new types of `tensors`, in order.
+///
+/// The order must be that of the file to write.
 ///
 /// # Errors
-/// The kernel does not run the model's architecture, or its header makes no sense.
+/// The kernel does not run the model's architecture, or the header is malformed.
 pub fn choose(
     gguf: &Gguf<'_>,
     tensors: &[&TensorInfo<'_>],
-    target: Target,
+    file_type: FileType,
 ) -> Result<Vec<TensorType>> {
-    let mut chooser = Chooser::new(gguf, target)?;
+    let mut chooser = Chooser::new(gguf, file_type)?;
     Ok(tensors.iter().map(|tensor| chooser.kind(tensor)).collect())
 }
 
 struct Chooser {
-    target: Target,
+    file_type: FileType,
     n_layer: u64,
-    /// Heads of queries for each of keys and values.
+    /// Query heads for each key/value head.
     n_gqa: u64,
-    /// Whether it is one of those with 70 thousand million parameters, whose `attn_v` is small.
+    /// Whether it is a model of 70 billion parameters, whose `attn_v` is small.
     is_70b: bool,
-    /// Whether the embedding is the output's matrix too.
+    /// Whether the output is tied to the embedding.
     tied: bool,
-    /// Matrices of values in the model, and seen so far.
+    /// The number of `attn_v` matrices in the model, and of those seen so far.
     n_attn_v: u64,
     attn_v: u64,
-    /// Second matrices of feed-forward networks seen so far.
+    /// The number of `ffn_down` matrices seen so far.
     ffn_down: u64,
 }
 
 impl Chooser {
-    fn new(gguf: &Gguf<'_>, target: Target) -> Result<Chooser> {
+    fn new(gguf: &Gguf<'_>, file_type: FileType) -> Result<Chooser> {
         let architecture = Architecture::of(gguf)?.name;
         let number = |key: &str| -> Result<Option<u64>> {
             Ok(gguf.unsigned(&format!("{architecture}.{key}"))?)
@@ -127,7 +131,7 @@ impl Chooser {
         let n_head = required("attention.head_count")?;
         let n_head_kv = number("attention.head_count_kv")?.unwrap_or(n_head);
         Ok(Chooser {
-            target,
+            file_type,
             n_layer,
             n_gqa: n_head.checked_div(n_head_kv).unwrap_or(0),
             is_70b: n_layer == 80
@@ -143,8 +147,8 @@ impl Chooser {
         if !is_quantized(tensor) {
             return tensor.kind;
         }
-        let mut kind = self.target.kind;
-        if self.target.mix != Mix::Plain {
+        let mut kind = self.file_type.kind;
+        if self.file_type.mix != Mix::Plain {
             kind = self.mixed(tensor);
         }
         that_fits(kind, tensor.dims[0]).tensor_type()
@@ -152,7 +156,7 @@ impl Chooser {
 
     fn mixed(&mut self, tensor: &TensorInfo<'_>) -> WeightType {
         use WeightType::{Q3_K, Q4_K, Q5_K, Q6_K, Q8_0};
-        let (name, Target { kind, mix, .. }) = (tensor.name, self.target);
+        let (name, FileType { kind, mix, .. }) = (tensor.name, self.file_type);
         if name == "output.weight" || self.tied && name == "token_embd.weight" {
             let fits = tensor.dims[0].is_multiple_of(kind.tensor_type().block_weights);
             return if fits && kind != Q8_0 { Q6_K } else { Q8_0 };
@@ -201,12 +205,12 @@ fn is_attn_v(name: &str) -> bool {
     name.contains("attn_v.weight") || name.contains("attn_qkv.weight")
 }
 
-/// The first and last eighth of `n` layers, and every third between.
+/// Whether layer `i` is in the first or last eighth of `n`, or every third between.
 fn gets_more_bits(i: u64, n: u64) -> bool {
     i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2
 }
 
-/// Vectors, norms and embeddings of positions stay as they are.
+/// Whether a tensor changes: not vectors, norms and position embeddings.
 fn is_quantized(tensor: &TensorInfo<'_>) -> bool {
     let name = tensor.name;
     tensor.dims[1..].iter().any(|&dim| dim > 1)
@@ -215,7 +219,7 @@ fn is_quantized(tensor: &TensorInfo<'_>) -> bool {
         && !["position_embd.weight", "token_types.weight"].contains(&name)
 }
 
-/// The type itself, or one of more bits whose blocks make up a row of `columns` weights.
+/// The type, or one with more bits whose blocks divide a row of `columns` weights.
 fn that_fits(kind: WeightType, columns: u64) -> WeightType {
     let fits = |kind: WeightType| columns.is_multiple_of(kind.tensor_type().block_weights);
     if fits(kind) {

@@ -1,7 +1,7 @@
-//! `image-builder quantize`: a model with its weights in fewer bits.
+//! `image-builder quantize`: quantises a model's weights to fewer bits.
 //!
-//! The file is the one that llama.cpp's quantiser writes, byte for byte, where that is built
-//! without fused multiply-add (as it is for x86-64): the same types, tensors in the same order.
+//! The file equals that of llama.cpp's quantiser, byte for byte: the same types, and tensors in the
+//! same order. This holds for a llama.cpp without fused multiply-add, as built for x86-64.
 
 mod mix;
 
@@ -22,12 +22,13 @@ use kernel::llm::quantize::{WeightType, dequantize_row};
 use crate::model::ModelFile;
 use crate::progress::Progress;
 use crate::size;
+use mix::FileType;
 
-/// Weights that are in memory at a time, at most, if a row is not longer.
-const SLAB: u64 = 8 << 20;
-/// ggml's number for these layouts of blocks.
+/// The maximum number of weights in memory at a time, unless a row is longer.
+const CHUNK: u64 = 8 << 20;
+/// ggml's version number of these block layouts.
 const QUANTIZATION_VERSION: u32 = 2;
-/// Keys that tell how the weights are stored, or of which part of a model this is.
+/// Keys of the weights' format, and of a split model's part.
 const REPLACED: [&str; 5] = [
     "general.quantization_version",
     "general.file_type",
@@ -36,7 +37,7 @@ const REPLACED: [&str; 5] = [
     "split.tensors.count",
 ];
 
-/// What is asked for.
+/// Command-line options of `image-builder quantize`.
 #[derive(clap::Args)]
 pub struct Options {
     /// The model, with weights in F32, F16 or BF16
@@ -48,21 +49,21 @@ pub struct Options {
     /// Q2_K, Q3_K_S, Q3_K_M, Q3_K_L, Q4_0, Q4_1, Q4_K_S, Q4_K_M, Q5_0, Q5_1, Q5_K_S, Q5_K_M, Q6_K,
     /// Q8_0, F16, BF16 or F32. Q4_K_M is the usual choice, Q8_0 the one that loses almost nothing
     #[arg(value_name = "TYPE", value_parser = mix::parse)]
-    target: mix::Target,
-    /// The same type for all weights, that of the output too; otherwise some get more bits, as
+    file_type: FileType,
+    /// Use one type for all weights, the output's too; without this, some weights get more bits, as
     /// llama.cpp chooses
     #[arg(long)]
     pure: bool,
 }
 
-/// Writes the model, and says what it has become.
+/// Writes the model, and prints its new size and types.
 pub fn run(options: &Options) -> Result<()> {
     let output = Target::new(&options.output, slice::from_ref(&options.input))?;
     let model = ModelFile::open(&options.input)?;
     let shown = options.input.display();
-    let target = if options.pure { options.target.pure() } else { options.target };
+    let file_type = if options.pure { options.file_type.pure() } else { options.file_type };
     let plan =
-        Plan::new(&model.gguf(), target).with_context(|| format!("cannot quantise {shown}"))?;
+        Plan::new(&model.gguf(), file_type).with_context(|| format!("cannot quantise {shown}"))?;
     let bytes = output.write(|file| plan.write(&model, file))?;
     print_line(format_args!(
         "{}: {} from {} ({})",
@@ -74,34 +75,34 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The tensors of the file to write, in their order, with their types.
+/// The tensors of the file to write, in order, with their new types.
 struct Plan<'a> {
-    target: mix::Target,
+    file_type: FileType,
     tensors: Vec<(TensorInfo<'a>, TensorType)>,
 }
 
 impl<'a> Plan<'a> {
-    fn new(gguf: &Gguf<'a>, target: mix::Target) -> Result<Plan<'a>> {
+    fn new(gguf: &Gguf<'a>, file_type: FileType) -> Result<Plan<'a>> {
         let mut tensors: Vec<&TensorInfo<'_>> = gguf.tensors().iter().collect();
         tensors.sort_by_key(|tensor| (layer(tensor.name), tensor.name));
-        let kinds = mix::choose(gguf, &tensors, target)?;
+        let kinds = mix::choose(gguf, &tensors, file_type)?;
         for (tensor, &kind) in tensors.iter().zip(&kinds) {
             let plain = [TensorType::F32, TensorType::F16, TensorType::BF16];
             if tensor.kind != kind && !plain.contains(&tensor.kind) {
                 bail!(
-                    "`{}` is {} already, and would only lose more: start from the model in F16",
+                    "`{}` is {} already, and would lose more precision: start from the model in F16",
                     tensor.name,
                     tensor.kind
                 );
             }
         }
-        Ok(Plan { target, tensors: tensors.into_iter().cloned().zip(kinds).collect() })
+        Ok(Plan { file_type, tensors: tensors.into_iter().cloned().zip(kinds).collect() })
     }
 
-    /// The new header, padded to where the data starts.
+    /// The new header, padded to the start of the data.
     fn header(&self, gguf: &Gguf<'_>) -> Result<Vec<u8>> {
         let kept = gguf.raw_metadata().filter(|(key, _)| !REPLACED.contains(key));
-        let added = [(REPLACED[0], QUANTIZATION_VERSION), (REPLACED[1], self.target.file_type)];
+        let added = [(REPLACED[0], QUANTIZATION_VERSION), (REPLACED[1], self.file_type.number)];
         let added = added.map(|(key, number)| (key, scalar(ValueType::U32, &number.to_le_bytes())));
         let kept = kept.map(|(key, value)| (key, value.to_vec()));
         let entries: Vec<_> = kept.chain(added).collect();
@@ -121,7 +122,7 @@ impl<'a> Plan<'a> {
         Ok(out)
     }
 
-    /// Writes the file; its size.
+    /// Writes the file and returns its size.
     fn write(&self, model: &ModelFile, file: &mut Output) -> Result<u64> {
         let gguf = model.gguf();
         let alignment = u64::from(gguf.alignment());
@@ -131,7 +132,7 @@ impl<'a> Plan<'a> {
         let mut written = header.len() as u64;
         let what = format!("quantising {}", model.path.display());
         let mut progress = Progress::new(what, model.bytes - gguf.data_offset());
-        let mut slab = Slab::default();
+        let mut chunk = Chunk::default();
         for (tensor, kind) in &self.tensors {
             let name = tensor.name;
             let mut input = &model.file;
@@ -139,10 +140,10 @@ impl<'a> Plan<'a> {
             let columns = tensor.dims[0];
             let mut rows = tensor.elements() / columns;
             while rows > 0 {
-                let n = rows.min((SLAB / columns).max(1));
-                let read = slab.read(input, tensor.kind, n * columns);
+                let n = rows.min((CHUNK / columns).max(1));
+                let read = chunk.read(input, tensor.kind, n * columns);
                 progress.add(read.with_context(|| format!("cannot read `{name}`"))?);
-                let data = slab.convert(tensor.kind, *kind, columns as usize);
+                let data = chunk.convert(tensor.kind, *kind, columns as usize);
                 let data = data.map_err(|fault| anyhow!("`{name}` {fault}"))?;
                 out.write_all(data)?;
                 written += data.len() as u64;
@@ -156,7 +157,7 @@ impl<'a> Plan<'a> {
         Ok(written)
     }
 
-    /// How many tensors are of each type.
+    /// The number of tensors of each type, as a text.
     fn summary(&self) -> String {
         let mut uses = BTreeMap::new();
         for (_, kind) in &self.tensors {
@@ -167,22 +168,24 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// llama.cpp orders tensors by layer, those of none first, then by name.
+/// The layer of a tensor.
+///
+/// llama.cpp orders tensors by layer, `None` first, then by name.
 fn layer(name: &str) -> Option<u32> {
     let digits = name.strip_prefix("blk.")?;
     let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
     digits[..end].parse().ok()
 }
 
-/// Some rows of a tensor, before and after.
+/// Some rows of a tensor, before and after the conversion.
 #[derive(Default)]
-struct Slab {
+struct Chunk {
     input: Vec<u8>,
     output: Vec<u8>,
 }
 
-impl Slab {
-    /// Reads `weights` weights.
+impl Chunk {
+    /// Reads `weights` weights, and returns their bytes.
     fn read(&mut self, file: &File, kind: TensorType, weights: u64) -> Result<usize> {
         let bytes = kind.size_of(weights).context("no whole blocks")?;
         self.input.resize(bytes as usize, 0);
@@ -190,7 +193,7 @@ impl Slab {
         Ok(self.input.len())
     }
 
-    /// The weights in another type, or as they are.
+    /// Converts the weights to another type; equal types need no conversion.
     fn convert(
         &mut self,
         from: TensorType,
@@ -228,7 +231,7 @@ impl Slab {
     }
 }
 
-/// Brings a row from one type into the other.
+/// Converts a row of weights.
 fn quantize(
     (from, input): (WeightType, &[u8]),
     (to, output): (WeightType, &mut [u8]),

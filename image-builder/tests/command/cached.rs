@@ -1,4 +1,4 @@
-//! `image-builder cached`: the right disk, whatever was made before.
+//! `image-builder cached`: the right disk, whatever is in the folder.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +11,7 @@ use kernel::llm::gguf::build::Builder;
 
 use super::common::{Outcome, Place, model, read};
 
-/// The disk that the command names at its end.
+/// The disk that the command prints at its end.
 #[track_caller]
 fn disk_of(place: &Place, outcome: Outcome) -> PathBuf {
     let said = outcome.succeeds().stdout();
@@ -24,17 +24,17 @@ fn cached(place: &Place, arguments: &[&str]) -> PathBuf {
     disk_of(place, place.run(words.iter().chain(arguments)))
 }
 
-/// What `disk` makes of the same.
+/// The disk that `image-builder disk` makes of the same files.
 fn made_anew(place: &Place, arguments: &[&str]) -> Vec<u8> {
     place.run(["disk", "--out", "anew.img"].iter().chain(arguments)).succeeds();
     read(&place.path("anew.img"))
 }
 
-/// Makes the file older, so that its sum may be remembered.
+/// Makes the file older, so that its checksum may be remembered.
 fn settle(path: &Path) {
     let file = File::options().write(true).open(path).unwrap();
     file.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
-    // That was a change as well.
+    // The new time was a change too.
     thread::sleep(Duration::from_millis(2100));
 }
 
@@ -60,7 +60,7 @@ fn a_disk_is_made_once_for_the_same_content() {
         assert_eq!(disk.metadata().unwrap().ino(), made, "{arguments:?} made it again");
         assert_eq!(disks.iter().filter(|other| *other == disk).count(), 1, "{arguments:?}");
     }
-    // One that is not whole is no disk.
+    // An incomplete disk is not used.
     File::options().write(true).open(&disks[0]).unwrap().set_len(4096).unwrap();
     assert!(read(&cached(&place, all[0])) == made_anew(&place, all[0]));
 }
@@ -76,7 +76,7 @@ fn another_file_in_the_place_of_one_is_seen_whatever_its_size_and_times() {
         let time = from.metadata().unwrap().modified().unwrap();
         File::options().write(true).open(to).unwrap().set_modified(time).unwrap();
     };
-    // Put in its place under its name, and written over it, with the time of the old one.
+    // Another file in the model's place, and the model overwritten, both with the old time.
     let other = place.write("other", model(1, 1009));
     copy_time(&path, &other);
     fs::rename(&other, &path).unwrap();
@@ -90,7 +90,7 @@ fn another_file_in_the_place_of_one_is_seen_whatever_its_size_and_times() {
     copy_time(&reference, &path);
     let third = cached(&place, &["a.gguf"]);
     assert!(third != second && read(&third) == made_anew(&place, &["a.gguf"]));
-    // The old one again is the old disk, and moved files are the same.
+    // The old model again gives the old disk. A moved file is the same model.
     fs::write(&path, model(0, 1009)).unwrap();
     assert_eq!(cached(&place, &["a.gguf"]), first);
     fs::create_dir(place.path("-folder")).unwrap();
@@ -154,7 +154,7 @@ fn the_date_counts_where_the_template_has_it() {
     assert!(disk("dated.gguf", now).0, "the first one is still there");
 }
 
-/// Runs at once with models and prompts of the same name each get their own.
+/// Simultaneous runs with models and prompts of the same name get their own disks.
 #[test]
 fn runs_at_once_each_get_their_own_disk() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! What the tests of the command share.
+//! Helpers of the command's tests.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::{env, fs, io};
 
 use kernel::llm::gguf::build::Builder;
 
-/// A folder of one's own, and the command run in it.
+/// A temporary folder, in which the command runs.
 pub struct Place {
     folder: tempfile::TempDir,
 }
@@ -26,7 +26,7 @@ impl Place {
         self.path(name)
     }
 
-    /// Names of all files there, hidden ones included.
+    /// The names of all files in the folder, hidden ones included.
     pub fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.folder.path()).unwrap();
         let mut names: Vec<_> =
@@ -40,7 +40,7 @@ impl Place {
         Outcome(self.command(arguments).output().unwrap())
     }
 
-    /// The command, to be started.
+    /// The command, ready to run.
     pub fn command<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_image-builder"));
         command.args(arguments).current_dir(self.folder.path());
@@ -48,11 +48,11 @@ impl Place {
     }
 }
 
-/// What a run of the command came to.
+/// The result of a run of the command.
 pub struct Outcome(Output);
 
 impl Outcome {
-    /// That of a command that was run otherwise.
+    /// The result of a command that was run in another way.
     pub fn of(output: Output) -> Outcome {
         Outcome(output)
     }
@@ -65,14 +65,14 @@ impl Outcome {
         String::from_utf8(self.0.stderr.clone()).unwrap()
     }
 
-    /// It must have ended well.
+    /// Asserts that the command succeeded.
     #[track_caller]
     pub fn succeeds(self) -> Outcome {
         assert_eq!(self.0.status.code(), Some(0), "{}", String::from_utf8_lossy(&self.0.stderr));
         self
     }
 
-    /// It must have ended with this status and said this.
+    /// Asserts that the command ended with this status and this message.
     #[track_caller]
     pub fn fails(self, status: i32, says: &str) -> Outcome {
         let stderr = String::from_utf8_lossy(&self.0.stderr);
@@ -82,7 +82,7 @@ impl Outcome {
     }
 }
 
-/// A small model of `weights` weights that count up from `first`.
+/// A small model of `weights` weights, which count up from `first`.
 pub fn model(first: usize, weights: usize) -> Vec<u8> {
     let values: Vec<f32> = (first..first + weights).map(|i| i as f32).collect();
     Builder::new()
@@ -100,8 +100,9 @@ pub fn sum_line(bytes: &[u8], name: &str) -> String {
     format!("{digest}  {name}\n")
 }
 
-/// Runs one of the system's tools over an image. `None` where it is not installed, and then says
-/// so; in CI it must be installed.
+/// Runs one of the system's tools over an image.
+///
+/// If the tool is not installed, the result is `None`, with a message. In CI it must be installed.
 pub fn system_tool(name: &str, arguments: &[&OsStr]) -> Option<Output> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders: Vec<_> =
@@ -110,7 +111,7 @@ pub fn system_tool(name: &str, arguments: &[&OsStr]) -> Option<Output> {
         .args(arguments)
         .env("PATH", env::join_paths(folders).unwrap())
         .env("MTOOLS_SKIP_CHECK", "1")
-        // Names that are no ASCII are to be shown as they are.
+        // Names that are not ASCII are to be shown unchanged.
         .env("LC_ALL", "C.UTF-8")
         .output();
     match result {
@@ -127,18 +128,19 @@ pub fn read(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap()
 }
 
-/// A kernel's ELF file.
+/// An ELF file of a kernel.
 pub fn kernel_elf() -> Vec<u8> {
     super::kernel::good()
 }
 
-/// A device tree whose root is `compatible` with these and has nothing else (Devicetree Specification
-/// 0.4, chapter 5).
+/// A device tree whose root has only the property `compatible`.
+///
+/// Source: Devicetree Specification 0.4, chapter 5.
 pub fn device_tree(compatible: &[&str]) -> Vec<u8> {
     tree(compatible, &[])
 }
 
-/// The same, as `dtc -@` makes it: with an empty node `__symbols__`.
+/// The same tree with an empty node `__symbols__`, as `dtc -@` makes it.
 pub fn device_tree_with_labels(compatible: &[&str]) -> Vec<u8> {
     tree(compatible, &[&[0, 0, 0, 1], &b"__symbols__\0"[..], &[0, 0, 0, 2]].concat())
 }

@@ -1,4 +1,4 @@
-//! `image-builder disk` and `inspect`, as a user runs them, judged by the system's own tools.
+//! `image-builder disk` and `inspect`, checked by the system's own tools.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -12,13 +12,13 @@ use kernel::llm::gguf::build::Builder;
 
 use super::common::{Place, model, read, sum_line, system_tool};
 
-/// `fsck.fat` finds nothing, and mtools read every file as it was.
+/// `fsck.fat` finds no fault, and mtools read every file unchanged.
 #[track_caller]
 fn is_sound(image: &Path, files: &[(&str, &[u8])]) {
     if let Some(output) = system_tool("fsck.fat", &["-n".as_ref(), image.as_ref()]) {
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{text}");
-        // A banner, and a line of figures: anything more is a complaint.
+        // A banner and a line of figures are normal. Any other line is a complaint.
         assert_eq!(text.lines().count(), 2, "{text}");
     }
     for (path, bytes) in files {
@@ -40,7 +40,7 @@ fn is_sound(image: &Path, files: &[(&str, &[u8])]) {
     }
 }
 
-/// A path as a word of the command line.
+/// A path as an argument.
 fn word(path: &Path) -> &str {
     path.to_str().unwrap()
 }
@@ -73,7 +73,7 @@ fn equal_input_gives_an_equal_image_and_other_input_another() {
     let place = Place::new();
     place.write("one.gguf", model(0, 1009));
     place.run(["disk", "--out", "a.img", "one.gguf"]).succeeds();
-    // Neither the time nor the place may show.
+    // Neither the time nor the folder may change the disk.
     let other = Place::new();
     fs::copy(place.path("one.gguf"), other.path("one.gguf")).unwrap();
     other.run(["disk", "--out", "b.img", "one.gguf"]).succeeds();
@@ -83,7 +83,7 @@ fn equal_input_gives_an_equal_image_and_other_input_another() {
     assert!(read(&place.path("a.img")) != read(&other.path("b.img")));
 }
 
-/// Whatever is refused leaves nothing behind, and the image that was there before.
+/// A refused command leaves no file behind, and keeps the old image.
 #[test]
 fn a_refusal_leaves_no_output() {
     let place = Place::new();
@@ -110,7 +110,7 @@ fn a_refusal_leaves_no_output() {
     place.write("asks.toml", "prompt_file = \"p.txt\"\n");
     fs::create_dir(place.path("folder")).unwrap();
     place.write("folder/GOOD.GGUF", &whole);
-    // The kernel takes these two for one, since the capitals of the first are the second.
+    // The kernel takes these two names for one: the second is the first in capitals.
     place.write("gr\u{f6}\u{df}e.gguf", &whole);
     place.write("folder/GR\u{d6}SSE.gguf", &whole);
     fs::create_dir(place.path("folder.gguf")).unwrap();
@@ -156,9 +156,9 @@ fn a_refusal_leaves_no_output() {
             ),
         ];
         for (arguments, says) in cases {
-            let told =
+            let printed =
                 place.run(["disk", "--out", "m.img"].iter().chain(*arguments)).fails(1, says);
-            assert!(!told.stderr().contains("m.img"), "{}", told.stderr());
+            assert!(!printed.stderr().contains("m.img"), "{}", printed.stderr());
             assert_eq!(place.names(), before, "{arguments:?}");
         }
         for (arguments, says) in [
@@ -173,7 +173,7 @@ fn a_refusal_leaves_no_output() {
     assert_eq!(read(&place.path("m.img")), b"what was there before");
 }
 
-/// Each name comes through, whatever its letters, and the checksum from a list of several files.
+/// Names of any letters work, and checksums from a list of several files.
 #[test]
 fn names_in_any_letters_and_lists_of_digests_will_do() {
     let place = Place::new();
@@ -192,7 +192,7 @@ fn names_in_any_letters_and_lists_of_digests_will_do() {
     place.run(["disk", "--verify", "--out", "m.img", names[0], names[1]]).succeeds();
     let image = place.path("m.img");
     is_sound(&image, &[("models/Q.Gguf", &read(&place.path(names[1])))]);
-    // mtools show a character of two UTF-16 units as two others.
+    // mtools show a character of two UTF-16 units as two other characters.
     let folder = place.path("copy");
     let arguments = ["-s", "-n", "-i", word(&image), "::models", word(&folder)].map(OsStr::new);
     if let Some(output) = system_tool("mcopy", &arguments) {
@@ -210,16 +210,20 @@ fn names_in_any_letters_and_lists_of_digests_will_do() {
         assert!(model.contains("\"checksum\": \"verified\""), "{model}");
     }
 
-    // The list's line for the model is the one that counts.
+    // The list's line for the model counts.
     let wrong = format!("{}  {}\n{}  b.gguf\n", "1".repeat(64), names[1], "2".repeat(64));
     place.write("Q.Gguf.sha256", wrong);
-    let told =
+    let printed =
         place.run(["disk", "--out", "m.img", names[1]]).fails(1, "ChecksumMismatch").stderr();
-    assert!(told.contains("Q.Gguf.sha256 says") && told.contains(&"1".repeat(64)), "{told}");
+    assert!(
+        printed.contains("Q.Gguf.sha256 says") && printed.contains(&"1".repeat(64)),
+        "{printed}"
+    );
 }
 
-/// The largest file that fsck.fat can follow: it counts the bytes of a file's clusters, which are
-/// of 32 KiB here, in 32 bits.
+/// The largest file that fsck.fat can check.
+///
+/// fsck.fat counts the bytes of a file's clusters in 32 bits. Clusters have 32 KiB here.
 #[test]
 fn a_sparse_file_of_almost_four_gib_fits() {
     const BYTES: u64 = (1 << 32) - (32 << 10) - 1;
@@ -253,7 +257,7 @@ fn a_sparse_file_of_almost_four_gib_fits() {
 fn a_build_that_a_signal_ends_leaves_nothing_behind() {
     for (name, number) in [("INT", 2), ("TERM", 15)] {
         let place = Place::new();
-        // Large enough to be still at work when the signal comes.
+        // The model is so large that the command still runs when the signal comes.
         let file = File::create(place.path("huge.gguf")).unwrap();
         file.write_all_at(&model(0, 7), 0).unwrap();
         file.set_len(3 << 30).unwrap();
@@ -262,7 +266,7 @@ fn a_build_that_a_signal_ends_leaves_nothing_behind() {
             assert_eq!(child.try_wait().unwrap(), None, "it ends before it writes");
             std::thread::sleep(Duration::from_millis(5));
         }
-        // The file is there a moment before its guard is.
+        // The file exists a moment before it is guarded.
         std::thread::sleep(Duration::from_millis(300));
         let killed = Command::new("kill").args(["-s", name, &child.id().to_string()]).status();
         assert!(killed.unwrap().success());
@@ -312,15 +316,15 @@ fn inspect_tells_what_is_inside() {
     assert!(warned.contains("will not run one.gguf"), "{warned}");
     assert!(!warned.contains('\x1b'), "the model drives the terminal");
 
-    // A model that the engine can run.
+    // This is a model that the engine can run.
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../test_models/tiny.gguf");
     let tiny = json(&["inspect", "--json", path]);
     assert_eq!(tiny["unsupported"], serde_json::Value::Null);
     assert_eq!(tiny["checksum"], "verified");
-    // Keys and values of 128 halves in each of 6 layers, for 256 positions.
+    // Keys and values are 128 F16 each in 6 layers, for 256 positions.
     assert_eq!(tiny["memory"]["kv_cache"], 2 * 128 * 2 * 6 * 256);
 
-    // A changed byte is told by both.
+    // Both reports show a changed byte.
     image[start + 97] ^= 4;
     place.write("m.img", image);
     place.run(["inspect", "m.img"]).fails(1, "ChecksumMismatch: models/one.gguf");
@@ -330,7 +334,7 @@ fn inspect_tells_what_is_inside() {
     place.run(["inspect", "text"]).fails(1, "no GGUF model, no kernel and no disk image");
 }
 
-/// The model with a chat template that comes along.
+/// The repository's model with a chat template.
 #[test]
 fn a_chat_template_is_shown_and_written() {
     let place = Place::new();
@@ -357,7 +361,7 @@ fn a_chat_template_is_shown_and_written() {
             "{text}"
         );
     }
-    // A program that is broken is a warning, and its text drives no terminal.
+    // A broken template is a warning, and its text does not drive the terminal.
     let at = model.windows(5).position(|bytes| bytes == b"{%- f").unwrap();
     model[at..at + 9].copy_from_slice(b"{%-\x1b[2J %");
     place.write("m.gguf", &model);

@@ -1,4 +1,4 @@
-//! Files of others: odd ones that run, and what is given as a model or a disk and is none.
+//! Foreign files: unusual models that run, and files that are no model or disk.
 
 use std::path::Path;
 
@@ -7,7 +7,9 @@ use kernel::llm::gguf::build::{Description, header, put_string};
 
 use crate::common::{Place, model, read};
 
-/// The small model that chats, with one value replaced or added: the bytes from its type on.
+/// The small chat model with one value replaced or added.
+///
+/// The value is given as bytes, from its type on.
 fn chat_model(key: &str, value: &[u8]) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../test_models/chat");
     let file = read(&folder.join("model.gguf"));
@@ -32,7 +34,7 @@ fn text(value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// An array of one text.
+/// An array of one string.
 fn texts(value: &[u8]) -> Vec<u8> {
     let mut bytes: Vec<u8> = [9_u32, 8].iter().flat_map(|word| word.to_le_bytes()).collect();
     bytes.extend(1_u64.to_le_bytes());
@@ -50,8 +52,8 @@ fn what_only_people_read_may_be_odd() {
     ] {
         place.write("m.gguf", chat_model(key, &value));
         let outcome = place.run(["disk", "--out", "m.img", "m.gguf"]).succeeds();
-        let (said, told) = (outcome.stderr(), outcome.stdout());
-        assert!(told.contains("models/m.gguf: ") && told.contains("runs in"), "{told}");
+        let (said, printed) = (outcome.stderr(), outcome.stdout());
+        assert!(printed.contains("models/m.gguf: ") && printed.contains("runs in"), "{printed}");
         assert!(!said.contains("will not run"), "{said}");
         let found = said.contains("warning: the chat template of m.gguf: ");
         assert_eq!(found, warning.is_some(), "{said}");
@@ -78,7 +80,7 @@ fn what_is_no_model_is_named() {
         let says = if says.starts_with('(') { says } else { &expected };
         place.run(["disk", "--out", "m.img", "m.gguf"]).fails(1, says);
     }
-    // GGUF files that hold something else.
+    // GGUF files that are not models.
     for (key, value, says) in [
         ("general.type", "adapter", "the file is a LoRA adapter, not a GGUF model: merge"),
         ("general.architecture", "clip", "the file is a projector for images or sounds (mmproj)"),
@@ -111,7 +113,7 @@ fn what_is_no_fat_volume_is_named() {
     }
     place.write("packed.img", b"\x1f\x8b\x08\0\0\0\0\0");
     place.run(["inspect", "packed.img"]).fails(1, "but compressed with gzip: unpack it first");
-    // What is unknown is told as before.
+    // An unknown file has the general message.
     place.write("noise", [0xC3; 1024]);
     let refused = place.run(["inspect", "noise"]).fails(1, "no GGUF model, no kernel and no disk");
     assert!(!refused.stderr().contains("but "), "{}", refused.stderr());

@@ -1,14 +1,14 @@
-//! `image-builder kernel`, over ELF files made here byte by byte.
+//! `image-builder kernel`, on ELF files that are made here byte by byte.
 
 use super::common::{Place, read, system_tool};
 
 const TEXT: u64 = 0x1000;
 const BSS_END: u64 = 0x5000;
 
-/// What the image's header claims to need.
+/// The `image_size` in the header.
 const IMAGE_SIZE: u64 = BSS_END;
 
-/// The parts of an ELF file for aarch64: code at 0, data at 0x2003 that continues in memory.
+/// An ELF file for aarch64: code at 0, data at 0x2003 that continues in memory.
 struct Elf {
     machine: u16,
     magic: [u8; 4],
@@ -58,7 +58,7 @@ impl Elf {
         }
         let section_names = b"\0.text\0.symtab\0.strtab\0";
 
-        // Headers, then the parts one behind the other.
+        // Headers, then the parts one after the other.
         let parts = [&text[..], &data, &symbols, &names, section_names];
         let mut place = 64 + 2 * 56;
         let at: Vec<u64> = parts
@@ -103,7 +103,7 @@ impl Elf {
             (15, 3, 0, at[3], (names.len() + section_names.len()) as u64, 0, 0, 0),
         ];
         for (name, kind, flags, offset, bytes, link, info, entry) in sections {
-            // The names of the sections are looked up in the same table, behind the symbols'.
+            // The names of the sections are in the same table, behind the names of the symbols.
             let name = if name == 0 { 0 } else { names.len() as u32 + name };
             for word in [name, kind] {
                 out.extend(word.to_le_bytes());
@@ -138,7 +138,7 @@ fn segments_lie_where_they_lie_in_memory_and_symbols_follow() {
     assert!(image[0x2003..0x2003 + 13].iter().all(|&byte| byte == 0x22));
     assert!(image[0x2003 + 13..BSS_END as usize].iter().all(|&byte| byte == 0));
 
-    // The header asks for all of it, in whole pages.
+    // The header's `image_size` covers the table too, in whole pages.
     assert_eq!(word(&image, 0x10), image.len());
     assert_eq!(image.len() % 4096, 0);
     assert!(image.len() > BSS_END as usize);
@@ -178,7 +178,7 @@ fn what_cannot_be_booted_is_refused() {
         (b"no ELF file at all", "not a 64-bit ELF file"),
         (&Elf { machine: 62, ..Elf::new() }.build(), "not for little-endian aarch64"),
         (&Elf { magic: *b"ARM?", ..Elf::new() }.build(), "does not start with an arm64 Image"),
-        (&Elf { slot_mark: *b"SHA-512=", ..Elf::new() }.build(), "no slot for its SHA-256"),
+        (&Elf { slot_mark: *b"SHA-512=", ..Elf::new() }.build(), "no slot for the SHA-256"),
         (&Elf { image_size: BSS_END - 1, ..Elf::new() }.build(), "needs 20480"),
         (&good[..good.len() / 2], "cannot be booted"),
     ];
@@ -191,12 +191,12 @@ fn what_cannot_be_booted_is_refused() {
     place.run(["kernel", "--elf", "k.elf"]).fails(2, "--out");
 }
 
-/// The sum of the whole file but for itself, as `sha256sum` would find it.
+/// The checksum of the whole file with zeros in the slot.
 #[test]
 fn the_image_holds_its_own_sum() {
     let place = Place::new();
     place.write("k.elf", Elf::new().build());
-    let told = place.run(["kernel", "--elf", "k.elf", "--out", "k.img"]).succeeds().stdout();
+    let printed = place.run(["kernel", "--elf", "k.elf", "--out", "k.img"]).succeeds().stdout();
     let image = read(&place.path("k.img"));
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let sum = hex(&image[0x48..0x68]);
@@ -207,7 +207,7 @@ fn the_image_holds_its_own_sum() {
     if let Some(output) = system_tool("sha256sum", &[path.as_ref()]) {
         assert!(output.stdout.starts_with(sum.as_bytes()), "{sum}");
     }
-    assert!(told.contains(&sum), "{told}");
+    assert!(printed.contains(&sum), "{printed}");
 
     let shown = place.run(["inspect", "k.img"]).succeeds().stdout();
     assert!(shown.contains(&format!("SHA-256 {sum} (it is right)")), "{shown}");
@@ -215,7 +215,7 @@ fn the_image_holds_its_own_sum() {
     assert!(json.contains(&format!("\"sha256\": \"{sum}\"")), "{json}");
     assert!(json.contains("\"verified\""), "{json}");
 
-    // Whatever is changed shows: the header, the code, what is cleared, the symbols, the sum.
+    // A change shows in the header, the code, the cleared bytes, the symbols and the checksum.
     for at in [0x10, 0x3f, 0x48, 0x67, 0x68, 0x2003, BSS_END as usize - 1, image.len() - 1] {
         let mut damaged = image.clone();
         damaged[at] ^= 1;
@@ -229,7 +229,7 @@ fn the_image_holds_its_own_sum() {
     place.run(["inspect", "zeroed.img"]).succeeds();
 }
 
-/// An ELF file that makes a good image.
+/// An ELF file that gives a valid image.
 pub fn good() -> Vec<u8> {
     Elf::new().build()
 }

@@ -1,5 +1,6 @@
-//! `image-builder m1n1`, as a user runs it. What m1n1 makes of its output is tested in the command's
-//! own tests, with a reader that follows m1n1's.
+//! `image-builder m1n1`, as a user runs it.
+//!
+//! The command's unit tests read its output with a reader that follows m1n1's.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -25,7 +26,7 @@ const M1N1: [&str; 9] =
 #[test]
 fn the_payloads_follow_m1n1() {
     let place = place();
-    let told = place
+    let printed = place
         .run(M1N1.iter().chain(&[
             "--verify",
             "--bootargs",
@@ -36,8 +37,8 @@ fn the_payloads_follow_m1n1() {
         ]))
         .succeeds()
         .stdout();
-    assert!(told.contains("read back and equal"), "{told}");
-    assert!(told.contains("apple,j274") && told.contains("apple,j313"), "{told}");
+    assert!(printed.contains("read back and equal"), "{printed}");
+    assert!(printed.contains("apple,j274") && printed.contains("apple,j313"), "{printed}");
     let boot = read(&place.path("boot.bin"));
     let m1n1 = read(&place.path("m1n1.bin"));
     assert!(boot.starts_with(&m1n1));
@@ -79,7 +80,7 @@ fn what_m1n1_could_not_boot_is_refused() {
     run(&["--bootargs", "model=n.gguf"]).fails(1, "--bootargs asks for the model n.gguf");
     run(&["--bootargs", &format!("prompt={}", "x".repeat(1024))]).fails(1, "use anchorite.toml");
     run(&["--size", "4G"]).fails(1, "less than 4 GiB");
-    // Two models that are fine each, but too much together.
+    // Two models that fit alone, but not together.
     for name in ["one.gguf", "two.gguf"] {
         let path = place.write(name, model(0, 7));
         let file = File::options().write(true).open(path).unwrap();

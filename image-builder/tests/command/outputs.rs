@@ -1,5 +1,7 @@
-//! What each command writes to, and what it does where it cannot: files, pipes and devices in the
-//! output's place, inputs by all their names, and standard streams that are full or gone.
+//! The outputs of each command, and its failures to write.
+//!
+//! The tests put files, pipes and devices in the output's place, and name inputs in all ways. They
+//! also run commands with standard streams that are full or gone.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,7 +15,7 @@ use super::common::{
     Outcome, Place, device_tree, device_tree_with_labels, kernel_elf, read, sum_line,
 };
 
-/// The commands that write a file, with `OUT` in its place, and the files that they read.
+/// The commands that write a file `OUT`, with the files that they read.
 const COMMANDS: [(&[&str], &[&str]); 5] = [
     (&["kernel", "--elf", "k.elf", "--out", "OUT"], &["k.elf"]),
     (
@@ -58,7 +60,7 @@ const COMMANDS: [(&[&str], &[&str]); 5] = [
     (&["quantize", "m.gguf", "OUT", "F16"], &["m.gguf"]),
 ];
 
-/// A place with all that these commands read.
+/// A folder with all files that these commands read.
 fn place() -> Place {
     let place = Place::new();
     place.write("k.elf", kernel_elf());
@@ -91,7 +93,7 @@ fn run(place: &Place, command: &[&str], out: &str) -> Outcome {
     place.run(command.iter().map(|&word| if word == "OUT" { out } else { word }))
 }
 
-/// The bytes of all files in a folder, by their paths.
+/// The bytes of all files in a folder, by path.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -118,9 +120,9 @@ fn no_command_writes_over_its_inputs() {
             let absolute = place.path(input);
             for out in [input, "hard", "soft", "softer", &roundabout, absolute.to_str().unwrap()] {
                 let outcome = run(&place, command, out).fails(1, "would be replaced");
-                let told = outcome.stderr();
+                let printed = outcome.stderr();
                 let says = format!("{out} would be replaced, and it is the input {input}: give");
-                assert!(told.contains(&says), "{told}");
+                assert!(printed.contains(&says), "{printed}");
                 assert!(outcome.stdout().is_empty() || command[0] == "sd", "{}", outcome.stdout());
             }
             assert!(files(&place.path("")) == before, "{} {input}", command[0]);
@@ -128,7 +130,7 @@ fn no_command_writes_over_its_inputs() {
                 fs::remove_file(place.path(link)).unwrap();
             }
         }
-        // A copy of an input is another file.
+        // A copy of an input is another file, and may be overwritten.
         fs::copy(place.path(inputs[0]), place.path("copy")).unwrap();
         run(&place, command, "copy").succeeds();
         assert!(read(&place.path("copy")) != read(&place.path(inputs[0])));
@@ -141,7 +143,7 @@ fn only_files_are_written() {
     assert!(Command::new("mkfifo").arg(place.path("pipe")).status().unwrap().success());
     symlink("/dev/full", place.path("full")).unwrap();
     fs::create_dir(place.path("folder")).unwrap();
-    // Block devices are root's to make, and not in every container. No driver has this number.
+    // Only root can make block devices, and not in every container. No driver has this number.
     let made = Command::new("mknod").arg(place.path("disk")).args(["b", "7", "255"]).status();
     let has_disk = made.is_ok_and(|status| status.success());
     let before = place.names();
@@ -154,7 +156,7 @@ fn only_files_are_written() {
                 "disk is a disk: name a file. `image-builder sd --device disk` writes a card";
             run(&place, command, "disk").fails(1, says);
         } else {
-            eprintln!("SKIPPED: there is no making a block device");
+            eprintln!("SKIPPED: cannot make a block device");
         }
         assert_eq!(place.names(), before, "{}", command[0]);
     }
@@ -162,7 +164,7 @@ fn only_files_are_written() {
     assert!(kind("full").is_symlink() && kind("pipe").is_fifo());
     assert!(!has_disk || kind("disk").is_block_device());
 
-    // A link to a file, or to where none is yet, stays one.
+    // A link to a file, or to no file yet, stays a link.
     for (command, _) in COMMANDS {
         place.write("there", "old");
         fs::create_dir(place.path("new")).unwrap();
@@ -178,7 +180,7 @@ fn only_files_are_written() {
     }
 }
 
-/// What is printed on standard output, by each command that prints.
+/// The standard output of each command that prints.
 fn printing(place: &Place) -> Vec<Vec<&'static str>> {
     let put_out = |command: &&[&'static str]| {
         command.iter().map(|&word| if word == "OUT" { "out" } else { word }).collect()
@@ -202,7 +204,7 @@ fn text_that_cannot_be_printed_is_a_failure() {
         let output = place.command(&command).stdout(full).output().unwrap();
         Outcome::of(output).fails(1, "cannot write to standard output: No space left on device");
     }
-    // Nor are warnings lost in silence, though nobody can be told of that.
+    // A lost warning changes the status, though no message can say so.
     for command in [&COMMANDS[1].0.to_vec(), &vec!["disk"]] {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let status = place.command(command).stderr(full).stdout(Stdio::null()).status().unwrap();
@@ -224,21 +226,21 @@ fn a_reader_that_has_gone_is_no_failure() {
         assert!(!outcome.stderr().contains("standard output"), "{}", outcome.stderr());
         let both = place.command(&command).stdout(gone()).stderr(gone()).status().unwrap();
         assert_eq!(both.code(), Some(0), "{command:?}");
-        // What is written is there all the same.
+        // The output file is written nevertheless.
         if command.contains(&"out") {
             assert!(fs::metadata(place.path("out")).unwrap().len() > 100, "{command:?}");
             fs::remove_file(place.path("out")).unwrap();
         }
     }
     for (command, status) in [(&["disk"][..], 2), (&["inspect", "c.toml"], 1)] {
-        let told = place.command(command).stderr(gone()).status().unwrap();
-        assert_eq!(told.code(), Some(status), "{command:?}");
+        let ended = place.command(command).stderr(gone()).status().unwrap();
+        assert_eq!(ended.code(), Some(status), "{command:?}");
     }
 }
 
-/// A model in which the last of a full disk's bytes are missing.
+/// A full disk leaves no incomplete model.
 #[test]
-fn a_disk_that_is_full_is_told_by_the_name_of_the_output() {
+fn a_full_disk_is_an_error_with_the_name_of_the_output() {
     let place = place();
     let large = Builder::new().tensor_f32("t", &[1 << 20], &vec![1.0; 1 << 20]);
     place.write("large.gguf", large.build());
@@ -247,7 +249,7 @@ fn a_disk_that_is_full_is_told_by_the_name_of_the_output() {
     let script = "trap '' XFSZ; ulimit -f 1000; exec \"$0\" disk --out m.img large.gguf";
     limited.args(["-c", script, env!("CARGO_BIN_EXE_image-builder")]);
     let output = limited.current_dir(place.path("")).output().unwrap();
-    let told = Outcome::of(output).fails(1, "cannot write m.img: File too large").stderr();
-    assert!(told.starts_with("image-builder: cannot write m.img: "), "{told}");
+    let message = Outcome::of(output).fails(1, "cannot write m.img: File too large").stderr();
+    assert!(message.starts_with("image-builder: cannot write m.img: "), "{message}");
     assert_eq!(place.names(), before);
 }

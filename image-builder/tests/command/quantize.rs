@@ -1,5 +1,6 @@
-//! `image-builder quantize`, against checksums of what llama.cpp's quantiser makes of the same
-//! models (`test_models/quantize.py`).
+//! `image-builder quantize`, against checksums of llama.cpp's quantiser.
+//!
+//! `test_models/quantize.py` made the checksums, with the same models.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,7 +29,7 @@ struct Source {
     heads: u32,
     heads_kv: Option<u32>,
     kind: WeightType,
-    /// Names, columns and rows of the tensors outside the layers, and of those in each.
+    /// Names, columns and rows of tensors: those outside the layers, and those in each.
     outside: &'static [(&'static str, usize, usize)],
     layer: &'static [(&'static str, usize, usize)],
 }
@@ -265,7 +266,7 @@ fn a_refusal_leaves_no_output() {
     }
     assert_eq!(read(&place.path("out.gguf")), b"what was there before");
     assert_eq!(read(&place.path("good.gguf")), whole);
-    // What is in that type already is copied.
+    // A tensor that has the type already is copied.
     place.run(["quantize", "quantised.gguf", "out.gguf", "Q8_0"]).succeeds();
     place.run(["quantize", "large.gguf", "out.gguf", "BF16"]).succeeds();
 }

@@ -1,4 +1,4 @@
-//! `image-builder sd`, as a user runs it, judged by the system's own tools.
+//! `image-builder sd`, checked by the system's own tools.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,13 +8,13 @@ use super::common::{
     Place, device_tree, device_tree_with_labels, kernel_elf, model, read, system_tool,
 };
 
-/// First byte of the partition.
+/// The first byte of the partition.
 const PARTITION: usize = 4 << 20;
 
-/// The names of a board that there are trees for.
+/// The names of a board with a device tree.
 const BOARD: [&str; 2] = ["raspberrypi,4-model-b", "brcm,bcm2711"];
 
-/// A place with a kernel, a model, and the firmware's files in `fw`.
+/// A folder with a kernel, a model, and the firmware's files in `fw`.
 fn place() -> Place {
     let place = Place::new();
     place.write("k.elf", kernel_elf());
@@ -30,7 +30,7 @@ fn place() -> Place {
 const SD: [&str; 8] =
     ["sd", "--board", "rpi4", "--firmware", "fw", "--kernel", "kernel8.img", "--out"];
 
-/// A text of the card, by mtools.
+/// Reads a text from the card with mtools.
 fn text(place: &Place, path: &str) -> Option<String> {
     let image = format!("{}@@{PARTITION}", place.path("sd.img").display());
     let source = format!("::{path}");
@@ -47,11 +47,11 @@ fn the_systems_tools_like_the_card() {
     place.write("fw/overlays/disable-bt.dtbo", device_tree(&["brcm,bcm2835"]));
     place.write("fw/LICENCE.broadcom", "Redistribution is permitted …");
     place.write("fw/start.elf", "of another board");
-    let told = place
+    let printed = place
         .run(SD.iter().chain(&["sd.img", "m.gguf", "--verify", "--bootargs", "seed=7"]))
         .succeeds()
         .stdout();
-    assert!(told.contains("PL011") && told.contains("read back and equal"), "{told}");
+    assert!(printed.contains("PL011") && printed.contains("read back and equal"), "{printed}");
     let image = read(&place.path("sd.img"));
 
     let path = place.path("sd.img");
@@ -76,7 +76,7 @@ fn the_systems_tools_like_the_card() {
     assert_eq!(&image[PARTITION + 82..PARTITION + 90], b"FAT32   ");
     assert_eq!(image[PARTITION + 28..PARTITION + 32], 8192_u32.to_le_bytes());
 
-    // All of the files, and of the firmware only what this board wants.
+    // All of the files, and only this board's files of the firmware.
     let listed = place.run(["inspect", "--json", "sd.img"]).succeeds().stdout();
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
     let files = listed["files"].as_array().unwrap();
@@ -124,8 +124,8 @@ fn the_systems_tools_like_the_card() {
 #[test]
 fn the_serial_port_follows_from_the_firmwares_files() {
     let place = place();
-    let told = place.run(SD.iter().chain(&["sd.img", "m.gguf"])).succeeds().stdout();
-    assert!(told.contains("mini UART"), "{told}");
+    let printed = place.run(SD.iter().chain(&["sd.img", "m.gguf"])).succeeds().stdout();
+    assert!(printed.contains("mini UART"), "{printed}");
     if let Some(config) = text(&place, "config.txt") {
         assert!(!config.contains("disable-bt"), "{config}");
         assert_eq!(text(&place, "cmdline.txt").unwrap(), "--\n");
@@ -171,10 +171,10 @@ fn no_overlay_is_claimed_that_does_not_apply() {
 }
 
 #[test]
-fn the_firmwares_build_is_told() {
+fn the_firmwares_build_is_printed() {
     let place = place();
     let sd = || place.run(SD.iter().chain(&["sd.img", "m.gguf"])).succeeds().stdout();
-    assert!(sd().contains("firmware: start4.elf does not say"), "{}", sd());
+    assert!(sd().contains("firmware: start4.elf has no date\n"), "{}", sd());
     let date = "\x7fELF\0VC_BUILD_ID_TIME: 14:03:16\0VC_BUILD_ID_TIME: Aug 26 2022\0";
     place.write("fw/start4.elf", date);
     assert!(sd().contains("firmware: of 2022-08-26\n"), "{}", sd());
@@ -184,12 +184,12 @@ fn the_firmwares_build_is_told() {
 }
 
 #[test]
-fn what_is_missing_or_wrong_is_told_with_where_to_get_it() {
+fn a_missing_or_wrong_file_is_named_with_its_source() {
     let place = place();
     let refuses = |says: &str| {
-        let told = place.run(SD.iter().chain(&["sd.img", "m.gguf"])).fails(1, says).stderr();
-        assert!(!place.path("sd.img").exists(), "{told}");
-        told
+        let printed = place.run(SD.iter().chain(&["sd.img", "m.gguf"])).fails(1, says).stderr();
+        assert!(!place.path("sd.img").exists(), "{printed}");
+        printed
     };
     let tree = read(&place.path("fw/bcm2711-rpi-4-b.dtb"));
     for (name, bytes, says) in [
@@ -210,8 +210,11 @@ fn what_is_missing_or_wrong_is_told_with_where_to_get_it() {
         let path = format!("fw/{name}");
         let right = read(&place.path(&path));
         fs::remove_file(place.path(&path)).unwrap();
-        let told = refuses(&format!("fw lacks {name}"));
-        assert!(told.contains("raspi-firmware") && told.contains("linux-image-arm64"), "{told}");
+        let printed = refuses(&format!("fw lacks {name}"));
+        assert!(
+            printed.contains("raspi-firmware") && printed.contains("linux-image-arm64"),
+            "{printed}"
+        );
         place.write(&path, right);
     }
     let kernel = read(&place.path("kernel8.img"));
@@ -252,7 +255,9 @@ fn only_a_disk_is_written() {
     assert!(!place.path("sd.img").exists());
 }
 
-/// A loop device over a file: a disk of its own. Only root has one, and not in every container.
+/// A loop device over a file, as a disk.
+///
+/// Only root can make one, and not in every container.
 #[cfg(target_os = "linux")]
 struct Loop(PathBuf);
 
@@ -295,7 +300,7 @@ fn a_card_is_written_after_a_yes_and_read_back() {
         let mut command = place.command(SD.iter().chain(&rest).chain(more));
         let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = pipes.spawn().unwrap();
-        // What refuses does not read the answer.
+        // A command that refuses does not read the answer.
         let _ = child.stdin.take().unwrap().write_all(answer.as_bytes());
         super::common::Outcome::of(child.wait_with_output().unwrap())
     };
@@ -310,8 +315,8 @@ fn a_card_is_written_after_a_yes_and_read_back() {
     assert!(!place.path("sd.img").exists());
     assert!(read(&place.path("card")).iter().all(|&byte| byte == 0));
 
-    let told = sd(&card, &["--any-disk"], "yes\n").succeeds().stdout();
-    assert!(told.contains("written, read back and equal"), "{told}");
+    let printed = sd(&card, &["--any-disk"], "yes\n").succeeds().stdout();
+    assert!(printed.contains("written, read back and equal"), "{printed}");
     drop(card);
     let (image, written) = (read(&place.path("sd.img")), read(&place.path("card")));
     assert!(written.starts_with(&image));

@@ -65,7 +65,7 @@ impl Fake {
 
     #[track_caller]
     fn refuses(&self, number: (u32, u32), says: &str) {
-        // Whatever is in use stays so, whoever insists.
+        // A disk in use is refused even with `any_disk`.
         for any_disk in [false, true] {
             let error = format!("{:#}", self.check(number, any_disk).unwrap_err());
             assert!(error.contains(says), "no {says:?} in: {error}");
@@ -84,7 +84,7 @@ fn a_card_is_taken_and_named() {
 fn what_holds_the_running_system_is_refused() {
     let fake = Fake::new();
     fake.refuses(FIXED, "/dev/X holds the running system (nvme0n1p2 is /)");
-    // Btrfs has numbers of its own, so that the source must tell.
+    // Btrfs has numbers of its own, so that the source decides.
     fake.write("proc/self/mountinfo", "23 1 0:31 /@ / rw shared:1 - btrfs /dev/nvme0n1p2 rw\n");
     fake.refuses(FIXED, "holds the running system");
     fake.write("proc/self/mountinfo", "");
@@ -112,7 +112,7 @@ fn a_partition_is_refused_with_the_name_of_its_card() {
 }
 
 #[test]
-fn a_locked_or_empty_reader_is_told() {
+fn a_locked_or_empty_reader_is_refused() {
     let fake = Fake::new();
     fake.write(&format!("{USB}/ro"), "1\n");
     fake.refuses(CARD, "write-protected");
@@ -131,17 +131,17 @@ fn a_fixed_disk_is_taken_only_if_someone_insists() {
     assert!(error.contains("add --any-disk"), "{error}");
     fake.check(FIXED, true).unwrap();
 
-    // A reader that is built in: its cards are not "removable", but SD; eMMC is soldered.
+    // Cards in a built-in reader are not "removable", but of type SD. eMMC is soldered.
     let mmc = "sys/devices/platform/mmc0/mmc0:1234/block/mmcblk0";
     fake.disk(mmc, "179:0", "0", 7);
     fake.write(&format!("{mmc}/device/type"), "SD\n");
     fake.check((179, 0), false).unwrap();
     fake.write(&format!("{mmc}/device/type"), "MMC\n");
     assert!(fake.check((179, 0), false).is_err());
-    // A USB disk calls itself fixed.
+    // A USB disk that calls itself fixed is accepted.
     fake.write(&format!("{USB}/removable"), "0\n");
     fake.check(CARD, false).unwrap();
-    // `usbhid` or the like is no bus.
+    // A name such as `usbhid` is no USB bus.
     let other = "sys/devices/usbish/block/sdc";
     fake.disk(other, "8:32", "0", 7);
     assert!(fake.check((8, 32), false).is_err());

@@ -1,196 +1,40 @@
-//! What the kernel finds on its disk: a FAT volume with models, their sums and the configuration,
-//! and on a card that a board boots from also what the board's firmware wants.
+//! The content of the kernel's disk, a FAT volume.
+//!
+//! The volume has models, their checksums and the configuration. A card that a board boots from
+//! also has the files of the board's firmware.
 
-use std::fs::{self, File};
+mod inputs;
+mod options;
+
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use host_io::console::print_line;
 use host_io::files::Output;
-use kernel::app::config::{ChatTemplate, Config, MAX_TEXT, NotText, Prompt};
+use kernel::app::config::{Config, Prompt};
 use kernel::model_files::{SUM_ENDING, same_name};
 use kernel::runtime::entry::args;
 use sha2::{Digest, Sha256};
 
-use crate::checksum::{self, Sum};
+use crate::checksum::Sum;
 use crate::fat::{self, FileSpec, Identity, Layout, Misfit};
-use crate::model::{MAX_NAME, ModelFile, fat_name, why};
+use crate::model::{ModelFile, why};
 use crate::progress::Progress;
+use crate::size;
 use crate::volume::{Content, Extent, Notes, Volume};
-use crate::{chat, size};
+use inputs::{Model, Text};
+pub use options::{ContentOptions, Label, VolumeSize};
 
-/// Where the kernel looks for its configuration.
+/// The path of the kernel's configuration.
 const CONFIG: &str = "anchorite.toml";
-/// Where the kernel looks for models.
+/// The folder of the models.
 const MODELS: &str = "models";
-/// Bytes that are copied at a time.
+/// The number of bytes that are copied at a time.
 const CHUNK: usize = 1 << 20;
 
-/// What is asked for, by each command that makes a volume.
-#[derive(clap::Args)]
-pub struct ContentOptions {
-    /// Size of the volume, such as 64M or 4G; `auto`: as large as it must be
-    #[arg(long, default_value = "auto", value_parser = volume_size)]
-    pub size: VolumeSize,
-    /// Label of the volume
-    #[arg(long, default_value = "ANCHORITE", value_parser = volume_label)]
-    label: Label,
-    /// Configuration for the kernel; if none is given, one that names the first model. What the
-    /// model's chat template writes around messages is added, unless it says so itself
-    #[arg(long)]
-    config: Option<PathBuf>,
-    /// A text for the disk, as long as 4 MiB; the prompt, unless a configuration is given
-    #[arg(long, value_name = "FILE")]
-    prompt_file: Option<PathBuf>,
-    /// Read back what was written and compare
-    #[arg(long)]
-    pub verify: bool,
-    /// The models
-    #[arg(required = true, value_name = "MODEL.gguf")]
-    models: Vec<PathBuf>,
-}
-
-/// How large a volume is to be.
-#[derive(Clone, Copy)]
-pub enum VolumeSize {
-    /// As large as it must be.
-    Auto,
-    /// That many bytes.
-    Bytes(u64),
-}
-
-fn volume_size(text: &str) -> Result<VolumeSize, String> {
-    if text == "auto" {
-        return Ok(VolumeSize::Auto);
-    }
-    let bytes = size::parse(text)?;
-    if !(fat::SMALLEST..=fat::LARGEST).contains(&bytes) || !bytes.is_multiple_of(512) {
-        return Err("expected whole sectors of 512 bytes, and from 8M to 2T".to_owned());
-    }
-    Ok(VolumeSize::Bytes(bytes))
-}
-
-/// A label, padded as FAT stores it.
-type Label = [u8; 11];
-
-fn volume_label(text: &str) -> Result<Label, String> {
-    let allowed = |c: u8| c.is_ascii_alphanumeric() || b" _-$%'@~!(){}^#&".contains(&c);
-    if text.trim().is_empty() || text.len() > 11 || !text.bytes().all(allowed) {
-        return Err("expected 1 to 11 letters, digits, or _ and -".to_owned());
-    }
-    let mut label = [b' '; 11];
-    label[..text.len()].copy_from_slice(text.to_ascii_uppercase().as_bytes());
-    Ok(label)
-}
-
-impl ContentOptions {
-    /// The files that are read.
-    pub fn inputs(&self) -> Vec<PathBuf> {
-        let models = self.models.iter().flat_map(|path| [path.clone(), checksum::beside(path)]);
-        models.chain(self.config.clone()).chain(self.prompt_file.clone()).collect()
-    }
-}
-
-/// A model with its name on the disk, and the sum that it must have.
-struct Model {
-    name: String,
-    file: ModelFile,
-    expected: Option<Sum>,
-}
-
-impl Model {
-    /// Compares the sum of its bytes with that beside it, if there is one.
-    fn compare(&self, sum: Sum) -> Result<()> {
-        let Some(expected) = self.expected else { return Ok(()) };
-        let path = &self.file.path;
-        ensure!(
-            expected == sum,
-            "ChecksumMismatch: {} has the SHA-256 sum\n    {sum}, but {} says\n    {expected}; \
-             fetch the model again",
-            path.display(),
-            checksum::beside(path).display()
-        );
-        Ok(())
-    }
-}
-
-fn names(models: &[Model]) -> Vec<&str> {
-    models.iter().map(|model| model.name.as_str()).collect()
-}
-
-fn open_models(paths: &[PathBuf]) -> Result<Vec<Model>> {
-    let mut models: Vec<Model> = Vec::new();
-    for path in paths {
-        let file = ModelFile::open(path)?;
-        let name = file.fat_name()?.to_owned();
-        if let Some(other) = models.iter().find(|other| same_name(&other.name, &name)) {
-            bail!(
-                "{} and {} would have one name on the disk: rename one",
-                other.file.path.display(),
-                path.display()
-            );
-        }
-        models.push(Model { name, file, expected: checksum::read_beside(path)? });
-    }
-    Ok(models)
-}
-
-/// A text with the name that it has on the disk.
-struct Text {
-    name: String,
-    text: String,
-}
-
-/// Reads the file at `path`, which must be what the kernel takes for a text.
-fn read_text(path: &Path) -> Result<String> {
-    let shown = path.display();
-    let bytes = fs::read(path).with_context(|| format!("cannot read {shown}"))?;
-    match NotText::check(&bytes) {
-        Ok(text) => Ok(text.to_owned()),
-        Err(at) => bail!("{shown} {at}; {}", NotText::HINT),
-    }
-}
-
-/// Reads the text at `path`, and checks that the kernel will take it.
-fn read_prompt(path: &Path) -> Result<Text> {
-    let shown = path.display();
-    let name = fat_name(path, MAX_NAME)?;
-    let taken = [CONFIG, MODELS].iter().any(|taken| same_name(taken, name));
-    ensure!(!taken, "{shown} would stand in the place of the disk's own {name}: rename it");
-    let text = read_text(path)?;
-    let limit = size::human(MAX_TEXT as u64);
-    ensure!(text.len() <= MAX_TEXT, "{shown} is longer than a prompt's {limit}");
-    Ok(Text { name: name.to_owned(), text })
-}
-
-/// The configuration: the one at `path`, checked, or one that names the first model and the prompt.
-fn read_config(path: Option<&Path>, models: &[Model], prompt: Option<&Text>) -> Result<String> {
-    let Some(path) = path else {
-        // Names for FAT hold no quote, no backslash and no control character.
-        let mut text = format!(
-            "# Settings of Anchorite; boot arguments of the same names override them.\n\
-             model = \"{}\"\n",
-            models[0].name
-        );
-        if let Some(Text { name, .. }) = prompt {
-            text += &format!("prompt_file = \"{name}\"\n");
-        }
-        return Ok(text);
-    };
-    let shown = path.display();
-    let text = read_text(path)?;
-    ensure!(
-        text.len() <= MAX_TEXT,
-        "{shown} is longer than a configuration's {}",
-        size::human(MAX_TEXT as u64)
-    );
-    Config::from_toml(&text)
-        .map_err(|e| anyhow!("{shown} is no configuration: {e} ({})", e.hint()))?;
-    Ok(text)
-}
-
-/// Whether the kernel finds the file `path` of the disk under the path `wanted`.
+/// Whether the path `wanted` names the file `path` of the disk.
 fn same_path(path: &str, wanted: &str) -> bool {
     let mut parts = Vec::new();
     for part in wanted.split('/').filter(|part| !matches!(*part, "" | ".")) {
@@ -202,88 +46,60 @@ fn same_path(path: &str, wanted: &str) -> bool {
     same_name(path, &parts.join("/"))
 }
 
-/// The configuration with what the chat template of its model writes around messages, unless it
-/// says itself what stands there.
-fn with_chat_template(mut text: String, models: &[Model]) -> Result<String> {
-    let config = Config::from_toml(&text).expect("it was checked");
-    let model = match &config.model {
-        Some(wanted) => models.iter().find(|model| model.name == *wanted),
-        None if models.len() == 1 => models.first(),
-        None => None,
-    };
-    let now = chat::now()?;
-    let found = model.and_then(|model| Some((&model.name, chat::find(&model.file.gguf(), now)?)));
-    let Some((name, found)) = found.filter(|_| config.chat_template == ChatTemplate::Auto) else {
-        return Ok(text);
-    };
-    let given = text.len();
-    if let Some(settings) = &found.settings {
-        text += &format!("\n# What the chat template of {name} writes around messages.\n");
-        text += &chat::to_toml(settings);
-    }
-    // `chat_template = "auto"` leaves it to the kernel, and excludes other settings of a chat.
-    if Config::from_toml(&text).is_err() {
-        text.truncate(given);
-    } else if let Some(problem) = &found.problem {
-        crate::say(&format!("warning: the chat template of {name}: {problem}"));
-    }
-    Ok(text)
-}
-
-/// A file for the firmware, with its path on the volume: in the root or in a folder there.
+/// A file for the firmware, in the volume's root or in a folder there.
 pub struct BootFile {
-    /// Its path.
+    /// The path on the volume.
     pub path: String,
-    /// What is in it.
+    /// The content.
     pub bytes: Vec<u8>,
-    /// The file that it was read from, if it was.
+    /// The file that it was read from, if any.
     pub source: Option<PathBuf>,
 }
 
 impl BootFile {
-    /// One that was read from the file `source`.
+    /// A file that was read from `source`.
     pub fn read(path: &str, source: PathBuf, bytes: Vec<u8>) -> BootFile {
         BootFile { path: path.into(), bytes, source: Some(source) }
     }
 
-    /// One that is made here.
+    /// A file that is made here.
     pub fn made(path: &str, text: String) -> BootFile {
         BootFile { path: path.into(), bytes: text.into(), source: None }
     }
 }
 
-/// What goes on the disk.
+/// The content of a disk.
 pub struct Contents {
     boot_files: Vec<BootFile>,
     config: String,
-    /// What the kernel makes of the configuration and its boot arguments.
+    /// The kernel's settings, by the configuration and the boot arguments.
     settings: Config,
     prompt: Option<Text>,
     models: Vec<Model>,
 }
 
-/// A file of the volume, and what it is to read back as.
+/// The path of a file on the volume, and its expected content.
 pub type Written = (String, Content);
 
 impl Contents {
     /// Opens and checks what the options name.
     ///
-    /// `boot_files` come besides. `bootargs` are the boot arguments that go with the disk.
+    /// `boot_files` are further files. `bootargs` are the boot arguments that go with the disk.
     pub fn open(
         options: &ContentOptions,
         boot_files: Vec<BootFile>,
         bootargs: Option<&str>,
     ) -> Result<Contents> {
-        let models = open_models(&options.models)?;
-        let prompt = options.prompt_file.as_deref().map(read_prompt).transpose()?;
+        let models = inputs::open_models(&options.models)?;
+        let prompt = options.prompt_file.as_deref().map(inputs::read_prompt).transpose()?;
         if let Some(Text { name, .. }) = &prompt {
             let mut in_root = boot_files.iter().filter_map(|file| file.path.split('/').next());
             let taken = in_root.any(|there| same_name(there, name));
-            ensure!(!taken, "the prompt would stand in the place of the board's {name}: rename it");
+            ensure!(!taken, "the prompt would replace the board's {name}: rename it");
         }
-        let config = read_config(options.config.as_deref(), &models, prompt.as_ref())?;
+        let config = inputs::read_config(options.config.as_deref(), &models, prompt.as_ref())?;
         let of_file = Config::from_toml(&config).expect("it was checked");
-        let config = with_chat_template(config, &models)?;
+        let config = inputs::with_chat_template(config, &models)?;
         let mut settings = Config::from_toml(&config).expect("it was checked");
         if let Some(text) = bootargs {
             let words = args::split(text).map_err(|e| anyhow!("{e}"))?;
@@ -294,9 +110,10 @@ impl Contents {
         Ok(contents)
     }
 
-    /// Checks that what the settings name is on the disk.
+    /// Checks that the files that the settings name are on the disk.
     ///
-    /// `of_file` are those of the configuration alone: the user's at `path`, or one made here.
+    /// `of_file` are the settings of the configuration alone: the user's at `path`, or one made
+    /// here.
     fn check_names(&self, of_file: &Config, path: Option<&Path>) -> Result<()> {
         let Contents { settings, models, .. } = self;
         let file = path.map_or("the configuration".into(), |path| path.display().to_string());
@@ -306,7 +123,7 @@ impl Contents {
             Some(wanted) => ensure!(
                 models.iter().any(|model| model.name == *wanted),
                 "{by} asks for the model {wanted}, but the models are {}",
-                names(models).join(", ")
+                inputs::names(models).join(", ")
             ),
             None if models.len() > 1 => crate::say(&format!(
                 "warning: {by} names none of the models, so boot with model=NAME"
@@ -324,7 +141,7 @@ impl Contents {
         Ok(())
     }
 
-    /// Says how large the models are and in how much memory they run.
+    /// Prints the size of each model, and the memory in which it runs.
     ///
     /// # Errors
     /// Standard output cannot be written.
@@ -346,8 +163,10 @@ impl Contents {
         Ok(())
     }
 
-    /// The files of the disk: those of the firmware, the configuration, the prompt, then each model
-    /// and its sum.
+    /// The files of the disk, in order.
+    ///
+    /// The files of the firmware come first, then the configuration, the prompt, and each model
+    /// with its checksum.
     fn files(&self) -> Vec<FileSpec> {
         let boot_files = self.boot_files.iter();
         let mut files: Vec<FileSpec> = boot_files
@@ -366,24 +185,10 @@ impl Contents {
         files
     }
 
-    /// Divides a volume for these files, which stands behind `sectors_before` sectors of its device.
-    pub fn lay_out(&self, options: &ContentOptions, sectors_before: u32) -> Result<Layout> {
-        self.lay_out_in(options.size, options, sectors_before)
-    }
-
-    /// The same, but for the size.
-    pub fn lay_out_in(
-        &self,
-        size: VolumeSize,
-        options: &ContentOptions,
-        sectors_before: u32,
-    ) -> Result<Layout> {
-        self.lay_out_as(size, options.label, sectors_before)
-    }
-
-    fn lay_out_as(&self, size: VolumeSize, label: Label, sectors_before: u32) -> Result<Layout> {
+    /// Lays out a volume for the files, behind `sectors_before` sectors of its device.
+    pub fn lay_out(&self, size: VolumeSize, label: Label, sectors_before: u32) -> Result<Layout> {
         let files = self.files();
-        // A serial number that is the same for the same content.
+        // The serial number is the same for the same content.
         let id = Sum::of(format!("{files:?} {label:?} {}", self.config).as_bytes()).prefix();
         let bytes = match size {
             VolumeSize::Auto => None,
@@ -392,23 +197,23 @@ impl Contents {
         match fat::lay_out(&files, bytes, Identity { label, id, sectors_before }) {
             Ok(layout) => Ok(layout),
             Err(Misfit::TooSmall { needed }) => bail!(
-                "the volume is too small for this: it takes at least --size {}M",
+                "the volume is too small: it takes at least --size {}M",
                 needed.div_ceil(1 << 20)
             ),
             Err(Misfit::TooMuch) => bail!("no FAT volume holds that much: take fewer models"),
         }
     }
 
-    /// A sum over all that the volume will hold, byte for byte, and that of each model.
+    /// The checksum of the volume's future content, and the checksum of each model.
     ///
-    /// `sum_of` finds that of a model, which must be the one in the file beside the model.
+    /// `sum_of` computes a model's checksum, which must be the one in the file beside the model.
     pub fn key(
         &self,
         layout: &Layout,
         mut sum_of: impl FnMut(&ModelFile) -> Result<Sum>,
     ) -> Result<(Sum, Vec<Sum>)> {
         let mut hasher = Sha256::new();
-        // Each part with its length, so that no other parts come to the same text.
+        // Each part goes with its length, so that no other parts give the same bytes.
         let mut put = |part: &[u8]| {
             hasher.update((part.len() as u64).to_le_bytes());
             hasher.update(part);
@@ -441,8 +246,9 @@ impl Contents {
         &self.models[0].name
     }
 
-    /// Writes the volume to the end of a file, from byte `volume_start` on; gives what each file is
-    /// to read back as.
+    /// Writes the volume to the end of a file, from byte `volume_start` on.
+    ///
+    /// Returns the expected content of each file.
     pub fn write(
         &self,
         disk: &mut Output,
@@ -480,9 +286,9 @@ impl Contents {
     }
 }
 
-/// Copies one file, which the user calls `shown`, to the disk, and sums it.
+/// Copies a file to the disk, and returns its checksum.
 ///
-/// The disk holds zeros in its place.
+/// `shown` is the file's name for the user. The disk must hold zeros in the file's place.
 fn copy(
     from: &mut dyn Read,
     shown: &str,
@@ -502,7 +308,7 @@ fn copy(
         }
         ensure!(done + n as u64 <= bytes, "{shown} grew while it was read; try again");
         hasher.update(&buffer[..n]);
-        // A hole in a sparse file stays one.
+        // A hole in a sparse file stays a hole.
         if buffer[..n].iter().any(|&byte| byte != 0) {
             disk.seek(SeekFrom::Start(start + done))?;
             disk.write_all(&buffer[..n])?;
@@ -514,8 +320,9 @@ fn copy(
     Ok(Sum::finish(hasher))
 }
 
-/// Reads the volume in `file`, from byte `volume_start` on, through `fatfs`, and compares it with
-/// what was written.
+/// Reads the volume back through `fatfs`, and compares it with `written`.
+///
+/// The volume starts at byte `volume_start` of `file`.
 pub fn verify(file: File, volume_start: u64, written: &[Written]) -> Result<()> {
     let notes = Notes::default();
     let volume = Volume::mount_at(file, volume_start, &notes)?;
