@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 
 use log::{info, warn};
@@ -131,9 +132,9 @@ pub fn end_work() {
     }
 }
 
-/// The temperature and the supply now, as `/proc/board` has them: empty where there is no VideoCore.
-pub fn health_lines() -> String {
-    health().facts().map(|(name, value)| format!("{name}={value}\n")).collect()
+/// The temperature and the supply now, `NAME=VALUE` each; none where there is no VideoCore.
+pub fn health_facts() -> Vec<String> {
+    health().facts().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
 /// What the VideoCore says of the supply and the temperature, as far as it does.

@@ -14,6 +14,7 @@ use spin::Once;
 use super::{args, boot};
 use crate::cpu::{Features, Kinds};
 use crate::report::{Code, Event, Fault, Hello};
+use crate::runtime::abi::system::Runtime;
 use crate::runtime::arch::this_core::{self, MAX_CORES};
 use crate::runtime::arch::time::{self, UnknownFrequency};
 use crate::runtime::dev::bus::scan::Bus;
@@ -28,6 +29,7 @@ use crate::runtime::mem::ranges::Ranges;
 use crate::runtime::mem::stacks::{self, Stacks};
 use crate::runtime::mem::{apple_memory, heap, image, pages};
 use crate::runtime::sched::{cores, ending, smp, threads};
+use crate::system::{self, APPLICATION};
 
 /// The machine, for all that comes after the device tree is read.
 static MACHINE: Once<Boot> = Once::new();
@@ -47,12 +49,6 @@ struct Boot {
 unsafe extern "C" {
     /// The application. Hermit's convention: arguments and environment as C has them.
     safe fn runtime_entry(argc: i32, argv: *const *const c_char, env: *const *const c_char) -> !;
-}
-
-unsafe extern "Rust" {
-    /// Which kernels the application has for this processor, for `hello`. Ours alone: Hermit's
-    /// kernel knows nothing of it.
-    safe fn application_kernels() -> &'static str;
 }
 
 /// Goes from the device tree to the first stack with a guard page.
@@ -155,13 +151,14 @@ extern "C" fn on_first_core(_: usize) {
 fn run_application(boot: &Boot) -> ! {
     greet(boot);
     mount(&boot.machine);
+    system::install(&Runtime);
     enter_application(boot.machine.bootargs)
 }
 
 /// Prints the banner and the `hello` event.
 fn greet(boot: &Boot) {
     let version = env!("CARGO_PKG_VERSION");
-    let memory = heap::stats();
+    let memory = heap::memory();
     let kinds: Kinds = cores::midrs().collect();
     let cpu = match kinds.only() {
         Some(midr) => midr.to_string(),
@@ -176,7 +173,7 @@ fn greet(boot: &Boot) {
         machine: String::from_utf8_lossy(boot.machine.model).into_owned(),
         cpu,
         cpu_features: Features::of_this_core().names().map(str::to_owned).collect(),
-        kernels: application_kernels().to_owned(),
+        kernels: (APPLICATION.kernels)().to_owned(),
         cores: cores::count(),
         exception_level: boot.exception_level,
         consoles: devices::consoles().collect(),
@@ -199,13 +196,7 @@ fn mount(machine: &Machine<'_>) {
     // SAFETY: the final map has the devices of `devices::regions`, the initrd read only, and the
     // heap. This is the only call.
     let disks = unsafe { fs::disks::disks(machine, &mut Bus::scan(machine)) };
-    let memory = || {
-        let heap::Stats { total_bytes, free_bytes } = heap::stats();
-        fs::files::Memory { total_bytes, free_bytes }
-    };
-    let mounted = disks
-        .map_err(Fault::from)
-        .and_then(|(disks, archive)| fs::mount(disks, archive, memory, videocore::health_lines));
+    let mounted = disks.map_err(Fault::from).and_then(|(disks, archive)| fs::mount(disks, archive));
     match mounted {
         Ok(disk) => output::write(Event::Disk(disk).to_record().as_bytes()),
         Err(fault) if fault.code == Code::ModelNotFound => {
