@@ -16,6 +16,7 @@ pub mod files;
 pub mod gzip;
 pub mod initrd;
 pub mod partition;
+mod tap;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod volume;

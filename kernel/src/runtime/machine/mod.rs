@@ -22,6 +22,7 @@ use dtoolkit::error::FdtParseError;
 
 mod clusters;
 mod framebuffer;
+mod nodes;
 mod read;
 mod structure;
 mod tree;
