@@ -8,7 +8,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 use core::fmt;
-use core::mem::{MaybeUninit, offset_of};
+use core::mem::offset_of;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::AtomicU32;
 
@@ -90,8 +90,13 @@ pub fn write_console(mut bytes: &[u8]) {
 /// # Errors
 /// Those of the ABI's `read`.
 pub fn read_console(buf: &mut [u8]) -> Result<usize, Errno> {
+    read(abi::STDIN_FILENO, buf)
+}
+
+/// Reads up to `buf.len()` bytes by a descriptor.
+fn read(fd: i32, buf: &mut [u8]) -> Result<usize, Errno> {
     // SAFETY: `buf` is valid for writes of its length.
-    checked(unsafe { abi::read(abi::STDIN_FILENO, buf.as_mut_ptr(), buf.len()) })
+    checked(unsafe { abi::read(fd, buf.as_mut_ptr(), buf.len()) })
 }
 
 /// Whether the console has input, so that [`read_console`] would not wait.
@@ -122,12 +127,10 @@ impl File {
     /// # Errors
     /// Those of the ABI's `fstat`.
     pub fn size(&self) -> Result<u64, Errno> {
-        let mut stat = MaybeUninit::<abi::stat>::zeroed();
+        let mut stat = abi::stat::default();
         // SAFETY: `stat` is a valid place for the answer.
-        checked(unsafe { abi::fstat(self.0, stat.as_mut_ptr()) } as isize)?;
-        // SAFETY: all of `stat`'s fields are integers, for which zeros are valid; `fstat` may have
-        // overwritten some.
-        Ok(unsafe { stat.assume_init() }.st_size as u64)
+        checked(unsafe { abi::fstat(self.0, &raw mut stat) } as isize)?;
+        Ok(stat.st_size as u64)
     }
 
     /// Reads up to `buf.len()` bytes from where the file stands; 0 means the end.
@@ -135,8 +138,7 @@ impl File {
     /// # Errors
     /// Those of the ABI's `read`.
     pub fn read(&self, buf: &mut [u8]) -> Result<usize, Errno> {
-        // SAFETY: `buf` is valid for writes of its length.
-        checked(unsafe { abi::read(self.0, buf.as_mut_ptr(), buf.len()) })
+        read(self.0, buf)
     }
 
     /// Fills `buf` from where the file stands.

@@ -5,8 +5,8 @@
 //!
 //! The clock is the virtual counter, the alarm the virtual timer of EL1, `CNTV`: both are there at EL1
 //! with or without a hypervisor below. The timer raises a private interrupt of its core
-//! ([`Timer::virtual_timer`](crate::runtime::machine::Timer)), by convention number 27; the core's part of the
-//! interrupt controller must let it through for the alarm to end a `wfi`.
+//! ([`Timer::virtual_timer`](crate::runtime::machine::Timer)), by convention number 27. The core's part of
+//! the interrupt controller must let it through: else the alarm ends no `wfi`.
 
 /// How fast a counter counts, and the arithmetic that follows from it. It neither overflows nor
 /// drifts: whole seconds and the rest are converted apart, each exactly, and rounded once.

@@ -97,9 +97,8 @@ mod machine {
         }
     }
 
-    // Plain loads and stores by hand: `read_volatile` may become one that also moves its base
-    // register, and such an access to a device cannot be emulated by a hypervisor (Arm ARM DDI 0487,
-    // ESR_ELx.ISV).
+    // Plain loads and stores by hand: `read_volatile` may become a load that also moves its base
+    // register. A hypervisor cannot emulate such an access (Arm ARM DDI 0487, ESR_ELx.ISV).
     macro_rules! access {
         ($read:ident, $write:ident, $type:ty, $load:literal, $store:literal) => {
             fn $read(&self, offset: usize) -> $type {

@@ -1,9 +1,9 @@
 //! The words of a command line.
 //!
-//! Words stand between spaces. Between double quotes a space is part of the word, and `\"` and
-//! `\\` are the quote and the backslash, as in a shell's double quotes; any other backslash
-//! stands for itself, and so does every other byte. A line is by convention UTF-8, and its words are
-//! too then. A byte that is not stays in its word, so that whoever reads the word can name it.
+//! Words stand between spaces. Between double quotes a space is part of the word. There `\"`
+//! is a quote and `\\` a backslash, as in a shell. Any other backslash stands for itself, as every
+//! other byte does. A line is UTF-8 by convention, and then its words are too. A byte that is no UTF-8
+//! stays in its word, so that the reader of the word can name it.
 #![forbid(unsafe_code)]
 
 use alloc::vec::Vec;

@@ -5,9 +5,9 @@
 //! any number of archives, packed or not, of which a later file replaces an earlier one of its path
 //! (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
 //!
-//! m1n1 hands over what its `m1n1_initramfs` payload holds as it is, and unpacks a gzip payload itself,
-//! which must hold a cpio archive then; older versions know the latter alone (m1n1, src/payload.c). Its
-//! script `linux.py`, and other boot loaders, hand over a file as it is, packed or not.
+//! m1n1 hands over its `m1n1_initramfs` payload as it is. A gzip payload must hold a cpio archive, which
+//! m1n1 unpacks itself. Older versions know gzip payloads alone (m1n1, src/payload.c). Its script
+//! `linux.py`, and other boot loaders, hand over a file as it is, packed or not.
 
 #![forbid(unsafe_code)]
 
@@ -229,9 +229,10 @@ struct Found<'a> {
     data: &'a [u8],
 }
 
-/// What an initrd of these parts holds, none of which is packed. Archives with a model in them are taken
-/// for files; of any others, a file that a PC could boot from, or else the first file that is not empty,
-/// for a disk image.
+/// What an initrd of these parts holds, none of which is packed.
+///
+/// Archives with a model in them are taken for files. Of other archives one file is taken for a disk
+/// image: a file that a PC could boot from, or else the first file that is not empty.
 ///
 /// # Errors
 /// They are archives that cannot be used, or of a format that is not read.

@@ -1,10 +1,15 @@
 //! Files: the model disk, its volumes and archives, and what is open there.
 //!
-//! From the bottom: [`cache`] reads small pieces of the device, [`boot_sector`] and [`partition`]
-//! find a FAT volume, [`volume`] finds and reads its files, [`archive`] those of an initrd that is no
-//! disk, which [`initrd`] finds in what the boot loader left, in a [`cpio`] archive or packed by
-//! [`gzip`]. [`files`] gives them handles. The functions here work on the one table of open files that
-//! there is.
+//! From the bottom up:
+//!
+//! - [`cache`] reads single sectors of the device.
+//! - [`boot_sector`] and [`partition`] find a FAT volume.
+//! - [`volume`] finds and reads the files of the volume.
+//! - [`initrd`] finds files or a disk in what the boot loader left: in [`cpio`] archives, packed by
+//!   [`gzip`] or not. [`archive`] reads those files.
+//! - [`files`] gives the files handles.
+//!
+//! The functions here work on the machine's one table of open files.
 
 pub mod archive;
 pub mod boot_sector;

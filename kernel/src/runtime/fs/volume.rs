@@ -1,9 +1,9 @@
 //! A FAT volume: finds it on a device, finds files in it, and reads them.
 //!
 //! `fatfs` walks the directories and the chains of clusters. It would read a file cluster by
-//! cluster, through a copy; here it only gets as far as asking for them. A disk that notes where it
-//! is asked to read ([`Tap`]) turns that into the file's extents, and their data then goes straight
-//! from the device to its place, in large requests.
+//! cluster, through a copy; here it only gets as far as asking for them. [`Tap`] plays the disk and
+//! notes where `fatfs` asks it to read. These places become the file's extents. The data then goes
+//! straight from the device to its place, in large requests.
 //!
 //! Nothing on a volume is trusted. [`boot_sector`] proves the layout, the tap
 //! refuses reads where no cluster can be and bounds the length of a directory, and a file's extents
@@ -31,8 +31,8 @@ use crate::runtime::dev::block::{Buffer, Disk, DiskError, Request};
 
 /// Bytes in the largest request to a device. Small ones cost more turns of the device, large ones
 /// leave it idle for longer at the end of a read. Reads of 8 MiB from QEMU 7.2's virtio-blk, both
-/// emulated, reached 2.8 GB/s in requests of 128 KiB, 4.1 of 256 KiB, 5.0 of 512 KiB, 4.2 of 1 MiB,
-/// and 3.4 of 2 MiB.
+/// emulated, in GB/s: 2.8 in requests of 128 KiB, 4.1 of 256 KiB, 5.0 of 512 KiB, 4.2 of 1 MiB, 3.4 of
+/// 2 MiB.
 const REQUEST_BYTES: usize = 512 << 10;
 
 /// A shorter read goes through the cache, for the sake of the next one: texts are read in small

@@ -3,8 +3,9 @@
 
 use crate::report::RECORD_SEPARATOR;
 
-/// Where on its line the cursor stands, and the two rules that depend on it: a newline is sent as
-/// carriage return and newline, and the byte that starts an event always starts a line.
+/// Where on its line the cursor stands, and two rules that depend on it.
+///
+/// A newline is sent as carriage return and newline. The byte that starts an event starts a line.
 #[derive(Clone, Copy, Debug)]
 pub struct Line {
     at_start: bool,

@@ -1,8 +1,8 @@
 //! Opens a device tree whose names are longer or odder than the specification allows.
 //!
 //! Most trees of real boards have such names: `dtc` only warns of them and Linux does not look. The
-//! parser refuses them, so here a tree that it refuses for nothing else is checked for what the parser
-//! then relies on, that is, all but what names are made of.
+//! parser refuses them. A tree that the parser refuses for nothing else is checked here for all that the
+//! parser relies on, but what names are made of.
 
 use dtoolkit::error::{FdtErrorKind, FdtParseError};
 use dtoolkit::fdt::Fdt;

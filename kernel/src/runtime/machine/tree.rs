@@ -1,5 +1,7 @@
-//! Walks the device tree and reads the properties whose meaning depends on where a node stands:
-//! addresses (translated through each bus above it) and interrupts (by the controller they go to).
+//! Walks the device tree and reads properties whose meaning depends on where a node stands.
+//!
+//! These are addresses, translated through each bus above the node, and interrupts, read by the
+//! controller that they go to.
 
 use core::ffi::CStr;
 use core::ops::ControlFlow;
@@ -180,8 +182,8 @@ impl<'a, 't> At<'a, 't> {
 
     /// A region of the bus that this node stands on, as the processor sees it.
     ///
-    /// Each bus on the way up maps its own addresses to its parent's with `ranges`; an empty one
-    /// means that they are the same, a missing one that there is no way.
+    /// Each bus on the way up maps its own addresses to its parent's with `ranges`. An empty `ranges`
+    /// means that the addresses are the same, a missing one that there is no way.
     pub fn translate(&self, mut region: Region) -> Option<Region> {
         let mut bus = self.parent;
         while let Some(at) = bus.filter(|at| at.parent.is_some()) {
@@ -293,8 +295,10 @@ impl<'a, 't> At<'a, 't> {
     }
 }
 
-/// An interrupt by a GIC's specifier: type (0 shared, 1 private), number within the type, flags (1 and
-/// 2 are edges), and up to two cells more that do not matter here.
+/// An interrupt by a GIC's specifier.
+///
+/// The cells: type (0 shared, 1 private), number within the type, flags (1 and 2 are edges). Up to two
+/// more cells do not matter here.
 fn decode_interrupt(specifier: &[u8]) -> Option<Interrupt> {
     let cell = |i: usize| {
         let bytes = specifier.get(i * 4..i * 4 + 4)?;

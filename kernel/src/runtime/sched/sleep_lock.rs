@@ -29,9 +29,9 @@ pub struct RawSleepLock<P> {
     park: PhantomData<fn(P)>,
 }
 
-// SAFETY: whoever finds the word `FREE` makes it something else in one step, and only `unlock`, which
-// the holder alone may call, makes it `FREE` again: there is one holder at a time. Acquire and
-// release order what one holder did before what the next one does.
+// SAFETY: there is one holder at a time. Whoever finds the word `FREE` makes it something else in one
+// step. Only `unlock` makes it `FREE` again, which the holder alone may call. Acquire and release order
+// what one holder did before what the next one does.
 unsafe impl<P: Park> RawMutex for RawSleepLock<P> {
     const INIT: Self = RawSleepLock { state: AtomicU32::new(FREE), park: PhantomData };
 
@@ -51,8 +51,8 @@ unsafe impl<P: Park> RawMutex for RawSleepLock<P> {
     }
 
     unsafe fn unlock(&self) {
-        // The futex's own lock, and its word being read there in one order with this one, see to it
-        // that who is about to sleep sees the change or is woken.
+        // The futex reads the word under its own lock, in one order with this swap. So a thread that is
+        // about to sleep sees the change or is woken.
         if self.state.swap(FREE, Ordering::SeqCst) == WAITED_FOR {
             P::wake_one(&self.state);
         }

@@ -145,8 +145,8 @@ impl Disk {
     /// may write to it at any later time, so the memory is given up for good.
     pub fn read(&mut self, sector: u64, buffer: Box<[u8]>) -> Result<Box<[u8]>, DiskError> {
         let memory = NonNull::from(Box::leak(buffer));
-        // SAFETY: the memory came out of a box, so it is valid and nobody else's; it goes back
-        // into one only when the device is done with it, which `Silent` alone does not promise.
+        // SAFETY: the memory came out of a box, so it is valid and nobody else's. It goes back into
+        // a box only when the device is done with it: `Silent` alone does not promise that.
         let lent = unsafe { Buffer::new(memory) };
         let result = self.read_queued(&mut core::iter::once(Request::new(sector, lent)));
         if let Err(error @ DiskError::Silent { .. }) = result {

@@ -61,8 +61,10 @@ pub struct Windows {
     memory: Vec<(PciSpace, u64, u64)>,
 }
 
-/// The memory windows of `host` that BARs may be put into: those that the processor and the bus see
-/// at the same address, so that the addresses in BARs are ones that it can use.
+/// The memory windows of `host` that BARs may be put into.
+///
+/// These are the windows that processor and bus see at the same address. So the processor can use the
+/// addresses in BARs.
 pub fn memory_windows(host: &PciHost) -> impl Iterator<Item = &PciWindow> {
     host.windows
         .iter()

@@ -103,10 +103,10 @@ impl From<virtio_drivers::Error> for StartError {
 
 /// Refuses a device whose accesses to memory may bypass the processor's caches.
 ///
-/// A device that does not have VIRTIO_F_ACCESS_PLATFORM reaches memory as the processor does,
-/// whatever the platform's description leaves out (VIRTIO 1.2, 6.1): the trees of some virtual
-/// machines, such as Firecracker's, say nothing. For a device that has it, the tree decides, whose
-/// default on arm64 is that DMA bypasses the caches.
+/// A device without VIRTIO_F_ACCESS_PLATFORM reaches memory as the processor does, whatever the
+/// platform's description leaves out (VIRTIO 1.2, 6.1). The trees of some virtual machines, such as
+/// Firecracker's, say nothing. For a device with that feature the tree decides. The tree's default on
+/// arm64 is that DMA bypasses the caches.
 fn check_coherence(coherence: Coherence, features: u64) -> Result<(), StartError> {
     match coherence {
         Coherence::Coherent => Ok(()),

@@ -9,7 +9,7 @@
 //! byte waits for UTRSTAT's "buffer empty", as in m1n1.
 //!
 //! Nothing on the line holds a byte back: the port has no flow control, and does not know whether a
-//! cable is there. A byte waits only for those before it that fill the FIFO: 87 µs for each at 115200
+//! cable is there. A byte waits only for bytes before it in the FIFO: 87 µs for each at 115200
 //! baud. m1n1's hypervisor plays a port without waits, whose UFCON and errors read as 0
 //! (src/hv_vuart.c).
 //!
@@ -20,10 +20,11 @@ use crate::runtime::dev::mmio::Registers;
 
 /// Control.
 const UCON: usize = 0x04;
-/// The transmitter and the receiver raise interrupts, each at its FIFO's mark, and the receiver also
-/// when nothing came for a while: bit 9, or in chips up to the A9 bit 11 (Linux,
-/// `APPLE_S5L_UCON_RXTO_LEGACY_ENA`), which means nothing in later ones such as the M1. Samsung's ports
-/// have other bits for these, and a clock's selection in bits 10 and 11.
+/// The transmitter and the receiver raise interrupts, each at its FIFO's mark.
+///
+/// The receiver raises one also when nothing came for a while: bit 9, in chips up to the A9 bit 11
+/// (Linux, `APPLE_S5L_UCON_RXTO_LEGACY_ENA`). Bit 11 means nothing in later chips such as the M1.
+/// Samsung's ports have other bits for these, and a clock's selection in bits 10 and 11.
 const UCON_INTERRUPTS: u32 = UCON_TXTHRESH | UCON_RXTHRESH | UCON_RXTO | UCON_RXTO_LEGACY;
 const UCON_TXTHRESH: u32 = 1 << 13;
 const UCON_RXTHRESH: u32 = 1 << 12;

@@ -175,8 +175,10 @@ impl<R: Registers, S: SystemRegisters> InterruptController for Controller<R, S> 
     }
 }
 
-/// The registers that a distributor has in one form for 16, 32 or more interrupts each, and a
-/// redistributor for its 32: the same in versions 2 and 3 (IHI 0048 4.3, IHI 0069 12.8 and 12.11).
+/// Registers for many interrupts each, of a distributor and of a redistributor.
+///
+/// They are the same in versions 2 and 3 (IHI 0048 4.3, IHI 0069 12.8 and 12.11). A distributor has them
+/// for 16, 32 or more interrupts each, a redistributor for its 32.
 mod banks {
     use super::{Interrupt, PRIORITY, Registers};
 

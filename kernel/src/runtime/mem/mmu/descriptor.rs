@@ -9,10 +9,10 @@ pub const BLOCK_SIZE: u64 = 2 << 20;
 /// `MAIR_EL1`: attribute 0 is device memory (nGnRnE), 1 is normal memory (write-back), 2 is normal
 /// memory that no cache keeps.
 ///
-/// Apple's chips answer a write with an SError where one of their own devices is mapped so that writes
-/// may be acknowledged early (nGnRE): Linux, `nonposted-mmio` of t8103.dtsi's `soc`, for which
-/// drivers/of/address.c asks for `ioremap_np`. Only what lies behind their PCIe ports, of which nothing
-/// is driven here, wants it the other way round. Other machines do not mind.
+/// Apple's own devices must be mapped without early acknowledgement of writes: one mapped as nGnRE
+/// answers a write with an SError. Source: Linux, `nonposted-mmio` of t8103.dtsi's `soc`, for which
+/// drivers/of/address.c asks for `ioremap_np`. Devices behind Apple's PCIe ports want nGnRE; none of them
+/// is driven here. Other machines do not mind.
 pub const MAIR: u64 = 0x44_ff_00;
 /// `TCR_EL1` less the size of a physical address: 48 bits through `TTBR0_EL1` alone, tables
 /// cached and shared like normal memory.

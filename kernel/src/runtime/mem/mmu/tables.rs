@@ -121,9 +121,11 @@ impl<'a> Tables<'a> {
         self.set(range, access.bits(), LARGEST_BLOCK)
     }
 
-    /// Maps the ranges as data, in the smallest units for which the tables suffice if `spare` of them are to be
-    /// left: in pages, in blocks of [`BLOCK_SIZE`], or else in larger ones. What is mapped in pages can be
-    /// changed page by page; of a block, one that nobody else uses, as [`Tables::split`] needs it.
+    /// Maps the ranges as data, in the smallest units for which the tables suffice.
+    ///
+    /// `spare` tables are left. The units are pages, blocks of [`BLOCK_SIZE`](super::BLOCK_SIZE), or larger
+    /// blocks. What is mapped in pages can be changed page by page. Of a block, [`Tables::split`] needs all
+    /// to be unused.
     ///
     /// # Errors
     /// As for [`Tables::map`].

@@ -30,8 +30,8 @@ pub struct Layout {
 impl Layout {
     /// For a screen of so many pixels, with at most `max_cells` letters.
     ///
-    /// A letter is as large as leaves 36 lines of 64 letters or more, where the screen has room for
-    /// those at all: on the 13 inches and 2560 × 1600 pixels of a MacBook, 40 pixels high, 4.5 mm.
+    /// A glyph is as large as leaves 36 lines of 64 glyphs or more, where the screen has room for
+    /// these. On the 13 inches and 2560 × 1600 pixels of a MacBook a glyph is 40 pixels high, 4.5 mm.
     pub fn new(width: u32, height: u32, max_cells: usize) -> Layout {
         let (width, height) = (width as usize, height as usize);
         let layout = |scale| Layout {

@@ -1,13 +1,12 @@
 //! Text on a display, in the memory that a boot loader or firmware gave as its picture.
 //!
-//! The bytes are those of the serial line, and what a person should see of them is shown: text for
-//! people, but of the events only an error and the end, in words ([`record`]). Long lines go on in the
-//! next one. At the bottom the text moves up by a quarter of the screen at once, as each move draws most
-//! of it anew. No memory of the picture is read for that: which letter a cell should show and which it
-//! shows is kept in a [`Grid`], and only cells where these differ are drawn.
+//! The bytes are those of the serial line. The screen shows the text for people. Of the events it shows
+//! an error and the end alone, in words ([`record`]). Long lines go on in the next one. At the bottom the
+//! text moves up by a quarter of the screen at once, as each move draws most of it anew.
 //!
-//! The grid is made of single numbers that are each valid at all times, so that a core that ends the run
-//! may print whatever another one was about to do with it, with no lock and no memory of its own.
+//! The picture's memory is never read. A [`Grid`] holds which glyph each cell shows and which one it is
+//! to show. Only cells where these differ are drawn. The grid is made of atomic numbers, each valid at
+//! all times. So a core that ends the run prints without a lock, whatever another core was doing.
 
 #![forbid(unsafe_code)]
 

@@ -34,9 +34,9 @@ pub fn picture(framebuffer: &Framebuffer, memory: &[u8]) -> Vec<u8> {
     (0..framebuffer.height).flat_map(row).collect()
 }
 
-/// The lines of text on the screen, without blanks at their ends. What is no letter, as it was drawn in
-/// part or in another colour, is `\u{fffd}`, and so is the box of a character without a letter; of letters
-/// that look alike it is the first by its code.
+/// The lines of text on the screen, without blanks at their ends. A cell that shows no
+/// glyph, or part of one, or one in another colour, is `\u{fffd}`. So is the box of a character without a
+/// glyph. Of glyphs that look alike, the first by its code is given.
 ///
 /// # Panics
 /// As for [`colour`].
