@@ -2,8 +2,8 @@
 //!
 //! # Layers
 //!
-//! Each layer is a folder. A layer imports from the layers above it in this table, never from those
-//! below it (`kernel/tests/layers.rs`).
+//! Each layer is a folder, the lowest first in this table. A layer imports from lower layers alone:
+//! `kernel/tests/layers.rs` reads this table and all imports.
 //!
 //! | layer | what lives there |
 //! |---|---|
@@ -15,7 +15,7 @@
 //! | [`io`] | text to the consoles and from them, the log |
 //! | [`fs`] | disks, volumes, archives, open files |
 //! | [`end`] | panics, exceptions, backtraces, power off |
-//! | [`abi`] | the Hermit ABI, converted to and from the types of the layers above |
+//! | [`abi`] | the Hermit ABI, converted to and from the types of the lower layers |
 //! | [`entry`] | from the first instruction to the application |
 //!
 //! # Boot order

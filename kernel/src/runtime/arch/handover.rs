@@ -35,6 +35,16 @@ unsafe extern "C" {
     pub fn secondary_core() -> !;
     /// Where a core from a spin table enters, to wait for its [`Handover`] in [`WAITING`].
     pub fn waiting_core() -> !;
+    fn move_to_stacks(handover: &Handover, run: extern "C" fn() -> !) -> !;
+}
+
+/// Leaves the early stacks for those in `handover` and calls `run` there.
+///
+/// # Safety
+/// The stacks are mapped, and no one else uses them.
+pub unsafe fn move_to(handover: &Handover, run: extern "C" fn() -> !) -> ! {
+    // SAFETY: upheld by the caller. Nothing on the stack that is left is used again.
+    unsafe { move_to_stacks(handover, run) }
 }
 
 /// Memory that only `boot.s`, `vectors.s` or the processor touch.

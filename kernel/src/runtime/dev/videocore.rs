@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 
 use log::{info, warn};
@@ -136,10 +137,9 @@ pub fn end_work() {
     }
 }
 
-/// The present temperature and supply, as lines of `/proc/board`.
-/// The result is empty without a VideoCore.
-pub fn health_lines() -> String {
-    health().facts().map(|(name, value)| format!("{name}={value}\n")).collect()
+/// The temperature and the supply now, `NAME=VALUE` each; none where there is no VideoCore.
+pub fn health_facts() -> Vec<String> {
+    health().facts().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
 /// The VideoCore's readings of supply and temperature, as far as available.

@@ -4,7 +4,7 @@ use core::arch::asm;
 use core::fmt::{self, Write};
 
 use super::symbols::Symbols;
-use crate::runtime::mem::{image, stacks};
+use crate::runtime::mem::{core_stacks, image};
 
 /// The most frames that are shown; a function that calls itself shows as one.
 const MAX_SHOWN: usize = 32;
@@ -51,7 +51,7 @@ pub fn write(out: &mut dyn Write, pc: u64, fp: u64) -> fmt::Result {
     while shown < MAX_SHOWN {
         // A record lies on this core's stack, so that no damaged chain can lead elsewhere, and
         // each one above the last, so that none leads round.
-        if fp % 16 != 0 || !stacks::is_on_mine(fp..fp.saturating_add(16)) {
+        if fp % 16 != 0 || !core_stacks::is_on_mine(fp..fp.saturating_add(16)) {
             break;
         }
         // SAFETY: aligned and within the stack, which is mapped.

@@ -13,7 +13,7 @@ use crate::report::Code;
 use crate::runtime::arch::esr::Syndrome;
 use crate::runtime::arch::handover::Raw;
 use crate::runtime::arch::this_core;
-use crate::runtime::mem::stacks;
+use crate::runtime::mem::core_stacks;
 
 /// What `vectors.s` saves, in this order.
 #[repr(C)]
@@ -61,7 +61,7 @@ extern "C" fn exception_main(kind: u64, frame: &Frame) -> ! {
         backtrace::write(out, frame.elr, frame.x[29])
     };
     let at = backtrace::Place(frame.elr);
-    let overflow = stacks::guarded_core(frame.far).filter(|_| syndrome.is_translation_fault());
+    let overflow = core_stacks::guarded_core(frame.far).filter(|_| syndrome.is_translation_fault());
     match kind {
         0 if let Some(owner) = overflow => fault::end(
             Code::Exception,

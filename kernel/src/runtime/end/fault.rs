@@ -58,7 +58,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     let _ = write!(message, "{}", info.message());
     let message = message.as_str();
     if let Some(asked) = failed_allocation(message) {
-        let free = heap::stats().free_bytes;
+        let free = heap::memory().free_bytes;
         end(
             Code::OutOfMemory,
             format_args!("{asked} bytes were asked for, {free} bytes are free"),

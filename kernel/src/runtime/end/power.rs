@@ -8,15 +8,10 @@ use crate::runtime::dev::console::Console;
 use crate::runtime::dev::{apple_watchdog, devices, power_manager, psci, videocore};
 use crate::runtime::io::output;
 use crate::runtime::sched::ending::{self, Claim};
+use crate::system::APPLICATION;
 
 /// What a person is told who has to turn the machine off.
 const SAFE_TO_SWITCH_OFF: &str = "It is now safe to switch off.";
-
-unsafe extern "Rust" {
-    /// Whether the application wants the machine restarted when it exits. Ours alone: Hermit's kernel
-    /// knows nothing of it.
-    safe fn application_reboots() -> bool;
-}
 
 /// Ends the run with `status`: the `exit` event, then power off, or a restart where the application wants
 /// that and there is a way to.
@@ -28,7 +23,7 @@ pub fn exit(status: i32) -> ! {
     if first {
         let _ = report::write_exit(&mut out, status);
     }
-    if application_reboots() {
+    if (APPLICATION.reboots)() {
         restart();
     }
     off(&mut out)

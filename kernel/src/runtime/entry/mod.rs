@@ -5,4 +5,6 @@ pub mod args;
 #[cfg(target_os = "none")]
 mod boot;
 #[cfg(target_os = "none")]
+mod map;
+#[cfg(target_os = "none")]
 mod start;

@@ -11,9 +11,11 @@ use core::ptr;
 use log::warn;
 use spin::Once;
 
-use super::{args, boot};
+use super::{args, map};
 use crate::cpu::{Features, Kinds};
 use crate::report::{Code, Event, Fault, Hello};
+use crate::runtime::abi::system::Runtime;
+use crate::runtime::arch::handover;
 use crate::runtime::arch::this_core::{self, MAX_CORES};
 use crate::runtime::arch::time::{self, UnknownFrequency};
 use crate::runtime::dev::bus::scan::Bus;
@@ -23,11 +25,12 @@ use crate::runtime::fs;
 use crate::runtime::io::sign_of_life::{self, Stage};
 use crate::runtime::io::{logger, output};
 use crate::runtime::machine::{Chip, Machine, MachineError};
-use crate::runtime::mem::mmu::{self, Access, MapError, PAGE_SIZE, Table, Tables};
+use crate::runtime::mem::mmu::PAGE_SIZE;
 use crate::runtime::mem::ranges::Ranges;
-use crate::runtime::mem::stacks::{self, Stacks};
-use crate::runtime::mem::{apple_memory, heap, image, pages};
+use crate::runtime::mem::stacks::Stacks;
+use crate::runtime::mem::{core_stacks, early, heap, image};
 use crate::runtime::sched::{cores, ending, smp, threads};
+use crate::system::{self, APPLICATION};
 
 /// The machine, for all that comes after the device tree is read.
 static MACHINE: Once<Boot> = Once::new();
@@ -47,12 +50,6 @@ struct Boot {
 unsafe extern "C" {
     /// The application. Hermit's convention: arguments and environment as C has them.
     safe fn runtime_entry(argc: i32, argv: *const *const c_char, env: *const *const c_char) -> !;
-}
-
-unsafe extern "Rust" {
-    /// Which kernels the application has for this processor, for `hello`. Ours alone: Hermit's
-    /// kernel knows nothing of it.
-    safe fn application_kernels() -> &'static str;
 }
 
 /// Goes from the device tree to the first stack with a guard page.
@@ -76,9 +73,9 @@ pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
     }
 
     let tree = device_tree as u64..device_tree as u64 + tree.len() as u64;
-    let (mut free, memory_bytes) = free_memory(&machine);
+    let (mut free, memory_bytes) = map::free_memory(&machine);
     let cores = machine.cpus.len().clamp(1, MAX_CORES);
-    let heap_tables = HEAP_TABLES.max(mmu::tables_for_blocks(free.iter()) + OTHER_TABLES);
+    let heap_tables = map::heap_tables(&free);
     let taken = free.take(Stacks::size(cores)).zip(free.take(heap_tables as u64 * PAGE_SIZE));
     let Some((stacks, heap_tables)) = taken else {
         stop(
@@ -90,17 +87,17 @@ pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
     let stacks = Stacks::new(stacks.start, cores);
     // SAFETY: the map is still the early one.
     unsafe { smp::take_from_spin_tables(&machine) };
-    if let Err(error) = map(&machine, tree, &free, stacks, heap_tables) {
+    if let Err(error) = map::build(&machine, tree, &free, stacks, heap_tables) {
         stop(Code::Unsupported, &error, fault::HINT);
     }
     // SAFETY: as above.
     unsafe { devices::set_up_consoles(&machine, true) };
     sign_of_life::show(&machine, Stage::Map);
-    stacks::set(stacks);
+    core_stacks::set(stacks);
     MACHINE.call_once(|| Boot { machine, clock, exception_level, counter, memory_bytes, free });
-    match stacks::handover(0) {
+    match core_stacks::handover(0) {
         // SAFETY: the stacks are mapped, and they are the boot core's own.
-        Some(handover) => unsafe { boot::move_to(&handover, go_on) },
+        Some(handover) => unsafe { handover::move_to(&handover, go_on) },
         None => ending::stop_core(),
     }
 }
@@ -155,13 +152,14 @@ extern "C" fn on_first_core(_: usize) {
 fn run_application(boot: &Boot) -> ! {
     greet(boot);
     mount(&boot.machine);
+    system::install(&Runtime);
     enter_application(boot.machine.bootargs)
 }
 
 /// Prints the banner and the `hello` event.
 fn greet(boot: &Boot) {
     let version = env!("CARGO_PKG_VERSION");
-    let memory = heap::stats();
+    let memory = heap::memory();
     let kinds: Kinds = cores::midrs().collect();
     let cpu = match kinds.only() {
         Some(midr) => midr.to_string(),
@@ -176,7 +174,7 @@ fn greet(boot: &Boot) {
         machine: String::from_utf8_lossy(boot.machine.model).into_owned(),
         cpu,
         cpu_features: Features::of_this_core().names().map(str::to_owned).collect(),
-        kernels: application_kernels().to_owned(),
+        kernels: (APPLICATION.kernels)().to_owned(),
         cores: cores::count(),
         exception_level: boot.exception_level,
         consoles: devices::consoles().collect(),
@@ -199,13 +197,7 @@ fn mount(machine: &Machine<'_>) {
     // SAFETY: the final map has the devices of `devices::regions`, the initrd read only, and the
     // heap. This is the only call.
     let disks = unsafe { fs::disks::disks(machine, &mut Bus::scan(machine)) };
-    let memory = || {
-        let heap::Stats { total_bytes, free_bytes } = heap::stats();
-        fs::files::Memory { total_bytes, free_bytes }
-    };
-    let mounted = disks
-        .map_err(Fault::from)
-        .and_then(|(disks, archive)| fs::mount(disks, archive, memory, videocore::health_lines));
+    let mounted = disks.map_err(Fault::from).and_then(|(disks, archive)| fs::mount(disks, archive));
     match mounted {
         Ok(disk) => output::write(Event::Disk(disk).to_record().as_bytes()),
         Err(fault) if fault.code == Code::ModelNotFound => {
@@ -290,92 +282,10 @@ fn device_tree_bytes(start: *const u8) -> Option<&'static [u8]> {
     }
     // SAFETY: by the boot protocol x0 holds the address of the tree; the early map reaches it.
     let [magic, size] = unsafe { header.read() }.map(u32::from_be);
-    if magic != MAGIC || size > boot::MAX_TREE_SIZE {
+    if magic != MAGIC || size > early::MAX_TREE_SIZE {
         return None;
     }
     // SAFETY: the tree is that long, the early map reaches all of it, and nobody writes it: it is
     // taken out of the free memory.
     Some(unsafe { core::slice::from_raw_parts(start, size as usize) })
-}
-
-/// What of the memory is free, and the bytes of all of it.
-fn free_memory(machine: &Machine<'_>) -> (Ranges, u64) {
-    let mut free = Ranges::new();
-    for region in &machine.memory {
-        free.add(region.range(), PAGE_SIZE);
-    }
-    let total = free.bytes();
-    // The tree and the initrd among them.
-    for reserved in &machine.reserved {
-        free.remove(reserved.range(), PAGE_SIZE);
-    }
-    free.remove(image::whole(), PAGE_SIZE);
-    free.remove(0..PAGE_SIZE, PAGE_SIZE);
-    let left_out = apple_memory::leave_out(machine, &mut free);
-    if left_out > 0 {
-        let end = apple_memory::m1n1_end(machine).unwrap_or(0);
-        facts::FACTS.note("left-out", format_args!("{} KiB, m1n1 to {end:#x}", left_out >> 10));
-    }
-    (free, total)
-}
-
-fn pages(range: core::ops::Range<u64>) -> core::ops::Range<u64> {
-    range.start - range.start % PAGE_SIZE..range.end.next_multiple_of(PAGE_SIZE)
-}
-
-/// Tables for the heap, or more in a machine with more than some 20 GiB of memory. In one with up to some
-/// 64 MiB they suffice to have all of it in pages.
-const HEAP_TABLES: usize = 48;
-/// Those that are kept for blocks that are split later.
-const OTHER_TABLES: usize = 24;
-
-/// Builds the final map and switches to it: first all but the heap, then the heap, with tables in memory that
-/// only the new map has.
-fn map(
-    machine: &Machine<'_>,
-    tree: core::ops::Range<u64>,
-    free: &Ranges,
-    stacks: Stacks,
-    heap_tables: core::ops::Range<u64>,
-) -> Result<(), MapError> {
-    let (pool, address) = boot::tables();
-    let mut tables = Tables::new(pool, address)?;
-    for region in devices::regions(machine) {
-        tables.map(pages(region.range()), Access::Device)?;
-    }
-    if let Some(framebuffer) = &machine.framebuffer {
-        // Uncached, as m1n1 had it, and as the display sees it: it looks at the memory, not at the
-        // caches. No other map has it as memory, as it is reserved.
-        tables.map(pages(framebuffer.picture().range()), Access::Uncached)?;
-    }
-    tables.map(heap_tables.clone(), Access::Data)?;
-    tables.map(stacks.whole(), Access::Data)?;
-    for guard in stacks.guard_pages() {
-        tables.unmap(guard)?;
-    }
-    tables.map(pages(tree), Access::ReadOnly)?;
-    if let Some(initrd) = machine.initrd {
-        tables.map(pages(initrd.range()), Access::ReadOnly)?;
-    }
-    tables.map(image::text(), Access::Code)?;
-    tables.map(image::rodata(), Access::ReadOnly)?;
-    tables.map(image::data(), Access::Data)?;
-    tables.map(pages(image::symbols()), Access::ReadOnly)?;
-    tables.unmap(0..PAGE_SIZE)?;
-    // SAFETY: everything that the runtime uses is mapped as on the early map, and `pages` changes no more
-    // than it may.
-    unsafe { boot::use_tables(tables.root()) };
-    let start = ptr::with_exposed_provenance_mut::<Table>(heap_tables.start as usize);
-    let count = ((heap_tables.end - heap_tables.start) / PAGE_SIZE) as usize;
-    // SAFETY: mapped for this, and nobody else's. Zeros are tables, and atomic.
-    let more = unsafe {
-        start.write_bytes(0, count);
-        core::slice::from_raw_parts(start, count)
-    };
-    tables.extend(more, heap_tables.start);
-    // Nothing was mapped there: no core has to forget anything.
-    tables.map_data(free.iter(), OTHER_TABLES)?;
-    pages::publish();
-    pages::keep(tables);
-    Ok(())
 }

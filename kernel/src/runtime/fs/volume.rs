@@ -19,12 +19,13 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::{fmt, iter};
 
-use core_io::{Error, ErrorKind, Read, Seek, SeekFrom, Write};
+use core_io::{Error, Read};
 use fatfs::{DirEntry, FatType, FileSystem, FsOptions};
 
 use super::boot_sector::{self, BOOT_SECTOR_BYTES, BootSectorError, Geometry};
 use super::cache::Cache;
 use super::partition::{Partition, partitions};
+use super::tap::{OUTSIDE, Tap, Wire};
 use crate::formats::Format;
 use crate::model_files::same_name;
 use crate::report;
@@ -426,94 +427,6 @@ fn trace(entry: &FatEntry<'_, '_>, wire: &Wire<'_>) -> Result<Vec<Extent>, FsErr
         return Err(FsError::Damaged("a file runs in a circle"));
     }
     Ok(extents)
-}
-
-const OUTSIDE: &str = "a cluster lies outside the volume";
-
-/// State shared by the disk that `fatfs` sees and the code around `fatfs`.
-struct Wire<'a> {
-    device: RefCell<&'a mut Cache>,
-    start: u64,
-    geometry: Geometry,
-    /// Whether `fatfs` has read the boot sector. Only tables and clusters are left to read then.
-    mounted: Cell<bool>,
-    /// Whether the root directory is being read.
-    /// In FAT12 and FAT16 the root directory lies outside the clusters.
-    in_root: Cell<bool>,
-    /// Bytes that may still be read; more would mean damage.
-    budget: Cell<u64>,
-    /// Whether reads of clusters are only noted.
-    tracing: Cell<bool>,
-    /// Position of the last noted read.
-    traced: Cell<Option<u64>>,
-    /// The error of the device that was passed to `fatfs`.
-    failure: Cell<Option<DiskError>>,
-}
-
-/// The disk that `fatfs` sees: the volume, read-only.
-struct Tap<'a> {
-    wire: &'a Wire<'a>,
-    position: u64,
-}
-
-impl Read for Tap<'_> {
-    fn read(&mut self, out: &mut [u8]) -> core_io::Result<usize> {
-        let Wire { geometry, .. } = self.wire;
-        let position = self.position;
-        let (start, end) = match (self.wire.mounted.get(), self.wire.in_root.get()) {
-            (false, _) => (0, geometry.bytes),
-            (true, true) => (geometry.fat_end, geometry.data_end()),
-            (true, false) => (geometry.data_start, geometry.data_end()),
-        };
-        // A read of a table is a read of an entry, 2 or 4 bytes. A longer read is for a cluster
-        // with an invalid number.
-        let in_table = (geometry.fat_start..geometry.fat_end).contains(&position) && out.len() <= 4;
-        if !in_table && !(start..end).contains(&position) {
-            return Err(Error::new(ErrorKind::InvalidData, OUTSIDE));
-        }
-        let end = if in_table { geometry.fat_end } else { end };
-        let n = out.len().min(usize::try_from(end - position).unwrap_or(usize::MAX));
-        if self.wire.tracing.get() && !in_table {
-            self.wire.traced.set(Some(position));
-        } else {
-            if !self.wire.tracing.get() {
-                let Some(budget) = self.wire.budget.get().checked_sub(n as u64) else {
-                    return Err(Error::new(ErrorKind::InvalidData, "a directory runs in a circle"));
-                };
-                self.wire.budget.set(budget);
-            }
-            let mut device = self.wire.device.borrow_mut();
-            if let Err(error) = device.read(self.wire.start + position, &mut out[..n]) {
-                self.wire.failure.set(Some(error));
-                return Err(Error::new(ErrorKind::Other, "the device failed"));
-            }
-        }
-        self.position += n as u64;
-        Ok(n)
-    }
-}
-
-impl Seek for Tap<'_> {
-    fn seek(&mut self, to: SeekFrom) -> core_io::Result<u64> {
-        let position = match to {
-            SeekFrom::Start(position) => Some(position),
-            SeekFrom::Current(by) => self.position.checked_add_signed(by),
-            SeekFrom::End(by) => self.wire.geometry.bytes.checked_add_signed(by),
-        };
-        self.position =
-            position.ok_or(Error::new(ErrorKind::InvalidInput, "a seek before the start"))?;
-        Ok(self.position)
-    }
-}
-
-impl Write for Tap<'_> {
-    fn write(&mut self, _data: &[u8]) -> core_io::Result<usize> {
-        Err(Error::new(ErrorKind::Other, "the volume is read only"))
-    }
-
-    fn flush(&mut self) -> core_io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use core::ops::ControlFlow;
 use dtoolkit::Node;
 use dtoolkit::fdt::Fdt;
 
-use super::read::{referred_to, room};
+use super::nodes::{referred_to, room};
 use super::tree::{value, walk};
 use super::{List, Machine, MachineError, Region};
 

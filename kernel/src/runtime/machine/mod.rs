@@ -25,6 +25,7 @@ use dtoolkit::error::FdtParseError;
 
 mod clusters;
 mod framebuffer;
+mod nodes;
 mod read;
 mod structure;
 mod tree;

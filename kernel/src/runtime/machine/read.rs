@@ -5,35 +5,17 @@ use core::ops::{ControlFlow, Range};
 use arrayvec::ArrayVec;
 use dtoolkit::fdt::Fdt;
 
+use super::nodes::{
+    CLOCK_MANAGER, GIC_V2, GIC_V3, GPIO, MAILBOX, MINI_UART, POWER_MANAGER, SDHCI,
+    SIMPLE_FRAMEBUFFER, is_header_pl011, read_chip, read_cpu, read_gic, read_psci, read_sd_supply,
+    read_timer, read_uart, room, uart_kind,
+};
 use super::structure;
 use super::tree::{At, GicNode, number, text, until_nul, value, walk};
 use super::{
-    Chip, Conduit, Cpu, EnableMethod, Framebuffer, Gic, Header, List, Machine, MachineError,
-    PciHost, PciSpace, PciWindow, Psci, Region, SdHost, SdSupply, Timer, Uart, UartKind,
-    VirtioMmio,
+    Chip, Framebuffer, Header, List, Machine, MachineError, PciHost, PciSpace, PciWindow, Region,
+    SdHost, Uart, VirtioMmio,
 };
-
-const GIC_V2: &[&str] =
-    &["arm,gic-400", "arm,cortex-a15-gic", "arm,cortex-a9-gic", "arm,cortex-a7-gic"];
-const GIC_V3: &[&str] = &["arm,gic-v3"];
-const PL011: &[&str] = &["arm,pl011"];
-const NS16550: &[&str] = &["ns16550a", "ns16550", MINI_UART];
-/// The Raspberry Pi's mini UART: a 16550 with a divisor of another meaning.
-const MINI_UART: &str = "brcm,bcm2835-aux-uart";
-/// The PL011 of the header, by its address on the chip's bus.
-/// Source: BCM2711 ARM Peripherals, 11.5.
-const HEADER_PL011: u64 = 0x7e20_1000;
-const GPIO: &[&str] = &["brcm,bcm2711-gpio"];
-const MAILBOX: &[&str] = &["brcm,bcm2835-mbox"];
-const POWER_MANAGER: &[&str] = &["brcm,bcm2711-pm", "brcm,bcm2835-pm", "brcm,bcm2835-pm-wdt"];
-const CLOCK_MANAGER: &[&str] = &["brcm,bcm2711-cprman"];
-/// SD host controllers of the Raspberry Pi 4.
-/// One has the card's slot. The other has the WiFi chip, or in QEMU another device.
-const SDHCI: &[&str] = &["brcm,bcm2711-emmc2", "brcm,bcm2835-sdhci"];
-const S5L: &[&str] = &["apple,s5l-uart"];
-const CHIPS: [(&str, Chip); 2] =
-    [("brcm,bcm2711", Chip::Bcm2711), ("apple,arm-platform", Chip::Apple)];
-const SIMPLE_FRAMEBUFFER: &[&str] = &["simple-framebuffer"];
 
 impl<'t> Machine<'t> {
     /// Reads the machine from a flattened device tree; other bytes may follow the tree.
@@ -384,12 +366,7 @@ fn without_rest(bytes: &[u8]) -> &[u8] {
     total.and_then(|total| bytes.get(..total as usize)).unwrap_or(bytes)
 }
 
-/// The error for a full list.
-pub(super) fn room(fits: bool, list: List, max: usize) -> Result<(), MachineError> {
-    if fits { Ok(()) } else { Err(MachineError::TooMany { list, max }) }
-}
-
-/// The console that the boot loader asks for.
+/// Where the boot loader wants the console.
 struct Stdout<'t> {
     path: Option<&'t str>,
     baud: Option<u32>,
@@ -412,165 +389,4 @@ impl<'t> Stdout<'t> {
         let digits = options.bytes().take_while(u8::is_ascii_digit).count();
         Stdout { path, baud: options[..digits].parse().ok() }
     }
-}
-
-fn read_chip(at: &At<'_, '_>) -> Chip {
-    let chip = CHIPS.iter().find(|(name, _)| at.is_compatible(&[name]));
-    chip.map_or(Chip::Other, |&(_, chip)| chip)
-}
-
-fn read_gic(at: &At<'_, '_>) -> Result<Gic, MachineError> {
-    let distributor = at.region(0)?;
-    if at.is_compatible(GIC_V2) {
-        return Ok(Gic::V2 { distributor, cpu_interface: at.region(1)? });
-    }
-    let n_regions = at.cell("#redistributor-regions")?.unwrap_or(1) as usize;
-    let mut redistributors = ArrayVec::new();
-    for region in at.regions()?.skip(1).take(n_regions) {
-        let fits = redistributors.try_push(region?).is_ok();
-        // A core without its redistributor could not be woken.
-        room(fits, List::Redistributors, super::MAX_REDISTRIBUTORS)?;
-    }
-    if redistributors.is_empty() || redistributors.len() < n_regions {
-        return Err(at.wrong("reg"));
-    }
-    let stride = at.number("redistributor-stride")?.filter(|&stride| stride != 0);
-    Ok(Gic::V3 { distributor, redistributors, stride })
-}
-
-fn read_cpu(at: &At<'_, '_>) -> Result<Cpu, MachineError> {
-    // `/cpus` has size cells of 0, so `reg` has only addresses: the affinity fields.
-    let reg = at.node.reg().ok().flatten().and_then(|mut all| number(all.next()?.address));
-    let mpidr = reg.ok_or_else(|| at.wrong("reg"))?;
-    let enable_method = match at.text("enable-method") {
-        Some("psci") => EnableMethod::Psci,
-        Some("spin-table") => {
-            let release_addr = at.number("cpu-release-addr")?;
-            let release_addr = release_addr.ok_or_else(|| at.wrong("cpu-release-addr"))?;
-            EnableMethod::SpinTable { release_addr }
-        }
-        _ => EnableMethod::Unknown,
-    };
-    let capacity = at.cell("capacity-dmips-mhz").ok().flatten().unwrap_or(0);
-    Ok(Cpu { mpidr, enable_method, capacity })
-}
-
-fn read_psci(at: &At<'_, '_>) -> Result<Psci, MachineError> {
-    let conduit = match at.text("method") {
-        Some("hvc") => Conduit::Hvc,
-        Some("smc") => Conduit::Smc,
-        _ => return Err(at.wrong("method")),
-    };
-    let legacy_cpu_on = if at.is_compatible(&["arm,psci-0.2", "arm,psci-1.0"]) {
-        None
-    } else {
-        Some(at.cell("cpu_on")?.ok_or_else(|| at.wrong("cpu_on"))?)
-    };
-    Ok(Psci { conduit, legacy_cpu_on })
-}
-
-fn read_timer(at: &At<'_, '_>, gic: Option<&GicNode>) -> Result<Timer, MachineError> {
-    // The virtual timer is the third in the binding's order, unless the names say otherwise.
-    let index = match at.value("interrupt-names") {
-        None => Some(2),
-        Some(names) => names.split(|&b| b == 0).position(|name| name == b"virt"),
-    };
-    let virtual_timer = index.and_then(|index| at.interrupt(gic, index));
-    Ok(Timer {
-        virtual_timer: virtual_timer.ok_or_else(|| at.wrong("interrupts"))?,
-        frequency_hz: at.cell("clock-frequency")?,
-    })
-}
-
-/// The kind of serial port, if the node is one with a driver.
-fn uart_kind(at: &At<'_, '_>) -> Option<UartKind> {
-    [(PL011, UartKind::Pl011), (NS16550, UartKind::Ns16550), (S5L, UartKind::S5l)]
-        .into_iter()
-        .find_map(|(names, kind)| at.is_compatible(names).then_some(kind))
-}
-
-/// Whether the port is the PL011 for the header of a BCM2711's board.
-fn is_header_pl011(at: &At<'_, '_>) -> bool {
-    let regions = at.bus_regions().ok().and_then(|mut regions| regions.next());
-    at.is_compatible(PL011) && matches!(regions, Some(Ok(region)) if region.base == HEADER_PL011)
-}
-
-fn read_uart(at: &At<'_, '_>, fdt: Fdt<'_>, gic: Option<&GicNode>) -> Result<Uart, MachineError> {
-    let kind = uart_kind(at).ok_or_else(|| at.wrong("compatible"))?;
-    let mini = at.is_compatible(&[MINI_UART]);
-    let reg_shift = at.cell("reg-shift")?.unwrap_or(if mini { 2 } else { 0 });
-    if reg_shift > 4 {
-        return Err(at.wrong("reg-shift"));
-    }
-    // Registers are words, except those of a plain 16550 (DDI 0183, table 3-1; BCM2711 ARM
-    // Peripherals, 2.2; the binding `samsung,uart`).
-    let width = if kind == UartKind::Ns16550 && !mini { 1 } else { 4 };
-    let reg_io_width = at.cell("reg-io-width")?.unwrap_or(width);
-    if reg_io_width != 1 && reg_io_width != 4 {
-        return Err(at.wrong("reg-io-width"));
-    }
-    let clock_hz = match at.cell("clock-frequency")? {
-        // Without a clock, the firmware's divisor stays.
-        _ if mini => None,
-        Some(hz) => Some(hz),
-        None => fixed_clock(at, fdt)?,
-    };
-    Ok(Uart {
-        kind,
-        region: at.region(0)?,
-        interrupt: at.interrupt(gic, 0),
-        clock_hz,
-        reg_shift,
-        reg_io_width,
-        baud: None,
-    })
-}
-
-/// Frequency in Hz of the first of a device's `clocks`.
-/// `None` unless the clock has a fixed frequency.
-fn fixed_clock(at: &At<'_, '_>, fdt: Fdt<'_>) -> Result<Option<u32>, MachineError> {
-    let Some(phandle) = at.value("clocks").and_then(|clocks| clocks.get(..4)) else {
-        return Ok(None);
-    };
-    let clock = referred_to(fdt, phandle, &["fixed-clock"], |clock| clock.cell("clock-frequency"));
-    clock.unwrap_or(Ok(None))
-}
-
-/// Applies `read` to the node with this `phandle`, if the node is compatible.
-pub(super) fn referred_to<T>(
-    fdt: Fdt<'_>,
-    phandle: &[u8],
-    compatible: &[&str],
-    read: impl Fn(&At<'_, '_>) -> T,
-) -> Option<T> {
-    let mut found = None;
-    let walked = walk(fdt, &mut |at| {
-        if at.is_compatible(compatible) && at.value("phandle") == Some(phandle) {
-            found = Some(read(at));
-        }
-        Ok(ControlFlow::Continue(()))
-    });
-    found.filter(|_| walked.is_ok())
-}
-
-/// Reads the supply of an SD host, if pins of a GPIO expander switch the supply.
-///
-/// The expander is a Raspberry Pi's. Source: Linux's bindings `mmc-controller` (supplies),
-/// `regulator-gpio`, `regulator-fixed`.
-fn read_sd_supply(at: &At<'_, '_>, fdt: Fdt<'_>) -> Option<SdSupply> {
-    // An expander's pin is given as its phandle, the pin, and the flag that high is "on".
-    let pin = |gpio: Option<&[u8]>| {
-        let (&[expander, number, [0, 0, 0, 0]], []) = gpio?.as_chunks::<4>() else { return None };
-        referred_to(fdt, &expander, &["raspberrypi,firmware-gpio"], |_| u32::from_be_bytes(number))
-    };
-    let lines = referred_to(fdt, at.value("vqmmc-supply")?, &["regulator-gpio"], |regulator| {
-        let states: &[_] = &[1_800_000_u32, 1, 3_300_000, 0].map(u32::to_be_bytes);
-        let is_known = regulator.value("states")?.as_chunks::<4>().0 == states;
-        pin(regulator.value("gpios")).filter(|_| is_known)
-    });
-    let power = referred_to(fdt, at.value("vmmc-supply")?, &["regulator-fixed"], |regulator| {
-        let is_high = regulator.value("enable-active-high").is_some();
-        pin(regulator.value("gpio")).filter(|_| is_high)
-    });
-    Some(SdSupply { low_voltage_pin: lines.flatten()?, power_pin: power.flatten()? })
 }

@@ -20,6 +20,9 @@ pub fn stacks() -> Range<u64> {
     start..start + (EXCEPTION_STACK_SIZE + STACK_SIZE) as u64
 }
 
+/// The largest device tree that is read, in bytes. The boot protocol allows half of that, but QEMU
+/// doubles a tree that it is given in a file.
+pub const MAX_TREE_SIZE: u32 = 4 << 20;
 /// Whether the early map has `address`, as memory or as a device's.
 pub fn is_on_map(address: u64) -> bool {
     address < 512 << 30

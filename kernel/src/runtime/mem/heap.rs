@@ -9,15 +9,7 @@ use talc::TalcLock;
 use talc::source::Manual;
 
 use crate::runtime::arch::lock::RawSpinMutex;
-
-/// How much memory there is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stats {
-    /// RAM that the device tree lists.
-    pub total_bytes: u64,
-    /// Bytes that the heap can still give, fragments and all.
-    pub free_bytes: u64,
-}
+use crate::system::Memory;
 
 #[global_allocator]
 static HEAP: TalcLock<RawSpinMutex, Manual> = TalcLock::new(Manual);
@@ -52,7 +44,7 @@ pub unsafe fn shrink(block: NonNull<u8>, layout: Layout, bytes: usize) {
 
 /// How much memory there is. After a fault another core may hold the heap for ever: the figure
 /// is zero then.
-pub fn stats() -> Stats {
+pub fn memory() -> Memory {
     let free = HEAP.try_lock().map_or(0, |heap| heap.counters().available_bytes as u64);
-    Stats { total_bytes: TOTAL.load(Ordering::Relaxed), free_bytes: free }
+    Memory { total_bytes: TOTAL.load(Ordering::Relaxed), free_bytes: free }
 }

@@ -8,6 +8,8 @@ pub mod ranges;
 pub mod stacks;
 
 #[cfg(target_os = "none")]
+pub mod core_stacks;
+#[cfg(target_os = "none")]
 pub mod early;
 #[cfg(target_os = "none")]
 pub mod heap;

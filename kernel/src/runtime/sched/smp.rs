@@ -14,7 +14,7 @@ use crate::runtime::arch::{cache, time};
 use crate::runtime::dev::psci::PsciError;
 use crate::runtime::dev::{mmio, psci, wake};
 use crate::runtime::machine::{Cpu, EnableMethod, Machine};
-use crate::runtime::mem::{early, stacks};
+use crate::runtime::mem::{core_stacks, early};
 
 /// How long a core may take to come up, in µs.
 const START_TIMEOUT_US: u64 = 1_000_000;
@@ -123,7 +123,7 @@ impl fmt::Display for StartError {
 }
 
 fn start(cpu: &Cpu, core: usize) -> Result<(), StartError> {
-    let Some(handover) = stacks::handover(core) else { return Err(StartError::NoStack) };
+    let Some(handover) = core_stacks::handover(core) else { return Err(StartError::NoStack) };
     let handover: *const Handover = HANDOVERS[core].call_once(|| handover);
     match cpu.enable_method {
         EnableMethod::Psci => {

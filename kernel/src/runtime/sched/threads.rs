@@ -7,12 +7,13 @@
 
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use hermit_abi::Tid;
-
 use super::futex::{Futexes, NotWoken};
 use super::{cores, idle};
 use crate::runtime::arch::lock::SpinLock;
 use crate::runtime::arch::this_core::{self, MAX_CORES};
+
+/// The number of a thread.
+pub type Tid = u32;
 
 /// The application's first thread.
 const FIRST: Tid = 1;
