@@ -71,7 +71,7 @@ boot() {
 
 # count STEP STATUS SECONDS: adds a row of what the step's log counts. False if the step failed.
 count() {
-    sed -n "s/^skipped  *\([^ ].*\)/$1: \1/p" "$logs/$1.log" >>"$skipped"
+    sed -n "s/^skipped   *\([^ ].*\)/$1: \1/p" "$logs/$1.log" >>"$skipped"
     awk -v step="$1" -v status="$2" -v seconds="$3" '
         /^([a-z0-9 -]+: )?[0-9]+ passed, [0-9]+ failed/ {
             passed = failed = 0
@@ -100,6 +100,7 @@ second() {
         echo "skipped     $other: TOOLCHAIN=$TOOLCHAIN rules it out"
         return
     fi
+    unset LONG COMMANDS_BUILT
     export TOOLCHAIN="$other"
     if ci/toolchain.sh which host && ci/toolchain.sh which bare; then
         # shellcheck disable=SC2086 # the steps are a list
@@ -146,8 +147,10 @@ awk '
         seconds += $2
     }
     END { printf "%-18s %9s\n\n", "", minutes(seconds) }' "$table"
+failures=$(awk -v logs="$logs" '$4 > 0 { print "    " $1 ": see " logs "/" $1 ".log" }' "$table")
+[ ! "$failures" ] || printf 'What failed:\n%s\n\n' "$failures"
 [ ! -s "$skipped" ] || {
-    echo 'skipped checks:'
+    echo 'What was skipped:'
     sed 's/^/    /' "$skipped"
     echo
 }
