@@ -2,7 +2,8 @@
 #:
 #:   make run      boot a model in QEMU and show what it generates
 #:   make chat     the same, as a conversation; /quit ends it
-#:   make test     every check and test, the boots in QEMU included
+#:   make test     the checks and tests, the boots in QEMU included: about a quarter of an hour
+#:   make test-all  these in their long form, the endurance tests and the second toolchain too
 #:   make torture  every fault there is to inject, and what takes long: up to an hour
 #:   make test-real  a real model, fetched by name, against float64: on this computer and in QEMU
 #:   make test-pi4  the boots of QEMU's Raspberry Pi 4 alone
@@ -60,7 +61,7 @@
 #: that they run with where none are given (ci/models.txt):
 #:
 
-all_goals := help setup build run chat bench debug test torture test-real test-pi4 test-m1n1 fuzz \
+all_goals := help setup build run chat bench debug test test-all torture test-real test-pi4 test-m1n1 fuzz \
              flash-pi4 flash-m1 board-report clean
 settings := MODEL PROMPT PROMPT_FILE SYSTEM TOKENS CTX KV_CACHE CONTEXT_SHIFT KEEP TEMPERATURE \
             TOP_K TOP_P MIN_P REPEAT_PENALTY SEED MODE VERIFY CONFIG SMP MEM CPU GIC EL2 BUS LOG \
@@ -80,6 +81,7 @@ takes.fuzz := FUZZ_SECONDS TOOLCHAIN
 takes.setup := TOOLCHAIN
 takes.build := TOOLCHAIN
 takes.test := TOOLCHAIN
+takes.test-all := TOOLCHAIN
 takes.torture := TOOLCHAIN
 takes.test-real := TOOLCHAIN
 takes.test-pi4 := TOOLCHAIN
@@ -131,6 +133,10 @@ board-report:
 test:
 	@ci/setup.sh test
 	@ci/test.sh
+
+test-all:
+	@ci/setup.sh test
+	@ci/test.sh all
 
 torture:
 	@ci/setup.sh test

@@ -24,7 +24,7 @@ if [ ! -f "$tree" ]; then
     mv "$work"/linux/usr/lib/linux-image-*/broadcom/bcm2711-rpi-4-b.dtb "$tree"
 fi
 
-qemu=qemu-system-aarch64
+qemu='qemu-system-aarch64'
 if ! has_board "$qemu"; then
     qemu=$boards/qemu/usr/bin/qemu-system-aarch64
     if [ ! -x "$qemu" ]; then

@@ -3,11 +3,13 @@
 #
 #   ci/build.sh               the release build
 #   ci/build.sh debugger      the same code, with all that gdb can be told about it
+#
+# With COMMANDS_BUILT in the environment, the commands are there already.
 set -eu
 cd "$(dirname "$0")/.."
 profile=${1:-release}
 
-ci/toolchain.sh host build
+[ "${COMMANDS_BUILT:-}" ] || ci/toolchain.sh host build
 ci/toolchain.sh bare build -p kernel --bin anchorite --profile "$profile" \
     --config 'profile.debugger.inherits="release"' --config 'profile.debugger.debug="full"'
 target/debug/image-builder kernel \

@@ -23,7 +23,7 @@ trees() {
     done
 }
 if [ "$board" = m1 ]; then
-    [ -n "${M1N1:-}" ] && [ -n "${DTB:-}" ] || {
+    if [ -z "${M1N1:-}" ] || [ -z "${DTB:-}" ]; then
         cat >&2 <<'END'
 An Apple M1 boots Anchorite through m1n1, Asahi Linux's boot loader. Give its two pieces:
 
@@ -39,7 +39,7 @@ m1n1.bin comes from the repository AsahiLinux/m1n1 (make), the device trees from
 docs/boards.md has both, step by step.
 END
         exit 2
-    }
+    fi
     [ -z "${USB:-}" ] || [ -f "$USB/proxyclient/tools/chainload.py" ] ||
         stop "USB=$USB: there is no proxyclient/tools/chainload.py; name a clone of AsahiLinux/m1n1."
 fi

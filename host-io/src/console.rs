@@ -8,7 +8,8 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::ops::ControlFlow;
-use std::process::ExitCode;
+use std::panic;
+use std::process::{self, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
@@ -101,6 +102,7 @@ pub fn status(status: u8) -> ExitCode {
 /// # Errors
 /// The exit status, after the help or the mistake in the command line was printed.
 pub fn parse<C: Parser>() -> Result<C, ExitCode> {
+    end_on_panic();
     C::try_parse().map_err(|end| {
         let shown = end.print().and_then(|()| io::stdout().flush());
         let wanted = u8::try_from(end.exit_code()).unwrap_or(LOST);
@@ -112,4 +114,45 @@ pub fn parse<C: Parser>() -> Result<C, ExitCode> {
             }
         }
     })
+}
+
+/// Ends the process when any thread panics, behind the panic's message.
+///
+/// The profile for development unwinds, as the tests' threads must. A command does not go on without a
+/// thread that has panicked.
+fn end_on_panic() {
+    let show = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        show(info);
+        process::abort();
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, thread};
+
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_thread_ends_the_command() {
+        // The test starts itself again, as the command.
+        const COMMAND: &str = "A_PANIC_IN_A_THREAD_ENDS_THE_COMMAND";
+        if env::var_os(COMMAND).is_some() {
+            end_on_panic();
+            let _ = thread::spawn(|| panic!("as it must")).join();
+            return;
+        }
+        let output = process::Command::new(env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "--nocapture",
+                "console::tests::a_panic_in_a_thread_ends_the_command",
+            ])
+            .env(COMMAND, "1")
+            .output()
+            .unwrap();
+        assert!(!output.status.success(), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("as it must"), "{output:?}");
+    }
 }
