@@ -9,7 +9,7 @@ use std::error::Error;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-use kernel::llm::gguf::build::{self, Description, scalar};
+use kernel::llm::gguf::write::{self, Description, scalar};
 use kernel::llm::gguf::{ALIGNMENT_KEY, Gguf, ValueType};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         kind: tensor.kind,
         size: tensor.size,
     });
-    let header = build::header(gguf.version(), &entries, tensors, alignment);
+    let header = write::header(gguf.version(), &entries, tensors, alignment);
 
     let alignment = alignment.into();
     let file = File::create(to)?;

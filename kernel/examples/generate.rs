@@ -11,7 +11,8 @@ use std::str::FromStr;
 use host_io::console;
 use kernel::backend::host::{ThreadPool, now_us};
 use kernel::backend::{
-    ContextOptions, LoadError, Options, Perplexity, Progress, SamplingConfig, TransformerBackend,
+    BackendOptions, ContextOptions, LoadError, Perplexity, Progress, SamplingConfig,
+    TransformerBackend,
 };
 use kernel::llm;
 
@@ -142,7 +143,7 @@ fn run(arguments: Arguments) -> Result<(), String> {
         check()?;
     }
     let start_us = now_us();
-    let mut backend = TransformerBackend::with_options(Options {
+    let mut backend = TransformerBackend::with_options(BackendOptions {
         context: arguments.context,
         workers: ThreadPool::leaked(arguments.threads),
         now_us,

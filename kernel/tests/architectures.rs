@@ -9,7 +9,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use kernel::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
+use kernel::backend::{BackendOptions, ContextOptions, ModelBuffer, TransformerBackend};
 use kernel::llm::gguf::Gguf;
 use kernel::llm::model::{ARCHITECTURES, Architecture};
 use kernel::llm::workers::SingleThread;
@@ -66,7 +66,7 @@ fn greedy_tokens_are_those_of_llama_cpp() {
     for (name, file, runs) in models(&goldens) {
         let n_ctx = Some(goldens.settings.n_ctx);
         let context = ContextOptions { n_ctx, ..ContextOptions::default() };
-        let options = Options { context, workers: &SingleThread, now_us: || 0 };
+        let options = BackendOptions { context, workers: &SingleThread, now_us: || 0 };
         let mut backend = TransformerBackend::with_options(options);
         backend.set_ignore_end(true);
         backend.load_bytes(ModelBuffer::from(&file[..])).unwrap();

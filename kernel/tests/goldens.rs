@@ -5,7 +5,7 @@ mod support;
 
 use std::ops::ControlFlow;
 
-use kernel::backend::{ContextOptions, ModelBuffer, Options, Progress, TransformerBackend};
+use kernel::backend::{BackendOptions, ContextOptions, ModelBuffer, Progress, TransformerBackend};
 use kernel::llm::gguf::Gguf;
 use kernel::llm::tokenizer::Tokenizer;
 use kernel::llm::workers::SingleThread;
@@ -61,7 +61,7 @@ fn compare_texts(name: &str) {
     assert_eq!(goldens.runs.len(), 10);
 
     let options =
-        Options { context: ContextOptions::default(), workers: &SingleThread, now_us: || 0 };
+        BackendOptions { context: ContextOptions::default(), workers: &SingleThread, now_us: || 0 };
     let mut backend = TransformerBackend::with_options(options);
     // The goldens go on after an end of the text.
     backend.set_ignore_end(true);
@@ -129,8 +129,11 @@ fn perplexity_is_that_of_llama_cpp() {
     assert!(!goldens.models.is_empty());
     for (name, measured) in &goldens.models {
         let model = read_model(name, &measured.sha256);
-        let options =
-            Options { context: ContextOptions::default(), workers: &SingleThread, now_us: || 0 };
+        let options = BackendOptions {
+            context: ContextOptions::default(),
+            workers: &SingleThread,
+            now_us: || 0,
+        };
         let mut backend = TransformerBackend::with_options(options);
         backend.load_bytes(ModelBuffer::from(&model[..])).unwrap();
         let mut after_each = Vec::new();

@@ -9,7 +9,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use kernel::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
+use kernel::backend::{BackendOptions, ContextOptions, ModelBuffer, TransformerBackend};
 use kernel::llm::kv_cache::CacheType;
 use kernel::llm::workers::SingleThread;
 use serde::Deserialize;
@@ -97,8 +97,11 @@ fn context(run: &Run, n_ctx: usize) -> ContextOptions {
 /// What the backend generates.
 fn generate(file: &[u8], run: &Run, n_ctx: usize) -> Vec<u32> {
     let context = context(run, n_ctx);
-    let mut backend =
-        TransformerBackend::with_options(Options { context, workers: &SingleThread, now_us: || 0 });
+    let mut backend = TransformerBackend::with_options(BackendOptions {
+        context,
+        workers: &SingleThread,
+        now_us: || 0,
+    });
     backend.set_ignore_end(true);
     backend.load_bytes(ModelBuffer::from(file)).unwrap();
     let result = backend.infer(&run.prompt, run.tokens.len()).unwrap();

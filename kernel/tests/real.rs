@@ -13,7 +13,7 @@ mod threads;
 
 use std::sync::LazyLock;
 
-use kernel::llm::gguf::build::Builder;
+use kernel::llm::gguf::write::Builder;
 use kernel::llm::gguf::{Gguf, TensorInfo};
 use kernel::llm::kv_cache::CacheType;
 use kernel::llm::plan::ContextOptions;

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use kernel::llm::gguf::Gguf;
-use kernel::llm::gguf::build::Builder;
+use kernel::llm::gguf::write::Builder;
 use kernel::llm::tokenizer::Tokenizer;
 
 use memory::{COUNT, Counting, LIVE, PEAK};

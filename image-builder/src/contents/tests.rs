@@ -1,4 +1,4 @@
-use kernel::llm::gguf::build::Builder;
+use kernel::llm::gguf::write::Builder;
 use kernel::runtime::fs::FileSystem as _;
 
 use super::*;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::{env, fs, io};
 
-use kernel::llm::gguf::build::Builder;
+use kernel::llm::gguf::write::Builder;
 
 /// A folder of one's own, and the command run in it.
 pub struct Place {

@@ -20,7 +20,7 @@
 
 #[cfg(not(target_os = "none"))]
 pub mod host;
-pub mod model_tests;
+pub mod self_test;
 #[cfg(test)]
 mod tests;
 
@@ -42,7 +42,7 @@ pub use crate::llm::plan::{ContextOptions, ModelMetadata, Plan};
 pub use crate::llm::sampling::SamplingConfig;
 use crate::llm::sampling::{Breakers, DEFAULT_BREAKERS, Sampler};
 use crate::llm::session::Session;
-use crate::llm::tokenizer::Piece;
+use crate::llm::tokenizer::Segment;
 use crate::llm::uncached::generate_uncached;
 use crate::llm::verbose;
 use crate::llm::workers::Workers;
@@ -50,7 +50,7 @@ use crate::llm::workspace::Workspace;
 
 /// What a backend is made with.
 #[derive(Clone, Copy)]
-pub struct Options {
+pub struct BackendOptions {
     /// The context.
     pub context: ContextOptions,
     /// The threads that share the work.
@@ -162,8 +162,8 @@ impl TransformerBackend {
     }
 
     /// A backend with these options.
-    pub fn with_options(options: Options) -> Self {
-        let Options { context, workers, now_us } = options;
+    pub fn with_options(options: BackendOptions) -> Self {
+        let BackendOptions { context, workers, now_us } = options;
         TransformerBackend::on(Platform { workers, now_us, ..platform() }, context)
     }
 
@@ -365,7 +365,7 @@ impl TransformerBackend {
     /// As [`TransformerBackend::infer`].
     pub fn converse(
         &mut self,
-        turn: &[Piece<'_>],
+        turn: &[Segment<'_>],
         max_tokens: usize,
         on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
     ) -> Result<InferenceResult, Error> {

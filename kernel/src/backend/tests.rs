@@ -7,17 +7,19 @@ use core::ops::ControlFlow;
 mod answers;
 mod sessions;
 
-use super::{ContextOptions, ModelBuffer, Options, Progress, StopReason, TransformerBackend};
-use crate::backend::model_tests::{Machine, TESTS};
+use super::{
+    BackendOptions, ContextOptions, ModelBuffer, Progress, StopReason, TransformerBackend,
+};
+use crate::backend::self_test::{Machine, TESTS};
+use crate::llm::engine_tests::synthetic::Synthetic;
 use crate::llm::gguf::Gguf;
 use crate::llm::quantize::WeightType;
 use crate::llm::tokenizer::Tokenizer;
-use crate::llm::transformer::synthetic::Synthetic;
 use crate::llm::workers::SingleThread;
 
 fn backend(kind: WeightType) -> TransformerBackend {
     let options =
-        Options { context: ContextOptions::default(), workers: &SingleThread, now_us: || 0 };
+        BackendOptions { context: ContextOptions::default(), workers: &SingleThread, now_us: || 0 };
     let mut backend = TransformerBackend::with_options(options);
     let file = Synthetic::new(kind).builder().build();
     backend.load_bytes(ModelBuffer::from(&file[..])).unwrap();

@@ -7,7 +7,7 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
 use crate::llm::Error;
-use crate::llm::quantize::{BlockQ8_0, BlockQ8_1, BlockQ8K, QuadQ8_0, QuadQ8_1, QuadQ8K};
+use crate::llm::quantize::{BlockQ8_0, BlockQ8_0x4, BlockQ8_1, BlockQ8_1x4, BlockQ8K, BlockQ8Kx4};
 use crate::llm::sampling::Candidate;
 
 /// Alignment of the buffers here: a page, so that a disk's DMA can fill them and no cache line is
@@ -200,11 +200,11 @@ unsafe impl Plain for BlockQ8_1 {}
 // SAFETY: its fields are, and they leave no gap (asserted below).
 unsafe impl Plain for BlockQ8K {}
 // SAFETY: its fields are, and they leave no gap (asserted below).
-unsafe impl Plain for QuadQ8_0 {}
+unsafe impl Plain for BlockQ8_0x4 {}
 // SAFETY: its fields are, and they leave no gap (asserted below).
-unsafe impl Plain for QuadQ8_1 {}
+unsafe impl Plain for BlockQ8_1x4 {}
 // SAFETY: its fields are, and they leave no gap (asserted below).
-unsafe impl Plain for QuadQ8K {}
+unsafe impl Plain for BlockQ8Kx4 {}
 // SAFETY: its fields are, and they leave no gap (asserted below).
 unsafe impl Plain for Candidate {}
 
@@ -212,9 +212,9 @@ const _: () = assert!(
     size_of::<BlockQ8_0>() == 32 + 8
         && size_of::<BlockQ8_1>() == 32 + 8
         && size_of::<BlockQ8K>() == 256 + 64 + 32 + 4
-        && size_of::<QuadQ8_0>() == 4 * size_of::<BlockQ8_0>()
-        && size_of::<QuadQ8_1>() == 4 * size_of::<BlockQ8_1>()
-        && size_of::<QuadQ8K>() == 4 * size_of::<BlockQ8K>()
+        && size_of::<BlockQ8_0x4>() == 4 * size_of::<BlockQ8_0>()
+        && size_of::<BlockQ8_1x4>() == 4 * size_of::<BlockQ8_1>()
+        && size_of::<BlockQ8Kx4>() == 4 * size_of::<BlockQ8K>()
         && size_of::<Candidate>() == 4 + 4 + 4
 );
 

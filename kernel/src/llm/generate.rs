@@ -8,7 +8,7 @@ use core::ops::ControlFlow;
 
 use crate::llm::plan::{ENCODER_BYTES, answer_bytes};
 use crate::llm::session::Session;
-use crate::llm::tokenizer::{Decoder, Piece, Tokenizer};
+use crate::llm::tokenizer::{Decoder, Segment, Tokenizer};
 use crate::llm::workspace::Workspace;
 use crate::llm::{Error, with_capacity};
 
@@ -23,7 +23,7 @@ pub enum Prompt<'a> {
     /// Text as it is.
     Text(&'a str),
     /// A turn of a conversation. It brings along what ends the answer before it.
-    Turn(&'a [Piece<'a>]),
+    Turn(&'a [Segment<'a>]),
 }
 
 impl Prompt<'_> {
@@ -31,7 +31,7 @@ impl Prompt<'_> {
     fn len(self) -> usize {
         match self {
             Prompt::Text(text) => text.len(),
-            Prompt::Turn(pieces) => pieces.iter().map(|piece| piece.text().len()).sum(),
+            Prompt::Turn(segments) => segments.iter().map(|segment| segment.text().len()).sum(),
         }
     }
 
@@ -146,7 +146,7 @@ fn append_prompt(
     with_capacity::<u8>(prompt.len().saturating_mul(ENCODER_BYTES), PROMPT)?;
     let mut tokens = match prompt {
         Prompt::Text(text) => tokenizer.encode(text, is_fresh, options.parse_special),
-        Prompt::Turn(pieces) => tokenizer.encode_pieces(pieces, is_fresh),
+        Prompt::Turn(segments) => tokenizer.encode_segments(segments, is_fresh),
     };
     let n_cut = if cuts { cut(&mut tokens, session.keep(), n_ctx, options.max_tokens) } else { 0 };
     if pending + tokens.len() > n_ctx {

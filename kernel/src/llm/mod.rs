@@ -11,6 +11,8 @@ pub mod arena;
 pub mod chat;
 #[cfg(feature = "llm-transformer")]
 pub mod engine;
+#[cfg(all(test, feature = "llm-transformer"))]
+pub(crate) mod engine_tests;
 #[cfg(feature = "llm-transformer")]
 pub mod generate;
 pub mod gguf;
@@ -32,8 +34,6 @@ pub mod session;
 #[cfg(feature = "llm-transformer")]
 pub mod state;
 pub mod tokenizer;
-#[cfg(all(test, feature = "llm-transformer"))]
-pub(crate) mod transformer;
 #[cfg(feature = "llm-transformer")]
 pub(crate) mod uncached;
 #[cfg(feature = "llm-transformer")]

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use crate::llm::Error;
 use crate::llm::chat::Declared;
 use crate::llm::gguf::{Gguf, TensorInfo};
-use crate::llm::kernels::{BATCH, wants_stripes};
+use crate::llm::kernels::{BATCH, wants_panels};
 use crate::llm::kv_cache::CacheType;
 use crate::llm::model::scratch::{Scratch, ScratchShape};
 use crate::llm::model::{Architecture, Model, Repack, quantization};
@@ -143,7 +143,7 @@ impl Plan {
         let architecture = Architecture::of(first)?;
         check_split(&files)?;
         let tokenizer = Tokenizer::from_gguf(first)?;
-        let model = architecture.model(&files, tokenizer.n_vocab(), wants_stripes)?;
+        let model = architecture.model(&files, tokenizer.n_vocab(), wants_panels)?;
         let tensors = || files.iter().flat_map(|gguf| gguf.tensors());
         let shape = model.shape();
         let metadata = ModelMetadata {

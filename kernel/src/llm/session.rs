@@ -1,21 +1,21 @@
 //! One text: its tokens, its state and its sampler.
+//!
+//! [`crate::llm::workspace`] runs sessions: `Session::prefill` and `Session::step` are there.
 
 #![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
-use core::ops::ControlFlow;
 
 use crate::llm::model::batch;
 use crate::llm::plan::ContextOptions;
 use crate::llm::sampling::{Candidate, Sampler};
 use crate::llm::state::{State, StateShape};
-use crate::llm::workspace::{Step, Workspace};
 use crate::llm::{Error, with_capacity};
 
 /// Positions of a context that shifts which the first prompt leaves at least, as in llama.cpp.
 const LEAST_LEFT: usize = 4;
 
-/// One text of a model, which [`Workspace::session`] begins.
+/// One text of a model, which [`Workspace::session`](crate::llm::workspace::Workspace::session) begins.
 ///
 /// The tokens are the truth. The state holds the first [`Session::n_past`] of them; the rest is
 /// unprocessed, and goes through the model with the next pass.
@@ -157,52 +157,9 @@ impl Session {
         Ok(())
     }
 
-    /// Processes the unprocessed tokens, chunk by chunk, but for the last chunk.
-    ///
-    /// The last chunk is [`Session::step`]'s, which needs its logits. `on_chunk` gets the number of
-    /// tokens that are left after each chunk, and may stop the prefill: false if it did.
-    ///
-    /// # Errors
-    /// [`Error::OutOfMemory`].
-    ///
-    /// # Panics
-    /// The session is not one of the workspace's.
-    pub fn prefill(
-        &mut self,
-        workspace: &mut Workspace,
-        on_chunk: &mut dyn FnMut(usize) -> ControlFlow<()>,
-    ) -> Result<bool, Error> {
-        while self.n_unprocessed() > self.n_next() {
-            workspace.process(self)?;
-            if on_chunk(self.n_unprocessed()).is_break() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Processes all unprocessed tokens, and appends the one that the sampler chooses next.
-    ///
-    /// If none is unprocessed, the last token is processed again.
-    ///
-    /// # Errors
-    /// [`Error::NotFinite`] if the model computes NaN or infinity, [`Error::OutOfMemory`].
-    ///
-    /// # Panics
-    /// The session is empty, full, or not one of the workspace's.
-    pub fn step(&mut self, workspace: &mut Workspace) -> Result<u32, Error> {
-        loop {
-            match workspace.step(&mut [self])?[0] {
-                Step::Prefill => {}
-                Step::Token(token) => return Ok(token),
-                Step::NotFinite => return Err(workspace.find_fault(self)?),
-            }
-        }
-    }
-
     /// How many of the unprocessed tokens can go through the model with the next pass, which may
     /// shift the context before.
-    fn n_next(&self) -> usize {
+    pub(super) fn n_next(&self) -> usize {
         let left = self.n_ctx() - self.state.len();
         let room = match self.context_shift {
             false => left,

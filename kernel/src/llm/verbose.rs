@@ -153,7 +153,7 @@ pub fn log_best(logits: &[f32], tokenizer: &Tokenizer) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llm::gguf::build::Builder;
+    use crate::llm::gguf::write::Builder;
 
     #[test]
     fn weights_are_counted() {

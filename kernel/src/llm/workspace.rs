@@ -5,7 +5,7 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
-use core::ops::Range;
+use core::ops::{ControlFlow, Range};
 
 use arrayvec::ArrayVec;
 use spin::Mutex;
@@ -50,7 +50,7 @@ pub enum Step {
 pub type Steps = ArrayVec<Step, BATCH>;
 
 /// A row of a pass whose logits were wanted.
-struct Output<'a> {
+struct LogitsRow<'a> {
     /// The number of its session in the pass.
     number: usize,
     session: &'a mut Session,
@@ -140,7 +140,7 @@ impl Workspace {
         self.pass(
             sessions,
             |session, place, end| place + 1 == end && end == session.tokens.len(),
-            |Output { number, session, is_finite, logits, candidates, .. }| {
+            |LogitsRow { number, session, is_finite, logits, candidates, .. }| {
                 let token = if is_finite { session.sample(logits, candidates) } else { None };
                 steps[number] = token.map_or(Step::NotFinite, Step::Token);
             },
@@ -198,7 +198,7 @@ impl Workspace {
         &mut self,
         sessions: &mut [&mut Session],
         wants: impl Fn(&Session, usize, usize) -> bool,
-        mut on_output: impl FnMut(Output<'_>),
+        mut on_output: impl FnMut(LogitsRow<'_>),
     ) -> Result<(), Error> {
         let Workspace { engine, arena, state, scratch, workers, verbose, .. } = self;
         let (model, n_vocab) = (&engine.model, engine.metadata().n_vocab);
@@ -245,7 +245,7 @@ impl Workspace {
                 if *verbose {
                     verbose::log_best(logits, &engine.tokenizer);
                 }
-                on_output(Output {
+                on_output(LogitsRow {
                     number: row.session,
                     session: sessions[row.session],
                     place: row.position,
@@ -302,5 +302,50 @@ impl Workspace {
             }
         };
         Ok(Error::NotFinite { what: format!("first in {stage}; {tensors}") })
+    }
+}
+
+impl Session {
+    /// Processes the unprocessed tokens, chunk by chunk, but for the last chunk.
+    ///
+    /// The last chunk is [`Session::step`]'s, which needs its logits. `on_chunk` gets the number of
+    /// tokens that are left after each chunk, and may stop the prefill: false if it did.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    ///
+    /// # Panics
+    /// The session is not one of the workspace's.
+    pub fn prefill(
+        &mut self,
+        workspace: &mut Workspace,
+        on_chunk: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<bool, Error> {
+        while self.n_unprocessed() > self.n_next() {
+            workspace.process(self)?;
+            if on_chunk(self.n_unprocessed()).is_break() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Processes all unprocessed tokens, and appends the one that the sampler chooses next.
+    ///
+    /// If none is unprocessed, the last token is processed again.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] if the model computes NaN or infinity, [`Error::OutOfMemory`].
+    ///
+    /// # Panics
+    /// The session is empty, full, or not one of the workspace's.
+    pub fn step(&mut self, workspace: &mut Workspace) -> Result<u32, Error> {
+        loop {
+            match workspace.step(&mut [self])?[0] {
+                Step::Prefill => {}
+                Step::Token(token) => return Ok(token),
+                Step::NotFinite => return Err(workspace.find_fault(self)?),
+            }
+        }
     }
 }

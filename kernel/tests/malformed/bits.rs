@@ -1,7 +1,7 @@
 //! Files that are cut off or have wrong bytes, at every place: whatever comes of it, it is no panic
 //! and no large allocation.
 
-use kernel::backend::{ContextOptions, ModelBuffer, Options, Plan, TransformerBackend};
+use kernel::backend::{BackendOptions, ContextOptions, ModelBuffer, Plan, TransformerBackend};
 use kernel::llm::Error;
 use kernel::llm::gguf::Gguf;
 use kernel::llm::sampling::{Mirostat, SamplingConfig};
@@ -89,7 +89,7 @@ fn weights_that_are_no_numbers_make_no_panic() {
                 let mut bytes = sound.clone();
                 bytes[gguf.range(tensor).unwrap()].fill(byte);
                 let context = ContextOptions::default();
-                let options = Options { context, workers: &SingleThread, now_us: || 0 };
+                let options = BackendOptions { context, workers: &SingleThread, now_us: || 0 };
                 let mut backend = TransformerBackend::with_options(options);
                 backend.load_bytes(ModelBuffer::from(&bytes[..])).unwrap();
                 for sampling in [SamplingConfig::greedy(), creative, mirostat] {

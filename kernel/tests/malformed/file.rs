@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use kernel::llm::gguf::build::put_string;
-pub use kernel::llm::gguf::build::scalar;
+use kernel::llm::gguf::write::put_string;
+pub use kernel::llm::gguf::write::scalar;
 use kernel::llm::gguf::{Gguf, MAGIC, TensorType, ValueType};
 
 /// A file. What is `None` is written as it must be.

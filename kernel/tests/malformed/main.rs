@@ -16,7 +16,7 @@ mod vocabulary;
 
 use std::path::Path;
 
-use kernel::backend::{ContextOptions, ModelBuffer, Options, Plan, TransformerBackend};
+use kernel::backend::{BackendOptions, ContextOptions, ModelBuffer, Plan, TransformerBackend};
 use kernel::llm::Error;
 use kernel::llm::workers::SingleThread;
 
@@ -47,7 +47,7 @@ fn bound(file_bytes: usize) -> usize {
 fn load(bytes: &[u8], n_ctx: Option<usize>) -> Result<(), Error> {
     let file = ModelBuffer::from(bytes);
     let context = ContextOptions { n_ctx, ..ContextOptions::default() };
-    let options = Options { context, workers: &SingleThread, now_us: || 0 };
+    let options = BackendOptions { context, workers: &SingleThread, now_us: || 0 };
     let mut backend = TransformerBackend::with_options(options);
     let (loaded, peak) = measured(|| backend.load_bytes(file));
     let judged = Plan::read(bytes, bytes.len() as u64).and_then(|plan| plan.needed(context));

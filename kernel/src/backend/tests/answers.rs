@@ -5,19 +5,19 @@ use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::backend::{
-    ContextOptions, InferenceResult, ModelBuffer, Options, Plan, Progress, StopReason,
+    BackendOptions, ContextOptions, InferenceResult, ModelBuffer, Plan, Progress, StopReason,
     TransformerBackend,
 };
 use crate::llm::Error;
-use crate::llm::gguf::build::Builder;
+use crate::llm::engine_tests::synthetic::{N_CTX_TRAIN, Synthetic};
+use crate::llm::gguf::write::Builder;
 use crate::llm::gguf::{Gguf, TensorType};
-use crate::llm::kernels::self_test::Noise;
+use crate::llm::kernels::fixtures::Noise;
 use crate::llm::kv_cache::CacheType;
 use crate::llm::plan::{MemoryNeeded, answer_bytes};
 use crate::llm::quantize::WeightType;
 use crate::llm::sampling::SamplingConfig;
 use crate::llm::tokenizer::Tokenizer;
-use crate::llm::transformer::synthetic::{N_CTX_TRAIN, Synthetic};
 use crate::llm::workers::SingleThread;
 
 /// A clock that goes on by 1 ms with each look.
@@ -31,7 +31,7 @@ fn context(n_ctx: Option<usize>) -> ContextOptions {
 }
 
 fn backend(n_ctx: Option<usize>) -> TransformerBackend {
-    TransformerBackend::with_options(Options {
+    TransformerBackend::with_options(BackendOptions {
         context: context(n_ctx),
         workers: &SingleThread,
         now_us,
@@ -119,7 +119,7 @@ fn the_context_is_256_or_what_the_model_has_or_what_is_asked_for() {
 /// What is said to a model that is loaded in such a context.
 #[track_caller]
 fn invalid(file: &[u8], context: ContextOptions, words: &str) {
-    let options = Options { context, workers: &SingleThread, now_us };
+    let options = BackendOptions { context, workers: &SingleThread, now_us };
     let error =
         TransformerBackend::with_options(options).load_bytes(ModelBuffer::from(file)).unwrap_err();
     assert!(matches!(error, Error::InvalidConfig { .. }), "{error}");
@@ -148,7 +148,7 @@ fn the_memory_for_a_cache_of_each_type_is_known_exactly() {
     for (kind, bytes) in [(CacheType::F32, 128), (CacheType::F16, 64), (CacheType::Q8_0, 34)] {
         for context_shift in [false, true] {
             let context = ContextOptions { kv_cache: kind, context_shift, ..context(Some(31)) };
-            let mut backend = TransformerBackend::with_options(Options {
+            let mut backend = TransformerBackend::with_options(BackendOptions {
                 context,
                 workers: &SingleThread,
                 now_us,
@@ -234,8 +234,11 @@ fn generation_stops_when_the_context_is_full() {
 
 /// A backend in which no token ends a text.
 fn endless(context: ContextOptions) -> TransformerBackend {
-    let mut backend =
-        TransformerBackend::with_options(Options { context, workers: &SingleThread, now_us });
+    let mut backend = TransformerBackend::with_options(BackendOptions {
+        context,
+        workers: &SingleThread,
+        now_us,
+    });
     backend.set_ignore_end(true);
     backend.load_bytes(ModelBuffer::from(&builder().build()[..])).unwrap();
     backend
@@ -477,7 +480,7 @@ fn models_that_need_more_than_there_is_are_unsupported() {
         let file = builder().build();
         let gguf = Gguf::parse(&file).unwrap();
         let mut text = Vec::new();
-        crate::llm::gguf::build::put_string(&mut text, value.as_bytes());
+        crate::llm::gguf::write::put_string(&mut text, value.as_bytes());
         let at = gguf.entry(key).unwrap().at as usize + 4;
         // The values have the length of those that they replace.
         let mut file = file.clone();

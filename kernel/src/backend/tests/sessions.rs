@@ -6,10 +6,10 @@ use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
 use crate::backend::ModelBuffer;
-use crate::backend::model_tests::shared_passes::{N_CTX, Text, alone, texts, together};
+use crate::backend::self_test::shared_passes::{N_CTX, Text, alone, texts, together};
 use crate::llm::Error;
 use crate::llm::engine::{Engine, Weights};
-use crate::llm::gguf::build::{Builder, scalar};
+use crate::llm::gguf::write::{Builder, scalar};
 use crate::llm::gguf::{Gguf, ValueType};
 use crate::llm::kernels::BATCH;
 use crate::llm::plan::{ContextOptions, Header, Plan};

@@ -5,7 +5,7 @@
 //! `image-builder` finds them by running the program once, on the host; where that was not done,
 //! [`recognise`] tells the usual programs by their text.
 //!
-//! What is written around messages and the messages themselves stay apart, as [`Piece`]s, up to the
+//! What is written around messages and the messages themselves stay apart, as [`Segment`]s, up to the
 //! tokenizer: names of control tokens count in the first and are text in the second, so that no
 //! message can pose as another role.
 
@@ -24,7 +24,7 @@ pub use known::{KNOWN, Known, by_name, recognise};
 
 use crate::llm::Error;
 use crate::llm::gguf::{Gguf, Value, ValueType};
-pub use crate::llm::tokenizer::Piece;
+pub use crate::llm::tokenizer::Segment;
 
 /// What stands around the messages of one role.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,37 +54,37 @@ pub struct Template {
 impl Template {
     /// A conversation from its start to where the first answer starts. An empty system message is
     /// none.
-    pub fn open<'t>(&'t self, system: &'t str, message: &'t str) -> Vec<Piece<'t>> {
-        let mut pieces = Vec::new();
+    pub fn open<'t>(&'t self, system: &'t str, message: &'t str) -> Vec<Segment<'t>> {
+        let mut segments = Vec::new();
         let prefix = if system.is_empty() {
             &self.first_user_prefix
         } else {
-            pieces.extend([
-                Piece::Template(&self.system.prefix),
-                Piece::Message(system),
-                Piece::Template(&self.system.suffix),
+            segments.extend([
+                Segment::Template(&self.system.prefix),
+                Segment::Message(system),
+                Segment::Template(&self.system.suffix),
             ]);
             &self.after_system_prefix
         };
-        pieces.push(Piece::Template(prefix.as_ref().unwrap_or(&self.user.prefix)));
-        self.ask(message, &mut pieces);
-        pieces
+        segments.push(Segment::Template(prefix.as_ref().unwrap_or(&self.user.prefix)));
+        self.ask(message, &mut segments);
+        segments
     }
 
     /// What follows an answer, to where the answer to the next message starts.
-    pub fn go_on<'t>(&'t self, message: &'t str) -> Vec<Piece<'t>> {
-        let mut pieces = Vec::new();
-        pieces.push(Piece::Template(&self.assistant.suffix));
-        pieces.push(Piece::Template(&self.user.prefix));
-        self.ask(message, &mut pieces);
-        pieces
+    pub fn go_on<'t>(&'t self, message: &'t str) -> Vec<Segment<'t>> {
+        let mut segments = Vec::new();
+        segments.push(Segment::Template(&self.assistant.suffix));
+        segments.push(Segment::Template(&self.user.prefix));
+        self.ask(message, &mut segments);
+        segments
     }
 
-    fn ask<'t>(&'t self, message: &'t str, pieces: &mut Vec<Piece<'t>>) {
-        pieces.extend([
-            Piece::Message(message),
-            Piece::Template(&self.user.suffix),
-            Piece::Template(&self.assistant.prefix),
+    fn ask<'t>(&'t self, message: &'t str, segments: &mut Vec<Segment<'t>>) {
+        segments.extend([
+            Segment::Message(message),
+            Segment::Template(&self.user.suffix),
+            Segment::Template(&self.assistant.prefix),
         ]);
     }
 }

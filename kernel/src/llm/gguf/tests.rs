@@ -3,7 +3,7 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::build::{Builder, put_string};
+use super::write::{Builder, put_string};
 use super::*;
 
 /// Bytes written one field at a time, for files that the builder would not write.

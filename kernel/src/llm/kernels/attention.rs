@@ -3,8 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::LANES;
-use super::lanes::{Lanes, TILE, padded};
+use super::lanes::{BLOCK_VECTORS, LANES, Lanes, padded};
 use crate::llm::quantize::{BLOCK, scale};
 
 /// Bytes of a block.
@@ -23,12 +22,12 @@ pub struct HeadRows<'a> {
 }
 
 #[inline]
-fn f32_block<L: Lanes>(bytes: &[u8; F32_BYTES]) -> [L; TILE] {
+fn f32_block<L: Lanes>(bytes: &[u8; F32_BYTES]) -> [L; BLOCK_VECTORS] {
     L::load_block::<[u8; 4]>(bytes.as_chunks().0.first_chunk().expect("a block"))
 }
 
 #[inline]
-fn q8_0_block<L: Lanes>(bytes: &[u8; Q8_0_BYTES]) -> [L; TILE] {
+fn q8_0_block<L: Lanes>(bytes: &[u8; Q8_0_BYTES]) -> [L; BLOCK_VECTORS] {
     let ([d0, d1], numbers) = bytes.split_first_chunk().expect("a scale and a block");
     let d = L::splat(scale([*d0, *d1]));
     L::load_byte_block(numbers.first_chunk().expect("a block")).map(|four| four * d)
@@ -60,7 +59,7 @@ fn scores<L: Lanes, const N: usize>(
     keys: HeadRows<'_>,
     query: &[f32],
     out: &mut [f32],
-    load: impl Fn(&[u8; N]) -> [L; TILE],
+    load: impl Fn(&[u8; N]) -> [L; BLOCK_VECTORS],
 ) {
     let Some(last) = out.len().checked_sub(1) else { return };
     // Four keys at a time; for those that are missing in the end the last one again.
@@ -84,7 +83,7 @@ fn scores<L: Lanes, const N: usize>(
 fn products<L: Lanes, const N: usize>(
     keys: [&[u8]; LANES],
     query: &[f32],
-    load: &impl Fn(&[u8; N]) -> [L; TILE],
+    load: &impl Fn(&[u8; N]) -> [L; BLOCK_VECTORS],
 ) -> [L; LANES] {
     let mut sums = [L::splat(0.0); LANES];
     let mut add = |query: &[f32; BLOCK], keys: [&[u8; N]; LANES]| {
@@ -113,7 +112,7 @@ fn add_values<L: Lanes, const N: usize>(
     values: HeadRows<'_>,
     probabilities: &[f32],
     out: &mut [f32],
-    load: impl Fn(&[u8; N]) -> [L; TILE],
+    load: impl Fn(&[u8; N]) -> [L; BLOCK_VECTORS],
 ) {
     if probabilities.is_empty() {
         return;
@@ -136,7 +135,7 @@ fn add_values<L: Lanes, const N: usize>(
 /// Adds blocks, each times its probability. The sums stay in registers.
 #[inline(always)]
 fn add_block<L: Lanes>(
-    values: impl Iterator<Item = [L; TILE]>,
+    values: impl Iterator<Item = [L; BLOCK_VECTORS]>,
     probabilities: &[f32],
     out: &mut [f32; BLOCK],
 ) {

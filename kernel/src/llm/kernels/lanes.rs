@@ -6,11 +6,13 @@
 
 use core::ops::{Add, Div, Mul, Sub};
 
-use super::LANES;
 use crate::llm::quantize::{BLOCK, F16Bytes, F32Bytes, f16_to_f32, f32_to_f16, round_to_f16};
 
+/// Lanes of a vector.
+pub const LANES: usize = 4;
+
 /// Vectors of a block of 32 numbers.
-pub const TILE: usize = BLOCK / LANES;
+pub const BLOCK_VECTORS: usize = BLOCK / LANES;
 
 /// With 1.5 * 2^23 added, the last bit of a number below 2^22 stands for 1, so that it is rounded to
 /// the nearest whole number, halves to the even one.
@@ -107,23 +109,23 @@ pub trait Lanes:
     fn zip(even_odd: [Self; 2]) -> [Self; 2];
 
     /// A block of neighbours.
-    fn load_block<T: Number>(numbers: &[T; BLOCK]) -> [Self; TILE];
+    fn load_block<T: Number>(numbers: &[T; BLOCK]) -> [Self; BLOCK_VECTORS];
 
     /// A block of neighbours in F16.
-    fn load_f16_block(bytes: &[u8; 2 * BLOCK]) -> [Self; TILE];
+    fn load_f16_block(bytes: &[u8; 2 * BLOCK]) -> [Self; BLOCK_VECTORS];
 
     /// A block of neighbours that are signed bytes.
-    fn load_byte_block(bytes: &[u8; BLOCK]) -> [Self; TILE];
+    fn load_byte_block(bytes: &[u8; BLOCK]) -> [Self; BLOCK_VECTORS];
 
     /// Writes a block of neighbours.
-    fn store_block(block: [Self; TILE], to: &mut [f32; BLOCK]);
+    fn store_block(block: [Self; BLOCK_VECTORS], to: &mut [f32; BLOCK]);
 
     /// Writes a block of neighbours as the nearest numbers in F16, halves to the even one.
-    fn store_f16_block(block: [Self; TILE], to: &mut [F16Bytes; BLOCK]);
+    fn store_f16_block(block: [Self; BLOCK_VECTORS], to: &mut [F16Bytes; BLOCK]);
 
     /// Writes the lowest byte of the bits of each number of a block; the sums of the first half of
     /// these bytes and of the second.
-    fn store_low_bytes(block: [Self; TILE], to: &mut [i8; BLOCK]) -> [i16; 2];
+    fn store_low_bytes(block: [Self; BLOCK_VECTORS], to: &mut [i8; BLOCK]) -> [i16; 2];
 
     /// The nearest whole number, halves away from zero, as the bits of an `i32`.
     fn bits_of_whole(self) -> Self;
@@ -280,36 +282,36 @@ impl Lanes for Portable {
     }
 
     #[inline]
-    fn load_block<T: Number>(numbers: &[T; BLOCK]) -> [Self; TILE] {
-        tile(|i| numbers[i].value())
+    fn load_block<T: Number>(numbers: &[T; BLOCK]) -> [Self; BLOCK_VECTORS] {
+        block_of(|i| numbers[i].value())
     }
 
     #[inline]
-    fn load_f16_block(bytes: &[u8; 2 * BLOCK]) -> [Self; TILE] {
-        tile(|i| f16_to_f32(u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]])))
+    fn load_f16_block(bytes: &[u8; 2 * BLOCK]) -> [Self; BLOCK_VECTORS] {
+        block_of(|i| f16_to_f32(u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]])))
     }
 
     #[inline]
-    fn load_byte_block(bytes: &[u8; BLOCK]) -> [Self; TILE] {
-        tile(|i| f32::from(bytes[i] as i8))
+    fn load_byte_block(bytes: &[u8; BLOCK]) -> [Self; BLOCK_VECTORS] {
+        block_of(|i| f32::from(bytes[i] as i8))
     }
 
     #[inline]
-    fn store_block(block: [Self; TILE], to: &mut [f32; BLOCK]) {
+    fn store_block(block: [Self; BLOCK_VECTORS], to: &mut [f32; BLOCK]) {
         for (four, to) in block.into_iter().zip(to.as_chunks_mut().0) {
             four.store(to);
         }
     }
 
     #[inline]
-    fn store_f16_block(block: [Self; TILE], to: &mut [F16Bytes; BLOCK]) {
+    fn store_f16_block(block: [Self; BLOCK_VECTORS], to: &mut [F16Bytes; BLOCK]) {
         for (x, to) in block.iter().flat_map(|four| four.0).zip(to) {
             *to = f32_to_f16(x).to_le_bytes();
         }
     }
 
     #[inline]
-    fn store_low_bytes(block: [Self; TILE], to: &mut [i8; BLOCK]) -> [i16; 2] {
+    fn store_low_bytes(block: [Self; BLOCK_VECTORS], to: &mut [i8; BLOCK]) -> [i16; 2] {
         for (x, to) in block.iter().flat_map(|four| four.0).zip(&mut *to) {
             *to = x.to_bits() as i8;
         }
@@ -330,6 +332,6 @@ impl Lanes for Portable {
 
 /// A block whose number i is `number(i)`.
 #[inline]
-fn tile(number: impl Fn(usize) -> f32) -> [Portable; TILE] {
+fn block_of(number: impl Fn(usize) -> f32) -> [Portable; BLOCK_VECTORS] {
     core::array::from_fn(|four| Portable(core::array::from_fn(|i| number(four * LANES + i))))
 }

@@ -5,8 +5,8 @@ use core::ops::Range;
 use super::Linear;
 use super::scratch::Quantized;
 use crate::llm::arena::ModelBytes;
-use crate::llm::kernels::{self, Output, add_bias};
-use crate::llm::quantize::TILE_ROWS;
+use crate::llm::kernels::{self, OutputRows, add_bias};
+use crate::llm::quantize::PANEL_ROWS;
 use crate::llm::workers::{Band, Bands, SingleThread, Workers};
 
 /// A place in a forward pass at which states can be looked at.
@@ -35,7 +35,7 @@ pub struct Compute<'a> {
 }
 
 /// A chunk of a matrix starts at a multiple of this many rows: with a row panel.
-pub const ROWS: usize = TILE_ROWS;
+pub const ROWS: usize = PANEL_ROWS;
 /// Multiplications that are worth claiming.
 const LEAST_CLAIMED: usize = 1 << 13;
 /// Guided scheduling: a claim takes 1 / (2 * threads) of the remaining rows, so that the last
@@ -117,7 +117,7 @@ impl<'a> Compute<'a> {
     }
 }
 
-impl Output for Band<'_, f32> {
+impl OutputRows for Band<'_, f32> {
     fn of_tokens(&mut self) -> impl Iterator<Item = &mut [f32]> {
         self.rows_mut()
     }

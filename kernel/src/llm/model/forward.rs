@@ -10,7 +10,7 @@ use super::{
     Activation, Attention, Compute, Dense, FeedForward, Layer, Linear, Mixer, Model, Norm, Scale,
 };
 use crate::llm::kernels::{
-    BATCH, add, geglu, gelu, layer_norm, rms_norm, scale, silu, soft_cap, softmax, swiglu,
+    BATCH, add, geglu, gelu, layer_norm, rms_norm, scale, silu, softcap, softmax, swiglu,
 };
 use crate::llm::kv_cache::{HadamardRotation, Slot};
 use crate::llm::quantize::SUPER_BLOCK;
@@ -164,8 +164,8 @@ impl Model {
         }
         let logits = &mut logits[..n * self.shape.n_vocab];
         compute.multiply(output, quantized, 1, logits, |band| {
-            if let Some(cap) = self.logit_cap {
-                band.rows_mut().for_each(|row| soft_cap(row, cap));
+            if let Some(cap) = self.logit_softcap {
+                band.rows_mut().for_each(|row| softcap(row, cap));
             }
         });
     }
@@ -352,8 +352,8 @@ impl Model {
             let place = row * shape.n_embd_qkv() + head * head_size;
             query.set(&qkv[place..][..head_size], core::iter::once(kind));
             keys.scores(head / group, query.for_weights(kind), scores);
-            if let Some(cap) = attn.score_cap {
-                soft_cap(scores, cap);
+            if let Some(cap) = attn.score_softcap {
+                softcap(scores, cap);
             }
             if let Scale::Scores(factor) = attn.scale {
                 scale(scores, factor);

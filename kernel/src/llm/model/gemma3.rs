@@ -17,7 +17,7 @@ fn read(mut reader: Reader<'_, '_>) -> Result<Model, Error> {
     let window = Some(window).filter(|&window| window > 0);
     let is_windowed = header.windowed_layers(reader.shape.n_layer, 6)?;
     let local_base = header.positive("rope.freq_base_swa")?.unwrap_or(10_000.0);
-    let logit_cap = header.non_negative("final_logit_softcapping")?.filter(|&cap| cap > 0.0);
+    let logit_softcap = header.non_negative("final_logit_softcapping")?.filter(|&cap| cap > 0.0);
     let scale = gemma::query_scale(&reader, 62);
     let rope = reader.rope(Pairs::Halves)?;
     let local = rope.local(local_base);
@@ -34,5 +34,5 @@ fn read(mut reader: Reader<'_, '_>) -> Result<Model, Error> {
         gemma::layer(reader, i, attn)
     })?;
     let model = gemma::finish(reader, [rope, local].into(), layers)?;
-    Ok(Model { logit_cap, ..model })
+    Ok(Model { logit_softcap, ..model })
 }

@@ -90,7 +90,7 @@ pub struct Model {
     /// `[n_vocab, n_embd]`.
     output: Linear,
     /// Bound of the logits.
-    logit_cap: Option<f32>,
+    logit_softcap: Option<f32>,
 }
 
 /// One layer: a mixer and a feed-forward network, each added to a row's state.
@@ -149,7 +149,7 @@ struct Attention {
     rope: Option<usize>,
     scale: Scale,
     /// Bound of the scores.
-    score_cap: Option<f32>,
+    score_softcap: Option<f32>,
     /// The positions seen, counted back from the token; `None` is all.
     window: Option<usize>,
     /// `[n_embd, n_embd_q]`.

@@ -116,7 +116,7 @@ impl<'f, 'a> Reader<'f, 'a> {
             qk_norms: None,
             rope: Some(0),
             scale,
-            score_cap: None,
+            score_softcap: None,
             window: None,
             output: self.linear(&of_layer(i, "attn_output"), n_embd, n_embd_q)?,
         })
@@ -222,7 +222,7 @@ impl<'f, 'a> Reader<'f, 'a> {
             layers,
             output_norm,
             output,
-            logit_cap: None,
+            logit_softcap: None,
         })
     }
 

@@ -1,6 +1,6 @@
 //! Weights repacked in place into row panels, so that the kernels read them fast.
 //!
-//! `quantize/tiles.rs` describes a panel.
+//! `quantize/packed.rs` describes a panel.
 
 use alloc::vec::Vec;
 use core::ops::{Deref, Range};
@@ -9,8 +9,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use super::Model;
 use super::tensors::Matrix;
 use crate::llm::arena::{ModelBuffer, ModelBytes};
-use crate::llm::kernels::make_stripe;
-use crate::llm::quantize::{TILE_ROWS, WeightType};
+use crate::llm::kernels::pack_panel;
+use crate::llm::quantize::{PANEL_ROWS, WeightType};
 use crate::llm::workers::{Workers, for_each};
 
 /// Alignment from which kernels load vectors.
@@ -31,10 +31,10 @@ pub(super) struct Panels {
 impl Matrix {
     /// Its rows that can become panels.
     pub(super) fn panels(&self) -> Option<Panels> {
-        let panel_bytes = TILE_ROWS * self.kind.row_bytes(self.columns);
+        let panel_bytes = PANEL_ROWS * self.kind.row_bytes(self.columns);
         let start = self.place.start;
         let n = self.place.len / panel_bytes;
-        let fits = n > 0 && start.is_multiple_of(ALIGNMENT) && self.kind.has_tiles();
+        let fits = n > 0 && start.is_multiple_of(ALIGNMENT) && self.kind.has_panels();
         let bytes = start..start + n * panel_bytes;
         fits.then_some(Panels { bytes, kind: self.kind, panel_bytes })
     }
@@ -102,7 +102,7 @@ impl Repack {
             let rows = &mut chunk[bytes.start.max(start) - start..bytes.end.min(end) - start];
             assert!(rows.len().is_multiple_of(*panel_bytes), "a part of a panel");
             for rows in rows.chunks_exact_mut(*panel_bytes) {
-                make_stripe(*kind, rows, &mut copy);
+                pack_panel(*kind, rows, &mut copy);
             }
             self.done.fetch_add(rows.len(), Ordering::Relaxed);
         }
@@ -175,7 +175,7 @@ mod tests {
     /// The model of a file that is not repacked, and of one that is.
     fn models() -> (Model, Model) {
         let read = |packed| of_gguf(Gguf::parse(FILE).unwrap(), packed);
-        (read(|_| false), read(WeightType::has_tiles))
+        (read(|_| false), read(WeightType::has_panels))
     }
 
     #[test]
@@ -202,7 +202,7 @@ mod tests {
     fn the_header_alone_tells_the_panels() {
         let data = Gguf::parse(FILE).unwrap().data_offset() as usize;
         let gguf = Gguf::parse_header(&FILE[..data], FILE.len() as u64).unwrap();
-        let repack = of_gguf(gguf, WeightType::has_tiles).repack(0);
+        let repack = of_gguf(gguf, WeightType::has_panels).repack(0);
         assert!(!repack.panels.is_empty());
         assert_eq!(repack.panels, models().1.repack(0).panels);
         assert!(models().0.repack(0).panels.is_empty() && models().1.repack(1).panels.is_empty());

@@ -4,13 +4,13 @@ use super::{Linear, Model};
 use crate::llm::Error;
 use crate::llm::arena::{Frame, Plain, slice_bytes};
 use crate::llm::kernels::{
-    Activations, Batch, Quads, interleave, quantize_q8_0, quantize_q8_1, quantize_q8_k, round_f16,
-    wants_stripes,
+    ActivationPanels, Activations, Batch, interleave, quantize_q8_0, quantize_q8_1, quantize_q8_k,
+    round_f16, wants_panels,
 };
 use crate::llm::kv_cache::CacheType;
 use crate::llm::quantize::{
-    ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, QUAD, QuadQ8_0, QuadQ8_1, QuadQ8K,
-    SUPER_BLOCK, WeightType, round_to_bf16,
+    ActivationType, BLOCK, BlockQ8_0, BlockQ8_0x4, BlockQ8_1, BlockQ8_1x4, BlockQ8K, BlockQ8Kx4,
+    PANEL_TOKENS, SUPER_BLOCK, WeightType, round_to_bf16,
 };
 use crate::llm::sampling::Candidate;
 
@@ -124,9 +124,9 @@ pub struct Quantized<'a> {
     q8_0: &'a mut [BlockQ8_0],
     q8_1: &'a mut [BlockQ8_1],
     q8_k: &'a mut [BlockQ8K],
-    quads_q8_0: &'a mut [QuadQ8_0],
-    quads_q8_1: &'a mut [QuadQ8_1],
-    quads_q8_k: &'a mut [QuadQ8K],
+    panels_q8_0: &'a mut [BlockQ8_0x4],
+    panels_q8_1: &'a mut [BlockQ8_1x4],
+    panels_q8_k: &'a mut [BlockQ8Kx4],
     len: usize,
 }
 
@@ -139,13 +139,13 @@ impl<'a> Quantized<'a> {
     ) -> Result<Self, Error> {
         let of_map = |map: &Linear| (map.weights.kind(), map.weights.columns());
         let of_queries = (sizes.kv_cache.weight_type(), model.shape().n_embd_q());
-        let widest_quads =
-            widest(model.maps().map(of_map).filter(|&(kind, _)| wants_stripes(kind)));
+        let widest_panels =
+            widest(model.maps().map(of_map).filter(|&(kind, _)| wants_panels(kind)));
         let widest = widest(model.maps().map(of_map).chain([of_queries]));
         let n = sizes.n_rows;
         // One row has no use for them.
-        let quads = if n == 1 { 0 } else { n.div_ceil(QUAD) };
-        let quads = |kind, block| quads.saturating_mul(widest_quads[kind as usize] / block);
+        let panels = if n == 1 { 0 } else { n.div_ceil(PANEL_TOKENS) };
+        let panels = |kind, block| panels.saturating_mul(widest_panels[kind as usize] / block);
         let room = |kind, block| n.saturating_mul(widest[kind as usize] / block);
         Ok(Quantized {
             f32: source.take(room(ActivationType::F32, 1))?,
@@ -154,9 +154,9 @@ impl<'a> Quantized<'a> {
             q8_0: source.take(room(ActivationType::Q8_0, BLOCK))?,
             q8_1: source.take(room(ActivationType::Q8_1, BLOCK))?,
             q8_k: source.take(room(ActivationType::Q8_K, SUPER_BLOCK))?,
-            quads_q8_0: source.take(quads(ActivationType::Q8_0, BLOCK))?,
-            quads_q8_1: source.take(quads(ActivationType::Q8_1, BLOCK))?,
-            quads_q8_k: source.take(quads(ActivationType::Q8_K, SUPER_BLOCK))?,
+            panels_q8_0: source.take(panels(ActivationType::Q8_0, BLOCK))?,
+            panels_q8_1: source.take(panels(ActivationType::Q8_1, BLOCK))?,
+            panels_q8_k: source.take(panels(ActivationType::Q8_K, SUPER_BLOCK))?,
             len: 0,
         })
     }
@@ -180,9 +180,9 @@ impl<'a> Quantized<'a> {
             q8_0: q8_0.next().unwrap_or_default(),
             q8_1: q8_1.next().unwrap_or_default(),
             q8_k: q8_k.next().unwrap_or_default(),
-            quads_q8_0: &mut [],
-            quads_q8_1: &mut [],
-            quads_q8_k: &mut [],
+            panels_q8_0: &mut [],
+            panels_q8_1: &mut [],
+            panels_q8_k: &mut [],
             len: width,
         })
     }
@@ -230,17 +230,17 @@ impl<'a> Quantized<'a> {
             return;
         }
         let width = self.len / n;
-        for kind in formats(kinds.filter(|&kind| wants_stripes(kind))) {
+        for kind in formats(kinds.filter(|&kind| wants_panels(kind))) {
             match kind {
                 ActivationType::Q8_0 => {
-                    interleave(&self.q8_0[..self.len / BLOCK], width / BLOCK, self.quads_q8_0);
+                    interleave(&self.q8_0[..self.len / BLOCK], width / BLOCK, self.panels_q8_0);
                 }
                 ActivationType::Q8_1 => {
-                    interleave(&self.q8_1[..self.len / BLOCK], width / BLOCK, self.quads_q8_1);
+                    interleave(&self.q8_1[..self.len / BLOCK], width / BLOCK, self.panels_q8_1);
                 }
                 ActivationType::Q8_K => {
                     let (len, width) = (self.len / SUPER_BLOCK, width / SUPER_BLOCK);
-                    interleave(&self.q8_k[..len], width, self.quads_q8_k);
+                    interleave(&self.q8_k[..len], width, self.panels_q8_k);
                 }
                 ActivationType::F32 | ActivationType::F16 | ActivationType::BF16 => {}
             }
@@ -250,14 +250,16 @@ impl<'a> Quantized<'a> {
     /// All that it holds, which is of `n` tokens, for weights of this type: see
     /// [`Quantized::for_weights`].
     pub fn batch(&self, kind: WeightType, n: usize) -> Batch<'_> {
-        let quads = match kind.activations() {
-            _ if n == 1 || !wants_stripes(kind) => Quads::None,
-            ActivationType::Q8_0 => Quads::Q8_0(self.quads_q8_0),
-            ActivationType::Q8_1 => Quads::Q8_1(self.quads_q8_1),
-            ActivationType::Q8_K => Quads::Q8K(self.quads_q8_k),
-            ActivationType::F32 | ActivationType::F16 | ActivationType::BF16 => Quads::None,
+        let panels = match kind.activations() {
+            _ if n == 1 || !wants_panels(kind) => ActivationPanels::None,
+            ActivationType::Q8_0 => ActivationPanels::Q8_0(self.panels_q8_0),
+            ActivationType::Q8_1 => ActivationPanels::Q8_1(self.panels_q8_1),
+            ActivationType::Q8_K => ActivationPanels::Q8K(self.panels_q8_k),
+            ActivationType::F32 | ActivationType::F16 | ActivationType::BF16 => {
+                ActivationPanels::None
+            }
         };
-        Batch { n, x: self.for_weights(kind), quads }
+        Batch { n, x: self.for_weights(kind), panels }
     }
 }
 

@@ -93,7 +93,7 @@ mod tests {
 
     use crate::llm::arena::ModelBytes;
     use crate::llm::gguf::Gguf;
-    use crate::llm::kernels::self_test::Noise;
+    use crate::llm::kernels::fixtures::Noise;
     use crate::llm::model::Architecture;
 
     #[test]

@@ -9,7 +9,7 @@ use crate::llm::Error;
 use crate::llm::arena::ModelBytes;
 use crate::llm::gguf::{Gguf, TensorInfo};
 use crate::llm::kernels::Rows;
-use crate::llm::quantize::{F32Bytes, Row, TILE_ROWS, WeightType};
+use crate::llm::quantize::{F32Bytes, PANEL_ROWS, Row, WeightType};
 
 /// A place in one of a model's sources.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,15 +64,15 @@ impl Matrix {
     /// Some rows. They start with a row panel, and end with one or with the matrix.
     pub fn rows_in<'a>(&self, sources: &'a [ModelBytes], rows: Range<usize>) -> Rows<'a> {
         let Matrix { kind, columns, packed, .. } = *self;
-        Rows { kind, columns, bytes: self.bytes_of(sources, rows), striped: packed }
+        Rows { kind, columns, bytes: self.bytes_of(sources, rows), packed }
     }
 
     /// Dequantises one row to `out`: `[columns]`.
     pub fn dequantize_row(&self, sources: &[ModelBytes], row: usize, out: &mut [f32]) {
-        let panel = row / TILE_ROWS * TILE_ROWS;
-        let row = if self.packed && panel + TILE_ROWS <= self.rows {
-            let bytes = self.bytes_of(sources, panel..panel + TILE_ROWS);
-            Row::of_stripe(self.kind, bytes, row - panel)
+        let panel = row / PANEL_ROWS * PANEL_ROWS;
+        let row = if self.packed && panel + PANEL_ROWS <= self.rows {
+            let bytes = self.bytes_of(sources, panel..panel + PANEL_ROWS);
+            Row::of_panel(self.kind, bytes, row - panel)
         } else {
             Row::of_file(self.bytes_of(sources, row..row + 1))
         };

@@ -1,12 +1,13 @@
 //! The number formats of weights and activations.
 //!
 //! Weights come in the blocks of ggml (`ggml-common.h`); they are read where they lie in the file.
-//! For each type one function takes a block apart into whole numbers and scales ([`Block`],
-//! [`SuperBlock`]); values and portable dot products follow from those. To add a type, write that
+//! For each type one function unpacks a block into integers and scales ([`Block`], [`SuperBlock`]).
+//! Dequantised values and portable dot products follow from those. To add a type, write that
 //! function and add its line to the table of [`WeightType`].
 
 #![forbid(unsafe_code)]
 
+mod activation_panels;
 mod activations;
 mod bf16;
 pub mod blocks;
@@ -15,24 +16,24 @@ mod f16;
 mod grids;
 pub mod iq;
 pub mod k_quants;
+mod packed;
 #[cfg(test)]
 mod properties;
-mod quads;
 mod super_block;
 pub mod ternary;
 #[cfg(test)]
 mod tests;
-mod tiles;
 
+pub use activation_panels::{
+    BlockQ8_0x4, BlockQ8_1x4, BlockQ8Kx4, Interleave, PANEL_TOKENS, Words, interleave,
+    interleave_tokens,
+};
 pub use activations::{ActivationType, BlockQ8_0, BlockQ8_1, BlockQ8K, first_of_largest};
 pub use bf16::{bf16_to_f32, f32_to_bf16, round_to_bf16};
 pub use blocks::Block;
 pub use f16::{f16_to_f32, f32_to_f16, round_to_f16};
-pub use quads::{
-    Interleave, QUAD, QuadQ8_0, QuadQ8_1, QuadQ8K, Words, interleave, interleave_words,
-};
+pub use packed::{PANEL_ROWS, Row, interleave_units};
 pub use super_block::{GROUP, GROUPS, Scales, SuperBlock};
-pub use tiles::{Row, TILE_ROWS, move_units};
 
 use crate::llm::gguf::TensorType;
 

@@ -8,7 +8,8 @@ use proptest::collection::vec as any_of;
 use proptest::prelude::*;
 
 use super::*;
-use crate::llm::kernels::self_test::{Owned, compare_sets};
+use crate::llm::kernels::fixtures::ActivationBuffers;
+use crate::llm::kernels::self_test::compare_sets;
 
 /// Cases for each property: enough to meet odd scales, few enough to take seconds.
 const CASES: u32 = 256;
@@ -172,7 +173,7 @@ proptest! {
     ) {
         let columns = blocks * kind.tensor_type().block_weights as usize;
         let x: Vec<f32> = seed.iter().copied().cycle().take(tokens * columns).collect();
-        let x = Owned::new(kind, &x, tokens);
+        let x = ActivationBuffers::new(kind, &x, tokens);
         if let Err(difference) = compare_sets(kind, columns, &bytes, &x, same) {
             prop_assert!(false, "{kind:?}: {difference}");
         }
@@ -180,13 +181,13 @@ proptest! {
 
     #[test]
     fn a_stripe_holds_the_blocks_of_its_rows((kind, blocks, bytes) in any_rows(8..=8)) {
-        prop_assume!(kind.has_tiles());
+        prop_assume!(kind.has_panels());
         let block_bytes = kind.tensor_type().block_bytes as usize;
         let mut stripe = bytes.clone();
-        kind.make_stripe(&mut stripe, &mut Vec::new(), move_units::<4>);
-        for (i, tile) in stripe.chunks_exact(TILE_ROWS * block_bytes).enumerate() {
+        kind.pack_panel(&mut stripe, &mut Vec::new(), interleave_units::<4>);
+        for (i, tile) in stripe.chunks_exact(PANEL_ROWS * block_bytes).enumerate() {
             for (row, bytes) in bytes.chunks_exact(blocks * block_bytes).enumerate() {
-                let block: [u8; 256] = kind.block_of_tile(tile, row);
+                let block: [u8; 256] = kind.block_of_row(tile, row);
                 prop_assert_eq!(&block[..block_bytes], &bytes[i * block_bytes..][..block_bytes]);
             }
         }

@@ -26,6 +26,15 @@ impl Scales {
     pub fn without_mins(d: f32, scales: [i8; GROUPS]) -> Scales {
         Scales { d, d_min: 0.0, scales, mins: [0; GROUPS] }
     }
+
+    /// The dot product of a block with activations of scale `x_d`, from integer sums.
+    ///
+    /// `sum` is that of the scaled products, and `min_sum` what the minimums subtract.
+    pub fn product(&self, x_d: f32, sum: i32, min_sum: impl FnOnce() -> i32) -> f32 {
+        let product = sum as f32 * (self.d * x_d);
+        // Most types have no minimums, and an infinite scale times 0 would be NaN.
+        if self.d_min == 0.0 { product } else { product - min_sum() as f32 * (self.d_min * x_d) }
+    }
 }
 
 /// A block of 256 weights.

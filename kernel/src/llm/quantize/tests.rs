@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::activations::{round_half_away, round_half_even};
 use super::*;
 use crate::llm::gguf::Gguf;
-use crate::llm::kernels::self_test::Owned;
+use crate::llm::kernels::fixtures::ActivationBuffers;
 use crate::llm::kernels::{dot, quantize_q8_0, quantize_q8_1, quantize_q8_k};
 
 #[test]
@@ -190,7 +190,7 @@ fn dot_products_are_those_of_ggml() {
         dequantize_row(kind, blocks, &mut weights);
         let dots = numbers(&format!("{name}.dots"));
         for (expected, n) in dots.into_iter().zip((256..).step_by(256)) {
-            let activations = Owned::new(kind, &x[..n], 1);
+            let activations = ActivationBuffers::new(kind, &x[..n], 1);
             let actual = dot(kind, &blocks[..kind.row_bytes(n)], &activations.batch().x);
             let products: Vec<f64> =
                 weights.iter().zip(&x[..n]).map(|(&w, &x)| f64::from(w) * f64::from(x)).collect();

@@ -8,9 +8,9 @@
 
 mod config;
 mod dry;
+mod filters;
 mod history;
 mod random;
-mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -160,30 +160,30 @@ impl Sampler {
         for candidate in candidates.iter_mut().filter(|candidate| candidate.logit.is_nan()) {
             candidate.logit = f32::NEG_INFINITY;
         }
-        if steps::largest(candidates).is_infinite() {
+        if filters::largest(candidates).is_infinite() {
             // There is nothing to compare with: only infinities, or none but them.
-            return steps::best(candidates);
+            return filters::best(candidates);
         }
         let candidates = match config.mirostat {
             Some(_) => candidates,
             None => {
-                let candidates = steps::top_n_sigma(candidates, config.top_n_sigma);
-                let candidates = steps::top_k(candidates, config.top_k);
-                let candidates = steps::typical(candidates, config.typical_p);
-                let candidates = steps::top_p(candidates, config.top_p);
-                let candidates = steps::min_p(candidates, config.min_p);
+                let candidates = filters::top_n_sigma(candidates, config.top_n_sigma);
+                let candidates = filters::top_k(candidates, config.top_k);
+                let candidates = filters::typical(candidates, config.typical_p);
+                let candidates = filters::top_p(candidates, config.top_p);
+                let candidates = filters::min_p(candidates, config.min_p);
                 self.xtc(candidates)
             }
         };
         if config.temperature <= 0.0 {
-            return steps::best(candidates);
+            return filters::best(candidates);
         }
-        steps::temperature(candidates, config.temperature);
+        filters::temperature(candidates, config.temperature);
         let candidates = match config.mirostat {
-            Some(_) => steps::surprise(candidates, self.mu),
+            Some(_) => filters::surprise(candidates, self.mu),
             None => candidates,
         };
-        steps::softmax(candidates);
+        filters::softmax(candidates);
         candidates
     }
 
@@ -211,7 +211,7 @@ impl Sampler {
         }
         match self.generator.next_unit() {
             chance if chance > f64::from(xtc_probability) => candidates,
-            _ => steps::xtc(candidates, xtc_threshold),
+            _ => filters::xtc(candidates, xtc_threshold),
         }
     }
 

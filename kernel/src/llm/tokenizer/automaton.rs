@@ -10,7 +10,7 @@
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
-use super::steps::step;
+use super::step_count::step;
 use crate::llm::{Error, with_capacity};
 
 /// The node of nothing read.
@@ -222,7 +222,7 @@ fn index(n: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::steps;
+    use super::super::step_count;
     use super::*;
 
     fn automaton(texts: &[&[u8]]) -> Automaton {
@@ -262,7 +262,7 @@ mod tests {
         let automaton = automaton(&texts);
         let (_, found) = automaton.find_all(&longest).last().unwrap();
         for most in 1..=longest.len() {
-            let (cut, steps) = steps::of(|| automaton.cut_to(found, most).unwrap());
+            let (cut, steps) = step_count::of(|| automaton.cut_to(found, most).unwrap());
             assert_eq!(automaton.len(cut), most);
             assert!(steps < 30, "{steps} steps to {most}");
         }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::queue::Queue;
-use super::steps::step;
+use super::step_count::step;
 
 /// No symbol, no text, no rank.
 pub const NONE: u32 = u32::MAX;

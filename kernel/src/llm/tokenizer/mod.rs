@@ -19,14 +19,14 @@ mod categories;
 mod class;
 mod decode;
 mod merge;
-mod pieces;
 mod pre;
 mod queue;
+mod segments;
 mod sentencepiece;
 mod slots;
 mod special;
 mod split;
-mod steps;
+mod step_count;
 #[cfg(test)]
 mod tests;
 mod texts;
@@ -38,7 +38,7 @@ use alloc::vec::Vec;
 
 use bpe::Bpe;
 pub use decode::Decoder;
-pub use pieces::Piece;
+pub use segments::Segment;
 use sentencepiece::SentencePiece;
 use special::{Part, Specials};
 use vocab::{TokenKind, Vocab};
@@ -50,9 +50,9 @@ const TOKENS: &str = "tokenizer.ggml.tokens";
 const SCORES: &str = "tokenizer.ggml.scores";
 const TYPES: &str = "tokenizer.ggml.token_type";
 
-/// Texts are encoded in pieces of at most so many bytes, so that 32 bits are enough for places in
+/// Texts are encoded in segments of at most so many bytes, so that 32 bits are enough for places in
 /// them, spaces being written in three bytes.
-const PIECE_BYTES: usize = 1 << 30;
+const CHUNK_BYTES: usize = 1 << 30;
 
 /// A model's tokenizer.
 #[derive(Debug)]
@@ -236,13 +236,13 @@ impl Tokenizer {
 
     /// Appends the tokens of text without special tokens.
     fn encode_text(&self, text: &[u8], is_start: bool, out: &mut Vec<u32>) {
-        for (i, piece) in text.chunks(PIECE_BYTES).enumerate() {
+        for (i, chunk) in text.chunks(CHUNK_BYTES).enumerate() {
             match &self.method {
                 Method::SentencePiece(method) => {
                     let prefix = method.add_space_prefix && is_start && i == 0;
-                    method.encode(&self.vocab, prefix, piece, out);
+                    method.encode(&self.vocab, prefix, chunk, out);
                 }
-                Method::Bpe(bpe) => bpe.encode(&self.vocab, piece, out),
+                Method::Bpe(bpe) => bpe.encode(&self.vocab, chunk, out),
             }
         }
     }

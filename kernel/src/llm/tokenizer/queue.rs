@@ -9,7 +9,7 @@ use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
-use super::steps::step;
+use super::step_count::step;
 
 /// Pairs of a rank and a place; the least rank comes first, and of equal ones the least place.
 #[derive(Debug)]

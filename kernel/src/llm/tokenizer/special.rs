@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 
 use super::automaton::{Automaton, Found};
-use super::steps::step;
+use super::step_count::step;
 use super::vocab::{TokenKind, Vocab};
 use super::{numbered, warn_kind};
 use crate::llm::Error;
@@ -276,7 +276,7 @@ impl Specials {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llm::gguf::build::Builder;
+    use crate::llm::gguf::write::Builder;
 
     fn vocab(texts: &[Vec<u8>]) -> Vocab {
         let file = Builder::new()

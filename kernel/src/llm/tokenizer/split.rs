@@ -7,7 +7,7 @@
 //! grows with the length of the text.
 
 use super::class::{line_end, not_lower, not_upper, space};
-use super::steps::step;
+use super::step_count::step;
 
 /// Whether a character belongs to a class.
 pub type Class = fn(char) -> bool;

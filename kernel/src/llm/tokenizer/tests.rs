@@ -11,7 +11,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::*;
-use crate::llm::gguf::build::Builder;
+use crate::llm::gguf::write::Builder;
 
 /// A vocabulary of special tokens, all bytes, and pieces whose scores fall in this order.
 fn vocabulary() -> Vec<(String, i32)> {

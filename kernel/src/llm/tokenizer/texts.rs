@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 
 use super::slots::{Crowded, Slots, mix};
-use super::steps::step;
+use super::step_count::step;
 use crate::llm::{Error, with_capacity};
 
 /// What the memory is for.

@@ -12,25 +12,30 @@ use crate::cpu::Features;
 
 /// Four columns of eight rows: in the first vector those of row 0, then of rows 1, 2 and 3; in the
 /// second those of the other rows.
-pub type Group = [int8x16_t; 2];
+pub type FourColumns = [int8x16_t; 2];
 
 /// A sum for each of eight rows.
 pub type Sums = [int32x4_t; 2];
 
 /// Instructions for one token. `N` is a number of groups of four columns, a multiple of four.
 pub trait OneToken: Copy {
-    /// Whether there are registers enough to work on two stripes at once.
-    const TWO_STRIPES: bool;
+    /// Whether there are registers enough to work on two panels at once.
+    const TWO_PANELS: bool;
 
     /// The sums of the products of each row with the token's activations, 16 in each of the `x`,
     /// added to `start`.
-    fn one<const N: usize>(self, weights: [Group; N], x: &[int8x16_t], start: int32x4_t) -> Sums;
+    fn one<const N: usize>(
+        self,
+        weights: [FourColumns; N],
+        x: &[int8x16_t],
+        start: int32x4_t,
+    ) -> Sums;
 
     /// The same for four times 16 columns, each with its own activations: `weights(i)` gives group i
     /// of each.
-    fn sixteens(
+    fn sixteen_columns(
         self,
-        weights: impl Fn(usize) -> [Group; 4],
+        weights: impl Fn(usize) -> [FourColumns; 4],
         x: [int8x16_t; 4],
         start: [int32x4_t; 4],
     ) -> [Sums; 4];
@@ -40,7 +45,7 @@ pub trait OneToken: Copy {
 pub trait FourTokens: Copy {
     /// The weights in the order in which [`FourTokens::four`] takes them.
     #[inline(always)]
-    fn arrange<const N: usize>(self, weights: [Group; N]) -> [Group; N] {
+    fn reorder<const N: usize>(self, weights: [FourColumns; N]) -> [FourColumns; N] {
         weights
     }
 
@@ -48,7 +53,7 @@ pub trait FourTokens: Copy {
     /// each token in each of the `x`, added to the token's lane of `start`.
     fn four<const N: usize>(
         self,
-        weights: &[Group; N],
+        weights: &[FourColumns; N],
         x: &[int8x16_t; N],
         start: int32x4_t,
     ) -> [Sums; 4];
@@ -96,7 +101,7 @@ impl Neon {
 /// Products of four columns of eight rows with four activations, repeated in all lanes: two rows in
 /// each vector.
 #[inline(always)]
-fn add_products(sums: [int16x8_t; 4], weights: Group, x: int8x16_t) -> [int16x8_t; 4] {
+fn add_products(sums: [int16x8_t; 4], weights: FourColumns, x: int8x16_t) -> [int16x8_t; 4] {
     let [a, b, c, d] = sums;
     let [first, second] = weights;
     // SAFETY: this module is only built where the whole build has NEON.
@@ -122,7 +127,7 @@ impl Neon {
     #[inline(always)]
     fn sums<const N: usize>(
         self,
-        weights: [Group; N],
+        weights: [FourColumns; N],
         x: [int8x16_t; N],
         start: int32x4_t,
     ) -> Sums {
@@ -168,10 +173,15 @@ impl Neon {
 }
 
 impl OneToken for Neon {
-    const TWO_STRIPES: bool = false;
+    const TWO_PANELS: bool = false;
 
     #[inline(always)]
-    fn one<const N: usize>(self, weights: [Group; N], x: &[int8x16_t], start: int32x4_t) -> Sums {
+    fn one<const N: usize>(
+        self,
+        weights: [FourColumns; N],
+        x: &[int8x16_t],
+        start: int32x4_t,
+    ) -> Sums {
         // SAFETY: as in `add_products`.
         let mut groups = unsafe { [vdupq_n_s8(0); N] };
         for (groups, &x) in groups.as_chunks_mut::<4>().0.iter_mut().zip(x) {
@@ -181,9 +191,9 @@ impl OneToken for Neon {
     }
 
     #[inline(always)]
-    fn sixteens(
+    fn sixteen_columns(
         self,
-        weights: impl Fn(usize) -> [Group; 4],
+        weights: impl Fn(usize) -> [FourColumns; 4],
         x: [int8x16_t; 4],
         start: [int32x4_t; 4],
     ) -> [Sums; 4] {
@@ -204,7 +214,7 @@ impl FourTokens for Neon {
     #[inline(always)]
     fn four<const N: usize>(
         self,
-        weights: &[Group; N],
+        weights: &[FourColumns; N],
         x: &[int8x16_t; N],
         start: int32x4_t,
     ) -> [Sums; 4] {
@@ -247,10 +257,15 @@ impl DotProd {
 }
 
 impl OneToken for DotProd {
-    const TWO_STRIPES: bool = true;
+    const TWO_PANELS: bool = true;
 
     #[inline(always)]
-    fn one<const N: usize>(self, weights: [Group; N], x: &[int8x16_t], start: int32x4_t) -> Sums {
+    fn one<const N: usize>(
+        self,
+        weights: [FourColumns; N],
+        x: &[int8x16_t],
+        start: int32x4_t,
+    ) -> Sums {
         let [mut first, mut second] = [start; 2];
         for (weights, &x) in weights.as_chunks::<4>().0.iter().zip(x) {
             for_each_lane!(LANE => {
@@ -263,9 +278,9 @@ impl OneToken for DotProd {
     }
 
     #[inline(always)]
-    fn sixteens(
+    fn sixteen_columns(
         self,
-        weights: impl Fn(usize) -> [Group; 4],
+        weights: impl Fn(usize) -> [FourColumns; 4],
         x: [int8x16_t; 4],
         start: [int32x4_t; 4],
     ) -> [Sums; 4] {
@@ -285,7 +300,7 @@ impl FourTokens for DotProd {
     #[inline(always)]
     fn four<const N: usize>(
         self,
-        weights: &[Group; N],
+        weights: &[FourColumns; N],
         x: &[int8x16_t; N],
         start: int32x4_t,
     ) -> [Sums; 4] {
@@ -352,7 +367,7 @@ fn eight_columns(first: int8x16_t, second: int8x16_t) -> [int8x16_t; 2] {
 impl FourTokens for I8mm {
     /// Two groups become one of the rows 0 and 1, 4 and 5, and one of the others.
     #[inline(always)]
-    fn arrange<const N: usize>(self, mut weights: [Group; N]) -> [Group; N] {
+    fn reorder<const N: usize>(self, mut weights: [FourColumns; N]) -> [FourColumns; N] {
         for [first, second] in weights.as_chunks_mut::<2>().0 {
             let [a, b] = eight_columns(first[0], second[0]);
             let [c, d] = eight_columns(first[1], second[1]);
@@ -364,7 +379,7 @@ impl FourTokens for I8mm {
     #[inline(always)]
     fn four<const N: usize>(
         self,
-        weights: &[Group; N],
+        weights: &[FourColumns; N],
         x: &[int8x16_t; N],
         start: int32x4_t,
     ) -> [Sums; 4] {

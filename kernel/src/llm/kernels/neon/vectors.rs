@@ -4,7 +4,7 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 
 use crate::llm::arena::Plain;
-use crate::llm::kernels::LANES;
+use crate::llm::kernels::lanes::LANES;
 use crate::llm::quantize::F16Bytes;
 
 /// The sum of the lanes, pairwise.

@@ -1,6 +1,6 @@
 //! Vocabularies and texts made so that encoding takes long: the steps are counted.
 
-use super::super::steps;
+use super::super::step_count;
 use super::*;
 
 /// Bytes of the vocabularies and of the texts.
@@ -13,7 +13,7 @@ const MOST: usize = 128;
 /// The tokens of the text, which must not take too many steps.
 #[track_caller]
 fn encode(tokenizer: &Tokenizer, text: &[u8]) -> Vec<u32> {
-    let (tokens, steps) = steps::of(|| tokenizer.encode(text, false, true));
+    let (tokens, steps) = step_count::of(|| tokenizer.encode(text, false, true));
     assert!(steps > text.len(), "{steps} steps are too few to be all");
     assert!(steps <= MOST * text.len(), "{} steps for each byte", steps / text.len());
     tokens

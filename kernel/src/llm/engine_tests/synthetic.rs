@@ -5,8 +5,8 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::llm::gguf::build::Builder;
-use crate::llm::kernels::self_test::{Noise, random_row};
+use crate::llm::gguf::write::Builder;
+use crate::llm::kernels::fixtures::{Noise, random_row};
 use crate::llm::quantize::{WeightType, dequantize_row};
 
 /// The shape of a model, and what makes it special.

@@ -2,8 +2,7 @@
 
 use core::arch::aarch64::*;
 
-use super::vectors::{load_s8, load_u8, load_vectors};
-use crate::llm::kernels::scale_sums;
+use crate::llm::kernels::neon::vectors::{load_s8, load_u8, load_vectors};
 use crate::llm::quantize::{
     BlockQ8K, GROUP, IQ4_VALUES, SUPER_BLOCK, Scales, SuperBlock, iq, ternary,
 };
@@ -29,7 +28,7 @@ fn dot<const N: usize>(
 #[target_feature(enable = "neon")]
 fn block_product(half: impl Fn(usize) -> Half, scales: &Scales, x: &BlockQ8K) -> f32 {
     let sum = block_sum(half, load_s8(&scales.scales, 0), x);
-    scale_sums(scales, x.d, sum, || min_sum(scales, x))
+    scales.product(x.d, sum, || min_sum(scales, x))
 }
 
 /// The products of a block, each group's times its scale, added up.

@@ -3,12 +3,12 @@
 
 #![forbid(unsafe_code)]
 
-use super::lanes::{Lanes, ROUND, TILE};
+use super::lanes::{BLOCK_VECTORS, Lanes, ROUND};
 use crate::llm::quantize::{self, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, Interleave, SUPER_BLOCK};
 
 /// The largest of 32 numbers in four lanes.
 #[inline(always)]
-fn largest<L: Lanes>([a, b, c, d, e, f, g, h]: [L; TILE]) -> L {
+fn largest<L: Lanes>([a, b, c, d, e, f, g, h]: [L; BLOCK_VECTORS]) -> L {
     a.max(b).max(c.max(d)).max(e.max(f).max(g.max(h)))
 }
 
@@ -38,7 +38,7 @@ fn rounded<L: Lanes>(x: f32) -> f32 {
 /// Writes 32 activations over their scale, which is returned, not rounded, with their sum.
 #[inline(always)]
 fn quantize_32<L: Lanes>(x: &[f32; BLOCK], qs: &mut [i8; BLOCK]) -> (f32, i32) {
-    let x: [L; TILE] = L::load_block(x);
+    let x: [L; BLOCK_VECTORS] = L::load_block(x);
     let d = largest(x.map(L::abs)).largest() / 127.0;
     let inverse = L::splat(if d == 0.0 { 0.0 } else { 1.0 / d });
     let bytes = x.map(|x| (x * inverse).bits_of_whole());

@@ -4,7 +4,7 @@ use core::arch::aarch64::*;
 
 use libm::fmaf;
 
-use super::vectors::{load_at, load_s8};
+use crate::llm::kernels::neon::vectors::{load_at, load_s8};
 use crate::llm::quantize::blocks::half_power;
 use crate::llm::quantize::{BLOCK, BlockQ8_0, FP4_VALUES, Q8_0Bytes, scale};
 

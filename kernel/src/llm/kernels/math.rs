@@ -46,8 +46,7 @@ pub fn tanh<L: Lanes>(x: L) -> L {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llm::kernels::LANES;
-    use crate::llm::kernels::lanes::Portable;
+    use crate::llm::kernels::lanes::{LANES, Portable};
 
     fn each(f: impl Fn(Portable) -> Portable, x: [f32; LANES]) -> [f32; LANES] {
         let mut out = [f32::NAN; LANES];
