@@ -152,12 +152,12 @@ fn run(arguments: Arguments) -> Result<(), String> {
     backend.set_sampling_config(arguments.sampling);
     backend.set_ignore_end(arguments.ignore_end);
     backend.set_parse_special(arguments.special);
-    let told = |error: llm::Error| match llm::remedy(&error) {
+    let message = |error: llm::Error| match llm::remedy(&error) {
         Some(instead) => format!("{}: {error}: {instead}", arguments.model),
         None => format!("{}: {error}", arguments.model),
     };
     backend.load_model(&arguments.model).map_err(|error| match error {
-        LoadError::Engine(error) => told(error),
+        LoadError::Engine(error) => message(error),
         error => error.to_string(),
     })?;
     let load_us = now_us() - start_us;
@@ -175,7 +175,7 @@ fn run(arguments: Arguments) -> Result<(), String> {
         })
     };
     let result = backend.infer_streaming(&arguments.prompt, arguments.tokens, &mut show);
-    let result = result.map_err(told)?;
+    let result = result.map_err(message)?;
     fault.map_or_else(|| console::print("\n"), Err).map_err(unprinted)?;
     if let Some(workspace) = backend.workspace() {
         let (model, state) = (workspace.engine().metadata(), workspace.state_shape());

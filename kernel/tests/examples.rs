@@ -41,9 +41,9 @@ fn readers_that_have_gone_end_in_silence() {
     for more in [&[][..], &["--help"]] {
         let Some(mut command) = generate() else { return };
         let output = command.args(more).stdout(gone()).stderr(Stdio::piped()).output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(0), "{told}");
-        assert!(!told.contains("standard output"), "{told}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{message}");
+        assert!(!message.contains("standard output"), "{message}");
         let status = command.stderr(gone()).status().unwrap();
         assert_eq!(status.code(), Some(0));
     }
@@ -56,8 +56,8 @@ fn text_that_cannot_be_shown_is_a_failure() {
     for more in [&[][..], &["--help"]] {
         let Some(mut command) = generate() else { return };
         let output = command.args(more).stdout(full()).stderr(Stdio::piped()).output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{told}");
-        assert!(told.contains("cannot write to standard output: No space left"), "{told}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(message.contains("cannot write to standard output: No space left"), "{message}");
     }
 }

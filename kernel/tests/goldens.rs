@@ -152,11 +152,11 @@ fn perplexity_is_that_of_llama_cpp() {
             let mean = logs.iter().sum::<f64>() / logs.len() as f64;
             let squares = logs.iter().map(|log| (log - mean) * (log - mean));
             let deviation = (squares.sum::<f64>() / (logs.len() - 1) as f64).sqrt();
-            assert!(logs.len() >= 20 && deviation < 1e-3, "{name}, piece {i}: {logs:?}");
+            assert!(logs.len() >= 20 && deviation < 1e-3, "{name}, chunk {i}: {logs:?}");
             let error = ours.ln() - mean;
             assert!(
                 error.abs() < 4.0 * deviation,
-                "{name}, piece {i}: {ours}, llama.cpp's is {}, {} deviations off",
+                "{name}, chunk {i}: {ours}, llama.cpp's is {}, {} deviations off",
                 mean.exp(),
                 error / deviation
             );

@@ -66,7 +66,7 @@ pub struct ThreadPool {
     count: usize,
     shared: Arc<Shared>,
     /// Held by the caller whose job runs.
-    turn: Mutex<()>,
+    one_job: Mutex<()>,
 }
 
 /// A job that lives until `busy` is 0 again.
@@ -98,7 +98,7 @@ impl ThreadPool {
             let shared = Arc::clone(&shared);
             std::thread::spawn(move || shared.serve(i));
         }
-        ThreadPool { count: count.max(1), shared, turn: Mutex::new(()) }
+        ThreadPool { count: count.max(1), shared, one_job: Mutex::new(()) }
     }
 
     /// A pool that is never given up.
@@ -149,7 +149,7 @@ impl Workers for ThreadPool {
 
     fn run(&self, job: &(dyn Fn(usize) + Sync)) {
         let _abort = AbortOnPanic;
-        let _turn = self.turn.lock().expect("no thread panics");
+        let _one_job = self.one_job.lock().expect("no thread panics");
         // SAFETY: only the lifetime changes. The threads use the job while they are counted in
         // `busy`, this function does not return before `busy` is 0, and a panic ends the process.
         #[allow(unsafe_code)]

@@ -98,7 +98,7 @@ const REPEATED: usize = 1000;
 /// How many times the KV cache must be faster at [`LONG`] tokens.
 const SPEEDUP: f64 = 10.0;
 
-fn told(error: Error) -> String {
+fn text_of(error: Error) -> String {
     error.to_string()
 }
 
@@ -111,7 +111,7 @@ fn infer(
     prompt: &str,
     n: usize,
 ) -> Result<InferenceResult, String> {
-    backend.infer(prompt, n).map_err(told)
+    backend.infer(prompt, n).map_err(text_of)
 }
 
 /// Positions that an answer to [`PROMPT`] can take, at most [`LONG`].
@@ -159,7 +159,7 @@ fn test_generate_multiple_tokens(backend: &mut TransformerBackend, _: Machine) -
     check(together.tokens.len() == n, || format!("{} tokens", together.tokens.len()))?;
     let mut one_by_one = infer(backend, PROMPT, 1)?.tokens;
     while one_by_one.len() < n {
-        let more = backend.extend("", 1, &mut |_| ControlFlow::Continue(())).map_err(told)?;
+        let more = backend.extend("", 1, &mut |_| ControlFlow::Continue(())).map_err(text_of)?;
         one_by_one.extend(more.tokens);
     }
     check(one_by_one == together.tokens, || {
@@ -230,7 +230,7 @@ fn test_long_generation(backend: &mut TransformerBackend, _: Machine) -> Outcome
         }
         ControlFlow::Continue(())
     };
-    let result = backend.infer_streaming(PROMPT, n, &mut on_progress).map_err(told)?;
+    let result = backend.infer_streaming(PROMPT, n, &mut on_progress).map_err(text_of)?;
     check(result.tokens_emitted == n, || format!("{} of {n} tokens", result.tokens_emitted))?;
     check(streamed == result.output, || format!("{streamed:?} is not {:?}", result.output))?;
     let figure = result.tokens_per_s;
@@ -247,7 +247,7 @@ fn test_concurrent_inference(backend: &mut TransformerBackend, machine: Machine)
     }
     let mut sessions = Vec::new();
     for _ in 0..machine.threads.count() {
-        let session = backend.share(&SingleThread).map_err(told)?;
+        let session = backend.share(&SingleThread).map_err(text_of)?;
         sessions.push(Mutex::new((session, Ok(Vec::new()))));
     }
     machine.threads.run(&|thread| {
@@ -270,14 +270,15 @@ fn test_shared_passes(backend: &mut TransformerBackend, machine: Machine) -> Out
     let n_ctx = shared_passes::N_CTX.min(engine.metadata().n_ctx_train);
     let context = ContextOptions { n_ctx: Some(n_ctx), ..workspace.context() };
     let make =
-        |n| Workspace::try_new(Arc::clone(engine), context, n, machine.threads).map_err(told);
+        |n| Workspace::try_new(Arc::clone(engine), context, n, machine.threads).map_err(text_of);
     let texts = shared_passes::texts(engine);
     let mut one = make(1)?;
     let mut alone = Vec::new();
     for text in &texts {
-        alone.push(shared_passes::alone(&mut one, text).map_err(told)?);
+        alone.push(shared_passes::alone(&mut one, text).map_err(text_of)?);
     }
-    let (answers, most) = shared_passes::together(&mut make(texts.len())?, &texts).map_err(told)?;
+    let (answers, most) =
+        shared_passes::together(&mut make(texts.len())?, &texts).map_err(text_of)?;
     for (i, (answer, alone)) in answers.iter().zip(&alone).enumerate() {
         check(answer == alone, || format!("text {i}: {answer:?} instead of {alone:?}"))?;
     }
@@ -307,7 +308,7 @@ fn test_kv_cache_speedup(backend: &mut TransformerBackend, machine: Machine) -> 
     let start_us = (machine.now_us)();
     let cached = infer(backend, PROMPT, n)?.tokens;
     let middle_us = (machine.now_us)();
-    let uncached = backend.infer_uncached(PROMPT, n).map_err(told)?;
+    let uncached = backend.infer_uncached(PROMPT, n).map_err(text_of)?;
     let end_us = (machine.now_us)();
     check(cached == uncached, || format!("{cached:?} with the cache, {uncached:?} without"))?;
     let figure = (end_us - middle_us) as f64 / (middle_us - start_us).max(1) as f64;

@@ -37,7 +37,7 @@ struct Golden {
 struct Rendered {
     bos: String,
     eos: String,
-    /// What llama.cpp makes of the template, which it tells by its text.
+    /// The conversation as llama.cpp formats it, which recognises the template by its text.
     recognised: Vec<String>,
 }
 
@@ -79,7 +79,7 @@ fn text(segments: &[Segment<'_>]) -> String {
     segments.iter().map(|segment| segment.text()).collect()
 }
 
-/// What a model of this template writes before each of its answers.
+/// The text that a model of this template writes before each of its answers.
 fn lead(name: &str) -> &'static str {
     match name {
         "mistral-v1" | "mistral-v3" | "mistral-v7" | "openchat" | "vicuna" | "vicuna-orca"
@@ -212,7 +212,7 @@ fn a_file_says_which_template_and_tokens_it_has() {
 
     assert_eq!(unknown.problem, None);
 
-    // What is no text costs the chat alone.
+    // A template that is no text costs the chat alone.
     let array = declared(&builder().strings(TEMPLATE, &["<|im_start|>"]));
     let number = declared(&builder().u32(TEMPLATE, 7));
     for (wrong, shown) in [(array, "an array of 1 strings"), (number, "7")] {
@@ -220,7 +220,7 @@ fn a_file_says_which_template_and_tokens_it_has() {
         let problem = wrong.problem.unwrap();
         assert!(problem.contains(TEMPLATE) && problem.contains(shown), "{problem}");
     }
-    // What is no UTF-8 is recognised as llama.cpp does it, by a part of the text.
+    // A template that is not UTF-8 is recognised by a part of the text, as in llama.cpp.
     let latin_1 = |text: &[u8]| declared(&builder().string(TEMPLATE, text));
     let found = latin_1(b"{# caf\xE9 #}<|im_start|>");
     assert_eq!(found.known, by_name("chatml"));

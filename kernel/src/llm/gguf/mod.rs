@@ -2,11 +2,11 @@
 //!
 //! [`Gguf::parse`] checks the whole header once: every length against the bytes that are left,
 //! every sum for overflow, every offset against the file. Accessors after it cannot panic on any
-//! input. Time is linear in the header (times the logarithm of the number of names), and no
-//! allocation is larger than a small multiple of the header.
+//! input. Time is linear in the header, times the logarithm of the number of names. No allocation
+//! is larger than a small multiple of the header.
 //!
-//! The format is specified in ggml's `docs/gguf.md`; where that is silent, this reader accepts
-//! what llama.cpp's `gguf.cpp` accepts.
+//! ggml's `docs/gguf.md` specifies the format. Where the specification is silent, this reader
+//! accepts the same files as llama.cpp's `gguf.cpp`.
 
 #![forbid(unsafe_code)]
 // No arithmetic wraps on a number of the file.
@@ -47,7 +47,7 @@ pub const MAX_DIMS: usize = 4;
 /// Tensor names are shorter than this, in bytes.
 pub const MAX_NAME: usize = 64;
 
-/// What a GGUF file may hold in place of a model, told by the text of one key.
+/// Another content of a GGUF file than a model, recognised by the text of one key.
 struct Kind {
     key: &'static str,
     text: &'static str,
@@ -104,7 +104,7 @@ pub struct Entry<'a> {
     pub at: u64,
 }
 
-/// What the header says about one tensor.
+/// The description of one tensor in the header.
 #[derive(Clone, Debug)]
 pub struct TensorInfo<'a> {
     /// Its name.
@@ -124,8 +124,9 @@ pub struct TensorInfo<'a> {
 }
 
 impl Entry<'_> {
-    /// Byte of the file at which the entry starts: before its value the key, and before that eight
-    /// bytes with its length.
+    /// Byte of the file at which the entry starts.
+    ///
+    /// Eight bytes with the key's length come first, then the key, then the value.
     fn start(&self) -> u64 {
         self.at.saturating_sub(self.key.len() as u64).saturating_sub(8)
     }
@@ -148,8 +149,9 @@ impl<'a> Gguf<'a> {
         read::header(bytes, bytes.len() as u64)
     }
 
-    /// Reads the header from the first bytes of a file of `file_bytes` bytes, so that a model can
-    /// be judged before it is loaded. [`Gguf::data`] gives `None` for what lies behind them.
+    /// Reads the header from the first bytes of a file, before the model is loaded.
+    ///
+    /// The file has `file_bytes` bytes. [`Gguf::data`] gives `None` for data behind `prefix`.
     ///
     /// # Errors
     /// [`Error::ParseError`] if the file is malformed, [`Error::HeaderCutShort`] if `prefix` does
@@ -178,7 +180,7 @@ impl<'a> Gguf<'a> {
         &self.metadata
     }
 
-    /// Each key with the bytes of its value as they lie in the file, the number of its type first.
+    /// Each key with the raw bytes of its value, starting with the type's number.
     pub fn raw_metadata(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + '_ {
         let ends = self.metadata.iter().skip(1).map(Entry::start).chain([self.metadata_end]);
         // All of the header lies in memory.
@@ -198,14 +200,18 @@ impl<'a> Gguf<'a> {
         Some(&self.tensors[self.names[place]])
     }
 
-    /// Where in the file the data of a tensor lies; `None` if no memory can hold so much of it.
+    /// The place of a tensor's data in the file.
+    ///
+    /// `None` if no memory can hold that many bytes.
     pub fn range(&self, tensor: &TensorInfo<'_>) -> Option<Range<usize>> {
         let start = self.data_offset.checked_add(tensor.offset)?;
         let end = start.checked_add(tensor.size)?;
         Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
     }
 
-    /// The data of a tensor; `None` if it is not in memory (see [`Gguf::parse_header`]).
+    /// The data of a tensor.
+    ///
+    /// `None` if the data is not in memory: see [`Gguf::parse_header`].
     pub fn data(&self, tensor: &TensorInfo<'_>) -> Option<&'a [u8]> {
         self.bytes.get(self.range(tensor)?)
     }
@@ -221,7 +227,7 @@ impl<'a> Gguf<'a> {
         self.entry(key).map(|entry| &entry.value)
     }
 
-    /// The text of this key; `None` if there is no such key.
+    /// The text of this key; `None` without the key.
     ///
     /// # Errors
     /// [`Error::ParseError`] if the value is no string or no UTF-8.
@@ -232,8 +238,9 @@ impl<'a> Gguf<'a> {
         })
     }
 
-    /// The value of this key for people to read, whatever it is; empty if there is no such key.
-    /// What is no UTF-8 in a text becomes replacement characters.
+    /// The value of this key as text for people, whatever its type.
+    ///
+    /// Empty without the key. Bytes that are not UTF-8 become replacement characters.
     pub fn shown(&self, key: &str) -> String {
         match self.get(key) {
             None => String::new(),
@@ -263,7 +270,7 @@ impl<'a> Gguf<'a> {
         Ok(name)
     }
 
-    /// The whole number of this key; `None` if there is no such key.
+    /// The whole number of this key; `None` without the key.
     ///
     /// # Errors
     /// [`Error::ParseError`] if the value is no integer or is negative.
@@ -281,7 +288,7 @@ impl<'a> Gguf<'a> {
         })
     }
 
-    /// The number of this key; `None` if there is no such key.
+    /// The number of this key; `None` without the key.
     ///
     /// # Errors
     /// [`Error::ParseError`] if the value is no finite floating-point number.
@@ -294,7 +301,7 @@ impl<'a> Gguf<'a> {
         })
     }
 
-    /// The truth value of this key; `None` if there is no such key.
+    /// The boolean of this key; `None` without the key.
     ///
     /// # Errors
     /// [`Error::ParseError`] if the value is no truth value.
@@ -305,7 +312,7 @@ impl<'a> Gguf<'a> {
         })
     }
 
-    /// The array of this key, of elements of this type; `None` if there is no such key.
+    /// The array of this key, with elements of type `kind`; `None` without the key.
     ///
     /// # Errors
     /// [`Error::ParseError`] if the value is no such array.
@@ -313,7 +320,7 @@ impl<'a> Gguf<'a> {
         self.array_of(key, &[kind])
     }
 
-    /// The array of this key, of elements of one of these types; `None` if there is no such key.
+    /// The array of this key, with elements of one of `kinds`; `None` without the key.
     ///
     /// # Errors
     /// [`Error::ParseError`] if the value is no such array.

@@ -80,13 +80,14 @@ impl<'a> Array<'a> {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The elements of an array of strings, each with the byte of the file at which it starts;
-    /// nothing for another type.
+    /// The strings of an array, each with its byte in the file.
+    ///
+    /// Empty for another element type.
     pub fn strings(&self) -> impl Iterator<Item = (&'a [u8], u64)> + use<'a> {
         let mut rest = if self.kind == ValueType::String { self.bytes } else { &[] };
         let end = self.at.saturating_add(self.bytes.len() as u64);
@@ -100,12 +101,14 @@ impl<'a> Array<'a> {
         })
     }
 
-    /// The elements of an array of F32; nothing for another type.
+    /// The elements of an array of F32; empty for another element type.
     pub fn f32s(&self) -> impl Iterator<Item = f32> + use<'a> {
         self.words_of(&[ValueType::F32]).map(f32::from_le_bytes)
     }
 
-    /// The elements of an array of F32, or of I32, which are rounded; nothing for another type.
+    /// The elements of an array of F32 or I32; integers are rounded.
+    ///
+    /// Empty for another element type.
     #[allow(clippy::cast_precision_loss, reason = "a number is rounded, as llama.cpp does")]
     pub fn numbers(&self) -> impl Iterator<Item = f32> + use<'a> {
         let is_whole = self.kind == ValueType::I32;
@@ -116,18 +119,21 @@ impl<'a> Array<'a> {
         })
     }
 
-    /// The elements of an array of I32; nothing for another type.
+    /// The elements of an array of I32; empty for another element type.
     pub fn i32s(&self) -> impl Iterator<Item = i32> + use<'a> {
         self.words_of(&[ValueType::I32]).map(i32::from_le_bytes)
     }
 
-    /// The elements of an array of U32, or of I32, by their bits; nothing for another type.
+    /// The bits of the elements of an array of U32 or I32.
+    ///
+    /// Empty for another element type.
     pub fn words(&self) -> impl Iterator<Item = u32> + use<'a> {
         self.words_of(&[ValueType::U32, ValueType::I32]).map(u32::from_le_bytes)
     }
 
-    /// The elements of an array of U32, I32 or truth values, which count as 0 and 1; `None` for
-    /// another type, or if one is negative.
+    /// The elements of an array of U32, I32 or booleans.
+    ///
+    /// Booleans count as 0 and 1. `None` for another element type, or if an element is negative.
     pub fn integers(&self) -> Option<impl Iterator<Item = u32> + Clone + use<'a>> {
         let width = match self.kind {
             ValueType::U32 | ValueType::I32 => 4,

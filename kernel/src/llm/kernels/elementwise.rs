@@ -68,14 +68,14 @@ fn sum_of_squares<L: Lanes>(x: &[f32]) -> f64 {
     L::total(fold(x, 0.0, L::no_sums(), |sums, x: L| (x * x).add_to(sums)))
 }
 
-/// RMSNorm: divides `x` by its root mean square, times `weights`.
+/// RMSNorm: `x / rms(x) * weights`.
 pub fn rms_norm<L: Lanes>(x: &mut [f32], weights: &[F32Bytes], epsilon: f32) {
     let mean = (sum_of_squares::<L>(x) / x.len() as f64) as f32;
     let factor = L::splat(1.0 / libm::sqrtf(mean + epsilon));
     each_with(x, weights, |x: L, weight| x * factor * weight);
 }
 
-/// LayerNorm: subtracts the mean, divides by the standard deviation, times `weights`, plus `bias`.
+/// LayerNorm: `(x - mean) / deviation * weights + bias`.
 pub fn layer_norm<L: Lanes>(x: &mut [f32], weights: &[F32Bytes], bias: &[F32Bytes], epsilon: f32) {
     let sum = L::total(fold(x, 0.0, L::no_sums(), |sums, x: L| x.add_to(sums)));
     let mean = L::splat(sum as f32 / x.len() as f32);
@@ -184,9 +184,11 @@ pub fn rotate_neighbours<L: Lanes>(head: &mut [f32], angles: &[f32]) {
     }
 }
 
-/// RoPE in GPT-NeoX's order: a pair is a number of the first half and its counterpart in the second.
+/// RoPE of halves, in GPT-NeoX's order.
 ///
-/// The halves are those of the rotated part. `angles` is as for [`rotate_neighbours`].
+/// A pair is a number of the first half and its counterpart in the second half.
+///
+/// The rotated part of the head is halved. `angles` is as for [`rotate_neighbours`].
 pub fn rotate_halves<L: Lanes>(head: &mut [f32], angles: &[f32]) {
     let (cos, sin) = angles.split_at(angles.len() / 2);
     let ((cos, cos_rest), (sin, sin_rest)) = (cos.as_chunks(), sin.as_chunks());
@@ -218,7 +220,7 @@ pub fn store_f16<L: Lanes>(x: &[f32], out: &mut [F16Bytes]) {
     }
 }
 
-/// Hadamard transform of each `width` numbers, scaled so that it is its own inverse.
+/// Hadamard transform of each `width` numbers, scaled to be its own inverse.
 ///
 /// `width` is a power of two.
 pub fn hadamard<L: Lanes>(x: &mut [f32], width: usize) {

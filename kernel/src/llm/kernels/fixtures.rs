@@ -35,7 +35,7 @@ impl Noise {
     }
 }
 
-/// A row of `blocks` blocks of weights: random bits, but scales of up to `amplitude`.
+/// A row of `blocks` blocks: random bits, with scales of up to `amplitude`.
 pub(crate) fn random_row(
     kind: WeightType,
     blocks: usize,

@@ -1,4 +1,4 @@
-//! The kernels: matrix products in all weight types, attention, and element-wise ops.
+//! The kernels: matrix products (GEMV, GEMM), attention, and element-wise ops.
 //!
 //! - [`multiply`] chooses between GEMV (one token), GEMM (prefill) and single rows. [`operands`]
 //!   describes its arguments.
@@ -7,9 +7,9 @@
 //! - Element-wise ops (`elementwise`), attention (`attention`) and the quantisation of activations
 //!   (`quantizers`) are written once, over the `lanes` of a vector unit.
 //!
-//! All give the same bits, so that a model's text does not depend on the machine: integer sums are
-//! exact, and the order of float sums is fixed. The numbers follow ggml's CPU backend (`ops.cpp`,
-//! `vec.h`, `ggml-quants.c`).
+//! All kernels give the same bits, so that a model's text does not depend on the machine. Integer
+//! sums are exact, and the order of float sums is fixed. The numbers follow ggml's CPU backend
+//! (`ops.cpp`, `vec.h`, `ggml-quants.c`).
 
 mod attention;
 mod elementwise;
@@ -57,7 +57,7 @@ pub fn wants_panels(kind: WeightType) -> bool {
     active::KernelSet::WANTS_PANELS && kind.has_panels()
 }
 
-/// Packs eight rows of weights, one after the other, into a row panel ([`WeightType::pack_panel`]).
+/// Packs eight neighbouring rows into a row panel: see [`WeightType::pack_panel`].
 ///
 /// `copy` is scratch space for a copy of the rows.
 ///
@@ -67,7 +67,7 @@ pub fn pack_panel(kind: WeightType, rows: &mut [u8], copy: &mut Vec<u8>) {
     active::pack_panel(kind, rows, copy);
 }
 
-/// Packs the activations of each four tokens into panels: see [`quantize::interleave`].
+/// Packs activations into panels of four tokens: see [`quantize::interleave`].
 pub fn interleave<B: Interleave>(tokens: &[B], n: usize, panels: &mut [B::Panel]) {
     quantize::interleave(tokens, n, panels, active::interleave_tokens);
 }

@@ -1,4 +1,4 @@
-//! What the kernels multiply: rows of weights, and the activations of one token or several.
+//! The operands of the kernels: rows of weights, and activations of tokens.
 
 #![forbid(unsafe_code)]
 
@@ -15,7 +15,7 @@ pub const BATCH: usize = 32;
 /// The dot products of a row panel with one token's activations.
 pub type RowSums = [f32; PANEL_ROWS];
 
-/// Gets the sums of a row panel: the number of the panel, and the sums of each token.
+/// Gets the number of a row panel, and the sums of each token.
 pub type OnPanelSums<'a> = &'a mut dyn FnMut(usize, &[RowSums]);
 
 /// Why a kernel never meets activations in another format than its weights take.
@@ -59,7 +59,9 @@ pub struct Batch<'a> {
     pub panels: ActivationPanels<'a>,
 }
 
-/// Activation panels, four tokens interleaved: `[n_tokens / 4, n_blocks]`, rounded up.
+/// Activation panels, four tokens interleaved.
+///
+/// `[n_tokens / 4, n_blocks]`, rounded up.
 #[derive(Clone, Copy, Debug)]
 pub enum ActivationPanels<'a> {
     /// No panels: there is one token, or the weights are not packed.
@@ -78,7 +80,7 @@ impl<'a> Batch<'a> {
         Batch { n: 1, x, panels: ActivationPanels::None }
     }
 
-    /// The activations of one of the tokens.
+    /// The activations of token `token`.
     pub fn token(&self, token: usize) -> Activations<'a> {
         let len = self.x.len() / self.n;
         self.x.part(token * len..(token + 1) * len)

@@ -1,4 +1,4 @@
-//! What runs where there are no vector kernels: the portable ones.
+//! The portable kernels as a kernel set, for machines without vector kernels.
 
 #![forbid(unsafe_code)]
 
@@ -17,7 +17,7 @@ pub use crate::llm::quantize::interleave_tokens;
 pub struct KernelSet;
 
 impl KernelSet {
-    /// Rows suit them as they are, and tokens one by one.
+    /// The portable kernels take rows in the file's layout, and tokens one by one.
     pub const WANTS_PANELS: bool = false;
 
     /// The only set.
@@ -36,8 +36,7 @@ impl KernelSet {
     }
 }
 
-/// The products of the rows of panels with one token's activations: `sums` are those of each
-/// panel.
+/// GEMV: row panels times one token's activations. `sums` is `[n_panels]`.
 pub fn gemv(
     _: KernelSet,
     kind: WeightType,
@@ -53,7 +52,7 @@ pub fn gemv(
     }
 }
 
-/// Not there, see [`KernelSet::WANTS_PANELS`].
+/// GEMM: never called, see [`KernelSet::WANTS_PANELS`].
 pub fn gemm(
     _: KernelSet,
     _: WeightType,
@@ -71,7 +70,7 @@ pub fn copy_sums(sums: &RowSums, out: &mut RowSums) {
     *out = *sums;
 }
 
-/// Rearranges eight rows to a panel.
+/// Packs eight rows into a row panel.
 pub fn pack_panel(kind: WeightType, rows: &mut [u8], copy: &mut Vec<u8>) {
     kind.pack_panel(rows, copy, interleave_units::<4>);
 }

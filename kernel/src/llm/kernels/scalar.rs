@@ -1,8 +1,8 @@
-//! The portable kernels: the reference for all others, which must give the same bits.
+//! The portable kernels: the reference whose bits all other kernels must give.
 //!
-//! Blocks are added up in their order. What vector units can add up in lanes only (numbers that are
-//! no blocks) runs in [`LANES`] lanes here too, which are added in a fixed order at the end. Where
-//! product and sum are rounded at once, and where not, is part of the reference.
+//! Blocks are added up in order. Sums of plain numbers run in [`LANES`] lanes, as in a vector unit,
+//! and the lanes are added in a fixed order at the end. The reference also defines where a
+//! multiply-add rounds once, and where twice.
 
 pub use super::lanes::Portable as Vector;
 

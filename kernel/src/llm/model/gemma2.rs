@@ -1,5 +1,7 @@
-//! The `gemma2` architecture (Gemma team 2024): `gemma` with norms after each part too, bounds on
-//! scores and logits, and a window in every second layer.
+//! The `gemma2` architecture (Gemma team 2024).
+//!
+//! `gemma` with norms after each part too, softcapping of scores and logits, and a sliding window
+//! in every second layer.
 
 use super::reader::Reader;
 use super::rope::Pairs;

@@ -1,6 +1,7 @@
-//! The `gemma3` architecture (Gemma team 2025): `gemma2` with norms of each head's query and key
-//! instead of a bound on scores, and a window in five of six layers, whose rotation has a base of
-//! its own and is not stretched.
+//! The `gemma3` architecture (Gemma team 2025).
+//!
+//! `gemma2` with norms of each head's query and key instead of softcapping of scores. Five of six
+//! layers have a sliding window. Their RoPE has a base of its own and no scaling.
 
 use super::reader::Reader;
 use super::rope::Pairs;
@@ -12,7 +13,7 @@ pub const ARCHITECTURE: Architecture = Architecture { name: "gemma3", norm: Norm
 
 fn read(mut reader: Reader<'_, '_>) -> Result<Model, Error> {
     let header = &reader.header;
-    // A file without a window, or with one of 0, has none.
+    // Without the key, or with a window of 0, the model has no window.
     let window = header.optional_or_zero("attention.sliding_window")?;
     let window = Some(window).filter(|&window| window > 0);
     let is_windowed = header.windowed_layers(reader.shape.n_layer, 6)?;

@@ -1,4 +1,4 @@
-//! Weights repacked in place into row panels, so that the kernels read them fast.
+//! Repacking: packs weights in place into row panels, which the kernels read fast.
 //!
 //! `quantize/packed.rs` describes a panel.
 
@@ -15,7 +15,7 @@ use crate::llm::workers::{Workers, for_each};
 
 /// Alignment from which kernels load vectors.
 const ALIGNMENT: usize = 16;
-/// Bytes that a thread repacks before it claims more, about.
+/// Approximate bytes that a thread repacks before it claims more.
 const CHUNK: usize = 256 << 10;
 
 /// Rows of a matrix that become panels of eight rows.
@@ -45,7 +45,7 @@ impl Matrix {
 /// The source can be cut into chunks, and each chunk repacked alone as it comes from the disk.
 #[derive(Debug)]
 pub struct Repack {
-    /// By their place; none overlap.
+    /// Sorted by place, without overlap.
     panels: Vec<Panels>,
     /// Bytes that were repacked.
     done: AtomicUsize,
@@ -85,9 +85,9 @@ impl Repack {
         }
     }
 
-    /// Repacks a chunk that starts at byte `start` of the source and ends at [`Repack::cut`].
+    /// Repacks a chunk from byte `start` of the source up to a place that [`Repack::cut`] gave.
     ///
-    /// Each chunk is to be repacked once.
+    /// Each chunk must be repacked once.
     ///
     /// # Panics
     /// The chunk begins or ends within a panel.
@@ -139,12 +139,12 @@ impl Repack {
 }
 
 impl Model {
-    /// The repacking of one of its sources.
+    /// The repacking of one source.
     pub fn repack(&self, source: usize) -> Repack {
         let packed =
             self.matrices().filter(|matrix| matrix.packed && matrix.place.source == source);
         let mut panels: Vec<Panels> = packed.filter_map(Matrix::panels).collect();
-        // Embeddings may be the output's weights too.
+        // The embeddings may serve as the output's weights too.
         panels.sort_by_key(|panels| panels.bytes.start);
         panels.dedup();
         Repack { panels, done: AtomicUsize::new(0) }
@@ -163,8 +163,9 @@ mod tests {
     use crate::llm::workers::SingleThread;
     use crate::llm::workers::threads::Threads;
 
-    /// A model whose embeddings are its output's weights too, in Q4_0, with a number of tokens that
-    /// eight does not divide.
+    /// A model in Q4_0 whose embeddings are the output's weights too.
+    ///
+    /// Eight does not divide its number of tokens.
     const FILE: &[u8] = include_bytes!("../../../../test_models/architectures/gemma-Q4_0.gguf");
 
     fn of_gguf(gguf: Gguf<'_>, packed: fn(WeightType) -> bool) -> Model {
@@ -172,7 +173,7 @@ mod tests {
         Architecture::of(&gguf).unwrap().model(&[gguf], n_vocab, packed).unwrap()
     }
 
-    /// The model of a file that is not repacked, and of one that is.
+    /// The model without repacking, and with repacking.
     fn models() -> (Model, Model) {
         let read = |packed| of_gguf(Gguf::parse(FILE).unwrap(), packed);
         (read(|_| false), read(WeightType::has_panels))

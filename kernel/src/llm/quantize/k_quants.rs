@@ -3,17 +3,17 @@
 use super::super_block::{GROUPS, Scales, SuperBlock};
 use super::{SUPER_BLOCK, part, scale};
 
-/// Two bits for each weight: four stripes of 32 share 32 bytes.
+/// Two bits for each weight: four runs of 32 share 32 bytes.
 pub(super) fn crumbs(bytes: &[u8; 64]) -> [u8; SUPER_BLOCK] {
     core::array::from_fn(|i| bytes[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3)
 }
 
-/// Four bits for each weight: two stripes of 32 share 32 bytes.
+/// Four bits for each weight: two runs of 32 share 32 bytes.
 fn nibbles(bytes: &[u8; 128]) -> [u8; SUPER_BLOCK] {
     core::array::from_fn(|i| bytes[i / 64 * 32 + i % 32] >> (i / 32 % 2 * 4) & 15)
 }
 
-/// One bit for each weight: the eight stripes of 32 share 32 bytes.
+/// One bit for each weight: eight runs of 32 share 32 bytes.
 fn bits(bytes: &[u8; 32]) -> [u8; SUPER_BLOCK] {
     core::array::from_fn(|i| bytes[i % 32] >> (i / 32) & 1)
 }
@@ -105,7 +105,7 @@ pub fn q6_k_scales(block: &[u8; 210]) -> Scales {
 pub fn q6_k(block: &[u8; 210]) -> SuperBlock {
     let (low, high) = (part::<128>(block, 0), crumbs(part(block, 128)));
     let weights = core::array::from_fn(|i| {
-        // Here two stripes of 64 share 64 bytes.
+        // Here two runs of 64 share 64 bytes.
         let low = low[i / 128 * 64 + i % 64] >> (i / 64 % 2 * 4) & 15;
         (low | high[i] << 4) as i8 - 32
     });

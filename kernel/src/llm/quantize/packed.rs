@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stripe_has_the_blocks_of_its_rows() {
+    fn a_panel_has_the_blocks_of_its_rows() {
         let mut noise = Noise::new(5);
         let mut copy = Vec::new();
         for kind in WeightType::ALL.iter().filter(|kind| kind.has_panels()) {

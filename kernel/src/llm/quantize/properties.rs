@@ -180,14 +180,14 @@ proptest! {
     }
 
     #[test]
-    fn a_stripe_holds_the_blocks_of_its_rows((kind, blocks, bytes) in any_rows(8..=8)) {
+    fn a_panel_holds_the_blocks_of_its_rows((kind, blocks, bytes) in any_rows(8..=8)) {
         prop_assume!(kind.has_panels());
         let block_bytes = kind.tensor_type().block_bytes as usize;
-        let mut stripe = bytes.clone();
-        kind.pack_panel(&mut stripe, &mut Vec::new(), interleave_units::<4>);
-        for (i, tile) in stripe.chunks_exact(PANEL_ROWS * block_bytes).enumerate() {
+        let mut panel = bytes.clone();
+        kind.pack_panel(&mut panel, &mut Vec::new(), interleave_units::<4>);
+        for (i, panel_block) in panel.chunks_exact(PANEL_ROWS * block_bytes).enumerate() {
             for (row, bytes) in bytes.chunks_exact(blocks * block_bytes).enumerate() {
-                let block: [u8; 256] = kind.block_of_row(tile, row);
+                let block: [u8; 256] = kind.block_of_row(panel_block, row);
                 prop_assert_eq!(&block[..block_bytes], &bytes[i * block_bytes..][..block_bytes]);
             }
         }

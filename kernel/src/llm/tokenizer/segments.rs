@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_encoded_across_pieces() {
+    fn text_is_encoded_across_segments() {
         let across = [Segment::Template("a"), Segment::Message("b"), Segment::Template("cd")];
         assert_eq!(tokens_of(&builder(), &across, false), ["abcd"]);
         assert_eq!(tokens_of(&builder(), &across, true), ["<s>", "▁", "abcd"]);

@@ -214,9 +214,9 @@ pub fn split(stages: &[Stage], text: &str, word: &mut dyn FnMut(&str)) {
         }
         return;
     };
-    let mut cut = |piece: &str| {
-        if !piece.is_empty() {
-            split(stages, piece, word);
+    let mut cut = |part: &str| {
+        if !part.is_empty() {
+            split(stages, part, word);
         }
     };
     match stage {

@@ -1,4 +1,4 @@
-//! Chooses the kernel for row panels: by the processor's instructions and the type of weights.
+//! Dispatch: chooses a panel kernel by the processor's instructions and the weight type.
 //!
 //! [`gemv`] multiplies panels with one token's activations, as in generation. [`gemm`] multiplies
 //! them with several tokens' activations, as in prefill. `quantize/packed.rs` describes a panel.

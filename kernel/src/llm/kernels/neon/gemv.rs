@@ -4,15 +4,15 @@
 
 use core::arch::aarch64::*;
 
-use super::isa::{OneToken, Sums, for_each_lane};
+use super::isa::{IntSums, OneToken, for_each_lane};
 use super::sums::{add_k_block, load_totals, store_totals, widen};
 use super::unpack::{Q8Block, Totals, UnpackKQuant, UnpackSimple};
 use super::vectors::{load_s8, load_vectors, store_f32};
 use crate::llm::kernels::operands::RowSums;
 use crate::llm::quantize::{BLOCK, BlockQ8K, GROUP};
 
-// Each kernel is a function of its own. Inlined into one function, all would save the registers
-// that only one of them needs.
+// Each kernel is a function of its own. Inlined into one function, all kernels would save the
+// registers that only one kernel needs.
 
 #[inline(never)]
 #[target_feature(enable = "neon")]
@@ -69,7 +69,7 @@ fn gemv_simple<I: OneToken, F: UnpackSimple, const N: usize>(
 #[target_feature(enable = "neon")]
 fn add_scaled<F: UnpackSimple>(
     totals: &mut Totals,
-    sums: Sums,
+    sums: IntSums,
     block: &F::Block,
     (d, sum): (f32, u32),
 ) {
@@ -90,7 +90,7 @@ const PREPARED: usize = 16;
 /// The factors of a block in [`gemv_nibbles`]: `[4 words, 4 pairs of i16]`.
 type Factors = [[i32; 4]; 4];
 
-/// GEMV over packed nibbles in lanes of 16 bits, without unpacking, for cores without `sdot`.
+/// GEMV over packed nibbles in 16-bit lanes, without unpacking. For cores without `sdot`.
 ///
 /// A lane holds four weights: a + 16 b + 256 c + 4096 d. Shifted right by 12 bits, it is d. Shifted
 /// right by 8 bits, it is c + 16 d, and so on. The factor of the next weight cancels the extra terms

@@ -5,9 +5,9 @@
 //! - [`unpack`] unpacks the weights of a panel. [`isa`] wraps `smull`, `sdot` and `smmla`.
 //! - [`vec_dot`] multiplies single rows. [`repack`] packs rows into panels.
 //!
-//! All kernels give the bits of `scalar`. Integer sums are exact. Each float sum of a row has a lane
-//! of its own, to which blocks are added in their order, or its four lanes are the vector's
-//! [`LANES`](super::lanes::LANES).
+//! All kernels give the bits of `scalar`. Integer sums are exact. In panels, each row's float sum
+//! has a lane of its own, to which blocks are added in order. In single rows of floats, a sum runs
+//! in the [`LANES`](super::lanes::LANES) of a vector.
 
 mod dispatch;
 mod gemm;

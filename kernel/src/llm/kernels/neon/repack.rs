@@ -1,4 +1,4 @@
-//! Packs eight rows into a row panel, and the activations of four tokens into an activation panel.
+//! Packs rows into row panels, and activations into activation panels.
 
 use alloc::vec::Vec;
 use core::arch::aarch64::*;

@@ -1,8 +1,8 @@
-//! The sums of a panel's rows in vectors: loads, stores, and the scaling of integer sums.
+//! The sums of a panel's eight rows: loads, stores, and scaling of integer sums.
 
 use core::arch::aarch64::*;
 
-use super::isa::Sums;
+use super::isa::IntSums;
 use super::unpack::{Totals, UnpackKQuant};
 use super::vectors::{load_vectors, store_vectors};
 use crate::llm::kernels::operands::RowSums;
@@ -27,7 +27,7 @@ pub fn copy_sums(sums: &RowSums, out: &mut RowSums) {
 
 /// Widens the numbers of eight rows to 32 bits.
 #[target_feature(enable = "neon")]
-pub fn widen(numbers: int8x8_t) -> Sums {
+pub fn widen(numbers: int8x8_t) -> IntSums {
     let numbers = vmovl_s8(numbers);
     [vmovl_s16(vget_low_s16(numbers)), vmovl_high_s16(numbers)]
 }
@@ -40,8 +40,8 @@ pub fn add_k_block<F: UnpackKQuant>(
     total: &mut Totals,
     [d, d_min]: &[Totals; 2],
     x_d: f32,
-    sums: Sums,
-    min_sums: Sums,
+    sums: IntSums,
+    min_sums: IntSums,
 ) {
     for half in 0..2 {
         let mut product = vmulq_f32(vcvtq_f32_s32(sums[half]), vmulq_n_f32(d[half], x_d));

@@ -50,7 +50,7 @@ fn check(of_cache: &OfCache) -> Outcome {
     let block = kind.tensor_type().block_weights as usize;
     let mut noise = Noise::new(23);
     let mut largest = 0.0_f64;
-    // Heads of whole blocks, and others. The head is the middle one of three.
+    // Heads of whole blocks, and others. The head in use is the second of three.
     for (blocks, positions) in LENGTHS.into_iter().zip(ROWS) {
         let n = blocks * block;
         let rows = random_row(kind, 3 * blocks * positions, 1.0, &mut noise);

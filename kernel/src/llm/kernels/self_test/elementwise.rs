@@ -1,4 +1,4 @@
-//! Checks of the element-wise ops and of conversions, on the lanes in use against portable lanes.
+//! Checks of element-wise ops and conversions against portable lanes.
 
 use alloc::format;
 use alloc::string::String;
@@ -23,7 +23,7 @@ pub fn checks() -> impl Iterator<Item = (String, Outcome)> {
 
 /// An element-wise op on the lanes in use and on portable lanes.
 ///
-/// It changes the first numbers with the help of as many others.
+/// An op changes the numbers of its first argument. The second argument has the same length.
 pub struct Op {
     /// Name of the check.
     pub name: &'static str,
@@ -31,7 +31,7 @@ pub struct Op {
     portable: fn(&mut [f32], &[f32]),
 }
 
-/// An [`Op`]: its function in [`elementwise`], and the arguments made of the numbers.
+/// An [`Op`] of a function in [`elementwise`], with the arguments made of the numbers.
 macro_rules! op {
     ($name:literal, $function:ident, |$x:ident, $others:ident| $($argument:expr),*) => {
         Op {
@@ -99,7 +99,7 @@ fn check(op: &Op) -> Outcome {
     Ok(format!("{} gives the bits of portable lanes", name()))
 }
 
-/// Checks a conversion to blocks of `block` numbers on the lanes in use against portable lanes.
+/// Checks a conversion to blocks of `block` numbers against portable lanes.
 fn check_format<B: Copy + PartialEq + Debug>(
     block: usize,
     empty: B,

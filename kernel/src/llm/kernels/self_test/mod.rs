@@ -18,7 +18,7 @@ pub(crate) use products::compare_sets;
 use super::active;
 use crate::cpu::Features;
 
-/// The outcome of a check: `Ok` says what was compared, `Err` what differs.
+/// The outcome of a check: `Ok` with a summary, or `Err` with the difference.
 pub type Outcome = Result<String, String>;
 
 /// Runs all checks: gives the name and the outcome of each.
@@ -41,7 +41,7 @@ macro_rules! both_lanes {
 }
 use both_lanes;
 
-/// Compares a sum with the portable kernel's, and with the sum of `products` in double precision.
+/// Compares a sum with the portable kernel's, and with a sum in double precision.
 ///
 /// Returns the relative error against the latter.
 fn compare(

@@ -16,8 +16,9 @@ use crate::llm::quantize::{ActivationType, PANEL_ROWS, WeightType, dequantize_ro
 
 /// Tokens, for each case.
 const TOKENS: [usize; 7] = [1, 2, 3, 5, 1, 4, 7];
-/// The tolerance where activations carry their sum as an F16: the sum comes from the scale before
-/// it was rounded.
+/// The tolerance where activations carry their sum as an F16.
+///
+/// The sum comes from the scale before rounding.
 const TOLERANCE_Q8_1: f64 = 1e-3;
 
 /// The check of each weight type.
@@ -81,7 +82,7 @@ fn check(kind: WeightType) -> Outcome {
     Ok(summary(largest))
 }
 
-/// Multiplies rows of `columns` weights by each set of kernels that the processor has.
+/// Multiplies rows of `columns` weights by each kernel set of the processor.
 ///
 /// The rows are multiplied in the file's layout and as row panels. Returns the products of each
 /// token: `[n_tokens, n_rows]`.

@@ -41,7 +41,7 @@ fn signed_halves(vectors: [uint8x16_t; GROUPS / 2]) -> [int8x8_t; GROUPS] {
     halves(vectors).map(|half| unsafe { vreinterpret_s8_u8(half) })
 }
 
-/// `sri`: keeps the high `N` bits of the first bytes, and shifts the second bytes in behind them.
+/// `sri`: keeps the high `N` bits of `first`, and shifts `second` in behind them.
 ///
 /// The compiler turns the intrinsic for `sri` into four other instructions.
 #[inline(always)]

@@ -11,7 +11,7 @@ fn words<const N: usize>(block: &[uint8x16_t; N], at: usize) -> [[uint8x16_t; 2]
     core::array::from_fn(|i| word(block, at, i))
 }
 
-/// The weights of four words from vector `at`: the low nibbles, then the high nibbles.
+/// The nibbles of four words from vector `at`: the low nibbles, then the high ones.
 #[inline(always)]
 fn nibbles<const N: usize>(block: &[uint8x16_t; N], at: usize) -> [[uint8x16_t; 2]; 8] {
     core::array::from_fn(|i| match i {
