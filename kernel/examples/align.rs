@@ -1,5 +1,7 @@
-//! Writes a GGUF file anew with its tensors aligned otherwise, as far from each other as one likes. What is
-//! between them takes no room on a disk whose files can have holes.
+//! Rewrites a GGUF file with another alignment of tensors.
+//!
+//! The tensors can be as far apart as one likes. The gaps take no room on a disk whose files can
+//! have holes.
 //!
 //! ```text
 //! cargo run -p kernel --example align -- 67108864 test_models/tiny.gguf far-apart.gguf

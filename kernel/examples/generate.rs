@@ -115,7 +115,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
     Ok(Some(Arguments { model, prompt, ..arguments }))
 }
 
-/// Shows what the engine logs.
+/// Shows the engine's log.
 struct Stderr;
 
 impl log::Log for Stderr {
@@ -214,7 +214,7 @@ fn unprinted(error: std::io::Error) -> String {
     error.to_string()
 }
 
-/// Measures the perplexity of a text file, and shows it piece by piece.
+/// Measures the perplexity of a text file, and shows it chunk by chunk.
 fn perplexity(backend: &mut TransformerBackend, path: &str) -> Result<(), String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
     // As llama.cpp's `-f` has it.
@@ -250,7 +250,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says what is wrong, and gives the exit status.
+/// Prints the error, and returns the exit status.
 fn end(result: Result<(), String>) -> ExitCode {
     if let Err(error) = &result {
         console::say(format_args!("error: {error}"));

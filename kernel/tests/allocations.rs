@@ -30,7 +30,7 @@ fn loaded(context: ContextOptions) -> TransformerBackend {
     backend
 }
 
-/// Generates, and returns how often the context slid.
+/// Generates, and returns the number of context shifts.
 #[track_caller]
 fn generate_without_allocating(backend: &mut TransformerBackend) -> usize {
     let mut counts = Vec::with_capacity(1000);

@@ -1,5 +1,7 @@
-//! Every architecture against llama.cpp: small models of random weights, in F16, Q8_0,
-//! Q4_0 and mixes of K types. `test_models/architectures.py` made models and goldens.
+//! Every architecture against llama.cpp.
+//!
+//! Small models of random weights, in F16, Q8_0, Q4_0 and mixes of K-quants.
+//! `test_models/architectures.py` made models and goldens.
 
 #[path = "support/engine.rs"]
 mod engine;

@@ -1,10 +1,10 @@
-//! The example that generates text, run as a user runs it, where its text can or cannot be shown.
+//! The example that generates text, with and without a working standard output.
 
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// The example; `None` where it is not built, as in a run of some tests alone, and then says so.
+/// The example; `None` with a message where it is not built, as in a run of some tests.
 fn generate() -> Option<Command> {
     // This program lies in `deps`, beside `examples`.
     let mut path: PathBuf = std::env::current_exe().unwrap();
@@ -21,7 +21,7 @@ fn generate() -> Option<Command> {
     Some(command)
 }
 
-/// A pipe that nobody reads.
+/// A pipe without a reader.
 fn gone() -> std::io::PipeWriter {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);

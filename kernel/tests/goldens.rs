@@ -1,5 +1,7 @@
-//! The engine against llama.cpp: the same tokens for the same text, and the same 128 tokens after
-//! each of ten prompts a model. `test_models/goldens.py` made the files that this reads.
+//! The engine against llama.cpp: the same tokens for texts and for answers.
+//!
+//! Each model answers ten prompts with 128 tokens. `test_models/goldens.py` made the files that
+//! this reads.
 
 mod support;
 
@@ -117,8 +119,7 @@ struct Perplexities {
 #[derive(Deserialize)]
 struct Measured {
     sha256: String,
-    /// One list for each order in which llama.cpp may add up, and for norms that differ in their
-    /// last digits.
+    /// One list for each order of llama.cpp's sums, and for norms that differ in the last digits.
     after_each_chunk: Vec<Vec<f64>>,
 }
 
@@ -146,8 +147,8 @@ fn perplexity_is_that_of_llama_cpp() {
         let theirs = &measured.after_each_chunk;
         assert!(after_each.len() >= 5 && theirs.iter().all(|list| list.len() == after_each.len()));
         for (i, ours) in after_each.iter().enumerate() {
-            // Every one of llama.cpp's figures is one of many that rounding makes possible, ours too:
-            // one in 16,000 is four deviations off.
+            // Rounding makes many figures possible, llama.cpp's and ours. One in 16,000 is four
+            // deviations off.
             let logs: Vec<f64> = theirs.iter().map(|list| list[i].ln()).collect();
             let mean = logs.iter().sum::<f64>() / logs.len() as f64;
             let squares = logs.iter().map(|log| (log - mean) * (log - mean));

@@ -1,5 +1,7 @@
-//! The tests of `backend::self_test` on every model in the folder `MODEL_DIR`; without it, on those of
-//! `test_models`. They take long, and a model of one's own can be put to the test with them:
+//! The tests of `backend::self_test` on every model in the folder `MODEL_DIR`.
+//!
+//! Without `MODEL_DIR`, on the models of `test_models`. They take long, and a model of one's own
+//! can be put to the test with them:
 //!
 //!     MODEL_DIR=path/to/models cargo test -p kernel --test real_model -- --ignored --nocapture
 

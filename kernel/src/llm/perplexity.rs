@@ -1,8 +1,8 @@
 //! Perplexity: how little a text surprises a model.
 //!
 //! Measured as llama.cpp's `llama-perplexity` does. The text is cut into chunks of the context's
-//! length. Each chunk starts anew, with the beginning-of-text token if the model has one. The second
-//! half of each chunk is predicted.
+//! length. Each chunk starts anew, with the beginning-of-text token if the model has one. The
+//! second half of each chunk is predicted.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,6 @@
-//! Files that are cut off or have wrong bytes, at every place: whatever comes of it, it is no panic
-//! and no large allocation.
+//! Files that are cut off or have wrong bytes, at every place.
+//!
+//! No file may cause a panic or a large allocation.
 
 use kernel::backend::{BackendOptions, ContextOptions, ModelBuffer, Plan, TransformerBackend};
 use kernel::llm::Error;
@@ -32,7 +33,7 @@ fn a_file_that_is_cut_off_anywhere_is_refused() {
     }
 }
 
-/// Loads a file with each byte of its header changed in turn.
+/// Loads a file with each byte of its header changed.
 fn change_each_byte(file: &File, change: impl Fn(u8) -> Vec<u8>) {
     let written = file.write();
     let (mut bytes, data) = (written.bytes.clone(), written.byte(At::Data) as usize);

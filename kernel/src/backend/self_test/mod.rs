@@ -1,7 +1,10 @@
-//! Tests of a real model, whichever it is: the host runs them as tests that are ignored unless asked
-//! for (`kernel/tests/real_model.rs`), the image in `mode=test`.
+//! Self test of the engine with a real model, of any architecture.
 //!
-//! They compare the engine with itself, so that no model needs goldens, and each gives a figure.
+//! The image runs the tests in `mode=test`. The host runs them as ignored tests
+//! (`kernel/tests/real_model.rs`).
+//!
+//! The tests compare the engine with itself, so that no model needs goldens. Each test gives a
+//! figure.
 
 #![forbid(unsafe_code)]
 
@@ -23,27 +26,27 @@ use crate::llm::session::Session;
 use crate::llm::workers::{SingleThread, Workers};
 use crate::llm::workspace::Workspace;
 
-/// What the tests need to know of the machine.
+/// The machine as the tests need it.
 #[derive(Clone, Copy)]
 pub struct Machine {
-    /// The time in µs since any fixed moment.
+    /// A monotonic clock, in µs.
     pub now_us: fn() -> u64,
-    /// Memory that is free, in bytes; it may be counted from any number.
+    /// Free memory in bytes, from any fixed offset.
     pub memory_free: fn() -> u64,
-    /// The machine's threads, for texts at the same time.
+    /// The machine's threads, for concurrent texts.
     pub threads: &'static dyn Workers,
 }
 
-/// What a test found.
+/// The finding of a test.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
-    /// Its figure.
+    /// The figure.
     pub figure: f64,
-    /// What was seen, with the figure's unit.
+    /// A description, starting with the figure's unit.
     pub detail: String,
 }
 
-/// What a test found, or why it failed.
+/// The finding of a test, or the reason of its failure.
 pub type Outcome = Result<Finding, String>;
 
 /// A test of a model that is loaded.
@@ -54,7 +57,7 @@ pub struct ModelTest {
 }
 
 impl ModelTest {
-    /// Runs it. The backend takes the best token each time after it, and has no text.
+    /// Runs the test. Afterwards the backend samples greedily and has no text.
     pub fn run(&self, backend: &mut TransformerBackend, machine: Machine) -> Outcome {
         backend.set_sampling_config(SamplingConfig::greedy());
         // Measurements have a fixed length.
@@ -89,13 +92,13 @@ tests! {
 }
 
 const PROMPT: &str = "Once upon a time";
-/// Tokens of an answer that is to be more than a few.
+/// Tokens of a medium answer.
 const SEVERAL: usize = 16;
 /// Tokens of a long answer, if the context has room for them.
 const LONG: usize = 128;
 /// Inferences that must not take memory.
 const REPEATED: usize = 1000;
-/// How many times the KV cache must be faster at [`LONG`] tokens.
+/// The least speed-up of the KV cache at [`LONG`] tokens.
 const SPEEDUP: f64 = 10.0;
 
 fn text_of(error: Error) -> String {
@@ -121,7 +124,7 @@ fn room(backend: &mut TransformerBackend) -> Result<usize, String> {
     Ok(LONG.min(n_ctx.saturating_sub(n_prompt)))
 }
 
-/// What the model says of itself fits together, and its memory is what was said before.
+/// The metadata is consistent, and the memory in use is the planned memory.
 fn test_load_real_model(backend: &mut TransformerBackend, _: Machine) -> Outcome {
     let model = backend.model_metadata().ok_or("no model is loaded")?.clone();
     let sizes = [model.n_layer, model.n_embd, model.n_head, model.n_head_kv, model.n_vocab];
@@ -139,7 +142,7 @@ fn test_load_real_model(backend: &mut TransformerBackend, _: Machine) -> Outcome
     Ok(Finding { figure, detail: format!("M parameters: {name} in {}", model.quantization) })
 }
 
-/// One token is one token, and each time the same.
+/// One token is generated, the same each time.
 fn test_generate_single_token(backend: &mut TransformerBackend, _: Machine) -> Outcome {
     let first = infer(backend, PROMPT, 1)?;
     check(first.tokens.len() == 1 && first.tokens_emitted == 1, || format!("{first:?}"))?;
@@ -152,7 +155,7 @@ fn test_generate_single_token(backend: &mut TransformerBackend, _: Machine) -> O
     Ok(Finding { figure, detail: format!("ms to the first token, {:?}", again.output) })
 }
 
-/// Several tokens at once are those that come one by one.
+/// Tokens generated at once equal tokens generated one by one.
 fn test_generate_multiple_tokens(backend: &mut TransformerBackend, _: Machine) -> Outcome {
     let n = SEVERAL.min(room(backend)?);
     let together = infer(backend, PROMPT, n)?;
@@ -169,7 +172,7 @@ fn test_generate_multiple_tokens(backend: &mut TransformerBackend, _: Machine) -
     Ok(Finding { figure, detail: format!("tokens/s over {n} tokens") })
 }
 
-/// The best token is the limit of every strategy, a seed repeats a draw, and seeds differ.
+/// Every strategy has greedy as its limit. Equal seeds repeat a draw, other seeds differ.
 fn test_sampling_strategies(backend: &mut TransformerBackend, _: Machine) -> Outcome {
     let n = SEVERAL.min(room(backend)?);
     let mut answer = |config| {
@@ -203,8 +206,10 @@ fn test_sampling_strategies(backend: &mut TransformerBackend, _: Machine) -> Out
     Ok(Finding { figure: answers.len() as f64, detail: "answers of five seeds".to_string() })
 }
 
-/// The speed is measured; what is checked does not depend on it: the memory that was planned is the
-/// memory in use, to the byte, and the times add up.
+/// Measures the speed.
+///
+/// The checks do not depend on the speed: the memory in use equals the planned memory to the byte,
+/// and the times add up.
 fn test_performance_targets(backend: &mut TransformerBackend, _: Machine) -> Outcome {
     let n = room(backend)?;
     let result = infer(backend, PROMPT, n)?;
@@ -220,7 +225,7 @@ fn test_performance_targets(backend: &mut TransformerBackend, _: Machine) -> Out
     Ok(Finding { figure: result.tokens_per_s, detail })
 }
 
-/// More than a hundred tokens come, and what is streamed is the text.
+/// More than a hundred tokens are generated, and the streamed text equals the output.
 fn test_long_generation(backend: &mut TransformerBackend, _: Machine) -> Outcome {
     let n = room(backend)?;
     let mut streamed = String::new();
@@ -237,7 +242,7 @@ fn test_long_generation(backend: &mut TransformerBackend, _: Machine) -> Outcome
     Ok(Finding { figure, detail: format!("tokens/s over {n} tokens") })
 }
 
-/// Texts at the same time, on one model, do not disturb each other.
+/// Concurrent texts on one model do not disturb each other.
 fn test_concurrent_inference(backend: &mut TransformerBackend, machine: Machine) -> Outcome {
     const PROMPTS: [&str; 3] = [PROMPT, "The", "In the morning"];
     let n = SEVERAL.min(room(backend)?);
@@ -263,7 +268,7 @@ fn test_concurrent_inference(backend: &mut TransformerBackend, machine: Machine)
     Ok(Finding { figure: threads as f64, detail: "threads on one model".to_string() })
 }
 
-/// Eight texts in shared passes are, token for token, what each is alone.
+/// Eight texts in shared passes equal each text alone, token for token.
 fn test_shared_passes(backend: &mut TransformerBackend, machine: Machine) -> Outcome {
     let workspace = backend.workspace().ok_or("no model is loaded")?;
     let engine = workspace.engine();
@@ -289,7 +294,7 @@ fn test_shared_passes(backend: &mut TransformerBackend, machine: Machine) -> Out
 
 /// A thousand inferences give the same answer and leave the memory as it was.
 fn test_repeated_inference(backend: &mut TransformerBackend, machine: Machine) -> Outcome {
-    // What is allocated once, at the first.
+    // The first inference allocates the memory that is allocated once.
     let first = infer(backend, PROMPT, 1)?.tokens;
     let free = (machine.memory_free)();
     for i in 0..REPEATED {
@@ -301,8 +306,9 @@ fn test_repeated_inference(backend: &mut TransformerBackend, machine: Machine) -
     Ok(Finding { figure: 0.0, detail: format!("bytes more in use after {REPEATED} inferences") })
 }
 
-/// The KV cache changes no token, and is as much faster as it should be. Without it a text of n
-/// tokens takes some n/2 times as long, so that the bound grows with n.
+/// The KV cache changes no token, and has the expected speed-up.
+///
+/// Without the cache, a text of n tokens takes about n/2 times as long. So the bound grows with n.
 fn test_kv_cache_speedup(backend: &mut TransformerBackend, machine: Machine) -> Outcome {
     let n = room(backend)?;
     let start_us = (machine.now_us)();

@@ -108,7 +108,7 @@ fn a_sampler_knows_the_text_that_is_left() {
     session.append(&[1, 300, 400]).unwrap();
     let first: Vec<u32> = (0..7).map(|_| session.step(&mut workspace).unwrap()).collect();
     session.truncate(3);
-    // Those that were taken back may come again.
+    // Truncated tokens may be appended again.
     let again: Vec<u32> = (0..7).map(|_| session.step(&mut workspace).unwrap()).collect();
     assert_eq!(first, again);
     assert!(!first.contains(&300) && !first.contains(&400));

@@ -1,7 +1,7 @@
 //! Element-wise ops: norms, activation functions, softmax, RoPE. Written once for all [`Lanes`].
 //!
-//! Each op works in place and rounds where ggml does (`ops.cpp`, `vec.h`). Exponentials are our own:
-//! see [`super::math`].
+//! Each op works in place and rounds where ggml does (`ops.cpp`, `vec.h`). Exponentials are our
+//! own: see [`super::math`].
 
 #![forbid(unsafe_code)]
 

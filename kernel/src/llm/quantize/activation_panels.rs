@@ -1,4 +1,4 @@
-//! Activation panels: the activations of four tokens interleaved, for the GEMM kernels.
+//! Activation panels: activations of four tokens, interleaved for the GEMM kernels.
 //!
 //! A panel holds four activations of the first token, four of the second, and so on. llama.cpp's
 //! `block_q8_0x4` is the same idea.
@@ -60,7 +60,9 @@ pub trait Interleave: Copy {
     /// A panel block of zeros.
     const ZEROS: Self::Panel;
 
-    /// Interleaves the blocks of four tokens. `words` interleaves their words, as [`interleave_tokens`].
+    /// Interleaves the blocks of four tokens.
+    ///
+    /// `words` interleaves their words, as [`interleave_tokens`].
     fn interleave(
         tokens: [&Self; PANEL_TOKENS],
         panel: &mut Self::Panel,
@@ -143,7 +145,9 @@ impl Interleave for BlockQ8K {
     }
 }
 
-/// Packs the blocks of each four tokens, `[n_tokens, n]`, into panels: `[n_tokens / 4, n]`, rounded up.
+/// Packs the blocks of each four tokens into panels.
+///
+/// From `[n_tokens, n]` to `[n_tokens / 4, n]`, rounded up. Missing tokens count as zeros.
 ///
 /// `words(tokens, out)` interleaves the words of four tokens, as [`interleave_tokens`] does.
 pub fn interleave<B: Interleave>(

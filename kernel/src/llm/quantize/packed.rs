@@ -1,9 +1,9 @@
 //! Row panels: the packed layout of weights that the GEMV and GEMM kernels read.
 //!
-//! A row panel packs eight neighbouring rows of a matrix. It consists of panel blocks, one after the
-//! other: `[n_blocks]`. A panel block holds a block of each of the eight rows, cut into units: four
-//! bytes of weights, or the bytes of a scale. The units of the eight rows are interleaved. So one
-//! load gets the same columns of several rows, and the sum of each row has a lane of its own.
+//! A row panel packs eight neighbouring rows of a matrix. It consists of panel blocks, one after
+//! the other: `[n_blocks]`. A panel block holds a block of each of the eight rows, cut into units:
+//! four bytes of weights, or the bytes of a scale. The units of the eight rows are interleaved. So
+//! one load gets the same columns of several rows, and the sum of each row has a lane of its own.
 //!
 //! A panel takes the bytes that its rows took, so that a file is repacked in place. llama.cpp's
 //! `repack.cpp` does the same in layouts of its own (`block_q4_0x8`).
@@ -62,7 +62,7 @@ impl WeightType {
         !self.fields().is_empty()
     }
 
-    /// Calls `copy(place in the block, place in the panel block, bytes)` for each unit of a row.
+    /// Calls `copy(place in block, place in panel block, bytes)` for each unit of a row.
     fn for_each_unit(self, row: usize, mut copy: impl FnMut(usize, usize, usize)) {
         let mut start = 0;
         for &Field { unit, count } in self.fields() {
@@ -132,16 +132,16 @@ impl WeightType {
     }
 }
 
-/// The weights of Q6_K in panel blocks, in a layout that takes fewer instructions to unpack.
+/// The weights of Q6_K in panel blocks: a layout that unpacks in fewer instructions.
 ///
-/// The file has four bits of a weight in one place and two in another. In a panel block, of each four
-/// weights that share a byte of high bits, three have a byte of their own. The two high bits of those
-/// bytes are the six bits of the fourth weight.
+/// The file has four bits of a weight in one place and two in another. Each four weights share a
+/// byte of high bits. In a panel block, three of the four have a byte of their own. The fourth
+/// weight is in the two high bits of the three bytes.
 mod q6_k {
     /// The bytes of a block's weights.
     type Weights = [u8; 192];
 
-    /// The places of each three bytes that hold four weights: in the file, and in a panel block.
+    /// The places of each three bytes with four weights: in the file, and in a panel block.
     ///
     /// In the file, two bytes hold the low four bits of two weights each. The third byte holds the
     /// high two bits of all four.
@@ -183,7 +183,7 @@ mod q6_k {
     }
 }
 
-/// Interleaves the units of eight fields: the first unit of each, then the second of each, and so on.
+/// Interleaves the units of eight fields: first units, then second units, and so on.
 pub fn interleave_units<const UNIT: usize>(fields: [&[u8]; PANEL_ROWS], out: &mut [u8]) {
     let fields = fields.map(|field| field.as_chunks::<UNIT>().0);
     let (out, _) = out.as_chunks_mut::<UNIT>();

@@ -1,4 +1,4 @@
-//! What holds for blocks of any bytes, whoever wrote them.
+//! Properties of blocks of any bytes.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -14,14 +14,14 @@ use crate::llm::kernels::self_test::compare_sets;
 /// Cases for each property: enough to meet odd scales, few enough to take seconds.
 const CASES: u32 = 256;
 
-/// What the whole numbers in a block of a type may be: weights, scales of groups, minimums.
+/// The ranges of the integers in a block: weights, group scales, minimums.
 struct Bounds {
     weights: RangeInclusive<i8>,
     scales: RangeInclusive<i8>,
     mins: RangeInclusive<u8>,
 }
 
-/// By the widths of the fields in the block (`ggml-common.h`); of types with tables, by those.
+/// From the widths of the block's fields (`ggml-common.h`), or from the type's tables.
 fn bounds(kind: WeightType) -> Bounds {
     let (weights, scales, mins) = match kind {
         WeightType::F32 | WeightType::F16 | WeightType::BF16 => (0..=0, 0..=0, 0),
@@ -48,15 +48,14 @@ fn bounds(kind: WeightType) -> Bounds {
     Bounds { weights, scales, mins: 0..=mins }
 }
 
-/// Takes the blocks of a row apart and compares their parts with the bounds and the values with those
-/// that follow from them.
+/// Unpacks the blocks of a row, and checks their parts and their values against the bounds.
 struct Check<'a> {
     kind: WeightType,
     row: &'a [u8],
     values: &'a [f32],
 }
 
-/// The same number, or none.
+/// The same number, or both NaN.
 fn same(a: f32, b: f32) -> bool {
     a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()
 }
@@ -99,8 +98,7 @@ impl Visitor for Check<'_> {
     }
 }
 
-/// Values with a scale and an offset that are finite are so too, and no larger than these allow; those
-/// with a scale that is no number are none.
+/// Finite scales and offsets give finite values within bounds. A NaN scale gives NaN.
 fn check_values(values: &[f32], scale: f32, largest: f32, offset: f32) {
     let bound = scale.abs() * largest + offset.abs();
     for &value in values {
@@ -117,7 +115,7 @@ fn any_kind() -> impl Strategy<Value = WeightType> {
     (0..WeightType::ALL.len()).prop_map(|i| WeightType::ALL[i])
 }
 
-/// A type, and some rows of so many blocks of it, of any bytes.
+/// A type, and rows of `blocks` blocks of random bytes.
 fn any_rows(rows: RangeInclusive<usize>) -> impl Strategy<Value = (WeightType, usize, Vec<u8>)> {
     (any_kind(), 1..=3_usize, rows).prop_flat_map(|(kind, blocks, rows)| {
         let block_bytes = kind.tensor_type().block_bytes as usize;
@@ -200,8 +198,8 @@ proptest! {
         quantize(&x, &mut bytes);
         let mut back = vec![0.0; x.len()];
         dequantize_row(i, &bytes, &mut back);
-        // Where the format has 256 steps from -largest to largest, none is off by more than one; the
-        // scale is rounded to an F16 besides.
+        // With 256 steps from -largest to largest, no value is off by more than one step. The scale
+        // is rounded to an F16 besides.
         if i == WeightType::Q8_0 {
             for (x, back) in x.as_chunks::<BLOCK>().0.iter().zip(back.as_chunks::<BLOCK>().0) {
                 let largest = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));

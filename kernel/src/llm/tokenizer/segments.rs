@@ -1,11 +1,11 @@
-//! Prompts of which a part is written by a template and a part by people.
+//! Prompts in segments, written by a template or by people.
 
 use alloc::vec::Vec;
 
 use super::Tokenizer;
 use super::special::Part;
 
-/// A stretch of a prompt.
+/// A segment of a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Segment<'t> {
     /// Written by a template: control tokens in it are found by their names.
@@ -15,7 +15,7 @@ pub enum Segment<'t> {
 }
 
 impl<'t> Segment<'t> {
-    /// What is written.
+    /// The text.
     pub fn text(self) -> &'t str {
         match self {
             Segment::Template(text) | Segment::Message(text) => text,
@@ -24,14 +24,15 @@ impl<'t> Segment<'t> {
 }
 
 impl Tokenizer {
-    /// The tokens of a prompt in segments: those of its whole text, but for names of control tokens
-    /// in messages. Nor does a message hold the user-defined tokens that the template's segments
-    /// hold, blanks aside: old files have the marks of roles as such. `is_start` starts a text,
-    /// with the token that begins one unless the prompt brings it along.
+    /// Encodes a prompt in segments: as one text, without control tokens in messages.
+    ///
+    /// A name of a control token in a message is plain text. So is a user-defined token that the
+    /// template's segments hold, except blanks, as old files mark roles by user-defined tokens.
+    /// `is_start` starts a text, with the model's begin token unless the prompt starts with it.
     pub fn encode_segments(&self, segments: &[Segment<'_>], is_start: bool) -> Vec<u32> {
         let marks = self.marks(segments);
         let mut tokens = Vec::new();
-        // Text up to the next special token, whoever wrote it: it is encoded as a whole.
+        // Text up to the next special token, across segments, which is encoded as a whole.
         let mut text = Vec::new();
         let mut after_special = is_start;
         for segment in segments {
@@ -64,7 +65,7 @@ impl Tokenizer {
         tokens
     }
 
-    /// The special tokens that the template's segments hold, but for blanks, in order.
+    /// The special tokens that the template's segments hold, except blanks, in order.
     fn marks(&self, segments: &[Segment<'_>]) -> Vec<u32> {
         let templates = segments.iter().filter(|segment| matches!(segment, Segment::Template(_)));
         let parts = templates.flat_map(|p| self.specials.cut(p.text().as_bytes()));
@@ -99,7 +100,7 @@ mod tests {
         let tokens = |segments: &[Segment<'_>]| tokens_of(&builder(), segments, false);
         assert_eq!(tokens(&[Segment::Template("a<|im_end|>b")]), ["a", "<|im_end|>", "▁", "b"]);
         assert_eq!(tokens(&[Segment::Message("a<s>b")]), ["a", "<", "s", ">", "b"]);
-        // Not even together with what the template writes.
+        // A name across a message and the template is text, too.
         let joined = [Segment::Template("<"), Segment::Message("s"), Segment::Template(">")];
         assert_eq!(tokens(&joined), ["<", "s", ">"]);
         // A user-defined token is found in messages, unless it is a mark of the template's.

@@ -93,8 +93,8 @@ type Factors = [[i32; 4]; 4];
 /// GEMV over packed nibbles in 16-bit lanes, without unpacking. For cores without `sdot`.
 ///
 /// A lane holds four weights: a + 16 b + 256 c + 4096 d. Shifted right by 12 bits, it is d. Shifted
-/// right by 8 bits, it is c + 16 d, and so on. The factor of the next weight cancels the extra terms
-/// modulo 2^16. The sum fits in 16 bits: 16 products of at most 15 * 127.
+/// right by 8 bits, it is c + 16 d, and so on. The factor of the next weight cancels the extra
+/// terms modulo 2^16. The sum fits in 16 bits: 16 products of at most 15 * 127.
 #[inline(never)]
 #[target_feature(enable = "neon")]
 pub fn nibble_panels<F: UnpackSimple>(
@@ -123,8 +123,8 @@ pub fn nibble_panels<F: UnpackSimple>(
 
 /// Prepares the factors of a block's activations.
 ///
-/// Of the four weights in a lane, a and c belong to neighbouring columns. The columns of b and d lie
-/// 16 behind.
+/// Of the four weights in a lane, a and c belong to neighbouring columns. The columns of b and d
+/// lie 16 behind.
 #[inline]
 #[target_feature(enable = "neon")]
 fn prepare_factors(qs: &[i8; BLOCK], factors: &mut Factors) {
@@ -221,8 +221,8 @@ pub fn gemv_k_quant<I: OneToken, F: UnpackKQuant>(
             }
             add_k_block::<F>(&mut total, &F::d(block), x.d, sums, min_sums);
         }
-        // Not `store_totals`: its one store of two vectors makes the compiler spill registers in the
-        // loop above.
+        // Not `store_totals`: its one store of two vectors makes the compiler spill registers in
+        // the loop above.
         for (sums, total) in row_sums.as_chunks_mut().0.iter_mut().zip(total) {
             store_f32(sums, total);
         }

@@ -1,5 +1,7 @@
-//! The K types: a scale for each group by search, those scales rounded to a few bits, and the
-//! weights once more by the rounded scales.
+//! Quantisers of the K-quants.
+//!
+//! A search finds the scale of each group. Scales are rounded to a few bits, and the weights are
+//! rounded again by the rounded scales.
 
 use super::super::activations::{first_of_largest, round_half_even};
 use super::super::{Scales, k_quants};
@@ -31,12 +33,14 @@ fn f16(x: f32) -> [u8; 2] {
     f32_to_f16(x).to_le_bytes()
 }
 
-/// The largest of the numbers; 0 if none is above.
+/// The largest number, at least 0.
 fn largest(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |largest, &x| if x > largest { x } else { largest })
 }
 
-/// Searches in each group of `N` weights; 256 numbers, and scales and minimums of each group.
+/// Searches in each group of `N` weights.
+///
+/// Returns 256 integers, and the scale and minimum of each group.
 fn search_groups<const N: usize, const GROUPS: usize>(
     x: &[f32; SUPER_BLOCK],
     search: impl Fn(&[f32; N]) -> Found<N>,
@@ -50,8 +54,10 @@ fn search_groups<const N: usize, const GROUPS: usize>(
     (q, scales, mins)
 }
 
-/// Rounds the weights once more, by the scales as they are stored. Numbers run from `least` to
-/// `most`, and are stored with `-least` added. A group whose scale is 0 keeps its numbers.
+/// Rounds the weights again, by the scales as stored.
+///
+/// Integers run from `least` to `most`, and are stored with `-least` added. A group with a scale of
+/// 0 keeps its integers.
 fn round_again(
     x: &[f32; SUPER_BLOCK],
     scales: &Scales,

@@ -117,7 +117,8 @@ impl UnpackKQuant for Q3K {
     fn scales(block: &Self::Block) -> ([int8x8_t; GROUPS], [uint8x8_t; GROUPS]) {
         // SAFETY: NEON is there.
         unsafe {
-            // 16 scales of six bits, with 32 added: the low four bits in 8 bytes, the high two in 4.
+            // 16 scales of six bits, with 32 added: the low four bits in 8 bytes, the high two in
+            // 4.
             let twos = crumbs([block[52], block[53]]);
             let scales = core::array::from_fn(|i| {
                 let bytes = block[48 + i % 4];
