@@ -24,7 +24,7 @@ from goldens import compact
 from reference import SETTINGS, Reference, quantise
 
 N_GENERATED = 96
-# A context in which texts of so many tokens slide more than once.
+# A context in which texts of this many tokens shift more than once.
 SHORT = 40
 # The least lead of a best logit over the second.
 MIN_GAP = {"tiny": 0.05, "random": 0.01}
@@ -40,7 +40,7 @@ STORIES = ["Once upon a time", "The capital of France is", "Hello!",
 LETTERS = ["abcab cab", "a", "Fox!", "b c", "cab", "abc abc", "Hello", "one two", "?", "zebra",
            "12345", "ab ab ab", "x y z", "Lily", "q", "the", "car", "bab", "cc", "no"]
 
-# Model, prompts, types of the cache; what slides, with the tokens that are kept besides the first.
+# Model, prompts, types of the cache; context shifts, with the tokens kept besides the first.
 CASES = [
     ("tiny", STORIES, ["f32", "q8_0"], ["f16", "f32"]),
     ("tiny-gpt2", STORIES, ["f32", "q8_0"], []),
@@ -58,7 +58,7 @@ N_PROMPTS = 2
 
 
 def wide(out: Path, seed: int) -> None:
-    """A model with a head wide enough to be spread in Q8_0: keys over 128, values over 64."""
+    """A model with a head wide enough for rotation in Q8_0: keys over 128, values over 64."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "f32.gguf"
         m = Model(source, "llama", seed, n_head=1, n_head_kv=1, head_size=128, n_ff=64)
@@ -71,19 +71,20 @@ def wide(out: Path, seed: int) -> None:
 
 
 def generate(model: Reference, prompt: str, n_ctx: int | None, n_keep: int) -> dict:
-    """Greedy generation that slides in a context of `n_ctx`, with the logits of the first and the
-    last step and the least lead of a best logit."""
+    """Greedy generation with context shift in a context of `n_ctx`.
+
+    Gives the logits of the first and the last step, and the least lead of a best logit."""
     ids = model.tokenize(prompt)
     model.clear()
-    steps, n_past, n_slides = [model.decode(ids, 0)[0]], len(ids), 0
+    steps, n_past, n_shifts = [model.decode(ids, 0)[0]], len(ids), 0
     while len(steps) < N_GENERATED:
         if n_ctx and n_past + 1 >= n_ctx:
-            n_past, n_slides = model.slide(n_keep, n_past), n_slides + 1
+            n_past, n_shifts = model.shift(n_keep, n_past), n_shifts + 1
         steps.append(model.decode([int(steps[-1].argmax())], n_past)[0])
         n_past += 1
     logits = np.stack(steps)
     best = np.sort(logits, axis=-1)
-    kept = {"n_ctx": n_ctx, "n_keep": n_keep, "n_slides": n_slides} if n_ctx else {}
+    kept = {"n_ctx": n_ctx, "n_keep": n_keep, "n_shifts": n_shifts} if n_ctx else {}
     return {"prompt": prompt, **kept, "prompt_tokens": ids,
             "tokens": [int(t) for t in logits.argmax(-1)],
             "first_logits": logits[0], "last_logits": logits[-1],
@@ -126,7 +127,7 @@ class Judge:
 
 
 def find(file: Path, prompts: list[str], kv_type: str, ways: list) -> list[dict]:
-    """The first prompts of which each way of sliding gives a stable text."""
+    """The first prompts of which each way of shifting gives a stable text."""
     model, judge = Reference(file, kv_type=kv_type), Judge(file, kv_type)
     found = []
     for n_ctx, n_keep in ways:
@@ -156,12 +157,12 @@ def main() -> None:
     # The first seed with stable texts in all the ways below.
     wide(here / "architectures" / "wide-F16.gguf", seed=5)
     models = {}
-    for name, prompts, kv_types, slides in CASES:
+    for name, prompts, kv_types, shifts in CASES:
         file = here / f"{name}.gguf"
         runs = [run for kv in kv_types for run in find(file, prompts, kv, [(None, 0)])]
         # The beginning alone is kept, or the whole prompt.
         ways = [(SHORT, 1), (SHORT, None)]
-        runs += [run for kv in slides for run in find(file, prompts, kv, ways)]
+        runs += [run for kv in shifts for run in find(file, prompts, kv, ways)]
         models[f"{name}.gguf"] = {
             "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "runs": runs}
     made = {"made_by": "test_models/kv_cache.py",

@@ -1,11 +1,11 @@
 """Writes a text and its perplexity by llama.cpp: goldens/perplexity.txt and goldens/perplexity.json.
 
-The measure is that of llama.cpp's `llama-perplexity`: the text is cut into pieces of the context's
-length, each piece starts with bos in place of its first token, and the tokens of its second half
+The measure is that of llama.cpp's `llama-perplexity`: the text is cut into chunks of the context's
+length, each chunk starts with bos in place of its first token, and the tokens of its second half
 are predicted.
 
 llama.cpp itself gives several figures for a quantised model: one for each order in which it adds
-up, which depends on whether it rearranges weights and how many tokens it takes at a time, and others
+up, which depends on whether it repacks weights and how many tokens it takes at a time, and others
 for norms that differ in their last digits. Each is as right as the others: a sum that is rounded to
 the other side makes another activation of eight bits. All are written down; no engine can be nearer
 to "the" figure than they are to each other. F16 models show how near one is without that.
@@ -33,20 +33,20 @@ SEED, N_STORIES = 7919, 8
 
 
 def perplexity(path: Path, text: str, repack: bool, single: bool) -> list[float]:
-    """Perplexity after each piece. `single`: one token at a time."""
+    """Perplexity after each chunk. `single`: one token at a time."""
     model = Reference(path, repack)
     ids = model.tokenize(text)
     first, nll, after = N_CTX // 2, [], []
     for start in range(0, len(ids) - N_CTX + 1, N_CTX):
-        piece = ids[start:start + N_CTX]
-        piece[0] = model.bos if model.add_bos else piece[0]
+        chunk = ids[start:start + N_CTX]
+        chunk[0] = model.bos if model.add_bos else chunk[0]
         model.clear()
-        logits = (np.concatenate([model.decode([token], i) for i, token in enumerate(piece)])
-                  if single else model.decode(piece, 0, all_logits=True))
+        logits = (np.concatenate([model.decode([token], i) for i, token in enumerate(chunk)])
+                  if single else model.decode(chunk, 0, all_logits=True))
         logits = logits.astype(np.float64)[first:-1]
         top = logits.max(-1, keepdims=True)
         log_sum = np.log(np.exp(logits - top).sum(-1)) + top[:, 0]
-        nll += list(log_sum - logits[np.arange(len(logits)), piece[first + 1:]])
+        nll += list(log_sum - logits[np.arange(len(logits)), chunk[first + 1:]])
         after.append(round(math.exp(np.mean(nll)), 6))
     model.close()
     return after

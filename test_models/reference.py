@@ -49,7 +49,7 @@ KV_TYPES = {"f16": (ll.GGML_TYPE_F16, ll.LLAMA_FLASH_ATTN_TYPE_DISABLED),
 
 
 class Reference:
-    """One model in one context. `repack` lets llama.cpp rearrange weights for the CPU;
+    """One model in one context. `repack` lets llama.cpp repack weights for the CPU;
     `vocab_only` leaves the network out; `kv_type` is the type of keys and values; `flash` turns
     flash attention on or off, where that is not for the type of the values to say."""
 
@@ -111,7 +111,7 @@ class Reference:
         """Empties the KV cache."""
         ll.llama_memory_clear(ll.llama_get_memory(self.ctx), True)
 
-    def slide(self, n_keep: int, n_past: int) -> int:
+    def shift(self, n_keep: int, n_past: int) -> int:
         """Drops half of what lies behind the first `n_keep` of `n_past` positions, as
         `llama-completion --context-shift` does; returns how many positions are left."""
         memory, n_discard = ll.llama_get_memory(self.ctx), (n_past - n_keep) // 2

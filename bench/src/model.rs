@@ -10,7 +10,7 @@
 
 use std::io::{self, Write};
 
-use kernel::llm::gguf::build::{Builder, put_string};
+use kernel::llm::gguf::write::{Builder, put_string};
 use kernel::llm::gguf::{DEFAULT_ALIGNMENT, TensorType};
 use kernel::llm::quantize::f32_to_f16;
 

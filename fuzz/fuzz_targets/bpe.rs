@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use fuzz::limits::Limits;
 use fuzz::text::{check_tokens, tokens_have_text};
-use kernel::llm::gguf::build::Builder;
+use kernel::llm::gguf::write::Builder;
 use kernel::llm::gguf::{Gguf, ValueType};
 use kernel::llm::tokenizer::Tokenizer;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};

@@ -4,11 +4,11 @@
 use std::ops::ControlFlow;
 
 use fuzz::limits::Limits;
-use kernel::backend::{ContextOptions, Options, Plan, Progress, TransformerBackend};
+use kernel::backend::{ContextOptions, BackendOptions, Plan, Progress, TransformerBackend};
 use kernel::llm::Error;
 use kernel::llm::arena::ModelBuffer;
 use kernel::llm::chat::Declared;
-use kernel::llm::gguf::build::put_string;
+use kernel::llm::gguf::write::put_string;
 use kernel::llm::gguf::{Gguf, ValueType};
 use kernel::llm::workers::SingleThread;
 use libfuzzer_sys::fuzz_target;
@@ -60,7 +60,7 @@ fn read(data: &[u8]) {
 fn generate(data: &[u8]) {
     let context =
         ContextOptions { n_ctx: Some(8), context_shift: true, ..ContextOptions::default() };
-    let options = Options { context, workers: &SingleThread, now_us: || 0 };
+    let options = BackendOptions { context, workers: &SingleThread, now_us: || 0 };
     let mut backend = TransformerBackend::with_options(options);
     if backend.load_bytes(ModelBuffer::from(data)).is_err() {
         return;

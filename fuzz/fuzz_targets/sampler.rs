@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use fuzz::limits::Limits;
 use fuzz::text::byte_tokens;
 use kernel::llm::gguf::Gguf;
-use kernel::llm::gguf::build::Builder;
+use kernel::llm::gguf::write::Builder;
 use kernel::llm::sampling::{
     Breakers, Candidate, LogitBias, MAX_BREAKER_BYTES, Mirostat, Sampler, SamplingConfig, argmax,
 };

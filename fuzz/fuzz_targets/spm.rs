@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use fuzz::limits::Limits;
 use fuzz::text::{byte_tokens, check_tokens, tokens_have_text};
 use kernel::llm::gguf::Gguf;
-use kernel::llm::gguf::build::Builder;
+use kernel::llm::gguf::write::Builder;
 use kernel::llm::tokenizer::Tokenizer;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;

@@ -1,6 +1,6 @@
 //! What holds for any tokenizer and any text.
 
-use kernel::llm::tokenizer::{Decoder, Piece, Tokenizer};
+use kernel::llm::tokenizer::{Decoder, Segment, Tokenizer};
 
 /// Encodes the text in all ways and decodes the tokens in two.
 ///
@@ -31,7 +31,7 @@ pub fn check_tokens(tokenizer: &Tokenizer, text: &[u8], special: bool) {
 
     // A text of one piece is the same as a text.
     if let Ok(text) = str::from_utf8(text) {
-        let pieces = tokenizer.encode_pieces(&[Piece::Template(text)], true);
+        let pieces = tokenizer.encode_segments(&[Segment::Template(text)], true);
         let mut whole = tokenizer.encode(text, false, true);
         if let Some(begin) = tokenizer.begin().filter(|begin| whole.first() != Some(begin)) {
             whole.insert(0, begin);

@@ -1,5 +1,7 @@
-//! Writes a GGUF file anew with its tensors aligned otherwise, as far from each other as one likes. What is
-//! between them takes no room on a disk whose files can have holes.
+//! Rewrites a GGUF file with another alignment of tensors.
+//!
+//! The tensors can be as far apart as one likes. The gaps take no room on a disk whose files can
+//! have holes.
 //!
 //! ```text
 //! cargo run -p kernel --example align -- 67108864 test_models/tiny.gguf far-apart.gguf
@@ -9,7 +11,7 @@ use std::error::Error;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-use kernel::llm::gguf::build::{self, Description, scalar};
+use kernel::llm::gguf::write::{self, Description, scalar};
 use kernel::llm::gguf::{ALIGNMENT_KEY, Gguf, ValueType};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -34,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         kind: tensor.kind,
         size: tensor.size,
     });
-    let header = build::header(gguf.version(), &entries, tensors, alignment);
+    let header = write::header(gguf.version(), &entries, tensors, alignment);
 
     let alignment = alignment.into();
     let file = File::create(to)?;

@@ -11,7 +11,8 @@ use std::str::FromStr;
 use host_io::console;
 use kernel::backend::host::{ThreadPool, now_us};
 use kernel::backend::{
-    ContextOptions, LoadError, Options, Perplexity, Progress, SamplingConfig, TransformerBackend,
+    BackendOptions, ContextOptions, LoadError, Perplexity, Progress, SamplingConfig,
+    TransformerBackend,
 };
 use kernel::llm;
 
@@ -114,7 +115,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
     Ok(Some(Arguments { model, prompt, ..arguments }))
 }
 
-/// Shows what the engine logs.
+/// Shows the engine's log.
 struct Stderr;
 
 impl log::Log for Stderr {
@@ -142,7 +143,7 @@ fn run(arguments: Arguments) -> Result<(), String> {
         check()?;
     }
     let start_us = now_us();
-    let mut backend = TransformerBackend::with_options(Options {
+    let mut backend = TransformerBackend::with_options(BackendOptions {
         context: arguments.context,
         workers: ThreadPool::leaked(arguments.threads),
         now_us,
@@ -151,12 +152,12 @@ fn run(arguments: Arguments) -> Result<(), String> {
     backend.set_sampling_config(arguments.sampling);
     backend.set_ignore_end(arguments.ignore_end);
     backend.set_parse_special(arguments.special);
-    let told = |error: llm::Error| match llm::remedy(&error) {
+    let message = |error: llm::Error| match llm::remedy(&error) {
         Some(instead) => format!("{}: {error}: {instead}", arguments.model),
         None => format!("{}: {error}", arguments.model),
     };
     backend.load_model(&arguments.model).map_err(|error| match error {
-        LoadError::Engine(error) => told(error),
+        LoadError::Engine(error) => message(error),
         error => error.to_string(),
     })?;
     let load_us = now_us() - start_us;
@@ -174,7 +175,7 @@ fn run(arguments: Arguments) -> Result<(), String> {
         })
     };
     let result = backend.infer_streaming(&arguments.prompt, arguments.tokens, &mut show);
-    let result = result.map_err(told)?;
+    let result = result.map_err(message)?;
     fault.map_or_else(|| console::print("\n"), Err).map_err(unprinted)?;
     if let Some(workspace) = backend.workspace() {
         let (model, state) = (workspace.engine().metadata(), workspace.state_shape());
@@ -213,7 +214,7 @@ fn unprinted(error: std::io::Error) -> String {
     error.to_string()
 }
 
-/// Measures the perplexity of a text file, and shows it piece by piece.
+/// Measures the perplexity of a text file, and shows it chunk by chunk.
 fn perplexity(backend: &mut TransformerBackend, path: &str) -> Result<(), String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
     // As llama.cpp's `-f` has it.
@@ -249,7 +250,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says what is wrong, and gives the exit status.
+/// Prints the error, and returns the exit status.
 fn end(result: Result<(), String>) -> ExitCode {
     if let Err(error) = &result {
         console::say(format_args!("error: {error}"));

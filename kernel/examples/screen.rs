@@ -1,5 +1,4 @@
-//! Shows the text that stands on a screen, as a virtual machine's monitor saves the memory of the
-//! framebuffer or what the display shows.
+//! Shows the text on a screen, from a dump of the framebuffer's memory or of the display.
 //!
 //! ```text
 //! (qemu) pmemsave 0x5f800000 4198400 "screen.raw"
@@ -53,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The picture in a file of the format PPM: `P6`, width, height, 255, a byte for each colour of a pixel.
+/// Reads a picture in PPM: `P6`, width, height, 255, a byte for each colour of a pixel.
 fn unpack(ppm: &[u8]) -> Option<(Framebuffer, Vec<u8>)> {
     let mut rest = ppm;
     let mut word = || {

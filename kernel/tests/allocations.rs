@@ -7,7 +7,7 @@ mod memory;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use kernel::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
+use kernel::backend::{BackendOptions, ContextOptions, ModelBuffer, TransformerBackend};
 use kernel::llm::kv_cache::CacheType;
 use kernel::llm::sampling::{LogitBias, Mirostat, SamplingConfig};
 use kernel::llm::workers::SingleThread;
@@ -24,13 +24,13 @@ fn allocations() -> usize {
 fn loaded(context: ContextOptions) -> TransformerBackend {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../test_models/tiny.gguf");
     let model = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let options = Options { context, workers: &SingleThread, now_us: || 0 };
+    let options = BackendOptions { context, workers: &SingleThread, now_us: || 0 };
     let mut backend = TransformerBackend::with_options(options);
     backend.load_bytes(ModelBuffer::from(&model[..])).unwrap();
     backend
 }
 
-/// Generates, and returns how often the context slid.
+/// Generates, and returns the number of context shifts.
 #[track_caller]
 fn generate_without_allocating(backend: &mut TransformerBackend) -> usize {
     let mut counts = Vec::with_capacity(1000);

@@ -1,5 +1,7 @@
-//! Every architecture against llama.cpp: small models of random weights, in F16, Q8_0,
-//! Q4_0 and mixes of K types. `test_models/architectures.py` made models and goldens.
+//! Every architecture against llama.cpp.
+//!
+//! Small models of random weights, in F16, Q8_0, Q4_0 and mixes of K-quants.
+//! `test_models/architectures.py` made models and goldens.
 
 #[path = "support/engine.rs"]
 mod engine;
@@ -9,7 +11,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use kernel::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
+use kernel::backend::{BackendOptions, ContextOptions, ModelBuffer, TransformerBackend};
 use kernel::llm::gguf::Gguf;
 use kernel::llm::model::{ARCHITECTURES, Architecture};
 use kernel::llm::workers::SingleThread;
@@ -66,7 +68,7 @@ fn greedy_tokens_are_those_of_llama_cpp() {
     for (name, file, runs) in models(&goldens) {
         let n_ctx = Some(goldens.settings.n_ctx);
         let context = ContextOptions { n_ctx, ..ContextOptions::default() };
-        let options = Options { context, workers: &SingleThread, now_us: || 0 };
+        let options = BackendOptions { context, workers: &SingleThread, now_us: || 0 };
         let mut backend = TransformerBackend::with_options(options);
         backend.set_ignore_end(true);
         backend.load_bytes(ModelBuffer::from(&file[..])).unwrap();

@@ -1,5 +1,6 @@
-//! A token in a batch gives, to the bit, what it gives alone: models of all architectures, caches of
-//! all types, with one thread and with several.
+//! Bit identity of a token in a batch (prefill) and alone (decode).
+//!
+//! For models of all architectures, KV caches of all types, one thread and several.
 
 #[path = "support/architectures.rs"]
 mod architectures;
@@ -16,13 +17,15 @@ use kernel::llm::workers::{SingleThread, Workers};
 use architectures::models;
 use threads::Threads;
 
-/// Tokens of a text, so that the positions that layers with a window keep, 11 + 31 of them, go round.
+/// Tokens of a text: more than the 11 + 31 positions of a layer with a window.
 const N: usize = 59;
 const N_CTX: usize = 61;
 
-/// Runs a text through a model and returns the logits behind each token; `None` where they were not
-/// wanted. `parts` says of how many tokens each part of the text is, and how many of them, the last
-/// ones, are wanted; the last part comes again and again. More than a batch are several batches.
+/// Runs a text through a model, and returns the logits after each token.
+///
+/// `None` where logits were not wanted. `parts` gives the number of tokens of each part, and the
+/// number of its last tokens whose logits are wanted. The last part is repeated. More than a batch
+/// are several batches.
 fn logits(
     file: &[u8],
     kind: CacheType,
@@ -52,7 +55,7 @@ fn logits(
     all
 }
 
-/// Compares the logits of a text in parts with those of its tokens one by one.
+/// Compares the logits of a text in parts with the logits token by token.
 #[track_caller]
 fn compare(
     name: &str,
@@ -81,8 +84,8 @@ fn a_token_in_a_batch_is_a_token_alone() {
     assert!(models.len() > 36);
     for (name, file) in models {
         for n in [1, 2, 3, 7, 31, 32, 33] {
-            // All of the text in such batches; a prompt, of which only the last is wanted, and one
-            // token after the other behind it; and batches behind more tokens than a window has.
+            // All of the text in batches. A prompt of which only the last logits are wanted, then
+            // single tokens. And batches behind more tokens than a window has.
             let texts: [&[_]; 3] = [&[(n, n)], &[(n, 1), (1, 1)], &[(19, 1), (n, n)]];
             compare(&name, &file, CacheType::F16, &SingleThread, &texts);
         }

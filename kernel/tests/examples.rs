@@ -1,10 +1,10 @@
-//! The example that generates text, run as a user runs it, where its text can or cannot be shown.
+//! The example that generates text, with and without a working standard output.
 
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// The example; `None` where it is not built, as in a run of some tests alone, and then says so.
+/// The example; `None` with a message where it is not built, as in a run of some tests.
 fn generate() -> Option<Command> {
     // This program lies in `deps`, beside `examples`.
     let mut path: PathBuf = std::env::current_exe().unwrap();
@@ -21,7 +21,7 @@ fn generate() -> Option<Command> {
     Some(command)
 }
 
-/// A pipe that nobody reads.
+/// A pipe without a reader.
 fn gone() -> std::io::PipeWriter {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -41,9 +41,9 @@ fn readers_that_have_gone_end_in_silence() {
     for more in [&[][..], &["--help"]] {
         let Some(mut command) = generate() else { return };
         let output = command.args(more).stdout(gone()).stderr(Stdio::piped()).output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(0), "{told}");
-        assert!(!told.contains("standard output"), "{told}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{message}");
+        assert!(!message.contains("standard output"), "{message}");
         let status = command.stderr(gone()).status().unwrap();
         assert_eq!(status.code(), Some(0));
     }
@@ -56,8 +56,8 @@ fn text_that_cannot_be_shown_is_a_failure() {
     for more in [&[][..], &["--help"]] {
         let Some(mut command) = generate() else { return };
         let output = command.args(more).stdout(full()).stderr(Stdio::piped()).output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{told}");
-        assert!(told.contains("cannot write to standard output: No space left"), "{told}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(message.contains("cannot write to standard output: No space left"), "{message}");
     }
 }

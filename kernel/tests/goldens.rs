@@ -1,11 +1,13 @@
-//! The engine against llama.cpp: the same tokens for the same text, and the same 128 tokens after
-//! each of ten prompts a model. `test_models/goldens.py` made the files that this reads.
+//! The engine against llama.cpp: the same tokens for texts and for answers.
+//!
+//! Each model answers ten prompts with 128 tokens. `test_models/goldens.py` made the files that
+//! this reads.
 
 mod support;
 
 use std::ops::ControlFlow;
 
-use kernel::backend::{ContextOptions, ModelBuffer, Options, Progress, TransformerBackend};
+use kernel::backend::{BackendOptions, ContextOptions, ModelBuffer, Progress, TransformerBackend};
 use kernel::llm::gguf::Gguf;
 use kernel::llm::tokenizer::Tokenizer;
 use kernel::llm::workers::SingleThread;
@@ -61,7 +63,7 @@ fn compare_texts(name: &str) {
     assert_eq!(goldens.runs.len(), 10);
 
     let options =
-        Options { context: ContextOptions::default(), workers: &SingleThread, now_us: || 0 };
+        BackendOptions { context: ContextOptions::default(), workers: &SingleThread, now_us: || 0 };
     let mut backend = TransformerBackend::with_options(options);
     // The goldens go on after an end of the text.
     backend.set_ignore_end(true);
@@ -117,8 +119,7 @@ struct Perplexities {
 #[derive(Deserialize)]
 struct Measured {
     sha256: String,
-    /// One list for each order in which llama.cpp may add up, and for norms that differ in their
-    /// last digits.
+    /// One list for each order of llama.cpp's sums, and for norms that differ in the last digits.
     after_each_chunk: Vec<Vec<f64>>,
 }
 
@@ -129,8 +130,11 @@ fn perplexity_is_that_of_llama_cpp() {
     assert!(!goldens.models.is_empty());
     for (name, measured) in &goldens.models {
         let model = read_model(name, &measured.sha256);
-        let options =
-            Options { context: ContextOptions::default(), workers: &SingleThread, now_us: || 0 };
+        let options = BackendOptions {
+            context: ContextOptions::default(),
+            workers: &SingleThread,
+            now_us: || 0,
+        };
         let mut backend = TransformerBackend::with_options(options);
         backend.load_bytes(ModelBuffer::from(&model[..])).unwrap();
         let mut after_each = Vec::new();
@@ -143,17 +147,17 @@ fn perplexity_is_that_of_llama_cpp() {
         let theirs = &measured.after_each_chunk;
         assert!(after_each.len() >= 5 && theirs.iter().all(|list| list.len() == after_each.len()));
         for (i, ours) in after_each.iter().enumerate() {
-            // Every one of llama.cpp's figures is one of many that rounding makes possible, ours too:
-            // one in 16,000 is four deviations off.
+            // Rounding makes many figures possible, llama.cpp's and ours. One in 16,000 is four
+            // deviations off.
             let logs: Vec<f64> = theirs.iter().map(|list| list[i].ln()).collect();
             let mean = logs.iter().sum::<f64>() / logs.len() as f64;
             let squares = logs.iter().map(|log| (log - mean) * (log - mean));
             let deviation = (squares.sum::<f64>() / (logs.len() - 1) as f64).sqrt();
-            assert!(logs.len() >= 20 && deviation < 1e-3, "{name}, piece {i}: {logs:?}");
+            assert!(logs.len() >= 20 && deviation < 1e-3, "{name}, chunk {i}: {logs:?}");
             let error = ours.ln() - mean;
             assert!(
                 error.abs() < 4.0 * deviation,
-                "{name}, piece {i}: {ours}, llama.cpp's is {}, {} deviations off",
+                "{name}, chunk {i}: {ours}, llama.cpp's is {}, {} deviations off",
                 mean.exp(),
                 error / deviation
             );

@@ -9,7 +9,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use kernel::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
+use kernel::backend::{BackendOptions, ContextOptions, ModelBuffer, TransformerBackend};
 use kernel::llm::kv_cache::CacheType;
 use kernel::llm::workers::SingleThread;
 use serde::Deserialize;
@@ -23,13 +23,13 @@ struct Run {
     prompt: String,
     prompt_tokens: Vec<u32>,
     tokens: Vec<u32>,
-    /// The best after the prompt, and after the last but one of `tokens`.
+    /// The best tokens after the prompt, and after the last but one of `tokens`.
     first_logits: Vec<(u32, f32)>,
     last_logits: Vec<(u32, f32)>,
-    /// Where the text slides: the context, and the first positions, which stay.
+    /// Context shift: the context, the first positions, which stay, and the number of shifts.
     n_ctx: Option<usize>,
     n_keep: Option<usize>,
-    n_slides: Option<usize>,
+    n_shifts: Option<usize>,
 }
 
 impl Run {
@@ -47,21 +47,23 @@ fn models() -> (Goldens<Run>, Vec<(String, Vec<u8>)>) {
     (goldens, files)
 }
 
-/// How far a logit may be off: llama.cpp itself, with weights in another order, is off by a tenth
-/// for the trained models, whose weights have four bits; the others are in F16.
+/// The tolerance of a logit.
+///
+/// llama.cpp itself, with repacked weights, is off by a tenth for the trained models, whose weights
+/// have four bits. The other models are in F16.
 fn limit(name: &str) -> f32 {
     if name.starts_with("tiny") { 0.2 } else { 0.02 }
 }
 
 #[test]
-fn every_type_of_cache_and_every_way_to_slide_has_goldens() {
+fn every_type_of_cache_and_every_way_to_shift_has_goldens() {
     let (goldens, _) = models();
     let runs = || goldens.models.values().flat_map(|model| &model.runs);
     for kind in CacheType::ALL {
         let of_kind = || runs().filter(move |run| run.kv_cache() == kind);
         assert!(of_kind().filter(|run| run.n_ctx.is_none()).count() >= 2, "{kind}");
-        let sliding = of_kind().filter(|run| run.n_slides.is_some_and(|n| n > 1));
-        let n_keep: Vec<_> = sliding.filter_map(|run| run.n_keep).collect();
+        let shifting = of_kind().filter(|run| run.n_shifts.is_some_and(|n| n > 1));
+        let n_keep: Vec<_> = shifting.filter_map(|run| run.n_keep).collect();
         assert!(n_keep.contains(&1) && n_keep.iter().any(|&n| n > 1), "{kind}: {n_keep:?}");
     }
 }
@@ -94,16 +96,19 @@ fn context(run: &Run, n_ctx: usize) -> ContextOptions {
     }
 }
 
-/// What the backend generates.
+/// The tokens that the backend generates.
 fn generate(file: &[u8], run: &Run, n_ctx: usize) -> Vec<u32> {
     let context = context(run, n_ctx);
-    let mut backend =
-        TransformerBackend::with_options(Options { context, workers: &SingleThread, now_us: || 0 });
+    let mut backend = TransformerBackend::with_options(BackendOptions {
+        context,
+        workers: &SingleThread,
+        now_us: || 0,
+    });
     backend.set_ignore_end(true);
     backend.load_bytes(ModelBuffer::from(file)).unwrap();
     let result = backend.infer(&run.prompt, run.tokens.len()).unwrap();
     assert_eq!(result.prompt_tokens, run.prompt_tokens.len());
-    assert_eq!(result.context_shifts, run.n_slides.unwrap_or(0));
+    assert_eq!(result.context_shifts, run.n_shifts.unwrap_or(0));
     result.tokens
 }
 
@@ -125,8 +130,8 @@ fn logits_are_near_those_of_llama_cpp() {
         }
     }
     println!("{largest:#.4?}");
-    for ((name, kind, slides), difference) in largest {
-        assert!(difference < limit(name), "{name}, {kind}, slides: {slides}: {difference}");
+    for ((name, kind, shifts), difference) in largest {
+        assert!(difference < limit(name), "{name}, {kind}, shifts: {shifts}: {difference}");
     }
 }
 

@@ -1,6 +1,8 @@
-//! A real model against float64: its logits along given texts must be as near to those in double
-//! precision as llama.cpp's are. `test_models/real.py` made what this reads. `make test-real` fetches
-//! the model, boots it in QEMU and runs this:
+//! A real model against float64.
+//!
+//! The logits along given texts must be as near to double precision as llama.cpp's logits.
+//! `test_models/real.py` made what this reads. `make test-real` fetches the model, boots it in QEMU
+//! and runs this:
 //!
 //!     REAL_MODEL=path/to/FILE.gguf REAL_GUEST=path/to/serial.log \
 //!         cargo test -p kernel --test real -- --include-ignored --nocapture
@@ -13,7 +15,7 @@ mod threads;
 
 use std::sync::LazyLock;
 
-use kernel::llm::gguf::build::Builder;
+use kernel::llm::gguf::write::Builder;
 use kernel::llm::gguf::{Gguf, TensorInfo};
 use kernel::llm::kv_cache::CacheType;
 use kernel::llm::plan::ContextOptions;
@@ -25,9 +27,9 @@ use threads::Threads;
 
 /// How many times the error of llama.cpp's better mode the engine's may be.
 const LIMIT: f64 = 1.05;
-/// What the error may be without any rounding to fewer than 32 bits.
+/// The error bound without any rounding to fewer than 32 bits.
 const LIMIT_F32: f64 = 2e-5;
-/// What float64's best logit must lead by, so that rounding may not change which one it is.
+/// The lead of float64's best logit above which rounding must not change the best token.
 const CLEAR_LEAD: f64 = 0.3;
 /// Positions of the context that llama.cpp had.
 const N_CTX: usize = 256;
@@ -35,7 +37,7 @@ const N_CTX: usize = 256;
 #[derive(Deserialize)]
 struct Goldens {
     sha256: String,
-    /// The first so many texts make up `goldens/real.txt`, which the guest reads.
+    /// Number of texts in `goldens/real.txt`, which the guest reads.
     n_plain: usize,
     texts: Vec<Text>,
 }
@@ -43,7 +45,7 @@ struct Goldens {
 #[derive(Deserialize)]
 struct Text {
     tokens: Vec<u32>,
-    /// What follows each token.
+    /// The logits after each token.
     steps: Vec<Step>,
 }
 
@@ -76,7 +78,7 @@ static GOLDENS: LazyLock<Goldens> =
 static MODEL: LazyLock<Vec<u8>> =
     LazyLock::new(|| read_model(&variable("REAL_MODEL"), &GOLDENS.sha256));
 
-/// The engine's logits after each token of each text: `[n_texts, n_tokens, n_vocab]`.
+/// The engine's logits: `[n_texts, n_tokens, n_vocab]`.
 static OURS: LazyLock<Vec<Vec<Vec<f32>>>> = LazyLock::new(|| run(&MODEL, CacheType::F16));
 
 fn run(file: &[u8], kv_cache: CacheType) -> Vec<Vec<Vec<f32>>> {
@@ -105,7 +107,7 @@ fn all_steps(ours: &[Vec<Vec<f32>>]) -> impl Iterator<Item = (&Step, &[f32])> {
 /// The token of the largest logit, and the first ones behind it.
 fn best(logits: &[f32], n: usize) -> Vec<u32> {
     let mut tokens: Vec<u32> = (0..logits.len() as u32).collect();
-    // What is equal stays in its order.
+    // Equal values stay in order.
     tokens.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]));
     tokens.truncate(n);
     tokens
@@ -133,7 +135,7 @@ impl Errors {
         Errors { ours, flash, plain }
     }
 
-    /// The engine's over that of llama.cpp's better mode.
+    /// The engine's error over the error of llama.cpp's better mode.
     fn ratio(&self) -> f64 {
         self.ours / self.flash.min(self.plain)
     }
@@ -193,7 +195,7 @@ fn in_f32(file: &[u8]) -> Vec<u8> {
     gguf.tensors().iter().fold(builder, with_tensor).build()
 }
 
-/// 8 bits hide small faults: the error above is that of quantised activations. This has none.
+/// Activations of 8 bits hide small faults. This check has no quantised activations.
 #[test]
 #[ignore = "takes a real model: make test-real"]
 fn without_rounding_to_fewer_than_32_bits_the_logits_are_those_of_float64() {
@@ -224,7 +226,8 @@ fn the_best_token_is_that_of_float64_where_it_leads_clearly() {
 fn the_guest_has_the_same_logits() {
     let log = String::from_utf8(read(&variable("REAL_GUEST"))).unwrap();
     let guest: Vec<_> = log.lines().filter_map(|line| line.split_once("best:")).collect();
-    // `mode=perplexity` in a context of 32 predicts the second half of each text, but for its first.
+    // `mode=perplexity` in a context of 32 predicts the second half of each text, but for its
+    // first.
     let ours = OURS[..GOLDENS.n_plain].iter().flat_map(|text| &text[16..31]);
     let ours: Vec<_> = ours.collect();
     assert_eq!(guest.len(), ours.len());
@@ -235,7 +238,7 @@ fn the_guest_has_the_same_logits() {
     }
 }
 
-/// What a line `  TOKEN "TEXT" LOGIT  TOKEN "TEXT" LOGIT ...` lists.
+/// The entries of a line `  TOKEN "TEXT" LOGIT  TOKEN "TEXT" LOGIT ...`.
 fn tokens_and_logits(mut line: &str) -> impl Iterator<Item = (u32, String)> {
     std::iter::from_fn(move || {
         let (token, rest) = line.trim_start().split_once(" \"")?;

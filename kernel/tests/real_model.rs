@@ -1,5 +1,7 @@
-//! The tests of `llm::model_tests` on every model in the folder `MODEL_DIR`; without it, on those of
-//! `test_models`. They take long, and a model of one's own can be put to the test with them:
+//! The tests of `backend::self_test` on every model in the folder `MODEL_DIR`.
+//!
+//! Without `MODEL_DIR`, on the models of `test_models`. They take long, and a model of one's own
+//! can be put to the test with them:
 //!
 //!     MODEL_DIR=path/to/models cargo test -p kernel --test real_model -- --ignored --nocapture
 
@@ -12,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Instant;
 
-use kernel::backend::model_tests::{Machine, TESTS};
-use kernel::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
+use kernel::backend::self_test::{Machine, TESTS};
+use kernel::backend::{BackendOptions, ContextOptions, ModelBuffer, TransformerBackend};
 use kernel::llm::workers::SingleThread;
 
 use memory::{Counting, LIVE};
@@ -50,7 +52,7 @@ fn run(name: &str) {
     for path in models() {
         let file = std::fs::read(&path).unwrap();
         let options =
-            Options { context: ContextOptions::default(), workers: &SingleThread, now_us };
+            BackendOptions { context: ContextOptions::default(), workers: &SingleThread, now_us };
         let mut backend = TransformerBackend::with_options(options);
         let loaded = backend.load_bytes(ModelBuffer::from(&file[..])).map_err(|e| e.to_string());
         drop(file);

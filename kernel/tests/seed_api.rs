@@ -4,7 +4,7 @@ use kernel::backend::{SamplingConfig, TransformerBackend};
 
 type Result = std::result::Result<(), Box<dyn std::error::Error>>;
 
-/// Paths are those of the repository's root, where a user is.
+/// Paths are relative to the repository's root, where a user is.
 fn in_the_root() {
     std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).unwrap();
 }

@@ -1,4 +1,4 @@
-//! What large vocabularies and long prompts cost. A test binary of its own, because it counts
+//! The cost of large vocabularies and long prompts. A test binary of its own, because it counts
 //! every allocation of the process.
 
 #[path = "support/memory.rs"]
@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use kernel::llm::gguf::Gguf;
-use kernel::llm::gguf::build::Builder;
+use kernel::llm::gguf::write::Builder;
 use kernel::llm::tokenizer::Tokenizer;
 
 use memory::{COUNT, Counting, LIVE, PEAK};
@@ -16,7 +16,7 @@ use memory::{COUNT, Counting, LIVE, PEAK};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting { largest: usize::MAX };
 
-/// What `run` gives, the allocations it makes, and the most bytes that they hold at a time.
+/// The result of `run`, its number of allocations, and its peak memory in bytes.
 fn counted<T>(run: impl FnOnce() -> T) -> (T, usize, usize) {
     let (count, live) = (COUNT.get(), LIVE.get());
     PEAK.set(live);
@@ -24,8 +24,9 @@ fn counted<T>(run: impl FnOnce() -> T) -> (T, usize, usize) {
     (made, COUNT.get() - count, PEAK.get() - live)
 }
 
-/// A byte-level vocabulary of as many tokens as Qwen 2 has, and nearly as many merges: each token
-/// joins two earlier ones.
+/// A byte-level vocabulary of Qwen 2's size.
+///
+/// Each token joins two earlier tokens, so there are nearly as many merges.
 fn large_vocabulary() -> Vec<u8> {
     const N: usize = 151_936;
     let visible = ('!'..='~').chain('¡'..='¬').chain('®'..='ÿ').chain('\u{100}'..='\u{143}');
@@ -65,7 +66,7 @@ fn memory_is_what_is_said() {
     assert!(peak <= said + 4096, "{peak} bytes at the most, {said} are said");
     assert!(said < 12 << 20, "{said} bytes");
 
-    // What the backend sets aside for each byte of a prompt is enough.
+    // The backend's reserve for each byte of a prompt is enough.
     for unit in ["a", " ", "\n", "a ", "É", "漢"] {
         let text = unit.repeat((1 << 18) / unit.len());
         let (tokens, _, peak) = counted(|| tokenizer.encode(&text, false, false));

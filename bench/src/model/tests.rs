@@ -1,6 +1,6 @@
 use std::ops::ControlFlow;
 
-use kernel::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
+use kernel::backend::{BackendOptions, ContextOptions, ModelBuffer, TransformerBackend};
 use kernel::llm::workers::SingleThread;
 
 use super::*;
@@ -29,8 +29,11 @@ fn file(shape: &Shape) -> Vec<u8> {
 
 fn loaded(file: &[u8], n_ctx: usize) -> TransformerBackend {
     let context = ContextOptions { n_ctx: Some(n_ctx), ..ContextOptions::default() };
-    let mut backend =
-        TransformerBackend::with_options(Options { context, workers: &SingleThread, now_us: || 0 });
+    let mut backend = TransformerBackend::with_options(BackendOptions {
+        context,
+        workers: &SingleThread,
+        now_us: || 0,
+    });
     backend.load_bytes(ModelBuffer::from(file)).unwrap();
     backend
 }

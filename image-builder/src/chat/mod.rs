@@ -13,7 +13,7 @@ use std::fmt;
 use anyhow::{Context, Result, ensure};
 pub use jinja::now;
 use jinja::{Message, Program};
-use kernel::llm::chat::{Around, Declared, Piece, Template, template};
+use kernel::llm::chat::{Around, Declared, Segment, Template, template};
 use kernel::llm::gguf::Gguf;
 use kernel::llm::tokenizer::Tokenizer;
 use serde::Serialize;
@@ -212,21 +212,23 @@ impl Derived {
         Ok(Derived { template, takes_system, asks, lead: lead.to_owned() })
     }
 
-    /// The parts of a conversation.
-    fn compose<'t>(&'t self, messages: &[Message<'t>]) -> Vec<Piece<'t>> {
+    /// The segments of a conversation.
+    fn compose<'t>(&'t self, messages: &[Message<'t>]) -> Vec<Segment<'t>> {
         let (system, rest) = match messages {
             [system, rest @ ..] if system.role == "system" => (system.content, rest),
             rest => ("", rest),
         };
-        let mut pieces = Vec::new();
+        let mut segments = Vec::new();
         for (i, message) in rest.iter().enumerate() {
-            pieces.extend(match message.role {
-                "assistant" => vec![Piece::Message(&self.lead), Piece::Message(message.content)],
+            segments.extend(match message.role {
+                "assistant" => {
+                    vec![Segment::Message(&self.lead), Segment::Message(message.content)]
+                }
                 _ if i == 0 => self.template.open(system, message.content),
                 _ => self.template.go_on(message.content),
             });
         }
-        pieces
+        segments
     }
 
     /// The first conversation where the template's text differs; `None` if none does.
@@ -263,8 +265,8 @@ impl Derived {
     }
 }
 
-fn text_of(pieces: &[Piece<'_>]) -> String {
-    pieces.iter().map(|piece| piece.text()).collect()
+fn text_of(segments: &[Segment<'_>]) -> String {
+    segments.iter().map(|segment| segment.text()).collect()
 }
 
 /// An excerpt of both texts, from shortly before their first difference.

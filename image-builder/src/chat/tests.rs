@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use kernel::app::config::{ChatTemplate, Config};
 use kernel::llm::chat::TEMPLATE;
-use kernel::llm::gguf::build::Builder;
+use kernel::llm::gguf::write::Builder;
 use serde::Deserialize;
 
 use super::*;
@@ -119,9 +119,9 @@ fn the_texts_give_llama_cpps_tokens() {
             let texts = golden.texts.iter().zip(&golden.tokens[vocabulary]);
             for (conversation, (text, tokens)) in GOLDENS.conversations.iter().zip(texts) {
                 let messages = messages(conversation);
-                let pieces = derived.compose(&messages);
-                if Some(text_of(&pieces)) == *text {
-                    let given = Some(tokenizer.encode_pieces(&pieces, true));
+                let segments = derived.compose(&messages);
+                if Some(text_of(&segments)) == *text {
+                    let given = Some(tokenizer.encode_segments(&segments, true));
                     assert_eq!(given, *tokens, "{name} with {vocabulary}");
                     compared += 1;
                 }

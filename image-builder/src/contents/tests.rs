@@ -1,7 +1,7 @@
 use std::fs;
 
 use kernel::app::config::{ChatTemplate, MAX_TEXT};
-use kernel::llm::gguf::build::Builder;
+use kernel::llm::gguf::write::Builder;
 use kernel::runtime::fs::FileSystem as _;
 
 use super::inputs::{open_models, read_config, read_prompt, with_chat_template};

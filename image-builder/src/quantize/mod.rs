@@ -15,7 +15,7 @@ use std::thread;
 use anyhow::{Context, Result, anyhow, bail};
 use host_io::console::print_line;
 use host_io::files::{Output, Target};
-use kernel::llm::gguf::build::{self, Description, scalar};
+use kernel::llm::gguf::write::{self, Description, scalar};
 use kernel::llm::gguf::{Gguf, TensorInfo, TensorType, ValueType};
 use kernel::llm::quantize::{WeightType, dequantize_row};
 
@@ -117,7 +117,7 @@ impl<'a> Plan<'a> {
             });
         }
         let alignment = gguf.alignment();
-        let mut out = build::header(3, &entries, tensors.into_iter(), alignment);
+        let mut out = write::header(3, &entries, tensors.into_iter(), alignment);
         out.resize(out.len().next_multiple_of(alignment as usize), 0);
         Ok(out)
     }

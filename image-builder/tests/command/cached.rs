@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use kernel::llm::gguf::build::Builder;
+use kernel::llm::gguf::write::Builder;
 
 use super::common::{Outcome, Place, model, read};
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::{env, fs, io};
 
-use kernel::llm::gguf::build::Builder;
+use kernel::llm::gguf::write::Builder;
 
 /// A temporary folder, in which the command runs.
 pub struct Place {

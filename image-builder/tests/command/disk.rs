@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use kernel::llm::gguf::build::Builder;
+use kernel::llm::gguf::write::Builder;
 
 use super::common::{Place, model, read, sum_line, system_tool};
 

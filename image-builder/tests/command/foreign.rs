@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use kernel::llm::gguf::Gguf;
-use kernel::llm::gguf::build::{Description, header, put_string};
+use kernel::llm::gguf::write::{Description, header, put_string};
 
 use crate::common::{Place, model, read};
 

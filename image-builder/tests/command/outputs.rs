@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use kernel::llm::gguf::build::Builder;
+use kernel::llm::gguf::write::Builder;
 
 use super::common::{
     Outcome, Place, device_tree, device_tree_with_labels, kernel_elf, read, sum_line,

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use kernel::backend::{ContextOptions, ModelBuffer, Options, TransformerBackend};
-use kernel::llm::gguf::build::Builder;
+use kernel::backend::{BackendOptions, ContextOptions, ModelBuffer, TransformerBackend};
+use kernel::llm::gguf::write::Builder;
 use kernel::llm::gguf::{Gguf, TensorType};
 use kernel::llm::quantize::{WeightType, dequantize_row};
 use kernel::llm::sampling::SplitMix64;
@@ -204,8 +204,11 @@ fn a_quantised_model_answers() {
         let said = place.run(["quantize", "tiny.gguf", "out.gguf", kind]).succeeds().stdout();
         assert!(said.contains(described) && said.contains("13 F32"), "{said}");
         let file = read(&place.path("out.gguf"));
-        let options =
-            Options { context: ContextOptions::default(), workers: &SingleThread, now_us: || 0 };
+        let options = BackendOptions {
+            context: ContextOptions::default(),
+            workers: &SingleThread,
+            now_us: || 0,
+        };
         let mut backend = TransformerBackend::with_options(options);
         backend.load_bytes(ModelBuffer::from(&file[..])).unwrap();
         let prompt = "The capital of France is";

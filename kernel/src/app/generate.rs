@@ -10,7 +10,7 @@ use crate::app::error::Error;
 use crate::app::os;
 use crate::app::output::{emit, say, write_text};
 use crate::backend::{InferenceResult, Progress, StopReason, TransformerBackend};
-use crate::llm::chat::Piece;
+use crate::llm::chat::Segment;
 use crate::report;
 
 /// What the model is asked for.
@@ -20,7 +20,7 @@ pub enum Prompt<'a> {
     /// To go on from the text so far and this one.
     GoOn(&'a str),
     /// To answer the next turn of a conversation.
-    Turn(&'a [Piece<'a>]),
+    Turn(&'a [Segment<'a>]),
 }
 
 /// Generates from a prompt and reports it, until `is_stopped`, which is asked whenever text came and

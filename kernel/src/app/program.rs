@@ -21,7 +21,7 @@ use crate::app::selftest::SelfTests;
 use crate::app::team::Team;
 #[cfg(target_os = "none")]
 use crate::backend::{self, Platform};
-use crate::backend::{Options, TransformerBackend};
+use crate::backend::{BackendOptions, TransformerBackend};
 use crate::llm::workers::Workers;
 use crate::report::{self, Event};
 
@@ -114,8 +114,11 @@ fn start(
     let context = config.context_options();
     let loaded = load::load(path, config.verify, !verbose, context, team, PATIENCE_S)?;
     let bytes = loaded.weights.len() as u64;
-    let mut backend =
-        TransformerBackend::with_options(Options { context, workers: team, now_us: os::now_us });
+    let mut backend = TransformerBackend::with_options(BackendOptions {
+        context,
+        workers: team,
+        now_us: os::now_us,
+    });
     backend.set_verbose(verbose);
     backend.set_sampling_config(config.sampling(os::entropy));
     backend.set_dry_breakers(&config.dry_breakers);

@@ -12,7 +12,7 @@ use crate::app::error::Error;
 use crate::app::os;
 use crate::app::output::{emit, say};
 use crate::app::sha256;
-use crate::backend::model_tests::{Machine, TESTS};
+use crate::backend::self_test::{Machine, TESTS};
 use crate::backend::{SamplingConfig, TransformerBackend};
 use crate::llm;
 use crate::llm::workers::Workers;

@@ -13,10 +13,10 @@ use crate::app::fake_abi::{World, protected_so_far, reads_so_far, run_in_world};
 use crate::app::run;
 use hermit_abi::{PROT_READ, PROT_WRITE};
 
-use crate::backend::model_tests::TESTS;
+use crate::backend::self_test::TESTS;
 use crate::backend::{ContextOptions, Plan};
 use crate::llm::gguf::Gguf;
-use crate::llm::gguf::build::{Description, header};
+use crate::llm::gguf::write::{Description, header};
 use crate::llm::kv_cache::CacheType;
 use crate::model_files::LONGEST_SUM_FILE;
 use crate::report::{
@@ -357,7 +357,7 @@ fn what_is_no_model_is_named_with_what_to_do() {
     }
     let text = |value: &str| {
         let mut bytes = 8_u32.to_le_bytes().to_vec();
-        crate::llm::gguf::build::put_string(&mut bytes, value.as_bytes());
+        crate::llm::gguf::write::put_string(&mut bytes, value.as_bytes());
         bytes
     };
     for (key, value, message, hint) in [
@@ -423,7 +423,7 @@ fn with_entry(model: &[u8], key: &str, value: Vec<u8>) -> Vec<u8> {
 #[test]
 fn a_name_that_is_no_utf8_costs_nothing() {
     let mut latin_1 = 8_u32.to_le_bytes().to_vec();
-    crate::llm::gguf::build::put_string(&mut latin_1, b"Caf\xE9");
+    crate::llm::gguf::write::put_string(&mut latin_1, b"Caf\xE9");
     for (value, name) in [
         (latin_1, "Caf\u{FFFD}"),
         // What is no text at all is shown as what it is.
@@ -500,9 +500,9 @@ fn with_long_header(bytes: usize) -> Vec<u8> {
     let n_keys = u64::from_le_bytes(file[16..24].try_into().unwrap());
     file[16..24].copy_from_slice(&(n_keys + 1).to_le_bytes());
     let mut entry = Vec::with_capacity(bytes);
-    crate::llm::gguf::build::put_string(&mut entry, b"long");
+    crate::llm::gguf::write::put_string(&mut entry, b"long");
     entry.extend(8_u32.to_le_bytes());
-    crate::llm::gguf::build::put_string(&mut entry, &std::vec![b' '; bytes - 24]);
+    crate::llm::gguf::write::put_string(&mut entry, &std::vec![b' '; bytes - 24]);
     file.splice(24..24, entry);
     file
 }
@@ -997,11 +997,11 @@ mod with_a_template {
             let mut bytes: Vec<u8> =
                 [9_u32, 8].iter().flat_map(|word| word.to_le_bytes()).collect();
             bytes.extend(1_u64.to_le_bytes());
-            crate::llm::gguf::build::put_string(&mut bytes, b"<|im_start|>");
+            crate::llm::gguf::write::put_string(&mut bytes, b"<|im_start|>");
             bytes
         };
         let mut latin_1 = 8_u32.to_le_bytes().to_vec();
-        crate::llm::gguf::build::put_string(&mut latin_1, b"{# caf\xE9 #} {{ messages }}");
+        crate::llm::gguf::write::put_string(&mut latin_1, b"{# caf\xE9 #} {{ messages }}");
         for (value, is) in [(array, "an array of 1 strings"), (latin_1, "\"{# caf\u{FFFD} #}")] {
             let model = with_entry(&GOLDEN.0, TEMPLATE, value);
             let set_up = |world: &mut World| {

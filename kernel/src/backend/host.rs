@@ -1,4 +1,4 @@
-//! The platform of a host: files, a clock and a thread pool of its standard library.
+//! The platform of a host: files, clock and thread pool of the standard library.
 
 extern crate std;
 
@@ -39,7 +39,7 @@ fn load(path: &str, context: ContextOptions, _: &'static dyn Workers) -> Result<
         let instead = if instead.is_empty() { "take a smaller model" } else { instead };
         file_error(format!("not enough memory: {needed} bytes needed, {free} free: {instead}"))
     };
-    // Linux promises more than it has, and ends the process later.
+    // Linux allocates more than it has, and kills the process later.
     let free = memory_available().unwrap_or(u64::MAX);
     if size > free {
         return Err(no_room(size, free, ""));
@@ -65,8 +65,8 @@ fn memory_available() -> Option<u64> {
 pub struct ThreadPool {
     count: usize,
     shared: Arc<Shared>,
-    /// Held by the caller whose job runs.
-    turn: Mutex<()>,
+    /// Held while a job runs.
+    one_job: Mutex<()>,
 }
 
 /// A job that lives until `busy` is 0 again.
@@ -89,7 +89,7 @@ struct State {
 }
 
 impl ThreadPool {
-    /// A pool of `count` threads, the caller of each job included; at least that one.
+    /// A pool of `count` threads, including the caller of each job; at least 1.
     ///
     /// The threads live as long as the process.
     pub fn new(count: usize) -> ThreadPool {
@@ -98,16 +98,16 @@ impl ThreadPool {
             let shared = Arc::clone(&shared);
             std::thread::spawn(move || shared.serve(i));
         }
-        ThreadPool { count: count.max(1), shared, turn: Mutex::new(()) }
+        ThreadPool { count: count.max(1), shared, one_job: Mutex::new(()) }
     }
 
-    /// A pool that is never given up.
+    /// A pool that lives as long as the process.
     pub fn leaked(count: usize) -> &'static ThreadPool {
         Box::leak(Box::new(ThreadPool::new(count)))
     }
 }
 
-/// Ends the process if a job panics: the threads may still use what it borrows.
+/// Aborts if a job panics, as threads may still use the job's borrows.
 struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {
@@ -149,9 +149,9 @@ impl Workers for ThreadPool {
 
     fn run(&self, job: &(dyn Fn(usize) + Sync)) {
         let _abort = AbortOnPanic;
-        let _turn = self.turn.lock().expect("no thread panics");
-        // SAFETY: only the lifetime changes. The threads use the job while they are counted in
-        // `busy`, this function does not return before `busy` is 0, and a panic ends the process.
+        let _one_job = self.one_job.lock().expect("no thread panics");
+        // SAFETY: only the lifetime changes. Threads use the job only while they are counted in
+        // `busy`. This function returns once `busy` is 0, and a panic ends the process.
         #[allow(unsafe_code)]
         let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(job) };
         let mut state = self.shared.state.lock().expect("no thread panics");

@@ -20,7 +20,7 @@
 
 #[cfg(not(target_os = "none"))]
 pub mod host;
-pub mod model_tests;
+pub mod self_test;
 #[cfg(test)]
 mod tests;
 
@@ -42,20 +42,20 @@ pub use crate::llm::plan::{ContextOptions, ModelMetadata, Plan};
 pub use crate::llm::sampling::SamplingConfig;
 use crate::llm::sampling::{Breakers, DEFAULT_BREAKERS, Sampler};
 use crate::llm::session::Session;
-use crate::llm::tokenizer::Piece;
+use crate::llm::tokenizer::Segment;
 use crate::llm::uncached::generate_uncached;
 use crate::llm::verbose;
 use crate::llm::workers::Workers;
 use crate::llm::workspace::Workspace;
 
-/// What a backend is made with.
+/// Options of a backend.
 #[derive(Clone, Copy)]
-pub struct Options {
+pub struct BackendOptions {
     /// The context.
     pub context: ContextOptions,
     /// The threads that share the work.
     pub workers: &'static dyn Workers,
-    /// The time in µs since any fixed moment.
+    /// A monotonic clock, in µs.
     pub now_us: fn() -> u64,
 }
 
@@ -70,14 +70,14 @@ pub struct Loaded {
 /// Why a model could not be loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoadError {
-    /// The file cannot be read, or is not the one that was hashed.
+    /// The file cannot be read, or does not match its `.sha256`.
     File {
         /// Its path.
         path: String,
-        /// What is wrong.
+        /// The reason.
         why: String,
     },
-    /// The engine does not take it.
+    /// The engine refuses the model.
     Engine(Error),
 }
 
@@ -98,14 +98,14 @@ impl From<Error> for LoadError {
     }
 }
 
-/// What a backend needs of the machine.
+/// The machine as a backend needs it: threads, clock, model loader.
 #[derive(Clone, Copy)]
 pub struct Platform {
     /// The threads.
     pub workers: &'static dyn Workers,
-    /// The time in µs since any fixed moment.
+    /// A monotonic clock, in µs.
     pub now_us: fn() -> u64,
-    /// Reads the model at a path, for such a context.
+    /// Reads the model at a path, for a context.
     pub load: fn(&str, ContextOptions, &'static dyn Workers) -> Result<Loaded, LoadError>,
 }
 
@@ -113,7 +113,7 @@ pub struct Platform {
 #[cfg(target_os = "none")]
 static PLATFORM: spin::Once<Platform> = spin::Once::new();
 
-/// Says what [`TransformerBackend::new`] runs on. The first call counts.
+/// Sets the platform of [`TransformerBackend::new`]. The first call counts.
 #[cfg(target_os = "none")]
 pub fn install(platform: Platform) {
     PLATFORM.call_once(|| platform);
@@ -136,9 +136,9 @@ pub struct TransformerBackend {
     platform: Platform,
     context: ContextOptions,
     sampling: SamplingConfig,
-    /// What ends a repetition for DRY.
+    /// DRY's sequence breakers.
     dry_breakers: Vec<String>,
-    /// Whether the session's sampler is of other settings than these.
+    /// Whether the session's sampler was made with older settings.
     is_sampler_stale: bool,
     verbose: bool,
     ignore_end: bool,
@@ -156,14 +156,14 @@ impl Default for TransformerBackend {
 impl TransformerBackend {
     /// A backend without a model, on all threads of this machine.
     ///
-    /// It takes the best token each time, and has the default context.
+    /// Sampling is greedy, and the context is the default one.
     pub fn new() -> Self {
         TransformerBackend::on(platform(), ContextOptions::default())
     }
 
     /// A backend with these options.
-    pub fn with_options(options: Options) -> Self {
-        let Options { context, workers, now_us } = options;
+    pub fn with_options(options: BackendOptions) -> Self {
+        let BackendOptions { context, workers, now_us } = options;
         TransformerBackend::on(Platform { workers, now_us, ..platform() }, context)
     }
 
@@ -185,11 +185,11 @@ impl TransformerBackend {
 
     /// Loads the GGUF file at this path. A model that was loaded before is given up first.
     ///
-    /// On a host it is a path of the file system, in the unikernel one of the model disk
-    /// ("models/tiny.gguf"), where the file is checked against its `.sha256`.
+    /// On a host, the path is one of the file system. In the unikernel, the path is one of the
+    /// model disk ("models/tiny.gguf"), and the file is checked against its `.sha256`.
     ///
     /// # Errors
-    /// The file cannot be read or is damaged, it needs what the engine does not have, or the memory
+    /// The file cannot be read or is damaged, the model needs an unsupported feature, or the memory
     /// does not suffice.
     pub fn load_model(&mut self, path: &str) -> Result<(), LoadError> {
         self.loaded = None;
@@ -198,11 +198,11 @@ impl TransformerBackend {
         Ok(self.load(plan, weights)?)
     }
 
-    /// Takes a model from memory: the bytes of its GGUF file, which stay where they are.
+    /// Loads a model from the bytes of its GGUF file, which stay in place.
     ///
     /// # Errors
-    /// [`Error::ParseError`] if the file is malformed, [`Error::Unsupported`] if it needs what the
-    /// engine does not have, [`Error::InvalidConfig`] if the model has not the context asked for,
+    /// [`Error::ParseError`] if the file is malformed, [`Error::Unsupported`] if the model needs an
+    /// unsupported feature, [`Error::InvalidConfig`] if the model cannot have the context,
     /// [`Error::OutOfMemory`].
     pub fn load_bytes(&mut self, file: ModelBuffer) -> Result<(), Error> {
         self.loaded = None;
@@ -210,13 +210,13 @@ impl TransformerBackend {
         self.load(plan, file.into())
     }
 
-    /// Takes a model whose plan was read before its bytes.
+    /// Loads a model whose plan was read before its bytes.
     ///
     /// # Errors
     /// As [`TransformerBackend::load_bytes`].
     pub fn load(&mut self, plan: Plan, weights: Weights) -> Result<(), Error> {
         self.loaded = None;
-        // What the model cannot have is found before its weights are repacked.
+        // An invalid context is found before the weights are repacked.
         plan.needed(self.context)?;
         if let (true, Weights::Raw(file)) = (self.verbose, &weights) {
             verbose::log_tensors(&Gguf::parse(file)?)?;
@@ -233,11 +233,12 @@ impl TransformerBackend {
         Ok(())
     }
 
-    /// Another backend with the same model and settings, and a text of its own; `workers` share its
-    /// work. The model is in memory once, until the last of them gives it up.
+    /// Another backend with the same model and settings, and a text of its own.
+    ///
+    /// `workers` share its work. The model is in memory once, until the last backend drops it.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] if there is none for another cache and arena.
+    /// [`Error::OutOfMemory`] if another KV cache and arena do not fit.
     pub fn share(&self, workers: &'static dyn Workers) -> Result<TransformerBackend, Error> {
         let mut shared = TransformerBackend {
             platform: Platform { workers, ..self.platform },
@@ -256,54 +257,58 @@ impl TransformerBackend {
         self.loaded.is_some()
     }
 
-    /// What the model is; `None` if there is none.
+    /// The model's metadata; `None` without a model.
     pub fn model_metadata(&self) -> Option<&ModelMetadata> {
         self.workspace().map(|workspace| workspace.engine().metadata())
     }
 
-    /// What runs the model; `None` if there is none.
+    /// The workspace of the model; `None` without a model.
     pub fn workspace(&self) -> Option<&Workspace> {
         self.loaded.as_ref().map(|(workspace, _)| workspace)
     }
 
-    /// The text so far; `None` if there is no model.
+    /// The session with the text so far; `None` without a model.
     pub fn session(&self) -> Option<&Session> {
         self.loaded.as_ref().map(|(_, session)| session)
     }
 
-    /// How tokens are chosen from now on; the generator starts anew.
+    /// Sets the sampling settings. The random generator restarts.
     pub fn set_sampling_config(&mut self, config: SamplingConfig) {
         self.sampling = config;
         self.is_sampler_stale = true;
     }
 
-    /// The texts that end a repetition for DRY from now on; the generator starts anew.
+    /// Sets DRY's sequence breakers. The random generator restarts.
     pub fn set_dry_breakers(&mut self, texts: &[String]) {
         self.dry_breakers = texts.into();
         self.is_sampler_stale = true;
     }
 
-    /// Whether the values of the model's weights (if they are loaded as the file has them), the
-    /// norms of the activations and the best tokens of each step are logged, at level debug.
+    /// Whether to log weights, norms of activations and best tokens, at level debug.
+    ///
+    /// Weights are logged if they are loaded in the file's layout.
     pub fn set_verbose(&mut self, verbose: bool) {
         self.verbose = verbose;
     }
 
-    /// Whether generation goes on after an end-of-sequence token, which then counts and is shown
-    /// like any other: for measurements of a fixed length.
+    /// Whether generation goes on after an end-of-sequence token.
+    ///
+    /// The end token then counts and is shown like any other, for measurements of a fixed length.
     pub fn set_ignore_end(&mut self, ignore_end: bool) {
         self.ignore_end = ignore_end;
     }
 
-    /// Whether control tokens in prompts are found by their names ("</s>"), also in those whose
-    /// perplexity is measured; else such names are text. Off at first. It does not matter to
+    /// Whether names of control tokens ("</s>") in prompts become control tokens; off at first.
+    ///
+    /// Without it, the names are plain text. It counts for perplexity, too, but not for
     /// [`TransformerBackend::converse`].
     pub fn set_parse_special(&mut self, parse_special: bool) {
         self.parse_special = parse_special;
     }
 
-    /// Whether a text that begins anew and does not fit into the context loses what is too much,
-    /// behind the tokens that are kept. Off at first. It does not matter to
+    /// Whether to cut a new text that does not fit in the context; off at first.
+    ///
+    /// Tokens after the first `keep` ones are cut. It does not count for
     /// [`TransformerBackend::converse`].
     pub fn set_cut_prompt(&mut self, cut_prompt: bool) {
         self.cut_prompt = cut_prompt;
@@ -316,19 +321,22 @@ impl TransformerBackend {
         }
     }
 
-    /// Answers a prompt, forgetting what was before. The same settings and prompt give the same
-    /// answer each time.
+    /// Forgets the text so far and answers a prompt.
+    ///
+    /// The same settings and prompt give the same answer each time.
     ///
     /// # Errors
-    /// [`Error::ContextFull`] if the prompt leaves no position for an answer,
-    /// [`Error::InvalidConfig`] if a setting makes no sense or there is no model or no prompt,
-    /// [`Error::NotFinite`] if the model computes NaN or infinity, [`Error::OutOfMemory`] if there is
-    /// none for the prompt or the answer.
+    /// [`Error::ContextFull`] if the prompt leaves no position for an answer.
+    /// [`Error::InvalidConfig`] if a setting is invalid, or without a model or a prompt.
+    /// [`Error::NotFinite`] if the model computes NaN or infinity. [`Error::OutOfMemory`] if the
+    /// prompt or the answer do not fit.
     pub fn infer(&mut self, prompt: &str, max_tokens: usize) -> Result<InferenceResult, Error> {
         self.infer_streaming(prompt, max_tokens, &mut |_| ControlFlow::Continue(()))
     }
 
-    /// As [`TransformerBackend::infer`]; `on_progress` gets the text as it comes, and may stop it.
+    /// As [`TransformerBackend::infer`], with progress.
+    ///
+    /// `on_progress` gets the text as it comes, and may stop the generation.
     ///
     /// # Errors
     /// As [`TransformerBackend::infer`].
@@ -342,9 +350,10 @@ impl TransformerBackend {
         self.extend(prompt, max_tokens, on_progress)
     }
 
-    /// Goes on from the text so far with `prompt`, as in a chat; otherwise like
-    /// [`TransformerBackend::infer_streaming`]. A token that ended the answer before stays part of
-    /// the text. If the prompt does not fit, the text so far stays.
+    /// Appends `prompt` to the text so far, and answers.
+    ///
+    /// Otherwise as [`TransformerBackend::infer_streaming`]. A token that ended the previous answer
+    /// stays part of the text. If the prompt does not fit, the text so far stays.
     ///
     /// # Errors
     /// As [`TransformerBackend::infer`].
@@ -357,15 +366,16 @@ impl TransformerBackend {
         self.generate(Prompt::Text(prompt), max_tokens, on_progress)
     }
 
-    /// Goes on from the text so far with the next turn of a conversation; otherwise like
-    /// [`TransformerBackend::extend`]. A token that ended the answer before is taken back: the turn
-    /// brings the end of that answer along.
+    /// Appends the next turn of a conversation, and answers.
+    ///
+    /// Otherwise as [`TransformerBackend::extend`]. A token that ended the previous answer is
+    /// removed, as the turn starts with the end of that answer.
     ///
     /// # Errors
     /// As [`TransformerBackend::infer`].
     pub fn converse(
         &mut self,
-        turn: &[Piece<'_>],
+        turn: &[Segment<'_>],
         max_tokens: usize,
         on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
     ) -> Result<InferenceResult, Error> {
@@ -404,8 +414,9 @@ impl TransformerBackend {
         perplexity(workspace, session, text, parse_special, on_chunk)
     }
 
-    /// The best `n` tokens behind a prompt, the whole text being processed anew for each. The text
-    /// so far is forgotten.
+    /// The best `n` tokens after a prompt, without the KV cache.
+    ///
+    /// The whole text is processed again for each token. The text so far is forgotten.
     ///
     /// # Errors
     /// [`Error::ContextFull`] if the text does not fit; otherwise as [`TransformerBackend::infer`].
@@ -419,7 +430,7 @@ impl TransformerBackend {
         tokens
     }
 
-    /// The model, with a sampler of the present settings.
+    /// The workspace and the session, with a sampler of the present settings.
     fn ready(&mut self) -> Result<(&mut Workspace, &mut Session), Error> {
         let no_model = || Error::InvalidConfig { what: "no model is loaded".into() };
         let (workspace, session) = self.loaded.as_mut().ok_or_else(no_model)?;

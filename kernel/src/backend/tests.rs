@@ -1,4 +1,4 @@
-//! The engine from end to end, with a small model of random weights in a real one's stead.
+//! The engine from end to end, with a small model of random weights.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -7,17 +7,19 @@ use core::ops::ControlFlow;
 mod answers;
 mod sessions;
 
-use super::{ContextOptions, ModelBuffer, Options, Progress, StopReason, TransformerBackend};
-use crate::backend::model_tests::{Machine, TESTS};
+use super::{
+    BackendOptions, ContextOptions, ModelBuffer, Progress, StopReason, TransformerBackend,
+};
+use crate::backend::self_test::{Machine, TESTS};
+use crate::llm::engine_tests::synthetic::Synthetic;
 use crate::llm::gguf::Gguf;
 use crate::llm::quantize::WeightType;
 use crate::llm::tokenizer::Tokenizer;
-use crate::llm::transformer::synthetic::Synthetic;
 use crate::llm::workers::SingleThread;
 
 fn backend(kind: WeightType) -> TransformerBackend {
     let options =
-        Options { context: ContextOptions::default(), workers: &SingleThread, now_us: || 0 };
+        BackendOptions { context: ContextOptions::default(), workers: &SingleThread, now_us: || 0 };
     let mut backend = TransformerBackend::with_options(options);
     let file = Synthetic::new(kind).builder().build();
     backend.load_bytes(ModelBuffer::from(&file[..])).unwrap();
@@ -51,7 +53,7 @@ fn test_tokenizer_roundtrip() {
     for text in ["abc ab", "  two spaces\tand\n lines", "naïve 漢字 🙂👨‍👩‍👧", "<s> is text"]
     {
         let tokens = tokenizer.encode(text, true, false);
-        // The space is the one that begins a text.
+        // The space comes from the start of the text.
         assert_eq!(tokenizer.decode(&tokens).unwrap(), [" ", text].concat(), "{tokens:?}");
     }
 }
@@ -82,14 +84,14 @@ fn backends_that_share_a_model_have_texts_of_their_own() {
     assert_eq!(answer(&mut second, "abc").len(), 7);
 }
 
-/// A clock that goes on by 1 ms with each look, so that the cache saves no time.
+/// A clock that advances by 1 ms with each call, so that the cache saves no time.
 fn now_us() -> u64 {
     use core::sync::atomic::{AtomicU64, Ordering};
     static NOW: AtomicU64 = AtomicU64::new(0);
     NOW.fetch_add(1000, Ordering::Relaxed)
 }
 
-/// Memory that is less each time.
+/// Free memory that falls with each call.
 fn memory_free() -> u64 {
     u64::MAX - now_us()
 }

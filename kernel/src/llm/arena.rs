@@ -7,19 +7,23 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
 use crate::llm::Error;
-use crate::llm::quantize::{BlockQ8_0, BlockQ8_1, BlockQ8K, QuadQ8_0, QuadQ8_1, QuadQ8K};
+use crate::llm::quantize::{BlockQ8_0, BlockQ8_0x4, BlockQ8_1, BlockQ8_1x4, BlockQ8K, BlockQ8Kx4};
 use crate::llm::sampling::Candidate;
 
-/// Alignment of the buffers here: a page, so that a disk's DMA can fill them and no cache line is
-/// shared with anything else.
+/// Alignment of buffers: a page.
+///
+/// A disk's DMA can fill a page, and no cache line is shared with other memory.
 const ALIGNMENT: usize = 4096;
 
-/// Memory in pages of its own, which can be made read-only: what an operating system has.
+/// Memory in pages of its own, which can be made read-only.
+///
+/// An operating system implements this.
 ///
 /// # Safety
 /// An implementation keeps what each method's "Implementation safety" lists.
 pub unsafe trait Pages: fmt::Debug + Sync {
-    /// `bytes` bytes, which are more than 0; `None` if there is no such memory. What is in them is not known.
+    /// Maps `bytes` bytes, more than 0, with unknown contents. `None` if the memory does not
+    /// suffice.
     ///
     /// # Implementation safety
     /// Until the bytes go to [`Pages::unmap`]:
@@ -32,7 +36,7 @@ pub unsafe trait Pages: fmt::Debug + Sync {
     /// Makes bytes read-only, if that is possible.
     ///
     /// # Implementation safety
-    /// What is in the bytes stays the same.
+    /// The contents of the bytes stay the same.
     ///
     /// # Safety
     /// 1. The bytes are all those of one [`Pages::map`].
@@ -46,7 +50,7 @@ pub unsafe trait Pages: fmt::Debug + Sync {
     /// 2. Nobody uses them any more.
     unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize);
 
-    /// Whether there are as many bytes, more than 0, in one piece.
+    /// Whether `bytes` contiguous bytes are free. `bytes` is more than 0.
     fn has(&self, bytes: usize) -> bool {
         // SAFETY: just mapped, and nobody else knows of them.
         self.map(bytes).map(|start| unsafe { self.unmap(start, bytes) }).is_some()
@@ -73,8 +77,10 @@ impl ModelBuffer {
         Layout::from_size_align(len.max(1), ALIGNMENT).ok()
     }
 
-    /// A buffer of `len` zeros. To clear them costs little against reading and hashing a model,
-    /// and keeps every step of the load safe code.
+    /// A buffer of `len` zeros.
+    ///
+    /// Clearing costs little against reading and hashing a model, and keeps every step of the load
+    /// safe code.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
@@ -86,22 +92,23 @@ impl ModelBuffer {
         Ok(ModelBuffer { start, len, pages: None })
     }
 
-    /// As [`ModelBuffer::try_new`], in memory that [`ModelBuffer::finish`] makes read-only.
+    /// A buffer of `len` zeros in memory that [`ModelBuffer::finish`] makes read-only.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn try_new_in(pages: &'static dyn Pages, len: usize) -> Result<Self, Error> {
         let no_memory = Error::OutOfMemory { what: "the model", asked: len as u64 };
         let start = pages.map(len.max(1)).ok_or(no_memory)?;
-        // SAFETY: as many bytes are there, and can be written.
+        // SAFETY: `map` gave `len.max(1)` bytes, which are valid for writes.
         unsafe { start.write_bytes(0, len) };
         Ok(ModelBuffer { start, len, pages: Some(pages) })
     }
 
-    /// The bytes, which are final now. If they are in [`Pages`], a write to them faults.
+    /// Makes the bytes final. If they are in [`Pages`], a write to them faults from now on.
     pub fn finish(self) -> ModelBytes {
         if let Some(pages) = self.pages {
-            // SAFETY: they were mapped so. From now on they are in `ModelBytes`, which writes nothing.
+            // SAFETY: `try_new_in` mapped these bytes. `ModelBytes` holds them from now on and
+            // never writes.
             unsafe { pages.protect(self.start, self.len.max(1)) };
         }
         ModelBytes(self)
@@ -146,7 +153,7 @@ impl DerefMut for ModelBuffer {
 impl Drop for ModelBuffer {
     fn drop(&mut self) {
         if let Some(pages) = self.pages {
-            // SAFETY: `try_new_in` mapped as many bytes there, and nothing uses them any more.
+            // SAFETY: `try_new_in` mapped these bytes, and nothing uses them any more.
             unsafe { pages.unmap(self.start, self.len.max(1)) };
         } else if let Some(layout) = Self::layout(self.len) {
             // SAFETY: `try_new` allocated it with this layout, and nothing uses it any more.
@@ -155,7 +162,7 @@ impl Drop for ModelBuffer {
     }
 }
 
-/// The bytes of a model that are final, and read-only where their memory can be.
+/// The final bytes of a model, read-only where the memory can be.
 #[derive(Debug)]
 pub struct ModelBytes(ModelBuffer);
 
@@ -177,7 +184,7 @@ impl Deref for ModelBytes {
     }
 }
 
-/// What the memory of an arena is called in errors.
+/// The name of an arena's memory in errors.
 pub const ARENA: &str = "scratch memory";
 
 /// Types that every pattern of bits is a value of.
@@ -200,11 +207,11 @@ unsafe impl Plain for BlockQ8_1 {}
 // SAFETY: its fields are, and they leave no gap (asserted below).
 unsafe impl Plain for BlockQ8K {}
 // SAFETY: its fields are, and they leave no gap (asserted below).
-unsafe impl Plain for QuadQ8_0 {}
+unsafe impl Plain for BlockQ8_0x4 {}
 // SAFETY: its fields are, and they leave no gap (asserted below).
-unsafe impl Plain for QuadQ8_1 {}
+unsafe impl Plain for BlockQ8_1x4 {}
 // SAFETY: its fields are, and they leave no gap (asserted below).
-unsafe impl Plain for QuadQ8K {}
+unsafe impl Plain for BlockQ8Kx4 {}
 // SAFETY: its fields are, and they leave no gap (asserted below).
 unsafe impl Plain for Candidate {}
 
@@ -212,9 +219,9 @@ const _: () = assert!(
     size_of::<BlockQ8_0>() == 32 + 8
         && size_of::<BlockQ8_1>() == 32 + 8
         && size_of::<BlockQ8K>() == 256 + 64 + 32 + 4
-        && size_of::<QuadQ8_0>() == 4 * size_of::<BlockQ8_0>()
-        && size_of::<QuadQ8_1>() == 4 * size_of::<BlockQ8_1>()
-        && size_of::<QuadQ8K>() == 4 * size_of::<BlockQ8K>()
+        && size_of::<BlockQ8_0x4>() == 4 * size_of::<BlockQ8_0>()
+        && size_of::<BlockQ8_1x4>() == 4 * size_of::<BlockQ8_1>()
+        && size_of::<BlockQ8Kx4>() == 4 * size_of::<BlockQ8K>()
         && size_of::<Candidate>() == 4 + 4 + 4
 );
 
@@ -253,7 +260,9 @@ impl Arena {
         self.peak
     }
 
-    /// A frame over the whole arena: what it gives out lives until the frame's borrow ends.
+    /// A frame over the whole arena.
+    ///
+    /// Its slices live until the frame's borrow ends.
     pub fn frame(&mut self) -> Frame<'_> {
         let total = self.memory.len();
         Frame { rest: &mut self.memory, total, peak: &mut self.peak }
@@ -269,7 +278,7 @@ pub struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// A slice of `n` values. What they are is left from earlier frames.
+    /// Takes a slice of `n` values, which are left from earlier frames.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] if the arena has no room left.
@@ -308,7 +317,7 @@ mod tests {
         }
     }
 
-    /// Pages of the allocator's, which tell what is done with them.
+    /// Pages from the allocator, which record each call.
     #[derive(Debug)]
     struct Played(spin::Mutex<Vec<(&'static str, usize, usize)>>);
 
@@ -318,7 +327,7 @@ mod tests {
             let layout = Layout::from_size_align(bytes, 4096).ok().filter(|_| bytes <= 8191)?;
             // SAFETY: the size is not 0.
             let start = NonNull::new(unsafe { alloc(layout) })?;
-            // SAFETY: as many bytes are there.
+            // SAFETY: the allocation has `bytes` bytes.
             unsafe { start.write_bytes(0xa5, bytes) };
             self.0.lock().push(("map", start.addr().get(), bytes));
             Some(start)
@@ -351,7 +360,7 @@ mod tests {
             assert_eq!(PAGES.0.lock()[2..], [("unmap", start, mapped)]);
             PAGES.0.lock().clear();
         }
-        // What is not finished is given back as well.
+        // A buffer that is not finished is unmapped as well.
         drop(ModelBuffer::try_new_in(&PAGES, 1).unwrap());
         assert!(matches!(PAGES.0.lock()[..], [("map", ..), ("unmap", ..)]));
         assert_eq!([8191, 8192].map(|bytes| PAGES.has(bytes)), [true, false]);

@@ -17,10 +17,10 @@ use crate::llm::plan::{ModelMetadata, Plan};
 use crate::llm::tokenizer::Tokenizer;
 use crate::llm::workers::Workers;
 
-/// The bytes of a model's source: as its file has them, or repacked for the kernels.
+/// The bytes of a model's source: in the file's layout, or repacked.
 #[derive(Debug)]
 pub enum Weights {
-    /// As the file has them.
+    /// In the file's layout.
     Raw(ModelBuffer),
     /// Repacked by the plan's [`Plan::repack`].
     Repacked(Repacked),
@@ -61,7 +61,7 @@ pub struct Engine {
 impl Engine {
     /// The model of a plan, with the bytes of its sources in the plan's order.
     ///
-    /// The bytes stay where they are. `workers` repack those that are not yet.
+    /// The bytes stay in place. `workers` repack the raw sources.
     ///
     /// # Errors
     /// [`Error::ParseError`] if the sources are not as large as the plan says.
@@ -111,9 +111,9 @@ impl Engine {
         &self.tokenizer
     }
 
-    /// The tensors that hold NaN or infinity: their names, and how many such values each has.
+    /// The tensors that hold NaN or infinity: names, and counts of non-finite values.
     ///
-    /// Takes as long as all weights take to be dequantised.
+    /// All weights are dequantised, which takes long.
     ///
     /// # Errors
     /// [`Error::ParseError`] cannot happen: the headers were read before.

@@ -1,4 +1,4 @@
-//! The loop that generates: a prompt becomes tokens, and the session steps until it is to stop.
+//! Text generation: encodes the prompt, prefills, then decodes token by token.
 
 #![forbid(unsafe_code)]
 
@@ -8,7 +8,7 @@ use core::ops::ControlFlow;
 
 use crate::llm::plan::{ENCODER_BYTES, answer_bytes};
 use crate::llm::session::Session;
-use crate::llm::tokenizer::{Decoder, Piece, Tokenizer};
+use crate::llm::tokenizer::{Decoder, Segment, Tokenizer};
 use crate::llm::workspace::Workspace;
 use crate::llm::{Error, with_capacity};
 
@@ -17,13 +17,13 @@ pub(super) const ANSWER: &str = "the answer";
 /// The name of the encoder's memory in errors.
 pub(super) const PROMPT: &str = "encoding the prompt";
 
-/// What a text goes on with.
+/// The continuation of a text: a prompt, or a turn of a chat.
 #[derive(Clone, Copy, Debug)]
 pub enum Prompt<'a> {
-    /// Text as it is.
+    /// Plain text.
     Text(&'a str),
-    /// A turn of a conversation. It brings along what ends the answer before it.
-    Turn(&'a [Piece<'a>]),
+    /// A turn of a conversation. The turn starts with the text that ends the previous answer.
+    Turn(&'a [Segment<'a>]),
 }
 
 impl Prompt<'_> {
@@ -31,45 +31,48 @@ impl Prompt<'_> {
     fn len(self) -> usize {
         match self {
             Prompt::Text(text) => text.len(),
-            Prompt::Turn(pieces) => pieces.iter().map(|piece| piece.text().len()).sum(),
+            Prompt::Turn(segments) => segments.iter().map(|segment| segment.text().len()).sum(),
         }
     }
 
-    /// Whether it brings along what ends the answer before it.
+    /// Whether the prompt starts with the text that ends the previous answer.
     fn ends_answers(self) -> bool {
         matches!(self, Prompt::Turn(_))
     }
 }
 
-/// How a prompt is read and an answer ends.
+/// Options of the prompt's encoding and of the answer's end.
 #[derive(Clone, Copy, Debug)]
 pub struct GenerateOptions {
-    /// Tokens to generate at most.
+    /// Tokens to generate, at most.
     pub max_tokens: usize,
-    /// Whether generation goes on after an end-of-sequence token, which then counts and is shown
-    /// like any other: for measurements of a fixed length.
+    /// Whether generation goes on after an end-of-sequence token.
+    ///
+    /// The end token then counts and is shown like any other, for measurements of a fixed length.
     pub ignore_end: bool,
-    /// Whether control tokens in a [`Prompt::Text`] are found by their names ("</s>"); else such
-    /// names are text.
+    /// Whether names of control tokens ("</s>") in a [`Prompt::Text`] become control tokens.
+    ///
+    /// Without it, the names are plain text.
     pub parse_special: bool,
-    /// Whether a [`Prompt::Text`] that begins a text and does not fit into the context loses what is
-    /// too much, behind the tokens that are kept.
+    /// Whether to truncate a [`Prompt::Text`] that begins a text and does not fit in the context.
+    ///
+    /// The tokens after the first `keep` ones are removed.
     pub cut_prompt: bool,
-    /// The time in µs since any fixed moment.
+    /// A monotonic clock, in µs.
     pub now_us: fn() -> u64,
 }
 
-/// What happens while an answer is generated.
+/// The progress of generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress<'a> {
-    /// A chunk of the prompt was processed, but not the last one.
+    /// A chunk of the prompt was processed (prefill); more chunks follow.
     Prefill {
         /// Tokens of the prompt that are processed.
         done: usize,
         /// Tokens of the prompt.
         total: usize,
     },
-    /// The answer goes on with this text, in whole characters.
+    /// More text of the answer, in whole characters.
     Text(&'a str),
 }
 
@@ -82,7 +85,7 @@ pub enum StopReason {
     MaxTokens,
     /// The context is full.
     ContextFull,
-    /// Who watched the progress asked to stop.
+    /// The progress callback asked to stop.
     Cancelled,
 }
 
@@ -93,15 +96,15 @@ pub struct InferenceResult {
     pub output: String,
     /// The tokens generated, an end-of-sequence token not included.
     pub tokens: Vec<u32>,
-    /// Tokens processed before the first one was generated.
+    /// Tokens processed before the first token was generated.
     pub prompt_tokens: usize,
-    /// Tokens of the prompt that were too many, and left out.
+    /// Tokens of the prompt that were cut.
     pub prompt_tokens_cut: usize,
     /// Number of tokens generated.
     pub tokens_emitted: usize,
     /// Why it ended.
     pub stop: StopReason,
-    /// How often the text outgrew the context and went on.
+    /// Number of context shifts.
     pub context_shifts: usize,
     /// From the call to the last token, in µs.
     pub latency_us: u64,
@@ -109,15 +112,15 @@ pub struct InferenceResult {
     pub first_token_us: u64,
     /// Prompt tokens a second.
     pub prompt_tokens_per_s: f64,
-    /// Generated tokens a second, the first one not counted; 0 if there is no second one.
+    /// Generated tokens a second, after the first token; 0 for one token.
     pub tokens_per_s: f64,
     /// Size of the scratch arena in bytes.
     pub arena_bytes: usize,
-    /// The most bytes of it ever in use.
+    /// The most bytes of the arena ever in use.
     pub arena_peak_bytes: usize,
 }
 
-/// Appends a prompt to a session's text, and returns how many of its tokens were left out.
+/// Appends a prompt to a session's text, and returns the number of tokens cut.
 ///
 /// # Errors
 /// [`Error::ContextFull`] if the prompt does not fit, [`Error::InvalidConfig`] if there is no token
@@ -129,15 +132,14 @@ fn append_prompt(
     options: GenerateOptions,
 ) -> Result<usize, Error> {
     let is_fresh = session.is_empty();
-    // The turn brings the end of the answer along: an end token that nobody processed goes.
+    // The turn starts with the end of the answer, so an unprocessed end token is removed.
     let last = session.tokens().last().filter(|_| session.n_unprocessed() > 0);
     let n_taken_back =
         usize::from(prompt.ends_answers() && last.is_some_and(|&token| tokenizer.is_end(token)));
     let pending = session.n_used() + session.n_unprocessed() - n_taken_back;
     let n_ctx = session.n_usable();
 
-    // A prompt that is too long, whatever its tokens, is refused before it takes the time and the
-    // memory to find those.
+    // A prompt that is too long for any encoding is refused before encoding takes time and memory.
     let cuts = options.cut_prompt && is_fresh && !prompt.ends_answers();
     let least = prompt.len().div_ceil(tokenizer.max_token_bytes().max(1));
     if pending + least > n_ctx && !cuts {
@@ -146,7 +148,7 @@ fn append_prompt(
     with_capacity::<u8>(prompt.len().saturating_mul(ENCODER_BYTES), PROMPT)?;
     let mut tokens = match prompt {
         Prompt::Text(text) => tokenizer.encode(text, is_fresh, options.parse_special),
-        Prompt::Turn(pieces) => tokenizer.encode_pieces(pieces, is_fresh),
+        Prompt::Turn(segments) => tokenizer.encode_segments(segments, is_fresh),
     };
     let n_cut = if cuts { cut(&mut tokens, session.keep(), n_ctx, options.max_tokens) } else { 0 };
     if pending + tokens.len() > n_ctx {
@@ -160,9 +162,10 @@ fn append_prompt(
     Ok(n_cut)
 }
 
-/// Leaves out of a prompt of more than `n_ctx` tokens what follows the first `keep`, so that there
-/// is room for `max_tokens` more, which takes at most half of what the kept ones leave. Returns how
-/// many that were: none where the prompt fits, or all that fits is kept.
+/// Cuts a prompt of more than `n_ctx` tokens, after the first `keep`, and returns how many it cut.
+///
+/// The cut leaves room for `max_tokens` more, but for at most half of the context behind `keep`.
+/// Nothing is cut if the prompt fits, or if `keep` fills the context.
 fn cut(tokens: &mut Vec<u32>, keep: usize, n_ctx: usize, max_tokens: usize) -> usize {
     if tokens.len() <= n_ctx || keep >= n_ctx {
         return 0;
@@ -176,16 +179,16 @@ fn cut(tokens: &mut Vec<u32>, keep: usize, n_ctx: usize, max_tokens: usize) -> u
 
 /// Goes on from a session's text with a prompt, and generates an answer.
 ///
-/// `on_progress` gets the text as it comes, and may stop the generation: between two chunks of the
-/// prompt, and wherever there is new text.
+/// `on_progress` gets the text as it comes. It may stop the generation between two chunks of the
+/// prompt, and at each new text.
 ///
 /// # Errors
 /// [`Error::ContextFull`] if the prompt leaves no position for an answer, [`Error::InvalidConfig`]
-/// if there is no prompt, [`Error::OutOfMemory`] if there is none for prompt or answer; then the text
-/// is as before. [`Error::NotFinite`] if the model computes NaN or infinity.
+/// if the prompt is empty, [`Error::OutOfMemory`]; the text is as before. [`Error::NotFinite`] if
+/// the model computes NaN or infinity.
 ///
 /// # Panics
-/// The session is not one of the workspace's.
+/// The session is of another workspace.
 pub fn generate(
     workspace: &mut Workspace,
     session: &mut Session,
@@ -231,7 +234,7 @@ pub fn generate(
             first_token_us = now_us() - start_us;
         }
         if tokenizer.is_end(token) && !ignore_end {
-            // It stays part of the text, should that go on.
+            // The end token stays part of the text, should the text go on.
             break StopReason::EndOfSequence;
         }
         tokens.push(token);

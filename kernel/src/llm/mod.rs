@@ -3,14 +3,16 @@
 //! Portable, without devices or system calls. In the order of a model's life: [`gguf`] finds the
 //! parts of a file, and [`plan`] judges them by the header alone. [`engine`] holds the weights in
 //! memory. [`session`] is one text. [`workspace`] runs sessions through the network of [`model`].
-//! [`tokenizer`] turns text into tokens, [`kernels`] multiply the formats of
-//! [`quantize`], [`state`] keeps what layers remember, [`sampling`] chooses the next token.
-//! [`generate`] is the loop over all that.
+//! [`tokenizer`] converts text to tokens, [`kernels`] multiply the formats of [`quantize`],
+//! [`state`] holds the KV cache, [`sampling`] chooses the next token. [`generate`] is the loop over
+//! all of them: prefill, then decode.
 
 pub mod arena;
 pub mod chat;
 #[cfg(feature = "llm-transformer")]
 pub mod engine;
+#[cfg(all(test, feature = "llm-transformer"))]
+pub(crate) mod engine_tests;
 #[cfg(feature = "llm-transformer")]
 pub mod generate;
 pub mod gguf;
@@ -32,8 +34,6 @@ pub mod session;
 #[cfg(feature = "llm-transformer")]
 pub mod state;
 pub mod tokenizer;
-#[cfg(all(test, feature = "llm-transformer"))]
-pub(crate) mod transformer;
 #[cfg(feature = "llm-transformer")]
 pub(crate) mod uncached;
 #[cfg(feature = "llm-transformer")]
@@ -56,8 +56,9 @@ pub fn self_tests() -> impl Iterator<Item = (String, kernels::self_test::Outcome
     kernels::self_test::checks()
 }
 
-/// A vector with room for `n` items, where a file or a user decides how many those are. `what` names
-/// them in the error.
+/// A vector with room for `n` items, where a file or a user decides on `n`.
+///
+/// `what` names the items in the error.
 fn with_capacity<T>(n: usize, what: &'static str) -> Result<Vec<T>, Error> {
     let mut items = Vec::new();
     match items.try_reserve_exact(n) {
@@ -69,53 +70,53 @@ fn with_capacity<T>(n: usize, what: &'static str) -> Result<Vec<T>, Error> {
     }
 }
 
-/// What can go wrong in the engine.
+/// The errors of the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
     /// The model's file is damaged or no GGUF.
     ParseError {
-        /// What is wrong, with the offending value.
+        /// The fault, with the offending value.
         what: String,
         /// Byte of the file at which it is wrong.
         at: u64,
     },
-    /// The file is something else than a model.
+    /// The file is not a model.
     NotAModel {
-        /// What it is.
+        /// The recognised format.
         found: Format,
     },
-    /// The first bytes of a model's file do not hold its whole header; no fault of the file.
+    /// The first bytes of a file do not hold its whole header. The file may be sound.
     HeaderCutShort {
         /// Bytes that the header takes at least.
         needed: u64,
     },
-    /// The model needs something that this engine does not have.
+    /// The model needs a feature that this engine does not have.
     Unsupported {
-        /// What it needs.
+        /// The feature.
         what: String,
     },
     /// There is not enough memory.
     OutOfMemory {
-        /// What the memory is for.
+        /// The purpose of the memory.
         what: &'static str,
         /// Bytes asked for.
         asked: u64,
     },
     /// The prompt does not fit in the context.
     ContextFull {
-        /// Positions that the prompt needs at least, those in use already included.
+        /// Positions that the prompt needs at least, including the positions in use.
         prompt: usize,
-        /// Positions there are.
+        /// Positions of the context.
         n_ctx: usize,
     },
     /// A setting has no sensible value.
     InvalidConfig {
-        /// Which setting, with its value.
+        /// The setting, with its value.
         what: String,
     },
     /// The model computes NaN or infinity.
     NotFinite {
-        /// Where they come from.
+        /// The first stage and the tensors that are not finite.
         what: String,
     },
 }

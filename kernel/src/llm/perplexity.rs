@@ -1,8 +1,8 @@
 //! Perplexity: how little a text surprises a model.
 //!
 //! Measured as llama.cpp's `llama-perplexity` does. The text is cut into chunks of the context's
-//! length. Each chunk starts anew, with the beginning-of-text token if the model has one. The second
-//! half of each chunk is predicted.
+//! length. Each chunk starts anew, with the beginning-of-text token if the model has one. The
+//! second half of each chunk is predicted.
 
 #![forbid(unsafe_code)]
 
@@ -16,16 +16,17 @@ use crate::llm::workspace::Workspace;
 /// A perplexity.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Perplexity {
-    /// e to the mean of the negative log-likelihoods: the number of tokens among which the model,
-    /// so to speak, has to guess.
+    /// e to the power of the mean negative log-likelihood.
+    ///
+    /// So to speak the number of tokens among which the model has to guess.
     pub perplexity: f64,
-    /// Its standard error.
+    /// The standard error of the perplexity.
     pub error: f64,
     /// Tokens that were predicted.
     pub tokens: usize,
     /// Chunks that were measured.
     pub chunks: usize,
-    /// Chunks there are.
+    /// Chunks of the text.
     pub n_chunks: usize,
 }
 
@@ -63,7 +64,7 @@ impl Sums {
 
 /// Measures the perplexity of a text, in chunks of the context's length.
 ///
-/// What is left at the text's end does not count. `on_chunk` gets the figures after each chunk and
+/// A rest at the end of the text does not count. `on_chunk` gets the figures after each chunk and
 /// may end the measurement. The session's text is forgotten.
 ///
 /// # Errors
@@ -71,7 +72,7 @@ impl Sums {
 /// computes NaN or infinity, [`Error::OutOfMemory`].
 ///
 /// # Panics
-/// The session is not one of the workspace's.
+/// The session is of another workspace.
 pub fn perplexity(
     workspace: &mut Workspace,
     session: &mut Session,
@@ -99,7 +100,7 @@ pub fn perplexity(
         if let Some(begin) = tokenizer.begin() {
             tokens[0] = begin;
         }
-        // What follows the tokens of the second half is predicted.
+        // The tokens after those of the second half are predicted.
         let predicted = n_ctx / 2..n_ctx - 1;
         workspace.evaluate(session, tokens, predicted, &mut |i, logits| {
             sums.add(logits, tokens[i + 1]);

@@ -1,4 +1,4 @@
-//! What a model is and needs, from the header of its file alone.
+//! The plan of a model: shape, tokenizer and memory, from the header of its file alone.
 
 #![forbid(unsafe_code)]
 
@@ -9,31 +9,35 @@ use alloc::vec::Vec;
 use crate::llm::Error;
 use crate::llm::chat::Declared;
 use crate::llm::gguf::{Gguf, TensorInfo};
-use crate::llm::kernels::{BATCH, wants_stripes};
+use crate::llm::kernels::{BATCH, wants_panels};
 use crate::llm::kv_cache::CacheType;
 use crate::llm::model::scratch::{Scratch, ScratchShape};
 use crate::llm::model::{Architecture, Model, Repack, quantization};
 use crate::llm::state::StateShape;
 use crate::llm::tokenizer::Tokenizer;
 
-/// Positions in the KV cache if the caller asks for no number.
+/// Positions in the KV cache by default.
 pub const DEFAULT_N_CTX: usize = 256;
-/// The least context that can shift, as in llama.cpp.
+/// The smallest context that can shift, as in llama.cpp.
 const LEAST_SHIFTED: usize = 8;
 
-/// The context of a session: its size, its format, and what happens when it is full.
+/// The context of a session: size, format, and context shift.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ContextOptions {
-    /// Positions in the KV cache: up to those that the model was trained for. `None` is
-    /// [`DEFAULT_N_CTX`], or what the model has if that is less.
+    /// Positions in the KV cache, at most the model's `n_ctx_train`.
+    ///
+    /// `None` is [`DEFAULT_N_CTX`], or `n_ctx_train` if that is less.
     pub n_ctx: Option<usize>,
     /// The format of keys and values.
     pub kv_cache: CacheType,
-    /// Whether a text that outgrows the context goes on: its first tokens are kept, half of the
-    /// rest is forgotten. As llama.cpp's `--context-shift`, it happens when one position is left.
+    /// Context shift, as llama.cpp's `--context-shift`.
+    ///
+    /// A text that outgrows the context keeps its first tokens and forgets half of the rest. The
+    /// shift happens when one position is left.
     pub context_shift: bool,
-    /// Tokens of the first prompt that are kept then, and where it is cut, besides the one that
-    /// begins a text; at most all of them.
+    /// Tokens of the first prompt that a context shift and a cut of the prompt keep.
+    ///
+    /// The token that begins a text is kept besides. At most all tokens of the prompt are kept.
     pub keep: usize,
 }
 
@@ -62,24 +66,25 @@ pub struct ModelMetadata {
     pub n_vocab: usize,
     /// Positions that the model was trained for.
     pub n_ctx_train: usize,
-    /// What the file says about conversations.
+    /// The file's declarations for chats.
     pub chat: Declared,
 }
 
-/// What a model needs besides its file, in bytes.
+/// The memory that a model needs besides its file, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryNeeded {
     /// The KV cache; exact.
     pub kv_cache_bytes: usize,
     /// The scratch arena; exact.
     pub arena_bytes: usize,
-    /// The vocabulary's tables, the header's while the model is loaded, and what a usual prompt
-    /// and its answer take; an upper bound.
+    /// Tables of the vocabulary and the header, a usual prompt and its answer: an upper bound.
+    ///
+    /// The header's tables exist while the model is loaded.
     pub table_bytes: usize,
 }
 
 impl MemoryNeeded {
-    /// All of it.
+    /// The sum of all three.
     pub fn total(&self) -> usize {
         self.kv_cache_bytes.saturating_add(self.arena_bytes).saturating_add(self.table_bytes)
     }
@@ -101,7 +106,7 @@ impl<'a> Header<'a> {
     }
 }
 
-/// A model that was found sound by its header: ready to take the bytes of its weights.
+/// A model whose header was read and judged: ready for the bytes of its weights.
 ///
 /// Reading a plan builds the tokenizer and finds all tensors. Then the memory for any context is
 /// arithmetic, and [`crate::llm::engine::Engine::new`] builds nothing twice.
@@ -121,14 +126,14 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::HeaderCutShort`] if `prefix` does not hold the header, [`Error::ParseError`] if the
-    /// file is malformed, [`Error::Unsupported`] if it needs what the engine does not have.
+    /// file is malformed, [`Error::Unsupported`] if the model needs a missing feature.
     pub fn read(prefix: &[u8], file_bytes: u64) -> Result<Self, Error> {
         Plan::read_split(&[Header { prefix, file_bytes }])
     }
 
     /// Reads the plan of a model whose file was split by llama.cpp's `gguf-split`.
     ///
-    /// `headers` are those of all parts, in order. The first one has the metadata.
+    /// `headers` are the headers of all parts, in order. The first part has the metadata.
     ///
     /// # Errors
     /// As [`Plan::read`]; [`Error::Unsupported`] if the parts are not all of one model.
@@ -143,7 +148,7 @@ impl Plan {
         let architecture = Architecture::of(first)?;
         check_split(&files)?;
         let tokenizer = Tokenizer::from_gguf(first)?;
-        let model = architecture.model(&files, tokenizer.n_vocab(), wants_stripes)?;
+        let model = architecture.model(&files, tokenizer.n_vocab(), wants_panels)?;
         let tensors = || files.iter().flat_map(|gguf| gguf.tensors());
         let shape = model.shape();
         let metadata = ModelMetadata {
@@ -170,7 +175,7 @@ impl Plan {
         &self.metadata
     }
 
-    /// What the model needs besides its file, for one session in this context.
+    /// The memory that the model needs besides its file, for one session in this context.
     ///
     /// # Errors
     /// [`Error::InvalidConfig`] if the model cannot have this context.
@@ -184,17 +189,19 @@ impl Plan {
         })
     }
 
-    /// The repacking of the weights of one source: 0 is the file, or the first part of a split one.
+    /// The repacking of one source's weights.
+    ///
+    /// Source 0 is the file, or the first part of a split file.
     pub fn repack(&self, source: usize) -> Repack {
         self.model.repack(source)
     }
 
-    /// At most what the tables of a model, of its header while it is read, and of an answer take.
+    /// Upper bound for the tables of the model and its header, for a prompt and an answer.
     fn table_bytes(&self, n_ctx: usize) -> usize {
-        // The entries of the header's vectors; one that grows may take three times what it holds,
+        // The entries of the header's vectors. A growing vector may take three times its contents
         // while it moves.
         let entries = self.n_entries * 512;
-        // The tokens of the text, and those of the answer.
+        // The tokens of the text, and the tokens of the answer.
         let tokens = 2 * (n_ctx + 1) * size_of::<u32>();
         let answer = answer_bytes(n_ctx, &self.tokenizer).saturating_add(tokens);
         let longest = self.tokenizer.max_token_bytes().min(USUAL_TOKEN_BYTES);
@@ -204,7 +211,7 @@ impl Plan {
     }
 }
 
-/// Checks that files are all parts of a model, in their order; one file is its only part.
+/// Checks that `files` are all parts of a split model, in order, or one whole file.
 fn check_split(files: &[Gguf<'_>]) -> Result<(), Error> {
     for (i, gguf) in files.iter().enumerate() {
         let count = gguf.unsigned("split.count")?.filter(|&count| count > 1).unwrap_or(1);
@@ -247,22 +254,25 @@ pub(super) fn state_shape(model: &Model, context: ContextOptions) -> Result<Stat
     model.state_shape(context.kv_cache, n_ctx, context.context_shift)
 }
 
-/// The scratch memory for passes of `n_sessions` sessions, whose states have this shape.
+/// The scratch memory for passes of `n_sessions` sessions with states of this shape.
 pub(super) fn scratch_shape(state: &StateShape, n_sessions: usize) -> ScratchShape {
     let StateShape { n_ctx, kv_cache, .. } = *state;
     let n_rows = BATCH.min(n_ctx.saturating_mul(n_sessions));
     ScratchShape { n_rows, n_outputs: n_sessions.min(n_rows), n_ctx, kv_cache }
 }
 
-/// At most what the text of `n` tokens takes in bytes. Where tokens are no UTF-8, each of their
-/// bytes may become a U+FFFD, which takes three; a character that is cut off at the end likewise.
+/// Upper bound for the text of `n` tokens, in bytes.
+///
+/// Each byte of a token that is not UTF-8 may become a U+FFFD, which takes three bytes. So may a
+/// character that is cut off at the end.
 pub(crate) fn answer_bytes(n: usize, tokenizer: &Tokenizer) -> usize {
     let replacement = char::REPLACEMENT_CHARACTER.len_utf8();
     n.saturating_mul(tokenizer.max_token_bytes()).saturating_add(1).saturating_mul(replacement)
 }
 
-/// At most what the encoder takes for each byte of a prompt, while its vectors grow.
+/// Upper bound for the encoder's memory per byte of a prompt, while its vectors grow.
 pub(super) const ENCODER_BYTES: usize = 384;
-/// The memory for encoding is counted for prompts whose tokens are no longer than this. Few texts
-/// have more bytes for each token; those are checked when they come.
+/// Bytes of a token that the plan counts for the encoding of prompts.
+///
+/// Few texts have longer tokens. Their memory is checked when they come.
 const USUAL_TOKEN_BYTES: usize = 16;

@@ -14,8 +14,10 @@ use crate::llm::plan::{ContextOptions, DEFAULT_N_CTX, Plan};
 use crate::llm::state::KV_CACHE;
 
 impl Plan {
-    /// Settings with which the model fits into `free` bytes beside its file, for a person to choose
-    /// from: "set `kv_cache` to q8_0 or lower `context` to 512"; empty if there are none.
+    /// Settings with which the model fits into `free` bytes beside its file.
+    ///
+    /// The text is for a person: "set `kv_cache` to q8_0 or lower `context` to 512". Empty if no
+    /// setting helps.
     pub fn settings_that_fit(&self, context: ContextOptions, free: u64) -> String {
         let fits = |context| self.needed(context).is_ok_and(|needed| needed.total() as u64 <= free);
         let mut ways = Vec::new();
@@ -35,7 +37,7 @@ impl Plan {
     }
 }
 
-/// The setting that helps after an [`Error::OutOfMemory`] of an engine that was loaded.
+/// The setting that helps after an [`Error::OutOfMemory`] of a loaded engine.
 ///
 /// `None` if it is another error or no setting helps.
 pub fn remedy(error: &Error) -> Option<&'static str> {

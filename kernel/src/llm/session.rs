@@ -1,34 +1,36 @@
 //! One text: its tokens, its state and its sampler.
+//!
+//! [`crate::llm::workspace`] runs sessions: `Session::prefill` and `Session::step` are there.
 
 #![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
-use core::ops::ControlFlow;
 
 use crate::llm::model::batch;
 use crate::llm::plan::ContextOptions;
 use crate::llm::sampling::{Candidate, Sampler};
 use crate::llm::state::{State, StateShape};
-use crate::llm::workspace::{Step, Workspace};
 use crate::llm::{Error, with_capacity};
 
-/// Positions of a context that shifts which the first prompt leaves at least, as in llama.cpp.
+/// Positions that the first prompt leaves free in a shifting context, as in llama.cpp.
 const LEAST_LEFT: usize = 4;
 
-/// One text of a model, which [`Workspace::session`] begins.
+/// One text of a model.
 ///
-/// The tokens are the truth. The state holds the first [`Session::n_past`] of them; the rest is
-/// unprocessed, and goes through the model with the next pass.
+/// [`Workspace::session`](crate::llm::workspace::Workspace::session) makes a session.
+///
+/// The tokens are the source of truth. The state holds the first [`Session::n_past`] tokens. The
+/// rest is unprocessed, and goes through the model with the next pass.
 #[derive(Debug)]
 pub struct Session {
     pub(super) state: State,
-    /// All tokens: those that the state holds, then the unprocessed ones.
+    /// All tokens: first the processed ones, then the unprocessed ones.
     pub(super) tokens: Vec<u32>,
     sampler: Sampler,
     context_shift: bool,
     /// Tokens at the start of the first prompt that a context shift keeps, at most.
     keep: usize,
-    /// Those that it does keep.
+    /// Tokens at the start of the first prompt that a context shift does keep.
     n_keep: usize,
     context_shifts: usize,
 }
@@ -57,12 +59,12 @@ impl Session {
         &self.tokens
     }
 
-    /// How many of the tokens were processed: those in the KV cache.
+    /// Number of processed tokens: the tokens in the KV cache.
     pub fn n_past(&self) -> usize {
         self.state.len()
     }
 
-    /// How many of the tokens go through the model next.
+    /// Number of unprocessed tokens.
     pub fn n_unprocessed(&self) -> usize {
         self.tokens.len() - self.state.len()
     }
@@ -72,12 +74,12 @@ impl Session {
         self.state.n_ctx()
     }
 
-    /// Positions that tokens may take, of those that a context shift does not free.
+    /// Positions that tokens may take without a context shift.
     pub fn n_usable(&self) -> usize {
         if self.context_shift { self.n_ctx() - LEAST_LEFT } else { self.n_ctx() }
     }
 
-    /// Positions in use that no context shift frees.
+    /// Used positions that no context shift frees.
     pub fn n_used(&self) -> usize {
         if self.context_shift { self.n_keep } else { self.n_past() }
     }
@@ -87,12 +89,12 @@ impl Session {
         self.keep
     }
 
-    /// Whether the text outgrows the context by dropping tokens.
+    /// Whether a full context shifts.
     pub fn can_shift(&self) -> bool {
         self.context_shift
     }
 
-    /// How often the text outgrew the context and dropped tokens.
+    /// Number of context shifts.
     pub fn context_shifts(&self) -> usize {
         self.context_shifts
     }
@@ -107,7 +109,7 @@ impl Session {
         self.tokens.is_empty()
     }
 
-    /// Takes another sampler, which gets to know the text.
+    /// Replaces the sampler, and gives the text to the new one.
     pub fn set_sampler(&mut self, mut sampler: Sampler) {
         sampler.set_text(&self.tokens);
         self.sampler = sampler;
@@ -122,8 +124,9 @@ impl Session {
 
     /// Keeps the first `n` tokens.
     ///
-    /// The state keeps as many, or, where a layer with a window has forgotten what the last of them
-    /// see, none: then the next pass processes all `n` tokens anew.
+    /// The state keeps `n` positions, too, or none. It keeps none if a layer with a window has
+    /// overwritten positions that the last token sees. Then the next pass processes all `n` tokens
+    /// again.
     pub fn truncate(&mut self, n: usize) {
         if n < self.tokens.len() {
             self.tokens.truncate(n);
@@ -133,10 +136,11 @@ impl Session {
         self.n_keep = self.n_keep.min(n);
     }
 
-    /// Appends tokens, unprocessed. With the first ones of a text, the sampler starts anew.
+    /// Appends tokens, unprocessed. With the first tokens of a text, the sampler restarts.
     ///
     /// # Errors
-    /// [`Error::ContextFull`] if they do not fit, [`Error::OutOfMemory`]; the text is as before.
+    /// [`Error::ContextFull`] if the tokens do not fit, [`Error::OutOfMemory`]; the text is as
+    /// before.
     pub fn append(&mut self, tokens: &[u32]) -> Result<(), Error> {
         let prompt = self.n_used() + self.n_unprocessed() + tokens.len();
         if prompt > self.n_usable() {
@@ -157,65 +161,22 @@ impl Session {
         Ok(())
     }
 
-    /// Processes the unprocessed tokens, chunk by chunk, but for the last chunk.
-    ///
-    /// The last chunk is [`Session::step`]'s, which needs its logits. `on_chunk` gets the number of
-    /// tokens that are left after each chunk, and may stop the prefill: false if it did.
-    ///
-    /// # Errors
-    /// [`Error::OutOfMemory`].
-    ///
-    /// # Panics
-    /// The session is not one of the workspace's.
-    pub fn prefill(
-        &mut self,
-        workspace: &mut Workspace,
-        on_chunk: &mut dyn FnMut(usize) -> ControlFlow<()>,
-    ) -> Result<bool, Error> {
-        while self.n_unprocessed() > self.n_next() {
-            workspace.process(self)?;
-            if on_chunk(self.n_unprocessed()).is_break() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Processes all unprocessed tokens, and appends the one that the sampler chooses next.
-    ///
-    /// If none is unprocessed, the last token is processed again.
-    ///
-    /// # Errors
-    /// [`Error::NotFinite`] if the model computes NaN or infinity, [`Error::OutOfMemory`].
-    ///
-    /// # Panics
-    /// The session is empty, full, or not one of the workspace's.
-    pub fn step(&mut self, workspace: &mut Workspace) -> Result<u32, Error> {
-        loop {
-            match workspace.step(&mut [self])?[0] {
-                Step::Prefill => {}
-                Step::Token(token) => return Ok(token),
-                Step::NotFinite => return Err(workspace.find_fault(self)?),
-            }
-        }
-    }
-
-    /// How many of the unprocessed tokens can go through the model with the next pass, which may
-    /// shift the context before.
-    fn n_next(&self) -> usize {
+    /// Number of unprocessed tokens for the next pass, which may shift the context first.
+    pub(super) fn n_next(&self) -> usize {
         let left = self.n_ctx() - self.state.len();
         let room = match self.context_shift {
             false => left,
-            // The last position stays free, and a shift frees half of what is not kept.
+            // The last position stays free, and a shift frees half of the positions behind
+            // `n_keep`.
             true if left > 1 => left - 1,
             true => (self.state.len() - self.n_keep) / 2,
         };
         self.n_unprocessed().min(room).min(batch(self.n_ctx()))
     }
 
-    /// Readies the session for a pass of up to `limit` of its tokens, and says of how many.
+    /// Prepares the session for a pass of up to `limit` tokens, and returns their number.
     ///
-    /// A full context shifts; a text that is processed gives its last token again.
+    /// A full context shifts. A processed text gives its last token again.
     pub(super) fn begin_pass(
         &mut self,
         limit: usize,
@@ -235,7 +196,7 @@ impl Session {
         n.min(limit)
     }
 
-    /// Chooses the next token by its logits, and appends it; `None` if its logit is not finite.
+    /// Samples the next token and appends it; `None` if its logit is not finite.
     pub(super) fn sample(&mut self, logits: &[f32], candidates: &mut [Candidate]) -> Option<u32> {
         let token = self.sampler.sample(logits, candidates);
         logits[token as usize].is_finite().then(|| {

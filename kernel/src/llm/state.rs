@@ -1,4 +1,4 @@
-//! The state of one text: what each layer keeps of the positions that were processed.
+//! The state of one text: for each layer, the KV cache of the processed positions.
 
 #![forbid(unsafe_code)]
 
@@ -22,11 +22,11 @@ pub struct StateShape {
     pub n_ctx: usize,
     /// The format of keys and values.
     pub kv_cache: CacheType,
-    /// What each layer keeps.
+    /// The shape of each layer's state.
     pub layers: Vec<LayerShape>,
 }
 
-/// What a layer keeps of a text. Its mixer decides.
+/// The shape of one layer's state. The layer's mixer decides on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LayerShape {
     /// Attention: keys and values of the latest positions.
@@ -49,11 +49,11 @@ impl StateShape {
     }
 }
 
-/// What all layers keep of one text, in one allocation.
+/// The states of all layers for one text, in one allocation.
 #[derive(Debug)]
 pub struct State {
     shape: StateShape,
-    /// For each layer: where its memory starts, and what lies there.
+    /// For each layer: the start of its memory, and its layout.
     layers: Vec<(usize, LayerState)>,
     memory: ModelBuffer,
     /// Positions that all layers hold.
@@ -92,7 +92,7 @@ impl State {
         &self.shape
     }
 
-    /// Positions there are: the context.
+    /// Positions of the context.
     pub fn n_ctx(&self) -> usize {
         self.shape.n_ctx
     }
@@ -112,10 +112,10 @@ impl State {
         self.len = 0;
     }
 
-    /// Forgets the positions from `n` on, and returns how many are left: `n`, or 0.
+    /// Forgets the positions from `n` on, and returns the number of remaining ones: `n`, or 0.
     ///
-    /// A layer with a window may have overwritten what the next row sees. Then all positions are
-    /// forgotten. The positions of one batch can always go.
+    /// A layer with a window may have overwritten positions that the next row sees. Then all
+    /// positions are forgotten. The positions of the last batch can always be forgotten alone.
     pub fn truncate(&mut self, n: usize) -> usize {
         if n < self.len {
             let len = self.len;
@@ -136,10 +136,12 @@ impl State {
         (kv, &mut self.memory[*start..][..kv.bytes()])
     }
 
-    /// The slots of a layer for the next `n` positions, which are free until [`State::advance`].
+    /// The slots of a layer for the next `n` positions.
+    ///
+    /// The positions are free until [`State::advance`].
     ///
     /// # Panics
-    /// There are not `n` positions left, or the layer does not keep so many.
+    /// Fewer than `n` positions are left, or the layer keeps fewer.
     pub fn slots(&mut self, layer: usize, n: usize) -> impl Iterator<Item = Slot<'_>> + Send {
         let (len, n_ctx) = (self.len, self.shape.n_ctx);
         assert!(len + n <= n_ctx, "{n} positions behind {len}, of {n_ctx}");
@@ -152,13 +154,13 @@ impl State {
         self.len += n;
     }
 
-    /// Keys and values of a layer at these positions, which are among those that it keeps.
+    /// Keys and values of a layer at these positions, which the layer must still keep.
     pub fn kv(&self, layer: usize, positions: Range<usize>) -> (Side<'_>, Side<'_>) {
         let (kv, memory) = self.layer(layer);
         kv.sides(memory, positions)
     }
 
-    /// Drops these positions; those behind them move up.
+    /// Drops these positions, and moves up the positions behind them.
     ///
     /// Keys still hold the rotation of their old positions: see [`State::change_keys`].
     ///
@@ -176,7 +178,9 @@ impl State {
         self.len -= dropped.len();
     }
 
-    /// Has `change` change the keys of a layer at a position, `[n_embd_kv]`, by way of `keys`.
+    /// Rewrites a layer's keys at a position, `[n_embd_kv]`, with `change`.
+    ///
+    /// `keys` is scratch space for the dequantised keys.
     pub fn change_keys(
         &mut self,
         layer: usize,

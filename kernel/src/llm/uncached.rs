@@ -1,4 +1,6 @@
-//! Generation without the KV cache: shows what the cache saves, and that it changes nothing.
+//! Generation without the KV cache, as the reference for the cache.
+//!
+//! It shows the cache's speed-up, and that the cache changes no token.
 
 #![forbid(unsafe_code)]
 
@@ -8,9 +10,9 @@ use crate::llm::session::Session;
 use crate::llm::workspace::Workspace;
 use crate::llm::{Error, with_capacity};
 
-/// The best `n` tokens behind a prompt, without regard to ends of the text.
+/// The best `n` tokens after a prompt. End tokens do not end the text.
 ///
-/// The whole text is processed anew for each token, one row at a time. The session's text is
+/// The whole text is processed again for each token, one row at a time. The session's text is
 /// forgotten.
 ///
 /// # Errors
@@ -32,7 +34,7 @@ pub(crate) fn generate_uncached(
     text.extend_from_slice(prompt);
     for _ in 0..n {
         session.clear();
-        // Row by row: the cache's savings are to show, not those of batches.
+        // Row by row, to measure the savings of the cache and not of batches.
         let (last, before) = text.split_last().unwrap_or((&0, &[]));
         for token in before {
             session.append(core::slice::from_ref(token))?;

@@ -1,5 +1,6 @@
-//! What the log shows of a model that talks gibberish: its weights, the norms of its activations,
-//! its best tokens.
+//! Debug logs for a model that talks gibberish.
+//!
+//! The logs show statistics of weights, norms of activations, and the best tokens.
 
 #![forbid(unsafe_code)]
 
@@ -13,10 +14,10 @@ use crate::llm::quantize::{WeightType, dequantize_row};
 use crate::llm::tokenizer::Tokenizer;
 use crate::llm::{Error, kernels, with_capacity};
 
-/// How many of the best tokens are shown.
+/// Number of best tokens that are shown.
 const BEST: usize = 10;
 
-/// The values of weights.
+/// Statistics of weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Statistics {
     tensors: usize,
@@ -57,7 +58,7 @@ impl Statistics {
     }
 }
 
-/// Adds the values of one tensor; nothing if the file ends before it or its type is unknown.
+/// Adds the values of one tensor, if its data is there and its type is known.
 fn add_tensor(gguf: &Gguf<'_>, tensor: &TensorInfo<'_>, all: &mut Statistics) -> Result<(), Error> {
     let known = gguf.data(tensor).zip(WeightType::from_tensor_type(tensor.kind));
     let Some((data, kind)) = known else { return Ok(()) };
@@ -74,11 +75,10 @@ fn add_tensor(gguf: &Gguf<'_>, tensor: &TensorInfo<'_>, all: &mut Statistics) ->
     Ok(())
 }
 
-/// Logs for each type what weights of it the model has, and warns of tensors that hold what is no
-/// finite number.
+/// Logs statistics of the weights by type, and warns of non-finite weights.
 ///
 /// # Errors
-/// [`Error::OutOfMemory`] if there is none for a row of weights.
+/// [`Error::OutOfMemory`] if a row of weights does not fit.
 pub fn log_tensors(gguf: &Gguf<'_>) -> Result<(), Error> {
     log::debug!("kernels: {}", kernels::name());
     let weights = gguf.tensors().iter().map(TensorInfo::elements).fold(0, u64::saturating_add);
@@ -121,7 +121,7 @@ pub fn log_norms(stage: Stage, states: &[f32], n_embd: usize) {
     }
 }
 
-/// The best tokens with their logits, the best first; those that are no numbers are left out.
+/// The best tokens with their logits, the best first. NaN is left out.
 fn best(logits: &[f32]) -> impl Iterator<Item = (u32, f32)> {
     let mut best = [(u32::MAX, f32::NEG_INFINITY); BEST];
     for (token, &logit) in (0..).zip(logits) {
@@ -134,7 +134,7 @@ fn best(logits: &[f32]) -> impl Iterator<Item = (u32, f32)> {
     best.into_iter().filter(|&(token, _)| token != u32::MAX)
 }
 
-/// Logs the best tokens with their logits and texts, and how many logits are no finite numbers.
+/// Logs the best tokens with logits and texts, and counts the non-finite logits.
 pub fn log_best(logits: &[f32], tokenizer: &Tokenizer) {
     let mut line = String::new();
     let mut text = Vec::new();
@@ -153,7 +153,7 @@ pub fn log_best(logits: &[f32], tokenizer: &Tokenizer) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llm::gguf::build::Builder;
+    use crate::llm::gguf::write::Builder;
 
     #[test]
     fn weights_are_counted() {

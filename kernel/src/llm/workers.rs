@@ -1,7 +1,7 @@
-//! Threads that share one job, and the ways in which the engine shares its work among them.
+//! The thread pool as the engine sees it, and how work is shared among threads.
 //!
-//! Participants claim pieces of the work one after the other, so that cores of different speed all
-//! stay busy until the end.
+//! Threads claim chunks of the work, one after the other. So cores of different speed all stay busy
+//! until the end.
 
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -9,33 +9,34 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use spin::Mutex;
 
-/// A team of threads that works on one job at a time.
+/// A thread pool that runs one job at a time.
 ///
-/// What the engine relies on for its results stands at each method. No `unsafe` code relies on it.
+/// The engine's results rely on the guarantees of each method. No `unsafe` code relies on them.
 pub trait Workers: Sync {
-    /// Number of participants.
+    /// Number of participating threads.
     ///
     /// 1. The caller is included, so the number is 1 or more.
-    /// 2. The number is the same at each call.
+    /// 2. The number never changes.
     fn count(&self) -> usize;
 
-    /// Runs a job on all participants.
+    /// Runs a job on all threads.
     ///
-    /// 1. `job(i)` is called once for each participant i in `0..count()`.
-    /// 2. The calls are made at the same time: one may wait for what another one does.
+    /// 1. `job(i)` is called once for each i in `0..count()`.
+    /// 2. The calls run concurrently: one may wait for another.
     /// 3. The caller runs `job(0)`.
-    /// 4. The method returns when all calls have returned, and sees what they wrote.
+    /// 4. The method returns when all calls have returned. Their writes are visible to the caller.
     /// 5. If a call panics, the method does not unwind before the other calls have returned. It may
     ///    end the program instead.
     ///
-    /// A job must not start another job of the same team.
+    /// A job must not start another job of the same pool.
     ///
     /// # Panics
-    /// A job does that, or a participant does not come to its end.
+    /// A job starts another job, or a thread does not finish its call.
     fn run(&self, job: &(dyn Fn(usize) + Sync));
 
-    /// The least work that is worth a job, in multiplications: for less the caller alone is sooner
-    /// done than the others have come.
+    /// The least work that is worth sharing, in multiply-adds.
+    ///
+    /// Below, waking other threads costs more than it saves.
     fn least_work(&self) -> usize {
         0
     }
@@ -55,12 +56,14 @@ impl Workers for SingleThread {
     }
 }
 
-/// The next item; the lock is held no longer than it takes to get it.
+/// Claims the next item. The lock is held only meanwhile.
 fn claim<I: Iterator>(items: &Mutex<I>) -> Option<I::Item> {
     items.lock().next()
 }
 
-/// Calls `work` once for each item. Claiming one takes a lock, so items are to be worth that.
+/// Calls `work` once for each item.
+///
+/// Each claim takes a lock, so an item must be worth more than a lock.
 pub fn for_each<I>(workers: &dyn Workers, items: I, work: impl Fn(I::Item) + Sync)
 where
     I: Iterator + Send,
@@ -68,8 +71,10 @@ where
     for_each_with(workers, core::iter::repeat(()), items, |(), item| work(item));
 }
 
-/// As [`for_each`], for work that needs a place of its own: each participant claims one of `places`
-/// for all its items. Those for whom none is left do nothing, so there must be at least one.
+/// As [`for_each`], with scratch space for each thread.
+///
+/// Each thread claims one of `places` for all its items. A thread without a place does nothing, so
+/// there must be at least one place.
 pub fn for_each_with<P, I>(
     workers: &dyn Workers,
     places: P,
@@ -88,7 +93,9 @@ pub fn for_each_with<P, I>(
     });
 }
 
-/// The columns of a row-major matrix, which several threads claim in bands, each column once.
+/// The columns of a row-major matrix, which threads claim in bands.
+///
+/// Each column is claimed once.
 pub struct Bands<'a, T> {
     start: *mut T,
     rows: usize,
@@ -99,7 +106,7 @@ pub struct Bands<'a, T> {
 }
 
 // SAFETY: a shared `Bands` only hands out access to parts of the matrix, each part once (see
-// `claim`). That is to send parts of a `&mut [T]` to other threads, which `T: Send` allows.
+// `claim`). Parts of a `&mut [T]` go to other threads, which `T: Send` allows.
 unsafe impl<T: Send> Sync for Bands<'_, T> {}
 
 impl<'a, T> Bands<'a, T> {
@@ -114,8 +121,10 @@ impl<'a, T> Bands<'a, T> {
         Bands { start, rows, columns, next: AtomicUsize::new(0), matrix: PhantomData }
     }
 
-    /// The next columns: from the first that nobody has claimed up to `end` of it, at least one and
-    /// at most all that are left. `None` when there is none left.
+    /// Claims the next columns, from the first unclaimed one up to `end(first)`.
+    ///
+    /// A band has at least one column, and at most the remaining columns. `None` if no column
+    /// remains.
     pub fn claim(&self, end: impl Fn(usize) -> usize) -> Option<Band<'a, T>> {
         let mut first = self.next.load(Ordering::Relaxed);
         loop {
@@ -138,25 +147,25 @@ impl<'a, T> Bands<'a, T> {
     }
 }
 
-/// Some columns of a matrix, which nobody else has.
+/// Columns of a matrix that only this band can access.
 pub struct Band<'a, T> {
     /// The matrix's first row.
     start: *mut T,
     rows: usize,
-    /// From one row to the next.
+    /// Numbers from one row to the next.
     stride: usize,
-    /// Which columns; within `stride`.
+    /// The columns, within `stride`.
     columns: Range<usize>,
     matrix: PhantomData<&'a mut [T]>,
 }
 
 impl<T> Band<'_, T> {
-    /// Which columns they are.
+    /// The columns of the band.
     pub fn columns(&self) -> Range<usize> {
         self.columns.clone()
     }
 
-    /// How many rows there are.
+    /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows
     }
@@ -164,7 +173,7 @@ impl<T> Band<'_, T> {
     /// The band's part of a row.
     ///
     /// # Panics
-    /// There is no such row.
+    /// The row does not exist.
     pub fn row(&mut self, row: usize) -> &mut [T] {
         let [row] = self.disjoint_rows([row]);
         row
@@ -173,7 +182,7 @@ impl<T> Band<'_, T> {
     /// The band's parts of several rows.
     ///
     /// # Panics
-    /// One of them is not there, or there twice.
+    /// A row does not exist, or is named twice.
     pub fn disjoint_rows<const N: usize>(&mut self, rows: [usize; N]) -> [&mut [T]; N] {
         for (i, row) in rows.iter().enumerate() {
             assert!(*row < self.rows && !rows[..i].contains(row), "{rows:?} of {}", self.rows);
@@ -190,11 +199,12 @@ impl<T> Band<'_, T> {
         (0..self.rows).map(move |row| unsafe { &mut *part(row) })
     }
 
-    /// Where the band's part of each row is. It may be borrowed mutably, each row's once at a time, as
-    /// long as the band is borrowed so: for a row of the band it is a part of the matrix that
-    /// `Bands::new` borrowed mutably for longer than that, since the row is one of the matrix, or of
-    /// those that `every` left, and the columns lie within it (`Bands::claim`); and no other band
-    /// has these columns.
+    /// The place of the band's part of each row.
+    ///
+    /// A part may be borrowed mutably while the band is borrowed mutably, each row's part once at a
+    /// time. The reasons: `Bands::new` borrowed the matrix mutably, for longer. The row is a row of
+    /// the matrix, or of the rows that `every` left. The columns lie within the row
+    /// (`Bands::claim`), and no other band has these columns.
     fn part(&self) -> impl Fn(usize) -> *mut [T] + use<T> {
         let start = self.start.wrapping_add(self.columns.start);
         let (stride, len) = (self.stride, self.columns.len());

@@ -1,11 +1,13 @@
-//! Forward passes over sessions: the threads and the scratch memory that they share.
+//! The workspace: runs forward passes (prefill and decode) over sessions.
+//!
+//! A workspace owns the threads and the scratch memory that sessions share.
 
 #![forbid(unsafe_code)]
 
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
-use core::ops::Range;
+use core::ops::{ControlFlow, Range};
 
 use arrayvec::ArrayVec;
 use spin::Mutex;
@@ -23,7 +25,7 @@ use crate::llm::state::{State, StateShape};
 use crate::llm::verbose;
 use crate::llm::workers::Workers;
 
-/// What runs the sessions of one engine: scratch memory and threads.
+/// Runs the sessions of one engine, with scratch memory and threads.
 pub struct Workspace {
     engine: Arc<Engine>,
     context: ContextOptions,
@@ -35,12 +37,12 @@ pub struct Workspace {
     verbose: bool,
 }
 
-/// What a pass made of a session.
+/// The result of a pass for one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Some of its tokens are still unprocessed.
+    /// Some tokens of the session are still unprocessed.
     Prefill,
-    /// All are processed, and this one was appended.
+    /// All tokens were processed, and this token was sampled and appended.
     Token(u32),
     /// The model computed NaN or infinity: see [`Workspace::find_fault`].
     NotFinite,
@@ -49,14 +51,14 @@ pub enum Step {
 /// A step for each session of a pass.
 pub type Steps = ArrayVec<Step, BATCH>;
 
-/// A row of a pass whose logits were wanted.
-struct Output<'a> {
-    /// The number of its session in the pass.
+/// A row of a pass whose logits were computed.
+struct LogitsRow<'a> {
+    /// The number of the row's session in the pass.
     number: usize,
     session: &'a mut Session,
-    /// The place of its token in the text.
+    /// The place of the row's token in the text.
     place: usize,
-    /// Whether its state behind the last layer is finite.
+    /// Whether the state after the last layer is finite.
     is_finite: bool,
     /// `[n_vocab]`.
     logits: &'a [f32],
@@ -65,7 +67,7 @@ struct Output<'a> {
 }
 
 impl Workspace {
-    /// A workspace for passes of up to `n_sessions` sessions, each in such a context.
+    /// A workspace for passes of up to `n_sessions` sessions, each in a context like `context`.
     ///
     /// # Errors
     /// [`Error::InvalidConfig`] if the model cannot have this context, [`Error::OutOfMemory`].
@@ -81,7 +83,7 @@ impl Workspace {
         Ok(Workspace { engine, context, state, scratch, arena, workers, verbose: false })
     }
 
-    /// An empty text, which takes the best token each time.
+    /// A session with an empty text and greedy sampling.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
@@ -97,12 +99,12 @@ impl Workspace {
         &self.engine
     }
 
-    /// The context of its sessions.
+    /// The context of each session.
     pub fn context(&self) -> ContextOptions {
         self.context
     }
 
-    /// The state of each of its sessions.
+    /// The shape of each session's state.
     pub fn state_shape(&self) -> &StateShape {
         &self.state
     }
@@ -117,30 +119,29 @@ impl Workspace {
         self.arena.peak_bytes()
     }
 
-    /// Whether the norms of the activations and the best tokens of each step are logged, at level
-    /// debug.
+    /// Whether to log the norms of activations and the best tokens, at level debug.
     pub fn set_verbose(&mut self, verbose: bool) {
         self.verbose = verbose;
     }
 
     /// One forward pass over the unprocessed tokens of several sessions.
     ///
-    /// Each session gives at least one row, and the first ones as many as there is room for. A
-    /// session whose tokens are all processed gets its next token appended. A session's tokens are
-    /// the same whatever sessions it shares its passes with. Returns a step for each session.
+    /// Each session gives at least one row. The first sessions give more rows while there is room.
+    /// A session whose tokens are all processed gets its next token appended. A session's tokens do
+    /// not depend on the other sessions of its passes. Returns a step for each session.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
     ///
     /// # Panics
-    /// A session is empty, full or not one of the workspace's; there are more than the workspace is
-    /// for.
+    /// A session is empty, full, or of another workspace, or there are more sessions than the
+    /// workspace is for.
     pub fn step(&mut self, sessions: &mut [&mut Session]) -> Result<Steps, Error> {
         let mut steps: Steps = sessions.iter().map(|_| Step::Prefill).collect();
         self.pass(
             sessions,
             |session, place, end| place + 1 == end && end == session.tokens.len(),
-            |Output { number, session, is_finite, logits, candidates, .. }| {
+            |LogitsRow { number, session, is_finite, logits, candidates, .. }| {
                 let token = if is_finite { session.sample(logits, candidates) } else { None };
                 steps[number] = token.map_or(Step::NotFinite, Step::Token);
             },
@@ -153,16 +154,16 @@ impl Workspace {
         self.pass(&mut [session], |_, _, _| false, |_| ())
     }
 
-    /// Appends tokens to a session, and gives the logits behind those that are `wanted`.
+    /// Appends tokens to a session, and gives the logits after the `wanted` tokens.
     ///
-    /// `on_logits` gets the number of a token among `tokens` and the logits behind it: `[n_vocab]`.
+    /// `on_logits` gets the number of a token among `tokens`, and the logits after it: `[n_vocab]`.
     ///
     /// # Errors
     /// [`Error::ContextFull`] if the tokens do not fit, [`Error::NotFinite`] if the model computes
     /// NaN or infinity, [`Error::OutOfMemory`].
     ///
     /// # Panics
-    /// The session is not one of the workspace's.
+    /// The session is of another workspace.
     pub fn evaluate(
         &mut self,
         session: &mut Session,
@@ -192,13 +193,14 @@ impl Workspace {
         if is_finite { Ok(()) } else { Err(self.find_fault(session)?) }
     }
 
-    /// One pass. `wants` says of each row whether its logits are wanted: it gets the session, the
-    /// place of the row's token in the text, and the place behind the pass's last token.
+    /// One pass. `wants` decides for each row whether its logits are computed. Its arguments are
+    /// the session, the place of the row's token in the text, and the place after the last token of
+    /// the pass.
     fn pass(
         &mut self,
         sessions: &mut [&mut Session],
         wants: impl Fn(&Session, usize, usize) -> bool,
-        mut on_output: impl FnMut(Output<'_>),
+        mut on_output: impl FnMut(LogitsRow<'_>),
     ) -> Result<(), Error> {
         let Workspace { engine, arena, state, scratch, workers, verbose, .. } = self;
         let (model, n_vocab) = (&engine.model, engine.metadata().n_vocab);
@@ -207,7 +209,7 @@ impl Workspace {
         let mut frame = arena.frame();
         let mut scratch = Scratch::take(&mut frame, model, *scratch)?;
 
-        // Each session has a row; what is left of the pass goes to the first ones.
+        // Each session has one row. The remaining rows go to the first sessions.
         let mut spare = scratch.shape.n_rows - sessions.len();
         let mut rows: ArrayVec<Row<'_>, BATCH> = ArrayVec::new();
         for (number, session) in sessions.iter_mut().enumerate() {
@@ -245,7 +247,7 @@ impl Workspace {
                 if *verbose {
                     verbose::log_best(logits, &engine.tokenizer);
                 }
-                on_output(Output {
+                on_output(LogitsRow {
                     number: row.session,
                     session: sessions[row.session],
                     place: row.position,
@@ -259,9 +261,9 @@ impl Workspace {
         Ok(())
     }
 
-    /// The error of a session whose states are not finite: the first stage, and the tensor.
+    /// Finds where a session's states become NaN or infinite: the stage, and the tensor.
     ///
-    /// The session's text is processed anew, and all weights are dequantised, which takes a while.
+    /// Processes the session's text again and dequantises all weights, which takes long.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
@@ -302,5 +304,51 @@ impl Workspace {
             }
         };
         Ok(Error::NotFinite { what: format!("first in {stage}; {tensors}") })
+    }
+}
+
+impl Session {
+    /// Prefill: processes the unprocessed tokens chunk by chunk, except the last chunk.
+    ///
+    /// [`Session::step`] processes the last chunk, as it needs the logits. `on_chunk` gets the
+    /// number of remaining tokens after each chunk, and may stop the prefill. Returns false if it
+    /// did.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    ///
+    /// # Panics
+    /// The session is of another workspace.
+    pub fn prefill(
+        &mut self,
+        workspace: &mut Workspace,
+        on_chunk: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<bool, Error> {
+        while self.n_unprocessed() > self.n_next() {
+            workspace.process(self)?;
+            if on_chunk(self.n_unprocessed()).is_break() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Decode step: processes all unprocessed tokens, then samples and appends one.
+    ///
+    /// If all tokens are processed, the last one is processed again.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] if the model computes NaN or infinity, [`Error::OutOfMemory`].
+    ///
+    /// # Panics
+    /// The session is empty, full, or of another workspace.
+    pub fn step(&mut self, workspace: &mut Workspace) -> Result<u32, Error> {
+        loop {
+            match workspace.step(&mut [self])?[0] {
+                Step::Prefill => {}
+                Step::Token(token) => return Ok(token),
+                Step::NotFinite => return Err(workspace.find_fault(self)?),
+            }
+        }
     }
 }

@@ -1,7 +1,8 @@
-//! Files that are cut off or have wrong bytes, at every place: whatever comes of it, it is no panic
-//! and no large allocation.
+//! Files that are cut off or have wrong bytes, at every place.
+//!
+//! No file may cause a panic or a large allocation.
 
-use kernel::backend::{ContextOptions, ModelBuffer, Options, Plan, TransformerBackend};
+use kernel::backend::{BackendOptions, ContextOptions, ModelBuffer, Plan, TransformerBackend};
 use kernel::llm::Error;
 use kernel::llm::gguf::Gguf;
 use kernel::llm::sampling::{Mirostat, SamplingConfig};
@@ -32,7 +33,7 @@ fn a_file_that_is_cut_off_anywhere_is_refused() {
     }
 }
 
-/// Loads a file with each byte of its header changed in turn.
+/// Loads a file with each byte of its header changed.
 fn change_each_byte(file: &File, change: impl Fn(u8) -> Vec<u8>) {
     let written = file.write();
     let (mut bytes, data) = (written.bytes.clone(), written.byte(At::Data) as usize);
@@ -89,7 +90,7 @@ fn weights_that_are_no_numbers_make_no_panic() {
                 let mut bytes = sound.clone();
                 bytes[gguf.range(tensor).unwrap()].fill(byte);
                 let context = ContextOptions::default();
-                let options = Options { context, workers: &SingleThread, now_us: || 0 };
+                let options = BackendOptions { context, workers: &SingleThread, now_us: || 0 };
                 let mut backend = TransformerBackend::with_options(options);
                 backend.load_bytes(ModelBuffer::from(&bytes[..])).unwrap();
                 for sampling in [SamplingConfig::greedy(), creative, mirostat] {

@@ -1,14 +1,14 @@
-//! Faults of the container. Those that llama.cpp's `tests/test-gguf.cpp` has are called as there.
+//! Faults of the container. Cases from llama.cpp's `tests/test-gguf.cpp` have the names used there.
 
 use kernel::llm::gguf::{ALIGNMENT_KEY, TensorType, ValueType};
 
 use super::file::{At, Entry, File, array, scalar, string, strings};
 use super::{Fault, NotAModel, Parse, Sound, fault, model, try_all};
 
-/// A key of the model, and one that no model has.
+/// A key of the model, and a key that no model has.
 const KEY: &str = "llama.block_count";
 const NEW: &str = "new";
-/// Tensors of the model: the first one, the second one, the last one, and one in between.
+/// Tensors of the model: the first, the second, the last, and one in between.
 const FIRST: &str = "output_norm.weight";
 const SECOND: &str = "rope_freqs.weight";
 const LAST: &str = "blk.1.ffn_up.weight";
@@ -24,7 +24,7 @@ fn entry<'f>(f: &'f mut File, key: &str) -> &'f mut Entry {
     f.entries.iter_mut().find(|entry| entry.key == key.as_bytes()).unwrap()
 }
 
-/// Adds an array that says it has so many elements.
+/// Adds an array whose length field is `len`.
 fn claim(f: &mut File, kind: ValueType, len: u64) {
     f.set(NEW, array(kind, len, &[0; 8]));
 }
@@ -296,7 +296,7 @@ const TENSORS: &[Fault] = &[
     ),
 ];
 
-/// What looks odd and is sound.
+/// Files that look odd and are sound.
 const SOUND: &[Fault] = &[
     fault("version 2", |f| f.version = 2, Sound),
     fault("KV_SUCCESS: keys that nobody reads", |f| f.set(NEW, strings(&["", "a", "ab"])), Sound),

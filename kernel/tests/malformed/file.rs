@@ -1,12 +1,12 @@
-//! A GGUF file taken apart, so that a test can break one part of it.
+//! The parts of a GGUF file, so that a test can break one part.
 
 use std::collections::BTreeMap;
 
-use kernel::llm::gguf::build::put_string;
-pub use kernel::llm::gguf::build::scalar;
+use kernel::llm::gguf::write::put_string;
+pub use kernel::llm::gguf::write::scalar;
 use kernel::llm::gguf::{Gguf, MAGIC, TensorType, ValueType};
 
-/// A file. What is `None` is written as it must be.
+/// A file. `None` fields are written correctly.
 #[derive(Clone)]
 pub struct File {
     pub magic: [u8; 4],
@@ -15,7 +15,7 @@ pub struct File {
     pub n_entries: Option<u64>,
     pub entries: Vec<Entry>,
     pub tensors: Vec<Tensor>,
-    /// What the tensors' data is padded to, whatever the keys say.
+    /// The alignment of the tensors' data, whatever the keys say.
     pub alignment: usize,
 }
 
@@ -64,10 +64,10 @@ pub enum At<'a> {
 /// The bytes of a file, and where its parts are.
 pub struct Written {
     pub bytes: Vec<u8>,
-    /// Of each key its entry and its value.
+    /// The entry and the value of each key.
     keys: BTreeMap<Vec<u8>, [u64; 2]>,
     end_of_keys: u64,
-    /// Of each tensor its description, its dimensions and its type.
+    /// The description, the dimensions and the type of each tensor.
     tensors: BTreeMap<String, [u64; 3]>,
     data: u64,
 }
@@ -249,8 +249,9 @@ impl File {
 }
 
 impl Tensor {
-    /// Gives it another shape and type, with as much data as those ask for: only the model can
-    /// find fault with it.
+    /// Gives the tensor another shape and type, with data of the right size.
+    ///
+    /// Only the model can find the fault.
     pub fn reshape(&mut self, kind: TensorType, dims: &[u64]) {
         self.dims = dims.to_vec();
         self.kind = kind.id;

@@ -1,10 +1,11 @@
-//! Files that are wrong: each must be refused with words that name the fault and its place, and
-//! none may make the engine panic or take memory out of proportion to the file.
+//! Malformed files: each must be refused by an error that names the fault and its place.
 //!
-//! A file goes the whole way: header, tokenizer, model, backend; twice, since a machine judges it by
-//! its header before it is loaded. `container.rs`, `model.rs` and `vocabulary.rs` are the tables of
-//! faults. They have those of llama.cpp's `tests/test-gguf.cpp` and those that other parsers fell
-//! to. A test binary of its own, because it bounds every allocation of the process.
+//! No file may cause a panic, or memory use out of proportion to the file.
+//!
+//! A file goes the whole way: header, tokenizer, model, backend; twice, since a machine judges it
+//! by its header before it is loaded. `container.rs`, `model.rs` and `vocabulary.rs` are the tables
+//! of faults. The tables hold the cases of llama.cpp's `tests/test-gguf.cpp`, and cases that broke
+//! other parsers. A test binary of its own, because it bounds every allocation of the process.
 
 mod bits;
 mod container;
@@ -16,7 +17,7 @@ mod vocabulary;
 
 use std::path::Path;
 
-use kernel::backend::{ContextOptions, ModelBuffer, Options, Plan, TransformerBackend};
+use kernel::backend::{BackendOptions, ContextOptions, ModelBuffer, Plan, TransformerBackend};
 use kernel::llm::Error;
 use kernel::llm::workers::SingleThread;
 
@@ -29,7 +30,7 @@ const MEMORY: usize = 32 << 20;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting { largest: MEMORY };
 
-/// What `run` gives, and the most bytes that it held at a time.
+/// The result of `run`, and its peak memory in bytes.
 fn measured<T>(run: impl FnOnce() -> T) -> (T, usize) {
     let before = LIVE.get();
     PEAK.set(before);
@@ -37,8 +38,9 @@ fn measured<T>(run: impl FnOnce() -> T) -> (T, usize) {
     (made, PEAK.get() - before)
 }
 
-/// What refuses a file of so many bytes may hold: its text, and entries of tables, which are larger
-/// than what the file has for them.
+/// The memory limit for refusing a file of `file_bytes` bytes.
+///
+/// Table entries are larger in memory than in the file.
 fn bound(file_bytes: usize) -> usize {
     (64 << 10) + 32 * file_bytes
 }
@@ -47,7 +49,7 @@ fn bound(file_bytes: usize) -> usize {
 fn load(bytes: &[u8], n_ctx: Option<usize>) -> Result<(), Error> {
     let file = ModelBuffer::from(bytes);
     let context = ContextOptions { n_ctx, ..ContextOptions::default() };
-    let options = Options { context, workers: &SingleThread, now_us: || 0 };
+    let options = BackendOptions { context, workers: &SingleThread, now_us: || 0 };
     let mut backend = TransformerBackend::with_options(options);
     let (loaded, peak) = measured(|| backend.load_bytes(file));
     let judged = Plan::read(bytes, bytes.len() as u64).and_then(|plan| plan.needed(context));
@@ -72,14 +74,14 @@ fn load(bytes: &[u8], n_ctx: Option<usize>) -> Result<(), Error> {
     }
 }
 
-/// What must be said of a file.
+/// The expected answer to a file.
 #[derive(Clone, Copy, Debug)]
 enum Expected<'a> {
     /// A parse error with these words and this place.
     Parse(&'a str, At<'a>),
-    /// That the engine has not what these words say.
+    /// The engine lacks the feature of this text.
     Unsupported(&'a str),
-    /// That the file is this and no model.
+    /// The file is of this format, and no model.
     NotAModel(&'a str),
     /// Nothing: the file is sound.
     Sound,
@@ -98,7 +100,7 @@ const fn fault(name: &'static str, edit: fn(&mut File), expected: Expected<'stat
     Fault { name, edit, expected }
 }
 
-/// What is wrong with the answer to a file, if anything is.
+/// The fault of the answer to a file, if any.
 fn judge(file: &File, expected: Expected<'_>) -> Result<(), String> {
     let written = file.write();
     match (load(&written.bytes, None), expected) {

@@ -68,7 +68,7 @@ const LLAMA: &[Fault] = &[
         NotAModel("the file is a vocabulary without weights"),
     ),
     fault("a model by its type", |f| f.set("general.type", string(b"model")), Sound),
-    // What only people read.
+    // Keys that only people read.
     fault("a name that is no UTF-8", |f| f.set(NAME, string(b"Caf\xe9")), Sound),
     fault("a name that is a number", |f| f.set_u32(NAME, 7), Sound),
     fault("a chat template that is no UTF-8", |f| f.set(TEMPLATE, string(b"\xe9")), Sound),
@@ -333,7 +333,7 @@ fn required(architecture: &str) -> [String; 6] {
     .map(|name| format!("{architecture}.{name}"))
 }
 
-/// Collects what is wrong with the answers to many files.
+/// Collects faults of the answers to many files.
 #[derive(Default)]
 struct Wrong(usize, Vec<String>);
 
@@ -343,7 +343,7 @@ impl Wrong {
         self.1.extend(judge(file, expected).err().map(|answer| format!("{what}: {answer}\n")));
     }
 
-    /// Fails if anything is wrong, or if there were fewer files than so many.
+    /// Fails if there is a fault, or if there were fewer files than `at_least`.
     #[track_caller]
     fn finish(self, at_least: usize) {
         assert!(self.0 >= at_least, "only {} files", self.0);
@@ -412,7 +412,7 @@ fn numbers_of_every_architecture_must_be_there_and_make_sense() {
     wrong.finish(8 * (5 * 8 + 4));
 }
 
-/// Whether a model is complete without this tensor: llama.cpp asks for none of these either.
+/// Whether a model is complete without this tensor, as in llama.cpp.
 fn is_optional(architecture: &str, tensor: &str) -> bool {
     match architecture {
         "qwen2" => tensor.ends_with(".bias") || tensor == "output.weight",

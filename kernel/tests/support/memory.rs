@@ -14,7 +14,7 @@ thread_local! {
     pub static COUNT: Cell<usize> = const { Cell::new(0) };
     /// Bytes that it has allocated and not freed.
     pub static LIVE: Cell<usize> = const { Cell::new(0) };
-    /// The most that those ever were.
+    /// The peak of the bytes in use.
     pub static PEAK: Cell<usize> = const { Cell::new(0) };
 }
 

@@ -1,4 +1,4 @@
-//! What the tests against llama.cpp share.
+//! Helpers of the tests against llama.cpp.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ pub fn read(name: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// A model of `test_models`, which must be the one that its goldens were made of.
+/// A model of `test_models`, checked to be the model of its goldens.
 pub fn read_model(name: &str, sha256: &str) -> Vec<u8> {
     let model = read(name);
     assert_eq!(hex(&Sha256::digest(&model)), sha256, "{name}: goldens of another model");

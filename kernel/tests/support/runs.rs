@@ -19,7 +19,7 @@ pub struct Settings {
     pub n_ctx: usize,
 }
 
-/// A model and what it generated.
+/// A model and its generated texts.
 #[derive(Deserialize)]
 pub struct Model<Run> {
     pub sha256: String,

@@ -5,19 +5,19 @@ use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::backend::{
-    ContextOptions, InferenceResult, ModelBuffer, Options, Plan, Progress, StopReason,
+    BackendOptions, ContextOptions, InferenceResult, ModelBuffer, Plan, Progress, StopReason,
     TransformerBackend,
 };
 use crate::llm::Error;
-use crate::llm::gguf::build::Builder;
+use crate::llm::engine_tests::synthetic::{N_CTX_TRAIN, Synthetic};
+use crate::llm::gguf::write::Builder;
 use crate::llm::gguf::{Gguf, TensorType};
-use crate::llm::kernels::self_test::Noise;
+use crate::llm::kernels::fixtures::Noise;
 use crate::llm::kv_cache::CacheType;
 use crate::llm::plan::{MemoryNeeded, answer_bytes};
 use crate::llm::quantize::WeightType;
 use crate::llm::sampling::SamplingConfig;
 use crate::llm::tokenizer::Tokenizer;
-use crate::llm::transformer::synthetic::{N_CTX_TRAIN, Synthetic};
 use crate::llm::workers::SingleThread;
 
 /// A clock that goes on by 1 ms with each look.
@@ -31,7 +31,7 @@ fn context(n_ctx: Option<usize>) -> ContextOptions {
 }
 
 fn backend(n_ctx: Option<usize>) -> TransformerBackend {
-    TransformerBackend::with_options(Options {
+    TransformerBackend::with_options(BackendOptions {
         context: context(n_ctx),
         workers: &SingleThread,
         now_us,
@@ -116,10 +116,10 @@ fn the_context_is_256_or_what_the_model_has_or_what_is_asked_for() {
     }
 }
 
-/// What is said to a model that is loaded in such a context.
+/// The result of loading a model in this context.
 #[track_caller]
 fn invalid(file: &[u8], context: ContextOptions, words: &str) {
-    let options = Options { context, workers: &SingleThread, now_us };
+    let options = BackendOptions { context, workers: &SingleThread, now_us };
     let error =
         TransformerBackend::with_options(options).load_bytes(ModelBuffer::from(file)).unwrap_err();
     assert!(matches!(error, Error::InvalidConfig { .. }), "{error}");
@@ -148,7 +148,7 @@ fn the_memory_for_a_cache_of_each_type_is_known_exactly() {
     for (kind, bytes) in [(CacheType::F32, 128), (CacheType::F16, 64), (CacheType::Q8_0, 34)] {
         for context_shift in [false, true] {
             let context = ContextOptions { kv_cache: kind, context_shift, ..context(Some(31)) };
-            let mut backend = TransformerBackend::with_options(Options {
+            let mut backend = TransformerBackend::with_options(BackendOptions {
                 context,
                 workers: &SingleThread,
                 now_us,
@@ -164,8 +164,8 @@ fn the_memory_for_a_cache_of_each_type_is_known_exactly() {
 
 #[test]
 fn layers_with_a_window_keep_what_a_batch_sees_of_it() {
-    // Every other layer of two sees 11 positions, through one head of 2 times 32 numbers; the tokens
-    // of a batch of 32 see 31 more together.
+    // One layer of two sees 11 positions, through one head of 2 times 32 numbers. The tokens of a
+    // batch of 32 see 31 more together.
     let file = include_bytes!("../../../../test_models/architectures/gemma2-Q8_0.gguf");
     let bytes = |n_ctx, context_shift| {
         let context = ContextOptions { context_shift, ..context(Some(n_ctx)) };
@@ -175,7 +175,7 @@ fn layers_with_a_window_keep_what_a_batch_sees_of_it() {
     assert_eq!(bytes(61, false), (61 + 11 + 31) * row);
     assert_eq!(bytes(41, false), (41 + 41) * row);
     assert_eq!(bytes(7, false), (7 + 7) * row);
-    // What slides must be whole.
+    // A context that shifts keeps all positions in all layers.
     assert_eq!(bytes(61, true), (61 + 61) * row);
 }
 
@@ -205,7 +205,7 @@ fn generation_stops_at_the_end_of_the_text() {
     let file = builder().build();
     let tokens = infer(&mut loaded(&file, None), "abc", 7).tokens;
     let place = 1 + tokens[1..].iter().position(|t| *t != tokens[0]).unwrap();
-    // The same model, for which one of those tokens ends the text.
+    // The same model, where one of these tokens ends the text.
     let file = builder().u32("tokenizer.ggml.eos_token_id", tokens[place]).build();
     let mut backend = loaded(&file, None);
     let result = infer(&mut backend, "abc", 7);
@@ -234,25 +234,28 @@ fn generation_stops_when_the_context_is_full() {
 
 /// A backend in which no token ends a text.
 fn endless(context: ContextOptions) -> TransformerBackend {
-    let mut backend =
-        TransformerBackend::with_options(Options { context, workers: &SingleThread, now_us });
+    let mut backend = TransformerBackend::with_options(BackendOptions {
+        context,
+        workers: &SingleThread,
+        now_us,
+    });
     backend.set_ignore_end(true);
     backend.load_bytes(ModelBuffer::from(&builder().build()[..])).unwrap();
     backend
 }
 
-/// One that keeps the first `keep` tokens of the first prompt and slides the others.
-fn sliding(n_ctx: usize, keep: usize) -> TransformerBackend {
+/// A backend with context shift that keeps the first `keep` tokens of the first prompt.
+fn shifting(n_ctx: usize, keep: usize) -> TransformerBackend {
     endless(ContextOptions { context_shift: true, keep, ..context(Some(n_ctx)) })
 }
 
 #[test]
-fn a_text_that_slides_outgrows_the_context() {
-    let mut backend = sliding(11, 0);
+fn a_text_that_shifts_outgrows_the_context() {
+    let mut backend = shifting(11, 0);
     let result = infer(&mut backend, "abc", 101);
     assert_eq!((result.stop, result.tokens_emitted), (StopReason::MaxTokens, 101));
-    // With the three of the prompt, all but the last are processed: 103. Ten fit; of those the
-    // first, with which each text begins, stays, and half of the others goes: four.
+    // With the three of the prompt, all but the last are processed: 103. Ten tokens fit. The first
+    // one, the begin token, stays. Half of the others are dropped: four.
     assert_eq!(result.context_shifts, (103_usize - 10).div_ceil(4));
     // Up to the first time nothing is different.
     let still = infer(&mut loaded(&builder().build(), Some(11)), "abc", 8);
@@ -262,21 +265,21 @@ fn a_text_that_slides_outgrows_the_context() {
     parts.extend(backend.extend("", 64, &mut |_| ControlFlow::Continue(())).unwrap().tokens);
     assert_eq!(parts, result.tokens);
     // If two tokens more are kept, three go each time.
-    let kept = infer(&mut sliding(11, 2), "abc", 101);
+    let kept = infer(&mut shifting(11, 2), "abc", 101);
     assert_eq!(kept.context_shifts, (103_usize - 10).div_ceil(3));
     assert_ne!(kept.tokens, result.tokens);
-    assert_eq!(infer(&mut sliding(11, usize::MAX), "abc", 101).tokens, kept.tokens);
+    assert_eq!(infer(&mut shifting(11, usize::MAX), "abc", 101).tokens, kept.tokens);
 }
 
 #[test]
-fn a_chat_that_slides_takes_any_number_of_prompts() {
-    let mut backend = sliding(13, usize::MAX);
+fn a_chat_that_shifts_takes_any_number_of_prompts() {
+    let mut backend = shifting(13, usize::MAX);
     infer(&mut backend, "abc", 7);
     for _ in 0..17 {
         let more = backend.extend("cab", 3, &mut |_| ControlFlow::Continue(())).unwrap();
         assert_eq!((more.stop, more.tokens_emitted), (StopReason::MaxTokens, 3));
     }
-    // But each prompt must fit, beside what is kept and some room.
+    // But each prompt must fit beside the kept tokens and some room.
     let full = backend.extend("cabcab cabcab", 3, &mut |_| ControlFlow::Continue(())).unwrap_err();
     assert!(matches!(full, Error::ContextFull { n_ctx: 9, .. }), "{full}");
     assert!(backend.infer("cacacacacaca", 1).is_err());
@@ -286,12 +289,12 @@ fn a_chat_that_slides_takes_any_number_of_prompts() {
 fn a_prompt_far_too_long_is_refused_before_it_is_encoded() {
     let mut backend = loaded(&builder().build(), Some(11));
     let infer = |backend: &mut TransformerBackend, prompt: &str| backend.infer(prompt, 1);
-    // The longest token has the six bytes of "<0x00>": no prompt of 67 bytes has 11 tokens. What
-    // its tokens truly are, one for each byte, is not looked at.
+    // The longest token has the six bytes of "<0x00>": no prompt of 67 bytes has 11 tokens. The
+    // prompt is not encoded, though it would have a token for each byte.
     let full = |prompt| Err(Error::ContextFull { prompt, n_ctx: 11 });
     assert_eq!(infer(&mut backend, &"q".repeat(67)), full(12));
     assert_eq!(infer(&mut backend, &"q".repeat(66)), full(68));
-    // What is in the context already counts.
+    // The positions in use count.
     infer(&mut backend, "abc").unwrap();
     let more = backend.extend(&"q".repeat(43), 1, &mut |_| ControlFlow::Continue(()));
     assert_eq!(more, full(12));
@@ -307,8 +310,8 @@ fn a_prompt_that_is_too_long_is_cut_if_asked_for() {
     let tokens = |prompt: &str, max_tokens| {
         infer(&mut endless(context(Some(11))), prompt, max_tokens).tokens
     };
-    // Fourteen tokens: of the beginning, the space before the text, and each character. What begins a text
-    // stays, and so does what is kept besides.
+    // Fourteen tokens: of the beginning, the space before the text, and each character. The begin
+    // token stays, and so do the kept tokens.
     for (keep, max_tokens, prompt, left, n_cut) in [
         (0, 1, "cac cacacaca", "cacacaca", 4),
         (0, 3, "caaca cacaca", "cacaca", 6),
@@ -367,7 +370,7 @@ fn a_text_goes_on_where_it_stopped() {
     }
     assert_eq!(parts, whole);
 
-    // What is said in between counts: the text is another one then.
+    // A prompt in between counts, as it changes the text.
     infer(&mut backend, "abc", 5);
     let more = backend.extend("b", 12, &mut |_| ControlFlow::Continue(())).unwrap();
     assert_eq!(more.prompt_tokens, 3);
@@ -410,7 +413,7 @@ fn the_penalties_count_the_prompt_and_the_answer() {
     // Without penalties the model repeats a token of the prompt.
     assert!(prompt.contains(&infer(&mut backend, "abc", 1).tokens[0]));
 
-    // So high that no token comes twice, nor one of the prompt's.
+    // So high that no token is repeated, not even of the prompt.
     let sampling = SamplingConfig { frequency_penalty: 1000.0, ..SamplingConfig::greedy() };
     backend.set_sampling_config(sampling);
     let first = infer(&mut backend, "abc", 7).tokens;
@@ -452,7 +455,7 @@ fn dry_counts_the_prompt_and_the_answer_and_ends_where_it_is_told() {
     assert!(!has_twins(&dry.tokens), "{:?}", dry.tokens);
     assert_eq!(infer(&mut backend, "abcabc", 61).tokens, dry.tokens);
 
-    // Where each visible character ends what was said, pairs may come again.
+    // With every visible character as a breaker, pairs may be repeated.
     let visible: Vec<String> = ('!'..='~').map(String::from).collect();
     backend.set_dry_breakers(&visible);
     let broken = infer(&mut backend, "abcabc", 61);
@@ -477,9 +480,9 @@ fn models_that_need_more_than_there_is_are_unsupported() {
         let file = builder().build();
         let gguf = Gguf::parse(&file).unwrap();
         let mut text = Vec::new();
-        crate::llm::gguf::build::put_string(&mut text, value.as_bytes());
+        crate::llm::gguf::write::put_string(&mut text, value.as_bytes());
         let at = gguf.entry(key).unwrap().at as usize + 4;
-        // The values have the length of those that they replace.
+        // The new values have the length of the old ones.
         let mut file = file.clone();
         file[at..at + text.len()].copy_from_slice(&text);
         file
@@ -549,7 +552,7 @@ fn no_damage_to_the_header_makes_the_engine_fail_otherwise() {
             let at = (noise.float().abs() * header as f32) as usize % header;
             file[at] = noise.byte();
         }
-        // Refused or not, but never a panic; what is accepted runs.
+        // The file is accepted or refused without a panic, and an accepted model runs.
         let mut backend = backend(None);
         if backend.load_bytes(ModelBuffer::from(&file[..])).is_ok()
             && backend.infer("abc", 3).is_ok()

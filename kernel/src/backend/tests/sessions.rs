@@ -6,10 +6,10 @@ use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
 use crate::backend::ModelBuffer;
-use crate::backend::model_tests::shared_passes::{N_CTX, Text, alone, texts, together};
+use crate::backend::self_test::shared_passes::{N_CTX, Text, alone, texts, together};
 use crate::llm::Error;
 use crate::llm::engine::{Engine, Weights};
-use crate::llm::gguf::build::{Builder, scalar};
+use crate::llm::gguf::write::{Builder, scalar};
 use crate::llm::gguf::{Gguf, ValueType};
 use crate::llm::kernels::BATCH;
 use crate::llm::plan::{ContextOptions, Header, Plan};
@@ -108,7 +108,7 @@ fn a_sampler_knows_the_text_that_is_left() {
     session.append(&[1, 300, 400]).unwrap();
     let first: Vec<u32> = (0..7).map(|_| session.step(&mut workspace).unwrap()).collect();
     session.truncate(3);
-    // Those that were taken back may come again.
+    // Truncated tokens may be appended again.
     let again: Vec<u32> = (0..7).map(|_| session.step(&mut workspace).unwrap()).collect();
     assert_eq!(first, again);
     assert!(!first.contains(&300) && !first.contains(&400));

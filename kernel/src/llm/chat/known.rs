@@ -23,7 +23,7 @@ pub struct Known {
 impl Known {
     /// The texts, for a model whose tokens for begin and end are `bos` and `eos`.
     pub fn template(&self, bos: &str, eos: &str) -> Template {
-        // Not one after the other: what is put in may itself hold such marks, and by the thousand.
+        // Not one replacement after the other: `bos` may itself hold `</s>`, even a thousand times.
         let text = |text: &str| -> String {
             let parts: Vec<String> = text.split("</s>").map(|it| it.replace("<s>", bos)).collect();
             parts.join(eos)
@@ -49,7 +49,7 @@ const fn roles(
     Known { name, system, user, assistant, first_user_prefix: None, after_system_prefix: None }
 }
 
-/// A template in which the system message stands at the start of the first message of the user.
+/// A template whose system message is the start of the user's first message.
 const fn merged(
     name: &'static str,
     system: (&'static str, &'static str),
@@ -59,7 +59,7 @@ const fn merged(
     Known { after_system_prefix: Some(""), ..roles(name, system, user, assistant) }
 }
 
-/// Mistral's templates: spaces around what is in brackets, or none.
+/// Mistral's templates, with or without spaces around the brackets.
 const fn mistral(name: &'static str, user: (&'static str, &'static str)) -> Known {
     merged(name, (user.0, "\n\n"), user, ("", "</s>"))
 }
@@ -188,7 +188,7 @@ pub fn by_name(name: &str) -> Option<&'static Known> {
     KNOWN.iter().find(|known| known.name == name)
 }
 
-/// Tells a template by its program's text, by the marks by which llama.cpp tells it.
+/// Recognises a template's program by the marks that llama.cpp looks for.
 pub fn recognise(text: &str) -> Option<&'static Known> {
     by_name(name_of(text)?)
 }
@@ -224,8 +224,8 @@ fn name_of(text: &str) -> Option<&'static str> {
         return None;
     }
     if has("<|assistant|>") && has("<|user|>") {
-        // llama.cpp takes those without a literal `</s>` for GLM-Edge's; but TinyLlama's, Zephyr's
-        // and StableLM's end their messages with the model's end token.
+        // llama.cpp takes programs without a literal `</s>` for GLM-Edge's. But TinyLlama's,
+        // Zephyr's and StableLM's end their messages with the model's end token.
         return match () {
             _ if has("</s>") => Some("falcon3"),
             _ if has("eos_token") => Some("zephyr"),

@@ -1,13 +1,12 @@
-//! Chat templates: what a model was trained to see around the messages of a conversation.
+//! Chat templates: the texts around the messages of a conversation.
 //!
-//! A template is a program (Jinja) in the model's file. This engine does not run it: nearly all of
-//! them do nothing but write fixed texts around the messages, and a [`Template`] holds those.
-//! `image-builder` finds them by running the program once, on the host; where that was not done,
-//! [`recognise`] tells the usual programs by their text.
+//! A template is a program (Jinja) in the model's file. This engine does not run the program.
+//! Nearly all templates only write fixed texts around the messages, and a [`Template`] holds these
+//! texts. `image-builder` finds the texts by running the program once, on the host. Without
+//! `image-builder`, [`recognise`] recognises the usual programs by their text.
 //!
-//! What is written around messages and the messages themselves stay apart, as [`Piece`]s, up to the
-//! tokenizer: names of control tokens count in the first and are text in the second, so that no
-//! message can pose as another role.
+//! The template's texts and the messages stay apart as [`Segment`]s up to the tokenizer. Names of
+//! control tokens count in a template's text only, so that no message can pose as another role.
 
 #![forbid(unsafe_code)]
 // No arithmetic wraps on a number of the file or of a message.
@@ -24,9 +23,9 @@ pub use known::{KNOWN, Known, by_name, recognise};
 
 use crate::llm::Error;
 use crate::llm::gguf::{Gguf, Value, ValueType};
-pub use crate::llm::tokenizer::Piece;
+pub use crate::llm::tokenizer::Segment;
 
-/// What stands around the messages of one role.
+/// The texts around the messages of one role.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Around {
     /// Before each message.
@@ -35,68 +34,71 @@ pub struct Around {
     pub suffix: String,
 }
 
-/// What stands around the messages of a conversation: a system message, if any, then messages of
-/// the user and answers of the assistant in turn.
+/// The texts around the messages of a conversation.
+///
+/// A conversation is a system message, if any, then messages of the user and answers of the
+/// assistant, alternating.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template {
     /// Around the system message.
     pub system: Around,
     /// Around a message of the user.
     pub user: Around,
-    /// Around an answer; what is before it asks for the answer.
+    /// Around an answer. The prefix asks for the answer.
     pub assistant: Around,
-    /// Before the first message of the user where there is no system message, if that differs.
+    /// Before the user's first message without a system message, if different.
     pub first_user_prefix: Option<String>,
-    /// Before the first message of the user where there is a system message, if that differs.
+    /// Before the user's first message after a system message, if different.
     pub after_system_prefix: Option<String>,
 }
 
 impl Template {
-    /// A conversation from its start to where the first answer starts. An empty system message is
-    /// none.
-    pub fn open<'t>(&'t self, system: &'t str, message: &'t str) -> Vec<Piece<'t>> {
-        let mut pieces = Vec::new();
+    /// A conversation up to the start of the first answer.
+    ///
+    /// An empty system message counts as no system message.
+    pub fn open<'t>(&'t self, system: &'t str, message: &'t str) -> Vec<Segment<'t>> {
+        let mut segments = Vec::new();
         let prefix = if system.is_empty() {
             &self.first_user_prefix
         } else {
-            pieces.extend([
-                Piece::Template(&self.system.prefix),
-                Piece::Message(system),
-                Piece::Template(&self.system.suffix),
+            segments.extend([
+                Segment::Template(&self.system.prefix),
+                Segment::Message(system),
+                Segment::Template(&self.system.suffix),
             ]);
             &self.after_system_prefix
         };
-        pieces.push(Piece::Template(prefix.as_ref().unwrap_or(&self.user.prefix)));
-        self.ask(message, &mut pieces);
-        pieces
+        segments.push(Segment::Template(prefix.as_ref().unwrap_or(&self.user.prefix)));
+        self.ask(message, &mut segments);
+        segments
     }
 
-    /// What follows an answer, to where the answer to the next message starts.
-    pub fn go_on<'t>(&'t self, message: &'t str) -> Vec<Piece<'t>> {
-        let mut pieces = Vec::new();
-        pieces.push(Piece::Template(&self.assistant.suffix));
-        pieces.push(Piece::Template(&self.user.prefix));
-        self.ask(message, &mut pieces);
-        pieces
+    /// The segments from the end of an answer to the start of the next answer.
+    pub fn go_on<'t>(&'t self, message: &'t str) -> Vec<Segment<'t>> {
+        let mut segments = Vec::new();
+        segments.push(Segment::Template(&self.assistant.suffix));
+        segments.push(Segment::Template(&self.user.prefix));
+        self.ask(message, &mut segments);
+        segments
     }
 
-    fn ask<'t>(&'t self, message: &'t str, pieces: &mut Vec<Piece<'t>>) {
-        pieces.extend([
-            Piece::Message(message),
-            Piece::Template(&self.user.suffix),
-            Piece::Template(&self.assistant.prefix),
+    fn ask<'t>(&'t self, message: &'t str, segments: &mut Vec<Segment<'t>>) {
+        segments.extend([
+            Segment::Message(message),
+            Segment::Template(&self.user.suffix),
+            Segment::Template(&self.assistant.prefix),
         ]);
     }
 }
 
-/// What a model's file says about conversations.
+/// A model's chat template and its tokens, as the file declares them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Declared {
     /// Whether it holds a template.
     pub has_template: bool,
-    /// What is wrong with the template, if it is no text.
+    /// The reason why the template is no text, if so.
     pub problem: Option<String>,
-    /// What its template was recognised as.
+    /// The known template that the file's template was recognised as.
     pub known: Option<&'static Known>,
     /// The text of the token that begins a text; empty if there is none.
     pub bos: String,
@@ -108,8 +110,10 @@ pub struct Declared {
 pub const TEMPLATE: &str = "tokenizer.chat_template";
 
 impl Declared {
-    /// Reads it from a model's header. What is wrong there costs the chat, not the model: a template
-    /// that is no UTF-8 is recognised by what of it is, and a token that is none has no text.
+    /// Reads the declaration from a model's header.
+    ///
+    /// A fault there costs the chat, not the model. A template that is not UTF-8 is recognised by
+    /// its valid parts. An invalid token has no text.
     pub fn from_gguf(gguf: &Gguf<'_>) -> Self {
         let value = gguf.get(TEMPLATE);
         let text = value.and_then(Value::as_bytes).map(String::from_utf8_lossy);

@@ -9,7 +9,7 @@ use std::vec::Vec;
 use serde::Deserialize;
 
 use super::*;
-use crate::llm::gguf::build::Builder;
+use crate::llm::gguf::write::Builder;
 use crate::llm::tokenizer::Tokenizer;
 
 #[derive(Deserialize)]
@@ -37,7 +37,7 @@ struct Golden {
 struct Rendered {
     bos: String,
     eos: String,
-    /// What llama.cpp makes of the template, which it tells by its text.
+    /// The conversation as llama.cpp formats it, which recognises the template by its text.
     recognised: Vec<String>,
 }
 
@@ -49,37 +49,37 @@ fn file(name: &str) -> Vec<u8> {
 static GOLDENS: LazyLock<Goldens> =
     LazyLock::new(|| serde_json::from_slice(&file("goldens/chat.json")).unwrap());
 
-/// A conversation in pieces. Where the model writes a space before its answers by itself, `lead`
+/// A conversation in segments. Where the model writes a space before its answers by itself, `lead`
 /// is that space.
 fn compose<'t>(
     template: &'t Template,
     conversation: &'t [Message],
     lead: &'t str,
-) -> Vec<Piece<'t>> {
+) -> Vec<Segment<'t>> {
     let (system, rest) = match conversation {
         [system, rest @ ..] if system.role == "system" => (system.content.as_str(), rest),
         rest => ("", rest),
     };
-    let mut pieces = Vec::new();
+    let mut segments = Vec::new();
     for (i, turn) in rest.chunks(2).enumerate() {
         let question = &turn[0];
         assert_eq!(question.role, "user");
         match i {
-            0 => pieces.extend(template.open(system, &question.content)),
-            _ => pieces.extend(template.go_on(&question.content)),
+            0 => segments.extend(template.open(system, &question.content)),
+            _ => segments.extend(template.go_on(&question.content)),
         }
         if let [_, answer] = turn {
-            pieces.extend([Piece::Message(lead), Piece::Message(&answer.content)]);
+            segments.extend([Segment::Message(lead), Segment::Message(&answer.content)]);
         }
     }
-    pieces
+    segments
 }
 
-fn text(pieces: &[Piece<'_>]) -> String {
-    pieces.iter().map(|piece| piece.text()).collect()
+fn text(segments: &[Segment<'_>]) -> String {
+    segments.iter().map(|segment| segment.text()).collect()
 }
 
-/// What a model of this template writes before each of its answers.
+/// The text that a model of this template writes before each of its answers.
 fn lead(name: &str) -> &'static str {
     match name {
         "mistral-v1" | "mistral-v3" | "mistral-v7" | "openchat" | "vicuna" | "vicuna-orca"
@@ -97,8 +97,8 @@ fn known_templates_give_llama_cpps_texts() {
         let eos = if known.name == "zephyr" { "<|endoftext|>" } else { "</s>" };
         let template = known.template("<s>", eos);
         for (conversation, expected) in GOLDENS.conversations.iter().zip(&golden.texts) {
-            let pieces = compose(&template, conversation, lead(known.name));
-            assert_eq!(text(&pieces), *expected, "{}", known.name);
+            let segments = compose(&template, conversation, lead(known.name));
+            assert_eq!(text(&segments), *expected, "{}", known.name);
         }
     }
 }
@@ -114,11 +114,11 @@ fn pieces_give_the_tokens_of_the_whole_text() {
             let eos = if known.name == "zephyr" { "<|endoftext|>" } else { "</s>" };
             let template = known.template("<s>", eos);
             for (i, conversation) in GOLDENS.conversations.iter().enumerate() {
-                let pieces = compose(&template, conversation, lead(known.name));
-                let tokens = tokenizer.encode_pieces(&pieces, true);
+                let segments = compose(&template, conversation, lead(known.name));
+                let tokens = tokenizer.encode_segments(&segments, true);
                 let expected = &golden.tokens[vocabulary][i];
                 assert_eq!(tokens, *expected, "{} with {vocabulary}", known.name);
-                let as_text = tokenizer.encode(text(&pieces), true, false);
+                let as_text = tokenizer.encode(text(&segments), true, false);
                 with_special += usize::from(as_text != *expected);
             }
         }
@@ -140,8 +140,8 @@ fn templates_are_recognised_as_llama_cpp_does() {
         let eos = if golden.eos == "</s>" { "</s>" } else { &golden.eos };
         let template = known.template(&golden.bos, eos);
         for (conversation, expected) in GOLDENS.conversations.iter().zip(&golden.recognised) {
-            let pieces = compose(&template, conversation, lead(known.name));
-            assert_eq!(text(&pieces), *expected, "{name}");
+            let segments = compose(&template, conversation, lead(known.name));
+            assert_eq!(text(&segments), *expected, "{name}");
         }
     }
 }
@@ -212,7 +212,7 @@ fn a_file_says_which_template_and_tokens_it_has() {
 
     assert_eq!(unknown.problem, None);
 
-    // What is no text costs the chat alone.
+    // A template that is no text costs the chat alone.
     let array = declared(&builder().strings(TEMPLATE, &["<|im_start|>"]));
     let number = declared(&builder().u32(TEMPLATE, 7));
     for (wrong, shown) in [(array, "an array of 1 strings"), (number, "7")] {
@@ -220,7 +220,7 @@ fn a_file_says_which_template_and_tokens_it_has() {
         let problem = wrong.problem.unwrap();
         assert!(problem.contains(TEMPLATE) && problem.contains(shown), "{problem}");
     }
-    // What is no UTF-8 is recognised as llama.cpp does it, by a part of the text.
+    // A template that is not UTF-8 is recognised by a part of the text, as in llama.cpp.
     let latin_1 = |text: &[u8]| declared(&builder().string(TEMPLATE, text));
     let found = latin_1(b"{# caf\xE9 #}<|im_start|>");
     assert_eq!(found.known, by_name("chatml"));

@@ -2,24 +2,25 @@
 //!
 //! [`Gguf::parse`] checks the whole header once: every length against the bytes that are left,
 //! every sum for overflow, every offset against the file. Accessors after it cannot panic on any
-//! input. Time is linear in the header (times the logarithm of the number of names), and no
-//! allocation is larger than a small multiple of the header.
+//! input. Time is linear in the header, times the logarithm of the number of names. No allocation
+//! is larger than a small multiple of the header.
 //!
-//! The format is specified in ggml's `docs/gguf.md`; where that is silent, this reader accepts
-//! what llama.cpp's `gguf.cpp` accepts.
+//! ggml's `docs/gguf.md` specifies the format. Where the specification is silent, this reader
+//! accepts the same files as llama.cpp's `gguf.cpp`.
 
 #![forbid(unsafe_code)]
 // No arithmetic wraps on a number of the file.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation))]
 
+mod read;
+mod types;
+mod value;
 #[allow(
     clippy::arithmetic_side_effects,
     clippy::cast_possible_truncation,
     reason = "it writes files of its caller's and reads none"
 )]
-pub mod build;
-mod read;
-mod types;
+pub mod write;
 
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 pub use types::{TensorType, ValueType};
+pub use value::{Array, Value};
 
 use crate::formats::Format;
 use crate::llm::Error;
@@ -45,7 +47,7 @@ pub const MAX_DIMS: usize = 4;
 /// Tensor names are shorter than this, in bytes.
 pub const MAX_NAME: usize = 64;
 
-/// What a GGUF file may hold in place of a model, told by the text of one key.
+/// Another content of a GGUF file than a model, recognised by the text of one key.
 struct Kind {
     key: &'static str,
     text: &'static str,
@@ -102,38 +104,7 @@ pub struct Entry<'a> {
     pub at: u64,
 }
 
-/// A value of the metadata.
-#[derive(Clone, Debug, PartialEq)]
-#[expect(missing_docs, reason = "the variants are the format's types")]
-pub enum Value<'a> {
-    U8(u8),
-    I8(i8),
-    U16(u16),
-    I16(i16),
-    U32(u32),
-    I32(i32),
-    F32(f32),
-    Bool(bool),
-    /// Text, by convention UTF-8; not checked.
-    String(&'a [u8]),
-    Array(Array<'a>),
-    U64(u64),
-    I64(i64),
-    F64(f64),
-}
-
-/// An array of the metadata: elements of one type that is no array.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Array<'a> {
-    kind: ValueType,
-    len: usize,
-    /// The elements as they lie in the file.
-    bytes: &'a [u8],
-    /// Byte of the file at which the elements start.
-    at: u64,
-}
-
-/// What the header says about one tensor.
+/// The description of one tensor in the header.
 #[derive(Clone, Debug)]
 pub struct TensorInfo<'a> {
     /// Its name.
@@ -153,8 +124,9 @@ pub struct TensorInfo<'a> {
 }
 
 impl Entry<'_> {
-    /// Byte of the file at which the entry starts: before its value the key, and before that eight
-    /// bytes with its length.
+    /// Byte of the file at which the entry starts.
+    ///
+    /// Eight bytes with the key's length come first, then the key, then the value.
     fn start(&self) -> u64 {
         self.at.saturating_sub(self.key.len() as u64).saturating_sub(8)
     }
@@ -177,8 +149,9 @@ impl<'a> Gguf<'a> {
         read::header(bytes, bytes.len() as u64)
     }
 
-    /// Reads the header from the first bytes of a file of `file_bytes` bytes, so that a model can
-    /// be judged before it is loaded. [`Gguf::data`] gives `None` for what lies behind them.
+    /// Reads the header from the first bytes of a file, before the model is loaded.
+    ///
+    /// The file has `file_bytes` bytes. [`Gguf::data`] gives `None` for data behind `prefix`.
     ///
     /// # Errors
     /// [`Error::ParseError`] if the file is malformed, [`Error::HeaderCutShort`] if `prefix` does
@@ -207,7 +180,7 @@ impl<'a> Gguf<'a> {
         &self.metadata
     }
 
-    /// Each key with the bytes of its value as they lie in the file, the number of its type first.
+    /// Each key with the raw bytes of its value, starting with the type's number.
     pub fn raw_metadata(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + '_ {
         let ends = self.metadata.iter().skip(1).map(Entry::start).chain([self.metadata_end]);
         // All of the header lies in memory.
@@ -227,14 +200,18 @@ impl<'a> Gguf<'a> {
         Some(&self.tensors[self.names[place]])
     }
 
-    /// Where in the file the data of a tensor lies; `None` if no memory can hold so much of it.
+    /// The place of a tensor's data in the file.
+    ///
+    /// `None` if no memory can hold that many bytes.
     pub fn range(&self, tensor: &TensorInfo<'_>) -> Option<Range<usize>> {
         let start = self.data_offset.checked_add(tensor.offset)?;
         let end = start.checked_add(tensor.size)?;
         Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
     }
 
-    /// The data of a tensor; `None` if it is not in memory (see [`Gguf::parse_header`]).
+    /// The data of a tensor.
+    ///
+    /// `None` if the data is not in memory: see [`Gguf::parse_header`].
     pub fn data(&self, tensor: &TensorInfo<'_>) -> Option<&'a [u8]> {
         self.bytes.get(self.range(tensor)?)
     }
@@ -250,7 +227,7 @@ impl<'a> Gguf<'a> {
         self.entry(key).map(|entry| &entry.value)
     }
 
-    /// The text of this key; `None` if there is no such key.
+    /// The text of this key; `None` without the key.
     ///
     /// # Errors
     /// [`Error::ParseError`] if the value is no string or no UTF-8.
@@ -261,8 +238,9 @@ impl<'a> Gguf<'a> {
         })
     }
 
-    /// The value of this key for people to read, whatever it is; empty if there is no such key.
-    /// What is no UTF-8 in a text becomes replacement characters.
+    /// The value of this key as text for people, whatever its type.
+    ///
+    /// Empty without the key. Bytes that are not UTF-8 become replacement characters.
     pub fn shown(&self, key: &str) -> String {
         match self.get(key) {
             None => String::new(),
@@ -292,7 +270,7 @@ impl<'a> Gguf<'a> {
         Ok(name)
     }
 
-    /// The whole number of this key; `None` if there is no such key.
+    /// The whole number of this key; `None` without the key.
     ///
     /// # Errors
     /// [`Error::ParseError`] if the value is no integer or is negative.
@@ -310,7 +288,7 @@ impl<'a> Gguf<'a> {
         })
     }
 
-    /// The number of this key; `None` if there is no such key.
+    /// The number of this key; `None` without the key.
     ///
     /// # Errors
     /// [`Error::ParseError`] if the value is no finite floating-point number.
@@ -323,7 +301,7 @@ impl<'a> Gguf<'a> {
         })
     }
 
-    /// The truth value of this key; `None` if there is no such key.
+    /// The boolean of this key; `None` without the key.
     ///
     /// # Errors
     /// [`Error::ParseError`] if the value is no truth value.
@@ -334,7 +312,7 @@ impl<'a> Gguf<'a> {
         })
     }
 
-    /// The array of this key, of elements of this type; `None` if there is no such key.
+    /// The array of this key, with elements of type `kind`; `None` without the key.
     ///
     /// # Errors
     /// [`Error::ParseError`] if the value is no such array.
@@ -342,7 +320,7 @@ impl<'a> Gguf<'a> {
         self.array_of(key, &[kind])
     }
 
-    /// The array of this key, of elements of one of these types; `None` if there is no such key.
+    /// The array of this key, with elements of one of `kinds`; `None` without the key.
     ///
     /// # Errors
     /// [`Error::ParseError`] if the value is no such array.
@@ -384,118 +362,5 @@ impl<'a> Gguf<'a> {
                 at: entry.at,
             }),
         }
-    }
-}
-
-impl<'a> Value<'a> {
-    /// The value as people read it; arrays by their type and length, long text cut.
-    pub fn describe(&self) -> String {
-        match self {
-            Value::U8(n) => n.to_string(),
-            Value::I8(n) => n.to_string(),
-            Value::U16(n) => n.to_string(),
-            Value::I16(n) => n.to_string(),
-            Value::U32(n) => n.to_string(),
-            Value::I32(n) => n.to_string(),
-            Value::U64(n) => n.to_string(),
-            Value::I64(n) => n.to_string(),
-            // With an exponent where the number is long.
-            Value::F32(x) => format!("{x:?}"),
-            Value::F64(x) => format!("{x:?}"),
-            Value::Bool(b) => b.to_string(),
-            Value::String(text) => {
-                let shown: String = String::from_utf8_lossy(text).chars().take(80).collect();
-                format!("{shown:?}")
-            }
-            Value::Array(array) => format!("an array of {} {}", array.len, array.kind),
-        }
-    }
-
-    /// The text, if this is a string.
-    pub fn as_bytes(&self) -> Option<&'a [u8]> {
-        match self {
-            Value::String(text) => Some(text),
-            _ => None,
-        }
-    }
-}
-
-impl<'a> Array<'a> {
-    /// Type of the elements.
-    pub fn kind(&self) -> ValueType {
-        self.kind
-    }
-
-    /// Number of elements.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The elements of an array of strings, each with the byte of the file at which it starts;
-    /// nothing for another type.
-    pub fn strings(&self) -> impl Iterator<Item = (&'a [u8], u64)> + use<'a> {
-        let mut rest = if self.kind == ValueType::String { self.bytes } else { &[] };
-        let end = self.at.saturating_add(self.bytes.len() as u64);
-        core::iter::from_fn(move || {
-            let at = end.saturating_sub(rest.len() as u64);
-            let (len, tail) = rest.split_first_chunk::<8>()?;
-            let len = usize::try_from(u64::from_le_bytes(*len)).ok()?;
-            let (text, tail) = tail.split_at_checked(len)?;
-            rest = tail;
-            Some((text, at))
-        })
-    }
-
-    /// The elements of an array of F32; nothing for another type.
-    pub fn f32s(&self) -> impl Iterator<Item = f32> + use<'a> {
-        self.words_of(&[ValueType::F32]).map(f32::from_le_bytes)
-    }
-
-    /// The elements of an array of F32, or of I32, which are rounded; nothing for another type.
-    #[allow(clippy::cast_precision_loss, reason = "a number is rounded, as llama.cpp does")]
-    pub fn numbers(&self) -> impl Iterator<Item = f32> + use<'a> {
-        let is_whole = self.kind == ValueType::I32;
-        let words = self.words_of(&[ValueType::F32, ValueType::I32]);
-        words.map(move |word| match is_whole {
-            true => i32::from_le_bytes(word) as f32,
-            false => f32::from_le_bytes(word),
-        })
-    }
-
-    /// The elements of an array of I32; nothing for another type.
-    pub fn i32s(&self) -> impl Iterator<Item = i32> + use<'a> {
-        self.words_of(&[ValueType::I32]).map(i32::from_le_bytes)
-    }
-
-    /// The elements of an array of U32, or of I32, by their bits; nothing for another type.
-    pub fn words(&self) -> impl Iterator<Item = u32> + use<'a> {
-        self.words_of(&[ValueType::U32, ValueType::I32]).map(u32::from_le_bytes)
-    }
-
-    /// The elements of an array of U32, I32 or truth values, which count as 0 and 1; `None` for
-    /// another type, or if one is negative.
-    pub fn integers(&self) -> Option<impl Iterator<Item = u32> + Clone + use<'a>> {
-        let width = match self.kind {
-            ValueType::U32 | ValueType::I32 => 4,
-            ValueType::Bool => 1,
-            _ => return None,
-        };
-        let integer = |bytes: &[u8]| match bytes {
-            &[a, b, c, d] => u32::from_le_bytes([a, b, c, d]),
-            byte => u32::from(byte != [0]),
-        };
-        let integers = self.bytes.chunks_exact(width).map(integer);
-        let negative = |n: u32| self.kind == ValueType::I32 && n > i32::MAX as u32;
-        (!integers.clone().any(negative)).then_some(integers)
-    }
-
-    fn words_of(&self, kinds: &[ValueType]) -> impl Iterator<Item = [u8; 4]> + use<'a> {
-        let bytes = if kinds.contains(&self.kind) { self.bytes } else { &[] };
-        bytes.as_chunks::<4>().0.iter().copied()
     }
 }

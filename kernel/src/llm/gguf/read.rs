@@ -13,17 +13,16 @@ use crate::llm::{Error, with_capacity};
 
 /// Strings and arrays are at most this long (llama.cpp's limit).
 const MAX_LEN: u64 = 1 << 30;
-/// The least bytes that a pair takes: length of the key, one byte of key, type, one of value.
+/// Least size of an entry: key length, one byte of key, type, one byte of value.
 const MIN_ENTRY: u64 = 8 + 1 + 4 + 1;
-/// The least bytes that a tensor's description takes: length of the name, number of dimensions,
-/// type, offset.
+/// Least size of a tensor's description: name length, number of dimensions, type, offset.
 const MIN_TENSOR: u64 = 8 + 4 + 4 + 8;
 
 fn error<T>(at: u64, what: impl Into<String>) -> Result<T, Error> {
     Err(Error::ParseError { what: what.into(), at })
 }
 
-/// A place in the file, and what is left behind it.
+/// A place in the file, and the bytes behind it.
 struct Reader<'a> {
     rest: &'a [u8],
     /// Byte of the file at which `rest` starts.
@@ -227,7 +226,7 @@ fn alignment(entry: Option<&Entry<'_>>) -> Result<u32, Error> {
     }
 }
 
-/// Checks that each tensor's data follows the one before, and that all lies in the file.
+/// Checks that tensors' data is contiguous and lies in the file.
 fn check_layout(
     tensors: &[TensorInfo<'_>],
     alignment: u32,
@@ -264,7 +263,7 @@ fn check_layout(
     Ok(())
 }
 
-/// What the memory for a header is called in errors.
+/// The name of a header's memory in errors.
 const HEADER: &str = "the model's header";
 
 fn push<T>(items: &mut Vec<T>, item: T) -> Result<(), Error> {

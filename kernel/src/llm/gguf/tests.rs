@@ -3,7 +3,7 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::build::{Builder, put_string};
+use super::write::{Builder, put_string};
 use super::*;
 
 /// Bytes written one field at a time, for files that the builder would not write.
@@ -42,7 +42,7 @@ impl Raw {
     }
 }
 
-/// What is said of a file that must be refused, with the place.
+/// The message for a file that must be refused, with the place.
 fn refusal(bytes: &[u8]) -> (String, u64) {
     match Gguf::parse(bytes) {
         Err(Error::ParseError { what, at }) => (what, at),
@@ -173,7 +173,7 @@ fn no_single_wrong_byte_makes_the_reader_fail_otherwise() {
         for value in [0, 1, 0x7f, 0x80, 0xff, sound[at] ^ 1] {
             let mut bytes = sound.clone();
             bytes[at] = value;
-            // Accepted or refused, but never a panic, and what is accepted can be used.
+            // A file is accepted or refused without a panic, and an accepted file can be used.
             if let Ok(gguf) = Gguf::parse(&bytes) {
                 for tensor in gguf.tensors() {
                     assert_eq!(gguf.data(tensor).unwrap().len() as u64, tensor.size);
@@ -190,7 +190,7 @@ fn no_single_wrong_byte_makes_the_reader_fail_otherwise() {
     }
 }
 
-// The names below are those of llama.cpp's tests/test-gguf.cpp, as far as it has the case.
+// The names below come from llama.cpp's tests/test-gguf.cpp, where it has the case.
 
 #[test]
 fn header_bad_magic() {

@@ -31,7 +31,9 @@ impl ValueType {
             .copied()
     }
 
-    /// Size of one value in bytes; of strings the least, their length; `None` for arrays.
+    /// Size of one value in bytes; `None` for arrays.
+    ///
+    /// For strings the least size: the length.
     pub fn size(self) -> Option<u64> {
         use ValueType::*;
         match self {
@@ -148,8 +150,9 @@ impl TensorType {
         matches!(id, 4 | 5 | 31..=33 | 36..=38)
     }
 
-    /// Size in bytes of `weights` weights; `None` if they are no whole number of blocks or the
-    /// size overflows.
+    /// Size in bytes of `weights` weights.
+    ///
+    /// `None` if `weights` is no whole number of blocks, or the size overflows.
     pub fn size_of(self, weights: u64) -> Option<u64> {
         if !weights.is_multiple_of(self.block_weights) {
             return None;

@@ -1,34 +1,34 @@
-//! The two products of attention: of a query with the keys of all positions, and of their
-//! probabilities with the values. Written once for all [`Lanes`], with fused multiply-adds.
+//! Attention: scores of a query with keys, and the weighted sum of values.
+//!
+//! Written once for all [`Lanes`], with fused multiply-adds.
 
 #![forbid(unsafe_code)]
 
-use super::LANES;
-use super::lanes::{Lanes, TILE, padded};
+use super::lanes::{BLOCK_VECTORS, LANES, Lanes, padded};
 use crate::llm::quantize::{BLOCK, scale};
 
 /// Bytes of a block.
 const F32_BYTES: usize = 4 * BLOCK;
 const Q8_0_BYTES: usize = 2 + BLOCK;
 
-/// The keys, or the values, of a head at positions one after the other.
+/// The keys, or the values, of a head at consecutive positions.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadRows<'a> {
-    /// From the first row of the head to the end of the last one at least.
+    /// At least from the head's first row to the end of the head's last row.
     pub bytes: &'a [u8],
-    /// Bytes from the start of a row to that of the next one.
+    /// Bytes from one row to the next.
     pub stride: usize,
     /// Bytes of a row.
     pub width: usize,
 }
 
 #[inline]
-fn f32_block<L: Lanes>(bytes: &[u8; F32_BYTES]) -> [L; TILE] {
+fn f32_block<L: Lanes>(bytes: &[u8; F32_BYTES]) -> [L; BLOCK_VECTORS] {
     L::load_block::<[u8; 4]>(bytes.as_chunks().0.first_chunk().expect("a block"))
 }
 
 #[inline]
-fn q8_0_block<L: Lanes>(bytes: &[u8; Q8_0_BYTES]) -> [L; TILE] {
+fn q8_0_block<L: Lanes>(bytes: &[u8; Q8_0_BYTES]) -> [L; BLOCK_VECTORS] {
     let ([d0, d1], numbers) = bytes.split_first_chunk().expect("a scale and a block");
     let d = L::splat(scale([*d0, *d1]));
     L::load_byte_block(numbers.first_chunk().expect("a block")).map(|four| four * d)
@@ -60,10 +60,10 @@ fn scores<L: Lanes, const N: usize>(
     keys: HeadRows<'_>,
     query: &[f32],
     out: &mut [f32],
-    load: impl Fn(&[u8; N]) -> [L; TILE],
+    load: impl Fn(&[u8; N]) -> [L; BLOCK_VECTORS],
 ) {
     let Some(last) = out.len().checked_sub(1) else { return };
-    // Four keys at a time; for those that are missing in the end the last one again.
+    // Four keys at a time. The last key fills up the last four.
     let four = |first: usize| {
         let key = |i: usize| &keys.bytes[(first + i).min(last) * keys.stride..][..keys.width];
         L::sum_each(products([0, 1, 2, 3].map(key), query, &load))
@@ -79,12 +79,12 @@ fn scores<L: Lanes, const N: usize>(
     }
 }
 
-/// The products of a query with four keys, each as four sums.
+/// The products of a query with four keys: four sums for each key.
 #[inline(always)]
 fn products<L: Lanes, const N: usize>(
     keys: [&[u8]; LANES],
     query: &[f32],
-    load: &impl Fn(&[u8; N]) -> [L; TILE],
+    load: &impl Fn(&[u8; N]) -> [L; BLOCK_VECTORS],
 ) -> [L; LANES] {
     let mut sums = [L::splat(0.0); LANES];
     let mut add = |query: &[f32; BLOCK], keys: [&[u8; N]; LANES]| {
@@ -113,7 +113,7 @@ fn add_values<L: Lanes, const N: usize>(
     values: HeadRows<'_>,
     probabilities: &[f32],
     out: &mut [f32],
-    load: impl Fn(&[u8; N]) -> [L; TILE],
+    load: impl Fn(&[u8; N]) -> [L; BLOCK_VECTORS],
 ) {
     if probabilities.is_empty() {
         return;
@@ -133,10 +133,10 @@ fn add_values<L: Lanes, const N: usize>(
     }
 }
 
-/// Adds blocks, each times its probability. The sums stay in registers.
+/// Adds blocks of values, weighted by probabilities. The sums stay in registers.
 #[inline(always)]
 fn add_block<L: Lanes>(
-    values: impl Iterator<Item = [L; TILE]>,
+    values: impl Iterator<Item = [L; BLOCK_VECTORS]>,
     probabilities: &[f32],
     out: &mut [f32; BLOCK],
 ) {

@@ -1,136 +1,231 @@
-//! The steps between the matrices: norms, activation functions, rotations. Each works in place
-//! and rounds where ggml does (`ops.cpp`, `vec.h`); exponentials are our own.
+//! Element-wise ops: norms, activation functions, softmax, RoPE. Written once for all [`Lanes`].
+//!
+//! Each op works in place and rounds where ggml does (`ops.cpp`, `vec.h`). Exponentials are our
+//! own: see [`super::math`].
 
 #![forbid(unsafe_code)]
 
-use super::active::Vector;
-use super::attention::{self, HeadRows};
-use super::{activations, steps};
-use crate::llm::quantize::{BlockQ8_0, BlockQ8_1, BlockQ8K, F16Bytes, F32Bytes};
+use super::lanes::{LANES, Lanes, Number, padded};
+use super::math::{exp, tanh};
+use crate::llm::quantize::{F16Bytes, F32Bytes, f32_to_f16};
+
+/// Folds over numbers, four at a time. `fill` pads the last four.
+#[inline(always)]
+fn fold<L: Lanes, A>(x: &[f32], fill: f32, start: A, step: impl Fn(A, L) -> A) -> A {
+    let (fours, rest) = x.as_chunks();
+    let result = fours.iter().fold(start, |result, four| step(result, L::load(four)));
+    if rest.is_empty() { result } else { step(result, L::load(&padded(rest, fill))) }
+}
+
+/// Maps numbers in place, four at a time. `fill` pads the last four.
+#[inline(always)]
+fn each<L: Lanes>(x: &mut [f32], fill: f32, mut step: impl FnMut(L) -> L) {
+    let (fours, rest) = x.as_chunks_mut();
+    for four in fours {
+        step(L::load(four)).store(four);
+    }
+    if !rest.is_empty() {
+        let mut four = padded(rest, fill);
+        step(L::load(&four)).store(&mut four);
+        rest.copy_from_slice(&four[..rest.len()]);
+    }
+}
+
+/// Maps numbers in place with as many others, four at a time.
+#[inline(always)]
+fn each_with<L: Lanes, T: Number>(x: &mut [f32], others: &[T], step: impl Fn(L, L) -> L) {
+    assert_eq!(x.len(), others.len());
+    let (fours, rest) = x.as_chunks_mut();
+    let (other_fours, other_rest) = others.as_chunks();
+    for (four, others) in fours.iter_mut().zip(other_fours) {
+        step(L::load(four), L::load(others)).store(four);
+    }
+    if !rest.is_empty() {
+        let mut four = padded(rest, 0.0);
+        step(L::load(&four), L::load(&padded(other_rest, T::ZERO))).store(&mut four);
+        rest.copy_from_slice(&four[..rest.len()]);
+    }
+}
 
 /// Adds `x`, of the same length, to `out`.
-pub fn add(out: &mut [f32], x: &[f32]) {
-    steps::add::<Vector>(out, x);
+pub fn add<L: Lanes>(out: &mut [f32], x: &[impl Number]) {
+    each_with(out, x, |out: L, x| out + x);
 }
 
-/// Adds numbers of the file, as many, to `out`.
-pub fn add_bias(out: &mut [f32], bias: &[F32Bytes]) {
-    steps::add::<Vector>(out, bias);
+/// Adds a bias, as the file has it, to `out`.
+pub fn add_bias<L: Lanes>(out: &mut [f32], bias: &[F32Bytes]) {
+    add::<L>(out, bias);
 }
 
-/// Multiplies `x` with a number.
-pub fn scale(x: &mut [f32], factor: f32) {
-    steps::scale::<Vector>(x, factor);
+/// Multiplies `x` by a factor.
+pub fn scale<L: Lanes>(x: &mut [f32], factor: f32) {
+    let factor = L::splat(factor);
+    each(x, 0.0, |x: L| x * factor);
 }
 
-/// RMSNorm: `x` over the root of its mean square, times `weights`.
-pub fn rms_norm(x: &mut [f32], weights: &[F32Bytes], epsilon: f32) {
-    steps::rms_norm::<Vector>(x, weights, epsilon);
+/// The sum of squares: squared in single precision, added in double, as ggml does.
+fn sum_of_squares<L: Lanes>(x: &[f32]) -> f64 {
+    L::total(fold(x, 0.0, L::no_sums(), |sums, x: L| (x * x).add_to(sums)))
 }
 
-/// LayerNorm: `x` less its mean, over its standard deviation, times `weights`, plus `bias`.
-pub fn layer_norm(x: &mut [f32], weights: &[F32Bytes], bias: &[F32Bytes], epsilon: f32) {
-    steps::layer_norm::<Vector>(x, weights, bias, epsilon);
+/// RMSNorm: `x / rms(x) * weights`.
+pub fn rms_norm<L: Lanes>(x: &mut [f32], weights: &[F32Bytes], epsilon: f32) {
+    let mean = (sum_of_squares::<L>(x) / x.len() as f64) as f32;
+    let factor = L::splat(1.0 / libm::sqrtf(mean + epsilon));
+    each_with(x, weights, |x: L, weight| x * factor * weight);
 }
 
-/// Turns scores into probabilities that add up to 1.
-pub fn softmax(scores: &mut [f32]) {
-    steps::softmax::<Vector>(scores);
+/// LayerNorm: `(x - mean) / deviation * weights + bias`.
+pub fn layer_norm<L: Lanes>(x: &mut [f32], weights: &[F32Bytes], bias: &[F32Bytes], epsilon: f32) {
+    let sum = L::total(fold(x, 0.0, L::no_sums(), |sums, x: L| x.add_to(sums)));
+    let mean = L::splat(sum as f32 / x.len() as f32);
+    each(x, 0.0, |x: L| x - mean);
+    let variance = (sum_of_squares::<L>(x) / x.len() as f64) as f32;
+    let factor = L::splat(1.0 / libm::sqrtf(variance + epsilon));
+    each_with(x, weights, |x: L, weight| x * factor * weight);
+    add::<L>(x, bias);
 }
 
-/// Bends numbers softly so that none is beyond `cap` (Gemma 2's report, section 2).
-pub fn soft_cap(x: &mut [f32], cap: f32) {
-    steps::soft_cap::<Vector>(x, cap);
+/// Softmax: turns scores into probabilities that add up to 1.
+pub fn softmax<L: Lanes>(scores: &mut [f32]) {
+    let lowest = f32::NEG_INFINITY;
+    let largest = fold(scores, lowest, L::splat(lowest), |largest: L, x| largest.max(x)).largest();
+    let largest = L::splat(largest);
+    let mut sums = L::no_sums();
+    // The padding becomes 0.
+    each(scores, lowest, |x: L| {
+        let x = exp(x - largest);
+        sums = x.add_to(sums);
+        x
+    });
+    scale::<L>(scores, (1.0 / L::total(sums)) as f32);
 }
 
-/// SiLU of each number: times its logistic function.
-pub fn silu(x: &mut [f32]) {
-    steps::silu::<Vector>(x);
+/// Logit softcapping: `cap * tanh(x / cap)`, so that no magnitude exceeds `cap`.
+///
+/// Gemma 2's report, section 2.
+pub fn softcap<L: Lanes>(x: &mut [f32], cap: f32) {
+    let (inverse, cap) = (L::splat(1.0 / cap), L::splat(cap));
+    each(x, 0.0, |x: L| tanh(x * inverse) * cap);
 }
 
-/// SiLU of each number of `gate`, times the one of `up` (Shazeer 2020).
-pub fn swiglu(gate: &mut [f32], up: &[f32]) {
-    steps::swiglu::<Vector>(gate, up);
+#[inline(always)]
+fn silu_of<L: Lanes>(x: L) -> L {
+    let one = L::splat(1.0);
+    x / (one + exp(L::splat(0.0) - x))
 }
 
-/// GELU of each number in its tanh form (Hendrycks and Gimpel 2016). ggml looks it up in a table of
-/// F16 numbers, so argument and result are rounded to F16; for all F16 numbers this is that table.
-pub fn gelu(x: &mut [f32]) {
-    steps::gelu::<Vector>(x);
+/// SiLU: each number times its logistic function.
+pub fn silu<L: Lanes>(x: &mut [f32]) {
+    each(x, 0.0, |x: L| silu_of(x));
 }
 
-/// GELU of each number of `gate`, as [`gelu`], times the one of `up`.
-pub fn geglu(gate: &mut [f32], up: &[f32]) {
-    steps::geglu::<Vector>(gate, up);
+/// SwiGLU: SiLU of `gate`, times `up` (Shazeer 2020).
+pub fn swiglu<L: Lanes>(gate: &mut [f32], up: &[f32]) {
+    each_with(gate, up, |gate: L, up| silu_of(gate) * up);
 }
 
-/// Rotates the first pairs of a head by `angles`, the cosine of each and then the sine of each; a
-/// pair is two neighbours.
-pub fn rotate_neighbours(head: &mut [f32], angles: &[f32]) {
-    steps::rotate_neighbours::<Vector>(head, angles);
+#[inline(always)]
+fn gelu_of<L: Lanes>(x: L) -> L {
+    const ROOT_OF_2_OVER_PI: f32 = 0.797_884_6;
+    // ggml uses its table only within these bounds.
+    const BOUND: f32 = 10.0;
+    let rounded = x.round_to_f16();
+    // C compilers fuse this multiply-add. One F16 number in 65,536 shows it.
+    let square = (L::splat(0.044_715) * rounded).mul_add(rounded, L::splat(1.0));
+    let inner = L::splat(ROOT_OF_2_OVER_PI) * rounded * square;
+    let result = L::splat(0.5) * rounded * (L::splat(1.0) + tanh(inner));
+    let result = x.if_less(BOUND, result.round_to_f16(), x);
+    x.if_less((-BOUND).next_up(), L::splat(0.0), result)
 }
 
-/// As [`rotate_neighbours`]; a pair is one number of the first half of those rotated and its
-/// counterpart in the second (GPT-NeoX's order).
-pub fn rotate_halves(head: &mut [f32], angles: &[f32]) {
-    steps::rotate_halves::<Vector>(head, angles);
+/// GELU in its tanh form (Hendrycks and Gimpel 2016).
+///
+/// ggml looks it up in a table of F16 numbers. So argument and result are rounded to F16. For all
+/// F16 numbers the result is that table's.
+pub fn gelu<L: Lanes>(x: &mut [f32]) {
+    each(x, 0.0, |x: L| gelu_of(x));
 }
 
-/// Rounds each number to the nearest F16, halves to the even one.
-pub fn round_f16(x: &mut [f32]) {
-    steps::round_f16::<Vector>(x);
+/// GeGLU: [`gelu`] of `gate`, times `up`.
+pub fn geglu<L: Lanes>(gate: &mut [f32], up: &[f32]) {
+    each_with(gate, up, |gate: L, up| gelu_of(gate) * up);
 }
 
-/// Writes the nearest F16 to each number of `x`, halves to the even one.
-pub fn store_f16(x: &[f32], out: &mut [F16Bytes]) {
-    steps::store_f16::<Vector>(x, out);
+/// Rotates four pairs.
+#[inline(always)]
+fn rotate_pairs<L: Lanes>([a, b]: [L; 2], cos: &[f32; LANES], sin: &[f32; LANES]) -> [L; 2] {
+    let (cos, sin) = (L::load(cos), L::load(sin));
+    [a * cos - b * sin, a * sin + b * cos]
 }
 
-/// Quantises activations to Q8_0: `out` has one block for each 32 of `x`.
-pub fn quantize_q8_0(x: &[f32], out: &mut [BlockQ8_0]) {
-    activations::quantize_q8_0::<Vector>(x, out);
+/// Rotates one pair.
+fn rotate_pair(a: &mut f32, b: &mut f32, cos: f32, sin: f32) {
+    (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
 }
 
-/// Quantises activations to Q8_1: `out` has one block for each 32 of `x`.
-pub fn quantize_q8_1(x: &[f32], out: &mut [BlockQ8_1]) {
-    activations::quantize_q8_1::<Vector>(x, out);
+/// RoPE of pairs of neighbours: rotates the first pairs of a head by `angles`.
+///
+/// `angles` holds the cosines of all angles, then the sines: `[n_rot]`.
+pub fn rotate_neighbours<L: Lanes>(head: &mut [f32], angles: &[f32]) {
+    let (cos, sin) = angles.split_at(angles.len() / 2);
+    let ((cos, cos_rest), (sin, sin_rest)) = (cos.as_chunks(), sin.as_chunks());
+    let (eights, rest) = head[..angles.len()].as_chunks_mut::<{ 2 * LANES }>();
+    for (eight, (cos, sin)) in eights.iter_mut().zip(cos.iter().zip(sin)) {
+        let [low, high] = eight.as_chunks_mut::<LANES>().0 else { unreachable!("twice four") };
+        let rotated = rotate_pairs(L::unzip([L::load(low), L::load(high)]), cos, sin);
+        let [new_low, new_high] = L::zip(rotated);
+        new_low.store(low);
+        new_high.store(high);
+    }
+    let rest = rest.as_chunks_mut::<2>().0.iter_mut();
+    for ([a, b], (&cos, &sin)) in rest.zip(cos_rest.iter().zip(sin_rest)) {
+        rotate_pair(a, b, cos, sin);
+    }
 }
 
-/// Quantises activations to Q8_K: `out` has one block for each 256 of `x`.
-pub fn quantize_q8_k(x: &[f32], out: &mut [BlockQ8K]) {
-    activations::quantize_q8_k::<Vector>(x, out);
+/// RoPE of halves, in GPT-NeoX's order.
+///
+/// A pair is a number of the first half and its counterpart in the second half.
+///
+/// The rotated part of the head is halved. `angles` is as for [`rotate_neighbours`].
+pub fn rotate_halves<L: Lanes>(head: &mut [f32], angles: &[f32]) {
+    let (cos, sin) = angles.split_at(angles.len() / 2);
+    let ((cos, cos_rest), (sin, sin_rest)) = (cos.as_chunks(), sin.as_chunks());
+    let (a, b) = head[..angles.len()].split_at_mut(angles.len() / 2);
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks_mut(), b.as_chunks_mut());
+    for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(cos.iter().zip(sin)) {
+        let [new_a, new_b] = rotate_pairs([L::load(a), L::load(b)], cos, sin);
+        new_a.store(a);
+        new_b.store(b);
+    }
+    for ((a, b), (&cos, &sin)) in a_rest.iter_mut().zip(b_rest).zip(cos_rest.iter().zip(sin_rest)) {
+        rotate_pair(a, b, cos, sin);
+    }
 }
 
-/// The dot products of a query with a head's keys in F32, one for each of `out`.
-pub fn scores_f32(keys: HeadRows<'_>, query: &[f32], out: &mut [f32]) {
-    attention::scores_f32::<Vector>(keys, query, out);
+/// Rounds each number to the nearest F16, halves to even.
+pub fn round_f16<L: Lanes>(x: &mut [f32]) {
+    each(x, 0.0, |x: L| x.round_to_f16());
 }
 
-/// As [`scores_f32`], with keys in F16, for a query whose numbers are.
-pub fn scores_f16(keys: HeadRows<'_>, query: &[f32], out: &mut [f32]) {
-    attention::scores_f16::<Vector>(keys, query, out);
+/// Writes the nearest F16 of each number of `x`, halves rounded to even.
+pub fn store_f16<L: Lanes>(x: &[f32], out: &mut [F16Bytes]) {
+    let ((blocks, rest), (out, out_rest)) = (x.as_chunks(), out.as_chunks_mut());
+    for (block, out) in blocks.iter().zip(out) {
+        L::store_f16_block(L::load_block(block), out);
+    }
+    for (&x, out) in rest.iter().zip(out_rest) {
+        *out = f32_to_f16(x).to_le_bytes();
+    }
 }
 
-/// Adds a head's values in F32 to `out`, each row times the probability of its position.
-pub fn add_values_f32(values: HeadRows<'_>, probabilities: &[f32], out: &mut [f32]) {
-    attention::add_values_f32::<Vector>(values, probabilities, out);
-}
-
-/// As [`add_values_f32`], with values in F16.
-pub fn add_values_f16(values: HeadRows<'_>, probabilities: &[f32], out: &mut [f32]) {
-    attention::add_values_f16::<Vector>(values, probabilities, out);
-}
-
-/// As [`add_values_f32`], with values in Q8_0.
-pub fn add_values_q8_0(values: HeadRows<'_>, probabilities: &[f32], out: &mut [f32]) {
-    attention::add_values_q8_0::<Vector>(values, probabilities, out);
-}
-
-/// Multiplies each `width` numbers, a power of two, with Hadamard's matrix of that width, scaled so
-/// that it is its own inverse.
-pub fn hadamard(x: &mut [f32], width: usize) {
+/// Hadamard transform of each `width` numbers, scaled to be its own inverse.
+///
+/// `width` is a power of two.
+pub fn hadamard<L: Lanes>(x: &mut [f32], width: usize) {
     let factor = 1.0 / libm::sqrtf(width as f32);
-    scale(x, factor);
+    scale::<L>(x, factor);
     let mut half = 1;
     while half < width {
         // Pairs `half` apart become their sum and their difference.
@@ -146,8 +241,11 @@ pub fn hadamard(x: &mut [f32], width: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::llm::quantize::{f16_to_f32, round_to_f16};
+    use crate::llm::kernels::{
+        geglu, gelu, hadamard, layer_norm, rms_norm, rotate_halves, rotate_neighbours, silu,
+        softcap, softmax, swiglu,
+    };
+    use crate::llm::quantize::{F32Bytes, f16_to_f32, round_to_f16};
     use alloc::vec::Vec;
 
     fn bytes(numbers: &[f32]) -> Vec<F32Bytes> {
@@ -237,25 +335,25 @@ mod tests {
     #[test]
     fn capped_numbers_stay_within_the_cap() {
         let mut x = [0.0, 1.0, -1000.0, 50.0];
-        soft_cap(&mut x, 50.0);
+        softcap(&mut x, 50.0);
         assert_near(&x, &[0.0, 0.999_866_7_f32, -50.0, 38.079_71]);
     }
 
     #[test]
     fn both_orders_rotate_the_same_pairs() {
-        // 0, 7, 11 pairs: by a quarter turn, by none, and by what has the sine 3/5, in turn.
+        // 0, 7, 11 pairs, rotated by 90 degrees, by 0, and by the angle with the sine 3/5.
         for pairs in [0, 7, 11] {
-            let turns = [(0.0, 1.0), (1.0, 0.0), (0.8, 0.6)];
-            let turns: Vec<(f32, f32)> = (0..pairs).map(|i| turns[i % 3]).collect();
+            let rotations = [(0.0, 1.0), (1.0, 0.0), (0.8, 0.6)];
+            let rotations: Vec<(f32, f32)> = (0..pairs).map(|i| rotations[i % 3]).collect();
             let angles: Vec<f32> =
-                turns.iter().map(|turn| turn.0).chain(turns.iter().map(|turn| turn.1)).collect();
+                rotations.iter().map(|r| r.0).chain(rotations.iter().map(|r| r.1)).collect();
             let a = |i: usize| (i * i % 13) as f32 - 4.0;
             let b = |i: usize| 7.0 - i as f32;
             let rotated = |i: usize| {
-                let (cos, sin) = turns[i];
+                let (cos, sin) = rotations[i];
                 (a(i) * cos - b(i) * sin, a(i) * sin + b(i) * cos)
             };
-            // What is behind them stays.
+            // The numbers behind the pairs stay.
             let neighbours = |pair: &dyn Fn(usize) -> (f32, f32)| -> Vec<f32> {
                 (0..pairs).map(pair).flat_map(|(a, b)| [a, b]).chain([5.0]).collect()
             };

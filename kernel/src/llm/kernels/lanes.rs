@@ -1,22 +1,25 @@
-//! Four numbers at once: what the steps between the matrices are written in.
+//! Lanes: four numbers at once, in which element-wise ops and attention are written.
 //!
-//! A step over [`Lanes`] is one piece of code for every vector unit. Each operation below is one or
-//! two instructions on all of them, and rounds as IEEE 754 says, so that all give the same bits
-//! (but for those of what is not a number).
+//! An op over [`Lanes`] is written once for every vector unit. Each method takes one or two
+//! instructions on all vector units, and rounds as IEEE 754 says. So all give the same bits, except
+//! for the bits of a NaN.
 
 use core::ops::{Add, Div, Mul, Sub};
 
-use super::LANES;
 use crate::llm::quantize::{BLOCK, F16Bytes, F32Bytes, f16_to_f32, f32_to_f16, round_to_f16};
 
-/// Vectors of a block of 32 numbers.
-pub const TILE: usize = BLOCK / LANES;
+/// Lanes of a vector.
+pub const LANES: usize = 4;
 
-/// With 1.5 * 2^23 added, the last bit of a number below 2^22 stands for 1, so that it is rounded to
-/// the nearest whole number, halves to the even one.
+/// Vectors of a block of 32 numbers.
+pub const BLOCK_VECTORS: usize = BLOCK / LANES;
+
+/// 1.5 * 2^23: adding it rounds a number below 2^22 to an integer, halves to even.
+///
+/// The last bit of the sum stands for 1.
 pub const ROUND: f32 = 12_582_912.0;
 
-/// The numbers, of which there are at most N, and `fill` behind them.
+/// Up to N numbers, padded with `fill`.
 pub fn padded<T: Copy, const N: usize>(numbers: &[T], fill: T) -> [T; N] {
     let mut all = [fill; N];
     all[..numbers.len()].copy_from_slice(numbers);
@@ -48,44 +51,46 @@ impl Number for F32Bytes {
     }
 }
 
-/// Four numbers. What is said of one happens to each.
+/// Four numbers. Each method works on each of them.
 pub trait Lanes:
     Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
 {
     /// Sums in double precision, one for each lane.
     type Sums: Copy;
 
-    /// Four times the same number.
+    /// The same number in all lanes.
     fn splat(x: f32) -> Self;
 
-    /// Four neighbours.
+    /// Loads four neighbours.
     fn load<T: Number>(numbers: &[T; LANES]) -> Self;
 
-    /// Writes four neighbours.
+    /// Stores four neighbours.
     fn store(self, to: &mut [f32; LANES]);
 
     /// The product with `factor`, plus `addend`, rounded once.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
 
-    /// The nearest number from `least` to `most`. What is not a number stays none.
+    /// The nearest number from `least` to `most`. NaN stays NaN.
     fn clamp(self, least: f32, most: f32) -> Self;
 
-    /// The larger one, the other if one is not a number.
+    /// The larger number. If one is NaN, the other.
     fn max(self, other: Self) -> Self;
 
-    /// Without its sign.
+    /// The magnitude.
     fn abs(self) -> Self;
 
-    /// With the sign of `other`.
+    /// The magnitude, with the sign of `other`.
     fn with_sign_of(self, other: Self) -> Self;
 
     /// `then` if it is less than `limit`, else `otherwise`.
     fn if_less(self, limit: f32, then: Self, otherwise: Self) -> Self;
 
-    /// The nearest F16, halves to the even one.
+    /// The nearest F16, halves to even.
     fn round_to_f16(self) -> Self;
 
-    /// Times 2^n, rounded once: for magnitudes from 1/2 to 2, and whole n from -150 to 128.
+    /// Times 2^n, rounded once.
+    ///
+    /// For magnitudes from 1/2 to 2, and integers n from -150 to 128.
     fn times_power_of_2(self, n: Self) -> Self;
 
     /// The largest of the four.
@@ -100,35 +105,36 @@ pub trait Lanes:
     /// The sum of the sums, pairwise.
     fn total(sums: Self::Sums) -> f64;
 
-    /// Of eight neighbours, those at even places and those at odd ones.
+    /// Splits eight neighbours into the four at even places and the four at odd places.
     fn unzip(eight: [Self; 2]) -> [Self; 2];
 
-    /// Takes [`Lanes::unzip`] back.
+    /// The inverse of [`Lanes::unzip`].
     fn zip(even_odd: [Self; 2]) -> [Self; 2];
 
-    /// A block of neighbours.
-    fn load_block<T: Number>(numbers: &[T; BLOCK]) -> [Self; TILE];
+    /// Loads a block.
+    fn load_block<T: Number>(numbers: &[T; BLOCK]) -> [Self; BLOCK_VECTORS];
 
-    /// A block of neighbours in F16.
-    fn load_f16_block(bytes: &[u8; 2 * BLOCK]) -> [Self; TILE];
+    /// Loads a block in F16.
+    fn load_f16_block(bytes: &[u8; 2 * BLOCK]) -> [Self; BLOCK_VECTORS];
 
-    /// A block of neighbours that are signed bytes.
-    fn load_byte_block(bytes: &[u8; BLOCK]) -> [Self; TILE];
+    /// Loads a block of signed bytes.
+    fn load_byte_block(bytes: &[u8; BLOCK]) -> [Self; BLOCK_VECTORS];
 
-    /// Writes a block of neighbours.
-    fn store_block(block: [Self; TILE], to: &mut [f32; BLOCK]);
+    /// Stores a block.
+    fn store_block(block: [Self; BLOCK_VECTORS], to: &mut [f32; BLOCK]);
 
-    /// Writes a block of neighbours as the nearest numbers in F16, halves to the even one.
-    fn store_f16_block(block: [Self; TILE], to: &mut [F16Bytes; BLOCK]);
+    /// Stores a block in F16, rounded to nearest, halves to even.
+    fn store_f16_block(block: [Self; BLOCK_VECTORS], to: &mut [F16Bytes; BLOCK]);
 
-    /// Writes the lowest byte of the bits of each number of a block; the sums of the first half of
-    /// these bytes and of the second.
-    fn store_low_bytes(block: [Self; TILE], to: &mut [i8; BLOCK]) -> [i16; 2];
+    /// Stores the lowest byte of each number's bits.
+    ///
+    /// Returns the sums of the first half of these bytes, and of the second half.
+    fn store_low_bytes(block: [Self; BLOCK_VECTORS], to: &mut [i8; BLOCK]) -> [i16; 2];
 
-    /// The nearest whole number, halves away from zero, as the bits of an `i32`.
+    /// The nearest integer, halves away from zero, as the bits of an `i32`.
     fn bits_of_whole(self) -> Self;
 
-    /// The sum of the lanes of each, pairwise.
+    /// The sum of the lanes of each of the four, pairwise.
     fn sum_each(four: [Self; LANES]) -> Self;
 }
 
@@ -238,8 +244,8 @@ impl Lanes for Portable {
 
     #[inline]
     fn times_power_of_2(self, n: Self) -> Self {
-        // Half of the power goes into the exponent, which has room for it; the multiplication with
-        // the other half rounds, and finds what is too large or too small.
+        // Half of the power goes into the exponent, which has room for it. The multiplication by
+        // the other half rounds, overflows or underflows.
         self.with(n, |x, n| {
             let n = n as i32;
             let half = n >> 1;
@@ -280,36 +286,36 @@ impl Lanes for Portable {
     }
 
     #[inline]
-    fn load_block<T: Number>(numbers: &[T; BLOCK]) -> [Self; TILE] {
-        tile(|i| numbers[i].value())
+    fn load_block<T: Number>(numbers: &[T; BLOCK]) -> [Self; BLOCK_VECTORS] {
+        block_of(|i| numbers[i].value())
     }
 
     #[inline]
-    fn load_f16_block(bytes: &[u8; 2 * BLOCK]) -> [Self; TILE] {
-        tile(|i| f16_to_f32(u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]])))
+    fn load_f16_block(bytes: &[u8; 2 * BLOCK]) -> [Self; BLOCK_VECTORS] {
+        block_of(|i| f16_to_f32(u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]])))
     }
 
     #[inline]
-    fn load_byte_block(bytes: &[u8; BLOCK]) -> [Self; TILE] {
-        tile(|i| f32::from(bytes[i] as i8))
+    fn load_byte_block(bytes: &[u8; BLOCK]) -> [Self; BLOCK_VECTORS] {
+        block_of(|i| f32::from(bytes[i] as i8))
     }
 
     #[inline]
-    fn store_block(block: [Self; TILE], to: &mut [f32; BLOCK]) {
+    fn store_block(block: [Self; BLOCK_VECTORS], to: &mut [f32; BLOCK]) {
         for (four, to) in block.into_iter().zip(to.as_chunks_mut().0) {
             four.store(to);
         }
     }
 
     #[inline]
-    fn store_f16_block(block: [Self; TILE], to: &mut [F16Bytes; BLOCK]) {
+    fn store_f16_block(block: [Self; BLOCK_VECTORS], to: &mut [F16Bytes; BLOCK]) {
         for (x, to) in block.iter().flat_map(|four| four.0).zip(to) {
             *to = f32_to_f16(x).to_le_bytes();
         }
     }
 
     #[inline]
-    fn store_low_bytes(block: [Self; TILE], to: &mut [i8; BLOCK]) -> [i16; 2] {
+    fn store_low_bytes(block: [Self; BLOCK_VECTORS], to: &mut [i8; BLOCK]) -> [i16; 2] {
         for (x, to) in block.iter().flat_map(|four| four.0).zip(&mut *to) {
             *to = x.to_bits() as i8;
         }
@@ -328,8 +334,8 @@ impl Lanes for Portable {
     }
 }
 
-/// A block whose number i is `number(i)`.
+/// The block with `number(i)` at place i.
 #[inline]
-fn tile(number: impl Fn(usize) -> f32) -> [Portable; TILE] {
+fn block_of(number: impl Fn(usize) -> f32) -> [Portable; BLOCK_VECTORS] {
     core::array::from_fn(|four| Portable(core::array::from_fn(|i| number(four * LANES + i))))
 }

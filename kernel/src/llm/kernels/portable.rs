@@ -1,33 +1,33 @@
-//! What runs where there are no vector kernels: the portable ones.
+//! The portable kernels as a kernel set, for machines without vector kernels.
 
 #![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
 
+use super::operands::{ActivationPanels, Activations, OnPanelSums, RowSums};
 use super::scalar::Dot;
-use super::{Activations, Quads, RowSums};
 use crate::cpu::Features;
-use crate::llm::quantize::{Row, TILE_ROWS, WeightType, move_units};
+use crate::llm::quantize::{PANEL_ROWS, Row, WeightType, interleave_units};
 
 pub use super::scalar::{Vector, dot};
-pub use crate::llm::quantize::interleave_words;
+pub use crate::llm::quantize::interleave_tokens;
 
 /// The portable kernels are one set.
 #[derive(Clone, Copy, Debug)]
-pub struct Set;
+pub struct KernelSet;
 
-impl Set {
-    /// Rows suit them as they are, and tokens one by one.
-    pub const WANTS_STRIPES: bool = false;
+impl KernelSet {
+    /// The portable kernels take rows in the file's layout, and tokens one by one.
+    pub const WANTS_PANELS: bool = false;
 
     /// The only set.
-    pub fn all(_: Features) -> impl Iterator<Item = Set> {
-        core::iter::once(Set)
+    pub fn all(_: Features) -> impl Iterator<Item = KernelSet> {
+        core::iter::once(KernelSet)
     }
 
     /// The only set.
-    pub fn best(_: Features) -> Set {
-        Set
+    pub fn best(_: Features) -> KernelSet {
+        KernelSet
     }
 
     /// Its name.
@@ -36,42 +36,41 @@ impl Set {
     }
 }
 
-/// The products of the rows of stripes with one token's activations: `sums` are those of each
-/// stripe.
-pub fn multiply_stripes(
-    _: Set,
+/// GEMV: row panels times one token's activations. `sums` is `[n_panels]`.
+pub fn gemv(
+    _: KernelSet,
     kind: WeightType,
-    stripes: &[u8],
+    panels: &[u8],
     x: &Activations<'_>,
     sums: &mut [RowSums],
 ) {
-    let stripe_bytes = TILE_ROWS * kind.row_bytes(x.len());
-    for (stripe, sums) in stripes.chunks_exact(stripe_bytes).zip(sums) {
+    let panel_bytes = PANEL_ROWS * kind.row_bytes(x.len());
+    for (panel, sums) in panels.chunks_exact(panel_bytes).zip(sums) {
         for (row, sum) in sums.iter_mut().enumerate() {
-            *sum = kind.visit(Dot { row: Row::of_stripe(kind, stripe, row), x });
+            *sum = kind.visit(Dot { row: Row::of_panel(kind, panel, row), x });
         }
     }
 }
 
-/// Not there, see [`Set::WANTS_STRIPES`].
-pub fn multiply_batch(
-    _: Set,
+/// GEMM: never called, see [`KernelSet::WANTS_PANELS`].
+pub fn gemm(
+    _: KernelSet,
     _: WeightType,
     _: usize,
     _: &[u8],
-    _: &Quads<'_>,
+    _: &ActivationPanels<'_>,
     _: &mut [RowSums],
-    _: &mut dyn FnMut(usize, &[RowSums]),
+    _: OnPanelSums<'_>,
 ) {
     unreachable!("tokens are taken one by one")
 }
 
-/// Copies the sums of a stripe.
+/// Copies the sums of a panel.
 pub fn copy_sums(sums: &RowSums, out: &mut RowSums) {
     *out = *sums;
 }
 
-/// Rearranges eight rows to a stripe.
-pub fn make_stripe(kind: WeightType, rows: &mut [u8], copy: &mut Vec<u8>) {
-    kind.make_stripe(rows, copy, move_units::<4>);
+/// Packs eight rows into a row panel.
+pub fn pack_panel(kind: WeightType, rows: &mut [u8], copy: &mut Vec<u8>) {
+    kind.pack_panel(rows, copy, interleave_units::<4>);
 }

@@ -1,20 +1,18 @@
-//! The portable kernels: the reference for all others, which must give the same bits.
+//! The portable kernels: the reference whose bits all other kernels must give.
 //!
-//! Blocks are added up in their order. What vector units can add up in lanes only (numbers that are
-//! no blocks) runs in [`LANES`] lanes here too, which are added in a fixed order at the end. Where
-//! product and sum are rounded at once, and where not, is part of the reference.
+//! Blocks are added up in order. Sums of plain numbers run in [`LANES`] lanes, as in a vector unit,
+//! and the lanes are added in a fixed order at the end. The reference also defines where a
+//! multiply-add rounds once, and where twice.
 
 pub use super::lanes::Portable as Vector;
 
 use libm::fmaf;
 
-use super::{Activations, LANES, scale_sums};
+use super::lanes::LANES;
+use super::operands::{Activations, FORMATS_AGREE};
 use crate::llm::quantize::{
     Block, BlockQ8_0, BlockQ8_1, BlockQ8K, GROUP, Row, SuperBlock, Visitor, WeightType,
 };
-
-/// Why other activations never come here.
-const CHECKED: &str = "the caller has compared the formats";
 
 /// The sum of the lanes, in the order of a pairwise addition of vectors.
 fn sum_lanes(lanes: [f32; LANES]) -> f32 {
@@ -37,7 +35,7 @@ impl Visitor for Dot<'_> {
 
     fn numbers<const N: usize>(self, value: impl Fn(&[u8; N]) -> f32) -> f32 {
         let (Activations::F32(x) | Activations::F16(x) | Activations::BF16(x)) = *self.x else {
-            unreachable!("{CHECKED}")
+            unreachable!("{FORMATS_AGREE}")
         };
         dot_numbers(self.row.blocks().map(|block| value(&block)), x)
     }
@@ -47,12 +45,12 @@ impl Visitor for Dot<'_> {
         match *self.x {
             Activations::Q8_0(x) => dot_blocks(blocks, x),
             Activations::Q8_1(x) => dot_blocks_with_offset(blocks, x),
-            _ => unreachable!("{CHECKED}"),
+            _ => unreachable!("{FORMATS_AGREE}"),
         }
     }
 
     fn super_blocks<const N: usize>(self, unpack: impl Fn(&[u8; N]) -> SuperBlock) -> f32 {
-        let Activations::Q8K(x) = *self.x else { unreachable!("{CHECKED}") };
+        let Activations::Q8K(x) = *self.x else { unreachable!("{FORMATS_AGREE}") };
         dot_super_blocks(self.row.blocks().map(|block| unpack(&block)), x)
     }
 }
@@ -94,7 +92,7 @@ fn dot_super_blocks(weights: impl Iterator<Item = SuperBlock>, x: &[BlockQ8K]) -
             let range = group * GROUP..(group + 1) * GROUP;
             sum += i32::from(scale) * products(&weights[range.clone()], &x.qs[range]);
         }
-        total += scale_sums(&scales, x.d, sum, || {
+        total += scales.product(x.d, sum, || {
             scales.mins.iter().zip(&x.sums).map(|(&min, &x)| i32::from(min) * i32::from(x)).sum()
         });
     }

@@ -106,9 +106,10 @@ impl KvShape {
         self.row_bytes()?.checked_mul(2)?.checked_mul(self.kept)
     }
 
-    /// Whether `n` of `len` positions can stay, all that the next row sees among them.
+    /// Whether the first `n` of `len` positions can stay, with all positions that the next row
+    /// sees.
     ///
-    /// A ring overwrites old positions: what they held cannot come back.
+    /// A ring overwrites old positions, and overwritten positions cannot come back.
     pub fn can_truncate(&self, len: usize, n: usize) -> bool {
         (n + 1).saturating_sub(self.window) >= len.saturating_sub(self.kept)
     }
@@ -168,7 +169,7 @@ pub struct Side<'a> {
 }
 
 impl<'a> Side<'a> {
-    /// The part of one head at each position in turn.
+    /// The part of one head at each position.
     pub(in crate::llm) fn head(&self, head: usize) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let range = head * self.head_bytes..(head + 1) * self.head_bytes;
         let row_bytes = self.row_bytes;
@@ -185,8 +186,9 @@ impl<'a> Side<'a> {
         })
     }
 
-    /// The dot products of a query, in the format that the keys' type wants, with the keys of a head
-    /// at each position.
+    /// Attention scores: the dot products of a query with a head's keys at all positions.
+    ///
+    /// The query is in the format that the keys' type takes.
     pub fn scores(&self, head: usize, query: Activations<'_>, out: &mut [f32]) {
         match (self.kind, query) {
             (CacheType::F32, Activations::F32(query)) => {
@@ -203,7 +205,7 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Calls `scores` for each part of the keys of a head, with the scores of its positions.
+    /// Calls `scores` for each part of a head's keys, with the part's scores.
     fn each_part(
         &self,
         head: usize,
@@ -217,8 +219,9 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// The sum of the values of a head, each times the probability of its position. ggml rounds what
-    /// is multiplied with F16 to F16 too; so are the probabilities then.
+    /// The sum of a head's values, weighted by the probabilities of their positions.
+    ///
+    /// With values in F16, probabilities are rounded to F16 first, as in ggml.
     pub fn weighted_sum(&self, head: usize, probabilities: &mut [f32], out: &mut [f32]) {
         if self.kind == CacheType::F16 {
             round_f16(probabilities);
@@ -237,7 +240,7 @@ impl<'a> Side<'a> {
     }
 }
 
-/// Where the keys and the values of one position in one layer go.
+/// The place of one position's keys and values in one layer.
 #[derive(Debug)]
 pub struct Slot<'a> {
     kind: CacheType,
@@ -246,10 +249,10 @@ pub struct Slot<'a> {
 }
 
 impl Slot<'_> {
-    /// Writes them, `[n_embd_kv]` each.
+    /// Writes keys and values: `[n_embd_kv]` each.
     ///
     /// # Panics
-    /// They are not as many as the place is for.
+    /// `keys` or `values` have another length than `n_embd_kv`.
     pub fn write(self, keys: &[f32], values: &[f32]) {
         for (numbers, row) in [(keys, self.keys), (values, self.values)] {
             assert_eq!(self.kind.weight_type().row_bytes(numbers.len()), row.len());
@@ -317,12 +320,12 @@ impl KvLayer {
         keys.zip(values).take(n).map(move |(keys, values)| Slot { kind, keys, values })
     }
 
-    /// Keys and values at these positions, which are among those that the layer keeps.
+    /// Keys and values at these positions, which the layer must still keep.
     pub fn sides<'a>(&self, memory: &'a [u8], positions: Range<usize>) -> (Side<'a>, Side<'a>) {
         let kept = self.shape.kept;
         assert!(positions.len() <= kept, "{} of {kept} positions", positions.len());
         let first = positions.start % kept;
-        // The rows up to the last one, and those that go on at the first.
+        // The rows up to the last one, and the rows that continue at the first.
         let end = first + positions.len();
         let parts = [first..end.min(kept), 0..end.saturating_sub(kept)];
         let side = |side| Side {
@@ -344,7 +347,9 @@ impl KvLayer {
         }
     }
 
-    /// Has `change` change the keys of a position, `[n_embd_kv]`, by way of `keys`.
+    /// Rewrites the keys of a position, `[n_embd_kv]`, with `change`.
+    ///
+    /// `keys` is scratch space for the dequantised keys.
     pub fn change_keys(
         &self,
         memory: &mut [u8],

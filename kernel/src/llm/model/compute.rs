@@ -1,15 +1,15 @@
-//! What a forward pass computes with, and its one expensive step: matrix products.
+//! The resources of a forward pass, and its one expensive operation: matrix products.
 
 use core::ops::Range;
 
 use super::Linear;
 use super::scratch::Quantized;
 use crate::llm::arena::ModelBytes;
-use crate::llm::kernels::{self, Output, add_bias};
-use crate::llm::quantize::TILE_ROWS;
+use crate::llm::kernels::{self, OutputRows, add_bias};
+use crate::llm::quantize::PANEL_ROWS;
 use crate::llm::workers::{Band, Bands, SingleThread, Workers};
 
-/// A place in a forward pass at which states can be looked at.
+/// A point of a forward pass at which an observer gets the states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// The embeddings.
@@ -20,40 +20,45 @@ pub enum Stage {
     OutputNorm,
 }
 
-/// Gets the states of the rows at each stage: `[n_rows, n_embd]`.
+/// Gets the states of the rows at a stage: `[n_rows, n_embd]`.
 pub type Observer<'a> = dyn Fn(Stage, &[f32]) + Sync + 'a;
 
-/// What a forward pass computes with: the weights and the threads.
+/// The resources of a forward pass: weights and threads.
 #[derive(Clone, Copy)]
 pub struct Compute<'a> {
     /// The model's sources: its file, or the parts of a split file.
     pub sources: &'a [ModelBytes],
     /// The threads.
     pub workers: &'a dyn Workers,
-    /// What looks at the states, if anything does.
+    /// Gets the states, if there is an observer.
     pub observer: Option<&'a Observer<'a>>,
 }
 
 /// A chunk of a matrix starts at a multiple of this many rows: with a row panel.
-pub const ROWS: usize = TILE_ROWS;
-/// Multiplications that are worth claiming.
+pub const ROWS: usize = PANEL_ROWS;
+/// The least multiply-adds of a claim.
 const LEAST_CLAIMED: usize = 1 << 13;
-/// Guided scheduling: a claim takes 1 / (2 * threads) of the remaining rows, so that the last
-/// claims are small.
+/// Guided scheduling: each claim takes 1 / (2 * threads) of the remaining rows.
+///
+/// So the last claims are small.
 const SHARES_PER_WORKER: usize = 2;
 
 impl<'a> Compute<'a> {
-    /// The threads for `pieces` of `work` multiplications each; the caller alone if that is faster.
-    pub fn workers_for(&self, pieces: usize, work: usize) -> &'a dyn Workers {
-        match pieces > 1 && pieces.saturating_mul(work) >= self.workers.least_work() {
+    /// The threads for `items` of `work` multiply-adds each.
+    ///
+    /// The caller alone if sharing costs more than it saves.
+    pub fn workers_for(&self, items: usize, work: usize) -> &'a dyn Workers {
+        match items > 1 && items.saturating_mul(work) >= self.workers.least_work() {
             true => self.workers,
             false => &SingleThread,
         }
     }
 
-    /// Applies linear maps to `n` vectors. What all maps make of one, one map after the other, is cut
-    /// into `parts` of the same width: `out` is `[n, parts, width]`. `finish` gets each band of its
-    /// `n * parts` rows as soon as it is there.
+    /// Applies linear maps to `n` vectors: GEMV for one vector, GEMM for several (prefill).
+    ///
+    /// The outputs of all maps, one map after the other, are cut into `parts` of the same width:
+    /// `out` is `[n, parts, width]`. `finish` gets each band of the `n * parts` rows once the band
+    /// is complete.
     ///
     /// The weights of a band are read from memory once for all vectors. A band lies in one map for
     /// each part, and starts there at a multiple of [`ROWS`].
@@ -67,7 +72,7 @@ impl<'a> Compute<'a> {
     ) {
         let rows: usize = maps.iter().map(|map| map.weights.rows()).sum();
         let (n, width) = (out.len() / rows, rows / parts);
-        // All parts of a column have as many.
+        // All parts of an output column have the same number of inputs.
         let work = maps.iter().map(|map| map.weights.columns()).max().unwrap_or(0) * n * parts;
         let workers = self.workers_for(width.div_ceil(ROWS), work * ROWS);
         let shares = match workers.count() {
@@ -117,16 +122,16 @@ impl<'a> Compute<'a> {
     }
 }
 
-impl Output for Band<'_, f32> {
+impl OutputRows for Band<'_, f32> {
     fn of_tokens(&mut self) -> impl Iterator<Item = &mut [f32]> {
         self.rows_mut()
     }
 }
 
-/// The map that has this one of all rows, and which one it is there.
+/// The map that holds row `row` of all maps' rows, and the number of the row in the map.
 ///
 /// # Panics
-/// There is no such row.
+/// The row does not exist.
 fn find(maps: &[Linear], row: usize) -> (&Linear, usize) {
     let mut left = row;
     for map in maps {

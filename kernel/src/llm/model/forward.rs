@@ -1,4 +1,4 @@
-//! The forward pass: from the tokens of several texts to the logits of their next ones.
+//! The forward pass: from tokens of several texts to the logits of the next tokens.
 
 use core::ops::Range;
 
@@ -10,20 +10,20 @@ use super::{
     Activation, Attention, Compute, Dense, FeedForward, Layer, Linear, Mixer, Model, Norm, Scale,
 };
 use crate::llm::kernels::{
-    BATCH, add, geglu, gelu, layer_norm, rms_norm, scale, silu, soft_cap, softmax, swiglu,
+    BATCH, add, geglu, gelu, layer_norm, rms_norm, scale, silu, softcap, softmax, swiglu,
 };
 use crate::llm::kv_cache::{HadamardRotation, Slot};
 use crate::llm::quantize::SUPER_BLOCK;
 use crate::llm::state::{LayerShape, State};
 use crate::llm::workers::{Band, for_each, for_each_with};
 
-/// Cost of an element-wise step for each number, in multiplications of a matrix product.
-const STEP: usize = 8;
+/// Cost of an element-wise op per number, in multiply-adds; it decides on the threads.
+const ELEMENTWISE_COST: usize = 8;
 
 /// A norm, and the maps that get the normed states.
 type Next<'m> = (&'m Norm, &'m [Linear]);
 
-/// What a row brings into the model.
+/// The input of a row.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
     /// A token of the vocabulary.
@@ -35,37 +35,37 @@ pub enum Input<'a> {
 /// One row of a forward pass: one position of one session's text.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
-    /// What stands there.
+    /// The input at the position.
     pub input: Input<'a>,
-    /// The position in the text.
+    /// The position in the session's text.
     pub position: usize,
-    /// Which of the pass's states is the text's.
+    /// The number of the session's state in the pass.
     pub session: usize,
     /// Whether its logits are wanted.
     pub wants_logits: bool,
 }
 
-/// The rows of a pass, and how many each session has.
-struct Batch<'a> {
+/// The rows of a pass, and the number of rows of each session.
+struct PassRows<'a> {
     rows: &'a [Row<'a>],
     counts: ArrayVec<usize, BATCH>,
 }
 
-impl<'a> Batch<'a> {
+impl<'a> PassRows<'a> {
     /// # Panics
-    /// The rows do not come session by session, or a session's positions are not its next ones.
+    /// The rows are not grouped by session, or their positions are not the next ones.
     fn new(rows: &'a [Row<'a>], states: &[&mut State]) -> Self {
         let mut counts = ArrayVec::new();
         for &Row { position, session, .. } in rows {
             while counts.len() <= session {
                 counts.push(0);
             }
-            assert_eq!(counts.len(), session + 1, "the rows of session {session} are in one piece");
+            assert_eq!(counts.len(), session + 1, "the rows of session {session} are in one chunk");
             let next = states[session].len() + counts[session];
             assert_eq!(position, next, "the next position of session {session}");
             counts[session] += 1;
         }
-        Batch { rows, counts }
+        PassRows { rows, counts }
     }
 
     /// Slots of a layer for all rows.
@@ -82,14 +82,14 @@ impl<'a> Batch<'a> {
 impl Model {
     /// Processes rows at the next free positions of their sessions' states.
     ///
-    /// Rows come session by session. Returns for how many rows logits are wanted: their states lie
-    /// in `scratch`, in the order of the rows, for [`Model::logits`].
+    /// Rows are grouped by session. Returns the number of rows whose logits are wanted. Their
+    /// states lie in `scratch`, in the order of the rows, for [`Model::logits`].
     ///
     /// A row's numbers are the same, to the bit, whichever rows are processed with it.
     ///
     /// # Panics
-    /// There are more rows than the scratch memory is for, they are not ordered like that, or a
-    /// state has not so many positions left.
+    /// There are more rows than the scratch memory is for, the rows are not grouped by session, or
+    /// a state has too few positions left.
     pub fn forward(
         &self,
         compute: Compute<'_>,
@@ -98,7 +98,7 @@ impl Model {
         scratch: &mut Scratch<'_>,
     ) -> usize {
         assert!(rows.len() <= scratch.shape.n_rows, "{} rows", rows.len());
-        let batch = Batch::new(rows, states);
+        let pass = PassRows::new(rows, states);
         let wanted: ArrayVec<Row<'_>, BATCH> =
             rows.iter().filter(|row| row.wants_logits).copied().collect();
         let n_embd = self.shape.n_embd;
@@ -114,9 +114,9 @@ impl Model {
             let next = self.layers.get(i + 1);
             match &layer.mixer {
                 Mixer::Attention(attn) => {
-                    self.write_keys_values(compute, i, attn, &batch, states, scratch);
+                    self.write_keys_values(compute, i, attn, &pass, states, scratch);
                     if next.is_none() {
-                        // Of the other rows only keys and values are needed.
+                        // The other rows only contribute keys and values.
                         self.keep_wanted(rows, scratch);
                         active = &wanted;
                     }
@@ -136,13 +136,13 @@ impl Model {
             self.add_and_prepare(compute, layer.ffn_post_norm.as_ref(), to_next, n, scratch);
             observe(Stage::Layer(i), n, scratch);
         }
-        for (state, n) in states.iter_mut().zip(batch.counts) {
+        for (state, n) in states.iter_mut().zip(pass.counts) {
             state.advance(n);
         }
         wanted.len()
     }
 
-    /// Computes the logits of rows that wanted them, in one matrix product: `[rows, n_vocab]`.
+    /// Computes the wanted logits of rows in one matrix product: `[n_rows, n_vocab]`.
     ///
     /// `rows` counts the rows that wanted logits in [`Model::forward`].
     ///
@@ -155,7 +155,7 @@ impl Model {
         let x = &x[rows.start * n_embd..rows.end * n_embd];
         let output = one(&self.output);
         let states = x.chunks_exact(n_embd).zip(normed.chunks_exact_mut(n_embd));
-        let workers = compute.workers_for(n, n_embd * STEP);
+        let workers = compute.workers_for(n, n_embd * ELEMENTWISE_COST);
         for_each(workers, states.zip(quantized.vectors(n, n_embd)), |((x, normed), vector)| {
             self.prepare(compute, (&self.output_norm, output), x, normed, vector);
         });
@@ -164,14 +164,13 @@ impl Model {
         }
         let logits = &mut logits[..n * self.shape.n_vocab];
         compute.multiply(output, quantized, 1, logits, |band| {
-            if let Some(cap) = self.logit_cap {
-                band.rows_mut().for_each(|row| soft_cap(row, cap));
+            if let Some(cap) = self.logit_softcap {
+                band.rows_mut().for_each(|row| softcap(row, cap));
             }
         });
     }
 
-    /// The states of rows before the first layer, prepared for it; and the angles at their
-    /// positions.
+    /// Embeds the rows, prepares their states for the first layer, and computes RoPE angles.
     fn embed(
         &self,
         compute: Compute<'_>,
@@ -187,7 +186,7 @@ impl Model {
         let normed = normed.chunks_exact_mut(n_embd).zip(quantized.vectors(n, n_embd));
         let angles = rows(angles, self.n_angles());
         let items = rows_in.iter().zip(vectors).zip(normed).zip(angles);
-        let workers = compute.workers_for(n, n_embd * STEP);
+        let workers = compute.workers_for(n, n_embd * ELEMENTWISE_COST);
         for_each(workers, items, |(((row, (x, delta)), (normed, vector)), angles)| {
             match row.input {
                 Input::Token(token) => {
@@ -238,8 +237,9 @@ impl Model {
         vector.set(normed, maps.iter().map(|map| map.weights.kind()));
     }
 
-    /// Adds `delta` to the states of `n` rows, normed before if a norm is given, and prepares them
-    /// for what comes next.
+    /// Adds `delta` to the states of `n` rows, and prepares the states for the next maps.
+    ///
+    /// `norm` is applied to `delta` first.
     fn add_and_prepare(
         &self,
         compute: Compute<'_>,
@@ -252,7 +252,7 @@ impl Model {
         let Scratch { x, delta, normed, quantized, .. } = scratch;
         let states = x.chunks_exact_mut(n_embd).zip(delta.chunks_exact_mut(n_embd));
         let normed = normed.chunks_exact_mut(n_embd).zip(quantized.vectors(n, n_embd));
-        let workers = compute.workers_for(n, n_embd * STEP);
+        let workers = compute.workers_for(n, n_embd * ELEMENTWISE_COST);
         for_each(workers, states.zip(normed), |((x, delta), (normed, vector))| {
             if let Some(norm) = norm {
                 self.norm(compute, norm, delta);
@@ -264,18 +264,18 @@ impl Model {
         });
     }
 
-    /// Computes queries, keys and values of rows, and writes keys and values to their states.
+    /// Computes queries, keys and values of rows, and writes keys and values to the KV cache.
     fn write_keys_values(
         &self,
         compute: Compute<'_>,
         layer: usize,
         attn: &Attention,
-        batch: &Batch<'_>,
+        pass: &PassRows<'_>,
         states: &mut [&mut State],
         scratch: &mut Scratch<'_>,
     ) {
         let shape = &self.shape;
-        let n = batch.rows.len();
+        let n = pass.rows.len();
         let Scratch { qkv, angles, quantized, .. } = scratch;
         let qkv = &mut qkv[..n * shape.n_embd_qkv()];
         compute.multiply(&attn.qkv, quantized, 1, qkv, |_| ());
@@ -283,8 +283,8 @@ impl Model {
         let (n_embd_q, head_size) = (shape.n_embd_q(), shape.head_size);
         let rotation = rotation(states, layer);
         let vectors = qkv.chunks_exact_mut(shape.n_embd_qkv()).zip(rows(angles, self.n_angles()));
-        let slots = batch.slots(states, layer);
-        let workers = compute.workers_for(n, shape.n_embd_qkv() * STEP);
+        let slots = pass.slots(states, layer);
+        let workers = compute.workers_for(n, shape.n_embd_qkv() * ELEMENTWISE_COST);
         for_each(workers, vectors.zip(slots), |((qkv, angles), slot)| {
             let (queries_keys, values) = qkv.split_at_mut(n_embd_q + shape.n_embd_kv());
             if let Some([q_norm, k_norm]) = &attn.qk_norms {
@@ -335,7 +335,7 @@ impl Model {
         let joined = &mut normed[..n * shape.n_embd_q()];
 
         let group = n_head / shape.n_head_kv;
-        // ggml multiplies keys, too, with numbers in the format that their type wants.
+        // As in ggml, queries are converted to the format that the keys' type takes.
         let kind = sizes.kv_cache.weight_type();
         let heads = joined.chunks_exact_mut(head_size);
         let heads = heads.zip(quantized.vectors(n * n_head, head_size)).enumerate();
@@ -352,8 +352,8 @@ impl Model {
             let place = row * shape.n_embd_qkv() + head * head_size;
             query.set(&qkv[place..][..head_size], core::iter::once(kind));
             keys.scores(head / group, query.for_weights(kind), scores);
-            if let Some(cap) = attn.score_cap {
-                soft_cap(scores, cap);
+            if let Some(cap) = attn.score_softcap {
+                softcap(scores, cap);
             }
             if let Scale::Scores(factor) = attn.scale {
                 scale(scores, factor);
@@ -365,7 +365,7 @@ impl Model {
         let rotation = rotation(states, layer);
         let joined = joined.chunks_exact_mut(shape.n_embd_q());
         let joined = joined.zip(quantized.vectors(n, shape.n_embd_q()));
-        let workers = compute.workers_for(n, shape.n_embd_q() * STEP);
+        let workers = compute.workers_for(n, shape.n_embd_q() * ELEMENTWISE_COST);
         for_each(workers, joined, |(joined, mut vector)| {
             rotation.values(joined);
             vector.set(joined, core::iter::once(attn.output.weights.kind()));
@@ -382,22 +382,28 @@ impl Model {
         let gate_up = &mut gate_up[..n * width];
         compute.multiply(&ffn.up, quantized, ffn.parts(), gate_up, |band| ffn.activate(band));
 
-        // In pieces that are whole blocks of each format: there may be one long vector.
-        let piece = if n_ff.is_multiple_of(SUPER_BLOCK) { SUPER_BLOCK } else { n_ff };
-        let pieces = n * (n_ff / piece);
-        let hidden = gate_up.chunks_exact(width).flat_map(|row| row[..n_ff].chunks_exact(piece));
-        let hidden = hidden.zip(quantized.vectors(pieces, piece));
-        for_each(compute.workers_for(pieces, piece * STEP), hidden, |(hidden, mut vector)| {
-            vector.set(hidden, core::iter::once(ffn.down.weights.kind()));
-        });
+        // In chunks of whole blocks of each format, as there may be one long vector.
+        let chunk = if n_ff.is_multiple_of(SUPER_BLOCK) { SUPER_BLOCK } else { n_ff };
+        let n_chunks = n * (n_ff / chunk);
+        let hidden = gate_up.chunks_exact(width).flat_map(|row| row[..n_ff].chunks_exact(chunk));
+        let hidden = hidden.zip(quantized.vectors(n_chunks, chunk));
+        for_each(
+            compute.workers_for(n_chunks, chunk * ELEMENTWISE_COST),
+            hidden,
+            |(hidden, mut vector)| {
+                vector.set(hidden, core::iter::once(ffn.down.weights.kind()));
+            },
+        );
         let delta = &mut delta[..n * self.shape.n_embd];
         compute.multiply(one(&ffn.down), quantized, 1, delta, |_| ());
     }
 }
 
 impl Dense {
-    /// Applies the activation function to the rows of a band: to all, or, where there is a gate, to
-    /// every other one, multiplied then with the one behind it.
+    /// Applies the activation function to the rows of a band.
+    ///
+    /// With a gate, the function is applied to every other row, and the result multiplied with the
+    /// next row.
     fn activate(&self, band: &mut Band<'_, f32>) {
         for row in (0..band.rows()).step_by(self.parts()) {
             if self.gated {
@@ -421,7 +427,7 @@ fn one(map: &Linear) -> &[Linear] {
     core::slice::from_ref(map)
 }
 
-/// The rotation of a layer's queries, keys and values, which all states of a pass share.
+/// The Hadamard rotation of a layer's queries, keys and values, the same for all states.
 fn rotation(states: &[&mut State], layer: usize) -> HadamardRotation {
     let LayerShape::Kv(shape) = &states[0].shape().layers[layer];
     shape.rotation()

@@ -1,6 +1,7 @@
-//! The `gemma` architecture (Gemma team 2024): scaled embeddings that serve as the output too,
-//! rotated halves, GELU with a gate, queries that are scaled instead of scores. What its successors
-//! share with it is here as well.
+//! The `gemma` architecture (Gemma team 2024), and the parts its successors share.
+//!
+//! Scaled embeddings that serve as the output too, RoPE of halves, GeGLU, queries that are scaled
+//! instead of scores.
 
 use super::reader::{Reader, of_layer};
 use super::rope::{Pairs, Rope};
@@ -21,8 +22,10 @@ fn read(mut reader: Reader<'_, '_>) -> Result<Model, Error> {
     finish(reader, [rope].into(), layers)
 }
 
-/// What queries are multiplied with in the second and third generation, whose largest model, known
-/// by its number of layers, has heads of another width than the factor says.
+/// The factor of queries in Gemma 2 and 3.
+///
+/// The largest model, recognised by its number of layers, derives the factor from `n_embd / n_head`
+/// instead of the heads' width.
 pub fn query_scale(reader: &Reader<'_, '_>, layers_of_27b: usize) -> Scale {
     let shape = &reader.shape;
     Scale::Queries(if shape.n_layer == layers_of_27b {
@@ -32,7 +35,7 @@ pub fn query_scale(reader: &Reader<'_, '_>, layers_of_27b: usize) -> Scale {
     })
 }
 
-/// A layer of the second and third generation, with norms before and after each part.
+/// A layer of Gemma 2 and 3, with norms before and after each part.
 pub fn layer(reader: &mut Reader<'_, '_>, i: usize, attn: Attention) -> Result<Layer, Error> {
     let n_embd = reader.shape.n_embd;
     let ffn = reader.gated_feed_forward(i, Activation::Gelu)?;

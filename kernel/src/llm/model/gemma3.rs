@@ -1,6 +1,7 @@
-//! The `gemma3` architecture (Gemma team 2025): `gemma2` with norms of each head's query and key
-//! instead of a bound on scores, and a window in five of six layers, whose rotation has a base of
-//! its own and is not stretched.
+//! The `gemma3` architecture (Gemma team 2025).
+//!
+//! `gemma2` with norms of each head's query and key instead of softcapping of scores. Five of six
+//! layers have a sliding window. Their RoPE has a base of its own and no scaling.
 
 use super::reader::Reader;
 use super::rope::Pairs;
@@ -12,12 +13,12 @@ pub const ARCHITECTURE: Architecture = Architecture { name: "gemma3", norm: Norm
 
 fn read(mut reader: Reader<'_, '_>) -> Result<Model, Error> {
     let header = &reader.header;
-    // A file without a window, or with one of 0, has none.
+    // Without the key, or with a window of 0, the model has no window.
     let window = header.optional_or_zero("attention.sliding_window")?;
     let window = Some(window).filter(|&window| window > 0);
     let is_windowed = header.windowed_layers(reader.shape.n_layer, 6)?;
     let local_base = header.positive("rope.freq_base_swa")?.unwrap_or(10_000.0);
-    let logit_cap = header.non_negative("final_logit_softcapping")?.filter(|&cap| cap > 0.0);
+    let logit_softcap = header.non_negative("final_logit_softcapping")?.filter(|&cap| cap > 0.0);
     let scale = gemma::query_scale(&reader, 62);
     let rope = reader.rope(Pairs::Halves)?;
     let local = rope.local(local_base);
@@ -34,5 +35,5 @@ fn read(mut reader: Reader<'_, '_>) -> Result<Model, Error> {
         gemma::layer(reader, i, attn)
     })?;
     let model = gemma::finish(reader, [rope, local].into(), layers)?;
-    Ok(Model { logit_cap, ..model })
+    Ok(Model { logit_softcap, ..model })
 }

@@ -1,5 +1,6 @@
-//! The `gpt2` architecture (Radford et al. 2019): learned positions, LayerNorm, biases on every
-//! map, GELU.
+//! The `gpt2` architecture (Radford et al. 2019).
+//!
+//! Learned positions, LayerNorm, biases on every map, GELU.
 
 use super::reader::Reader;
 use super::{Activation, Architecture, Attention, Model, NormKind};
@@ -8,7 +9,7 @@ use crate::llm::Error;
 /// This architecture.
 pub const ARCHITECTURE: Architecture = Architecture { name: "gpt2", norm: NormKind::Layer, read };
 
-/// What each layer has; without a bias it would be another model.
+/// The tensors of each layer. Without a bias it would be another model.
 const PARTS: [&str; 5] =
     ["attn_qkv.weight", "attn_qkv.bias", "attn_output.bias", "ffn_up.bias", "ffn_down.bias"];
 

@@ -1,4 +1,4 @@
-//! The numbers of a model's header: the keys that start with its architecture's name.
+//! The hyperparameters of a model: the keys that start with its architecture's name.
 
 use alloc::format;
 use alloc::string::String;
@@ -46,8 +46,8 @@ impl Shape {
     /// Reads the shape of a model with a vocabulary of `n_vocab` tokens.
     ///
     /// # Errors
-    /// [`Error::ParseError`] if a number is missing or makes no sense, [`Error::Unsupported`] if
-    /// it is one that the engine cannot do.
+    /// [`Error::ParseError`] if a number is missing or invalid, [`Error::Unsupported`] if the
+    /// engine does not support a number.
     pub fn read(header: &Header<'_, '_>, n_vocab: usize) -> Result<Self, Error> {
         if header.optional_or_zero("expert_count")? > 0 {
             let what = format!("experts (`{}`)", header.key("expert_count"));
@@ -133,11 +133,11 @@ impl<'f, 'a> Header<'f, 'a> {
         self.optional(name)?.ok_or_else(|| self.missing(name))
     }
 
-    /// As [`Header::optional`], where a file may also give the number of each of `n_layer` layers.
+    /// As [`Header::optional`], for a key that may be an array with a number per layer.
     ///
     /// # Errors
-    /// As [`Header::optional`]; [`Error::ParseError`] if the layers are not as many,
-    /// [`Error::Unsupported`] if they differ.
+    /// As [`Header::optional`]; [`Error::ParseError`] if the array has not `n_layer` numbers,
+    /// [`Error::Unsupported`] if the numbers differ.
     pub fn of_layers(&self, name: &str, n_layer: usize) -> Result<Option<usize>, Error> {
         let Some(Value::Array(layers)) = self.gguf.get(&self.key(name)) else {
             return self.optional(name);
@@ -163,7 +163,7 @@ impl<'f, 'a> Header<'f, 'a> {
 
     fn in_range(&self, name: &str, number: Option<u64>) -> Result<Option<usize>, Error> {
         match number {
-            // Numbers of this size have no meaning; what is above 2^31 would overflow later.
+            // Numbers of this size have no meaning, and would overflow later.
             Some(n) if n >= 1 << 31 => {
                 Err(self.invalid(name, &format!("is {n}, which is not below 2^31")))
             }
@@ -218,12 +218,12 @@ impl<'f, 'a> Header<'f, 'a> {
         self.gguf.invalid(&self.key(name), why)
     }
 
-    /// For each of `n_layer` layers, whether it sees only a window. `pattern` is what the key means
-    /// if it is absent: all but the last of so many layers do.
+    /// Whether each of `n_layer` layers has a sliding window.
+    ///
+    /// Without the key, all but the last of each `pattern` layers have one.
     ///
     /// # Errors
-    /// [`Error::ParseError`] if the key is neither a number nor a list of a truth value for each
-    /// layer.
+    /// [`Error::ParseError`] if the key is neither a number nor an array with a boolean per layer.
     pub fn windowed_layers(
         &self,
         n_layer: usize,

@@ -1,6 +1,7 @@
-//! The `llama` architecture (Touvron et al. 2023): RMSNorm, rotation of neighbours, grouped
-//! queries, SwiGLU. TinyLlama, Llama 2 and 3, SmolLM; Mistral too, whose window llama.cpp does
-//! not apply either.
+//! The `llama` architecture (Touvron et al. 2023).
+//!
+//! RMSNorm, RoPE of neighbours, grouped queries, SwiGLU. TinyLlama, Llama 2 and 3, SmolLM. Mistral
+//! too: llama.cpp does not apply its window either.
 
 use super::reader::Reader;
 use super::rope::Pairs;
@@ -14,7 +15,7 @@ fn read(reader: Reader<'_, '_>) -> Result<Model, Error> {
     model(reader, Pairs::Neighbours)
 }
 
-/// A model of this kind, whose rotation has these pairs.
+/// A model of this kind, with RoPE of these pairs.
 pub fn model(mut reader: Reader<'_, '_>, pairs: Pairs) -> Result<Model, Error> {
     let rope = reader.rope(pairs)?;
     let layers = reader.layers(|reader, i| {

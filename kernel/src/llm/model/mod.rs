@@ -1,8 +1,8 @@
-//! Models: what they are made of, and how each architecture's file says it.
+//! Models: descriptions of networks, and one reader for each architecture.
 //!
-//! A [`Model`] is a description: which parts there are, in which order, and where in the file their
-//! weights lie. [`forward`] runs any of them. An architecture is one module with a function that
-//! reads such a description from a file, and one line in [`ARCHITECTURES`].
+//! A [`Model`] is a description: the parts, their order, and the places of their weights in the
+//! file. [`forward`] runs any model. An architecture is one module with a function that reads a
+//! model from a file, and one line in [`ARCHITECTURES`].
 
 #![forbid(unsafe_code)]
 
@@ -43,7 +43,7 @@ use crate::llm::gguf::{Gguf, TensorInfo};
 use crate::llm::kernels::BATCH;
 use crate::llm::quantize::WeightType;
 
-/// Most rows of one session in a forward pass, in a context of `n_ctx` positions.
+/// The most rows of one session in a forward pass, in a context of `n_ctx` positions.
 pub fn batch(n_ctx: usize) -> usize {
     BATCH.min(n_ctx)
 }
@@ -79,18 +79,18 @@ pub struct Model {
     norm_epsilon: f32,
     /// `[n_vocab, n_embd]`.
     token_embd: Matrix,
-    /// What embeddings are multiplied with.
+    /// The factor of embeddings.
     embedding_scale: Option<f32>,
     /// `[n_ctx_train, n_embd]`, where positions are learned.
     position_embd: Option<Matrix>,
-    /// The ways in which heads are rotated.
+    /// The RoPE variants that layers refer to.
     ropes: Vec<Rope>,
     layers: Vec<Layer>,
     output_norm: Norm,
     /// `[n_vocab, n_embd]`.
     output: Linear,
-    /// Bound of the logits.
-    logit_cap: Option<f32>,
+    /// Softcap of the logits.
+    logit_softcap: Option<f32>,
 }
 
 /// One layer: a mixer and a feed-forward network, each added to a row's state.
@@ -106,9 +106,9 @@ struct Layer {
     ffn_post_norm: Option<Norm>,
 }
 
-/// What a row takes from the positions before it.
+/// The part of a layer that mixes positions.
 ///
-/// A mixer decides what its layer keeps of a text: see [`Mixer::state_shape`].
+/// A mixer decides on its layer's state: see `Model::state_shape`.
 #[derive(Debug)]
 enum Mixer {
     Attention(Attention),
@@ -140,23 +140,26 @@ impl Mixer {
 /// Attention with grouped queries.
 #[derive(Debug)]
 struct Attention {
-    /// To queries, keys and values, in this order, in one map or three:
+    /// The maps to queries, keys and values, in this order: one fused map or three.
+    ///
     /// `[n_embd_q + 2 * n_embd_kv, n_embd]` in all.
     qkv: Vec<Linear>,
     /// Norms of each head's query and key.
     qk_norms: Option<[Norm; 2]>,
-    /// Which of the model's ways to rotate; `None` does not.
+    /// The number of the model's RoPE variant; `None` is no rotation.
     rope: Option<usize>,
     scale: Scale,
-    /// Bound of the scores.
-    score_cap: Option<f32>,
-    /// The positions seen, counted back from the token; `None` is all.
+    /// Softcap of the scores.
+    score_softcap: Option<f32>,
+    /// The sliding window: positions seen, counted back from the token. `None` is all.
     window: Option<usize>,
     /// `[n_embd, n_embd_q]`.
     output: Linear,
 }
 
-/// What keeps scores small: a factor of the scores, or of the queries, which is rounded otherwise.
+/// The factor that keeps scores small, applied to scores or to queries.
+///
+/// The two round differently.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Scale {
     Scores(f32),
@@ -184,7 +187,7 @@ impl FeedForward {
         }
     }
 
-    /// Numbers of one row that go to the activation function, for each of `n_ff`.
+    /// Numbers of one row that go to the activation function, divided by `n_ff`.
     fn parts(&self) -> usize {
         match self {
             FeedForward::Dense(dense) => dense.parts(),
@@ -195,8 +198,9 @@ impl FeedForward {
 /// A feed-forward network that all rows go through.
 #[derive(Debug)]
 struct Dense {
-    /// If gated, to the gate and then to the values, in one map or two: `[2 * n_ff, n_embd]` in
-    /// all; else to the values only: `[n_ff, n_embd]`.
+    /// The maps to the gate and the values, in this order: one fused map or two.
+    ///
+    /// `[2 * n_ff, n_embd]` in all. Without a gate, one map to the values: `[n_ff, n_embd]`.
     up: Vec<Linear>,
     gated: bool,
     activation: Activation,
@@ -205,7 +209,7 @@ struct Dense {
 }
 
 impl Dense {
-    /// How many numbers `up` gives for each of `down`.
+    /// Outputs of `up` for each input of `down`.
     fn parts(&self) -> usize {
         if self.gated { 2 } else { 1 }
     }
@@ -218,7 +222,7 @@ enum Activation {
     Gelu,
 }
 
-/// A linear map: `[outputs, inputs]`, with a number added to each output if there is a bias.
+/// A linear map: `[outputs, inputs]`, with an optional bias.
 #[derive(Clone, Debug)]
 pub struct Linear {
     weights: Matrix,
@@ -253,8 +257,8 @@ impl Architecture {
     /// The architecture of a file.
     ///
     /// # Errors
-    /// [`Error::ParseError`] if the file names none, [`Error::NotAModel`] if it holds something else,
-    /// [`Error::Unsupported`] if the engine does not know it.
+    /// [`Error::ParseError`] if the file names no architecture, [`Error::NotAModel`] if the file
+    /// holds no model, [`Error::Unsupported`] if the engine does not know the architecture.
     pub fn of(gguf: &Gguf<'_>) -> Result<&'static Self, Error> {
         let name = gguf.architecture()?;
         ARCHITECTURES.iter().find(|known| known.name == name).ok_or_else(|| {
@@ -300,7 +304,7 @@ impl Model {
         &self.token_embd
     }
 
-    /// Reads what a forward pass needs as numbers: the factors of its rotations.
+    /// Reads the tensors that a forward pass needs as numbers: the RoPE factors.
     pub fn bind(&mut self, sources: &[ModelBytes]) {
         for rope in &mut self.ropes {
             rope.bind(sources);
@@ -314,7 +318,7 @@ impl Model {
         of_layers.chain([&self.output])
     }
 
-    /// All its matrices; those that share their bytes are there twice.
+    /// All its matrices. Matrices that share their bytes are listed twice.
     pub fn matrices(&self) -> impl Iterator<Item = &Matrix> {
         let of_maps = self.maps().map(|map| &map.weights);
         of_maps.chain([&self.token_embd]).chain(&self.position_embd)
@@ -330,23 +334,23 @@ impl Model {
         norms.chain(self.maps().filter_map(|map| map.bias.as_ref()))
     }
 
-    /// The most numbers that go to the activation function in a layer, gates included.
+    /// The most numbers per row that go to an activation function, gates included.
     fn n_gate_up(&self) -> usize {
         let parts = self.layers.iter().map(|layer| layer.ffn.parts());
         parts.max().unwrap_or(0) * self.shape.n_ff
     }
 
-    /// Numbers that the angles of all its rotations are.
+    /// Numbers of a row's angles, for all RoPE variants.
     fn n_angles(&self) -> usize {
         self.ropes.iter().map(Rope::n_rot).sum()
     }
 
-    /// The angles of each of its rotations, in `angles` one after the other.
+    /// Splits a row's angles by RoPE variant.
     fn split_angles<'a>(&self, mut angles: &'a mut [f32]) -> impl Iterator<Item = &'a mut [f32]> {
         self.ropes.iter().map(move |rope| angles.split_off_mut(..rope.n_rot()).unwrap_or_default())
     }
 
-    /// How a layer's heads are rotated, with the angles for it; `None` if they are not.
+    /// A layer's RoPE with its angles; `None` without rotation.
     fn rope<'a>(&self, attn: &Attention, angles: &'a [f32]) -> Option<(&Rope, &'a [f32])> {
         let (before, rest) = self.ropes.split_at(attn.rope?);
         let start = before.iter().map(Rope::n_rot).sum();

@@ -1,7 +1,8 @@
-//! The `phi3` architecture (Abdin et al. 2024): `llama` with fused tensors, rotated halves whose
-//! frequencies have factors for short and for long contexts (LongRoPE), and queries that are scaled
-//! instead of scores. As in llama.cpp, the window of some of these models is not applied: their
-//! files do not say rightly which layers have it.
+//! The `phi3` architecture (Abdin et al. 2024).
+//!
+//! `llama` with fused tensors, RoPE of halves with factors for short and long contexts (LongRoPE),
+//! and queries that are scaled instead of scores. As in llama.cpp, the sliding window of some of
+//! these models is not applied. Their files name the wrong layers for it.
 
 use super::reader::Reader;
 use super::rope::Pairs;

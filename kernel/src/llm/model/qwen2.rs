@@ -1,5 +1,6 @@
-//! The `qwen2` architecture (Yang et al. 2024): `llama` with rotated halves, and biases on queries,
-//! keys and values. Qwen 1.5, 2 and 2.5.
+//! The `qwen2` architecture (Yang et al. 2024): Qwen 1.5, 2 and 2.5.
+//!
+//! `llama` with RoPE of halves, and biases on queries, keys and values.
 
 use super::reader::Reader;
 use super::rope::Pairs;

@@ -1,5 +1,6 @@
-//! The `qwen3` architecture (Qwen team 2025): `qwen2` with norms of each head's query and key, and
-//! without biases.
+//! The `qwen3` architecture (Qwen team 2025).
+//!
+//! `qwen2` with norms of each head's query and key, and without biases.
 
 use super::reader::Reader;
 use super::rope::Pairs;

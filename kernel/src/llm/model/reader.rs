@@ -1,4 +1,4 @@
-//! The parts that architectures have in common, and how files name them.
+//! Reads the parts that architectures have in common.
 
 use alloc::format;
 use alloc::string::String;
@@ -19,8 +19,8 @@ use crate::llm::quantize::WeightType;
 
 /// Reads a model's parts. Each method takes the tensors of the part that it returns.
 ///
-/// Errors are the same for all: [`Error::ParseError`] if a tensor or a key is missing or malformed,
-/// [`Error::Unsupported`] if it is of a kind that the engine does not have.
+/// All methods have the same errors: [`Error::ParseError`] if a tensor or a key is missing or
+/// malformed, [`Error::Unsupported`] if the engine does not support its kind.
 pub struct Reader<'f, 'a> {
     /// The header.
     pub header: Header<'f, 'a>,
@@ -58,7 +58,7 @@ impl<'f, 'a> Reader<'f, 'a> {
         })
     }
 
-    /// How heads are rotated.
+    /// The model's RoPE.
     pub fn rope(&mut self, pairs: Pairs) -> Result<Rope, Error> {
         Rope::read(&self.header, &self.shape, &mut self.tensors, pairs)
     }
@@ -95,8 +95,8 @@ impl<'f, 'a> Reader<'f, 'a> {
         })
     }
 
-    /// Attention over all positions, rotated in the model's first way, its scores divided by the
-    /// root of the heads' width.
+    /// Attention over all positions, with the first RoPE variant and scores scaled by
+    /// [`Self::head_scale`].
     pub(super) fn attention(&mut self, i: usize) -> Result<Attention, Error> {
         let shape = &self.shape;
         let (n_embd, n_embd_q, n_embd_kv) = (shape.n_embd, shape.n_embd_q(), shape.n_embd_kv());
@@ -116,7 +116,7 @@ impl<'f, 'a> Reader<'f, 'a> {
             qk_norms: None,
             rope: Some(0),
             scale,
-            score_cap: None,
+            score_softcap: None,
             window: None,
             output: self.linear(&of_layer(i, "attn_output"), n_embd, n_embd_q)?,
         })
@@ -179,7 +179,7 @@ impl<'f, 'a> Reader<'f, 'a> {
         Ok(Dense { up, gated: true, activation, down })
     }
 
-    /// Makes sure that a layer has these tensors, which other architectures can do without.
+    /// Checks that a layer has these tensors, which other architectures treat as optional.
     pub fn require(&self, i: usize, parts: &[&str]) -> Result<(), Error> {
         let mut names = parts.iter().map(|part| of_layer(i, part));
         match names.find(|name| !self.tensors.contains(name)) {
@@ -199,8 +199,7 @@ impl<'f, 'a> Reader<'f, 'a> {
         })
     }
 
-    /// The model with these layers: its embedding and its output besides. Nothing may be left in
-    /// the file.
+    /// The model with these layers, its embedding and its output. No tensor may be left.
     pub(super) fn finish(mut self, ropes: Vec<Rope>, layers: Vec<Layer>) -> Result<Model, Error> {
         let shape = self.shape.clone();
         let token_embd = self.tensors.matrix("token_embd.weight", shape.n_vocab, shape.n_embd)?;
@@ -222,7 +221,7 @@ impl<'f, 'a> Reader<'f, 'a> {
             layers,
             output_norm,
             output,
-            logit_cap: None,
+            logit_softcap: None,
         })
     }
 

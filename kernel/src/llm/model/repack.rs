@@ -1,6 +1,6 @@
-//! Weights repacked in place into row panels, so that the kernels read them fast.
+//! Repacking: packs weights in place into row panels, which the kernels read fast.
 //!
-//! `quantize/tiles.rs` describes a panel.
+//! `quantize/packed.rs` describes a panel.
 
 use alloc::vec::Vec;
 use core::ops::{Deref, Range};
@@ -9,13 +9,13 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use super::Model;
 use super::tensors::Matrix;
 use crate::llm::arena::{ModelBuffer, ModelBytes};
-use crate::llm::kernels::make_stripe;
-use crate::llm::quantize::{TILE_ROWS, WeightType};
+use crate::llm::kernels::pack_panel;
+use crate::llm::quantize::{PANEL_ROWS, WeightType};
 use crate::llm::workers::{Workers, for_each};
 
 /// Alignment from which kernels load vectors.
 const ALIGNMENT: usize = 16;
-/// Bytes that a thread repacks before it claims more, about.
+/// Approximate bytes that a thread repacks before it claims more.
 const CHUNK: usize = 256 << 10;
 
 /// Rows of a matrix that become panels of eight rows.
@@ -31,10 +31,10 @@ pub(super) struct Panels {
 impl Matrix {
     /// Its rows that can become panels.
     pub(super) fn panels(&self) -> Option<Panels> {
-        let panel_bytes = TILE_ROWS * self.kind.row_bytes(self.columns);
+        let panel_bytes = PANEL_ROWS * self.kind.row_bytes(self.columns);
         let start = self.place.start;
         let n = self.place.len / panel_bytes;
-        let fits = n > 0 && start.is_multiple_of(ALIGNMENT) && self.kind.has_tiles();
+        let fits = n > 0 && start.is_multiple_of(ALIGNMENT) && self.kind.has_panels();
         let bytes = start..start + n * panel_bytes;
         fits.then_some(Panels { bytes, kind: self.kind, panel_bytes })
     }
@@ -45,7 +45,7 @@ impl Matrix {
 /// The source can be cut into chunks, and each chunk repacked alone as it comes from the disk.
 #[derive(Debug)]
 pub struct Repack {
-    /// By their place; none overlap.
+    /// Sorted by place, without overlap.
     panels: Vec<Panels>,
     /// Bytes that were repacked.
     done: AtomicUsize,
@@ -85,9 +85,9 @@ impl Repack {
         }
     }
 
-    /// Repacks a chunk that starts at byte `start` of the source and ends at [`Repack::cut`].
+    /// Repacks a chunk from byte `start` of the source up to a place that [`Repack::cut`] gave.
     ///
-    /// Each chunk is to be repacked once.
+    /// Each chunk must be repacked once.
     ///
     /// # Panics
     /// The chunk begins or ends within a panel.
@@ -102,7 +102,7 @@ impl Repack {
             let rows = &mut chunk[bytes.start.max(start) - start..bytes.end.min(end) - start];
             assert!(rows.len().is_multiple_of(*panel_bytes), "a part of a panel");
             for rows in rows.chunks_exact_mut(*panel_bytes) {
-                make_stripe(*kind, rows, &mut copy);
+                pack_panel(*kind, rows, &mut copy);
             }
             self.done.fetch_add(rows.len(), Ordering::Relaxed);
         }
@@ -139,12 +139,12 @@ impl Repack {
 }
 
 impl Model {
-    /// The repacking of one of its sources.
+    /// The repacking of one source.
     pub fn repack(&self, source: usize) -> Repack {
         let packed =
             self.matrices().filter(|matrix| matrix.packed && matrix.place.source == source);
         let mut panels: Vec<Panels> = packed.filter_map(Matrix::panels).collect();
-        // Embeddings may be the output's weights too.
+        // The embeddings may serve as the output's weights too.
         panels.sort_by_key(|panels| panels.bytes.start);
         panels.dedup();
         Repack { panels, done: AtomicUsize::new(0) }
@@ -163,8 +163,9 @@ mod tests {
     use crate::llm::workers::SingleThread;
     use crate::llm::workers::threads::Threads;
 
-    /// A model whose embeddings are its output's weights too, in Q4_0, with a number of tokens that
-    /// eight does not divide.
+    /// A model in Q4_0 whose embeddings are the output's weights too.
+    ///
+    /// Eight does not divide its number of tokens.
     const FILE: &[u8] = include_bytes!("../../../../test_models/architectures/gemma-Q4_0.gguf");
 
     fn of_gguf(gguf: Gguf<'_>, packed: fn(WeightType) -> bool) -> Model {
@@ -172,10 +173,10 @@ mod tests {
         Architecture::of(&gguf).unwrap().model(&[gguf], n_vocab, packed).unwrap()
     }
 
-    /// The model of a file that is not repacked, and of one that is.
+    /// The model without repacking, and with repacking.
     fn models() -> (Model, Model) {
         let read = |packed| of_gguf(Gguf::parse(FILE).unwrap(), packed);
-        (read(|_| false), read(WeightType::has_tiles))
+        (read(|_| false), read(WeightType::has_panels))
     }
 
     #[test]
@@ -202,7 +203,7 @@ mod tests {
     fn the_header_alone_tells_the_panels() {
         let data = Gguf::parse(FILE).unwrap().data_offset() as usize;
         let gguf = Gguf::parse_header(&FILE[..data], FILE.len() as u64).unwrap();
-        let repack = of_gguf(gguf, WeightType::has_tiles).repack(0);
+        let repack = of_gguf(gguf, WeightType::has_panels).repack(0);
         assert!(!repack.panels.is_empty());
         assert_eq!(repack.panels, models().1.repack(0).panels);
         assert!(models().0.repack(0).panels.is_empty() && models().1.repack(1).panels.is_empty());

@@ -1,6 +1,7 @@
-//! Rotary position embedding (Su et al. 2021), with the ways to stretch it over longer contexts:
-//! linear scaling, factors for each frequency (Llama 3, LongRoPE) and YaRN (Peng et al. 2023).
-//! The numbers follow ggml's `ggml_rope_cache_init`.
+//! RoPE: rotary position embedding (Su et al. 2021).
+//!
+//! Longer contexts scale it: linearly, by factors for each frequency (Llama 3, LongRoPE), or by
+//! YaRN (Peng et al. 2023). The numbers follow ggml's `ggml_rope_cache_init`.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -28,12 +29,12 @@ pub struct Rope {
     n_rot: usize,
     /// Base of the frequencies.
     base: f32,
-    /// What positions are multiplied with: below 1 where a context is stretched.
+    /// The factor of positions: below 1 where a context is scaled.
     scale: f32,
-    /// What divides the frequencies, one for each pair.
+    /// The divisors of the frequencies, one for each pair.
     factors: Factors,
     yarn: Option<Yarn>,
-    /// What cosines and sines are multiplied with.
+    /// The factor of cosines and sines.
     magnitude: f32,
 }
 
@@ -41,7 +42,7 @@ pub struct Rope {
 enum Factors {
     None,
     One(Bound),
-    /// LongRoPE: others where the context is longer than the one trained first.
+    /// LongRoPE: other factors for a context longer than the original one.
     ByContext {
         short: Option<Bound>,
         long: Option<Bound>,
@@ -49,7 +50,7 @@ enum Factors {
     },
 }
 
-/// A tensor whose values are read once: empty before [`Rope::bind`], then `[n_rot / 2]`.
+/// A tensor whose values [`Rope::bind`] reads: empty before, then `[n_rot / 2]`.
 #[derive(Clone, Debug, PartialEq)]
 struct Bound {
     tensor: Vector,
@@ -67,7 +68,7 @@ impl Bound {
     }
 }
 
-/// The pairs between which YaRN goes over from frequencies as they are to scaled ones.
+/// The pairs between which YaRN blends from unscaled to scaled frequencies.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Yarn {
     low: f32,
@@ -75,8 +76,9 @@ struct Yarn {
 }
 
 impl Yarn {
-    /// Rotations over the original context at which the change starts and ends: the paper's β and
-    /// α, for which all models have these.
+    /// Rotations over the original context at which the blend starts and ends.
+    ///
+    /// The paper's β and α, which are the same for all models.
     const FAST: f32 = 32.0;
     const SLOW: f32 = 1.0;
 
@@ -92,7 +94,7 @@ impl Yarn {
         }
     }
 
-    /// The share of the frequency as it is at a pair.
+    /// The share of the unscaled frequency at a pair.
     fn share(&self, pair: usize) -> f32 {
         let y = (pair as f32 - self.low) / (self.high - self.low).max(0.001);
         1.0 - y.clamp(0.0, 1.0)
@@ -103,8 +105,8 @@ impl Rope {
     /// The rotation that header and tensors of a model ask for.
     ///
     /// # Errors
-    /// [`Error::ParseError`] if one of its numbers makes no sense, [`Error::Unsupported`] if it is
-    /// stretched in an unknown way.
+    /// [`Error::ParseError`] if a number is invalid, [`Error::Unsupported`] if the scaling is
+    /// unknown.
     pub fn read(
         header: &Header<'_, '_>,
         shape: &Shape,
@@ -129,7 +131,7 @@ impl Rope {
         if factor.is_none() {
             factor = header.non_negative("rope.scale_linear")?;
         }
-        // As in llama.cpp, a factor of 0 stands for none.
+        // As in llama.cpp, a factor of 0 means no scaling.
         let factor = factor.filter(|&factor| kind != "none" && factor != 0.0).unwrap_or(1.0);
 
         let mut factors = |name: &str| {
@@ -169,8 +171,7 @@ impl Rope {
         }
     }
 
-    /// The same rotation with frequencies of another base, not stretched: for layers that see a
-    /// window only.
+    /// The same rotation with another base and no scaling, for layers with a sliding window.
     pub fn local(&self, base: f32) -> Self {
         Rope {
             base,
@@ -187,19 +188,20 @@ impl Rope {
         self.n_rot
     }
 
-    /// Writes the cosines of all pairs' angles at this position, then their sines: `[n_rot]`. `n_ctx`
-    /// is the length of the context.
+    /// Writes the cosines of all pairs' angles at a position, then the sines: `[n_rot]`.
+    ///
+    /// `n_ctx` is the length of the context.
     pub fn angles(&self, position: usize, n_ctx: usize, out: &mut [f32]) {
-        self.turn(position as f32, self.magnitude, n_ctx, out);
+        self.write_angles(position as f32, self.magnitude, n_ctx, out);
     }
 
-    /// As [`Rope::angles`], for keys that were rotated already and move this many positions towards
-    /// the start.
+    /// As [`Rope::angles`], for rotated keys that move `positions` towards the start (context
+    /// shift).
     pub fn angles_back(&self, positions: usize, n_ctx: usize, out: &mut [f32]) {
-        self.turn(-(positions as f32), 1.0, n_ctx, out);
+        self.write_angles(-(positions as f32), 1.0, n_ctx, out);
     }
 
-    fn turn(&self, mut theta: f32, magnitude: f32, n_ctx: usize, out: &mut [f32]) {
+    fn write_angles(&self, mut theta: f32, magnitude: f32, n_ctx: usize, out: &mut [f32]) {
         let factors = match &self.factors {
             Factors::None => None,
             Factors::One(factors) => Some(factors),

@@ -4,13 +4,13 @@ use super::{Linear, Model};
 use crate::llm::Error;
 use crate::llm::arena::{Frame, Plain, slice_bytes};
 use crate::llm::kernels::{
-    Activations, Batch, Quads, interleave, quantize_q8_0, quantize_q8_1, quantize_q8_k, round_f16,
-    wants_stripes,
+    ActivationPanels, Activations, Batch, interleave, quantize_q8_0, quantize_q8_1, quantize_q8_k,
+    round_f16, wants_panels,
 };
 use crate::llm::kv_cache::CacheType;
 use crate::llm::quantize::{
-    ActivationType, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, QUAD, QuadQ8_0, QuadQ8_1, QuadQ8K,
-    SUPER_BLOCK, WeightType, round_to_bf16,
+    ActivationType, BLOCK, BlockQ8_0, BlockQ8_0x4, BlockQ8_1, BlockQ8_1x4, BlockQ8K, BlockQ8Kx4,
+    PANEL_TOKENS, SUPER_BLOCK, WeightType, round_to_bf16,
 };
 use crate::llm::sampling::Candidate;
 
@@ -27,21 +27,23 @@ pub struct ScratchShape {
     pub kv_cache: CacheType,
 }
 
-/// The slices of a forward pass and of the choice of the next token.
+/// The scratch slices of a forward pass and of sampling.
 pub struct Scratch<'a> {
     /// The sizes of the slices.
     pub shape: ScratchShape,
     /// The states of the rows: `[n_rows, n_embd]`.
     pub x: &'a mut [f32],
-    /// What is added to them: `[n_rows, n_embd]`.
+    /// The output of a layer's part, before it is added to `x`: `[n_rows, n_embd]`.
     pub delta: &'a mut [f32],
     /// The normed states, or the joined heads: `[n_rows, max(n_embd, n_embd_q)]`.
     pub normed: &'a mut [f32],
     /// Queries, keys and values: `[n_rows, n_embd_q + 2 * n_embd_kv]`.
     pub qkv: &'a mut [f32],
-    /// Attention scores `[n_head, n_ctx]`; `n_head` heads of any rows are processed at a time.
+    /// Attention scores: `[n_head, n_ctx]`.
+    ///
+    /// `n_head` heads of any rows are processed at a time.
     pub scores: &'a mut [f32],
-    /// Gate and values of the feed-forward network: `[n_rows, 2, n_ff]`, or `[n_rows, n_ff]`.
+    /// Gate and values of the FFN: `[n_rows, 2, n_ff]`, or `[n_rows, n_ff]`.
     pub gate_up: &'a mut [f32],
     /// The angles of each of the model's rotations: `[n_rows, n_angles]`.
     pub angles: &'a mut [f32],
@@ -53,7 +55,7 @@ pub struct Scratch<'a> {
     pub quantized: Quantized<'a>,
 }
 
-/// Where slices come from: an arena's frame, or only a sum of their sizes.
+/// A source of slices: an arena's frame, or a counter of their sizes.
 trait Source<'a> {
     fn take<T: Plain>(&mut self, n: usize) -> Result<&'a mut [T], Error>;
 }
@@ -64,7 +66,7 @@ impl<'a> Source<'a> for Frame<'a> {
     }
 }
 
-/// Counts what would be taken.
+/// Counts the bytes of slices.
 struct Counter(usize);
 
 impl<'a> Source<'a> for Counter {
@@ -116,7 +118,7 @@ impl<'a> Scratch<'a> {
     }
 }
 
-/// Activations of one token or several, in each of the formats in which a model's weights want them.
+/// Activations of one token or several, in each format that the model's weights take.
 pub struct Quantized<'a> {
     f32: &'a mut [f32],
     f16: &'a mut [f32],
@@ -124,14 +126,14 @@ pub struct Quantized<'a> {
     q8_0: &'a mut [BlockQ8_0],
     q8_1: &'a mut [BlockQ8_1],
     q8_k: &'a mut [BlockQ8K],
-    quads_q8_0: &'a mut [QuadQ8_0],
-    quads_q8_1: &'a mut [QuadQ8_1],
-    quads_q8_k: &'a mut [QuadQ8K],
+    panels_q8_0: &'a mut [BlockQ8_0x4],
+    panels_q8_1: &'a mut [BlockQ8_1x4],
+    panels_q8_k: &'a mut [BlockQ8Kx4],
     len: usize,
 }
 
 impl<'a> Quantized<'a> {
-    /// Takes room for the widest vectors in each format, none for formats that no weights want.
+    /// Takes room for the widest vectors in each format that some weights take.
     fn from_source(
         source: &mut impl Source<'a>,
         model: &Model,
@@ -139,13 +141,13 @@ impl<'a> Quantized<'a> {
     ) -> Result<Self, Error> {
         let of_map = |map: &Linear| (map.weights.kind(), map.weights.columns());
         let of_queries = (sizes.kv_cache.weight_type(), model.shape().n_embd_q());
-        let widest_quads =
-            widest(model.maps().map(of_map).filter(|&(kind, _)| wants_stripes(kind)));
+        let widest_panels =
+            widest(model.maps().map(of_map).filter(|&(kind, _)| wants_panels(kind)));
         let widest = widest(model.maps().map(of_map).chain([of_queries]));
         let n = sizes.n_rows;
-        // One row has no use for them.
-        let quads = if n == 1 { 0 } else { n.div_ceil(QUAD) };
-        let quads = |kind, block| quads.saturating_mul(widest_quads[kind as usize] / block);
+        // GEMV of one row needs no panels.
+        let panels = if n == 1 { 0 } else { n.div_ceil(PANEL_TOKENS) };
+        let panels = |kind, block| panels.saturating_mul(widest_panels[kind as usize] / block);
         let room = |kind, block| n.saturating_mul(widest[kind as usize] / block);
         Ok(Quantized {
             f32: source.take(room(ActivationType::F32, 1))?,
@@ -154,15 +156,14 @@ impl<'a> Quantized<'a> {
             q8_0: source.take(room(ActivationType::Q8_0, BLOCK))?,
             q8_1: source.take(room(ActivationType::Q8_1, BLOCK))?,
             q8_k: source.take(room(ActivationType::Q8_K, SUPER_BLOCK))?,
-            quads_q8_0: source.take(quads(ActivationType::Q8_0, BLOCK))?,
-            quads_q8_1: source.take(quads(ActivationType::Q8_1, BLOCK))?,
-            quads_q8_k: source.take(quads(ActivationType::Q8_K, SUPER_BLOCK))?,
+            panels_q8_0: source.take(panels(ActivationType::Q8_0, BLOCK))?,
+            panels_q8_1: source.take(panels(ActivationType::Q8_1, BLOCK))?,
+            panels_q8_k: source.take(panels(ActivationType::Q8_K, SUPER_BLOCK))?,
             len: 0,
         })
     }
 
-    /// Room for `n` vectors of this width, each to be set; together they are what `self` holds then,
-    /// one behind the other.
+    /// Room for `n` vectors of this width, one after the other, each to be set.
     pub fn vectors(
         &mut self,
         n: usize,
@@ -180,14 +181,14 @@ impl<'a> Quantized<'a> {
             q8_0: q8_0.next().unwrap_or_default(),
             q8_1: q8_1.next().unwrap_or_default(),
             q8_k: q8_k.next().unwrap_or_default(),
-            quads_q8_0: &mut [],
-            quads_q8_1: &mut [],
-            quads_q8_k: &mut [],
+            panels_q8_0: &mut [],
+            panels_q8_1: &mut [],
+            panels_q8_k: &mut [],
             len: width,
         })
     }
 
-    /// Brings `x` into the formats that weights of these types need.
+    /// Converts `x` to the formats that weights of these types take.
     pub fn set(&mut self, x: &[f32], kinds: impl Iterator<Item = WeightType>) {
         self.len = x.len();
         for kind in formats(kinds) {
@@ -210,8 +211,7 @@ impl<'a> Quantized<'a> {
         }
     }
 
-    /// All that it holds, for weights of this type, which must have been named to
-    /// [`Quantized::set`].
+    /// All activations for weights of this type, which [`Quantized::set`] must have got.
     pub fn for_weights(&self, kind: WeightType) -> Activations<'_> {
         match kind.activations() {
             ActivationType::F32 => Activations::F32(&self.f32[..self.len]),
@@ -223,52 +223,54 @@ impl<'a> Quantized<'a> {
         }
     }
 
-    /// Puts the activations of each four of `n` tokens side by side, if there are several, for
-    /// weights of these types that want that.
+    /// Packs the activations of `n` tokens into panels of four tokens, for packed weights.
+    ///
+    /// `kinds` are the types of the weights. One token needs no panels.
     pub fn interleave(&mut self, kinds: impl Iterator<Item = WeightType>, n: usize) {
         if n == 1 {
             return;
         }
         let width = self.len / n;
-        for kind in formats(kinds.filter(|&kind| wants_stripes(kind))) {
+        for kind in formats(kinds.filter(|&kind| wants_panels(kind))) {
             match kind {
                 ActivationType::Q8_0 => {
-                    interleave(&self.q8_0[..self.len / BLOCK], width / BLOCK, self.quads_q8_0);
+                    interleave(&self.q8_0[..self.len / BLOCK], width / BLOCK, self.panels_q8_0);
                 }
                 ActivationType::Q8_1 => {
-                    interleave(&self.q8_1[..self.len / BLOCK], width / BLOCK, self.quads_q8_1);
+                    interleave(&self.q8_1[..self.len / BLOCK], width / BLOCK, self.panels_q8_1);
                 }
                 ActivationType::Q8_K => {
                     let (len, width) = (self.len / SUPER_BLOCK, width / SUPER_BLOCK);
-                    interleave(&self.q8_k[..len], width, self.quads_q8_k);
+                    interleave(&self.q8_k[..len], width, self.panels_q8_k);
                 }
                 ActivationType::F32 | ActivationType::F16 | ActivationType::BF16 => {}
             }
         }
     }
 
-    /// All that it holds, which is of `n` tokens, for weights of this type: see
-    /// [`Quantized::for_weights`].
+    /// All activations of `n` tokens for weights of this type: see [`Quantized::for_weights`].
     pub fn batch(&self, kind: WeightType, n: usize) -> Batch<'_> {
-        let quads = match kind.activations() {
-            _ if n == 1 || !wants_stripes(kind) => Quads::None,
-            ActivationType::Q8_0 => Quads::Q8_0(self.quads_q8_0),
-            ActivationType::Q8_1 => Quads::Q8_1(self.quads_q8_1),
-            ActivationType::Q8_K => Quads::Q8K(self.quads_q8_k),
-            ActivationType::F32 | ActivationType::F16 | ActivationType::BF16 => Quads::None,
+        let panels = match kind.activations() {
+            _ if n == 1 || !wants_panels(kind) => ActivationPanels::None,
+            ActivationType::Q8_0 => ActivationPanels::Q8_0(self.panels_q8_0),
+            ActivationType::Q8_1 => ActivationPanels::Q8_1(self.panels_q8_1),
+            ActivationType::Q8_K => ActivationPanels::Q8K(self.panels_q8_k),
+            ActivationType::F32 | ActivationType::F16 | ActivationType::BF16 => {
+                ActivationPanels::None
+            }
         };
-        Batch { n, x: self.for_weights(kind), quads }
+        Batch { n, x: self.for_weights(kind), panels }
     }
 }
 
-/// The formats that weights of these types want, each once.
+/// The formats that weights of these types take, each once.
 fn formats(kinds: impl Iterator<Item = WeightType>) -> impl Iterator<Item = ActivationType> {
     let mut done = [false; ActivationType::COUNT];
     let formats = kinds.map(WeightType::activations);
     formats.filter(move |&kind| !core::mem::replace(&mut done[kind as usize], true))
 }
 
-/// The widest of the vectors that weights of these types are multiplied with, for each format.
+/// The widest vector that weights of these types are multiplied with, for each format.
 fn widest(maps: impl Iterator<Item = (WeightType, usize)>) -> [usize; ActivationType::COUNT] {
     let mut widest = [0; ActivationType::COUNT];
     for (kind, width) in maps {
@@ -278,8 +280,9 @@ fn widest(maps: impl Iterator<Item = (WeightType, usize)>) -> [usize; Activation
     widest
 }
 
-/// The rows of a matrix, and empty ones when there are no more: a width of 0 is none, and a format
-/// that no weights want has no room.
+/// The rows of a matrix, and empty rows after its end.
+///
+/// A width of 0 gives empty rows. So does a format that no weights take, as it has no room.
 pub fn rows<T>(mut matrix: &mut [T], width: usize) -> impl Iterator<Item = &mut [T]> {
     core::iter::repeat_with(move || matrix.split_off_mut(..width).unwrap_or_default())
 }

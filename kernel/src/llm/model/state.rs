@@ -1,4 +1,4 @@
-//! The state that a model keeps of a text, and the context shift of a text that outgrows it.
+//! The shape of a model's state, and the context shift.
 
 use alloc::format;
 
@@ -12,8 +12,8 @@ use crate::llm::state::{LayerShape, State, StateShape};
 impl Model {
     /// The shape of the state of a text in a context of `n_ctx` positions.
     ///
-    /// A layer with a window keeps what the rows of a batch see together. If the context is to
-    /// shift ([`Model::shift`]), each layer keeps all positions.
+    /// A layer with a window keeps the positions that the rows of a batch see together. If the
+    /// context shifts ([`Model::shift`]), each layer keeps all positions.
     ///
     /// # Errors
     /// [`Error::InvalidConfig`] if the model's heads are no whole blocks of the KV cache's type, or
@@ -54,9 +54,12 @@ impl Model {
         Ok(StateShape { n_ctx, kv_cache, layers: layers.collect() })
     }
 
-    /// Context shift, as llama.cpp's `--context-shift`: drops half of the positions behind `n_keep`.
+    /// Context shift, as llama.cpp's `--context-shift`.
     ///
-    /// The rest moves up, and its keys are rotated back. Returns how many positions were dropped.
+    /// Drops half of the positions behind `n_keep`.
+    ///
+    /// The other positions move up, and their keys are rotated back. Returns the number of dropped
+    /// positions.
     ///
     /// # Panics
     /// The state's shape was made for a context that does not shift, or `n_keep` positions are not
@@ -93,7 +96,7 @@ mod tests {
 
     use crate::llm::arena::ModelBytes;
     use crate::llm::gguf::Gguf;
-    use crate::llm::kernels::self_test::Noise;
+    use crate::llm::kernels::fixtures::Noise;
     use crate::llm::model::Architecture;
 
     #[test]

@@ -1,4 +1,4 @@
-//! The tensors of a model's files: where they lie, and which of them are taken.
+//! The tensors of a model's files: their places, and which ones the model has taken.
 
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -9,16 +9,16 @@ use crate::llm::Error;
 use crate::llm::arena::ModelBytes;
 use crate::llm::gguf::{Gguf, TensorInfo};
 use crate::llm::kernels::Rows;
-use crate::llm::quantize::{F32Bytes, Row, TILE_ROWS, WeightType};
+use crate::llm::quantize::{F32Bytes, PANEL_ROWS, Row, WeightType};
 
-/// A place in one of a model's sources.
+/// A range of bytes in one of a model's sources.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// Which of the sources: 0 is the file, or the first part of a split file.
+    /// The number of the source: 0 is the file, or the first part of a split file.
     pub source: usize,
-    /// The first of its bytes.
+    /// The first byte.
     pub start: usize,
-    /// How many there are.
+    /// Number of bytes.
     pub len: usize,
 }
 
@@ -36,7 +36,7 @@ pub struct Matrix {
     pub(super) rows: usize,
     pub(super) columns: usize,
     pub(super) place: Place,
-    /// Whether each whole eight of its rows are one row panel.
+    /// Whether each eight of its rows are packed into a row panel.
     pub(super) packed: bool,
 }
 
@@ -61,18 +61,18 @@ impl Matrix {
         &self.place
     }
 
-    /// Some rows. They start with a row panel, and end with one or with the matrix.
+    /// Rows that start with a row panel, and end with a row panel or with the matrix.
     pub fn rows_in<'a>(&self, sources: &'a [ModelBytes], rows: Range<usize>) -> Rows<'a> {
         let Matrix { kind, columns, packed, .. } = *self;
-        Rows { kind, columns, bytes: self.bytes_of(sources, rows), striped: packed }
+        Rows { kind, columns, bytes: self.bytes_of(sources, rows), packed }
     }
 
     /// Dequantises one row to `out`: `[columns]`.
     pub fn dequantize_row(&self, sources: &[ModelBytes], row: usize, out: &mut [f32]) {
-        let panel = row / TILE_ROWS * TILE_ROWS;
-        let row = if self.packed && panel + TILE_ROWS <= self.rows {
-            let bytes = self.bytes_of(sources, panel..panel + TILE_ROWS);
-            Row::of_stripe(self.kind, bytes, row - panel)
+        let panel = row / PANEL_ROWS * PANEL_ROWS;
+        let row = if self.packed && panel + PANEL_ROWS <= self.rows {
+            let bytes = self.bytes_of(sources, panel..panel + PANEL_ROWS);
+            Row::of_panel(self.kind, bytes, row - panel)
         } else {
             Row::of_file(self.bytes_of(sources, row..row + 1))
         };
@@ -112,7 +112,7 @@ pub struct Tensors<'f, 'a> {
 }
 
 impl<'f, 'a> Tensors<'f, 'a> {
-    /// All tensors of the files, none of them taken.
+    /// All tensors of the files, not taken yet.
     pub fn new(files: &'f [Gguf<'a>], packed: fn(WeightType) -> bool) -> Self {
         Tensors { files, packed, taken: BTreeSet::new() }
     }
@@ -122,7 +122,7 @@ impl<'f, 'a> Tensors<'f, 'a> {
         self.find(name).is_some()
     }
 
-    /// The tensor of this name, and which of the files it is in.
+    /// The tensor of this name, and the number of its file.
     fn find(&self, name: &str) -> Option<(usize, &'f TensorInfo<'a>)> {
         let found = self.files.iter().map(|gguf| gguf.tensor(name)).enumerate();
         found.filter_map(|(source, tensor)| Some((source, tensor?))).next()
@@ -160,7 +160,7 @@ impl<'f, 'a> Tensors<'f, 'a> {
         self.optional_vector(name, len)?.ok_or_else(|| self.missing(name))
     }
 
-    /// The vector of this name, if there is one; it must be in F32 and have this length.
+    /// The vector of this name, if there is one, which must be F32 of this length.
     pub fn optional_vector(&mut self, name: &str, len: usize) -> Result<Option<Vector>, Error> {
         let Some((source, tensor)) = self.find(name) else { return Ok(None) };
         self.taken.insert(name.to_string());
@@ -174,11 +174,12 @@ impl<'f, 'a> Tensors<'f, 'a> {
         Ok(Some(Vector { place: self.place(source, tensor) }))
     }
 
-    /// Makes sure that every tensor of the file was taken: one that is not used would silently
-    /// make another model.
+    /// Checks that every tensor was taken.
+    ///
+    /// A tensor that is not used would silently make another model.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] naming one that is left.
+    /// [`Error::Unsupported`] naming a tensor that is left.
     pub fn finish(self) -> Result<(), Error> {
         let mut tensors = self.files.iter().flat_map(|gguf| gguf.tensors());
         match tensors.find(|tensor| !self.taken.contains(tensor.name)) {
@@ -198,7 +199,7 @@ impl<'f, 'a> Tensors<'f, 'a> {
     }
 
     fn place(&self, source: usize, tensor: &TensorInfo<'_>) -> Place {
-        // A file too large for any memory is only judged by its header: no weight will be used.
+        // A file too large for any memory is only judged by its header, so no weight will be read.
         let Range { start, end } = self.files[source].range(tensor).unwrap_or(0..0);
         Place { source, start, len: end - start }
     }

@@ -1,5 +1,6 @@
-//! The formats of activations: what ggml multiplies weights with (`vec_dot_type`), and how numbers
-//! are rounded on the way there. `kernels` quantises activations.
+//! The formats of activations (ggml's `vec_dot_type`), and their rounding.
+//!
+//! `kernels` quantises activations.
 
 use super::{BLOCK, GROUPS, SUPER_BLOCK};
 
@@ -7,7 +8,7 @@ use super::{BLOCK, GROUPS, SUPER_BLOCK};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(non_camel_case_types, reason = "ggml's names")]
 pub enum ActivationType {
-    /// As they are.
+    /// F32, unchanged.
     F32,
     /// Rounded to F16, kept as F32.
     F16,
@@ -22,7 +23,7 @@ pub enum ActivationType {
 }
 
 impl ActivationType {
-    /// How many there are.
+    /// Number of formats.
     pub const COUNT: usize = ActivationType::Q8_K as usize + 1;
 }
 
@@ -34,7 +35,7 @@ pub struct BlockQ8_0 {
     pub qs: [i8; BLOCK],
     /// The scale, rounded to F16 as ggml stores it.
     pub d: f32,
-    /// -8 times the sum of `qs`: what weights that are stored with 8 added have too much.
+    /// -8 times the sum of `qs`: the correction for weights stored with 8 added.
     pub minus_8_sums: i32,
 }
 
@@ -56,7 +57,7 @@ pub struct BlockQ8_1 {
 pub struct BlockQ8K {
     /// The activations over the scale, from -127.
     pub qs: [i8; SUPER_BLOCK],
-    /// -32 times `sums`: what weights that are stored with 32 added have too much.
+    /// -32 times `sums`: the correction for weights stored with 32 added.
     pub minus_32_sums: [i32; GROUPS],
     /// Sums of 16 neighbours.
     pub sums: [i16; GROUPS],
@@ -72,12 +73,14 @@ pub(super) fn quantize_32(x: &[f32; BLOCK]) -> ([i8; BLOCK], f32) {
     (x.map(|x| round_half_away(x * inverse) as i8), d)
 }
 
-/// The first of the numbers of the largest magnitude, with its sign; 0 if there is none.
+/// The first number of the largest magnitude, with its sign; 0 without numbers.
 pub fn first_of_largest(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |largest: f32, &x| if x.abs() > largest.abs() { x } else { largest })
 }
 
-/// Rounds to the nearest whole number, halves away from zero, as C's `roundf`; for |x| < 2^22.
+/// Rounds to the nearest integer, halves away from zero, as C's `roundf`.
+///
+/// For |x| < 2^22.
 pub(super) fn round_half_away(x: f32) -> i32 {
     let whole = x as i32;
     // Exact: both are below 2^22, and close to each other.
@@ -85,8 +88,9 @@ pub(super) fn round_half_away(x: f32) -> i32 {
     whole.saturating_add(i32::from(rest >= 0.5)).saturating_sub(i32::from(rest <= -0.5))
 }
 
-/// Rounds to the nearest whole number, halves to the even one; for |x| < 2^22. What else comes out
-/// is what ggml gets.
+/// Rounds to the nearest integer, halves to even, for |x| < 2^22.
+///
+/// Other numbers give the same as in ggml.
 pub(super) fn round_half_even(x: f32) -> i32 {
     // With 1.5 * 2^23 added, the last bit of the sum stands for 1.
     let bits = (x + 12_582_912.0).to_bits();

@@ -3,7 +3,7 @@
 /// The value of an F16.
 pub fn f16_to_f32(bits: u16) -> f32 {
     const INFINITY: u32 = 0x7c00;
-    // 2^(127 - 15): what the exponent's bias differs by.
+    // 2^(127 - 15): the difference of the exponents' biases.
     const BIAS: f32 = f32::from_bits((127 + 112) << 23);
     let magnitude = u32::from(bits & 0x7fff);
     let sign = u32::from(bits & 0x8000) << 16;
@@ -13,7 +13,7 @@ pub fn f16_to_f32(bits: u16) -> f32 {
     f32::from_bits(value | sign)
 }
 
-/// The nearest F16, halves to the even one.
+/// The nearest F16, halves to even.
 pub fn f32_to_f16(x: f32) -> u16 {
     let bits = x.to_bits();
     let sign = (bits >> 16 & 0x8000) as u16;

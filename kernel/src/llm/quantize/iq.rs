@@ -1,8 +1,9 @@
-//! The IQ types: weights are neighbours at once, as places in a table ([`super::grids`]), or, in
-//! IQ4_XS, one by one as places in [`IQ4_VALUES`].
+//! The IQ types: neighbouring weights are indices into a grid ([`super::grids`]).
 //!
-//! Where ggml's code has fractions (scales with a half added, weights with an eighth), they are
-//! whole numbers here and `d` is smaller by that power of two, which changes no bit of a result.
+//! IQ4_XS stores an index into [`IQ4_VALUES`] for each weight.
+//!
+//! ggml's code has fractions: scales with a half added, weights with an eighth. Here scales and
+//! weights are integers, and `d` is smaller by that power of two. No bit of a result changes.
 
 use super::grids::{IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
 use super::super_block::{GROUPS, Scales, SuperBlock};
@@ -10,9 +11,9 @@ use super::{IQ4_VALUES, SUPER_BLOCK, part, scale};
 
 /// The magnitudes in the grids of the IQ2 types.
 const IQ2_LEVELS: [i8; 4] = [8, 25, 43, 0];
-/// Those in the grid of IQ3_XXS.
+/// The magnitudes in the grid of IQ3_XXS.
 const IQ3_XXS_LEVELS: [i8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];
-/// Those in the grid of IQ3_S.
+/// The magnitudes in the grid of IQ3_S.
 const IQ3_S_LEVELS: [i8; 8] = [1, 3, 5, 7, 9, 11, 13, 15];
 
 /// Eight weights of two bits each.
@@ -36,8 +37,9 @@ fn even_signs(seven: u32) -> u8 {
     seven | (seven.count_ones() as u8 & 1) << 7
 }
 
-/// A block out of what `eight` gives for each 8 weights and `scale` for each group of 16. Scales
-/// are odd: twice what is stored and one.
+/// A block of weights from `eight`, 8 at a time, and of scales for groups of 16.
+///
+/// Scales are odd: twice the stored scale plus one.
 fn block(
     d: f32,
     stored_scale: impl Fn(usize) -> u8,
@@ -61,13 +63,14 @@ fn word(bytes: &[u8], i: usize) -> u32 {
     bytes.as_chunks().0.get(i).map_or(0, |&word| u32::from_le_bytes(word))
 }
 
-/// Half a byte of `bytes`: those with even `i` are the low ones.
+/// Nibble `i` of `bytes`; even ones are the low nibbles.
 fn nibble(bytes: &[u8], i: usize) -> u8 {
     bytes[i / 2] >> (i % 2 * 4) & 15
 }
 
-/// IQ2_XXS: the scale as F16, then for each 32 weights four places in the grid of a byte each,
-/// and a word with four times 7 signs and a scale of 4 bits.
+/// IQ2_XXS: a scale (F16), then eight bytes for each 32 weights.
+///
+/// The bytes are four grid indices, and a word with four times 7 signs and a scale of 4 bits.
 pub fn iq2_xxs(bytes: &[u8; 66]) -> SuperBlock {
     let words = &bytes[2..];
     let signs_and_scale = |i: usize| word(words, 2 * i + 1);
@@ -82,8 +85,10 @@ pub fn iq2_xxs(bytes: &[u8; 66]) -> SuperBlock {
     )
 }
 
-/// IQ2_XS: the scale as F16, then for each 8 weights 16 bits with the place in the grid and 7
-/// signs, then a scale of 4 bits for each 16 weights.
+/// IQ2_XS: a scale (F16), grid indices with signs, scales.
+///
+/// Each 8 weights have 16 bits: 9 of the grid index, 7 of signs. Each 16 weights have a scale of 4
+/// bits.
 pub fn iq2_xs(bytes: &[u8; 74]) -> SuperBlock {
     block(
         scale(*part(bytes, 0)) * 0.125,
@@ -96,8 +101,10 @@ pub fn iq2_xs(bytes: &[u8; 74]) -> SuperBlock {
     )
 }
 
-/// IQ2_S: the scale as F16, for each 8 weights the low 8 bits of the place in the grid, then for
-/// each their signs, then for each two more bits of the place, then a scale of 4 bits for each 16.
+/// IQ2_S: a scale (F16), low bits of grid indices, signs, high bits, scales.
+///
+/// Each 8 weights have 8 low bits and 2 high bits of the index, and 8 signs. Each 16 weights have a
+/// scale of 4 bits.
 pub fn iq2_s(bytes: &[u8; 82]) -> SuperBlock {
     block(
         scale(*part(bytes, 0)) * 0.125,
@@ -110,8 +117,10 @@ pub fn iq2_s(bytes: &[u8; 82]) -> SuperBlock {
     )
 }
 
-/// IQ3_XXS: the scale as F16, a byte with the place in the grid for each 4 weights, and for each
-/// 32 a word with four times 7 signs and a scale of 4 bits.
+/// IQ3_XXS: a scale (F16), grid indices, signs with scales.
+///
+/// Each 4 weights have an index of 8 bits. Each 32 weights have a word with four times 7 signs and
+/// a scale of 4 bits.
 pub fn iq3_xxs(bytes: &[u8; 98]) -> SuperBlock {
     let signs_and_scale = |i: usize| word(&bytes[66..], i);
     block(
@@ -125,8 +134,9 @@ pub fn iq3_xxs(bytes: &[u8; 98]) -> SuperBlock {
     )
 }
 
-/// IQ3_S: the scale as F16, a byte with the low 8 bits of the place in the grid for each 4
-/// weights, then the ninth bits, the signs, and a scale of 4 bits for each 32 weights.
+/// IQ3_S: a scale (F16), low bits of grid indices, ninth bits, signs, scales.
+///
+/// Each 4 weights have an index of 9 bits. Each 32 weights have a scale of 4 bits.
 pub fn iq3_s(bytes: &[u8; 110]) -> SuperBlock {
     block(
         scale(*part(bytes, 0)),
@@ -141,15 +151,16 @@ pub fn iq3_s(bytes: &[u8; 110]) -> SuperBlock {
     )
 }
 
-/// Eight weights of -1, 0 or 1, with an eighth added or taken off: times 8.
+/// Eight weights of -1, 0 or 1, plus or minus an eighth, times 8.
 fn ternary_and_eighth(place: u16, minus: bool) -> [i8; 8] {
     let eighth = if minus { -1 } else { 1 };
     eight(IQ1_S[usize::from(place)], &[eighth - 8, eighth, eighth + 8, 0])
 }
 
-/// IQ1_S: the scale as F16, for each 8 weights the low 8 bits of the place in the grid, and for
-/// each 32 weights 16 bits with four times three more bits of the place, a scale of 3 bits, and
-/// the sign of the eighth.
+/// IQ1_S: a scale (F16), low bits of grid indices, and 16 bits for each 32 weights.
+///
+/// Each 8 weights have 8 low bits of the index. The 16 bits are three high bits of four indices, a
+/// scale of 3 bits, and the sign of the eighth.
 pub fn iq1_s(bytes: &[u8; 50]) -> SuperBlock {
     let high = |i: usize| half_word(&bytes[34..], i);
     block(
@@ -163,9 +174,10 @@ pub fn iq1_s(bytes: &[u8; 50]) -> SuperBlock {
     )
 }
 
-/// IQ1_M: for each 8 weights the low 8 bits of the place in the grid, then for each three more
-/// bits and the sign of the eighth, then for each 64 weights 16 bits with four scales of 3 bits
-/// and a quarter of the scale of the scales, which is an F16.
+/// IQ1_M: low bits of grid indices, high bits with signs, scales.
+///
+/// Each 8 weights have 8 low bits and 3 high bits of the index, and the sign of the eighth. Each 64
+/// weights have 16 bits: four scales of 3 bits, and four bits of the scale of the scales, an F16.
 pub fn iq1_m(bytes: &[u8; 56]) -> SuperBlock {
     let words: [u16; 4] = core::array::from_fn(|i| half_word(&bytes[48..], i));
     let d = words.iter().rev().fold(0, |d, word| d << 4 | word >> 12);
@@ -190,8 +202,10 @@ pub fn iq4_xs_scales(bytes: &[u8; 136]) -> Scales {
     Scales::without_mins(scale(*part(bytes, 0)), scales)
 }
 
-/// IQ4_XS: the scale as F16, 16 bits with the high two bits of the scales of 32 weights each, 4
-/// bytes with the low four, and for each 32 weights 16 bytes as in IQ4_NL. Scales have 32 added.
+/// IQ4_XS: a scale (F16), high bits of scales, low bits of scales, weights.
+///
+/// Each 32 weights have a scale of 2 high bits and 4 low bits, with 32 added, and 16 bytes as in
+/// IQ4_NL.
 pub fn iq4_xs(bytes: &[u8; 136]) -> SuperBlock {
     let pairs = part::<128>(bytes, 8);
     let weights = core::array::from_fn(|i| {

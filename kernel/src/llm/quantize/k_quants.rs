@@ -1,19 +1,19 @@
-//! The K types: blocks of 256 weights whose groups have scales, which have a scale themselves.
+//! The K-quants: super-blocks of 256 weights, with scales for groups and a scale of scales.
 
 use super::super_block::{GROUPS, Scales, SuperBlock};
 use super::{SUPER_BLOCK, part, scale};
 
-/// Two bits for each weight: four stripes of 32 share 32 bytes.
+/// Two bits for each weight: four runs of 32 share 32 bytes.
 pub(super) fn crumbs(bytes: &[u8; 64]) -> [u8; SUPER_BLOCK] {
     core::array::from_fn(|i| bytes[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3)
 }
 
-/// Four bits for each weight: two stripes of 32 share 32 bytes.
+/// Four bits for each weight: two runs of 32 share 32 bytes.
 fn nibbles(bytes: &[u8; 128]) -> [u8; SUPER_BLOCK] {
     core::array::from_fn(|i| bytes[i / 64 * 32 + i % 32] >> (i / 32 % 2 * 4) & 15)
 }
 
-/// One bit for each weight: the eight stripes of 32 share 32 bytes.
+/// One bit for each weight: eight runs of 32 share 32 bytes.
 fn bits(bytes: &[u8; 32]) -> [u8; SUPER_BLOCK] {
     core::array::from_fn(|i| bytes[i % 32] >> (i / 32) & 1)
 }
@@ -29,8 +29,10 @@ pub fn q2_k_scales(block: &[u8; 84]) -> Scales {
     }
 }
 
-/// Q2_K: 16 bytes with a scale and a minimum of 4 bits for each 16 weights, 64 bytes with the
-/// weights, and the scales of scales and minimums as F16.
+/// Q2_K: 16 bytes of scales and minimums, 64 bytes of weights, two F16.
+///
+/// Each 16 weights have a scale and a minimum of 4 bits. The F16 are the scales of scales and
+/// minimums.
 pub fn q2_k(block: &[u8; 84]) -> SuperBlock {
     let weights = crumbs(part(block, 16)).map(|q| q as i8);
     SuperBlock { weights, scales: q2_k_scales(block) }
@@ -49,8 +51,9 @@ pub fn q3_k_scales(block: &[u8; 110]) -> Scales {
     Scales::without_mins(scale(*part(block, 108)), scales)
 }
 
-/// Q3_K: 32 bytes with the high bit of the weights, 64 with the low two, 12 with the scales of 16
-/// weights each, and the scale of the scales as F16. Weights have 4 added.
+/// Q3_K: 32 bytes of high bits, 64 of low bits, 12 of scales, and a scale of scales (F16).
+///
+/// A weight has one high bit and two low bits, with 4 added. Each 16 weights have a scale.
 pub fn q3_k(block: &[u8; 110]) -> SuperBlock {
     let (high, low) = (bits(part(block, 0)), crumbs(part(block, 32)));
     let weights = core::array::from_fn(|i| (low[i] | high[i] << 2) as i8 - 4);
@@ -63,13 +66,15 @@ fn four_and_four(first: u32, last: u32) -> [u8; GROUPS] {
     core::array::from_fn(|i| bytes[i / 2])
 }
 
-/// The scales of Q4_K and Q5_K: those of scales and minimums as F16, then 12 bytes with scales and
-/// minimums of 6 bits for each 32 weights.
+/// The scales of Q4_K and Q5_K: two F16, then 12 bytes.
+///
+/// The F16 are the scales of scales and minimums. The bytes hold a scale and a minimum of 6 bits
+/// for each 32 weights.
 pub fn q4_k_scales<const N: usize>(block: &[u8; N]) -> Scales {
     let word = |i: usize| u32::from_le_bytes(*part(block, 4 + 4 * i));
     let [a, b, c] = [word(0), word(1), word(2)];
-    // Four at a time. Of the first four, each has a byte of its own, whose high two bits are those
-    // of the others.
+    // Four at a time. Each of the first four has a byte of its own, which also holds the high two
+    // bits of one of the other four.
     let scales = four_and_four(a & 0x3f3f_3f3f, c & 0x0f0f_0f0f | (a >> 6 & 0x0303_0303) << 4);
     let mins = four_and_four(b & 0x3f3f_3f3f, c >> 4 & 0x0f0f_0f0f | (b >> 6 & 0x0303_0303) << 4);
     Scales {
@@ -86,8 +91,7 @@ pub fn q4_k(block: &[u8; 144]) -> SuperBlock {
     SuperBlock { weights, scales: q4_k_scales(block) }
 }
 
-/// Q5_K: the scales ([`q4_k_scales`]), 32 bytes with the high bits of the weights, 128 with the
-/// low four.
+/// Q5_K: the scales ([`q4_k_scales`]), 32 bytes of high bits, 128 of low bits.
 pub fn q5_k(block: &[u8; 176]) -> SuperBlock {
     let (high, low) = (bits(part(block, 16)), nibbles(part(block, 48)));
     let weights = core::array::from_fn(|i| (low[i] | high[i] << 4) as i8);
@@ -100,12 +104,14 @@ pub fn q6_k_scales(block: &[u8; 210]) -> Scales {
     Scales::without_mins(scale(*part(block, 208)), scales)
 }
 
-/// Q6_K: 128 bytes with the low four bits of the weights, 64 with the high two, 16 signed scales
-/// of 16 weights each, and the scale of the scales as F16. Weights have 32 added.
+/// Q6_K: 128 bytes of low bits, 64 of high bits, 16 scales, and a scale of scales (F16).
+///
+/// A weight has four low bits and two high bits, with 32 added. Each 16 weights have a signed
+/// scale.
 pub fn q6_k(block: &[u8; 210]) -> SuperBlock {
     let (low, high) = (part::<128>(block, 0), crumbs(part(block, 128)));
     let weights = core::array::from_fn(|i| {
-        // Here two stripes of 64 share 64 bytes.
+        // Here two runs of 64 share 64 bytes.
         let low = low[i / 128 * 64 + i % 64] >> (i / 64 % 2 * 4) & 15;
         (low | high[i] << 4) as i8 - 32
     });

@@ -1,12 +1,13 @@
 //! The number formats of weights and activations.
 //!
 //! Weights come in the blocks of ggml (`ggml-common.h`); they are read where they lie in the file.
-//! For each type one function takes a block apart into whole numbers and scales ([`Block`],
-//! [`SuperBlock`]); values and portable dot products follow from those. To add a type, write that
+//! For each type one function unpacks a block into integers and scales ([`Block`], [`SuperBlock`]).
+//! Dequantised values and portable dot products follow from these parts. To add a type, write that
 //! function and add its line to the table of [`WeightType`].
 
 #![forbid(unsafe_code)]
 
+mod activation_panels;
 mod activations;
 mod bf16;
 pub mod blocks;
@@ -15,24 +16,24 @@ mod f16;
 mod grids;
 pub mod iq;
 pub mod k_quants;
+mod packed;
 #[cfg(test)]
 mod properties;
-mod quads;
 mod super_block;
 pub mod ternary;
 #[cfg(test)]
 mod tests;
-mod tiles;
 
+pub use activation_panels::{
+    BlockQ8_0x4, BlockQ8_1x4, BlockQ8Kx4, Interleave, PANEL_TOKENS, Words, interleave,
+    interleave_tokens,
+};
 pub use activations::{ActivationType, BlockQ8_0, BlockQ8_1, BlockQ8K, first_of_largest};
 pub use bf16::{bf16_to_f32, f32_to_bf16, round_to_bf16};
 pub use blocks::Block;
 pub use f16::{f16_to_f32, f32_to_f16, round_to_f16};
-pub use quads::{
-    Interleave, QUAD, QuadQ8_0, QuadQ8_1, QuadQ8K, Words, interleave, interleave_words,
-};
+pub use packed::{PANEL_ROWS, Row, interleave_units};
 pub use super_block::{GROUP, GROUPS, Scales, SuperBlock};
-pub use tiles::{Row, TILE_ROWS, move_units};
 
 use crate::llm::gguf::TensorType;
 
@@ -48,25 +49,26 @@ pub type F16Bytes = [u8; 2];
 /// A block of Q8_0: its scale in F16, then 32 signed bytes.
 pub type Q8_0Bytes = [u8; 2 + BLOCK];
 
-/// The weights of IQ4_NL and IQ4_XS: steps that are small around zero.
+/// The weights of IQ4_NL and IQ4_XS, denser around zero.
 pub const IQ4_VALUES: [i8; 16] =
     [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
-/// The weights of MXFP4, doubled: a sign, two bits of exponent, one of fraction.
+/// The weights of MXFP4, doubled. Bits: a sign, two of exponent, one of fraction.
 pub const FP4_VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
-/// What can be done with rows of any type of weights: [`WeightType::visit`] calls the one function
-/// that fits the type, so that it is compiled for that type.
+/// An operation on rows of any weight type, for [`WeightType::visit`].
+///
+/// `visit` calls the method that fits the type, so that the method is compiled for that type.
 pub trait Visitor {
-    /// What comes out.
+    /// The result.
     type Output;
 
     /// The type has blocks of one weight, whose value `value` gives.
     fn numbers<const N: usize>(self, value: impl Fn(&[u8; N]) -> f32) -> Self::Output;
 
-    /// The type has blocks of 32 weights, which `unpack` takes apart.
+    /// The type has blocks of 32 weights, which `unpack` unpacks.
     fn blocks<const N: usize>(self, unpack: impl Fn(&[u8; N]) -> Block) -> Self::Output;
 
-    /// The type has blocks of 256 weights, which `unpack` takes apart.
+    /// The type has super-blocks of 256 weights, which `unpack` unpacks.
     fn super_blocks<const N: usize>(self, unpack: impl Fn(&[u8; N]) -> SuperBlock) -> Self::Output;
 }
 
@@ -90,14 +92,14 @@ macro_rules! weight_types {
                 }
             }
 
-            /// The format in which activations are multiplied with such weights.
+            /// The format of activations that weights of this type are multiplied with.
             pub const fn activations(self) -> ActivationType {
                 match self {
                     $(WeightType::$name => ActivationType::$activations,)*
                 }
             }
 
-            /// Has the visitor do what fits this type.
+            /// Calls the visitor's method for this type.
             pub fn visit<V: Visitor>(self, visitor: V) -> V::Output {
                 match self {
                     $(WeightType::$name => visitor.$shape($unpack),)*
@@ -107,7 +109,7 @@ macro_rules! weight_types {
     };
 }
 
-// Name, format of the activations, shape of the blocks and the function that takes one apart.
+// Name, format of the activations, shape of the blocks, and the function that unpacks a block.
 weight_types! {
     /// 32-bit floating point.
     F32: F32, numbers(f32_value);
@@ -125,13 +127,13 @@ weight_types! {
     Q5_1: Q8_1, blocks(blocks::q5_1);
     /// 8-bit weights with one scale for 32.
     Q8_0: Q8_0, blocks(blocks::q8_0);
-    /// 2-bit weights with a scale and a minimum for 16, and scales of those for 256.
+    /// 2-bit weights with a scale and a minimum for 16, and scales of both for 256.
     Q2_K: Q8_K, super_blocks(k_quants::q2_k);
     /// 3-bit weights with one scale for 16 and one for 256.
     Q3_K: Q8_K, super_blocks(k_quants::q3_k);
-    /// 4-bit weights with a scale and a minimum for 32, and scales of those for 256.
+    /// 4-bit weights with a scale and a minimum for 32, and scales of both for 256.
     Q4_K: Q8_K, super_blocks(k_quants::q4_k);
-    /// 5-bit weights with a scale and a minimum for 32, and scales of those for 256.
+    /// 5-bit weights with a scale and a minimum for 32, and scales of both for 256.
     Q5_K: Q8_K, super_blocks(k_quants::q5_k);
     /// 6-bit weights with one scale for 16 and one for 256.
     Q6_K: Q8_K, super_blocks(k_quants::q6_k);
@@ -162,7 +164,7 @@ weight_types! {
 }
 
 impl WeightType {
-    /// The format of this tensor type; `None` if the engine does not have it.
+    /// The format of a tensor type; `None` if the engine does not support it.
     pub fn from_tensor_type(kind: TensorType) -> Option<Self> {
         Self::ALL.iter().find(|format| format.tensor_type().id == kind.id).copied()
     }

@@ -1,4 +1,4 @@
-//! What holds for blocks of any bytes, whoever wrote them.
+//! Properties of blocks of any bytes.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -8,19 +8,20 @@ use proptest::collection::vec as any_of;
 use proptest::prelude::*;
 
 use super::*;
-use crate::llm::kernels::self_test::{Owned, compare_sets};
+use crate::llm::kernels::fixtures::ActivationBuffers;
+use crate::llm::kernels::self_test::compare_sets;
 
 /// Cases for each property: enough to meet odd scales, few enough to take seconds.
 const CASES: u32 = 256;
 
-/// What the whole numbers in a block of a type may be: weights, scales of groups, minimums.
+/// The ranges of the integers in a block: weights, group scales, minimums.
 struct Bounds {
     weights: RangeInclusive<i8>,
     scales: RangeInclusive<i8>,
     mins: RangeInclusive<u8>,
 }
 
-/// By the widths of the fields in the block (`ggml-common.h`); of types with tables, by those.
+/// From the widths of the block's fields (`ggml-common.h`), or from the type's tables.
 fn bounds(kind: WeightType) -> Bounds {
     let (weights, scales, mins) = match kind {
         WeightType::F32 | WeightType::F16 | WeightType::BF16 => (0..=0, 0..=0, 0),
@@ -47,15 +48,14 @@ fn bounds(kind: WeightType) -> Bounds {
     Bounds { weights, scales, mins: 0..=mins }
 }
 
-/// Takes the blocks of a row apart and compares their parts with the bounds and the values with those
-/// that follow from them.
+/// Unpacks the blocks of a row, and checks their parts and their values against the bounds.
 struct Check<'a> {
     kind: WeightType,
     row: &'a [u8],
     values: &'a [f32],
 }
 
-/// The same number, or none.
+/// The same number, or both NaN.
 fn same(a: f32, b: f32) -> bool {
     a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()
 }
@@ -98,8 +98,7 @@ impl Visitor for Check<'_> {
     }
 }
 
-/// Values with a scale and an offset that are finite are so too, and no larger than these allow; those
-/// with a scale that is no number are none.
+/// Finite scales and offsets give finite values within bounds. A NaN scale gives NaN.
 fn check_values(values: &[f32], scale: f32, largest: f32, offset: f32) {
     let bound = scale.abs() * largest + offset.abs();
     for &value in values {
@@ -116,7 +115,7 @@ fn any_kind() -> impl Strategy<Value = WeightType> {
     (0..WeightType::ALL.len()).prop_map(|i| WeightType::ALL[i])
 }
 
-/// A type, and some rows of so many blocks of it, of any bytes.
+/// A type, and rows of `blocks` blocks of random bytes.
 fn any_rows(rows: RangeInclusive<usize>) -> impl Strategy<Value = (WeightType, usize, Vec<u8>)> {
     (any_kind(), 1..=3_usize, rows).prop_flat_map(|(kind, blocks, rows)| {
         let block_bytes = kind.tensor_type().block_bytes as usize;
@@ -172,21 +171,21 @@ proptest! {
     ) {
         let columns = blocks * kind.tensor_type().block_weights as usize;
         let x: Vec<f32> = seed.iter().copied().cycle().take(tokens * columns).collect();
-        let x = Owned::new(kind, &x, tokens);
+        let x = ActivationBuffers::new(kind, &x, tokens);
         if let Err(difference) = compare_sets(kind, columns, &bytes, &x, same) {
             prop_assert!(false, "{kind:?}: {difference}");
         }
     }
 
     #[test]
-    fn a_stripe_holds_the_blocks_of_its_rows((kind, blocks, bytes) in any_rows(8..=8)) {
-        prop_assume!(kind.has_tiles());
+    fn a_panel_holds_the_blocks_of_its_rows((kind, blocks, bytes) in any_rows(8..=8)) {
+        prop_assume!(kind.has_panels());
         let block_bytes = kind.tensor_type().block_bytes as usize;
-        let mut stripe = bytes.clone();
-        kind.make_stripe(&mut stripe, &mut Vec::new(), move_units::<4>);
-        for (i, tile) in stripe.chunks_exact(TILE_ROWS * block_bytes).enumerate() {
+        let mut panel = bytes.clone();
+        kind.pack_panel(&mut panel, &mut Vec::new(), interleave_units::<4>);
+        for (i, panel_block) in panel.chunks_exact(PANEL_ROWS * block_bytes).enumerate() {
             for (row, bytes) in bytes.chunks_exact(blocks * block_bytes).enumerate() {
-                let block: [u8; 256] = kind.block_of_tile(tile, row);
+                let block: [u8; 256] = kind.block_of_row(panel_block, row);
                 prop_assert_eq!(&block[..block_bytes], &bytes[i * block_bytes..][..block_bytes]);
             }
         }
@@ -199,8 +198,8 @@ proptest! {
         quantize(&x, &mut bytes);
         let mut back = vec![0.0; x.len()];
         dequantize_row(i, &bytes, &mut back);
-        // Where the format has 256 steps from -largest to largest, none is off by more than one; the
-        // scale is rounded to an F16 besides.
+        // With 256 steps from -largest to largest, no value is off by more than one step. The scale
+        // is rounded to an F16 besides.
         if i == WeightType::Q8_0 {
             for (x, back) in x.as_chunks::<BLOCK>().0.iter().zip(back.as_chunks::<BLOCK>().0) {
                 let largest = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));

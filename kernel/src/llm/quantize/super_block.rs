@@ -1,4 +1,4 @@
-//! What all types with blocks of 256 weights have in common.
+//! Super-blocks: the common part of all types with blocks of 256 weights.
 
 use super::SUPER_BLOCK;
 
@@ -7,24 +7,35 @@ pub const GROUP: usize = 16;
 /// Groups in a block.
 pub const GROUPS: usize = SUPER_BLOCK / GROUP;
 
-/// The scales of a block: the weights of group g are
-/// `(d * scales[g]) * weight - d_min * mins[g]`.
+/// The scales of a super-block.
+///
+/// Weights of group g are `(d * scales[g]) * weight - d_min * mins[g]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Scales {
     /// The scale of the scales.
     pub d: f32,
-    /// The scale of the minimums; 0 for the types that have none.
+    /// The scale of the minimums; 0 for types without minimums.
     pub d_min: f32,
     /// A scale for each group.
     pub scales: [i8; GROUPS],
-    /// What is taken off the weights of each group.
+    /// The minimum of each group, which is subtracted from its weights.
     pub mins: [u8; GROUPS],
 }
 
 impl Scales {
-    /// Scales of a type that has no minimums.
+    /// Scales of a type without minimums.
     pub fn without_mins(d: f32, scales: [i8; GROUPS]) -> Scales {
         Scales { d, d_min: 0.0, scales, mins: [0; GROUPS] }
+    }
+
+    /// The dot product of a block with activations of scale `x_d`, from integer sums.
+    ///
+    /// `sum` is the sum of the products, scaled by group. `min_sum` gives the sum that the minimums
+    /// subtract.
+    pub fn product(&self, x_d: f32, sum: i32, min_sum: impl FnOnce() -> i32) -> f32 {
+        let product = sum as f32 * (self.d * x_d);
+        // Most types have no minimums, and an infinite scale times 0 would be NaN.
+        if self.d_min == 0.0 { product } else { product - min_sum() as f32 * (self.d_min * x_d) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The types of weights that are -1, 0 or 1, with one scale for 256.
+//! The ternary types: weights of -1, 0 or 1, with one scale for 256.
 
 use super::k_quants::crumbs;
 use super::super_block::{GROUPS, Scales, SuperBlock};
@@ -9,9 +9,11 @@ fn block(weights: [u8; 256], d: f32) -> SuperBlock {
     SuperBlock { weights, scales: Scales::without_mins(d, [1; GROUPS]) }
 }
 
-/// TQ1_0: bytes of five digits to the base three, as a fraction of 256: 32 bytes with weights 0 to
-/// 159, 16 with 160 to 239, and 4, with four digits each, with the rest; then the scale as F16.
-/// Digit i of byte j is weight `j + i * n` of those that the n bytes hold.
+/// TQ1_0: 52 bytes of ternary digits, then a scale (F16).
+///
+/// A byte holds five digits, as a fraction of 256. 32 bytes hold weights 0 to 159, 16 bytes weights
+/// 160 to 239. The last 4 bytes hold four digits each. Of n bytes, digit i of byte j is weight `j +
+/// i * n`.
 pub fn tq1_0(bytes: &[u8; 54]) -> SuperBlock {
     let digit = |byte: u8, i: usize| {
         let shifted = byte.wrapping_mul([1, 3, 9, 27, 81][i]);
@@ -30,7 +32,7 @@ pub fn tq2_0_scales(bytes: &[u8; 66]) -> Scales {
     Scales::without_mins(scale(*part(bytes, 64)), [1; GROUPS])
 }
 
-/// TQ2_0: 64 bytes with two bits for each weight, with 1 added, then the scale as F16.
+/// TQ2_0: 64 bytes with two bits for each weight, with 1 added, then a scale (F16).
 pub fn tq2_0(bytes: &[u8; 66]) -> SuperBlock {
     block(crumbs(part(bytes, 0)), tq2_0_scales(bytes).d)
 }

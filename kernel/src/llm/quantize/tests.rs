@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::activations::{round_half_away, round_half_even};
 use super::*;
 use crate::llm::gguf::Gguf;
-use crate::llm::kernels::self_test::Owned;
+use crate::llm::kernels::fixtures::ActivationBuffers;
 use crate::llm::kernels::{dot, quantize_q8_0, quantize_q8_1, quantize_q8_k};
 
 #[test]
@@ -190,13 +190,13 @@ fn dot_products_are_those_of_ggml() {
         dequantize_row(kind, blocks, &mut weights);
         let dots = numbers(&format!("{name}.dots"));
         for (expected, n) in dots.into_iter().zip((256..).step_by(256)) {
-            let activations = Owned::new(kind, &x[..n], 1);
+            let activations = ActivationBuffers::new(kind, &x[..n], 1);
             let actual = dot(kind, &blocks[..kind.row_bytes(n)], &activations.batch().x);
             let products: Vec<f64> =
                 weights.iter().zip(&x[..n]).map(|(&w, &x)| f64::from(w) * f64::from(x)).collect();
             let magnitude: f64 = products.iter().map(|p| p.abs()).sum();
             assert!(f64::from((actual - expected).abs()) < 1e-6 * magnitude, "{name} {n}");
-            // What the rounding of the activations costs; ggml's own limit is 0.02.
+            // The error from rounding activations. ggml's own limit is 0.02.
             let exact: f64 = products.iter().sum();
             assert!((f64::from(actual) - exact).abs() < 0.005 * magnitude, "{name} {n}");
             compared += 1;
@@ -273,7 +273,7 @@ fn weights_that_no_scale_can_hold_become_zeros() {
         let mut out = vec![1.0; x.len()];
         dequantize_row(kind, &bytes, &mut out);
         assert!(out.iter().all(|x| x.abs() < 1e-38), "{kind:?}");
-        // Numbers that are none are no panic either.
+        // NaN causes no panic either.
         quantize(&[f32::NAN; 256], &mut bytes);
         quantize(&[f32::INFINITY; 256], &mut bytes);
         quantize(&[-f32::MAX; 256], &mut bytes);

@@ -4,57 +4,64 @@ use alloc::format;
 
 use crate::llm::Error;
 
-/// The most tokens that the penalties, or DRY, look back at: a bound for the sampler's memory.
+/// The most tokens that penalties and DRY look back at, which bounds the sampler's memory.
 pub const MAX_LAST_N: usize = 4096;
 /// The most tokens with a bias.
 pub const MAX_BIASES: usize = 16;
 
-/// How the next token is chosen. The names are llama.cpp's.
+/// Settings of sampling. The names are llama.cpp's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SamplingConfig {
-    /// What is added to the logits of some tokens first of all.
+    /// Biases of the logits of some tokens, added first.
     pub logit_bias: LogitBias,
-    /// How many of the last tokens, the prompt's included, the penalties count; 0 turns them off.
+    /// The last tokens that the penalties count, including the prompt's; 0 turns them off.
     pub penalty_last_n: usize,
-    /// What the logit of a token among them is divided by if positive, else multiplied with; 1
-    /// changes nothing.
+    /// Repetition penalty: divides a repeated token's logit if positive, else multiplies it.
+    ///
+    /// 1 changes nothing.
     pub repeat_penalty: f32,
-    /// What its logit is lowered by for each time it is among them.
+    /// Frequency penalty: subtracted from the logit for each repetition.
     pub frequency_penalty: f32,
-    /// What its logit is lowered by if it is among them at all.
+    /// Presence penalty: subtracted once from a repeated token's logit.
     pub presence_penalty: f32,
-    /// DRY: what a token's logit is lowered by if it goes on with a repetition of
-    /// `dry_allowed_length` tokens; 0 turns it off.
+    /// DRY: penalty of a token that continues a repetition of `dry_allowed_length` tokens.
+    ///
+    /// 0 turns DRY off.
     pub dry_multiplier: f32,
-    /// What that is multiplied with for each token that the repetition is longer; at least 1.
+    /// DRY: base of the exponential growth with the repetition's length; at least 1.
     pub dry_base: f32,
-    /// Tokens that may be repeated without being lowered.
+    /// DRY: length of a repetition without a penalty.
     pub dry_allowed_length: usize,
-    /// How many of the last tokens, the prompt's included, are searched for repetitions; 0 turns
-    /// DRY off.
+    /// DRY: the last tokens, including the prompt's, that are searched for repetitions.
+    ///
+    /// 0 turns DRY off.
     pub dry_penalty_last_n: usize,
-    /// The candidates whose logit is at most so many standard deviations below the largest are
-    /// kept; 0 keeps all.
+    /// Top-nσ: keeps logits at most this many standard deviations below the largest.
+    ///
+    /// 0 keeps all.
     pub top_n_sigma: f32,
-    /// How many of the best candidates are kept; 0 keeps all.
+    /// Top-k: the number of best candidates to keep; 0 keeps all.
     pub top_k: usize,
-    /// The candidates whose surprise is nearest to the expected one are kept until their
-    /// probabilities exceed this; 1 keeps all. Locally typical sampling, Meister et al., 2022.
+    /// Locally typical sampling (Meister et al., 2022); 1 keeps all.
+    ///
+    /// Keeps the candidates whose surprise is nearest to the entropy, until their probabilities
+    /// exceed this.
     pub typical_p: f32,
-    /// The best candidates are kept until their probabilities add up to this; 1 keeps all, 0 the
-    /// best one.
+    /// Top-p: keeps the best candidates until their probabilities add up to this.
+    ///
+    /// 1 keeps all, 0 the best one.
     pub top_p: f32,
-    /// The candidates that are at least this much of the best one's probability are kept; 0 keeps
-    /// all.
+    /// Min-p: keeps candidates of at least this fraction of the best probability; 0 keeps all.
     pub min_p: f32,
-    /// How often XTC leaves likely candidates out; 0 never.
+    /// XTC: probability of removing likely candidates; 0 is never.
     pub xtc_probability: f32,
-    /// Those are left out that are at least this probable, but for the least probable of them;
-    /// above 0.5 there is never one to leave out.
+    /// XTC: removes candidates of at least this probability, except the least probable one.
+    ///
+    /// Above 0.5 XTC never removes any.
     pub xtc_threshold: f32,
-    /// What logits are divided by before the draw; 0 always takes the best candidate.
+    /// Temperature: divides the logits before the draw; 0 always takes the best candidate.
     pub temperature: f32,
-    /// Mirostat, in place of all but `logit_bias` and `temperature`.
+    /// Mirostat, which replaces all other settings except `logit_bias` and `temperature`.
     pub mirostat: Option<Mirostat>,
     /// Seed of the generator that draws: the same seed gives the same text.
     pub seed: u64,
@@ -74,7 +81,7 @@ impl Mirostat {
     pub const DEFAULT: Mirostat = Mirostat { tau: 5.0, eta: 0.1 };
 }
 
-/// Tokens with what is added to their logits; negative infinity bans a token.
+/// Tokens and the biases of their logits; negative infinity bans a token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LogitBias {
     entries: [(u32, f32); MAX_BIASES],
@@ -85,7 +92,7 @@ impl LogitBias {
     /// No biases.
     pub const NONE: LogitBias = LogitBias { entries: [(0, 0.0); MAX_BIASES], len: 0 };
 
-    /// Adds one.
+    /// Adds a bias.
     ///
     /// # Errors
     /// [`Error::InvalidConfig`] if there are [`MAX_BIASES`] already.
@@ -158,7 +165,7 @@ impl SamplingConfig {
         self.mirostat.is_none() && self.xtc_probability > 0.0 && self.xtc_threshold <= 0.5
     }
 
-    /// Whether it is always the token of the largest logit that is taken.
+    /// Whether the settings always take the token of the largest logit.
     pub(super) fn takes_best(&self) -> bool {
         let changes_logits =
             !self.logit_bias.entries().is_empty() || self.penalizes() || self.dries();

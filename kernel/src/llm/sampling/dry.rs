@@ -1,5 +1,6 @@
-//! DRY, "don't repeat yourself" (p-e-w, 2024): lowers the logits of tokens that would go on with
-//! something that the text has already said, the more the longer that is. As in llama.cpp.
+//! DRY, "don't repeat yourself" (p-e-w, 2024), as in llama.cpp.
+//!
+//! DRY lowers the logits of tokens that would continue a repetition, more for a longer one.
 
 use alloc::vec::Vec;
 
@@ -8,17 +9,21 @@ use super::{Candidate, SamplingConfig};
 use crate::llm::tokenizer::Tokenizer;
 use crate::llm::{Error, with_capacity};
 
-/// What ends a repetition if nothing else is set (llama.cpp's defaults).
+/// Sequence breakers by default, as in llama.cpp.
 pub const DEFAULT_BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
-/// The longest text that ends a repetition, in bytes.
+/// The longest sequence breaker, in bytes.
 pub const MAX_BREAKER_BYTES: usize = 40;
-/// The tokens after the first one that are told apart.
+/// The most tokens of a breaker after the first one that are compared.
 const MAX_TAIL: usize = 20;
 
-/// Texts that end a repetition, as tokens: what stands before and after one is not the same passage.
+/// Sequence breakers: texts that end a repetition, as tokens.
+///
+/// A repetition never goes across a breaker.
 #[derive(Clone, Debug, Default)]
 pub struct Breakers {
-    /// For each token that may begin such a text, or holds it, what follows; in order, each once.
+    /// Pairs of a token that starts or holds a breaker, and the tokens that follow it.
+    ///
+    /// Sorted, without duplicates.
     sequences: Vec<(u32, Vec<u32>)>,
 }
 
@@ -28,7 +33,7 @@ impl Breakers {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn new<T: AsRef<str>>(texts: &[T], tokenizer: &Tokenizer) -> Result<Self, Error> {
-        const WHAT: &str = "what ends a repetition";
+        const WHAT: &str = "the sequence breakers";
         let mut sequences = Vec::new();
         let mut add = |token: u32, tail: Vec<u32>| {
             let asked = (sequences.len() + 1) * size_of::<(u32, Vec<u32>)>();
@@ -49,7 +54,7 @@ impl Breakers {
                     add(token, Vec::new())?;
                     continue;
                 }
-                // The token may end within the text, whose rest is then in those that follow.
+                // The token may end within the breaker. Then following tokens hold the rest.
                 for n in (1..text.len()).filter(|&n| piece.ends_with(&text[..n])) {
                     let mut tail = tokenizer.encode(&text[n..], false, false);
                     tail.truncate(MAX_TAIL);
@@ -62,14 +67,14 @@ impl Breakers {
         Ok(Breakers { sequences })
     }
 
-    /// What may follow this token in a text that ends a repetition.
+    /// The tokens that may follow `token` in a breaker.
     fn tails(&self, token: u32) -> impl Iterator<Item = &[u32]> {
         let start = self.sequences.partition_point(|&(head, _)| head < token);
         let same = self.sequences[start..].iter().take_while(move |&&(head, _)| head == token);
         same.map(|(_, tail)| &tail[..])
     }
 
-    /// Tokens after the last text that ends a repetition.
+    /// Number of tokens after the last breaker.
     fn since_last(&self, text: &History) -> usize {
         for n in 0..text.len() {
             let is_here = |tail: &[u32]| {
@@ -84,21 +89,22 @@ impl Breakers {
     }
 }
 
-/// What DRY knows of the text.
+/// The state of DRY: the text and its repetitions.
 #[derive(Clone, Debug)]
 pub struct Dry {
     text: History,
     breakers: Breakers,
     has_breakers: bool,
-    /// For each number of tokens back from the end, how many there are the last ones of the text
-    /// again.
+    /// For each distance from the end: the number of tokens there that repeat the end of the text.
     lengths: Vec<usize>,
-    /// Tokens with the length of the repetition that they would go on with.
+    /// Tokens with the length of the repetition that each would continue.
     repeats: Vec<(u32, usize)>,
 }
 
 impl Dry {
-    /// Nothing, of a text whose last `last_n` tokens are searched. It allocates nothing after this.
+    /// DRY of an empty text, which searches the last `last_n` tokens.
+    ///
+    /// It allocates nothing later.
     pub fn new(last_n: usize) -> Self {
         Dry {
             text: History::new(last_n),
@@ -109,18 +115,18 @@ impl Dry {
         }
     }
 
-    /// Sets what ends a repetition.
+    /// Sets the sequence breakers.
     pub fn set_breakers(&mut self, breakers: Breakers) {
         self.breakers = breakers;
         self.has_breakers = true;
     }
 
-    /// Whether that was done.
+    /// Whether the sequence breakers were set.
     pub fn has_breakers(&self) -> bool {
         self.has_breakers
     }
 
-    /// Takes a token of the text in.
+    /// Appends a token of the text.
     pub fn push(&mut self, token: u32) {
         self.text.push(token);
     }
@@ -130,8 +136,9 @@ impl Dry {
         self.text.clear();
     }
 
-    /// Lowers the logits of what would go on with a repetition. `candidates` are in the order of
-    /// the vocabulary.
+    /// Lowers the logits of tokens that would continue a repetition.
+    ///
+    /// `candidates` are in the order of the vocabulary.
     pub fn penalize(&mut self, config: &SamplingConfig, candidates: &mut [Candidate]) {
         let allowed = config.dry_allowed_length;
         let limit = self.breakers.since_last(&self.text);
@@ -139,7 +146,7 @@ impl Dry {
             return;
         }
         self.find_repeats(limit, allowed);
-        // What the power is bounded by, so that it does not overflow.
+        // A bound of the exponent, so that the power does not overflow.
         let most = match config.dry_base {
             base if base > 1.000_001 => (88.722_84 / libm::logf(base)) as usize,
             _ => usize::MAX,
@@ -154,12 +161,13 @@ impl Dry {
         }
     }
 
-    /// Finds the tokens that would go on with a repetition of at least `allowed` tokens; of longer
-    /// ones than `limit` only as many count.
+    /// Finds the tokens that would continue a repetition of at least `allowed` tokens.
+    ///
+    /// A repetition counts as at most `limit` tokens.
     fn find_repeats(&mut self, limit: usize, allowed: usize) {
         let Dry { text, lengths, repeats, .. } = self;
-        // The Z algorithm, from the end: `lengths[n]` tokens before the last n ones are those at the
-        // end. `start..end` is the latest such passage.
+        // The Z algorithm, from the end: the `lengths[n]` tokens before the last n equal the last
+        // ones. `start..end` is the latest passage that repeats the end.
         lengths.clear();
         lengths.push(0);
         repeats.clear();
@@ -175,11 +183,11 @@ impl Dry {
             }
             lengths.push(length);
             if length.min(limit) >= allowed {
-                // What came after that passage.
+                // The token after that passage.
                 repeats.push((text.back(n - 1), length.min(limit)));
             }
         }
-        // Of each token the longest.
+        // The longest repetition of each token.
         repeats.sort_unstable_by_key(|&(token, length)| (token, usize::MAX - length));
         repeats.dedup_by_key(|&mut (token, _)| token);
     }

@@ -3,11 +3,11 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-/// The last tokens, up to a number set at the start.
+/// The last `last_n` tokens of a text.
 #[derive(Clone, Debug)]
 pub struct History {
     tokens: VecDeque<u32>,
-    /// Room for them in order.
+    /// Scratch space for the sorted tokens.
     sorted: Vec<u32>,
     last_n: usize,
 }
@@ -22,7 +22,7 @@ impl History {
         }
     }
 
-    /// Takes a token in, and drops the oldest one if there is no room.
+    /// Appends a token, and drops the oldest one if the history is full.
     pub fn push(&mut self, token: u32) {
         if self.last_n == 0 {
             return;
@@ -43,15 +43,15 @@ impl History {
         self.tokens.len()
     }
 
-    /// The token that came so many before the last one.
+    /// The token `n` before the last one.
     ///
     /// # Panics
-    /// There are not as many.
+    /// There are fewer tokens.
     pub fn back(&self, n: usize) -> u32 {
         self.tokens[self.tokens.len() - 1 - n]
     }
 
-    /// Each of the tokens with how often it is there.
+    /// Each token with its number of occurrences.
     pub fn counts(&mut self) -> impl Iterator<Item = (u32, usize)> {
         self.sorted.clear();
         self.sorted.extend(&self.tokens);

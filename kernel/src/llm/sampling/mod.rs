@@ -1,16 +1,16 @@
-//! Choosing the next token from the logits.
+//! Sampling: chooses the next token from the logits.
 //!
-//! The steps, their order and their meaning are llama.cpp's: biases, penalties, DRY, `top_n_sigma`,
-//! `top_k`, `typical_p`, `top_p`, `min_p`, XTC, temperature, draw. With Mirostat there are only biases
-//! and the temperature before it decides what is drawn from.
+//! The filters, their order and their meaning are llama.cpp's: biases, penalties, DRY,
+//! `top_n_sigma`, `top_k`, `typical_p`, `top_p`, `min_p`, XTC, temperature, draw. With Mirostat,
+//! only biases and the temperature come before.
 
 #![forbid(unsafe_code)]
 
 mod config;
 mod dry;
+mod filters;
 mod history;
 mod random;
-mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -54,8 +54,9 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler at the start of its sequence, for a text of which there is nothing yet and that
-    /// nothing breaks (see [`Sampler::set_breakers`]). It allocates nothing after this.
+    /// A sampler for an empty text, without sequence breakers.
+    ///
+    /// It allocates nothing later. See [`Sampler::set_breakers`].
     pub fn new(config: SamplingConfig) -> Self {
         let last_n = if config.penalizes() { config.penalty_last_n.min(MAX_LAST_N) } else { 0 };
         let dry_n = if config.dries() { config.dry_penalty_last_n.min(MAX_LAST_N) } else { 0 };
@@ -75,24 +76,23 @@ impl Sampler {
         self.config
     }
 
-    /// Whether the settings ask for DRY and nothing was said of what ends a repetition.
+    /// Whether the settings ask for DRY and no sequence breakers were set.
     pub fn wants_breakers(&self) -> bool {
         self.config.dries() && !self.dry.has_breakers()
     }
 
-    /// What ends a repetition for DRY; the text so far stays.
+    /// Sets DRY's sequence breakers. The text so far stays.
     pub fn set_breakers(&mut self, breakers: Breakers) {
         self.dry.set_breakers(breakers);
     }
 
-    /// Tells the sampler a token of the text, one of the prompt or one that was sampled: the
-    /// penalties count it.
+    /// Appends a token of the text, of the prompt or sampled, for the penalties to count.
     pub fn accept(&mut self, token: u32) {
         self.history.push(token);
         self.dry.push(token);
     }
 
-    /// Tells the sampler that the text is this one. The generator and Mirostat go on where they are.
+    /// Replaces the text. The generator and Mirostat go on where they are.
     pub fn set_text(&mut self, tokens: &[u32]) {
         self.history.clear();
         self.dry.clear();
@@ -112,11 +112,12 @@ impl Sampler {
         self.generator = SplitMix64::new(self.config.seed);
     }
 
-    /// The next token: one of those that have logits, or 0 if none has. `candidates` is scratch space
-    /// of the length of `logits`; what it holds does not matter.
+    /// Samples the next token; 0 without logits.
     ///
-    /// Logits may be of any value: what is not a number is never chosen, nor is negative infinity
-    /// where there is anything else.
+    /// `candidates` is scratch space of the length of `logits`.
+    ///
+    /// Logits may have any value. NaN is never chosen. Negative infinity is only chosen without
+    /// other logits.
     pub fn sample(&mut self, logits: &[f32], candidates: &mut [Candidate]) -> u32 {
         if self.config.takes_best() {
             return argmax(logits);
@@ -131,9 +132,10 @@ impl Sampler {
         drawn.token
     }
 
-    /// What [`Sampler::sample`] may give, with probabilities that add up to 1: one candidate at the
-    /// least if there are logits. Its parameters are the same. A draw of XTC's, if it is on, goes
-    /// into it.
+    /// The candidates of [`Sampler::sample`], with probabilities that add up to 1.
+    ///
+    /// There is at least one candidate if there are logits. The parameters are those of `sample`.
+    /// XTC draws from the generator.
     pub fn candidates<'c>(
         &mut self,
         logits: &[f32],
@@ -156,34 +158,34 @@ impl Sampler {
         if config.dries() {
             self.dry.penalize(&config, candidates);
         }
-        // What is not a number is never chosen.
+        // NaN is never chosen.
         for candidate in candidates.iter_mut().filter(|candidate| candidate.logit.is_nan()) {
             candidate.logit = f32::NEG_INFINITY;
         }
-        if steps::largest(candidates).is_infinite() {
-            // There is nothing to compare with: only infinities, or none but them.
-            return steps::best(candidates);
+        if filters::largest(candidates).is_infinite() {
+            // Infinities cannot be compared by their differences.
+            return filters::best(candidates);
         }
         let candidates = match config.mirostat {
             Some(_) => candidates,
             None => {
-                let candidates = steps::top_n_sigma(candidates, config.top_n_sigma);
-                let candidates = steps::top_k(candidates, config.top_k);
-                let candidates = steps::typical(candidates, config.typical_p);
-                let candidates = steps::top_p(candidates, config.top_p);
-                let candidates = steps::min_p(candidates, config.min_p);
+                let candidates = filters::top_n_sigma(candidates, config.top_n_sigma);
+                let candidates = filters::top_k(candidates, config.top_k);
+                let candidates = filters::typical(candidates, config.typical_p);
+                let candidates = filters::top_p(candidates, config.top_p);
+                let candidates = filters::min_p(candidates, config.min_p);
                 self.xtc(candidates)
             }
         };
         if config.temperature <= 0.0 {
-            return steps::best(candidates);
+            return filters::best(candidates);
         }
-        steps::temperature(candidates, config.temperature);
+        filters::temperature(candidates, config.temperature);
         let candidates = match config.mirostat {
-            Some(_) => steps::surprise(candidates, self.mu),
+            Some(_) => filters::surprise(candidates, self.mu),
             None => candidates,
         };
-        steps::softmax(candidates);
+        filters::softmax(candidates);
         candidates
     }
 
@@ -203,7 +205,7 @@ impl Sampler {
         }
     }
 
-    /// Leaves likely candidates out, now and then.
+    /// XTC: removes likely candidates, at random.
     fn xtc<'c>(&mut self, candidates: &'c mut [Candidate]) -> &'c mut [Candidate] {
         let SamplingConfig { xtc_probability, xtc_threshold, .. } = self.config;
         if !self.config.excludes() || candidates.len() < 2 {
@@ -211,15 +213,15 @@ impl Sampler {
         }
         match self.generator.next_unit() {
             chance if chance > f64::from(xtc_probability) => candidates,
-            _ => steps::xtc(candidates, xtc_threshold),
+            _ => filters::xtc(candidates, xtc_threshold),
         }
     }
 
-    /// Draws one of the candidates by their probabilities.
+    /// Draws a candidate by probability.
     fn draw(&mut self, candidates: &[Candidate]) -> Candidate {
         let mut rest = self.generator.next_unit();
-        // The probabilities may add up to a little less than 1; then it is the last one that has
-        // any.
+        // The probabilities may add up to slightly less than 1. Then the last possible candidate is
+        // drawn.
         let mut drawn = candidates[0];
         for &candidate in candidates.iter().filter(|candidate| candidate.p > 0.0) {
             drawn = candidate;
@@ -231,7 +233,7 @@ impl Sampler {
         drawn
     }
 
-    /// Lets Mirostat's bound follow the surprise of what was drawn.
+    /// Mirostat: moves the bound towards the drawn candidate's surprise.
     fn observe(&mut self, drawn: Candidate) {
         if let Some(Mirostat { tau, eta }) = self.config.mirostat {
             self.mu -= eta * (-libm::log2f(drawn.p) - tau);

@@ -1,7 +1,8 @@
-//! The generator behind each draw.
+//! The random number generator of sampling.
 
-/// A small seeded generator (Steele, Lea and Flood: Fast splittable pseudorandom number
-/// generators, 2014).
+/// SplitMix64, a small seeded generator.
+///
+/// Steele, Lea and Flood: Fast splittable pseudorandom number generators, 2014.
 #[derive(Clone, Debug)]
 pub struct SplitMix64(u64);
 
@@ -11,7 +12,7 @@ impl SplitMix64 {
         SplitMix64(seed)
     }
 
-    /// The next number, of all there are.
+    /// The next number, of all 64-bit numbers.
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -22,8 +22,9 @@ fn draw(config: SamplingConfig, n: usize) -> Vec<u32> {
     draw_after(&[], config, n)
 }
 
-/// Checks by a chi-square test that the draws are of these probabilities: fewer than one in a
-/// thousand samplers that are right would fail, and the seed is fixed.
+/// Checks the draws against probabilities by a chi-square test.
+///
+/// Fewer than one in a thousand correct samplers would fail, and the seed is fixed.
 #[track_caller]
 fn assert_drawn(draws: &[u32], expected: &[(u32, f64)]) {
     // The 0.999 quantiles for 0 to 3 degrees of freedom.
@@ -168,9 +169,9 @@ fn typical_keeps_what_surprises_as_much_as_expected() {
     assert_shares(typical(0.29), &[(3, 1.0)]);
     assert_shares(typical(0.4), &[(3, 0.6), (0, 0.4)]);
     assert_shares(typical(0.6), &[(3, 0.3 / 0.9), (0, 0.2 / 0.9), (1, 0.4 / 0.9)]);
-    // Later steps see the probabilities of those that are left: 0.6 is enough here.
+    // Later filters see the probabilities of the remaining candidates: 0.6 is enough here.
     assert_shares(SamplingConfig { top_p: 0.55, ..typical(0.4) }, &[(3, 1.0)]);
-    // The best of those, not of all.
+    // The best of the remaining candidates, not of all.
     assert_shares(SamplingConfig { temperature: 0.0, ..typical(0.4) }, &[(3, 1.0)]);
     // With 4/7 and 3/7 the entropy is 0.683, the surprises are 0.560 and 0.847.
     assert_shares(SamplingConfig { top_k: 2, ..typical(0.3) }, &[(1, 1.0)]);
@@ -195,7 +196,7 @@ fn penalties_count_the_last_tokens() {
     check(presence, &text, [0.2, 0.2, 0.1, 0.15]);
     let all = SamplingConfig { repeat_penalty: 2.0, presence_penalty: half, ..frequency };
     check(all, &text, [0.2, 0.16 / 8.0, 0.1, 0.09 / 4.0]);
-    // What is longer ago does not count.
+    // Older tokens do not count.
     let last = SamplingConfig { penalty_last_n: 2, ..frequency };
     check(last, &text, [0.2, 0.2, 0.1, 0.15]);
     check(SamplingConfig { penalty_last_n: 0, ..all }, &text, [0.2, 0.4, 0.1, 0.3]);
@@ -279,7 +280,7 @@ fn xtc_leaves_likely_tokens_out_now_and_then() {
     assert_shares(SamplingConfig { xtc_probability: 0.0, ..xtc }, &shares);
     assert_shares(SamplingConfig { xtc_threshold: 0.35, ..xtc }, &shares);
     assert_shares(SamplingConfig { xtc_threshold: 0.51, ..xtc }, &shares);
-    // It counts what the other steps left.
+    // It counts the candidates that the other filters left.
     let config = SamplingConfig { top_k: 2, xtc_threshold: 0.35, ..xtc };
     assert_shares(config, &[(3, 1.0)]);
     // A banned token is not likely, even if all that are likely are at least of probability 0.
@@ -334,7 +335,7 @@ fn mirostat_bounds_the_surprise_and_follows_its_target() {
     // The first bound is 2 bits. The surprises are 1.32 (0.4), 1.74 (0.3), 2.32 and 3.32.
     let draws: Vec<u32> = (0..N as u64).map(|seed| first(seed).0).collect();
     assert_drawn(&draws, &[(1, 0.4 / 0.7), (3, 0.3 / 0.7)]);
-    // Among those two the surprises are 0.807 and 1.222 bits.
+    // Among the two the surprises are 0.807 and 1.222 bits.
     for seed in 0..17 {
         let (token, mu) = first(seed);
         let expected = if token == 1 { 2.0 - 0.5 * -0.193 } else { 2.0 - 0.5 * 0.222 };
@@ -359,7 +360,8 @@ fn the_mean_surprise_under_mirostat_is_its_target() {
         for _ in 0..n {
             sampler.sample(&logits, &mut scratch);
         }
-        // Each step takes eta times the error off the bound, so their sum is what it has moved.
+        // Each step subtracts eta times the error from the bound, so the sum is the bound's
+        // movement.
         let mean_error = (start - sampler.mu) / (0.1 * n as f32);
         assert!(mean_error.abs() < 0.02, "{tau}: {mean_error}");
         assert!(sampler.mu.is_finite() && sampler.mu > tau, "{}", sampler.mu);

@@ -2,7 +2,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::*;
-use crate::llm::kernels::self_test::{Noise, Owned};
+use crate::llm::kernels::fixtures::{ActivationBuffers, Noise};
 use crate::llm::quantize::dequantize_row;
 
 /// How far a number of at most 1 may be off, once it was in the cache.
@@ -47,7 +47,7 @@ fn filled(shape: StateShape, positions: &[usize]) -> State {
     cache
 }
 
-/// What a layer holds at these positions, `[2, positions, n_embd_kv]`, in the order of the heads.
+/// Keys and values of a layer: `[2, positions, n_embd_kv]`, in the order of the heads.
 fn held(cache: &State, layer: usize, positions: Range<usize>) -> [Vec<Vec<f32>>; 2] {
     let (keys, values) = cache.kv(layer, positions.clone());
     let LayerShape::Kv(KvShape { kind, n_head_kv, head_size, .. }) = cache.shape().layers[layer];
@@ -163,7 +163,7 @@ fn scores_and_sums_are_those_of_the_numbers_held() {
         let positions: Vec<usize> = (0..11).collect();
         let cache = filled(shape(kind), &positions);
         let query = Noise::new(7).floats(32);
-        let query = Owned::new(kind.weight_type(), &query, 1);
+        let query = ActivationBuffers::new(kind.weight_type(), &query, 1);
         let probabilities = Noise::new(11).floats(5);
         for layer in 0..2 {
             let seen = 6..11;

@@ -1,40 +1,40 @@
-//! Finds the texts of a set wherever they start in another text (A. V. Aho and M. J. Corasick,
-//! "Efficient String Matching", 1975), in time that grows with that text's length alone, whatever
-//! the set is.
+//! Aho-Corasick automaton: finds the texts of a set wherever they start in another text.
 //!
-//! Texts are read backwards, so that the automaton, having read down to a place, knows the longest
-//! text that starts there. Its nodes are what texts end with, numbered by their lengths: the children
-//! of a node follow each other. A node takes 13 bytes, and there is at most one for each byte of the
-//! set.
+//! The time is linear in the other text, whatever the set is (A. V. Aho and M. J. Corasick,
+//! "Efficient String Matching", 1975).
+//!
+//! Texts are read backwards. So the automaton, having read down to a place, knows the longest text
+//! that starts there. Its nodes are the suffixes of the texts, numbered by length: the children of
+//! a node are consecutive. A node takes 13 bytes, and the set has at most one node for each byte.
 
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
-use super::steps::step;
+use super::step_count::step;
 use crate::llm::{Error, with_capacity};
 
-/// The node of nothing read.
+/// The node of the empty suffix.
 const ROOT: usize = 0;
 
 /// A text of the set, found in another text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Found(u32);
 
-/// No text; those that there are have other numbers.
+/// No text; every text has another number.
 const NOTHING: Found = Found(0);
 
-/// What is known of a text of the set.
+/// A text of the set.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     /// The caller's number for it.
     number: u32,
     len: u32,
-    /// The next shorter text with which it starts.
+    /// The longest shorter text of the set that this text starts with.
     shorter: Found,
-    /// How many of those there are.
+    /// Number of shorter texts that this text starts with.
     n_shorter: u32,
-    /// One of them further on, so that few steps lead to any of them (E. W. Myers, "An Applicative
-    /// Random-Access Stack", 1983).
+    /// A shorter text further on, so that few steps lead to any of them (E. W. Myers, "An
+    /// Applicative Random-Access Stack", 1983).
     jump: Found,
 }
 
@@ -43,12 +43,13 @@ struct Entry {
 pub struct Automaton {
     /// The byte that leads to each node from its parent.
     labels: Vec<u8>,
-    /// The first child of each node, which are those up to the next node's first one, in the order
-    /// of their labels.
+    /// The first child of each node.
+    ///
+    /// The children reach up to the next node's first child, in the order of their labels.
     children: Vec<u32>,
-    /// The longest other node with which each node's text starts, read forwards.
+    /// The longest other node that each node's text starts with, read forwards.
     fails: Vec<u32>,
-    /// The longest text of the set that starts where each node's does.
+    /// The longest text of the set that each node's text starts with.
     longest: Vec<Found>,
     /// The texts, shorter ones first, behind [`NOTHING`].
     entries: Vec<Entry>,
@@ -65,8 +66,9 @@ fn from_end(text: &[u8], n: usize) -> Option<u8> {
 }
 
 impl Automaton {
-    /// The set of these texts, with numbers for them. None of them is empty or there twice.
-    /// `what` names them in the error.
+    /// Builds the set of these texts with their numbers.
+    ///
+    /// No text may be empty or a duplicate. `what` names the texts in the error.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
@@ -93,7 +95,7 @@ impl Automaton {
         let nothing = Entry { number: 0, len: 0, shorter: NOTHING, n_shorter: 0, jump: NOTHING };
         automaton.entries.push(nothing);
         automaton.add_node(0, ROOT, None);
-        // For each node of one length in turn, the texts that end with it.
+        // For each node of one length, the texts that end with it.
         let mut level = Vec::from([&texts[..]]);
         let mut below = Vec::new();
         for len in 0.. {
@@ -124,7 +126,7 @@ impl Automaton {
         Ok(automaton)
     }
 
-    /// Adds the next node; `text` is the number and length of the text that it is.
+    /// Adds the next node; `text` is the number and length of the node's text, if it is one.
     fn add_node(&mut self, label: u8, fail: usize, text: Option<(u32, usize)>) {
         let shorter = self.longest.get(fail).copied().unwrap_or(NOTHING);
         let longest = match text {
@@ -176,8 +178,9 @@ impl Automaton {
         self.entries.len() <= 1
     }
 
-    /// The places of a text at which texts of the set start, the last one first, with the longest
-    /// of them.
+    /// The places at which texts of the set start, the last place first.
+    ///
+    /// Each place comes with the longest text that starts there.
     pub fn find_all(&self, text: &[u8]) -> impl Iterator<Item = (usize, Found)> {
         let mut node = ROOT;
         text.iter().enumerate().rev().filter_map(move |(place, &byte)| {
@@ -196,8 +199,9 @@ impl Automaton {
         self.entry(found).len as usize
     }
 
-    /// The longest text of at most so many bytes that starts as this one does; itself, if it is not
-    /// longer.
+    /// The longest text of at most `most` bytes that starts as this one does.
+    ///
+    /// The text itself if it is short enough.
     pub fn cut_to(&self, mut found: Found, most: usize) -> Option<Found> {
         while self.len(found) > most {
             step(1);
@@ -215,14 +219,14 @@ impl Automaton {
     }
 }
 
-/// A number of a node or an entry, of which there are fewer than 2^32: see [`Automaton::new`].
+/// The number of a node or an entry, below 2^32: see [`Automaton::new`].
 fn index(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::steps;
+    use super::super::step_count;
     use super::*;
 
     fn automaton(texts: &[&[u8]]) -> Automaton {
@@ -262,7 +266,7 @@ mod tests {
         let automaton = automaton(&texts);
         let (_, found) = automaton.find_all(&longest).last().unwrap();
         for most in 1..=longest.len() {
-            let (cut, steps) = steps::of(|| automaton.cut_to(found, most).unwrap());
+            let (cut, steps) = step_count::of(|| automaton.cut_to(found, most).unwrap());
             assert_eq!(automaton.len(cut), most);
             assert!(steps < 30, "{steps} steps to {most}");
         }

@@ -1,8 +1,8 @@
-//! Byte-level byte-pair encoding, as GPT-2 has it (GGUF's tokenizer model `gpt2`).
+//! Byte-level byte-pair encoding, as in GPT-2 (GGUF's tokenizer model `gpt2`).
 //!
-//! A pre-tokeniser cuts the text into words, each word is joined from its bytes by a list of
-//! merges, the earlier in the list the earlier in the word. The vocabulary writes bytes as visible
-//! characters: printable ones of Latin-1 as themselves, others as the characters from U+0100 on.
+//! A pre-tokeniser cuts the text into words. Each word is joined from its bytes by a list of
+//! merges, in the order of the list. The vocabulary writes bytes as visible characters: printable
+//! Latin-1 characters as themselves, others as the characters from U+0100 on.
 
 use alloc::borrow::Cow;
 use alloc::string::String;
@@ -41,10 +41,10 @@ const CHARS: [char; 256] = {
     chars
 };
 
-/// The first character of those that are not the byte itself.
+/// The first character that stands for another byte than itself.
 const FIRST_HIDDEN: usize = 0x100;
 
-/// The bytes whose characters are those from [`FIRST_HIDDEN`] on.
+/// The bytes whose characters start at [`FIRST_HIDDEN`].
 const HIDDEN: [u8; 68] = {
     let mut hidden = [0; 68];
     let mut byte = 0;
@@ -76,7 +76,7 @@ struct Merge {
     joined: u32,
 }
 
-/// What the model needs besides the vocabulary.
+/// The byte-pair model: pre-tokeniser and merges.
 pub struct Bpe {
     pre: &'static PreTokenizer,
     /// In order: the place of a merge is its rank.
@@ -100,7 +100,7 @@ fn hash_of(left: u32, right: u32) -> u64 {
 /// The pre-tokeniser of a model.
 ///
 /// # Errors
-/// [`Error::Unsupported`] if there is none of its name.
+/// [`Error::Unsupported`] if its name is unknown.
 pub fn pre_tokenizer(gguf: &Gguf<'_>) -> Result<&'static PreTokenizer, Error> {
     let name = match gguf.string("tokenizer.ggml.pre")? {
         None | Some("") => {
@@ -119,8 +119,10 @@ pub fn pre_tokenizer(gguf: &Gguf<'_>) -> Result<&'static PreTokenizer, Error> {
 }
 
 impl Bpe {
-    /// Reads the merges. Texts in them that are no tokens are numbered after the tokens: a word
-    /// may pass through them on its way to a token.
+    /// Reads the merges.
+    ///
+    /// Texts of merges that are no tokens get numbers after the tokens. A word may pass through
+    /// such a text on its way to a token.
     ///
     /// # Errors
     /// [`Error::ParseError`], [`Error::OutOfMemory`].
@@ -173,7 +175,7 @@ impl Bpe {
         Ok(bpe)
     }
 
-    /// Adds a merge; of several of the same two texts the first one counts.
+    /// Adds a merge. Of several merges of the same two texts the first one counts.
     fn add(&mut self, merge: Merge) -> Result<(), Crowded> {
         if self.rank(merge.left, merge.right).is_none() {
             let rank = u32::try_from(self.merges.len()).map_err(|_| Crowded)?;
@@ -191,8 +193,10 @@ impl Bpe {
         })
     }
 
-    /// Appends the tokens of a text of at most 1 GiB. Bytes that are no UTF-8 become U+FFFD each,
-    /// also those of surrogates, which llama.cpp lets pass.
+    /// Appends the tokens of a text of at most 1 GiB.
+    ///
+    /// Each byte that is not UTF-8 becomes U+FFFD. So does each byte of a surrogate, which
+    /// llama.cpp lets pass.
     pub fn encode(&self, vocab: &Vocab, text: &[u8], out: &mut Vec<u32>) {
         let mut words = Words { bpe: self, vocab, merger: Merger::default(), name: String::new() };
         split(self.pre.stages, &valid(text), &mut |word| words.encode(word, out));
@@ -205,7 +209,7 @@ impl Bpe {
     }
 }
 
-/// Encodes words, with what can be used again for the next one.
+/// Encodes words, with buffers for all words.
 struct Words<'a> {
     bpe: &'a Bpe,
     vocab: &'a Vocab,
@@ -233,7 +237,8 @@ impl Words<'_> {
             if vocab.contains(symbol.id) {
                 out.push(symbol.id);
             } else {
-                // Not the bytes that it stands for, but those of its characters, as in llama.cpp.
+                // As in llama.cpp, the bytes of the text's characters, not the bytes that they
+                // stand for.
                 let text = vocab.text(symbol.id);
                 out.extend(text.iter().filter_map(|&byte| vocab.find(&[byte])));
             }
@@ -249,8 +254,9 @@ fn two_texts(merge: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((merge.get(..=at)?, right))
 }
 
-/// The character with which the text starts, and what follows it. It may take more bytes than it
-/// needs, as llama.cpp lets it.
+/// The first character of a text, and the rest.
+///
+/// As in llama.cpp, overlong encodings are accepted.
 fn split_char(text: &[u8]) -> Option<(char, &[u8])> {
     let &[first, ref rest @ ..] = text else { return None };
     let (bits, more) = match first {
@@ -282,8 +288,9 @@ fn valid(text: &[u8]) -> Cow<'_, str> {
     Cow::Owned(valid)
 }
 
-/// Appends the bytes that the text of a normal token stands for; characters that stand for no byte
-/// are taken as they are.
+/// Appends the bytes that a normal token's text stands for.
+///
+/// Characters that stand for no byte are appended unchanged.
 pub fn push_bytes(text: &[u8], out: &mut Vec<u8>) {
     for chunk in text.utf8_chunks() {
         for c in chunk.valid().chars() {

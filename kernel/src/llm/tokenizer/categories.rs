@@ -1,7 +1,8 @@
 //! The general categories of Unicode 15.1.0; made by categories.py.
 
-/// Where a run of characters of one category starts, shifted to the left by 3, and the number of
-/// the category; in order.
+/// Runs of characters of one category, in order.
+///
+/// Each is the first character, shifted left by 3, and the category's number.
 pub const RUNS: &[u32] = &[
     0x1, 0x107, 0x10d, 0x126, 0x12d, 0x15e, 0x165, 0x184, 0x1d5, 0x1e6, 0x1fd, 0x20a, 0x2dd, 0x2f6,
     0x2fd, 0x306, 0x30a, 0x3dd, 0x3e6, 0x3ed, 0x3f6, 0x3f9, 0x507, 0x50d, 0x516, 0x53d, 0x546,

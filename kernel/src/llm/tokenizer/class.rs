@@ -2,7 +2,7 @@
 
 use super::categories::RUNS;
 
-/// The first letter of a character's general category; the numbers are those of [`RUNS`].
+/// The first letter of a character's general category, numbered as in [`RUNS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Category {
     Unassigned,
@@ -191,8 +191,9 @@ pub fn bloom_word(c: char) -> bool {
     !space(c) && !"(|.,!?…。，、।۔،)".contains(c)
 }
 
-/// The letters of alphabets with two cases, for DeepSeek LLM: in order, the first and the last of
-/// each run.
+/// The letters of alphabets with two cases, for DeepSeek LLM.
+///
+/// In order, the first and the last letter of each run.
 const CASED: &[(char, char)] = &[
     ('A', 'Z'),
     ('a', 'z'),

@@ -1,4 +1,4 @@
-//! Joins the bytes of tokens to text.
+//! Decodes tokens to text.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -6,18 +6,18 @@ use alloc::vec::Vec;
 use super::Tokenizer;
 use crate::llm::{Error, with_capacity};
 
-/// What stands for bytes that are no UTF-8.
+/// The replacement for bytes that are not UTF-8.
 const REPLACEMENT: &str = "\u{fffd}";
 
-/// Collects the bytes of tokens and gives out whole characters.
+/// Collects the bytes of tokens, and emits whole characters.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    /// Bytes of a character that is not yet whole: at most three between calls.
+    /// Bytes of an incomplete character: at most three between calls.
     held: Vec<u8>,
 }
 
 impl Decoder {
-    /// An empty decoder that need not allocate for tokens of up to `max_token_bytes` bytes.
+    /// An empty decoder that never allocates for tokens of up to `max_token_bytes` bytes.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
@@ -26,8 +26,9 @@ impl Decoder {
         Ok(Decoder { held })
     }
 
-    /// Appends to `out` the text that is whole with this token. Bytes that no further ones can
-    /// make whole become U+FFFD.
+    /// Appends to `out` the text that is complete with this token.
+    ///
+    /// Bytes that no further byte can complete become U+FFFD.
     pub fn push(&mut self, tokenizer: &Tokenizer, token: u32, out: &mut String) {
         tokenizer.push_bytes(token, &mut self.held);
         let mut held = &self.held[..];
@@ -54,7 +55,7 @@ impl Decoder {
         }
     }
 
-    /// Ends the text: a character that is not whole becomes U+FFFD.
+    /// Ends the text: an incomplete character becomes U+FFFD.
     pub fn finish(&mut self, out: &mut String) {
         if !self.held.is_empty() {
             out.push_str(REPLACEMENT);

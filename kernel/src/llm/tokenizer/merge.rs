@@ -1,17 +1,19 @@
-//! Joins neighbours until no two can be joined: always the pair of the lowest rank, and of equal
-//! ones the leftmost.
+//! Byte-pair merging: joins neighbours until no pair can be joined.
+//!
+//! The pair of the lowest rank comes first; of equal ranks, the leftmost.
 
 use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::queue::Queue;
-use super::steps::step;
+use super::step_count::step;
 
 /// No symbol, no text, no rank.
 pub const NONE: u32 = u32::MAX;
 
-/// A part of the text that will be a token. Those that were joined to their left neighbours stay
-/// in the list, empty.
+/// A part of the text that will be a token.
+///
+/// A symbol that was joined to its left neighbour stays in the list, empty.
 #[derive(Clone, Copy, Debug)]
 pub struct Symbol {
     start: u32,
@@ -20,9 +22,9 @@ pub struct Symbol {
     pub id: u32,
     previous: u32,
     next: u32,
-    /// The rank of the pair that this and the next one are; [`NONE`] if they can't be joined.
+    /// The rank of the pair with the next symbol; [`NONE`] if it cannot be joined.
     rank: u32,
-    /// The number of the text that the two are together.
+    /// The number of the pair's joined text.
     joined: u32,
 }
 
@@ -32,7 +34,7 @@ impl Symbol {
         self.start as usize..self.end as usize
     }
 
-    /// Its place and that of the next symbol together.
+    /// The places of the symbol and the next symbol together.
     pub fn range_with(&self, next: &Symbol) -> Range<usize> {
         self.start as usize..next.end as usize
     }
@@ -42,13 +44,14 @@ impl Symbol {
 #[derive(Debug, Default)]
 pub struct Merger {
     symbols: Vec<Symbol>,
-    /// The pairs by their ranks and the places of their left symbols. A pair that is no longer
-    /// what it was when it was queued is passed over.
+    /// The pairs by rank and place of the left symbol. A pair that changed after it was queued is
+    /// skipped.
     pairs: Queue,
 }
 
 impl Merger {
-    /// Starts with symbols of these lengths in bytes, under 2^32 together, and numbers.
+    /// Starts with symbols, given by length in bytes and number. All lengths together are below
+    /// 2^32.
     pub fn start(&mut self, symbols: impl Iterator<Item = (u32, u32)>) {
         self.symbols.clear();
         let (mut start, mut previous) = (0_u32, NONE);
@@ -62,8 +65,10 @@ impl Merger {
         }
     }
 
-    /// Joins all that can be joined. `rule` gives the rank of a pair, the lowest first, and the
-    /// number of the joined text; `None` if the two can't be joined.
+    /// Joins pairs until none is left.
+    ///
+    /// `rule` gives the rank of a pair, the lowest first, and the number of the joined text; `None`
+    /// if the pair cannot be joined.
     pub fn merge(&mut self, rule: impl Fn(&Symbol, &Symbol) -> Option<(u32, u32)>) {
         for (left, _) in (0..NONE).zip(0..self.symbols.len()) {
             self.find_pair(left, &rule);
@@ -86,7 +91,7 @@ impl Merger {
         }
     }
 
-    /// Looks at the pair of a symbol and the next one, one of which is new.
+    /// Looks up the pair of a symbol and the next symbol, one of which is new.
     fn find_pair(&mut self, left: u32, rule: &impl Fn(&Symbol, &Symbol) -> Option<(u32, u32)>) {
         step(1);
         let Some(l) = self.symbols.get(left as usize) else { return };
@@ -99,7 +104,7 @@ impl Merger {
         }
     }
 
-    /// What is left, in order.
+    /// The remaining symbols, in order.
     pub fn symbols(&self) -> impl Iterator<Item = &Symbol> {
         self.symbols.iter().filter(|symbol| symbol.start < symbol.end)
     }

@@ -1,13 +1,14 @@
-//! Text to tokens and back, as llama.cpp's `llama-vocab.cpp` does it: in the manner of
-//! SentencePiece's byte-pair models (GGUF's tokenizer model `llama`) and of GPT-2's byte-level
-//! byte-pair encoding (`gpt2`).
+//! Tokenizers: text to tokens and back, as in llama.cpp's `llama-vocab.cpp`.
 //!
-//! [`Tokenizer::encode`] cuts special tokens out of the text (`special.rs`, found by
-//! `automaton.rs`) and gives what is between them to `sentencepiece.rs` or to `bpe.rs`, which cuts it
-//! into words first (`pre.rs`, `split.rs`); both join neighbours with `merge.rs`.
+//! There are two methods: SentencePiece's byte-pair models (GGUF's tokenizer model `llama`), and
+//! GPT-2's byte-level byte-pair encoding (`gpt2`).
 //!
-//! A text takes time in proportion to its length, times logarithms, whatever the vocabulary and the
-//! text are made to be: `tests/hostile.rs` counts the steps.
+//! [`Tokenizer::encode`] cuts special tokens out of the text (`special.rs`, `automaton.rs`). The
+//! text between them goes to `sentencepiece.rs` or to `bpe.rs`. `bpe.rs` first cuts it into words
+//! (`pre.rs`, `split.rs`). Both join neighbours with `merge.rs`.
+//!
+//! Encoding takes time in proportion to the text's length, times logarithms, for any vocabulary and
+//! any text. `tests/hostile.rs` counts the steps.
 
 #![forbid(unsafe_code)]
 // No arithmetic wraps on a number of the file or of the text.
@@ -19,14 +20,14 @@ mod categories;
 mod class;
 mod decode;
 mod merge;
-mod pieces;
 mod pre;
 mod queue;
+mod segments;
 mod sentencepiece;
 mod slots;
 mod special;
 mod split;
-mod steps;
+mod step_count;
 #[cfg(test)]
 mod tests;
 mod texts;
@@ -38,7 +39,7 @@ use alloc::vec::Vec;
 
 use bpe::Bpe;
 pub use decode::Decoder;
-pub use pieces::Piece;
+pub use segments::Segment;
 use sentencepiece::SentencePiece;
 use special::{Part, Specials};
 use vocab::{TokenKind, Vocab};
@@ -50,9 +51,10 @@ const TOKENS: &str = "tokenizer.ggml.tokens";
 const SCORES: &str = "tokenizer.ggml.scores";
 const TYPES: &str = "tokenizer.ggml.token_type";
 
-/// Texts are encoded in pieces of at most so many bytes, so that 32 bits are enough for places in
-/// them, spaces being written in three bytes.
-const PIECE_BYTES: usize = 1 << 30;
+/// Texts are encoded in chunks of at most this many bytes.
+///
+/// So 32 bits are enough for places in a chunk, whose spaces take three bytes each.
+const CHUNK_BYTES: usize = 1 << 30;
 
 /// A model's tokenizer.
 #[derive(Debug)]
@@ -68,7 +70,7 @@ pub struct Tokenizer {
     ends: Vec<u32>,
     /// Special tokens that are found in any text.
     user_defined: Specials,
-    /// All that are found where control tokens are.
+    /// Special tokens that are found where control tokens are parsed.
     specials: Specials,
 }
 
@@ -196,9 +198,10 @@ impl Tokenizer {
         tables.fold(0, usize::saturating_add)
     }
 
-    /// The tokens of `text`, which may be any bytes. With `add_special` those that begin and end a
-    /// text are added, as the model wants it. With `parse_special` control tokens in the text are
-    /// found by their names; without, such names are text like any other.
+    /// The tokens of `text`, which may be any bytes.
+    ///
+    /// With `add_special`, the model's begin and end tokens are added. With `parse_special`, names
+    /// of control tokens become control tokens. Without it, the names are plain text.
     pub fn encode(
         &self,
         text: impl AsRef<[u8]>,
@@ -236,19 +239,20 @@ impl Tokenizer {
 
     /// Appends the tokens of text without special tokens.
     fn encode_text(&self, text: &[u8], is_start: bool, out: &mut Vec<u32>) {
-        for (i, piece) in text.chunks(PIECE_BYTES).enumerate() {
+        for (i, chunk) in text.chunks(CHUNK_BYTES).enumerate() {
             match &self.method {
                 Method::SentencePiece(method) => {
                     let prefix = method.add_space_prefix && is_start && i == 0;
-                    method.encode(&self.vocab, prefix, piece, out);
+                    method.encode(&self.vocab, prefix, chunk, out);
                 }
-                Method::Bpe(bpe) => bpe.encode(&self.vocab, piece, out),
+                Method::Bpe(bpe) => bpe.encode(&self.vocab, chunk, out),
             }
         }
     }
 
-    /// The bytes of a token that stands alone: control tokens by their names, and without the space
-    /// that is put before a text.
+    /// The bytes of a single token (llama.cpp's `token_to_piece`).
+    ///
+    /// Control tokens give their names. The space that is put before a text is left out.
     pub fn push_piece(&self, token: u32, out: &mut Vec<u8>) {
         let start = out.len();
         match self.vocab.contains(token).then(|| self.vocab.kind(token)) {
@@ -266,7 +270,7 @@ impl Tokenizer {
     /// The text of these tokens.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] if there is none for the text of a token.
+    /// [`Error::OutOfMemory`] if the text of a token does not fit.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, Error> {
         let mut decoder = Decoder::try_new(self.max_token_bytes())?;
         let mut text = String::new();
@@ -277,8 +281,10 @@ impl Tokenizer {
         Ok(text)
     }
 
-    /// The bytes of a token as they appear in text: none for control tokens. They may be a part
-    /// of a character only; a [`Decoder`] joins them.
+    /// Appends the bytes of a token as they appear in text.
+    ///
+    /// Control tokens have no bytes. The bytes may be part of a character; a [`Decoder`] joins
+    /// them.
     pub fn push_bytes(&self, token: u32, out: &mut Vec<u8>) {
         if !self.vocab.contains(token) {
             return;

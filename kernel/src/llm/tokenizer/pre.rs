@@ -1,4 +1,4 @@
-//! The pre-tokenisers of byte-level BPE, by the names that files give them (`tokenizer.ggml.pre`).
+//! The pre-tokenisers of byte-level BPE, by name (`tokenizer.ggml.pre`).
 //!
 //! Source: the regular expressions in llama.cpp's `llama-vocab.cpp`, with the meaning that its
 //! `unicode.cpp` gives them: `[^a-z]` and `[^A-Z]` know no capitals beyond ASCII, `\s` is Unicode's
@@ -8,11 +8,11 @@
 use super::class::*;
 use super::split::{Rule, Run, Stage};
 
-/// How a vocabulary's texts are cut into words, and what comes with it.
+/// A pre-tokeniser: how texts are cut into words, and related defaults.
 pub struct PreTokenizer {
     /// Its names.
     names: &'static [&'static str],
-    /// The steps of the cutting.
+    /// The stages of the cutting.
     pub stages: &'static [Stage],
     /// Whether a word that is a token is not merged from its bytes.
     pub ignore_merges: bool,
@@ -27,7 +27,7 @@ impl PreTokenizer {
         PreTokenizer { names, stages, ignore_merges: false, add_bos: false, default_bos: true }
     }
 
-    /// The one of this name.
+    /// The pre-tokeniser of this name.
     pub fn named(name: &str) -> Option<&'static PreTokenizer> {
         PRE_TOKENIZERS.iter().find(|pre| pre.names.contains(&name))
     }

@@ -1,25 +1,26 @@
-//! A queue of pairs of numbers that gives out the least one first.
+//! A priority queue of pairs of numbers, the least first.
 //!
-//! It is made for the way in which pairs of neighbours are joined: millions of them, ranks that
-//! come again and again, and new pairs that mostly rank after the ones that are being taken. Those
-//! wait in the buckets of a radix heap, which moves whole buckets from front to back, where a
-//! binary heap would jump about in memory. The others wait in a binary heap, which stays small.
+//! The queue fits byte-pair merging: millions of pairs, few different ranks, and new pairs whose
+//! ranks are mostly higher than the present one. Pairs of higher ranks wait in the buckets of a
+//! radix heap. The radix heap moves whole buckets, where a binary heap would jump about in memory.
+//! The other pairs wait in a binary heap, which stays small.
 
 use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
-use super::steps::step;
+use super::step_count::step;
 
-/// Pairs of a rank and a place; the least rank comes first, and of equal ones the least place.
+/// Pairs of a rank and a place. The least rank comes first; of equal ranks, the least place.
 #[derive(Debug)]
 pub struct Queue {
-    /// The rank that is being taken.
+    /// The present rank.
     rank: u32,
     /// Places of this rank, the least last.
     places: Vec<u32>,
-    /// Pairs with higher ranks: in `buckets[n]` those that differ from `rank` in bit n and in no
-    /// higher one.
+    /// Pairs with higher ranks.
+    ///
+    /// `buckets[n]` holds pairs whose rank differs from `rank` in bit n and in no higher bit.
     buckets: [Vec<(u32, u32)>; 32],
     /// A bit for each bucket that is not empty.
     filled: u32,
@@ -52,7 +53,7 @@ impl Queue {
         }
     }
 
-    /// Takes the least pair. An empty queue is as good as new.
+    /// Takes the least pair. An empty queue can be used again.
     pub fn pop(&mut self) -> Option<(u32, u32)> {
         let first = self.places.last().map(|&place| (self.rank, place));
         if let Some(&Reverse(late)) = self.late.peek()
@@ -68,13 +69,13 @@ impl Queue {
         self.places.pop().map(|place| (self.rank, place))
     }
 
-    /// Goes to the next rank, of which there are places then. False if there is none.
+    /// Goes to the next rank, and fills `places`. False if the queue has no higher rank.
     fn next_rank(&mut self) -> bool {
         if self.filled == 0 {
             return false;
         }
-        // The lowest bucket holds the lowest ranks. Once `rank` is one of them, all of them go to
-        // lower buckets.
+        // The lowest bucket holds the lowest ranks. Once `rank` is the lowest, all pairs of the
+        // bucket belong in lower buckets.
         let lowest = self.filled.trailing_zeros() as usize;
         self.filled &= !(1 << lowest);
         let mut bucket = core::mem::take(&mut self.buckets[lowest]);

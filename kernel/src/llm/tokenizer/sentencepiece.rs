@@ -1,8 +1,9 @@
-//! SentencePiece's byte-pair models (GGUF's tokenizer model `llama`): of two neighbours those are
-//! joined whose text is the token with the highest score.
+//! SentencePiece's byte-pair models (GGUF's tokenizer model `llama`).
 //!
-//! Spaces are written as U+2581. `tokenizer.ggml.remove_extra_whitespaces` changes nothing, as in
-//! llama.cpp, where only other kinds of tokenizers heed it.
+//! The pair of neighbours whose joined text is the token with the highest score is joined first.
+//!
+//! Spaces are written as U+2581. As in llama.cpp, `tokenizer.ggml.remove_extra_whitespaces` changes
+//! nothing for this kind of tokenizer.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -12,20 +13,21 @@ use super::merge::{Merger, NONE};
 use super::vocab::{Vocab, byte_name};
 use crate::llm::Error;
 
-/// What stands for a space in the vocabulary: U+2581.
+/// The vocabulary's character for a space: U+2581.
 const SPACE: &[u8] = "\u{2581}".as_bytes();
 
-/// Texts of up to so many bytes are looked up by their hashes. Longer ones, of which models have none or
-/// a few, are not: to hash them again and again as they grow would take time that grows with their
-/// square.
+/// Texts of up to this many bytes are looked up by hash.
+///
+/// Longer tokens are rare. Hashing a growing text again and again would take quadratic time, so the
+/// automaton finds them.
 const HASHED_BYTES: usize = 128;
 
-/// What the model needs besides the vocabulary.
+/// The SentencePiece model: byte tokens and long tokens.
 #[derive(Debug)]
 pub struct SentencePiece {
-    /// Whether a text is given a space before its start and after each special token.
+    /// Whether a space is put before a text and after each special token.
     pub add_space_prefix: bool,
-    /// The token of each byte, for characters that no token has.
+    /// The token of each byte, for characters without a token.
     byte_tokens: Vec<Option<u32>>,
     /// The tokens of more than [`HASHED_BYTES`] bytes.
     long: Automaton,
@@ -41,7 +43,9 @@ fn char_len(first: u8) -> usize {
     }
 }
 
-/// The rank of a score: the highest score has the lowest. Zero has one rank, whatever its sign.
+/// The rank of a score: the highest score has the lowest rank.
+///
+/// Zeros of both signs have the same rank.
 fn rank(score: f32) -> u32 {
     let bits = (score + 0.0).to_bits();
     // The bits of numbers rise with them, or fall with them below zero.
@@ -67,8 +71,10 @@ impl SentencePiece {
         self.long.memory_bytes()
     }
 
-    /// Appends the tokens of a text of at most 1 GiB, with a space before it if `prefix`. Characters
-    /// without a token become the tokens of their bytes.
+    /// Appends the tokens of a text of at most 1 GiB.
+    ///
+    /// With `prefix`, a space is put before the text. Characters without a token become the tokens
+    /// of their bytes.
     pub fn encode(&self, vocab: &Vocab, prefix: bool, text: &[u8], out: &mut Vec<u32>) {
         let spaces = text.iter().filter(|&&byte| byte == b' ').count();
         let spaces_len = spaces.saturating_add(1).saturating_mul(SPACE.len());

@@ -1,10 +1,10 @@
-//! A hash table of numbers, which are found by what they stand for.
+//! A hash table of numbers, with bounded search lengths.
 //!
-//! What the numbers stand for comes from a file that nobody vouches for, and such a file can be made
-//! so that all of it hashes to one place. So a number lies at most [`MAX_WAY`] slots behind its place;
-//! what has no room there is an error. In files that nobody made for that, ways of a few hundred slots
-//! are rare beyond measure: at most two of three slots are taken, and chances fall by a factor of
-//! e for each 14 slots (Knuth, The Art of Computer Programming 3, 6.4, linear probing).
+//! The keys come from an untrusted file, which can be crafted so that all keys hash to one place.
+//! So a number lies at most [`MAX_WAY`] slots behind its place. A number without a free slot there
+//! is an error. In other files, ways of a few hundred slots practically never occur. At most two of
+//! three slots are taken, and the probability falls by a factor of e for each 14 slots (Knuth, The
+//! Art of Computer Programming 3, 6.4, linear probing).
 
 use alloc::vec::Vec;
 
@@ -16,7 +16,7 @@ const FREE: u32 = u32::MAX;
 /// The most slots from the place of a number to where it lies.
 const MAX_WAY: usize = 1023;
 
-/// There is no slot for a number near its place: others were made to lie there.
+/// No slot is free near a number's place, because keys were crafted to collide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Crowded;
 
@@ -31,10 +31,11 @@ impl Crowded {
 /// The table.
 #[derive(Debug)]
 pub struct Slots {
-    /// As many as a power of two.
+    /// The slots; their number is a power of two.
     slots: Vec<u32>,
-    /// The longest way from the place of a number to where it lies, in slots: a search need not go
-    /// further, however many slots are taken there.
+    /// The longest way from a number's place to its slot, in slots.
+    ///
+    /// A search need not go further, however many slots are taken.
     longest_way: usize,
 }
 
@@ -53,12 +54,12 @@ impl Slots {
         Ok(Slots { slots, longest_way: 0 })
     }
 
-    /// Whether there is room for `n` numbers, that is, slots for half as many more.
+    /// Whether there is room for `n` numbers: at least 1.5 slots each.
     pub fn has_room_for(&self, n: usize) -> bool {
         n.saturating_mul(3) <= self.slots.len().saturating_mul(2)
     }
 
-    /// The number that `is_it`. `hash` is mixed well in its upper half.
+    /// Finds the number for which `is_it` holds. The upper half of `hash` must be well mixed.
     pub fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         for at in self.way(hash).take(self.longest_way.saturating_add(1)) {
             match self.slots[at] {
@@ -70,7 +71,7 @@ impl Slots {
         None
     }
 
-    /// Adds a number, which is not there yet.
+    /// Adds a number, which must be new.
     ///
     /// # Errors
     /// [`Crowded`].
@@ -82,7 +83,7 @@ impl Slots {
         Ok(())
     }
 
-    /// The slots in the order in which they are tried; around the end, the first ones again.
+    /// The slots in the order in which they are tried, wrapping around the end.
     fn way(&self, hash: u64) -> impl Iterator<Item = usize> + use<> {
         let mask = self.slots.len().saturating_sub(1);
         let place = (hash >> 32) as usize & mask;
@@ -103,7 +104,7 @@ pub fn mix(hash: u64) -> u64 {
     (hash ^ hash >> 32).wrapping_mul(FACTOR)
 }
 
-/// The number that [`mix`] makes this hash of, for the tests that make things collide.
+/// The inverse of [`mix`], for tests of collisions.
 #[cfg(test)]
 pub fn unmix(hash: u64) -> u64 {
     // The inverse of the factor modulo 2^64.
@@ -135,8 +136,8 @@ mod tests {
 
     #[test]
     fn a_search_goes_no_further_than_the_longest_way() {
-        // Two of three slots are taken, each by the number that belongs there: a search for what is
-        // missing must not walk along all of them.
+        // Two of three slots are taken, each by the number that belongs there. A search for a
+        // missing number must not walk along all of them.
         let mut slots = Slots::with_room_for(10_007, "the test").unwrap();
         for number in 0..10_007 {
             assert_eq!(slots.insert(u64::from(number) << 32, number), Ok(()));

@@ -1,4 +1,4 @@
-//! Tokens that are more than text: where they stand in a text, and which of them end one.
+//! Special tokens: where they are in a text, and which of them end a generation.
 //!
 //! Source of the names: llama.cpp's `llama-vocab.cpp`.
 
@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 
 use super::automaton::{Automaton, Found};
-use super::steps::step;
+use super::step_count::step;
 use super::vocab::{TokenKind, Vocab};
 use super::{numbered, warn_kind};
 use crate::llm::Error;
@@ -17,7 +17,7 @@ use crate::llm::gguf::Gguf;
 struct Role {
     /// The file's keys for it; the last one counts.
     keys: &'static [&'static str],
-    /// Its usual texts, for files without such a key.
+    /// The role's usual texts, for files without the keys.
     texts: &'static [&'static str],
     /// Whether it ends a generation.
     ends: bool,
@@ -126,8 +126,9 @@ const ENDS: &[&str] = &[
 /// Tokens of these texts are shown, and found in any text.
 const SHOWN: &[&str] = &["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"];
 
-/// Finds the tokens that end a generation, in order; makes control tokens of those that are called
-/// like one.
+/// Finds the tokens that end a generation, in order.
+///
+/// Tokens with the text of a control token become control tokens.
 ///
 /// # Errors
 /// [`Error::ParseError`] if a key has no number.
@@ -153,8 +154,8 @@ pub fn find_ends(gguf: &Gguf<'_>, vocab: &mut Vocab, eos: Option<u32>) -> Result
         let token = vocab.find(text.as_bytes());
         make(vocab, token, TokenKind::UserDefined);
     }
-    // Where a model has these, an answer of several parts ends with one of them, each part with
-    // `<|end|>`.
+    // In models with these tokens, `<|end|>` ends a part of an answer, and one of these tokens ends
+    // the answer.
     let has = |vocab: &Vocab, text: &str| vocab.find(text.as_bytes()).is_some();
     let calls = has(vocab, "<|call|>") || has(vocab, "<|calls|>");
     if calls && (has(vocab, "<|return|>") || has(vocab, "<|flush|>")) {
@@ -162,7 +163,7 @@ pub fn find_ends(gguf: &Gguf<'_>, vocab: &mut Vocab, eos: Option<u32>) -> Result
         ends.retain(|&token| Some(token) != part);
         make(vocab, part, TokenKind::UserDefined);
     }
-    // Where a model has this, `</s>` is text.
+    // In models with this token, `</s>` is plain text.
     if has(vocab, "<|tool_response>") {
         let text = vocab.find(b"</s>");
         ends.retain(|&token| Some(token) != text);
@@ -193,11 +194,11 @@ pub enum Part<'t> {
 #[derive(Debug)]
 pub struct Specials {
     texts: Automaton,
-    /// Whether spaces after one belong to it: llama.cpp has it so for models of the name Phi-3.
+    /// Whether spaces after a special token belong to it, as in llama.cpp for Phi-3.
     strips: bool,
 }
 
-/// These are followed by what stands there, whatever the model.
+/// Special tokens after which spaces are never stripped.
 const NEVER_STRIP: [&[u8]; 3] = [b"<unk>", b"<s>", b"<|endoftext|>"];
 
 /// The bytes that C's `isspace` accepts at the start of a text.
@@ -211,13 +212,13 @@ pub fn is_user_defined(kind: TokenKind) -> bool {
     kind == TokenKind::UserDefined
 }
 
-/// Others are found where they are asked for.
+/// All special tokens are found where special tokens are parsed.
 pub fn is_special(kind: TokenKind) -> bool {
     matches!(kind, TokenKind::Control | TokenKind::UserDefined | TokenKind::Unknown)
 }
 
 impl Specials {
-    /// Of a vocabulary, those of some kinds.
+    /// The special tokens of a vocabulary of the kinds for which `is_one` holds.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
@@ -231,17 +232,16 @@ impl Specials {
         self.texts.memory_bytes()
     }
 
-    /// Cuts the special tokens out of a text: the longest first, wherever it stands, and of
-    /// equally long ones the leftmost.
+    /// Cuts the special tokens out of a text: the longest first, then the leftmost.
     ///
-    /// One that has no room left makes way for the longest that has, of those that start where it
-    /// does. What took the room is no shorter than it, so the room is under half of what it was:
-    /// that happens to a place at most as often as the text's length can be halved.
+    /// A token without room left is replaced by the longest shorter one that fits at the same
+    /// place. The token that took the room is no shorter. So the room is less than half of the room
+    /// before, and a place is replaced at most log2 of the text's length times.
     pub fn cut<'t>(&self, text: &'t [u8]) -> Vec<Part<'t>> {
         let by_length = |place, found| (self.texts.len(found), Reverse(place), found);
         let found = self.texts.find_all(text).map(|(place, found)| by_length(place, found));
         let mut waiting = BinaryHeap::from(found.collect::<Vec<_>>());
-        // Those that were cut out: from where to where, by their starts.
+        // The tokens that were cut out: end and token, by start.
         let mut cut = BTreeMap::<usize, (usize, Found)>::new();
         while let Some((len, Reverse(start), found)) = waiting.pop() {
             step(1);
@@ -276,7 +276,7 @@ impl Specials {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llm::gguf::build::Builder;
+    use crate::llm::gguf::write::Builder;
 
     fn vocab(texts: &[Vec<u8>]) -> Vocab {
         let file = Builder::new()
@@ -286,7 +286,7 @@ mod tests {
         Vocab::from_gguf(&Gguf::parse(&file).unwrap(), false).unwrap()
     }
 
-    /// What [`Specials::cut`] is to give, by trying each text of the vocabulary at each place.
+    /// The expected result of [`Specials::cut`], by trying each text at each place.
     fn cut_slowly<'t>(vocab: &Vocab, text: &'t [u8], strips: bool) -> Vec<Part<'t>> {
         let mut parts = Vec::from([Part::Text(text)]);
         for len in (1..=vocab.max_text_bytes()).rev() {

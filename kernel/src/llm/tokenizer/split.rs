@@ -1,18 +1,19 @@
-//! Cuts a text into the words that byte-pair encoding works on: a small matcher for the few forms
-//! that the regular expressions of pre-tokenisers are made of.
+//! Cuts a text into words for byte-pair encoding.
 //!
-//! Each stage cuts every piece that the stage before it left: at each place of the piece the rules
-//! are tried in order, the first that fits takes a word, and what no rule takes between two words
-//! is a word as well. No rule looks beyond its piece. Nothing is tried twice for long, so the time
-//! grows with the length of the text.
+//! This is a small matcher for the few forms in the regular expressions of pre-tokenisers.
+//!
+//! Each stage cuts every part that the previous stage left. At each place of a part, the rules are
+//! tried in order, and the first rule that fits takes a word. Text between two words that no rule
+//! takes is a word as well. No rule looks beyond its part. No text is matched again and again, so
+//! the time is linear in the text.
 
 use super::class::{line_end, not_lower, not_upper, space};
-use super::steps::step;
+use super::step_count::step;
 
 /// Whether a character belongs to a class.
 pub type Class = fn(char) -> bool;
 
-/// A step of the cutting.
+/// A stage of the cutting.
 #[derive(Clone, Copy)]
 pub enum Stage {
     /// Alternatives, the first that fits first.
@@ -34,7 +35,7 @@ pub enum Rule {
     /// L = `(?=\p{L})[^A-Z]`, `(lead)?U*L+|(lead)?U+L*`, each with a contraction at its end if
     /// `contraction`.
     CasedWord {
-        /// What may come first.
+        /// The class of an optional first character.
         lead: Class,
         /// `(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?`
         contraction: bool,
@@ -57,7 +58,7 @@ pub struct Run {
     tail: Option<Class>,
 }
 
-/// What comes before a run.
+/// The character before a run.
 #[derive(Clone, Copy)]
 enum Lead {
     None,
@@ -83,7 +84,7 @@ impl Run {
         self
     }
 
-    /// Of so many characters.
+    /// Between `least` and `most` characters.
     pub const fn times(mut self, least: usize, most: usize) -> Self {
         self.least = least;
         self.most = most;
@@ -101,7 +102,7 @@ impl Run {
         Rule::Run(self)
     }
 
-    /// What follows the run with which the text starts.
+    /// The text after the run that it starts with.
     fn rest<'t>(&self, text: &'t str) -> Option<&'t str> {
         let without = |lead: Class| text.strip_prefix(lead);
         match self.lead {
@@ -129,7 +130,7 @@ impl Run {
     }
 }
 
-/// Whether a character belongs to a class, which is a step.
+/// Whether a character belongs to a class, counted as a step.
 fn is(of: Class) -> impl Fn(char) -> bool {
     move |c| {
         step(1);
@@ -137,17 +138,17 @@ fn is(of: Class) -> impl Fn(char) -> bool {
     }
 }
 
-/// What follows the characters of a class with which the text starts.
+/// The text after its first characters of a class.
 fn rest_after(text: &str, of: Class) -> &str {
     text.trim_start_matches(is(of))
 }
 
-/// What stands before `rest`, the end of the text.
+/// The text before `rest`, which is its end.
 fn before<'t>(text: &'t str, rest: &str) -> &'t str {
     &text[..text.len().saturating_sub(rest.len())]
 }
 
-/// What follows `start` in the text, if that is not empty.
+/// The text after `start`, unless `start` is empty.
 fn behind<'t>(text: &'t str, start: &str) -> Option<&'t str> {
     text.get(start.len()..).filter(|_| !start.is_empty())
 }
@@ -169,21 +170,22 @@ fn rest_after_cased(text: &str) -> Option<&str> {
     if rest.len() < lower.len() {
         return Some(rest);
     }
-    // U* gives back until one that it took is an L; what follows it is none.
+    // U* backtracks to the last character that is also an L. The character after it is no L.
     let upper = before(text, lower);
     let is_lower = is(not_upper);
     behind(text, upper.trim_end_matches(|c| !is_lower(c))).or_else(|| behind(text, upper))
 }
 
 impl Rule {
-    /// What follows the word with which the text starts, if it has this form. No word is empty.
+    /// The text after its first word, if the word has this form. No word is empty.
     fn rest<'t>(&self, text: &'t str) -> Option<&'t str> {
         match self {
             Rule::Contraction => rest_after_contraction(text, false),
             Rule::AnyCaseContraction => rest_after_contraction(text, true),
             Rule::Run(run) => run.rest(text),
             Rule::CasedWord { lead, contraction } => {
-                // What may come first is no letter, so a word without it starts elsewhere.
+                // The optional first character is no letter, so backtracking to a word without it
+                // is not needed.
                 let rest = rest_after_cased(text.strip_prefix(*lead).unwrap_or(text))?;
                 let longer = rest_after_contraction(rest, true).filter(|_| *contraction);
                 Some(longer.unwrap_or(rest))
@@ -214,9 +216,9 @@ pub fn split(stages: &[Stage], text: &str, word: &mut dyn FnMut(&str)) {
         }
         return;
     };
-    let mut cut = |piece: &str| {
-        if !piece.is_empty() {
-            split(stages, piece, word);
+    let mut cut = |part: &str| {
+        if !part.is_empty() {
+            split(stages, part, word);
         }
     };
     match stage {
@@ -226,7 +228,7 @@ pub fn split(stages: &[Stage], text: &str, word: &mut dyn FnMut(&str)) {
             cut(spaces);
         }
         Stage::Rules(rules) => {
-            // What is not cut yet, and what of that no rule was tried on.
+            // The text that is not cut yet, and its end on which no rule was tried.
             let (mut uncut, mut text) = (text, text);
             while !text.is_empty() {
                 match rules.iter().find_map(|rule| rule.rest(text)) {

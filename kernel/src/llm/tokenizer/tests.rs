@@ -11,9 +11,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::*;
-use crate::llm::gguf::build::Builder;
+use crate::llm::gguf::write::Builder;
 
-/// A vocabulary of special tokens, all bytes, and pieces whose scores fall in this order.
+/// A vocabulary of special tokens, all bytes, and pieces with falling scores.
 fn vocabulary() -> Vec<(String, i32)> {
     let mut tokens: Vec<(String, i32)> = Vec::new();
     tokens.extend([("<unk>", 2), ("<s>", 3), ("</s>", 3)].map(|(text, kind)| (text.into(), kind)));
@@ -166,7 +166,7 @@ fn characters_are_held_back_until_they_are_whole() {
     assert_eq!(decode(&t, &smile), ["", "", "", "🙂", ""]);
     // Not whole at the end.
     assert_eq!(decode(&t, &smile[..2]), ["", "", "\u{fffd}"]);
-    // Another byte than the one that must come: the character is lost, the byte is not.
+    // Another byte than expected: the character is lost, the byte is not.
     assert_eq!(decode(&t, &[smile[0], 3 + 0x41]), ["", "\u{fffd}A", ""]);
     assert_eq!(decode(&t, &[3 + 0xff, 3 + 0x41]), ["\u{fffd}", "A", ""]);
 }
@@ -217,7 +217,7 @@ fn malformed_vocabularies_are_refused() {
         panic!("twins were accepted");
     };
     assert_eq!(what, "tokens 0 and 2 have the same text");
-    // The place is that of the second one: its length, then "a".
+    // The place of the second text: its length, then "a".
     assert_eq!(bytes[at as usize..at as usize + 9], [1, 0, 0, 0, 0, 0, 0, 0, b'a']);
     for (model, kind) in
         [("bert", "WordPiece"), ("t5", "Unigram"), ("rwkv", "RWKV"), ("new\n", "new\\n")]
@@ -237,8 +237,9 @@ fn a_text_that_brings_its_beginning_along_has_it_twice() {
     assert!(!none.begins_twice(&none.encode("<s><s>", true, true)));
 }
 
-/// As llama.cpp's `llama_vocab::impl::load` takes them: it looks at the bits of the numbers, and what is
-/// none that it knows is no special token and has no text.
+/// As llama.cpp's `llama_vocab::impl::load` reads them: by the bits of the numbers.
+///
+/// A token of an unknown kind is no special token and has no text.
 #[test]
 fn odd_types_and_scores_are_taken_as_by_llama_cpp() {
     let kinds = |of_cd: i32| {

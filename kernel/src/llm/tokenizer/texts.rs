@@ -1,4 +1,4 @@
-//! Texts numbered in the order in which they come, and the way from a text to its number.
+//! Texts numbered in order, and a hash table from texts to numbers.
 //!
 //! All texts lie in one vector of bytes; a hash table of numbers finds them. A vocabulary of
 //! 150,000 tokens makes four allocations, not 150,000.
@@ -6,10 +6,10 @@
 use alloc::vec::Vec;
 
 use super::slots::{Crowded, Slots, mix};
-use super::steps::step;
+use super::step_count::step;
 use crate::llm::{Error, with_capacity};
 
-/// What the memory is for.
+/// The name of the memory in errors.
 const VOCABULARY: &str = "the vocabulary";
 
 /// Makes room for `n` more elements.
@@ -43,11 +43,11 @@ pub struct Texts {
 /// Why a text was not added.
 #[derive(Debug)]
 pub enum NotAdded {
-    /// There is one already, of this number.
+    /// The text exists already, with this number.
     Twin(u32),
-    /// There is no slot for it.
+    /// The hash table has no slot for the text.
     Crowded(Crowded),
-    /// There is no memory, or no number for it.
+    /// There is no memory, or no number for the text.
     Error(Error),
 }
 
@@ -63,7 +63,7 @@ impl NotAdded {
 }
 
 impl Texts {
-    /// None yet, but room for `n` texts of `n_bytes` together.
+    /// No texts, with room for `n` texts of `n_bytes` together.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
@@ -92,10 +92,12 @@ impl Texts {
         Ok(number)
     }
 
-    /// The number of a text, which is added if it is new. It stands at byte `at` of the file.
+    /// The number of a text, which is added if it is new.
+    ///
+    /// The text is at byte `at` of the file.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`], [`Error::ParseError`] if it is one of too many that are found slowly.
+    /// [`Error::OutOfMemory`], [`Error::ParseError`] if too many texts hash to the same place.
     pub fn number(&mut self, text: &[u8], at: u64) -> Result<u32, Error> {
         self.push(text).or_else(|not_added| not_added.at(at))
     }
@@ -128,7 +130,7 @@ impl Texts {
     /// The text of a number.
     ///
     /// # Panics
-    /// There is no such text.
+    /// The text does not exist.
     pub fn get(&self, number: u32) -> &[u8] {
         let number = number as usize;
         let start = number.checked_sub(1).map_or(0, |previous| self.ends[previous]);

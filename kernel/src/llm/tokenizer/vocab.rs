@@ -1,4 +1,4 @@
-//! The vocabulary: the text, score and kind of each token, and the way from a text to its token.
+//! The vocabulary: text, score and kind of each token, and look-up by text.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -9,12 +9,12 @@ use super::{SCORES, TOKENS, TYPES};
 use crate::llm::gguf::{Gguf, ValueType};
 use crate::llm::{Error, with_capacity};
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenKind {
-    /// A piece of text.
+    /// Plain text (SentencePiece's "piece").
     Normal,
-    /// Stands for what the vocabulary does not have.
+    /// Stands for text outside of the vocabulary.
     Unknown,
     /// Steers the model and has no text.
     Control,
@@ -27,8 +27,8 @@ pub enum TokenKind {
 }
 
 impl TokenKind {
-    /// By its number in the file. As in llama.cpp, what has a number that says nothing (0 is one) is
-    /// no special token and has no text, though its bytes are found in others.
+    /// By its number in the file. As in llama.cpp, a token with an unknown number (0 is one) is no
+    /// special token and has no text. Its bytes are found in texts all the same.
     fn numbered(number: u32) -> Self {
         match number {
             1 => TokenKind::Normal,
@@ -44,11 +44,11 @@ impl TokenKind {
 /// All tokens.
 #[derive(Debug)]
 pub struct Vocab {
-    /// Those of the tokens, then others that merges go through.
+    /// The texts of the tokens, then other texts that merges go through.
     texts: Texts,
     kinds: Vec<TokenKind>,
-    /// Of two merges, the one that gives the token of the higher score comes first. Empty if the
-    /// tokenizer has other means to tell.
+    /// The merge that gives the token of the higher score comes first. Empty if the tokenizer ranks
+    /// merges otherwise.
     scores: Vec<f32>,
     max_text_bytes: usize,
 }
@@ -83,7 +83,7 @@ impl Vocab {
         let scores = gguf.array_of(SCORES, &[ValueType::F32, ValueType::I32])?;
         let kinds = gguf.array_of(TYPES, &[ValueType::I32, ValueType::U32])?;
         for (key, array) in [(SCORES, scores), (TYPES, kinds)] {
-            // Those behind the last token are nobody's.
+            // Elements behind the last token are ignored.
             if array.is_some_and(|array| array.len() < n) {
                 return Err(gguf.invalid(key, "has not one element for each token"));
             }
@@ -145,7 +145,7 @@ impl Vocab {
         self.scores[token as usize]
     }
 
-    /// What a token is.
+    /// The kind of a token.
     pub fn kind(&self, token: u32) -> TokenKind {
         self.kinds[token as usize]
     }
@@ -165,7 +165,7 @@ impl Vocab {
         self.texts.find(text).filter(|&number| self.contains(number))
     }
 
-    /// The number of a text: a token's, or one after those of all tokens. See [`Texts::number`].
+    /// The number of a text: a token's, or a number after all tokens. See [`Texts::number`].
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::ParseError`].
@@ -178,8 +178,9 @@ impl Vocab {
         self.max_text_bytes
     }
 
-    /// Those tokens whose kinds and texts are wanted, to be found in other texts, but for empty ones.
-    /// `what` names them in the error.
+    /// An automaton of the tokens for which `is_wanted` holds, except empty ones.
+    ///
+    /// `what` names the tokens in the error.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].

@@ -1,61 +1,71 @@
-//! The sets of instructions that multiply bytes, behind one interface: products of eight rows of
-//! weights with one token's activations, or with those of four tokens.
+//! The instructions that multiply bytes (`smull`, `sdot`, `smmla`), behind one interface.
 //!
-//! `sdot` and `smmla` are in inline assembly, since the intrinsics for them are not stable. A value
-//! of [`DotProd`] or [`I8mm`] only comes from a look at the processor, so that whoever holds one may
-//! use its instructions.
+//! [`OneToken`] multiplies eight rows of weights with one token's activations, [`FourTokens`] with
+//! four tokens' activations.
+//!
+//! `sdot` and `smmla` are in inline assembly, as their intrinsics are not stable. A value of
+//! [`DotProd`] or [`I8mm`] is only made after the processor's features were read. So code that
+//! holds a value may use the instructions.
 
 use core::arch::aarch64::*;
 use core::arch::asm;
 
 use crate::cpu::Features;
 
-/// Four columns of eight rows: in the first vector those of row 0, then of rows 1, 2 and 3; in the
-/// second those of the other rows.
-pub type Group = [int8x16_t; 2];
+/// Four columns of eight rows: `[8 rows, 4 columns]`, four rows in each vector.
+pub type FourColumns = [int8x16_t; 2];
 
 /// A sum for each of eight rows.
-pub type Sums = [int32x4_t; 2];
+pub type IntSums = [int32x4_t; 2];
 
 /// Instructions for one token. `N` is a number of groups of four columns, a multiple of four.
 pub trait OneToken: Copy {
-    /// Whether there are registers enough to work on two stripes at once.
-    const TWO_STRIPES: bool;
+    /// Whether the registers suffice for two panels at once.
+    const TWO_PANELS: bool;
 
-    /// The sums of the products of each row with the token's activations, 16 in each of the `x`,
-    /// added to `start`.
-    fn one<const N: usize>(self, weights: [Group; N], x: &[int8x16_t], start: int32x4_t) -> Sums;
-
-    /// The same for four times 16 columns, each with its own activations: `weights(i)` gives group i
-    /// of each.
-    fn sixteens(
+    /// Adds the dot products of each row with the token's activations to `start`.
+    ///
+    /// Each vector of `x` holds 16 activations.
+    fn one<const N: usize>(
         self,
-        weights: impl Fn(usize) -> [Group; 4],
+        weights: [FourColumns; N],
+        x: &[int8x16_t],
+        start: int32x4_t,
+    ) -> IntSums;
+
+    /// Four dot products of 16 columns each, with activations of their own.
+    ///
+    /// `weights(i)` gives columns `4 * i` to `4 * i + 3` of each.
+    fn sixteen_columns(
+        self,
+        weights: impl Fn(usize) -> [FourColumns; 4],
         x: [int8x16_t; 4],
         start: [int32x4_t; 4],
-    ) -> [Sums; 4];
+    ) -> [IntSums; 4];
 }
 
 /// Instructions for four tokens. `N` is as for [`OneToken`].
 pub trait FourTokens: Copy {
-    /// The weights in the order in which [`FourTokens::four`] takes them.
+    /// Reorders weights for [`FourTokens::four`].
     #[inline(always)]
-    fn arrange<const N: usize>(self, weights: [Group; N]) -> [Group; N] {
+    fn reorder<const N: usize>(self, weights: [FourColumns; N]) -> [FourColumns; N] {
         weights
     }
 
-    /// The sums of the products of each row with the activations of each of four tokens, four of
-    /// each token in each of the `x`, added to the token's lane of `start`.
+    /// Adds the dot products of each row with four tokens' activations to the lanes of `start`.
+    ///
+    /// Each vector of `x` holds four activations of each token. Lane i of `start` is for token i.
     fn four<const N: usize>(
         self,
-        weights: &[Group; N],
+        weights: &[FourColumns; N],
         x: &[int8x16_t; N],
         start: int32x4_t,
-    ) -> [Sums; 4];
+    ) -> [IntSums; 4];
 }
 
-/// Does something for each lane of a vector; the lane is part of an instruction, so that a loop
-/// cannot say it.
+/// Repeats code for each lane of a vector.
+///
+/// The lane is part of an instruction, which a loop cannot express.
 macro_rules! for_each_lane {
     ($lane:ident => $body:block) => {{
         {
@@ -78,10 +88,10 @@ macro_rules! for_each_lane {
 }
 pub(super) use for_each_lane;
 
-/// What every Armv8-A core has: sums of 16 bits, as long as those suffice.
+/// Advanced SIMD without extensions: 16-bit sums, as long as they suffice.
 #[derive(Clone, Copy, Debug)]
 pub struct Neon {
-    /// The largest weight, less its sign.
+    /// The largest magnitude of a weight.
     pub largest: i32,
 }
 
@@ -93,10 +103,11 @@ impl Neon {
     }
 }
 
-/// Products of four columns of eight rows with four activations, repeated in all lanes: two rows in
-/// each vector.
+/// Adds products of four columns of eight rows with four activations.
+///
+/// The activations are repeated in all lanes. Each vector of `sums` holds two rows.
 #[inline(always)]
-fn add_products(sums: [int16x8_t; 4], weights: Group, x: int8x16_t) -> [int16x8_t; 4] {
+fn add_products(sums: [int16x8_t; 4], weights: FourColumns, x: int8x16_t) -> [int16x8_t; 4] {
     let [a, b, c, d] = sums;
     let [first, second] = weights;
     // SAFETY: this module is only built where the whole build has NEON.
@@ -110,7 +121,7 @@ fn add_products(sums: [int16x8_t; 4], weights: Group, x: int8x16_t) -> [int16x8_
     }
 }
 
-/// The four activations in a lane, in all lanes.
+/// Repeats the four activations of a lane in all lanes.
 #[inline(always)]
 fn repeat<const LANE: i32>(x: int8x16_t) -> int8x16_t {
     // SAFETY: as in `add_products`.
@@ -118,14 +129,14 @@ fn repeat<const LANE: i32>(x: int8x16_t) -> int8x16_t {
 }
 
 impl Neon {
-    /// Adds up the products with activations that are repeated in all lanes.
+    /// Adds up products with activations that are repeated in all lanes.
     #[inline(always)]
     fn sums<const N: usize>(
         self,
-        weights: [Group; N],
+        weights: [FourColumns; N],
         x: [int8x16_t; N],
         start: int32x4_t,
-    ) -> Sums {
+    ) -> IntSums {
         // SAFETY: as in `add_products`.
         unsafe {
             if self.fits(N) {
@@ -149,9 +160,9 @@ impl Neon {
         }
     }
 
-    /// Adds up the four lanes of each row, of which each is a sum of `n` products.
+    /// Adds up the four lanes of each row. Each lane is a sum of `n` products.
     #[inline(always)]
-    fn add_lanes(self, sums: [int16x8_t; 4], n: usize, start: int32x4_t) -> Sums {
+    fn add_lanes(self, sums: [int16x8_t; 4], n: usize, start: int32x4_t) -> IntSums {
         // SAFETY: as in `add_products`.
         unsafe {
             if self.fits(2 * n) {
@@ -168,10 +179,15 @@ impl Neon {
 }
 
 impl OneToken for Neon {
-    const TWO_STRIPES: bool = false;
+    const TWO_PANELS: bool = false;
 
     #[inline(always)]
-    fn one<const N: usize>(self, weights: [Group; N], x: &[int8x16_t], start: int32x4_t) -> Sums {
+    fn one<const N: usize>(
+        self,
+        weights: [FourColumns; N],
+        x: &[int8x16_t],
+        start: int32x4_t,
+    ) -> IntSums {
         // SAFETY: as in `add_products`.
         let mut groups = unsafe { [vdupq_n_s8(0); N] };
         for (groups, &x) in groups.as_chunks_mut::<4>().0.iter_mut().zip(x) {
@@ -181,12 +197,12 @@ impl OneToken for Neon {
     }
 
     #[inline(always)]
-    fn sixteens(
+    fn sixteen_columns(
         self,
-        weights: impl Fn(usize) -> [Group; 4],
+        weights: impl Fn(usize) -> [FourColumns; 4],
         x: [int8x16_t; 4],
         start: [int32x4_t; 4],
-    ) -> [Sums; 4] {
+    ) -> [IntSums; 4] {
         // SAFETY: as in `add_products`.
         let mut sums = unsafe { [[vdupq_n_s16(0); 4]; 4] };
         for_each_lane!(LANE => {
@@ -204,10 +220,10 @@ impl FourTokens for Neon {
     #[inline(always)]
     fn four<const N: usize>(
         self,
-        weights: &[Group; N],
+        weights: &[FourColumns; N],
         x: &[int8x16_t; N],
         start: int32x4_t,
-    ) -> [Sums; 4] {
+    ) -> [IntSums; 4] {
         let mut sums = [[start; 2]; 4];
         for_each_lane!(TOKEN => {
             // SAFETY: as in `add_products`.
@@ -228,7 +244,7 @@ impl DotProd {
         features.dotprod().then_some(DotProd(()))
     }
 
-    /// Adds to each lane the products of its four weights with the four activations in lane `LANE`.
+    /// `sdot`: adds the products of each lane's four weights with the activations in lane `LANE`.
     #[inline(always)]
     fn add<const LANE: i32>(
         self,
@@ -247,10 +263,15 @@ impl DotProd {
 }
 
 impl OneToken for DotProd {
-    const TWO_STRIPES: bool = true;
+    const TWO_PANELS: bool = true;
 
     #[inline(always)]
-    fn one<const N: usize>(self, weights: [Group; N], x: &[int8x16_t], start: int32x4_t) -> Sums {
+    fn one<const N: usize>(
+        self,
+        weights: [FourColumns; N],
+        x: &[int8x16_t],
+        start: int32x4_t,
+    ) -> IntSums {
         let [mut first, mut second] = [start; 2];
         for (weights, &x) in weights.as_chunks::<4>().0.iter().zip(x) {
             for_each_lane!(LANE => {
@@ -263,12 +284,12 @@ impl OneToken for DotProd {
     }
 
     #[inline(always)]
-    fn sixteens(
+    fn sixteen_columns(
         self,
-        weights: impl Fn(usize) -> [Group; 4],
+        weights: impl Fn(usize) -> [FourColumns; 4],
         x: [int8x16_t; 4],
         start: [int32x4_t; 4],
-    ) -> [Sums; 4] {
+    ) -> [IntSums; 4] {
         let mut sums = start.map(|start| [start; 2]);
         for_each_lane!(LANE => {
             let weights = weights(LANE as usize);
@@ -285,10 +306,10 @@ impl FourTokens for DotProd {
     #[inline(always)]
     fn four<const N: usize>(
         self,
-        weights: &[Group; N],
+        weights: &[FourColumns; N],
         x: &[int8x16_t; N],
         start: int32x4_t,
-    ) -> [Sums; 4] {
+    ) -> [IntSums; 4] {
         let mut sums = [[start; 2]; 4];
         for_each_lane!(TOKEN => {
             // SAFETY: as in `add_products`.
@@ -305,8 +326,9 @@ impl FourTokens for DotProd {
     }
 }
 
-/// Cores with `sdot` and `smmla` (FEAT_I8MM). One token has no use for products of matrices, so that
-/// its [`DotProd`] does that.
+/// Cores with `sdot` and `smmla` (FEAT_I8MM).
+///
+/// GEMV has no use for products of matrices, so [`I8mm::dotprod`] serves one token.
 #[derive(Clone, Copy, Debug)]
 pub struct I8mm {
     /// For one token.
@@ -335,8 +357,9 @@ impl I8mm {
     }
 }
 
-/// Eight columns of the first two and of the last two rows (or tokens), out of four columns of four
-/// each, twice.
+/// Combines twice four columns of four rows into eight columns of two rows each.
+///
+/// The result holds the first two rows, and the last two. The same goes for tokens.
 #[inline(always)]
 fn eight_columns(first: int8x16_t, second: int8x16_t) -> [int8x16_t; 2] {
     // SAFETY: as in `add_products`.
@@ -350,9 +373,9 @@ fn eight_columns(first: int8x16_t, second: int8x16_t) -> [int8x16_t; 2] {
 }
 
 impl FourTokens for I8mm {
-    /// Two groups become one of the rows 0 and 1, 4 and 5, and one of the others.
+    /// Two [`FourColumns`] become eight columns of rows 0, 1, 4 and 5, and of the other rows.
     #[inline(always)]
-    fn arrange<const N: usize>(self, mut weights: [Group; N]) -> [Group; N] {
+    fn reorder<const N: usize>(self, mut weights: [FourColumns; N]) -> [FourColumns; N] {
         for [first, second] in weights.as_chunks_mut::<2>().0 {
             let [a, b] = eight_columns(first[0], second[0]);
             let [c, d] = eight_columns(first[1], second[1]);
@@ -364,10 +387,10 @@ impl FourTokens for I8mm {
     #[inline(always)]
     fn four<const N: usize>(
         self,
-        weights: &[Group; N],
+        weights: &[FourColumns; N],
         x: &[int8x16_t; N],
         start: int32x4_t,
-    ) -> [Sums; 4] {
+    ) -> [IntSums; 4] {
         // SAFETY: as in `add_products`.
         let starts = unsafe {
             let pairs = vreinterpretq_s64_s32(start);
@@ -376,7 +399,7 @@ impl FourTokens for I8mm {
                 vreinterpretq_s32_s64(vdupq_laneq_s64::<1>(pairs)),
             ]
         };
-        // For each two tokens, the sums of each two rows.
+        // Sums of two tokens and two rows each.
         let mut sums = starts.map(|start| [start; 4]);
         let pairs = weights.as_chunks::<2>().0.iter().zip(x.as_chunks::<2>().0);
         for (&[[rows01, rows45], [rows23, rows67]], &[x0, x1]) in pairs {

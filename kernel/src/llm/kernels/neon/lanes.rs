@@ -4,8 +4,7 @@ use core::arch::aarch64::*;
 use core::ops::{Add, Div, Mul, Sub};
 
 use super::vectors::{load_f32, load_vectors, store_f32, store_vectors};
-use crate::llm::kernels::LANES;
-use crate::llm::kernels::lanes::{Lanes, Number, TILE};
+use crate::llm::kernels::lanes::{BLOCK_VECTORS, LANES, Lanes, Number};
 use crate::llm::quantize::{BLOCK, F16Bytes};
 
 /// Four numbers in a vector.
@@ -156,7 +155,7 @@ impl Lanes for Neon {
     }
 
     #[inline]
-    fn load_block<T: Number>(numbers: &[T; BLOCK]) -> [Self; TILE] {
+    fn load_block<T: Number>(numbers: &[T; BLOCK]) -> [Self; BLOCK_VECTORS] {
         let (first, second) = numbers.split_first_chunk::<{ BLOCK / 2 }>().expect("two halves");
         let second = second.first_chunk::<{ BLOCK / 2 }>().expect("two halves");
         let [a, b, c, d] = on_neon!(load_vectors(first));
@@ -165,7 +164,7 @@ impl Lanes for Neon {
     }
 
     #[inline]
-    fn load_f16_block(bytes: &[u8; 2 * BLOCK]) -> [Self; TILE] {
+    fn load_f16_block(bytes: &[u8; 2 * BLOCK]) -> [Self; BLOCK_VECTORS] {
         let [a, b, c, d] = on_neon!(load_vectors(bytes)).map(|eight| {
             on_neon!({
                 let eight = vreinterpretq_f16_u8(eight);
@@ -176,7 +175,7 @@ impl Lanes for Neon {
     }
 
     #[inline]
-    fn load_byte_block(bytes: &[u8; BLOCK]) -> [Self; TILE] {
+    fn load_byte_block(bytes: &[u8; BLOCK]) -> [Self; BLOCK_VECTORS] {
         on_neon!({
             let [low, high] = load_vectors(bytes).map(|half| vreinterpretq_s8_u8(half));
             let words = [
@@ -194,7 +193,7 @@ impl Lanes for Neon {
     }
 
     #[inline]
-    fn store_block(block: [Self; TILE], to: &mut [f32; BLOCK]) {
+    fn store_block(block: [Self; BLOCK_VECTORS], to: &mut [f32; BLOCK]) {
         let [a, b, c, d, e, f, g, h] = block.map(|four| on_neon!(vreinterpretq_u8_f32(four.0)));
         let (first, second) = to.split_first_chunk_mut::<{ BLOCK / 2 }>().expect("two halves");
         let second = second.first_chunk_mut::<{ BLOCK / 2 }>().expect("two halves");
@@ -203,7 +202,7 @@ impl Lanes for Neon {
     }
 
     #[inline]
-    fn store_f16_block(block: [Self; TILE], to: &mut [F16Bytes; BLOCK]) {
+    fn store_f16_block(block: [Self; BLOCK_VECTORS], to: &mut [F16Bytes; BLOCK]) {
         let (pairs, _) = block.as_chunks::<2>();
         let vectors: [uint8x16_t; 4] = core::array::from_fn(|i| {
             let [low, high] = pairs[i];
@@ -213,7 +212,7 @@ impl Lanes for Neon {
     }
 
     #[inline]
-    fn store_low_bytes(block: [Self; TILE], to: &mut [i8; BLOCK]) -> [i16; 2] {
+    fn store_low_bytes(block: [Self; BLOCK_VECTORS], to: &mut [i8; BLOCK]) -> [i16; 2] {
         on_neon!({
             let [a, b, c, d, e, f, g, h] = block.map(|four| vreinterpretq_s16_f32(four.0));
             let narrow = |a, b, c, d| {

@@ -1,70 +1,27 @@
 //! Kernels for Advanced SIMD as every Armv8-A core has it.
 //!
-//! They give the bits of [`super::scalar`]: whole numbers are exact, and each sum of a row has a lane
-//! of its own, to which blocks are added in their order; or the four lanes of a vector are its
-//! [`LANES`](super::LANES).
+//! - [`dispatch`] chooses a kernel by instructions and type of weights.
+//! - [`gemv`] and [`gemm`] hold the micro-kernels for row panels: one token, and several tokens.
+//! - [`unpack`] unpacks the weights of a panel. [`isa`] wraps `smull`, `sdot` and `smmla`.
+//! - [`vec_dot`] multiplies single rows. [`repack`] packs rows into panels.
+//!
+//! All kernels give the bits of `scalar`. Integer sums are exact. In panels, each row's float sum
+//! has a lane of its own, to which blocks are added in order. In single rows of floats, a sum runs
+//! in the [`LANES`](super::lanes::LANES) of a vector.
 
-mod blocks;
-mod formats;
+mod dispatch;
+mod gemm;
+mod gemv;
 mod isa;
 mod lanes;
-mod numbers;
-mod stripes;
-mod super_blocks;
-mod tiles;
+mod repack;
+mod sums;
+mod unpack;
+mod vec_dot;
 mod vectors;
 
+pub use dispatch::{KernelSet, gemm, gemv};
 pub use lanes::Neon as Vector;
-
-use super::{Activations, scalar};
-use crate::llm::quantize::{Block, BlockQ8K, SuperBlock, Visitor, WeightType};
-
-pub use stripes::{interleave_words, make_stripe};
-pub use tiles::{Set, copy_sums, multiply_batch, multiply_stripes};
-
-/// The dot product of a row. Of types that have tiles, only the few rows that do not fill one come
-/// here.
-pub fn dot(kind: WeightType, row: &[u8], x: &Activations<'_>) -> f32 {
-    // SAFETY: this module is only built where `target_feature = "neon"` holds for the whole build,
-    // so that the instructions are there.
-    unsafe {
-        match (kind, *x) {
-            (_, Activations::F32(x)) => numbers::dot_f32(row.as_chunks().0, x),
-            (_, Activations::F16(x)) => numbers::dot_f16(row.as_chunks().0, x),
-            (_, Activations::BF16(x)) => numbers::dot_bf16(row.as_chunks().0, x),
-            (WeightType::Q8_0, Activations::Q8_0(x)) => blocks::dot_q8_0(row.as_chunks().0, x),
-            (WeightType::MXFP4, Activations::Q8_0(x)) => blocks::dot_mxfp4(row.as_chunks().0, x),
-            (WeightType::IQ4_XS, Activations::Q8K(x)) => {
-                super_blocks::dot_iq4_xs(row.as_chunks().0, x)
-            }
-            (WeightType::TQ2_0, Activations::Q8K(x)) => {
-                super_blocks::dot_tq2_0(row.as_chunks().0, x)
-            }
-            (kind, Activations::Q8K(x)) if !kind.has_tiles() => kind.visit(Unpacked { row, x }),
-            (_, x) => scalar::dot(kind, row, &x),
-        }
-    }
-}
-
-/// The types with blocks of 256 that have no kernel of their own.
-struct Unpacked<'a> {
-    row: &'a [u8],
-    x: &'a [BlockQ8K],
-}
-
-impl Visitor for Unpacked<'_> {
-    type Output = f32;
-
-    fn numbers<const N: usize>(self, _: impl Fn(&[u8; N]) -> f32) -> f32 {
-        unreachable!("numbers have other activations")
-    }
-
-    fn blocks<const N: usize>(self, _: impl Fn(&[u8; N]) -> Block) -> f32 {
-        unreachable!("blocks of 32 have other activations")
-    }
-
-    fn super_blocks<const N: usize>(self, unpack: impl Fn(&[u8; N]) -> SuperBlock) -> f32 {
-        // SAFETY: as in `dot`.
-        unsafe { super_blocks::dot_unpacked(self.row.as_chunks().0, self.x, unpack) }
-    }
-}
+pub use repack::{interleave_tokens, pack_panel};
+pub use sums::copy_sums;
+pub use vec_dot::dot;

@@ -4,7 +4,7 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 
 use crate::llm::arena::Plain;
-use crate::llm::kernels::LANES;
+use crate::llm::kernels::lanes::LANES;
 use crate::llm::quantize::F16Bytes;
 
 /// The sum of the lanes, pairwise.
@@ -14,13 +14,13 @@ pub fn sum_lanes(lanes: float32x4_t) -> f32 {
     vpadds_f32(vget_low_f32(pairs))
 }
 
-// The bare target forbids the compiler unaligned loads and stores: it would take those of a
-// vector apart, byte by byte. The processor knows no such rule for ordinary memory.
+// The bare target forbids the compiler unaligned loads and stores, so it would access vectors byte
+// by byte. The processor allows unaligned accesses to ordinary memory.
 
 /// The 16 bytes at `start`.
 ///
 /// # Safety
-/// They are valid for reads.
+/// The 16 bytes are valid for reads.
 #[target_feature(enable = "neon")]
 unsafe fn load(start: *const u8) -> uint8x16_t {
     let vector;
@@ -40,7 +40,7 @@ pub fn load_u8<const N: usize>(bytes: &[u8; N], at: usize) -> uint8x16_t {
     unsafe { load(sixteen.as_ptr()) }
 }
 
-/// The 16 bytes of `bytes` from `AT`, in one instruction with the place as part of it.
+/// The 16 bytes of `bytes` from `AT`, which is part of the instruction.
 #[target_feature(enable = "neon")]
 pub fn load_at<const AT: usize, const N: usize>(bytes: &[u8; N]) -> uint8x16_t {
     const { assert!(AT + 16 <= N && AT < 256) };
@@ -75,12 +75,12 @@ pub fn as_vectors(bytes: &[u8]) -> &[uint8x16_t] {
 /// A value as vectors.
 pub fn vectors_of<T: Plain, const N: usize>(value: &T) -> &[int8x16_t; N] {
     const { assert!(align_of::<T>() == 16 && size_of::<T>() == 16 * N) };
-    // SAFETY: the size and the alignment are those of the vectors, and of `Plain` values each byte
-    // is initialised.
+    // SAFETY: size and alignment equal those of the vectors, and each byte of a `Plain` value is
+    // initialised.
     unsafe { &*(&raw const *value).cast() }
 }
 
-/// Four numbers; T is f32 or its bytes, which have the order of these cores: little endian.
+/// Loads four numbers. T is `f32` or its bytes, little endian as these cores are.
 #[target_feature(enable = "neon")]
 pub fn load_f32<T>(numbers: &[T; LANES]) -> float32x4_t {
     const { assert!(size_of::<T>() == 4) };
@@ -98,7 +98,7 @@ pub fn store_f32(to: &mut [f32; LANES], numbers: float32x4_t) {
     }
 }
 
-/// The bytes of an array as N vectors, an even number of them, which are all it holds.
+/// Loads an array as N vectors. N is even, and the vectors are the whole array.
 #[inline]
 #[target_feature(enable = "neon")]
 pub fn load_vectors<T, const M: usize, const N: usize>(array: &[T; M]) -> [uint8x16_t; N] {
@@ -115,7 +115,7 @@ pub fn load_vectors<T, const M: usize, const N: usize>(array: &[T; M]) -> [uint8
     vectors
 }
 
-/// Stores N vectors, an even number of them, as the bytes of an array, which holds no more.
+/// Stores N vectors as an array. N is even, and the vectors are the whole array.
 #[inline]
 #[target_feature(enable = "neon")]
 pub fn store_vectors<T: Copy, const M: usize, const N: usize>(

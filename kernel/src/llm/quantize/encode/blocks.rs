@@ -8,18 +8,19 @@ fn inverse(d: f32) -> f32 {
     if d == 0.0 { 0.0 } else { 1.0 / d }
 }
 
-/// Of each byte, the low four bits are of the first half, the high ones of the second.
+/// Packs nibbles: low ones from the first half, high ones from the second half.
 fn pairs(q: &[u8; BLOCK]) -> [u8; BLOCK / 2] {
     core::array::from_fn(|i| q[i] & 15 | (q[i + BLOCK / 2] & 15) << 4)
 }
 
-/// Bit i is the fifth of number i.
+/// Bit i is the fifth bit of number i.
 fn fifth_bits(q: &[u8; BLOCK]) -> [u8; 4] {
     q.iter().rev().fold(0_u32, |bits, q| bits << 1 | u32::from(q >> 4 & 1)).to_le_bytes()
 }
 
-/// Whole numbers from 0 to `2 * half - 1` with one scale, in which the number of the largest
-/// magnitude is 0.
+/// Integers from 0 to `2 * half - 1` with one scale.
+///
+/// The number of the largest magnitude becomes 0.
 fn around_zero(x: &[f32; BLOCK], half: f32) -> ([u8; 2], [u8; BLOCK]) {
     let d = first_of_largest(x) / -half;
     let inverse = inverse(d);
@@ -27,7 +28,7 @@ fn around_zero(x: &[f32; BLOCK], half: f32) -> ([u8; 2], [u8; BLOCK]) {
     (f32_to_f16(d).to_le_bytes(), q)
 }
 
-/// Whole numbers from 0 to `most` with a scale and an offset.
+/// Integers from 0 to `most` with a scale and an offset.
 fn from_least(x: &[f32; BLOCK], most: u8) -> ([u8; 4], [u8; BLOCK]) {
     let least = x.iter().fold(f32::MAX, |least, &x| if x < least { x } else { least });
     let largest = x.iter().fold(f32::MIN, |largest, &x| if x > largest { x } else { largest });

@@ -1,28 +1,30 @@
-//! The K types: a scale for each group by search, those scales rounded to a few bits, and the
-//! weights once more by the rounded scales.
+//! Quantisers of the K-quants.
+//!
+//! A search finds the scale of each group. Scales are rounded to a few bits, and the weights are
+//! rounded again by the rounded scales.
 
 use super::super::activations::{first_of_largest, round_half_even};
 use super::super::{Scales, k_quants};
 use super::search::{Found, Search, TINY, nearest, signed_3_bits, signed_6_bits, with_min};
 use super::{SUPER_BLOCK, f32_to_f16, join};
 
-/// Two bits of each number: four stripes of 32 share 32 bytes.
+/// Two bits of each number: four runs of 32 share 32 bytes.
 fn crumbs(q: &[u8; SUPER_BLOCK]) -> [u8; 64] {
     core::array::from_fn(|i| {
-        let stripe = |s: usize| (q[i / 32 * 128 + s * 32 + i % 32] & 3) << (2 * s);
-        stripe(0) | stripe(1) | stripe(2) | stripe(3)
+        let plane = |s: usize| (q[i / 32 * 128 + s * 32 + i % 32] & 3) << (2 * s);
+        plane(0) | plane(1) | plane(2) | plane(3)
     })
 }
 
-/// Four bits of each number: two stripes of 32 share 32 bytes.
+/// Four bits of each number: two runs of 32 share 32 bytes.
 fn nibbles(q: &[u8; SUPER_BLOCK]) -> [u8; 128] {
     core::array::from_fn(|i| {
-        let stripe = |s: usize| (q[i / 32 * 64 + s * 32 + i % 32] & 15) << (4 * s);
-        stripe(0) | stripe(1)
+        let plane = |s: usize| (q[i / 32 * 64 + s * 32 + i % 32] & 15) << (4 * s);
+        plane(0) | plane(1)
     })
 }
 
-/// Bit `bit` of each number: the eight stripes of 32 share 32 bytes.
+/// Bit `bit` of each number: eight runs of 32 share 32 bytes.
 fn bits(q: &[u8; SUPER_BLOCK], bit: usize) -> [u8; 32] {
     core::array::from_fn(|i| (0..8).fold(0, |byte, s| byte | (q[s * 32 + i] >> bit & 1) << s))
 }
@@ -31,12 +33,14 @@ fn f16(x: f32) -> [u8; 2] {
     f32_to_f16(x).to_le_bytes()
 }
 
-/// The largest of the numbers; 0 if none is above.
+/// The largest number, at least 0.
 fn largest(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |largest, &x| if x > largest { x } else { largest })
 }
 
-/// Searches in each group of `N` weights; 256 numbers, and scales and minimums of each group.
+/// Searches in each group of `N` weights.
+///
+/// Returns 256 integers, and the scale and minimum of each group.
 fn search_groups<const N: usize, const GROUPS: usize>(
     x: &[f32; SUPER_BLOCK],
     search: impl Fn(&[f32; N]) -> Found<N>,
@@ -50,8 +54,10 @@ fn search_groups<const N: usize, const GROUPS: usize>(
     (q, scales, mins)
 }
 
-/// Rounds the weights once more, by the scales as they are stored. Numbers run from `least` to
-/// `most`, and are stored with `-least` added. A group whose scale is 0 keeps its numbers.
+/// Rounds the weights again, by the scales as stored.
+///
+/// Integers run from `least` to `most`, and are stored with `-least` added. A group with a scale of
+/// 0 keeps its integers.
 fn round_again(
     x: &[f32; SUPER_BLOCK],
     scales: &Scales,
@@ -156,10 +162,10 @@ pub fn q6_k(x: &[f32; SUPER_BLOCK]) -> [u8; 210] {
     let scales = scales.map(|scale| round_half_even(inverse * scale).min(127) as u8);
     let mut block = join(&[&[0; 192], &scales, &f16(1.0 / inverse)]);
     round_again(x, &k_quants::q6_k_scales(&block), -32, 31, &mut q);
-    // Two stripes of 64 share 64 bytes.
+    // Two runs of 64 share 64 bytes.
     for (i, low) in block[..128].iter_mut().enumerate() {
-        let stripe = |s: usize| q[i / 64 * 128 + s * 64 + i % 64] & 15;
-        *low = stripe(0) | stripe(1) << 4;
+        let plane = |s: usize| q[i / 64 * 128 + s * 64 + i % 64] & 15;
+        *low = plane(0) | plane(1) << 4;
     }
     block[128..192].copy_from_slice(&crumbs(&q.map(|q| q >> 4)));
     block

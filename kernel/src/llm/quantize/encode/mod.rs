@@ -1,8 +1,9 @@
-//! Quantisers: from F32 to the types that models are stored in.
+//! Quantisers: from F32 to the types of weights.
 //!
-//! They give the bytes of ggml's `quantize_row_*_ref` (`ggml-quants.c`), which is what llama.cpp's
-//! quantiser writes without an importance matrix, compiled without fused multiply-add. So each sum
-//! has ggml's order. The engine needs that of Q8_0, for its cache; `image-builder` needs all.
+//! Quantisers give the bytes of ggml's `quantize_row_*_ref` (`ggml-quants.c`), compiled without
+//! fused multiply-add. llama.cpp's quantiser writes these bytes without an importance matrix. So
+//! each sum has ggml's order. The engine needs Q8_0 for its KV cache, and `image-builder` needs all
+//! types.
 
 mod blocks;
 mod k_quants;
@@ -12,12 +13,13 @@ pub use blocks::q8_0;
 
 use super::{BLOCK, SUPER_BLOCK, WeightType, f32_to_bf16, f32_to_f16};
 
-/// Quantises whole blocks of weights to the bytes of as many blocks.
+/// Quantises whole blocks of weights to bytes.
 pub type Quantizer = fn(&[f32], &mut [u8]);
 
 impl WeightType {
-    /// What quantises to this type; `None` for those that take an importance matrix or a search
-    /// over a table to be of use.
+    /// The quantiser to this type.
+    ///
+    /// `None` for types that are only useful with an importance matrix or a search in a table.
     pub fn quantizer(self) -> Option<Quantizer> {
         Some(match self {
             WeightType::F32 => |x, out| each(x, out, |[x]| x.to_le_bytes()),
@@ -48,7 +50,7 @@ fn each<const WEIGHTS: usize, const BYTES: usize>(
     }
 }
 
-/// Puts the parts of a block behind each other.
+/// Concatenates the parts of a block.
 fn join<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     let mut block = [0; N];
     let mut at = 0;

@@ -1,24 +1,26 @@
-//! The searches for the scale of a group of weights that makes the smallest error.
+//! Searches for the scale of a group of weights with the smallest error.
 
 use super::super::activations::{first_of_largest, round_half_even};
 
-/// Groups whose largest weight is below this are taken for zeros.
+/// Groups whose largest weight is below this become zeros.
 pub const TINY: f32 = 1e-15;
 
-/// Whole numbers with the scale that they are to be multiplied with, and what is then taken off.
+/// Integers, their scale, and their minimum: `q * scale - min`.
 pub struct Found<const N: usize> {
     pub scale: f32,
     pub min: f32,
     pub q: [u8; N],
 }
 
-/// The nearest whole number, in bounds.
+/// The nearest integer, within bounds.
 pub fn nearest(x: f32, least: i32, most: i32) -> i32 {
     round_half_even(x).min(most).max(least)
 }
 
-/// For Q6_K: numbers from -32 to 31, stored with 32 added; the error of a weight counts by its
-/// square. Tries scales that differ by up to a thirty-second.
+/// For Q6_K: integers from -32 to 31, stored with 32 added.
+///
+/// A weight's error counts by the weight's square. The search tries scales that differ by up to a
+/// thirty-second.
 pub fn signed_6_bits(x: &[f32; 16]) -> Found<16> {
     const HALF: i32 = 32;
     let max = first_of_largest(x);
@@ -49,8 +51,10 @@ pub fn signed_6_bits(x: &[f32; 16]) -> Found<16> {
     Found { scale, min: 0.0, q: best_q.map(|q| (q + HALF) as u8) }
 }
 
-/// For Q3_K: numbers from -4 to 3, stored with 4 added; the error of a weight counts by its square.
-/// Changes one number at a time as long as that helps.
+/// For Q3_K: integers from -4 to 3, stored with 4 added.
+///
+/// A weight's error counts by the weight's square. The search changes one integer at a time while
+/// the error falls.
 pub fn signed_3_bits(x: &[f32; 16]) -> Found<16> {
     const HALF: i32 = 4;
     let max = first_of_largest(x);
@@ -99,15 +103,17 @@ pub fn signed_3_bits(x: &[f32; 16]) -> Found<16> {
 pub struct Search {
     /// The largest whole number.
     pub most: i32,
-    /// The first scale takes the range to `most + start` steps, each further one 0.1 more.
+    /// The first scale maps the range to `most + start` steps; each further scale to 0.1 more.
     pub start: f32,
-    /// The number of further ones.
+    /// The number of further scales.
     pub steps: i32,
-    /// What an error counts.
+    /// The cost of an error.
     pub cost: fn(f32) -> f32,
 }
 
-/// Numbers from 0 with a scale and a minimum, which is never above 0. An error counts by `weights`.
+/// Integers from 0 with a scale and a minimum, which is never above 0.
+///
+/// Errors count by `weights`.
 pub fn with_min<const N: usize>(x: &[f32; N], weights: &[f32; N], search: &Search) -> Found<N> {
     let (mut min, mut max) = (x[0], x[0]);
     let (mut sum_w, mut sum_x) = (0.0, 0.0);

@@ -1,5 +1,5 @@
-//! What llama.cpp's samplers make of the same logits. `test_models/sampling.py` made the file that
-//! this reads.
+//! Comparison with llama.cpp's samplers on the same logits. `test_models/sampling.py` made the file
+//! that this reads.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -52,7 +52,7 @@ struct Repetition {
     breakers: Vec<String>,
     settings: Settings,
     text: Vec<u32>,
-    /// Those whose logits of 0 were lowered, and to what.
+    /// The tokens whose logits of 0 were lowered, with the new logits.
     tokens: Vec<u32>,
     logits: Vec<f32>,
 }
@@ -114,8 +114,8 @@ fn config(settings: &Settings) -> SamplingConfig {
     config
 }
 
-/// The candidates are the same, and their probabilities differ by what the roundings of exponents
-/// of up to 60 and of their powers in F32 can make.
+/// The candidates are the same. Probabilities may differ by the rounding, in F32, of exponents of
+/// up to 60 and of their powers.
 #[track_caller]
 fn assert_same(ours: &[Candidate], theirs: &Left, what: &dyn core::fmt::Debug) {
     let mut ours: Vec<_> = ours.iter().filter(|candidate| candidate.p > 0.0).collect();

@@ -65,7 +65,8 @@ fn some_pre_tokenizers_take_whole_words_that_are_tokens() {
 
 #[test]
 fn merges_may_go_through_texts_that_are_no_tokens() {
-    // "ab" is no token, "abc" is; "abd" is none, so its characters are looked up, and "x" is lost.
+    // "ab" is no token, "abc" is one. "abd" is no token, so its characters are looked up. "x" is
+    // lost.
     let strings = ["a", "b", "c", "d", "abc"];
     let keys = Builder::new()
         .string("tokenizer.ggml.model", "gpt2")
@@ -117,7 +118,7 @@ fn texts_begin_as_the_pre_tokenizer_or_the_file_wants_it() {
     assert_eq!(encode(of("llama-bpe").bool("tokenizer.ggml.add_bos_token", false)), [0; 0]);
     assert_eq!(encode(of("qwen2").bool("tokenizer.ggml.add_bos_token", true)), [11]);
     assert_eq!(encode(of("qwen2").bool("tokenizer.ggml.add_eos_token", true)), [11]);
-    // Some have none without a key.
+    // Some models have no begin token without a key.
     assert_eq!(encode(of("glm4").bool("tokenizer.ggml.add_bos_token", true)), [0; 0]);
     // A number that is no token is not taken.
     assert_eq!(encode(of("tekken").u32("tokenizer.ggml.bos_token_id", 1 << 20)), [11]);

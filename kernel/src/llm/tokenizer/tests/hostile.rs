@@ -1,19 +1,21 @@
 //! Vocabularies and texts made so that encoding takes long: the steps are counted.
 
-use super::super::steps;
+use super::super::step_count;
 use super::*;
 
 /// Bytes of the vocabularies and of the texts.
 const LEN: usize = 1 << 17;
 
-/// Steps that each byte of a text may take: some for each way in which it is looked at, times a
-/// logarithm where what is found waits in order, or the bytes that are hashed at a time.
+/// Steps that each byte of a text may take.
+///
+/// A few for each kind of look-up, times a logarithm for sorted queues, or times the bytes hashed
+/// at a time.
 const MOST: usize = 128;
 
 /// The tokens of the text, which must not take too many steps.
 #[track_caller]
 fn encode(tokenizer: &Tokenizer, text: &[u8]) -> Vec<u32> {
-    let (tokens, steps) = steps::of(|| tokenizer.encode(text, false, true));
+    let (tokens, steps) = step_count::of(|| tokenizer.encode(text, false, true));
     assert!(steps > text.len(), "{steps} steps are too few to be all");
     assert!(steps <= MOST * text.len(), "{} steps for each byte", steps / text.len());
     tokens
@@ -59,12 +61,12 @@ fn special_tokens_take_linear_time_whatever_they_are() {
         // Long ones, with all but their ends or starts in common, which the text never has.
         Vec::from([long(b'x'), long(b'y'), long(b'z')]),
         Vec::from([[b"x", &a(LEN)[..]].concat(), [b"y", &a(LEN)[..]].concat()]),
-        // One of each length, as many as there can be.
+        // A token of each length, as many as possible.
         many(&|n| a(n)),
         many(&|n| [&a(n)[..], b"x"].concat()),
         many(&|n| [b"x", &a(n)[..]].concat()),
         many(&|n| cycle(b"ab", n)),
-        // The longer ones take the room of those that start before them.
+        // The longer tokens take the room of tokens that start before them.
         [many(&|n| [b"b", &a(n)[..]].concat()), Vec::from([a(1 << 10)])].concat(),
     ] {
         for model in ["llama", "gpt2"] {
@@ -88,7 +90,8 @@ fn special_tokens_take_linear_time_whatever_they_are() {
 
 #[test]
 fn words_take_linear_time_whatever_joins() {
-    // All lengths of one letter, joined from the left; doubled; and so that all wait for a rare one.
+    // All lengths of one letter, joined from the left; doubled; and so that all wait for a rare
+    // one.
     let a = |n| "a".repeat(n);
     let chain: Vec<String> = (1..400).map(|n| format!("{} a", a(n))).collect();
     let doubled: Vec<String> = (0..16).map(|n| format!("{0} {0}", a(1 << n))).collect();
@@ -114,8 +117,8 @@ fn words_take_linear_time_whatever_joins() {
 
 #[test]
 fn pieces_take_linear_time_whatever_joins() {
-    // One letter joined from the left to any length, beside one that was doubled before: each time the
-    // two are looked up together, in a vocabulary with a token as long as that.
+    // A letter is joined from the left to any length, beside a letter that was doubled before. Each
+    // join looks up both together, in a vocabulary with a token of that length.
     let (long, chain) = (1_usize << 16, 3001);
     let doubled = (0..=long.ilog2()).map(|n| "b".repeat(1 << n));
     let lengths = (1..chain).map(|n| "a".repeat(n));

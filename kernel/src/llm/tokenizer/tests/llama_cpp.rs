@@ -17,7 +17,7 @@ struct Goldens {
     encodings: Vec<Vec<Vec<u32>>>,
     /// For each pre-tokeniser, the way of each string.
     pre_tokenizers: BTreeMap<String, Vec<usize>>,
-    /// For each name of a pre-tokeniser, the tokens of a text that begins as the model wants it.
+    /// For each pre-tokeniser, the tokens of a text with the model's begin token.
     names: BTreeMap<String, Vec<u32>>,
     vocabularies: BTreeMap<String, Golden>,
 }
@@ -51,7 +51,7 @@ pub fn vocabulary(name: &str) -> Tokenizer {
     Tokenizer::from_gguf(&Gguf::parse(&bytes).unwrap()).unwrap()
 }
 
-/// The keys of one of the vocabularies.
+/// The keys of a vocabulary.
 pub fn keys(name: &str) -> Builder {
     let bytes = file(&format!("vocabularies/{name}.gguf"));
     let gguf = Gguf::parse(&bytes).unwrap();

@@ -1,4 +1,4 @@
-//! Random texts and damaged files: nothing panics, and what is encoded can be decoded.
+//! Random texts and damaged files: no panics, and encoded texts can be decoded.
 
 use super::super::pre::PreTokenizer;
 use super::llama_cpp::keys;
@@ -60,7 +60,7 @@ fn byte_level_text_comes_back_whole() {
             let bytes = random.bytes();
             let back = bytes_of(&t, &t.encode(&bytes, false, false));
             let back = core::str::from_utf8(&back).unwrap();
-            // Bytes that are no UTF-8 are replaced; what is text is not.
+            // Bytes that are not UTF-8 are replaced. Text is not.
             if let Ok(text) = core::str::from_utf8(&bytes) {
                 assert_eq!(back, text, "{pre}");
             }

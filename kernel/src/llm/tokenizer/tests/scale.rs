@@ -6,7 +6,7 @@ use super::super::slots::{mix, unmix};
 use super::llama_cpp::{keys, vocabulary};
 use super::*;
 
-/// 1 MiB of each kind of text on which something could take time that grows with its square.
+/// 1 MiB of each kind of text that could take quadratic time.
 fn long_texts() -> impl Iterator<Item = (&'static str, Vec<u8>)> {
     const LEN: usize = 1 << 20;
     let repeated = [

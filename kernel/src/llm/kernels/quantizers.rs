@@ -1,18 +1,20 @@
-//! Quantising activations, written once for all [`Lanes`]: as ggml's reference code does it
-//! (`ggml-quants.c`), halves rounded away from zero or to the even number included.
+//! Quantisation of activations, written once for all [`Lanes`].
+//!
+//! The results equal those of ggml's reference code (`ggml-quants.c`), including the rounding of
+//! halves: away from zero, or to even.
 
 #![forbid(unsafe_code)]
 
-use super::lanes::{Lanes, ROUND, TILE};
+use super::lanes::{BLOCK_VECTORS, Lanes, ROUND};
 use crate::llm::quantize::{self, BLOCK, BlockQ8_0, BlockQ8_1, BlockQ8K, Interleave, SUPER_BLOCK};
 
 /// The largest of 32 numbers in four lanes.
 #[inline(always)]
-fn largest<L: Lanes>([a, b, c, d, e, f, g, h]: [L; TILE]) -> L {
+fn largest<L: Lanes>([a, b, c, d, e, f, g, h]: [L; BLOCK_VECTORS]) -> L {
     a.max(b).max(c.max(d)).max(e.max(f).max(g.max(h)))
 }
 
-/// The first of the numbers of the largest magnitude, with its sign; 0 if there is none.
+/// The first number of the largest magnitude, with its sign; 0 without numbers.
 #[inline(always)]
 fn first_of_largest<L: Lanes>(x: &[f32; SUPER_BLOCK]) -> f32 {
     let mut most = [L::splat(0.0); 2];
@@ -24,7 +26,7 @@ fn first_of_largest<L: Lanes>(x: &[f32; SUPER_BLOCK]) -> f32 {
     match most.map(L::largest) {
         [positive, negative] if positive > negative => positive,
         [positive, negative] if negative > positive => -negative,
-        // Which of the two comes first?
+        // Equal magnitudes: find out which one comes first.
         _ => quantize::first_of_largest(x),
     }
 }
@@ -35,10 +37,10 @@ fn rounded<L: Lanes>(x: f32) -> f32 {
     L::splat(x).round_to_f16().largest()
 }
 
-/// Writes 32 activations over their scale, which is returned, not rounded, with their sum.
+/// Quantises 32 activations. Returns their scale, not rounded, and their sum.
 #[inline(always)]
 fn quantize_32<L: Lanes>(x: &[f32; BLOCK], qs: &mut [i8; BLOCK]) -> (f32, i32) {
-    let x: [L; TILE] = L::load_block(x);
+    let x: [L; BLOCK_VECTORS] = L::load_block(x);
     let d = largest(x.map(L::abs)).largest() / 127.0;
     let inverse = L::splat(if d == 0.0 { 0.0 } else { 1.0 / d });
     let bytes = x.map(|x| (x * inverse).bits_of_whole());
@@ -62,7 +64,7 @@ pub fn quantize_q8_1<L: Lanes>(x: &[f32], out: &mut [BlockQ8_1]) {
 
 pub fn quantize_q8_k<L: Lanes>(x: &[f32], out: &mut [BlockQ8K]) {
     for (x, block) in x.as_chunks::<SUPER_BLOCK>().0.iter().zip(out) {
-        // The first of the largest, with its sign, becomes -127.
+        // The first number of the largest magnitude becomes -127.
         let largest = first_of_largest::<L>(x);
         if largest == 0.0 {
             *block = BlockQ8K::ZERO;

@@ -1,9 +1,8 @@
-//! Rows of types with blocks of 256 weights that have no tiles.
+//! Dot products of single rows with super-blocks of 256 weights, of types without panels.
 
 use core::arch::aarch64::*;
 
-use super::vectors::{load_s8, load_u8, load_vectors};
-use crate::llm::kernels::scale_sums;
+use crate::llm::kernels::neon::vectors::{load_s8, load_u8, load_vectors};
 use crate::llm::quantize::{
     BlockQ8K, GROUP, IQ4_VALUES, SUPER_BLOCK, Scales, SuperBlock, iq, ternary,
 };
@@ -11,7 +10,7 @@ use crate::llm::quantize::{
 /// The weights of half a block: eight groups of 16.
 type Half = [int8x16_t; 8];
 
-/// Runs over the blocks; `half` gives the weights of the first or second half of one.
+/// The dot product of a row. `half` unpacks the first or second half of a block.
 #[target_feature(enable = "neon")]
 fn dot<const N: usize>(
     weights: &[[u8; N]],
@@ -29,10 +28,10 @@ fn dot<const N: usize>(
 #[target_feature(enable = "neon")]
 fn block_product(half: impl Fn(usize) -> Half, scales: &Scales, x: &BlockQ8K) -> f32 {
     let sum = block_sum(half, load_s8(&scales.scales, 0), x);
-    scale_sums(scales, x.d, sum, || min_sum(scales, x))
+    scales.product(x.d, sum, || min_sum(scales, x))
 }
 
-/// The products of a block, each group's times its scale, added up.
+/// The sum of a block's products, scaled by group.
 #[target_feature(enable = "neon")]
 fn block_sum(half: impl Fn(usize) -> Half, scales: int8x16_t, x: &BlockQ8K) -> i32 {
     let (x_first, x_second) = x.qs.split_first_chunk().expect("two halves");
@@ -42,12 +41,12 @@ fn block_sum(half: impl Fn(usize) -> Half, scales: int8x16_t, x: &BlockQ8K) -> i
     vaddvq_s32(vaddq_s32(first, second))
 }
 
-/// The products of half a block, each group's times its scale, added up to four sums.
+/// The products of half a block, scaled by group, as four sums.
 #[target_feature(enable = "neon")]
 fn half_sums(weights: Half, x: &[i8; SUPER_BLOCK / 2], scales: int16x8_t) -> int32x4_t {
     // Two chains of sums, so that one need not wait for the other.
     let (mut low, mut high) = (vdupq_n_s32(0), vdupq_n_s32(0));
-    // The lane of a scale is part of the instruction, so that a loop cannot say it.
+    // The lane of a scale is part of the instruction, which a loop cannot express.
     macro_rules! add_groups {
         ($($group:literal)*) => {$({
             let (weights, x) = (weights[$group], load_s8(x, $group * GROUP));
@@ -62,7 +61,7 @@ fn half_sums(weights: Half, x: &[i8; SUPER_BLOCK / 2], scales: int16x8_t) -> int
     vaddq_s32(low, high)
 }
 
-/// What the minimums take off, over its scale.
+/// The sum that the minimums subtract, before scaling.
 #[target_feature(enable = "neon")]
 fn min_sum(scales: &Scales, x: &BlockQ8K) -> i32 {
     let mins = load_u8(&scales.mins, 0);
@@ -75,7 +74,7 @@ fn min_sum(scales: &Scales, x: &BlockQ8K) -> i32 {
     vaddvq_s32(vmlal_high_s16(sums, high, x_high))
 }
 
-/// Types whose weights only the portable code takes apart.
+/// The dot product for types that only the portable code unpacks.
 #[target_feature(enable = "neon")]
 pub fn dot_unpacked<const N: usize>(
     weights: &[[u8; N]],
@@ -85,7 +84,7 @@ pub fn dot_unpacked<const N: usize>(
     weights.iter().zip(x).fold(0.0, |total, (block, x)| total + unpacked_product(&unpack(block), x))
 }
 
-/// One piece of code for all types.
+/// Not generic, so that all types share the code.
 #[inline(never)]
 #[target_feature(enable = "neon")]
 fn unpacked_product(block: &SuperBlock, x: &BlockQ8K) -> f32 {
@@ -94,8 +93,9 @@ fn unpacked_product(block: &SuperBlock, x: &BlockQ8K) -> f32 {
     block_product(half, &block.scales, x)
 }
 
-/// Two bits of each weight: two loads hold the four stripes of half a block. See
-/// `k_quants::q2_k`.
+/// Two bits of each weight: two loads hold the four bit planes of half a block.
+///
+/// See `k_quants::q2_k`.
 #[target_feature(enable = "neon")]
 fn crumbs<const N: usize>(block: &[u8; N], at: usize) -> [uint8x16_t; 8] {
     let mask = vdupq_n_u8(3);

@@ -4,8 +4,9 @@
 
 use super::lanes::{Lanes, ROUND};
 
-/// e^x as a power of 2 and the rest: n, a whole number, and e^b - 1 with b = x - n ln 2, which is at
-/// most half of ln 2. For |x| up to 10^4.
+/// Splits e^x = 2^n e^b: returns the integer n, and e^b - 1.
+///
+/// |b| = |x - n ln 2| is at most half of ln 2. For |x| up to 10^4.
 #[inline(always)]
 fn split_exponential<L: Lanes>(x: L) -> (L, L) {
     /// ln 2 in two parts.
@@ -20,7 +21,9 @@ fn split_exponential<L: Lanes>(x: L) -> (L, L) {
     (n, (b * b).mul_add(r, b))
 }
 
-/// e^x, within 1.01 ulp, for all x: infinite where it is too large, 0 where it is too small.
+/// e^x within 1.01 ulp, for all x.
+///
+/// Infinity where the result overflows, 0 where it underflows.
 #[inline(always)]
 pub fn exp<L: Lanes>(x: L) -> L {
     // From half the least number to twice the largest.
@@ -33,8 +36,8 @@ pub fn exp<L: Lanes>(x: L) -> L {
 pub fn tanh<L: Lanes>(x: L) -> L {
     let one = L::splat(1.0);
     let twice = x.abs() * L::splat(2.0);
-    // With t = e^2x - 1 it is t / (t + 2), or 1 - 2 / (t + 2), which is more exact where t is large.
-    // From 2x = 20 on it is 1.
+    // With t = e^2x - 1, tanh is t / (t + 2), or 1 - 2 / (t + 2). The second form is more exact for
+    // large t. From 2x = 20 on, tanh is 1.
     let (n, rest) = split_exponential(twice.clamp(0.0, 20.0));
     let power = one.times_power_of_2(n);
     let t = power.mul_add(rest, power - one);
@@ -46,8 +49,7 @@ pub fn tanh<L: Lanes>(x: L) -> L {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llm::kernels::LANES;
-    use crate::llm::kernels::lanes::Portable;
+    use crate::llm::kernels::lanes::{LANES, Portable};
 
     fn each(f: impl Fn(Portable) -> Portable, x: [f32; LANES]) -> [f32; LANES] {
         let mut out = [f32::NAN; LANES];
@@ -55,10 +57,10 @@ mod tests {
         out
     }
 
-    /// How many times the distance of the neighbours of `exact` it is off.
+    /// The error in ulp: in distances between neighbours of `exact`.
     fn ulps(actual: f32, exact: f64) -> f64 {
         const LEAST: f64 = 1.401_298_464_324_817e-45;
-        // Halfway from the largest number to the one that would follow.
+        // Halfway from the largest F32 to the next number that would follow.
         const TOO_LARGE: f64 = 3.402_823_567_797_336_6e38;
         if exact.abs() >= TOO_LARGE || actual.is_infinite() {
             let both =

@@ -1,17 +1,17 @@
-//! Rows of types with blocks of 32 weights, as they lie in the file or in the cache.
+//! Dot products of single rows with blocks of 32 weights, also of the KV cache.
 
 use core::arch::aarch64::*;
 
 use libm::fmaf;
 
-use super::vectors::{load_at, load_s8};
+use crate::llm::kernels::neon::vectors::{load_at, load_s8};
 use crate::llm::quantize::blocks::half_power;
 use crate::llm::quantize::{BLOCK, BlockQ8_0, FP4_VALUES, Q8_0Bytes, scale};
 
 /// The weights of a block.
 type Weights = [int8x16_t; 2];
 
-/// The products of a block, added up to four sums.
+/// The products of a block, as four sums.
 #[target_feature(enable = "neon")]
 fn products(weights: Weights, x: &[i8; BLOCK]) -> int32x4_t {
     let [low, high] = weights;
@@ -24,7 +24,9 @@ fn products(weights: Weights, x: &[i8; BLOCK]) -> int32x4_t {
     vpadalq_s16(vpaddlq_s16(a), b)
 }
 
-/// The dot product of a row without offsets: `weights` are those of a block, `d` its scale.
+/// The dot product of a row without offsets.
+///
+/// `weights` unpacks a block, and `d` gives its scale.
 #[target_feature(enable = "neon")]
 fn dot_scaled<const N: usize>(
     row: &[[u8; N]],

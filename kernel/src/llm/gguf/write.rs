@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, TensorType, ValueType};
 
-/// Collects what a file holds; [`Builder::build`] writes it.
+/// Builds a GGUF file: collects entries and tensors, and [`Builder::build`] writes them.
 ///
 /// ```
 /// use kernel::llm::gguf::{Gguf, TensorType, build::Builder};
@@ -44,7 +44,7 @@ pub fn put_string(out: &mut Vec<u8>, text: &[u8]) {
     out.extend(text);
 }
 
-/// What a header says about a tensor.
+/// The description of a tensor in a header.
 #[derive(Clone, Debug)]
 pub struct Description<'a> {
     /// Its name.
@@ -57,14 +57,16 @@ pub struct Description<'a> {
     pub size: u64,
 }
 
-/// The bytes of a value of the metadata that is a number, the one of its type before it.
+/// The bytes of a scalar value of the metadata, after the number of its type.
 pub fn scalar(kind: ValueType, value: &[u8]) -> Vec<u8> {
     [&(kind as u32).to_le_bytes(), value].concat()
 }
 
-/// Writes the header of a file. Behind it lies the data of the tensors, each from the next multiple of
-/// the alignment on. `entries` are keys with their values, as [`super::Gguf::raw_metadata`] gives them;
-/// an alignment that is not [`DEFAULT_ALIGNMENT`] has to be among them.
+/// Writes the header of a file.
+///
+/// The data of the tensors follows, each at the next multiple of the alignment. `entries` are keys
+/// with values as [`super::Gguf::raw_metadata`] gives them. An alignment other than
+/// [`DEFAULT_ALIGNMENT`] must be among them.
 pub fn header<'a>(
     version: u32,
     entries: &[(impl AsRef<str>, impl AsRef<[u8]>)],
@@ -139,7 +141,7 @@ impl Builder {
         self.scalar(key, ValueType::F32, &value.to_le_bytes())
     }
 
-    /// Adds a truth value.
+    /// Adds a boolean.
     pub fn bool(self, key: &str, value: bool) -> Self {
         self.scalar(key, ValueType::Bool, &[value.into()])
     }
@@ -172,8 +174,9 @@ impl Builder {
         self.array(key, ValueType::I32, values.len(), &bytes)
     }
 
-    /// Adds a tensor; the first of `dims` is the length of a row. Nothing is checked, so that
-    /// tests can make files that are wrong.
+    /// Adds a tensor. The first of `dims` is the length of a row.
+    ///
+    /// Nothing is checked, so that tests can write malformed files.
     pub fn tensor(mut self, name: &str, dims: &[u64], kind: TensorType, data: Vec<u8>) -> Self {
         self.tensors.push(Tensor { name: name.to_string(), dims: dims.to_vec(), kind, data });
         self

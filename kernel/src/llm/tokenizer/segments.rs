@@ -1,49 +1,50 @@
-//! Prompts of which a part is written by a template and a part by people.
+//! Prompts in segments, written by a template or by people.
 
 use alloc::vec::Vec;
 
 use super::Tokenizer;
 use super::special::Part;
 
-/// A stretch of a prompt.
+/// A segment of a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Piece<'t> {
+pub enum Segment<'t> {
     /// Written by a template: control tokens in it are found by their names.
     Template(&'t str),
     /// Written by a person: the name of a control token is text like any other.
     Message(&'t str),
 }
 
-impl<'t> Piece<'t> {
-    /// What is written.
+impl<'t> Segment<'t> {
+    /// The text.
     pub fn text(self) -> &'t str {
         match self {
-            Piece::Template(text) | Piece::Message(text) => text,
+            Segment::Template(text) | Segment::Message(text) => text,
         }
     }
 }
 
 impl Tokenizer {
-    /// The tokens of a prompt in pieces: those of its whole text, but for names of control tokens
-    /// in messages. Nor does a message hold the user-defined tokens that the template's pieces
-    /// hold, blanks aside: old files have the marks of roles as such. `is_start` starts a text,
-    /// with the token that begins one unless the prompt brings it along.
-    pub fn encode_pieces(&self, pieces: &[Piece<'_>], is_start: bool) -> Vec<u32> {
-        let marks = self.marks(pieces);
+    /// Encodes a prompt in segments: as one text, without control tokens in messages.
+    ///
+    /// A name of a control token in a message is plain text. So is a user-defined token that the
+    /// template's segments hold, except blanks, as old files mark roles by user-defined tokens.
+    /// `is_start` starts a text, with the model's begin token unless the prompt starts with it.
+    pub fn encode_segments(&self, segments: &[Segment<'_>], is_start: bool) -> Vec<u32> {
+        let marks = self.marks(segments);
         let mut tokens = Vec::new();
-        // Text up to the next special token, whoever wrote it: it is encoded as a whole.
+        // Text up to the next special token, across segments, which is encoded as a whole.
         let mut text = Vec::new();
         let mut after_special = is_start;
-        for piece in pieces {
-            let specials = match piece {
-                Piece::Template(_) => &self.specials,
-                Piece::Message(_) => &self.user_defined,
+        for segment in segments {
+            let specials = match segment {
+                Segment::Template(_) => &self.specials,
+                Segment::Message(_) => &self.user_defined,
             };
-            for part in specials.cut(piece.text().as_bytes()) {
+            for part in specials.cut(segment.text().as_bytes()) {
                 match part {
                     Part::Text(part) => text.extend_from_slice(part),
                     Part::Special(token)
-                        if matches!(piece, Piece::Message(_))
+                        if matches!(segment, Segment::Message(_))
                             && marks.binary_search(&token).is_ok() =>
                     {
                         text.extend_from_slice(self.vocab.text(token));
@@ -64,9 +65,9 @@ impl Tokenizer {
         tokens
     }
 
-    /// The special tokens that the template's pieces hold, but for blanks, in order.
-    fn marks(&self, pieces: &[Piece<'_>]) -> Vec<u32> {
-        let templates = pieces.iter().filter(|piece| matches!(piece, Piece::Template(_)));
+    /// The special tokens that the template's segments hold, except blanks, in order.
+    fn marks(&self, segments: &[Segment<'_>]) -> Vec<u32> {
+        let templates = segments.iter().filter(|segment| matches!(segment, Segment::Template(_)));
         let parts = templates.flat_map(|p| self.specials.cut(p.text().as_bytes()));
         let mark = |part| match part {
             Part::Special(token) => Some(token),
@@ -86,37 +87,37 @@ mod tests {
 
     use super::super::tests::{builder, read};
     use super::*;
-    use crate::llm::gguf::build::Builder;
+    use crate::llm::gguf::write::Builder;
 
-    fn tokens_of(builder: &Builder, pieces: &[Piece<'_>], is_start: bool) -> Vec<String> {
+    fn tokens_of(builder: &Builder, segments: &[Segment<'_>], is_start: bool) -> Vec<String> {
         let tokenizer = read(builder).unwrap();
         let text = |&token: &u32| String::from_utf8(tokenizer.vocab.text(token).to_vec()).unwrap();
-        tokenizer.encode_pieces(pieces, is_start).iter().map(text).collect()
+        tokenizer.encode_segments(segments, is_start).iter().map(text).collect()
     }
 
     #[test]
     fn names_of_control_tokens_count_in_templates_and_are_text_in_messages() {
-        let tokens = |pieces: &[Piece<'_>]| tokens_of(&builder(), pieces, false);
-        assert_eq!(tokens(&[Piece::Template("a<|im_end|>b")]), ["a", "<|im_end|>", "▁", "b"]);
-        assert_eq!(tokens(&[Piece::Message("a<s>b")]), ["a", "<", "s", ">", "b"]);
-        // Not even together with what the template writes.
-        let joined = [Piece::Template("<"), Piece::Message("s"), Piece::Template(">")];
+        let tokens = |segments: &[Segment<'_>]| tokens_of(&builder(), segments, false);
+        assert_eq!(tokens(&[Segment::Template("a<|im_end|>b")]), ["a", "<|im_end|>", "▁", "b"]);
+        assert_eq!(tokens(&[Segment::Message("a<s>b")]), ["a", "<", "s", ">", "b"]);
+        // A name across a message and the template is text, too.
+        let joined = [Segment::Template("<"), Segment::Message("s"), Segment::Template(">")];
         assert_eq!(tokens(&joined), ["<", "s", ">"]);
         // A user-defined token is found in messages, unless it is a mark of the template's.
-        let message = Piece::Message("<|user|>");
+        let message = Segment::Message("<|user|>");
         assert_eq!(tokens(&[message]), ["<|user|>"]);
-        let marked = [Piece::Template("<|user|>"), message];
+        let marked = [Segment::Template("<|user|>"), message];
         let tokens = tokens(&marked);
         assert_eq!(tokens[..2], ["<|user|>", "▁"]);
         assert!(!tokens[1..].contains(&"<|user|>".into()), "{tokens:?}");
     }
 
     #[test]
-    fn text_is_encoded_across_pieces() {
-        let across = [Piece::Template("a"), Piece::Message("b"), Piece::Template("cd")];
+    fn text_is_encoded_across_segments() {
+        let across = [Segment::Template("a"), Segment::Message("b"), Segment::Template("cd")];
         assert_eq!(tokens_of(&builder(), &across, false), ["abcd"]);
         assert_eq!(tokens_of(&builder(), &across, true), ["<s>", "▁", "abcd"]);
-        let apart = [Piece::Message("a"), Piece::Template("<|im_end|>"), Piece::Message("b")];
+        let apart = [Segment::Message("a"), Segment::Template("<|im_end|>"), Segment::Message("b")];
         assert_eq!(tokens_of(&builder(), &apart, false), ["a", "<|im_end|>", "▁", "b"]);
         assert_eq!(tokens_of(&builder(), &[], true), ["<s>"]);
         assert_eq!(tokens_of(&builder(), &[], false), [""; 0]);
@@ -124,10 +125,10 @@ mod tests {
 
     #[test]
     fn a_text_begins_once() {
-        let template = [Piece::Template("<s><s>a")];
+        let template = [Segment::Template("<s><s>a")];
         assert_eq!(tokens_of(&builder(), &template, true), ["<s>", "<s>", "▁a"]);
         let without = builder().bool("tokenizer.ggml.add_bos_token", false);
         assert_eq!(tokens_of(&without, &template, true), ["<s>", "<s>", "▁a"]);
-        assert_eq!(tokens_of(&without, &[Piece::Message("a")], true), ["▁a"]);
+        assert_eq!(tokens_of(&without, &[Segment::Message("a")], true), ["▁a"]);
     }
 }

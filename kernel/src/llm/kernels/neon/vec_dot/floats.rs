@@ -1,13 +1,14 @@
-//! Numbers one by one: F32, F16 and BF16.
+//! Dot products of single rows in F32, F16 and BF16.
 
 use core::arch::aarch64::*;
 
-use super::vectors::{load_bf16, load_f16, load_f32, sum_lanes};
-use crate::llm::kernels::LANES;
+use crate::llm::kernels::lanes::LANES;
+use crate::llm::kernels::neon::vectors::{load_bf16, load_f16, load_f32, sum_lanes};
 use crate::llm::quantize::{F16Bytes, F32Bytes, bf16_to_f32, f16_to_f32};
 
-/// Products of the numbers, added up lane by lane; `load` makes two vectors of weights at once
-/// and `value` a number of one.
+/// The dot product, summed lane by lane.
+///
+/// `load` converts eight weights to two vectors, `value` one weight.
 #[target_feature(enable = "neon")]
 fn dot<T>(
     weights: &[T],

@@ -1,4 +1,4 @@
-//! The forward pass as a textbook writes it: double precision, no cache, no quantised activations.
+//! A naive forward pass: double precision, no cache, no quantised activations.
 
 use alloc::format;
 use alloc::vec;

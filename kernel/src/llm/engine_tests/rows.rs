@@ -1,4 +1,4 @@
-//! Rows of several sessions in one pass, bit by bit, for the models of all architectures.
+//! Bit identity of rows of several sessions in one pass, for all architectures.
 
 #[path = "../../../tests/support/architectures.rs"]
 mod architectures;
@@ -21,7 +21,7 @@ use crate::llm::workspace::Workspace;
 
 /// Positions of each text, so that a window of 11 goes round.
 const N_CTX: usize = 61;
-/// Rows of three texts in each pass: alone, a prompt beside steps, chunks, nothing of one.
+/// The rows of three texts in each pass: one text alone, prefill beside decode, chunks.
 const PASSES: [[usize; 3]; 6] =
     [[5, 0, 0], [1, 17, 3], [1, 1, 30], [7, 11, 13], [1, 1, 1], [0, 19, 2]];
 
@@ -52,7 +52,7 @@ fn alone(engine: &Arc<Engine>, kv_cache: CacheType) -> Vec<Logits> {
     (0..3).map(&mut of_text).collect()
 }
 
-/// The same in shared passes; every other row wants no logits, whose place is empty then.
+/// The logits in shared passes. Every other row wants none, and its place stays empty.
 fn together(engine: &Engine, kv_cache: CacheType, workers: &dyn Workers) -> Vec<Logits> {
     let model = &engine.model;
     let shape = model.state_shape(kv_cache, N_CTX, false).unwrap();
@@ -130,7 +130,7 @@ fn rows_of_several_sessions_are_rows_alone() {
 
 #[test]
 fn an_embedding_stands_for_its_token() {
-    // Neither scaled embeddings nor learned positions: the row of the matrix is what goes in.
+    // Without scaled embeddings and learned positions, the matrix row is the input.
     for (name, engine) in models(|name| name == "llama-Q8_0" || name == "qwen2-Q4_0") {
         let model = &engine.model;
         let shape = model.state_shape(CacheType::F16, N_CTX, false).unwrap();

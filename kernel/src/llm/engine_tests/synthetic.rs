@@ -5,8 +5,8 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::llm::gguf::build::Builder;
-use crate::llm::kernels::self_test::{Noise, random_row};
+use crate::llm::gguf::write::Builder;
+use crate::llm::kernels::fixtures::{Noise, random_row};
 use crate::llm::quantize::{WeightType, dequantize_row};
 
 /// The shape of a model, and what makes it special.
@@ -54,23 +54,23 @@ impl Synthetic {
         }
     }
 
-    /// The texts of the vocabulary: special tokens, bytes, and some pieces.
+    /// The texts of the vocabulary: special tokens, bytes, and some texts.
     pub fn vocabulary() -> Vec<(String, f32, i32)> {
         let mut tokens: Vec<(String, f32, i32)> = Vec::new();
         for (text, kind) in [("<unk>", 2), ("<s>", 3), ("</s>", 3)] {
             tokens.push((text.into(), 0.0, kind));
         }
         tokens.extend((0..256).map(|byte| (format!("<0x{byte:02X}>"), 0.0, 6)));
-        for (i, piece) in ["▁", "a", "b", "c", "ab", "▁a", "▁ab", "abc"].into_iter().enumerate()
+        for (i, text) in ["▁", "a", "b", "c", "ab", "▁a", "▁ab", "abc"].into_iter().enumerate()
         {
-            tokens.push((piece.into(), -(i as f32), 1));
+            tokens.push((text.into(), -(i as f32), 1));
         }
         tokens
     }
 
     fn matrix(&self, noise: &mut Noise, rows: u32, columns: u32) -> Vec<u8> {
         let block = self.kind.tensor_type().block_weights as usize;
-        // What a weight is on average, if scales are up to 1 (and so, on average, 1 over root 3).
+        // The average magnitude of a weight, with scales of up to 1 (1 / sqrt(3) on average).
         let mut sample = vec![0.0; 1 << 14];
         let row = random_row(self.kind, sample.len() / block, 1.0, &mut Noise::new(7));
         dequantize_row(self.kind, &row, &mut sample);

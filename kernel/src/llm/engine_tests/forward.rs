@@ -32,7 +32,7 @@ fn logits(file: &[u8], kv_cache: CacheType, workers: &'static dyn Workers) -> Ve
     all
 }
 
-/// How far the engine's logits are from the naive ones, relative to the latter's size.
+/// The error of the engine's logits, relative to the naive logits.
 fn error(file: &[u8], kv_cache: CacheType) -> f64 {
     let gguf = Gguf::parse(file).unwrap();
     let mut worst = 0.0_f64;
@@ -50,7 +50,7 @@ fn error(file: &[u8], kv_cache: CacheType) -> f64 {
 #[test]
 fn the_forward_pass_is_the_textbook_one() {
     for (kind, limit) in [
-        // What is left is the rounding of keys, values, queries and probabilities to F16.
+        // The remaining error: the rounding of keys, values, queries and probabilities to F16.
         (WeightType::F32, 2e-3),
         (WeightType::F16, 3e-3),
         // Activations in 8 bits, with one scale for 32 or for 256; random weights amplify that.

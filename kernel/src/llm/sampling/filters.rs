@@ -1,6 +1,7 @@
-//! The steps of the choice: each keeps some candidates, in llama.cpp's way.
+//! Sampler filters: each keeps some candidates, as llama.cpp's samplers do.
 //!
-//! No logit is NaN, the largest is finite, and there is a candidate at least; each step leaves it so.
+//! Each filter expects at least one candidate, no NaN, and a finite largest logit. Each filter
+//! keeps it so.
 
 use super::Candidate;
 
@@ -8,7 +9,7 @@ fn by_logit(a: &Candidate, b: &Candidate) -> core::cmp::Ordering {
     b.logit.total_cmp(&a.logit).then_with(|| a.token.cmp(&b.token))
 }
 
-/// Best first; of equal ones the one with the lower number.
+/// Sorts the best first; of equal candidates, the lower token first.
 fn sort(candidates: &mut [Candidate]) {
     candidates.sort_unstable_by(by_logit);
 }
@@ -18,7 +19,7 @@ pub fn largest(candidates: &[Candidate]) -> f32 {
     candidates.iter().fold(f32::NEG_INFINITY, |largest, candidate| largest.max(candidate.logit))
 }
 
-/// Keeps the one of the largest logit, of equal ones that with the lowest number.
+/// Keeps the candidate of the largest logit; of equal ones, the lowest token.
 pub fn best(candidates: &mut [Candidate]) -> &mut [Candidate] {
     let ranked = (0..candidates.len()).min_by(|&a, &b| by_logit(&candidates[a], &candidates[b]));
     let Some(ranked) = ranked else { return candidates };
@@ -27,7 +28,7 @@ pub fn best(candidates: &mut [Candidate]) -> &mut [Candidate] {
     &mut candidates[..1]
 }
 
-/// Keeps those that are right.
+/// Keeps the candidates for which `is_right` holds.
 fn retain(candidates: &mut [Candidate], is_right: impl Fn(&Candidate) -> bool) -> &mut [Candidate] {
     let mut kept = 0;
     for i in 0..candidates.len() {
@@ -39,8 +40,9 @@ fn retain(candidates: &mut [Candidate], is_right: impl Fn(&Candidate) -> bool) -
     &mut candidates[..kept]
 }
 
-/// Keeps those whose logit is at most `n` standard deviations of all below the largest; all if `n`
-/// is 0. Top-nσ, Tang et al., 2024.
+/// Top-nσ (Tang et al., 2024): keeps logits within `n` standard deviations of the largest.
+///
+/// Keeps all if `n` is 0.
 pub fn top_n_sigma(candidates: &mut [Candidate], n: f32) -> &mut [Candidate] {
     if n <= 0.0 {
         return candidates;
@@ -58,7 +60,7 @@ pub fn top_n_sigma(candidates: &mut [Candidate], n: f32) -> &mut [Candidate] {
     retain(candidates, |candidate| candidate.logit >= least)
 }
 
-/// Keeps the `k` best, sorted; all if `k` is 0.
+/// Top-k: keeps the `k` best, sorted; all if `k` is 0.
 pub fn top_k(candidates: &mut [Candidate], k: usize) -> &mut [Candidate] {
     if k == 0 || k >= candidates.len() {
         return candidates;
@@ -69,7 +71,7 @@ pub fn top_k(candidates: &mut [Candidate], k: usize) -> &mut [Candidate] {
     kept
 }
 
-/// Keeps those whose surprise is nearest to the entropy until they exceed `p`.
+/// Locally typical: keeps the surprises nearest to the entropy, until they exceed `p`.
 pub fn typical(candidates: &mut [Candidate], p: f32) -> &mut [Candidate] {
     if p >= 1.0 {
         return candidates;
@@ -82,7 +84,7 @@ pub fn typical(candidates: &mut [Candidate], p: f32) -> &mut [Candidate] {
         .map(|candidate| candidate.p * surprise(candidate))
         .sum();
     for candidate in candidates.iter_mut() {
-        // The distance stands in the place of the logit, which the probability gives back.
+        // The distance replaces the logit, which the probability restores later.
         candidate.logit = -libm::fabsf(surprise(candidate) - entropy);
     }
     sort(candidates);
@@ -93,7 +95,7 @@ pub fn typical(candidates: &mut [Candidate], p: f32) -> &mut [Candidate] {
     candidates
 }
 
-/// Keeps the best until they reach `p`, sorted.
+/// Top-p: keeps the best until their probabilities reach `p`, sorted.
 pub fn top_p(candidates: &mut [Candidate], p: f32) -> &mut [Candidate] {
     if p >= 1.0 {
         return candidates;
@@ -103,7 +105,7 @@ pub fn top_p(candidates: &mut [Candidate], p: f32) -> &mut [Candidate] {
     keep_until(candidates, |sum| sum >= p)
 }
 
-/// Keeps the first candidates until the sum of their probabilities is enough; all if it never is.
+/// Keeps the first candidates until the sum of their probabilities is enough.
 fn keep_until(candidates: &mut [Candidate], is_enough: impl Fn(f32) -> bool) -> &mut [Candidate] {
     let mut sum = 0.0;
     let enough = candidates.iter().position(|candidate| {
@@ -114,7 +116,7 @@ fn keep_until(candidates: &mut [Candidate], is_enough: impl Fn(f32) -> bool) -> 
     &mut candidates[..kept]
 }
 
-/// Keeps those of at least `p` of the best one's probability.
+/// Min-p: keeps candidates of at least `p` times the best probability.
 pub fn min_p(candidates: &mut [Candidate], p: f32) -> &mut [Candidate] {
     if p <= 0.0 {
         return candidates;
@@ -123,20 +125,22 @@ pub fn min_p(candidates: &mut [Candidate], p: f32) -> &mut [Candidate] {
     retain(candidates, |candidate| candidate.logit >= least)
 }
 
-/// Leaves out those of at least this probability, but for the least probable of them; sorted.
-/// "Exclude top choices", p-e-w, 2024.
+/// XTC, "exclude top choices" (p-e-w, 2024): removes likely candidates; sorted.
+///
+/// Candidates of at least this probability are removed, except the least probable of them.
 pub fn xtc(candidates: &mut [Candidate], threshold: f32) -> &mut [Candidate] {
     sort(candidates);
     softmax(candidates);
-    // What is impossible is never likely, not even by a threshold of 0.
+    // An impossible candidate is never likely, not even by a threshold of 0.
     let is_likely =
         |candidate: &&Candidate| candidate.p >= threshold && candidate.logit > f32::NEG_INFINITY;
     let likely = candidates.iter().take_while(is_likely).count();
     &mut candidates[likely.saturating_sub(1)..]
 }
 
-/// Divides by the temperature, which is above 0. The largest logit becomes 0: were each divided by
-/// itself, a low temperature could make it infinite.
+/// Divides the logits by the temperature, which is above 0.
+///
+/// The largest logit is subtracted first. Otherwise a low temperature could make it infinite.
 pub fn temperature(candidates: &mut [Candidate], temperature: f32) {
     let largest = largest(candidates);
     for candidate in candidates {
@@ -144,7 +148,7 @@ pub fn temperature(candidates: &mut [Candidate], temperature: f32) {
     }
 }
 
-/// Keeps those of a surprise of at most `mu` bits, and at least the best one; sorted.
+/// Mirostat: keeps surprises of at most `mu` bits, and at least the best; sorted.
 pub fn surprise(candidates: &mut [Candidate], mu: f32) -> &mut [Candidate] {
     sort(candidates);
     softmax(candidates);

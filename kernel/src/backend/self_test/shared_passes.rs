@@ -1,4 +1,4 @@
-//! Texts of different prompts, lengths and samplers, each alone and all in shared passes.
+//! Texts with different prompts, lengths and samplers, alone and in shared passes.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -10,20 +10,20 @@ use crate::llm::sampling::{Sampler, SamplingConfig};
 use crate::llm::session::Session;
 use crate::llm::workspace::{Step, Workspace};
 
-/// How many texts there are.
+/// Number of texts.
 pub const N_TEXTS: usize = 8;
 /// Positions of the longest of them.
 pub const N_CTX: usize = LENGTHS[2] + 9 + 2 * N_TEXTS;
 /// Tokens of the prompts: one row, several passes, a whole pass, and one row more.
 const LENGTHS: [usize; N_TEXTS] = [1, 2, 71, 7, BATCH, 13, 3, BATCH + 1];
 
-/// A text: its prompt, how its tokens are chosen, how many there are.
+/// A text: prompt, sampling, length.
 pub struct Text {
     /// The tokens of the prompt.
     pub prompt: Vec<u32>,
-    /// How the others are chosen.
+    /// The sampling of the other tokens.
     pub sampling: SamplingConfig,
-    /// How many others there are.
+    /// Number of other tokens.
     pub n: usize,
 }
 
@@ -55,7 +55,7 @@ pub fn texts(engine: &Engine) -> [Text; N_TEXTS] {
 /// The tokens that a text gives alone.
 ///
 /// # Errors
-/// Those of [`Session::append`] and [`Session::step`].
+/// As [`Session::append`] and [`Session::step`].
 pub fn alone(workspace: &mut Workspace, text: &Text) -> Result<Vec<u32>, Error> {
     let mut session = text.start(workspace)?;
     (0..text.n).map(|_| session.step(workspace)).collect()
@@ -66,7 +66,7 @@ pub fn alone(workspace: &mut Workspace, text: &Text) -> Result<Vec<u32>, Error> 
 /// The texts start one pass after the other, and leave when they are done.
 ///
 /// # Errors
-/// Those of [`Session::append`] and [`Workspace::step`].
+/// As [`Session::append`] and [`Workspace::step`].
 pub fn together(
     workspace: &mut Workspace,
     texts: &[Text],

@@ -1,7 +1,10 @@
-//! Tests of a real model, whichever it is: the host runs them as tests that are ignored unless asked
-//! for (`kernel/tests/real_model.rs`), the image in `mode=test`.
+//! Self test of the engine with a real model, of any architecture.
 //!
-//! They compare the engine with itself, so that no model needs goldens, and each gives a figure.
+//! The image runs the tests in `mode=test`. The host runs them as ignored tests
+//! (`kernel/tests/real_model.rs`).
+//!
+//! The tests compare the engine with itself, so that no model needs goldens. Each test gives a
+//! figure.
 
 #![forbid(unsafe_code)]
 
@@ -23,27 +26,27 @@ use crate::llm::session::Session;
 use crate::llm::workers::{SingleThread, Workers};
 use crate::llm::workspace::Workspace;
 
-/// What the tests need to know of the machine.
+/// The machine as the tests need it.
 #[derive(Clone, Copy)]
 pub struct Machine {
-    /// The time in µs since any fixed moment.
+    /// A monotonic clock, in µs.
     pub now_us: fn() -> u64,
-    /// Memory that is free, in bytes; it may be counted from any number.
+    /// Free memory in bytes, from any fixed offset.
     pub memory_free: fn() -> u64,
-    /// The machine's threads, for texts at the same time.
+    /// The machine's threads, for concurrent texts.
     pub threads: &'static dyn Workers,
 }
 
-/// What a test found.
+/// The finding of a test.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
-    /// Its figure.
+    /// The figure.
     pub figure: f64,
-    /// What was seen, with the figure's unit.
+    /// A description, starting with the figure's unit.
     pub detail: String,
 }
 
-/// What a test found, or why it failed.
+/// The finding of a test, or the reason of its failure.
 pub type Outcome = Result<Finding, String>;
 
 /// A test of a model that is loaded.
@@ -54,7 +57,7 @@ pub struct ModelTest {
 }
 
 impl ModelTest {
-    /// Runs it. The backend takes the best token each time after it, and has no text.
+    /// Runs the test. Afterwards the backend samples greedily and has no text.
     pub fn run(&self, backend: &mut TransformerBackend, machine: Machine) -> Outcome {
         backend.set_sampling_config(SamplingConfig::greedy());
         // Measurements have a fixed length.
@@ -89,16 +92,16 @@ tests! {
 }
 
 const PROMPT: &str = "Once upon a time";
-/// Tokens of an answer that is to be more than a few.
+/// Tokens of a medium answer.
 const SEVERAL: usize = 16;
 /// Tokens of a long answer, if the context has room for them.
 const LONG: usize = 128;
 /// Inferences that must not take memory.
 const REPEATED: usize = 1000;
-/// How many times the KV cache must be faster at [`LONG`] tokens.
+/// The least speed-up of the KV cache at [`LONG`] tokens.
 const SPEEDUP: f64 = 10.0;
 
-fn told(error: Error) -> String {
+fn text_of(error: Error) -> String {
     error.to_string()
 }
 
@@ -111,7 +114,7 @@ fn infer(
     prompt: &str,
     n: usize,
 ) -> Result<InferenceResult, String> {
-    backend.infer(prompt, n).map_err(told)
+    backend.infer(prompt, n).map_err(text_of)
 }
 
 /// Positions that an answer to [`PROMPT`] can take, at most [`LONG`].
@@ -121,7 +124,7 @@ fn room(backend: &mut TransformerBackend) -> Result<usize, String> {
     Ok(LONG.min(n_ctx.saturating_sub(n_prompt)))
 }
 
-/// What the model says of itself fits together, and its memory is what was said before.
+/// The metadata is consistent, and the memory in use is the planned memory.
 fn test_load_real_model(backend: &mut TransformerBackend, _: Machine) -> Outcome {
     let model = backend.model_metadata().ok_or("no model is loaded")?.clone();
     let sizes = [model.n_layer, model.n_embd, model.n_head, model.n_head_kv, model.n_vocab];
@@ -139,7 +142,7 @@ fn test_load_real_model(backend: &mut TransformerBackend, _: Machine) -> Outcome
     Ok(Finding { figure, detail: format!("M parameters: {name} in {}", model.quantization) })
 }
 
-/// One token is one token, and each time the same.
+/// One token is generated, the same each time.
 fn test_generate_single_token(backend: &mut TransformerBackend, _: Machine) -> Outcome {
     let first = infer(backend, PROMPT, 1)?;
     check(first.tokens.len() == 1 && first.tokens_emitted == 1, || format!("{first:?}"))?;
@@ -152,14 +155,14 @@ fn test_generate_single_token(backend: &mut TransformerBackend, _: Machine) -> O
     Ok(Finding { figure, detail: format!("ms to the first token, {:?}", again.output) })
 }
 
-/// Several tokens at once are those that come one by one.
+/// Tokens generated at once equal tokens generated one by one.
 fn test_generate_multiple_tokens(backend: &mut TransformerBackend, _: Machine) -> Outcome {
     let n = SEVERAL.min(room(backend)?);
     let together = infer(backend, PROMPT, n)?;
     check(together.tokens.len() == n, || format!("{} tokens", together.tokens.len()))?;
     let mut one_by_one = infer(backend, PROMPT, 1)?.tokens;
     while one_by_one.len() < n {
-        let more = backend.extend("", 1, &mut |_| ControlFlow::Continue(())).map_err(told)?;
+        let more = backend.extend("", 1, &mut |_| ControlFlow::Continue(())).map_err(text_of)?;
         one_by_one.extend(more.tokens);
     }
     check(one_by_one == together.tokens, || {
@@ -169,7 +172,7 @@ fn test_generate_multiple_tokens(backend: &mut TransformerBackend, _: Machine) -
     Ok(Finding { figure, detail: format!("tokens/s over {n} tokens") })
 }
 
-/// The best token is the limit of every strategy, a seed repeats a draw, and seeds differ.
+/// Every strategy has greedy as its limit. Equal seeds repeat a draw, other seeds differ.
 fn test_sampling_strategies(backend: &mut TransformerBackend, _: Machine) -> Outcome {
     let n = SEVERAL.min(room(backend)?);
     let mut answer = |config| {
@@ -203,8 +206,10 @@ fn test_sampling_strategies(backend: &mut TransformerBackend, _: Machine) -> Out
     Ok(Finding { figure: answers.len() as f64, detail: "answers of five seeds".to_string() })
 }
 
-/// The speed is measured; what is checked does not depend on it: the memory that was planned is the
-/// memory in use, to the byte, and the times add up.
+/// Measures the speed.
+///
+/// The checks do not depend on the speed: the memory in use equals the planned memory to the byte,
+/// and the times add up.
 fn test_performance_targets(backend: &mut TransformerBackend, _: Machine) -> Outcome {
     let n = room(backend)?;
     let result = infer(backend, PROMPT, n)?;
@@ -220,7 +225,7 @@ fn test_performance_targets(backend: &mut TransformerBackend, _: Machine) -> Out
     Ok(Finding { figure: result.tokens_per_s, detail })
 }
 
-/// More than a hundred tokens come, and what is streamed is the text.
+/// More than a hundred tokens are generated, and the streamed text equals the output.
 fn test_long_generation(backend: &mut TransformerBackend, _: Machine) -> Outcome {
     let n = room(backend)?;
     let mut streamed = String::new();
@@ -230,14 +235,14 @@ fn test_long_generation(backend: &mut TransformerBackend, _: Machine) -> Outcome
         }
         ControlFlow::Continue(())
     };
-    let result = backend.infer_streaming(PROMPT, n, &mut on_progress).map_err(told)?;
+    let result = backend.infer_streaming(PROMPT, n, &mut on_progress).map_err(text_of)?;
     check(result.tokens_emitted == n, || format!("{} of {n} tokens", result.tokens_emitted))?;
     check(streamed == result.output, || format!("{streamed:?} is not {:?}", result.output))?;
     let figure = result.tokens_per_s;
     Ok(Finding { figure, detail: format!("tokens/s over {n} tokens") })
 }
 
-/// Texts at the same time, on one model, do not disturb each other.
+/// Concurrent texts on one model do not disturb each other.
 fn test_concurrent_inference(backend: &mut TransformerBackend, machine: Machine) -> Outcome {
     const PROMPTS: [&str; 3] = [PROMPT, "The", "In the morning"];
     let n = SEVERAL.min(room(backend)?);
@@ -247,7 +252,7 @@ fn test_concurrent_inference(backend: &mut TransformerBackend, machine: Machine)
     }
     let mut sessions = Vec::new();
     for _ in 0..machine.threads.count() {
-        let session = backend.share(&SingleThread).map_err(told)?;
+        let session = backend.share(&SingleThread).map_err(text_of)?;
         sessions.push(Mutex::new((session, Ok(Vec::new()))));
     }
     machine.threads.run(&|thread| {
@@ -263,21 +268,22 @@ fn test_concurrent_inference(backend: &mut TransformerBackend, machine: Machine)
     Ok(Finding { figure: threads as f64, detail: "threads on one model".to_string() })
 }
 
-/// Eight texts in shared passes are, token for token, what each is alone.
+/// Eight texts in shared passes equal each text alone, token for token.
 fn test_shared_passes(backend: &mut TransformerBackend, machine: Machine) -> Outcome {
     let workspace = backend.workspace().ok_or("no model is loaded")?;
     let engine = workspace.engine();
     let n_ctx = shared_passes::N_CTX.min(engine.metadata().n_ctx_train);
     let context = ContextOptions { n_ctx: Some(n_ctx), ..workspace.context() };
     let make =
-        |n| Workspace::try_new(Arc::clone(engine), context, n, machine.threads).map_err(told);
+        |n| Workspace::try_new(Arc::clone(engine), context, n, machine.threads).map_err(text_of);
     let texts = shared_passes::texts(engine);
     let mut one = make(1)?;
     let mut alone = Vec::new();
     for text in &texts {
-        alone.push(shared_passes::alone(&mut one, text).map_err(told)?);
+        alone.push(shared_passes::alone(&mut one, text).map_err(text_of)?);
     }
-    let (answers, most) = shared_passes::together(&mut make(texts.len())?, &texts).map_err(told)?;
+    let (answers, most) =
+        shared_passes::together(&mut make(texts.len())?, &texts).map_err(text_of)?;
     for (i, (answer, alone)) in answers.iter().zip(&alone).enumerate() {
         check(answer == alone, || format!("text {i}: {answer:?} instead of {alone:?}"))?;
     }
@@ -288,7 +294,7 @@ fn test_shared_passes(backend: &mut TransformerBackend, machine: Machine) -> Out
 
 /// A thousand inferences give the same answer and leave the memory as it was.
 fn test_repeated_inference(backend: &mut TransformerBackend, machine: Machine) -> Outcome {
-    // What is allocated once, at the first.
+    // The first inference allocates the memory that is allocated once.
     let first = infer(backend, PROMPT, 1)?.tokens;
     let free = (machine.memory_free)();
     for i in 0..REPEATED {
@@ -300,14 +306,15 @@ fn test_repeated_inference(backend: &mut TransformerBackend, machine: Machine) -
     Ok(Finding { figure: 0.0, detail: format!("bytes more in use after {REPEATED} inferences") })
 }
 
-/// The KV cache changes no token, and is as much faster as it should be. Without it a text of n
-/// tokens takes some n/2 times as long, so that the bound grows with n.
+/// The KV cache changes no token, and has the expected speed-up.
+///
+/// Without the cache, a text of n tokens takes about n/2 times as long. So the bound grows with n.
 fn test_kv_cache_speedup(backend: &mut TransformerBackend, machine: Machine) -> Outcome {
     let n = room(backend)?;
     let start_us = (machine.now_us)();
     let cached = infer(backend, PROMPT, n)?.tokens;
     let middle_us = (machine.now_us)();
-    let uncached = backend.infer_uncached(PROMPT, n).map_err(told)?;
+    let uncached = backend.infer_uncached(PROMPT, n).map_err(text_of)?;
     let end_us = (machine.now_us)();
     check(cached == uncached, || format!("{cached:?} with the cache, {uncached:?} without"))?;
     let figure = (end_us - middle_us) as f64 / (middle_us - start_us).max(1) as f64;

@@ -1,44 +1,46 @@
-//! The layout in which the kernels read weights: tiles of eight rows.
+//! Row panels: the packed layout of weights that the GEMV and GEMM kernels read.
 //!
-//! A tile holds one block of each of eight neighbouring rows, cut into small units (four bytes of
-//! weights, the bytes of a scale) of which those of the eight rows stand side by side. So one load
-//! gets the same columns of several rows, and a sum of each row has a lane of its own. A stripe is
-//! the tiles of eight rows one after the other. It takes the bytes that the rows took, so that a
-//! file is rearranged in place, stripe by stripe.
+//! A row panel packs eight neighbouring rows of a matrix. It consists of panel blocks, one after
+//! the other: `[n_blocks]`. A panel block holds a block of each of the eight rows, cut into units:
+//! four bytes of weights, or the bytes of a scale. The units of the eight rows are interleaved. So
+//! one load gets the same columns of several rows, and the sum of each row has a lane of its own.
+//!
+//! A panel takes the bytes that its rows took, so that a file is repacked in place. llama.cpp's
+//! `repack.cpp` does the same in layouts of its own (`block_q4_0x8`).
 
 use alloc::vec::Vec;
 
 use super::WeightType;
 
-/// Rows of a tile.
-pub const TILE_ROWS: usize = 8;
+/// Rows of a panel.
+pub const PANEL_ROWS: usize = 8;
 
-/// Neighbouring parts of a block that are treated alike.
+/// A field of a block: neighbouring units of the same size.
 #[derive(Clone, Copy, Debug)]
 struct Field {
-    /// Bytes that stay together.
+    /// Bytes of a unit.
     unit: usize,
-    /// How many of those there are.
+    /// Number of units.
     count: usize,
 }
 
-/// Scales and offsets of a block in F16.
+/// A field of scales and offsets in F16.
 const fn f16(count: usize) -> Field {
     Field { unit: 2, count }
 }
 
-/// Weights, or bits of weights: as many as a dot product of bytes adds up.
+/// A field of weights, or of bits of weights: `sdot` adds up four bytes.
 const fn words(count: usize) -> Field {
     Field { unit: 4, count }
 }
 
-/// Scales of groups.
+/// A field of group scales.
 const fn bytes(count: usize) -> Field {
     Field { unit: 1, count }
 }
 
 impl WeightType {
-    /// The fields of a block, in their order; none if there are no tiles of this type.
+    /// The fields of a block, in order. Empty if the type has no panels.
     const fn fields(self) -> &'static [Field] {
         match self {
             WeightType::Q4_0 | WeightType::IQ4_NL => const { &[f16(1), words(4)] },
@@ -55,27 +57,27 @@ impl WeightType {
         }
     }
 
-    /// Whether weights of this type can be rearranged to tiles.
-    pub const fn has_tiles(self) -> bool {
+    /// Whether weights of this type can be packed into row panels.
+    pub const fn has_panels(self) -> bool {
         !self.fields().is_empty()
     }
 
-    /// Calls `copy(in the block, in the tile, bytes)` for each unit of the block of one row.
+    /// Calls `copy(place in block, place in panel block, bytes)` for each unit of a row.
     fn for_each_unit(self, row: usize, mut copy: impl FnMut(usize, usize, usize)) {
         let mut start = 0;
         for &Field { unit, count } in self.fields() {
             for i in 0..count {
-                copy(start + i * unit, start * TILE_ROWS + (i * TILE_ROWS + row) * unit, unit);
+                copy(start + i * unit, start * PANEL_ROWS + (i * PANEL_ROWS + row) * unit, unit);
             }
             start += unit * count;
         }
     }
 
-    /// Takes the block of row `row` out of a tile.
-    pub fn block_of_tile<const N: usize>(self, tile: &[u8], row: usize) -> [u8; N] {
+    /// The block of one row, out of a panel block.
+    pub fn block_of_row<const N: usize>(self, panel_block: &[u8], row: usize) -> [u8; N] {
         let mut block = [0; N];
         self.for_each_unit(row, |to, from, n| {
-            block[to..to + n].copy_from_slice(&tile[from..from + n]);
+            block[to..to + n].copy_from_slice(&panel_block[from..from + n]);
         });
         if self == WeightType::Q6_K
             && let Some(weights) = block.first_chunk_mut()
@@ -85,20 +87,21 @@ impl WeightType {
         block
     }
 
-    /// Rearranges eight rows, which lie one after the other, to a stripe. `copy` is room for a copy
-    /// of them; `move_words(fields, out)` puts words of eight blocks side by side, as
-    /// [`move_units`] does.
+    /// Packs eight rows, which lie one after the other, into a panel.
+    ///
+    /// `copy` is scratch space for a copy of the rows. `interleave_words(fields, out)` interleaves
+    /// words of eight blocks, as [`interleave_units`] does.
     ///
     /// # Panics
-    /// These are not eight rows of whole blocks.
-    pub fn make_stripe(
+    /// `rows` are not eight rows of whole blocks.
+    pub fn pack_panel(
         self,
         rows: &mut [u8],
         copy: &mut Vec<u8>,
-        move_words: impl Fn([&[u8]; TILE_ROWS], &mut [u8]),
+        interleave_words: impl Fn([&[u8]; PANEL_ROWS], &mut [u8]),
     ) {
         let block_bytes = self.tensor_type().block_bytes as usize;
-        assert!(rows.len().is_multiple_of(TILE_ROWS * block_bytes), "{} bytes", rows.len());
+        assert!(rows.len().is_multiple_of(PANEL_ROWS * block_bytes), "{} bytes", rows.len());
         copy.clear();
         copy.extend_from_slice(rows);
         if self == WeightType::Q6_K {
@@ -108,19 +111,19 @@ impl WeightType {
                 }
             }
         }
-        let row_bytes = rows.len() / TILE_ROWS;
-        for (i, tile) in rows.chunks_exact_mut(TILE_ROWS * block_bytes).enumerate() {
+        let row_bytes = rows.len() / PANEL_ROWS;
+        for (i, panel_block) in rows.chunks_exact_mut(PANEL_ROWS * block_bytes).enumerate() {
             let mut start = i * block_bytes;
-            let mut rest = tile;
+            let mut rest = panel_block;
             for &Field { unit, count } in self.fields() {
                 let bytes = unit * count;
                 let of_row = |row: usize| &copy[row * row_bytes + start..][..bytes];
-                let fields: [&[u8]; TILE_ROWS] = core::array::from_fn(of_row);
-                let (out, after) = rest.split_at_mut(TILE_ROWS * bytes);
+                let fields: [&[u8]; PANEL_ROWS] = core::array::from_fn(of_row);
+                let (out, after) = rest.split_at_mut(PANEL_ROWS * bytes);
                 match unit {
-                    1 => move_units::<1>(fields, out),
-                    2 => move_units::<2>(fields, out),
-                    _ => move_words(fields, out),
+                    1 => interleave_units::<1>(fields, out),
+                    2 => interleave_units::<2>(fields, out),
+                    _ => interleave_words(fields, out),
                 }
                 start += bytes;
                 rest = after;
@@ -129,18 +132,22 @@ impl WeightType {
     }
 }
 
-/// The weights of a block of Q6_K in tiles: of each four weights that share a byte of high bits, three
-/// have a byte of their own, whose two high bits are those of the fourth. Such bytes take fewer steps
-/// to take apart than the file's, which has four bits of a weight here and two there.
+/// The weights of Q6_K in panel blocks: a layout that unpacks in fewer instructions.
+///
+/// The file has four bits of a weight in one place and two in another. Each four weights share a
+/// byte of high bits. In a panel block, three of the four have a byte of their own. The fourth
+/// weight is in the two high bits of the three bytes.
 mod q6_k {
     /// The bytes of a block's weights.
     type Weights = [u8; 192];
 
-    /// The places of the bytes with four weights' bits: two in the first half of a block, of the low
-    /// four bits of two weights each, and one with all their high two bits; and of what they become.
+    /// The places of each three bytes with four weights: in the file, and in a panel block.
+    ///
+    /// In the file, two bytes hold the low four bits of two weights each. The third byte holds the
+    /// high two bits of all four.
     fn places() -> impl Iterator<Item = ([usize; 3], [usize; 3])> {
         (0..64).map(|i| {
-            // Each quarter has 16 such bytes, from two pieces of its half.
+            // Each quarter has 16 such triples, from two runs of 16 bytes in its half.
             let (quarter, byte) = (i / 16, i % 16);
             let first = quarter / 2 * 64 + quarter % 2 * 16 + byte;
             let joined = quarter * 48 + byte / 4 * 12 + byte % 4;
@@ -148,7 +155,7 @@ mod q6_k {
         })
     }
 
-    /// The bytes of the tiles from those of the file.
+    /// Converts from the file's layout.
     pub fn join(weights: &Weights) -> Weights {
         let mut joined = [0; 192];
         for (from, to) in places() {
@@ -161,7 +168,7 @@ mod q6_k {
         joined
     }
 
-    /// The bytes of the file from those of the tiles.
+    /// Converts back to the file's layout.
     pub fn unjoin(joined: &Weights) -> Weights {
         let mut weights = [0; 192];
         for (to, from) in places() {
@@ -176,41 +183,41 @@ mod q6_k {
     }
 }
 
-/// Puts units of eight fields side by side: the first of each, the second of each, ...
-pub fn move_units<const UNIT: usize>(fields: [&[u8]; TILE_ROWS], out: &mut [u8]) {
+/// Interleaves the units of eight fields: first units, then second units, and so on.
+pub fn interleave_units<const UNIT: usize>(fields: [&[u8]; PANEL_ROWS], out: &mut [u8]) {
     let fields = fields.map(|field| field.as_chunks::<UNIT>().0);
     let (out, _) = out.as_chunks_mut::<UNIT>();
-    for (i, out) in out.chunks_exact_mut(TILE_ROWS).enumerate() {
+    for (i, out) in out.chunks_exact_mut(PANEL_ROWS).enumerate() {
         for (out, field) in out.iter_mut().zip(fields) {
             *out = field[i];
         }
     }
 }
 
-/// A row of weights, as it lies in the file or in a stripe.
+/// A row of weights, in the file's layout or in a panel.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
     bytes: &'a [u8],
-    /// The type, and which row of the stripe.
-    of_stripe: Option<(WeightType, usize)>,
+    /// The type, and the number of the row in the panel.
+    of_panel: Option<(WeightType, usize)>,
 }
 
 impl<'a> Row<'a> {
-    /// A row in the file.
+    /// A row in the file's layout.
     pub fn of_file(bytes: &'a [u8]) -> Self {
-        Row { bytes, of_stripe: None }
+        Row { bytes, of_panel: None }
     }
 
-    /// One of the eight rows of a stripe.
-    pub fn of_stripe(kind: WeightType, stripe: &'a [u8], row: usize) -> Self {
-        Row { bytes: stripe, of_stripe: Some((kind, row)) }
+    /// Row `row` of a panel.
+    pub fn of_panel(kind: WeightType, panel: &'a [u8], row: usize) -> Self {
+        Row { bytes: panel, of_panel: Some((kind, row)) }
     }
 
-    /// Its blocks, of `N` bytes each.
+    /// The blocks of the row, of `N` bytes each.
     pub fn blocks<const N: usize>(self) -> impl Iterator<Item = [u8; N]> {
-        let rows = if self.of_stripe.is_some() { TILE_ROWS } else { 1 };
-        self.bytes.chunks_exact(rows * N).map(move |chunk| match self.of_stripe {
-            Some((kind, row)) => kind.block_of_tile(chunk, row),
+        let rows = if self.of_panel.is_some() { PANEL_ROWS } else { 1 };
+        self.bytes.chunks_exact(rows * N).map(move |chunk| match self.of_panel {
+            Some((kind, row)) => kind.block_of_row(chunk, row),
             None => *chunk.first_chunk().expect("a block"),
         })
     }
@@ -221,29 +228,29 @@ mod tests {
     use alloc::vec;
 
     use super::*;
-    use crate::llm::kernels::self_test::Noise;
+    use crate::llm::kernels::fixtures::Noise;
 
     #[test]
     fn the_fields_are_all_of_a_block() {
-        for kind in WeightType::ALL.iter().filter(|kind| kind.has_tiles()) {
+        for kind in WeightType::ALL.iter().filter(|kind| kind.has_panels()) {
             let bytes: usize = kind.fields().iter().map(|field| field.unit * field.count).sum();
             assert_eq!(bytes, kind.tensor_type().block_bytes as usize, "{kind:?}");
         }
     }
 
     #[test]
-    fn a_stripe_has_the_blocks_of_its_rows() {
+    fn a_panel_has_the_blocks_of_its_rows() {
         let mut noise = Noise::new(5);
         let mut copy = Vec::new();
-        for kind in WeightType::ALL.iter().filter(|kind| kind.has_tiles()) {
+        for kind in WeightType::ALL.iter().filter(|kind| kind.has_panels()) {
             let block_bytes = kind.tensor_type().block_bytes as usize;
-            let rows: Vec<u8> = (0..7 * TILE_ROWS * block_bytes).map(|_| noise.byte()).collect();
-            let mut stripe = rows.clone();
-            kind.make_stripe(&mut stripe, &mut copy, move_units::<4>);
-            assert_ne!(stripe, rows);
-            for (i, tile) in stripe.chunks_exact(TILE_ROWS * block_bytes).enumerate() {
+            let rows: Vec<u8> = (0..7 * PANEL_ROWS * block_bytes).map(|_| noise.byte()).collect();
+            let mut panel = rows.clone();
+            kind.pack_panel(&mut panel, &mut copy, interleave_units::<4>);
+            assert_ne!(panel, rows);
+            for (i, panel_block) in panel.chunks_exact(PANEL_ROWS * block_bytes).enumerate() {
                 for (row, bytes) in rows.chunks_exact(7 * block_bytes).enumerate() {
-                    let block: [u8; 256] = kind.block_of_tile(tile, row);
+                    let block: [u8; 256] = kind.block_of_row(panel_block, row);
                     assert_eq!(block[..block_bytes], bytes[i * block_bytes..][..block_bytes]);
                 }
             }
@@ -251,9 +258,9 @@ mod tests {
     }
 
     #[test]
-    fn words_of_eight_rows_stand_side_by_side() {
+    fn words_of_eight_rows_are_interleaved() {
         let mut rows: Vec<u8> = (0..8).flat_map(|row| [row; 34]).collect();
-        WeightType::Q8_0.make_stripe(&mut rows, &mut Vec::new(), move_units::<4>);
+        WeightType::Q8_0.pack_panel(&mut rows, &mut Vec::new(), interleave_units::<4>);
         let expected = |n: usize| (0..8).flat_map(move |row| vec![row; n]);
         assert!(rows[..16].iter().copied().eq(expected(2)));
         assert!(rows[16..].chunks_exact(32).all(|words| words.iter().copied().eq(expected(4))));

@@ -1,0 +1,197 @@
+//! Dispatch: chooses a panel kernel by the processor's instructions and the weight type.
+//!
+//! [`gemv`] multiplies panels with one token's activations, as in generation. [`gemm`] multiplies
+//! them with several tokens' activations, as in prefill. `quantize/packed.rs` describes a panel.
+
+use core::arch::aarch64::uint8x16_t;
+
+use super::isa::{DotProd, I8mm, Neon};
+use super::unpack::{self, PanelBlock, Q8Block, UnpackKQuant, UnpackSimple};
+use super::vectors::as_vectors;
+use crate::cpu::Features;
+use crate::llm::kernels::operands::{
+    ActivationPanels, Activations, FORMATS_AGREE, OnPanelSums, RowSums,
+};
+use crate::llm::quantize::{BLOCK, SUPER_BLOCK, WeightType};
+
+/// The instructions in use.
+#[derive(Clone, Copy, Debug)]
+pub enum KernelSet {
+    /// Advanced SIMD as every Armv8-A core has it.
+    Neon,
+    /// With `sdot`.
+    DotProd(DotProd),
+    /// With `sdot` and `smmla`.
+    I8mm(I8mm),
+}
+
+impl KernelSet {
+    /// Whether weights are to be packed into row panels.
+    pub const WANTS_PANELS: bool = true;
+
+    /// The best set that a processor with these features has.
+    pub fn best(features: Features) -> KernelSet {
+        KernelSet::all(features).last().unwrap_or(KernelSet::Neon)
+    }
+
+    /// All sets that a processor with these features has, the best one last.
+    pub fn all(features: Features) -> impl Iterator<Item = KernelSet> {
+        let dotprod = DotProd::of(features).map(KernelSet::DotProd);
+        let i8mm = I8mm::of(features).map(KernelSet::I8mm);
+        [Some(KernelSet::Neon), dotprod, i8mm].into_iter().flatten()
+    }
+
+    /// The set's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            KernelSet::Neon => "neon",
+            KernelSet::DotProd(_) => "dotprod",
+            KernelSet::I8mm(_) => "i8mm",
+        }
+    }
+}
+
+/// Calls one of two generic functions with the [`unpack`] type of a weight type.
+macro_rules! for_type {
+    ($kind:expr, $simple:ident, $k_quant:ident, ($($argument:expr),*)) => {
+        match $kind {
+            WeightType::Q4_0 => $simple::<unpack::Q4_0>($($argument),*),
+            WeightType::Q4_1 => $simple::<unpack::Q4_1>($($argument),*),
+            WeightType::Q5_0 => $simple::<unpack::Q5_0>($($argument),*),
+            WeightType::Q5_1 => $simple::<unpack::Q5_1>($($argument),*),
+            WeightType::Q8_0 => $simple::<unpack::Q8_0>($($argument),*),
+            WeightType::IQ4_NL => $simple::<unpack::Iq4Nl>($($argument),*),
+            WeightType::Q2_K => $k_quant::<unpack::Q2K>($($argument),*),
+            WeightType::Q3_K => $k_quant::<unpack::Q3K>($($argument),*),
+            WeightType::Q4_K => $k_quant::<unpack::Q4K>($($argument),*),
+            WeightType::Q5_K => $k_quant::<unpack::Q5K>($($argument),*),
+            WeightType::Q6_K => $k_quant::<unpack::Q6K>($($argument),*),
+            kind => unreachable!("{kind:?} has no panels"),
+        }
+    };
+}
+
+/// GEMV: row panels times one token's activations.
+///
+/// `sums` is `[n_panels]`.
+///
+/// # Panics
+/// The type has no panels, or the activations have another format than the type takes.
+pub fn gemv(
+    set: KernelSet,
+    kind: WeightType,
+    panels: &[u8],
+    x: &Activations<'_>,
+    sums: &mut [RowSums],
+) {
+    let panels = as_vectors(panels);
+    for_type!(kind, gemv_simple, gemv_k_quant, (set, panels, x, sums));
+}
+
+/// GEMM: row panels of `columns` columns times several tokens' activations.
+///
+/// `sums` is scratch space for the sums of a panel: `[n_tokens]`, rounded up to whole activation
+/// panels. `on_sums` gets the sums of each panel.
+///
+/// # Panics
+/// As [`gemv`].
+pub fn gemm(
+    set: KernelSet,
+    kind: WeightType,
+    columns: usize,
+    panels: &[u8],
+    x: &ActivationPanels<'_>,
+    sums: &mut [RowSums],
+    on_sums: OnPanelSums<'_>,
+) {
+    let panels = as_vectors(panels);
+    for_type!(kind, gemm_simple, gemm_k_quant, (set, columns, panels, x, sums, on_sums));
+}
+
+/// Calls a GEMV kernel with the instructions of a set.
+macro_rules! for_one_token {
+    ($set:expr, $largest:expr, $isa:ident => $call:expr) => {
+        // SAFETY: this module is only built where the whole build has NEON.
+        unsafe {
+            match $set {
+                KernelSet::Neon => {
+                    let $isa = Neon { largest: $largest };
+                    $call
+                }
+                KernelSet::DotProd($isa) | KernelSet::I8mm(I8mm { dotprod: $isa, .. }) => $call,
+            }
+        }
+    };
+}
+
+/// Calls a GEMM kernel with the instructions of a set.
+macro_rules! for_four_tokens {
+    ($set:expr, $largest:expr, $isa:ident => $call:expr) => {
+        // SAFETY: this module is only built where the whole build has NEON.
+        unsafe {
+            match $set {
+                KernelSet::Neon => {
+                    let $isa = Neon { largest: $largest };
+                    $call
+                }
+                KernelSet::DotProd($isa) => $call,
+                KernelSet::I8mm($isa) => $call,
+            }
+        }
+    };
+}
+
+fn gemv_simple<F: UnpackSimple>(
+    set: KernelSet,
+    panels: &[uint8x16_t],
+    x: &Activations<'_>,
+    sums: &mut [RowSums],
+) {
+    let (blocks, x) = (F::Block::of(panels), F::Activations::of(x));
+    if F::HAS_NIBBLES && matches!(set, KernelSet::Neon) {
+        // SAFETY: this module is only built where the whole build has NEON.
+        return unsafe { super::gemv::nibble_panels::<F>(blocks, x, sums) };
+    }
+    for_one_token!(set, F::LARGEST, isa => super::gemv::simple_panels::<_, F>(isa, blocks, x, sums));
+}
+
+fn gemm_simple<F: UnpackSimple>(
+    set: KernelSet,
+    columns: usize,
+    panels: &[uint8x16_t],
+    x: &ActivationPanels<'_>,
+    sums: &mut [RowSums],
+    on_sums: OnPanelSums<'_>,
+) {
+    let panels = F::Block::of(panels).chunks_exact(columns / BLOCK);
+    let x = F::Activations::panels(x);
+    for_four_tokens!(set, F::LARGEST, isa => {
+        super::gemm::gemm_simple::<_, F>(isa, panels, x, sums, on_sums)
+    });
+}
+
+fn gemv_k_quant<F: UnpackKQuant>(
+    set: KernelSet,
+    panels: &[uint8x16_t],
+    x: &Activations<'_>,
+    sums: &mut [RowSums],
+) {
+    let Activations::Q8K(x) = *x else { unreachable!("{FORMATS_AGREE}") };
+    let blocks = F::Block::of(panels);
+    for_one_token!(set, F::LARGEST, isa => super::gemv::gemv_k_quant::<_, F>(isa, blocks, x, sums));
+}
+
+fn gemm_k_quant<F: UnpackKQuant>(
+    set: KernelSet,
+    columns: usize,
+    panels: &[uint8x16_t],
+    x: &ActivationPanels<'_>,
+    sums: &mut [RowSums],
+    on_sums: OnPanelSums<'_>,
+) {
+    let panels = F::Block::of(panels).chunks_exact(columns / SUPER_BLOCK);
+    let ActivationPanels::Q8K(x) = *x else { unreachable!("{FORMATS_AGREE}") };
+    for_four_tokens!(set, F::LARGEST, isa => {
+        super::gemm::gemm_k_quant::<_, F>(isa, panels, x, sums, on_sums)
+    });
+}
