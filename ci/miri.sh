@@ -23,7 +23,7 @@ run() {
         echo "miri: status $?"
 }
 {
-    run llm::arena llm::workers runtime::lock runtime::futex runtime::lent
+    run llm::arena llm::workers runtime::sched::sleep_lock runtime::sched::futex runtime::abi::lent
     # A team's threads never end, as a machine's cores do not; and the ABI hands a thread a number, which
     # is an address.
     MIRIFLAGS='-Zmiri-ignore-leaks -Zmiri-permissive-provenance' run app::team

@@ -1,8 +1,9 @@
 //! The application: a Hermit program that loads the model and generates, chats, measures or tests.
 //!
-//! It reaches the machine through the Hermit ABI alone ([`os`]), and says what it does through the
-//! events of [`crate::report`]. Everything but the configuration needs that ABI, so it is built for
-//! the bare target, and for tests, which bring an ABI of their own.
+//! The application reaches the machine through [`os`] alone: by the Hermit ABI, and by [`crate::system`]
+//! where that ABI has no word. Events of [`crate::report`] say what the application does. Everything but
+//! the configuration needs that ABI. So the rest is built for the bare target, and for tests, which bring
+//! an ABI of their own.
 
 pub mod config;
 pub mod sha256;
