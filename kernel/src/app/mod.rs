@@ -1,8 +1,9 @@
-//! The application: a Hermit program that loads the model and generates, chats, measures or tests.
+//! The application: a Hermit program that runs a language model.
 //!
-//! It reaches the machine through the Hermit ABI alone ([`os`]), and says what it does through the
-//! events of [`crate::report`]. Everything but the configuration needs that ABI, so it is built for
-//! the bare target, and for tests, which bring an ABI of their own.
+//! The application loads the model, and generates, chats, measures or tests. The application
+//! reaches the machine through the Hermit ABI alone ([`os`]), and reports through the events of
+//! [`crate::report`]. Everything except the configuration needs that ABI. So everything else is
+//! built for the bare target, and for tests, which bring an ABI of their own.
 
 pub mod config;
 pub mod sha256;

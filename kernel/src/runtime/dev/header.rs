@@ -16,7 +16,9 @@ use core::fmt;
 use super::mmio::{self, Registers};
 use crate::runtime::machine::{Header, Region, Uart};
 
-/// The functions of the pins. A register of 4 bytes has ten pins, with three bits each.
+/// The functions of the pins.
+///
+/// A register of 4 bytes has ten pins, with three bits each.
 const GPFSEL: usize = 0x00;
 /// Numbers of the pins: the header's output, and its input.
 const TRANSMIT: usize = 14;

@@ -34,7 +34,7 @@ fn the_fault_is_that_of_the_preferred_disk() {
     assert_eq!(fault.code, Code::ModelNotFound);
     assert_eq!(fault.message, "fake: it is an exFAT volume, not a FAT volume");
     assert!(fault.hint.contains("format it as FAT32"), "{}", fault.hint);
-    // The application is told.
+    // The application gets the same failure.
     let told = DiskFailure { message: fault.message, hint: Some(fault.hint) };
     assert_eq!(failure(), Some(told));
 

@@ -108,7 +108,9 @@ impl<R: Registers> Host<R> {
         Ok(())
     }
 
-    /// Switches the card's power off and on, to reset the card. The lines then have 3.3 V.
+    /// Switches the card's power off and on, to reset the card.
+    ///
+    /// The lines then have 3.3 V.
     ///
     /// # Errors
     /// The supply cannot be switched, or the controller does not start.

@@ -14,7 +14,9 @@ use crate::runtime::machine::Framebuffer;
 /// The dots of a glyph, row by row.
 type Shape = [u16; GLYPH_HEIGHT];
 
-/// The colour of a pixel: red, green, blue. `memory` holds the bytes of the picture.
+/// The colour of a pixel: red, green, blue.
+///
+/// `memory` holds the bytes of the picture.
 ///
 /// # Panics
 /// The pixel lies behind the end of the memory.
