@@ -51,14 +51,14 @@ fn restart() {
 pub fn off(out: &mut dyn Write) -> ! {
     // Each step runs once: if the console broke, the console's fault comes back here.
     static FLUSHED: AtomicBool = AtomicBool::new(false);
-    static TOLD: AtomicBool = AtomicBool::new(false);
+    static PRINTED: AtomicBool = AtomicBool::new(false);
     if !FLUSHED.swap(true, Ordering::Relaxed) {
         flush();
     }
     psci::system_off();
     if let Some(registers) = devices::power_manager() {
         power_manager::halt(registers);
-    } else if !TOLD.swap(true, Ordering::Relaxed) {
+    } else if !PRINTED.swap(true, Ordering::Relaxed) {
         let _ = writeln!(out, "{SAFE_TO_SWITCH_OFF}");
         flush();
     }

@@ -198,7 +198,7 @@ unsafe fn sd_card(host: &SdHost, table: &'static SharedTable) -> Option<Box<dyn 
     let supply = host.supply.map(|supply| -> Box<dyn Supply> { Box::new(Expander(supply)) });
     match SdDisk::new(registers, Box::new(MachineClock), supply, dma) {
         Ok(disk) => {
-            facts::tell("sd", format_args!("{}", disk.summary()));
+            facts::report("sd", format_args!("{}", disk.summary()));
             Some(Box::new(disk))
         }
         Err(error) => {

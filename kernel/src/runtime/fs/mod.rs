@@ -87,7 +87,7 @@ const HINT_NO_DISK: &str = "give the machine a virtio block device, an SD card o
 /// than the lack of a volume. Without such a disk, the fault is that of the preferred disk. The
 /// fault is kept for [`failure`] as well.
 pub fn mount(disks: Vec<Disk>, archive: Option<Archive>) -> Result<report::Disk, Fault> {
-    let mut told: Option<(&str, MountError)> = None;
+    let mut reported: Option<(&str, MountError)> = None;
     for disk in disks {
         let device = disk.name();
         match Volume::find(disk) {
@@ -95,8 +95,8 @@ pub fn mount(disks: Vec<Disk>, archive: Option<Archive>) -> Result<report::Disk,
             Err(error) => {
                 log::debug!("{device}: {error}");
                 let is_unknown = |error| matches!(error, MountError::NoVolume(_));
-                if told.is_none_or(|(_, before)| is_unknown(before) && !is_unknown(error)) {
-                    told = Some((device, error));
+                if reported.is_none_or(|(_, before)| is_unknown(before) && !is_unknown(error)) {
+                    reported = Some((device, error));
                 }
             }
         }
@@ -104,7 +104,7 @@ pub fn mount(disks: Vec<Disk>, archive: Option<Archive>) -> Result<report::Disk,
     if let Some(archive) = archive {
         return Ok(FILES.lock().mount(archive));
     }
-    let Some((device, error)) = told else {
+    let Some((device, error)) = reported else {
         return Err(Fault {
             code: Code::ModelNotFound,
             message: "there is no disk".into(),

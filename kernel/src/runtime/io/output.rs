@@ -18,7 +18,7 @@ use crate::runtime::dev::mmio::Mmio;
 use crate::runtime::sched::ending;
 
 /// Timeout of a fault's wait for the text of another core, in µs.
-const PATIENCE_US: u64 = 20_000;
+const TIMEOUT_US: u64 = 20_000;
 
 static OUTPUT: SpinLock<Output> = SpinLock::new(Output { line: Line::START, text: Text::START });
 
@@ -109,7 +109,7 @@ pub struct Emergency {
 impl Emergency {
     /// Takes the consoles over, after a short wait for the text of another core.
     pub fn take_over() -> Self {
-        let deadline = time::now_us() + PATIENCE_US;
+        let deadline = time::now_us() + TIMEOUT_US;
         let output = loop {
             if let Some(guard) = OUTPUT.try_lock() {
                 // The lock stays held: the run ends with this text.

@@ -771,10 +771,10 @@ impl Machine {
             assert_eq!(address % 4, 0);
             let length = (attributes >> 16) as usize;
             let length = length.min(data.len());
-            let (piece, rest) = data.split_at(length);
+            let (chunk, rest) = data.split_at(length);
             let memory = self.memory(address, length);
             if !self.windows_are_wrong {
-                self.unseen.push((memory, piece.to_vec()));
+                self.unseen.push((memory, chunk.to_vec()));
             }
             self.by_dma += length;
             data = rest;
