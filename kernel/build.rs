@@ -1,4 +1,6 @@
-//! Tells the linker how the bare-metal image is laid out. Builds for a host need none of it.
+//! Passes the layout of the bare-metal image to the linker.
+//!
+//! Builds for a host need no layout.
 
 use std::env;
 use std::path::PathBuf;
@@ -13,15 +15,16 @@ fn main() {
     let script = format!("--script={}", script.display());
     for arg in [
         &script,
-        // Position independent; boot.s is its own dynamic linker. `notext` lets the pointers in
-        // read-only sections be relocated: the pages become read-only after that.
+        // The image is position independent, and boot.s is its own dynamic linker. `notext` allows
+        // relocation of pointers in read-only sections. The pages of these sections become
+        // read-only after the relocation.
         "-pie",
         "--no-dynamic-linker",
         "-z",
         "notext",
         "-z",
         "norelro",
-        // One bit a pointer instead of 24 bytes.
+        // A relocation takes one bit a pointer instead of 24 bytes.
         "--pack-dyn-relocs=relr",
         "-z",
         "max-page-size=4096",

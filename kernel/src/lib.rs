@@ -1,14 +1,17 @@
 //! Anchorite: a language model that boots on bare aarch64.
 //!
-//! The engine ([`llm`]) and the event types ([`report`]) are portable and are tested on any host.
-//! [`backend`] is the engine's front. [`cpu`] tells what the processor can do, [`model_files`] how
-//! models' files are named, [`formats`] what a file is that is no model. The runtime ([`runtime`]) is
-//! a Hermit-style library OS. What touches the machine in it is only built for the bare target. The
-//! application ([`app`]) sits on the two through the Hermit ABI, and [`system`] where that has no word.
+//! The engine ([`llm`]) and the event types ([`report`]) are portable, and are tested on any host.
+//! [`backend`] is the engine's front end. [`cpu`] describes what the processor can do.
+//! [`model_files`] describes how models' files are named. [`formats`] recognises files that are no
+//! models.
+//!
+//! The runtime ([`runtime`]) is a Hermit-style library OS. The parts of the runtime that touch the
+//! machine are only built for the bare target. The application ([`app`]) uses the engine, and uses
+//! the runtime through the Hermit ABI. [`system`] contains what that ABI has no call for.
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
-// What the library's tests share with those in `tests/` calls it by its name.
+// Code that the library's tests share with those in `tests/` uses this name for the library.
 #[cfg(test)]
 extern crate self as kernel;
 

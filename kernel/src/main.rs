@@ -1,10 +1,12 @@
-//! The bare-metal binary: the application, on the runtime. On a host it only says what it is.
+//! The bare-metal binary: the application on the runtime.
+//!
+//! On a host the binary only prints what it is.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
 use core::ffi::c_char;
 
-/// What the runtime calls when the machine is up: Hermit's convention.
+/// Entry of the application, which the runtime calls by Hermit's convention.
 ///
 /// # Safety
 /// `argv` holds `argc` C strings that live as long as the program.
@@ -19,7 +21,7 @@ unsafe extern "C" fn runtime_entry(
     unsafe { kernel::app::enter(argc, argv) }
 }
 
-/// What the runtime asks the application.
+/// What the application reports to the runtime.
 #[cfg(target_os = "none")]
 #[unsafe(no_mangle)]
 static APPLICATION: kernel::system::Application = kernel::system::Application {

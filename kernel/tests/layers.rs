@@ -1,12 +1,13 @@
 //! Layers, rooms and circles: which file of the kernel may import which.
 //!
 //! 1. No import runs up between the layers of the runtime: the table in `src/runtime/mod.rs`.
-//! 2. No import enters a room that its own room may not depend on: "The house" in `ARCHITECTURE.md`.
+//! 2. No import enters a room that its own room may not depend on: "The house" in
+//!    `ARCHITECTURE.md`.
 //! 3. No files import each other in a circle. A module and the files in its folder count as one.
 //! 4. In the runtime, `abi` alone knows the Hermit ABI.
 //!
-//! The test reads both tables, so that tables and code cannot part. An import is a `use` item or a path
-//! in the code. Imports that only tests have do not count.
+//! The test reads both tables, so tables and code cannot diverge. An import is a `use` item or a
+//! path in the code. Imports of tests alone do not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,19 +19,19 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 /// The segments of a path, from the crate's root on.
 type Segments = Vec<String>;
 
-/// What one module says.
+/// The contents of one module.
 #[derive(Default)]
 struct Module {
     file: String,
     children: BTreeSet<String>,
     items: BTreeSet<String>,
-    /// Names that are imported, and the paths that they stand for, as they are written.
+    /// Imported names, and the paths that they stand for, as written.
     names: BTreeMap<String, Segments>,
     globs: Vec<Segments>,
     imports: Vec<Import>,
 }
 
-/// A path as it stands in a file.
+/// A path in a file, as written.
 struct Import {
     path: Segments,
     line: usize,
@@ -40,7 +41,7 @@ struct Import {
 #[derive(Default)]
 struct Crate(BTreeMap<Segments, Module>);
 
-/// An import of something that another file of the crate holds.
+/// An import of an item in another file of the crate.
 #[derive(Clone)]
 struct Edge {
     from: String,
@@ -66,7 +67,7 @@ fn ident(token: Option<&TokenTree>) -> Option<String> {
     }
 }
 
-/// Whether an attribute lets only tests have what comes after it.
+/// Whether an attribute makes the next item one of tests alone.
 fn is_for_tests(attribute: TokenStream) -> bool {
     let text: String = attribute.to_string().split_whitespace().collect();
     text == "cfg(test)" || text.starts_with("cfg(all(test,")
@@ -79,7 +80,7 @@ fn path_attribute(attribute: TokenStream) -> Option<String> {
     Some(file.trim().trim_matches('"').to_owned())
 }
 
-/// Behind the item that starts at `at`.
+/// The position behind the item that starts at `at`.
 fn end_of_item(tokens: &[TokenTree], mut at: usize) -> usize {
     let mut is_use = false;
     while let Some(token) = tokens.get(at) {
@@ -95,14 +96,16 @@ fn end_of_item(tokens: &[TokenTree], mut at: usize) -> usize {
 }
 
 impl Crate {
-    /// Reads a crate from its root on; `source` gives the text of a file.
+    /// Reads a crate from its root on; `source` returns the text of a file.
     fn read(source: &dyn Fn(&str) -> Option<String>) -> Crate {
         let mut all = Crate::default();
         all.read_file(source, Vec::new(), "lib.rs".into(), "");
         all
     }
 
-    /// `folder` is where the files of its child modules lie, with a `/` at the end.
+    /// Reads one file of a module.
+    ///
+    /// `folder` contains the files of the module's children, and ends with a `/`.
     fn read_file(
         &mut self,
         source: &dyn Fn(&str) -> Option<String>,
@@ -132,7 +135,9 @@ impl Crate {
         }
     }
 
-    /// Notes what `tokens` define and import. The modules that lie in other files go to `modules`.
+    /// Notes the definitions and imports of `tokens`.
+    ///
+    /// Modules in other files go to `modules`.
     fn walk(
         &mut self,
         module: &Segments,
@@ -213,7 +218,7 @@ impl Crate {
         }
     }
 
-    /// Notes the tree of a `use` item, of which `prefix` is read already.
+    /// Notes the tree of a `use` item; `prefix` is the part that is read already.
     fn note_use(&mut self, module: &Segments, prefix: Segments, tree: &[TokenTree]) {
         let mut path = prefix;
         let mut at = 0;
@@ -259,7 +264,7 @@ impl Crate {
         self.0.get_mut(module).expect("a module that is being read")
     }
 
-    /// The path from the crate's root on; `None` for what is no path of this crate.
+    /// Resolves a path from the crate's root on; `None` for a path out of this crate.
     fn absolute(&self, module: &[String], path: &[String], depth: usize) -> Option<Segments> {
         let (mut start, mut rest) = (module.to_vec(), path);
         match rest.first()?.as_str() {
@@ -284,7 +289,7 @@ impl Crate {
         Some(start)
     }
 
-    /// The file that holds what an absolute path names, behind all re-exports.
+    /// Finds the file of an item by its absolute path, behind all re-exports.
     fn file_of(&self, path: &[String], depth: usize) -> Option<&str> {
         let mut module = Vec::new();
         for (i, segment) in path.iter().enumerate() {
@@ -340,13 +345,13 @@ impl Crate {
     }
 }
 
-/// The layers of the runtime, the lowest first, as the table in its documentation has them.
+/// The layers of the runtime, the lowest first, from the table in its module doc.
 fn layers(runtime: &str) -> Vec<String> {
     let row = |line: &str| Some(line.strip_prefix("//! | [`")?.split_once("`]")?.0.to_owned());
     runtime.lines().filter_map(row).collect()
 }
 
-/// What each room of `kernel/src` may depend on; `None` for all of them.
+/// The rooms that each room of `kernel/src` may depend on; `None` for all of them.
 type House = BTreeMap<String, Option<BTreeSet<String>>>;
 
 /// The name of a room: a folder or a file of `kernel/src`.
@@ -355,7 +360,7 @@ fn room(path: &str) -> String {
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// The table "The house" of `ARCHITECTURE.md`.
+/// Reads the table "The house" of `ARCHITECTURE.md`.
 fn house(document: &str) -> House {
     let mut house = House::new();
     for line in document.lines().filter(|line| line.starts_with("| [`kernel/src/")) {
@@ -370,7 +375,7 @@ fn house(document: &str) -> House {
     house
 }
 
-/// All that breaks a rule, a line each.
+/// All broken rules, one line each.
 fn broken(all: &Crate, layers: &[String], house: &House) -> Vec<String> {
     let edges = all.edges();
     let mut broken = Vec::new();
@@ -414,7 +419,9 @@ fn broken(all: &Crate, layers: &[String], house: &House) -> Vec<String> {
     broken
 }
 
-/// Circles of files, the shortest first, no file in two of them: the imports that they are made of.
+/// Circles of files, the shortest first, each shown by its imports.
+///
+/// No file is in two circles.
 fn circles(edges: &[Edge]) -> Vec<String> {
     let mut circles = Vec::new();
     let mut left: Vec<&Edge> =
@@ -455,7 +462,7 @@ fn shortest_circle<'e>(edges: &[&'e Edge]) -> Option<Vec<&'e Edge>> {
     after.keys().filter_map(|start| from(start)).min_by_key(Vec::len)
 }
 
-/// Whether one of two files is the module that the other one lies in: these may name each other.
+/// Whether one of two files is the module of the other; both may name each other.
 fn are_family(one: &str, other: &str) -> bool {
     let holds = |module: &str, file: &str| {
         let folder = module.strip_suffix("mod.rs").map_or_else(
@@ -484,7 +491,7 @@ fn imports_keep_to_layers_and_rooms() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
-/// What is broken in a crate of these files, in a house where `llm` may use `cpu` alone.
+/// The broken rules of these files, in a house where `llm` may use `cpu` alone.
 fn broken_in(files: &[(&str, &str)]) -> Vec<String> {
     let files: BTreeMap<&str, &str> = files.iter().copied().collect();
     let source = |file: &str| files.get(file).map(|&text| text.to_owned());
@@ -521,7 +528,7 @@ fn what_breaks_a_rule_is_found() {
         assert_eq!(broken.len(), 1, "{broken:#?}");
         broken[0].clone()
     };
-    // Up, by a `use`, a path in the code, a macro, a module's name, and behind a re-export.
+    // Imports up: by a `use`, a path in the code, a macro, a module's name, and behind a re-export.
     let up = "`mem` is a layer below `dev` (runtime/mod.rs)";
     for text in [
         "\nuse super::super::dev::Uart;",
@@ -542,7 +549,7 @@ fn what_breaks_a_rule_is_found() {
     ];
     let broken = with(lib, handed_on);
     assert!(broken.len() == 1 && broken[0].ends_with(up), "{broken:#?}");
-    // Only tests have these.
+    // Imports of tests alone.
     let tests = "pub struct Heap; #[cfg(test)] mod tests { use crate::runtime::dev::Uart; }";
     assert_eq!(with(lib, &[("runtime/mem/heap.rs", tests)]), [""; 0]);
 
@@ -556,7 +563,7 @@ fn what_breaks_a_rule_is_found() {
     );
     let found = one("llm/b.rs", "pub fn f() -> super::a::A {}");
     assert!(found.starts_with("a circle of 2 files:\n  src/llm/a.rs:1: `super::b::f`"), "{found}");
-    // A room and a layer that no table has.
+    // A room and a layer that are in no table.
     let broken =
         with("pub mod cpu; pub mod llm; pub mod net;", &[("net.rs", "use crate::cpu::Midr;")]);
     assert!(

@@ -1,10 +1,12 @@
-//! Where the runtime hands over: what Hermit's `runtime_entry` does, which each binary names itself.
+//! The common part of each binary's `runtime_entry`, which the runtime calls.
+//!
+//! `runtime_entry` is Hermit's convention. Each binary defines the symbol itself.
 
 use core::ffi::{CStr, c_char};
 
 use crate::app::{os, run};
 
-/// The application's entry, called once by the runtime with the boot arguments.
+/// Enters the application with the boot arguments; the runtime does so once.
 ///
 /// # Safety
 /// `argv` must point to `argc` C strings that live as long as the program.

@@ -1,5 +1,7 @@
-//! The Hermit ABI and [`System`] played by the host's standard library, for the tests of the application: files
-//! and console are in memory, threads and clock are the host's.
+//! A fake Hermit ABI and [`System`] on the host, for the application's tests.
+//!
+//! The host's standard library plays both. Files and console are in memory. Threads and clock are
+//! those of the host.
 
 use std::alloc::Layout;
 use std::collections::{BTreeMap, VecDeque};
@@ -14,33 +16,33 @@ use hermit_abi as abi;
 
 use crate::system::{self, DiskFailure, Memory, System};
 
-/// What the program can reach.
+/// The world that the program can reach.
 pub struct World {
-    /// The files by their absolute paths; a directory is there as long as a file in it is.
+    /// The files by their absolute paths. A directory exists as long as it has a file.
     pub files: BTreeMap<&'static str, Vec<u8>>,
-    /// What the program wrote to the console.
+    /// The text that the program wrote to the console.
     pub console: Vec<u8>,
-    /// What it may still read from there.
+    /// The input that the program may still read from the console.
     pub input: VecDeque<u8>,
-    /// How much memory the machine has.
+    /// The memory of the machine.
     pub memory: Memory,
-    /// What the board says of itself.
+    /// The board's readings.
     pub board: Vec<std::string::String>,
-    /// Why the disk failed last.
+    /// The last failure of the disk.
     pub disk_failure: Option<DiskFailure>,
-    /// Whether there is no disk: no file can be reached.
+    /// Whether there is no disk, so that no file can be reached.
     pub no_disk: bool,
-    /// Whether reading from there fails with EIO once that is read.
+    /// Whether reads from the console fail with EIO once `input` is empty.
     pub input_fails: bool,
-    /// Cores it may use.
+    /// Number of cores for the program.
     pub cores: usize,
-    /// Sizes that `fstat` gives for some files in place of their own.
+    /// Sizes that `fstat` gives for some files instead of their own.
     pub sizes: BTreeMap<&'static str, i64>,
-    /// Reads from models that are yet to succeed; then they fail with EIO.
+    /// Number of reads from models that still succeed; later reads fail with EIO.
     pub reads_left: usize,
-    /// Bytes asked for by each read from a model.
+    /// Requested bytes of each read from a model.
     pub reads: Vec<usize>,
-    /// What the program protected: start, bytes and flags of each call.
+    /// The program's protections of memory: start, bytes and flags of each call.
     pub protected: Vec<(usize, usize, u32)>,
     open: BTreeMap<i32, Open>,
 }
@@ -81,7 +83,7 @@ fn world() -> MutexGuard<'static, World> {
     WORLD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs `program` in a world that `set_up` has made, and returns what it wrote to the console.
+/// Runs `program` in the world of `set_up`; the console's text is returned too.
 pub fn run_in_world<R>(
     set_up: impl FnOnce(&mut World),
     program: impl FnOnce() -> R,
@@ -93,7 +95,7 @@ pub fn run_in_world<R>(
         set_up(&mut world);
     }
     system::install(&FakeSystem);
-    // Fails from the second program on, for which it is set.
+    // This fails from the second program on: the logger is set already.
     let _ = log::set_logger(&Logger);
     let returned = program();
     let world = world();
@@ -101,17 +103,17 @@ pub fn run_in_world<R>(
     (returned, std::string::String::from_utf8(world.console.clone()).unwrap())
 }
 
-/// Bytes asked for by each read from a model in this world.
+/// Requested bytes of each read from a model in this world.
 pub fn reads_so_far() -> Vec<usize> {
     world().reads.clone()
 }
 
-/// What was protected in this world.
+/// The protections of memory in this world.
 pub fn protected_so_far() -> Vec<(usize, usize, u32)> {
     world().protected.clone()
 }
 
-/// What the world says beyond the ABI.
+/// The [`System`] of the world.
 struct FakeSystem;
 
 impl System for FakeSystem {
@@ -128,12 +130,12 @@ impl System for FakeSystem {
     }
 }
 
-/// Shows on the played console what the application logs.
+/// Shows the application's log on the fake console.
 struct Logger;
 
 impl log::Log for Logger {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        // Other tests of the process log too, but none of them is of the application.
+        // Other tests of the process log too, but not as the application.
         metadata.target().starts_with("kernel::app")
     }
 
@@ -180,10 +182,10 @@ extern "C" fn sys_write(fd: i32, buf: *const u8, len: usize) -> isize {
     assert_eq!(fd, abi::STDOUT_FILENO);
     // SAFETY: the caller passes a buffer valid for reads of its length.
     let bytes = unsafe { slice::from_raw_parts(buf, len) };
-    // Half of a long text at most: the program must cope with that.
+    // At most half of a long text is written, and the program must cope with that.
     let n = if len > 16 { len / 2 } else { len };
     let console = &mut world().console;
-    // The console starts a line of its own for an event.
+    // The console puts an event on a line of its own.
     if bytes[0] == 0x1e && console.last().is_some_and(|&last| last != b'\n') {
         console.push(b'\n');
     }
@@ -283,8 +285,8 @@ extern "C" fn sys_getdents64(fd: i32, entries: *mut abi::dirent64, count: usize)
         if written + length > count {
             break;
         }
-        // SAFETY: the entry lies within the buffer of `count` bytes that the caller passes, at a
-        // multiple of 8 bytes from its aligned start; only its first `length` bytes are written.
+        // SAFETY: the entry lies within the caller's buffer of `count` bytes, at a multiple of 8
+        // bytes from the aligned start. Only the first `length` bytes of the entry are written.
         unsafe {
             let entry = entries.byte_add(written);
             (&raw mut (*entry).d_reclen).write(length as u16);
@@ -328,8 +330,8 @@ extern "C" fn sys_futex_wait(
     timeout: *const abi::timespec,
     flags: u32,
 ) -> i32 {
-    // A bound, so that the idle threads of a finished test do not sleep through a wake-up that another
-    // test's thread took.
+    // The sleep is bounded, because another test's thread may have taken the wake-up for the idle
+    // threads of a finished test.
     const LONGEST: Duration = Duration::from_millis(20);
     // SAFETY: the caller passes null or a valid timeout.
     let timeout = unsafe { timeout.as_ref() }.map(|timeout| {
@@ -359,7 +361,7 @@ extern "C" fn sys_futex_wake(_word: *mut u32, _count: i32) -> i32 {
     0
 }
 
-/// The host's own, so that a write to what is read-only ends the test program.
+/// The host's own `mprotect`: a write to read-only memory ends the test program.
 mod host {
     unsafe extern "C" {
         pub safe fn getpagesize() -> i32;
@@ -367,7 +369,7 @@ mod host {
     }
 }
 
-/// Whole pages of the host for so many bytes.
+/// Whole pages of the host for `size` bytes.
 fn pages(size: usize) -> Option<Layout> {
     let page = host::getpagesize() as usize;
     Layout::from_size_align(size.checked_next_multiple_of(page)?, page).ok()
@@ -399,7 +401,8 @@ extern "C" fn sys_munmap(start: *mut u8, size: usize) -> i32 {
     let Some(layout) = pages(size).filter(|_| sys_mprotect(start, size, writable) == 0) else {
         return -abi::EINVAL;
     };
-    // SAFETY: `sys_mmap` allocated it with this layout, and the caller does not use it any more.
+    // SAFETY: `sys_mmap` allocated the memory with this layout, and the caller does not use it any
+    // more.
     unsafe { std::alloc::dealloc(start, layout) };
     0
 }

@@ -1,9 +1,10 @@
-//! The application: a Hermit program that loads the model and generates, chats, measures or tests.
+//! The application: a Hermit program that runs a language model.
 //!
-//! The application reaches the machine through [`os`] alone: by the Hermit ABI, and by [`crate::system`]
-//! where that ABI has no word. Events of [`crate::report`] say what the application does. Everything but
-//! the configuration needs that ABI. So the rest is built for the bare target, and for tests, which bring
-//! an ABI of their own.
+//! The application loads the model, and generates, chats, measures or tests. The application
+//! reaches the machine through [`os`] alone: by the Hermit ABI, and by [`crate::system`] where that
+//! ABI has no call. The events of [`crate::report`] report what the application does. Everything
+//! except the configuration needs that ABI. So everything else is built for the bare target, and
+//! for tests, which bring an ABI of their own.
 
 pub mod config;
 pub mod sha256;

@@ -1,7 +1,7 @@
-//! The Hermit ABI, made safe: the only way from the application to the machine.
+//! Safe wrappers of the Hermit ABI: the application's only way to the machine.
 //!
-//! Follows the declarations and error numbers of `hermit-abi` 0.5. What that ABI has no word for comes
-//! from [`crate::system`].
+//! Declarations and error numbers are those of `hermit-abi` 0.5. [`crate::system`] contains what
+//! that ABI has no call for.
 
 use alloc::ffi::CString;
 use alloc::string::String;
@@ -44,12 +44,12 @@ impl fmt::Display for Errno {
     }
 }
 
-/// What a call returned: a count, or a negative error number.
+/// Converts a call's result: a count, or a negative error number.
 fn checked(returned: isize) -> Result<usize, Errno> {
     usize::try_from(returned).map_err(|_| Errno(returned.unsigned_abs() as i32))
 }
 
-/// Time since some fixed moment in µs; it never goes back.
+/// The time since some fixed moment in µs, which never goes back.
 pub fn now_us() -> u64 {
     let mut time = abi::timespec::default();
     // SAFETY: `time` is a valid place for the answer.
@@ -57,14 +57,15 @@ pub fn now_us() -> u64 {
     time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
 }
 
-/// Cores that threads can run on.
+/// Number of cores that threads can run on.
 pub fn cores() -> usize {
     // SAFETY: the call has no preconditions.
     unsafe { abi::available_parallelism() }
 }
 
-/// Bits that differ from run to run, good enough to seed a sampler: random ones where there are
-/// any, else the time.
+/// Bits that differ from run to run, good enough to seed a sampler.
+///
+/// The bits are random where the machine has random bits. Otherwise the bits are the time.
 pub fn entropy() -> u64 {
     let mut bytes = [0; 8];
     // SAFETY: `bytes` is valid for writes of its length.
@@ -79,13 +80,15 @@ pub fn write_console(mut bytes: &[u8]) {
         let n = unsafe { abi::write(abi::STDOUT_FILENO, bytes.as_ptr(), bytes.len()) };
         match checked(n) {
             Ok(n) if n > 0 => bytes = &bytes[n..],
-            // There is no other place to say that the console does not work.
+            // There is no other place to report that the console does not work.
             _ => return,
         }
     }
 }
 
-/// Waits for input on the console and returns how many bytes of `buf` were filled; 0 at its end.
+/// Waits for input on the console; returns how many bytes of `buf` were filled.
+///
+/// The result is 0 at the end of the input.
 ///
 /// # Errors
 /// Those of the ABI's `read`.
@@ -93,7 +96,7 @@ pub fn read_console(buf: &mut [u8]) -> Result<usize, Errno> {
     read(abi::STDIN_FILENO, buf)
 }
 
-/// Reads up to `buf.len()` bytes by a descriptor.
+/// Reads up to `buf.len()` bytes of a descriptor.
 fn read(fd: i32, buf: &mut [u8]) -> Result<usize, Errno> {
     // SAFETY: `buf` is valid for writes of its length.
     checked(unsafe { abi::read(fd, buf.as_mut_ptr(), buf.len()) })
@@ -107,7 +110,7 @@ pub fn console_has_input() -> bool {
     console.revents & abi::POLLIN != 0
 }
 
-/// A file open for reading.
+/// A file that is open for reading.
 pub struct File(i32);
 
 impl File {
@@ -122,7 +125,7 @@ impl File {
         checked(fd as isize).map(|_| File(fd))
     }
 
-    /// Its size in bytes.
+    /// Size of the file in bytes.
     ///
     /// # Errors
     /// Those of the ABI's `fstat`.
@@ -133,7 +136,7 @@ impl File {
         Ok(stat.st_size as u64)
     }
 
-    /// Reads up to `buf.len()` bytes from where the file stands; 0 means the end.
+    /// Reads up to `buf.len()` bytes from the current position; 0 means the end.
     ///
     /// # Errors
     /// Those of the ABI's `read`.
@@ -141,10 +144,10 @@ impl File {
         read(self.0, buf)
     }
 
-    /// Fills `buf` from where the file stands.
+    /// Fills `buf` from the current position.
     ///
     /// # Errors
-    /// Those of the ABI's `read`; `EIO` if the file ends too early, which its size did not say.
+    /// Those of the ABI's `read`. `EIO` if the file ends earlier than its size says.
     pub fn read_full(&self, buf: &mut [u8]) -> Result<usize, Errno> {
         let mut done = 0;
         while done < buf.len() {
@@ -156,10 +159,10 @@ impl File {
         Ok(done)
     }
 
-    /// Reads the rest of the file, at most `limit` bytes of it.
+    /// Reads the rest of the file, at most `limit` bytes.
     ///
     /// # Errors
-    /// Those of the ABI's `read`; `EFBIG` if there is more.
+    /// Those of the ABI's `read`. `EFBIG` if the rest is longer.
     pub fn read_all(&self, limit: usize) -> Result<Vec<u8>, Errno> {
         let mut bytes = Vec::new();
         let mut buf = [0; 512];
@@ -175,7 +178,7 @@ impl File {
         }
     }
 
-    /// Names of the files in this directory, in the disk's order.
+    /// Reads the names of the files in this directory, in the disk's order.
     ///
     /// # Errors
     /// Those of the ABI's `getdents64`.
@@ -213,7 +216,7 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
-        // SAFETY: the descriptor is this file's own and not used afterwards.
+        // SAFETY: the descriptor belongs to this file alone, and is not used afterwards.
         unsafe { abi::close(self.0) };
     }
 }
@@ -225,8 +228,8 @@ pub static PAGES: &dyn Pages = &MappedPages;
 #[derive(Debug)]
 struct MappedPages;
 
-// SAFETY: `mmap` gives whole pages of memory, which start on a multiple of 4096, to the caller
-// alone, until `munmap`; `mprotect` changes nothing of what is in them.
+// SAFETY: `mmap` gives whole pages of memory, which start on a multiple of 4096. The pages belong
+// to the caller alone until `munmap`. `mprotect` does not change the contents of the pages.
 unsafe impl Pages for MappedPages {
     fn map(&self, bytes: usize) -> Option<NonNull<u8>> {
         let mut start = ptr::null_mut();
@@ -235,7 +238,7 @@ unsafe impl Pages for MappedPages {
         checked(result as isize).ok().and_then(|_| NonNull::new(start))
     }
 
-    /// What cannot be protected is as good without; it is logged.
+    /// Logs a failure: memory that cannot be protected still works.
     unsafe fn protect(&self, start: NonNull<u8>, bytes: usize) {
         // SAFETY: upheld by the caller.
         match checked(unsafe { abi::mprotect(start.as_ptr(), bytes, abi::PROT_READ) } as isize) {
@@ -256,18 +259,18 @@ fn memory() -> Memory {
     system::get().map(|system| system.memory()).unwrap_or_default()
 }
 
-/// Bytes that the machine has free for allocation; 0 if nobody says.
+/// Free memory of the machine in bytes; 0 without a system.
 pub fn memory_available() -> u64 {
     memory().free_bytes
 }
 
-/// Bytes of the machine's memory that are in use, by whatever.
+/// Memory of the machine in use, in bytes, whatever uses the memory.
 pub fn memory_in_use() -> u64 {
     let Memory { total_bytes, free_bytes } = memory();
     total_bytes.saturating_sub(free_bytes)
 }
 
-/// What the board says of itself now, `NAME=VALUE` each; nothing where nobody says.
+/// The board's present readings, `NAME=VALUE` each; none without a system.
 pub fn board() -> Vec<String> {
     system::get().map(|system| system.board()).unwrap_or_default()
 }
@@ -277,15 +280,15 @@ pub fn disk_failure() -> Option<DiskFailure> {
     system::get().and_then(|system| system.disk_failure())
 }
 
-/// The last failure of the disk in words; empty if there was none.
+/// The message of the disk's last failure; empty if there was none.
 pub fn disk_error() -> String {
     disk_failure().map(|failure| failure.message).unwrap_or_default()
 }
 
-/// Starts a thread on a core; it runs `entry(argument)`.
+/// Starts a thread on a core; the thread runs `entry(argument)`.
 ///
 /// # Errors
-/// Those of the ABI's `spawn`: above all, there is no such core or it is busy.
+/// Those of the ABI's `spawn`: above all, there is no such core, or the core is busy.
 pub fn spawn(core: usize, entry: extern "C" fn(usize), argument: usize) -> Result<(), Errno> {
     let mut id: abi::Tid = 0;
     let priority = abi::NORMAL_PRIO.into();
@@ -294,14 +297,15 @@ pub fn spawn(core: usize, entry: extern "C" fn(usize), argument: usize) -> Resul
     checked(returned as isize).map(drop)
 }
 
-/// The number of the calling thread, which no other thread has, and which is not 0.
+/// The number of the calling thread, which is unique and not 0.
 pub fn thread() -> u32 {
     // SAFETY: the call has no preconditions.
     unsafe { abi::getpid() }.cast_unsigned()
 }
 
-/// Sleeps while `word` is `expected`, until [`futex_wake_all`], or for `timeout_us` µs; may wake for no
-/// reason. False if the time is over.
+/// Sleeps while `word` is `expected`, until [`futex_wake_all`], or for a timeout.
+///
+/// The timeout is `timeout_us` µs, and its end gives false. The thread may wake for no reason.
 pub fn futex_wait(word: &AtomicU32, expected: u32, timeout_us: Option<u64>) -> bool {
     let timeout = timeout_us.map(|us| abi::timespec {
         tv_sec: (us / 1_000_000) as i64,
@@ -309,17 +313,17 @@ pub fn futex_wait(word: &AtomicU32, expected: u32, timeout_us: Option<u64>) -> b
     });
     let timeout = timeout.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
     let flags = abi::FUTEX_RELATIVE_TIMEOUT;
-    // SAFETY: `word` is valid for the whole call, and so is the timeout; a null one means none.
+    // SAFETY: `word` and the timeout are valid for the whole call. A null timeout means none.
     unsafe { abi::futex_wait(word.as_ptr(), expected, timeout, flags) != -abi::ETIMEDOUT }
 }
 
-/// Wakes all that sleep on `word`.
+/// Wakes all threads that sleep on `word`.
 pub fn futex_wake_all(word: &AtomicU32) {
     // SAFETY: `word` is valid for the whole call.
     unsafe { abi::futex_wake(word.as_ptr(), i32::MAX) };
 }
 
-/// Ends the program; the machine powers off.
+/// Ends the program; the machine powers off, or restarts.
 #[cfg(target_os = "none")]
 pub fn exit(status: i32) -> ! {
     // SAFETY: the call has no preconditions.

@@ -1,7 +1,7 @@
-//! The exported functions, but those of files: memory, time, threads, the console, the end.
+//! The exported functions except file calls: memory, time, threads, console, end.
 //!
-//! There is one thread a core, so priorities mean nothing, and each thread has
-//! [`stacks::STACK_SIZE`] bytes of stack.
+//! A core runs one thread, so priorities have no meaning. Each thread has [`stacks::STACK_SIZE`]
+//! bytes of stack.
 
 use core::mem::MaybeUninit;
 use core::ptr;
@@ -26,7 +26,9 @@ use crate::runtime::sched::{cores, idle, threads};
 
 // Memory.
 
-/// A block of `size` bytes on a multiple of `align`; null if there is none or these make no sense.
+/// Allocates `size` bytes on a multiple of `align`.
+///
+/// The result is null if no such block is free, if `size` is 0, or if both make no valid layout.
 #[unsafe(no_mangle)]
 extern "C" fn sys_alloc(size: usize, align: usize) -> *mut u8 {
     match Layout::from_size_align(size, align) {
@@ -36,10 +38,11 @@ extern "C" fn sys_alloc(size: usize, align: usize) -> *mut u8 {
     }
 }
 
-/// Gives a block back.
+/// Frees a block.
 ///
 /// # Safety
-/// The block is one of [`sys_alloc`], with that size and alignment. It is not used afterwards.
+/// The block is one of [`sys_alloc`], with that size and alignment. The block is not used
+/// afterwards.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_dealloc(ptr: *mut u8, size: usize, align: usize) {
     if let Ok(layout) = Layout::from_size_align(size, align)
@@ -51,8 +54,9 @@ unsafe extern "C" fn sys_dealloc(ptr: *mut u8, size: usize, align: usize) {
     }
 }
 
-/// Whether memory with these flags is writable; `None` for those that there is no memory with: data is
-/// never executable, and always readable.
+/// Whether memory with these flags is writable; `None` for unsupported flags.
+///
+/// Data is always readable, and never executable.
 fn is_writable(prot_flags: u32) -> Option<bool> {
     match prot_flags {
         PROT_READ => Some(false),
@@ -61,7 +65,7 @@ fn is_writable(prot_flags: u32) -> Option<bool> {
     }
 }
 
-/// What a change of the map returns.
+/// The result code of a change of the map.
 fn mapped(result: Result<(), MapError>) -> i32 {
     match result {
         Ok(()) => 0,
@@ -70,10 +74,11 @@ fn mapped(result: Result<(), MapError>) -> i32 {
     }
 }
 
-/// New pages of memory, at least `size` bytes; their address goes to `ret`. What is in them is left from
-/// before. `EINVAL` for no bytes, or flags other than `PROT_READ` and `PROT_READ | PROT_WRITE`; `ENOMEM` if
-/// there is no such memory in one piece.
+/// Maps new pages of at least `size` bytes, and writes their address to `ret`.
 ///
+/// The pages are contiguous, and keep their old contents. The result is `EINVAL` for a `size` of 0,
+/// and for flags other than `PROT_READ` and `PROT_READ | PROT_WRITE`. The result is `ENOMEM` if
+/// there is no such contiguous memory.
 #[unsafe(no_mangle)]
 extern "C" fn sys_mmap(
     size: usize,
@@ -89,21 +94,25 @@ extern "C" fn sys_mmap(
     if writable { 0 } else { mapped(unsafe { pages::set_writable(start.as_ptr(), size, false) }) }
 }
 
-/// Gives pages back: all those of one [`sys_mmap`]. `EINVAL` if they are not.
+/// Unmaps pages, which are all pages of one [`sys_mmap`].
+///
+/// The result is `EINVAL` for any other range.
 ///
 /// # Safety
-/// They are not used afterwards.
+/// The pages are not used afterwards.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_munmap(ptr: *mut u8, size: usize) -> i32 {
     // SAFETY: upheld by the caller.
     mapped(unsafe { pages::unmap(ptr, size) })
 }
 
-/// Makes pages of [`sys_mmap`] read-only (`PROT_READ`) or writable again (`PROT_READ | PROT_WRITE`), on all
-/// cores. `EINVAL` for other flags and other memory; `ENOMEM` for memory that is mapped in larger blocks.
+/// Makes pages of [`sys_mmap`] read-only or writable, on all cores.
+///
+/// The flags are `PROT_READ`, or `PROT_READ | PROT_WRITE`. The result is `EINVAL` for other flags
+/// and for other memory. The result is `ENOMEM` for memory that is mapped in larger blocks.
 ///
 /// # Safety
-/// Nobody writes to what is read-only.
+/// Nobody writes to read-only pages.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_mprotect(ptr: *mut u8, size: usize, prot_flags: u32) -> i32 {
     let Some(writable) = is_writable(prot_flags) else { return -EINVAL };
@@ -113,7 +122,7 @@ unsafe extern "C" fn sys_mprotect(ptr: *mut u8, size: usize, prot_flags: u32) ->
 
 // Time.
 
-/// The time. There is no clock that knows the date: both clocks count from power on.
+/// Reads a clock. Both clocks count from power on, as no clock knows the date.
 #[unsafe(no_mangle)]
 extern "C" fn sys_clock_gettime(clock: clockid_t, tp: Option<&mut MaybeUninit<timespec>>) -> i32 {
     match (clock, tp) {
@@ -137,9 +146,10 @@ fn core_of(core_id: isize) -> Option<usize> {
     usize::try_from(core_id).ok()
 }
 
-/// Starts a thread on the core `core_id`, or on any if that is negative; its number goes to `id`.
-/// `EAGAIN` if there is no such core or it is busy, `EINVAL` if `id` is null: a thread that nobody
-/// can name could never be joined.
+/// Starts a thread on the core `core_id`, or on any core if `core_id` is negative.
+///
+/// The number of the thread goes to `id`. The result is `EAGAIN` if the core does not exist or is
+/// busy. The result is `EINVAL` if `id` is null: nobody could ever join a thread without a name.
 #[unsafe(no_mangle)]
 extern "C" fn sys_spawn(
     id: Option<&mut MaybeUninit<Tid>>,
@@ -154,8 +164,10 @@ extern "C" fn sys_spawn(
     0
 }
 
-/// As [`sys_spawn`], with at least `stack_size` bytes of stack. Returns the thread's number, or 0,
-/// which is none's, if it does not start.
+/// Starts a thread as [`sys_spawn`] does, with `stack_size` bytes of stack or more.
+///
+/// The result is the thread's number. If the thread does not start, the result is 0, which is no
+/// thread's number.
 #[unsafe(no_mangle)]
 extern "C" fn sys_spawn2(
     function: extern "C" fn(usize),
@@ -176,20 +188,22 @@ extern "C" fn sys_join(id: Tid) -> i32 {
     if threads::join(id) { 0 } else { -EINVAL }
 }
 
-/// The calling thread's number.
+/// The number of the calling thread.
 #[unsafe(no_mangle)]
 extern "C" fn sys_getpid() -> pid_t {
     threads::current() as pid_t
 }
 
-/// Cores that are up, which is how many threads can run.
+/// Number of cores that are up, which is the number of threads that can run.
 #[unsafe(no_mangle)]
 extern "C" fn sys_available_parallelism() -> usize {
     cores::count()
 }
 
-/// Sleeps until it is woken through `address`, if that holds `expected`: see `hermit-abi`. `EINVAL`
-/// for an address that is null or no multiple of 4.
+/// Sleeps until a wake-up through `address`, if the word there is `expected`.
+///
+/// The contract is that of `hermit-abi`. The result is `EINVAL` for an address that is null or no
+/// multiple of 4.
 ///
 /// # Safety
 /// `address` is null or valid for atomic reads and writes.
@@ -200,7 +214,7 @@ unsafe extern "C" fn sys_futex_wait(
     timeout: Option<&timespec>,
     flags: u32,
 ) -> i32 {
-    // SAFETY: the word is only read and written atomically, says the caller.
+    // SAFETY: the caller promises that the word is only accessed atomically.
     let word = match unsafe { lent::word(address) } {
         Ok(word) if flags & !FUTEX_RELATIVE_TIMEOUT == 0 => word,
         _ => return -EINVAL,
@@ -220,8 +234,9 @@ unsafe extern "C" fn sys_futex_wait(
     }
 }
 
-/// Wakes up to `count` threads that sleep on `address`; returns how many. `EINVAL` for an address
-/// that is null or no multiple of 4.
+/// Wakes up to `count` threads that sleep on `address`; returns their number.
+///
+/// The result is `EINVAL` for an address that is null or no multiple of 4.
 ///
 /// # Safety
 /// `address` is null or valid for atomic reads and writes.
@@ -229,7 +244,7 @@ unsafe extern "C" fn sys_futex_wait(
 unsafe extern "C" fn sys_futex_wake(address: *mut u32, count: i32) -> i32 {
     let Ok(count) = usize::try_from(count) else { return -EINVAL };
     let count = if count == i32::MAX as usize { usize::MAX } else { count };
-    // SAFETY: the word is only read and written atomically, says the caller.
+    // SAFETY: the caller promises that the word is only accessed atomically.
     match unsafe { lent::word(address) } {
         Ok(word) => threads::wake(word, count) as i32,
         Err(error) => -error,
@@ -238,13 +253,13 @@ unsafe extern "C" fn sys_futex_wake(address: *mut u32, count: i32) -> i32 {
 
 // The end.
 
-/// Ends the program: `status` is reported and the machine powers off.
+/// Ends the program: reports `status`, then powers off or restarts the machine.
 #[unsafe(no_mangle)]
 extern "C" fn sys_exit(status: i32) -> ! {
     power::exit(status)
 }
 
-/// Ends the program as one that broke, with a report.
+/// Ends the program with a panic and its report.
 #[unsafe(no_mangle)]
 extern "C" fn sys_abort() -> ! {
     panic!("the application aborts")
@@ -252,20 +267,24 @@ extern "C" fn sys_abort() -> ! {
 
 // Files and the console.
 
-/// There is no source of bits fit for secrets, which is what the ABI promises: `ENOSYS`.
+/// Refuses to give random bytes: `ENOSYS`, or `EINVAL` for flags.
+///
+/// The ABI promises bits fit for secrets, and there is no source of such bits.
 #[unsafe(no_mangle)]
 extern "C" fn sys_read_entropy(_buf: *mut u8, _len: usize, flags: u32) -> isize {
     -(if flags == 0 { ENOSYS } else { EINVAL } as isize)
 }
 
-/// Reads from an open file, or from the console as soon as it has at least one byte. `ENODEV` if the
-/// machine has no serial port to read from, `EINVAL` for more than `isize::MAX` bytes.
+/// Reads from an open file, or from the console as soon as a byte is there.
+///
+/// The result is `ENODEV` if the machine has no serial port to read from. The result is `EINVAL`
+/// for more than `isize::MAX` bytes.
 ///
 /// # Safety
 /// Unless `buf` is null:
 ///
-/// 1. The `len` bytes from `buf` on are valid for writes. They need not be initialised.
-/// 2. Nobody else reads or writes them before the call returns.
+/// 1. The `len` bytes from `buf` on are valid for writes. The bytes need not be initialised.
+/// 2. Nobody else reads or writes the bytes before the call returns.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_read(fd: i32, buf: *mut u8, len: usize) -> isize {
     match fd {
@@ -274,7 +293,7 @@ unsafe extern "C" fn sys_read(fd: i32, buf: *mut u8, len: usize) -> isize {
             Ok(room) => input::read(room).map_or(-(ENODEV as isize), |n| n as isize),
             Err(error) => -error as isize,
         },
-        // SAFETY: 1 and 2; where the disk has gone silent, the run ends here.
+        // SAFETY: 1 and 2 are what `read` asks for. If the disk has gone silent, the run ends here.
         _ => match unsafe { files::read(fd, buf, len) } {
             Ok(n) => n as isize,
             Err(Some(error)) => -error as isize,
@@ -283,17 +302,17 @@ unsafe extern "C" fn sys_read(fd: i32, buf: *mut u8, len: usize) -> isize {
     }
 }
 
-/// Ends the run because the disk may still write to memory that was lent to it.
+/// Ends the run, because the disk may still write to memory lent to it.
 fn end_of_silent_disk() -> ! {
     let failure = fs::failure().map(|failure| failure.message).unwrap_or_default();
     let hint = "see whether the host's storage is stuck or overloaded, and boot again";
     fault::end(Code::DiskError, format_args!("{failure}"), hint, &|_| Ok(()))
 }
 
-/// Says whether the console has input, and returns how many entries are ready.
+/// Polls the console for input; returns the number of ready entries.
 ///
-/// It waits for nothing: `EINVAL` for a timeout other than 0. `POLLNVAL` for what is not the
-/// console's input.
+/// The call never waits, so a timeout other than 0 gives `EINVAL`. An entry that is not the
+/// console's input gets `POLLNVAL`.
 ///
 /// # Safety
 /// `fds` is null or valid for reads and writes of `nfds` entries.
@@ -315,13 +334,15 @@ unsafe extern "C" fn sys_poll(fds: *mut pollfd, nfds: nfds_t, timeout: i32) -> i
     entries.iter().filter(|entry| entry.revents != 0).count() as i32
 }
 
-/// Writes to the console, in one piece. `EINVAL` for more than `isize::MAX` bytes.
+/// Writes to the console, without another core's text in between.
+///
+/// The result is `EINVAL` for more than `isize::MAX` bytes.
 ///
 /// # Safety
 /// Unless `buf` is null:
 ///
 /// 1. The `len` bytes from `buf` on are valid for reads, and initialised.
-/// 2. Nobody writes to them before the call returns.
+/// 2. Nobody writes to the bytes before the call returns.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_write(fd: i32, buf: *const u8, len: usize) -> isize {
     // SAFETY: 1 and 2 are what `bytes` asks for.

@@ -1,4 +1,4 @@
-//! From the types of the runtime to those of the ABI, and back.
+//! Converts the types of the runtime to those of the ABI, and back.
 #![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
@@ -9,17 +9,17 @@ use hermit_abi::{DT_DIR, DT_REG, S_IFBLK, S_IFDIR, S_IFREG, dirent64, stat, time
 use crate::runtime::fs::files::{FileError, Handle, Kind, Metadata};
 use crate::runtime::fs::volume::Entry;
 
-/// The first descriptor of a file; those before are standard input, output and error.
+/// First descriptor of a file, after standard input, output and error.
 const FIRST_FD: i32 = 3;
 
-/// Bytes in the fixed part of a directory record, before the name.
+/// Size of the fixed part of a directory record, before the name, in bytes.
 const DIRENT_HEADER_BYTES: usize = core::mem::offset_of!(dirent64, d_name);
-/// Bytes in the longest name that a directory record holds, its zero byte left out.
+/// Maximum length of a name in a directory record, in bytes, without the zero byte.
 const LONGEST_NAME_BYTES: usize = 255;
 
 const NS_PER_S: u64 = 1_000_000_000;
 
-/// The error number, positive.
+/// The error number of the ABI, positive.
 pub fn errno(error: FileError) -> i32 {
     match error {
         FileError::NoVolume => ENODEV,
@@ -38,16 +38,16 @@ pub fn descriptor(handle: Handle) -> i32 {
     FIRST_FD + handle.0 as i32
 }
 
-/// The open file of a descriptor.
+/// Converts a descriptor to the handle of an open file.
 ///
 /// # Errors
-/// `EBADF` for what is no file's.
+/// `EBADF` for a descriptor that no file has.
 pub fn handle(fd: i32) -> Result<Handle, i32> {
     let number = fd.checked_sub(FIRST_FD).and_then(|number| usize::try_from(number).ok());
     number.map(Handle).ok_or(EBADF)
 }
 
-/// What a file is, as `fstat` tells it.
+/// Converts the metadata of a file to the result of `fstat`.
 pub fn status(metadata: Metadata) -> stat {
     let mode = match metadata.kind {
         Kind::File => S_IFREG | 0o444,
@@ -60,7 +60,7 @@ pub fn status(metadata: Metadata) -> stat {
         st_mode: mode,
         st_size: metadata.bytes as i64,
         st_blksize: metadata.block_bytes.into(),
-        // In units of 512 bytes, whatever the block size.
+        // The unit is 512 bytes, whatever the block size.
         st_blocks: metadata.bytes.div_ceil(512) as i64,
         st_atim: time,
         st_mtim: time,
@@ -69,10 +69,12 @@ pub fn status(metadata: Metadata) -> stat {
     }
 }
 
-/// A `dirent64` as bytes, cut after the end of the name and padded to its alignment. `next` is the number
-/// of the entry after it.
+/// Encodes a `dirent64`, cut after the end of the name and padded to its alignment.
+///
+/// `next` is the number of the entry after this one.
 pub fn directory_record(entry: &Entry, next: u64) -> Vec<u8> {
-    // A FAT name has at most 255 UTF-16 units, which `d_name` holds only if they are mostly ASCII.
+    // A FAT name has at most 255 UTF-16 units. `d_name` has room for so many only if most are
+    // ASCII.
     let mut end = entry.name.len().min(LONGEST_NAME_BYTES);
     while !entry.name.is_char_boundary(end) {
         end -= 1;
@@ -80,7 +82,7 @@ pub fn directory_record(entry: &Entry, next: u64) -> Vec<u8> {
     let name = &entry.name.as_bytes()[..end];
     let bytes = (DIRENT_HEADER_BYTES + name.len() + 1).next_multiple_of(align_of::<dirent64>());
     let mut record = Vec::with_capacity(bytes);
-    // No inode number; 0 would mean a deleted entry.
+    // There is no inode number. The number 0 would mean a deleted entry.
     record.extend_from_slice(&1_u64.to_ne_bytes());
     record.extend_from_slice(&next.to_ne_bytes());
     record.extend_from_slice(&(bytes as u16).to_ne_bytes());
@@ -90,12 +92,12 @@ pub fn directory_record(entry: &Entry, next: u64) -> Vec<u8> {
     record
 }
 
-/// Nanoseconds as a time.
+/// Converts nanoseconds to a time.
 pub fn time(ns: u64) -> timespec {
     timespec { tv_sec: (ns / NS_PER_S) as i64, tv_nsec: (ns % NS_PER_S) as i32 }
 }
 
-/// Microseconds in `time`, rounded up; `None` for one that is negative or malformed.
+/// Converts `time` to µs, rounded up; `None` if `time` is negative or malformed.
 pub fn microseconds(time: timespec) -> Option<u64> {
     let seconds = u64::try_from(time.tv_sec).ok()?;
     let rest = u64::try_from(time.tv_nsec).ok().filter(|ns| *ns < NS_PER_S)?;

@@ -1,4 +1,4 @@
-//! Files: descriptors, flags and records of the ABI over the open files of [`crate::runtime::fs`].
+//! File calls: the ABI's descriptors, flags and records for [`crate::runtime::fs`].
 
 use core::ffi::{CStr, c_char};
 use core::mem::MaybeUninit;
@@ -13,9 +13,14 @@ use super::lent;
 use crate::runtime::dev::block::Buffer;
 use crate::runtime::fs::{self, files::FileError};
 
-/// Opens a file or directory for reading; `mode` would be for a new file. `EFAULT` for a null `name`,
-/// `ENOENT` for one that is no UTF-8: no name on a FAT volume is anything but Unicode. `EINVAL` for flags
-/// that the ABI does not have, `EROFS` for anything but reading.
+/// Opens a file or directory for reading.
+///
+/// `mode` is for new files, and is ignored. The errors:
+///
+/// - `EFAULT`: `name` is null.
+/// - `ENOENT`: `name` is no UTF-8. Every name on a FAT volume is Unicode.
+/// - `EINVAL`: the ABI does not have these flags.
+/// - `EROFS`: the flags ask for anything but reading.
 ///
 /// # Safety
 /// `name` is null or a C string.
@@ -25,7 +30,7 @@ unsafe extern "C" fn sys_open(name: *const c_char, flags: i32, _mode: i32) -> i3
     if name.is_null() {
         return -EFAULT;
     }
-    // SAFETY: a C string, says the caller.
+    // SAFETY: the caller promises a C string.
     let Ok(path) = unsafe { CStr::from_ptr(name) }.to_str() else { return -ENOENT };
     if flags & !(WRITING | O_DIRECTORY | O_NONBLOCK) != 0 {
         return -EINVAL;
@@ -44,7 +49,7 @@ extern "C" fn sys_close(fd: i32) -> i32 {
     closed.map_or_else(|error| -error, |()| 0)
 }
 
-/// Says what an open file is.
+/// Reads the metadata of an open file.
 #[cfg_attr(target_os = "none", unsafe(no_mangle))]
 extern "C" fn sys_fstat(fd: i32, result: Option<&mut MaybeUninit<stat>>) -> i32 {
     let metadata = handle(fd).and_then(|handle| fs::metadata(handle).map_err(errno));
@@ -58,8 +63,9 @@ extern "C" fn sys_fstat(fd: i32, result: Option<&mut MaybeUninit<stat>>) -> i32 
     }
 }
 
-/// Reads entries of a directory. `EINVAL` for more than `isize::MAX` bytes, and for too few for one
-/// record.
+/// Reads entries of a directory.
+///
+/// The result is `EINVAL` for more than `isize::MAX` bytes, and for too few bytes for one record.
 ///
 /// # Safety
 /// As for [`read`].
@@ -90,20 +96,22 @@ unsafe extern "C" fn sys_getdents64(fd: i32, entries: *mut dirent64, bytes: usiz
     }
 }
 
-/// Reads up to `len` bytes of a file to `buffer`. The error is that of the ABI, or `None` if the disk has
-/// gone silent.
+/// Reads up to `len` bytes of a file to `buffer`.
 ///
-/// A disk that has gone silent may still write to the caller's memory, at any time. The caller can
-/// neither use nor free it, and nobody can tell the caller's caller, so the run must end there.
+/// The error is that of the ABI, or `None` if the disk has gone silent.
+///
+/// A silent disk may still write to the caller's memory, at any time. The caller can neither use
+/// nor free that memory. Nobody can warn the caller's own caller, so the run must end there.
 ///
 /// # Safety
 /// Unless `buffer` is null:
 ///
-/// 1. The `len` bytes from `buffer` on are valid for writes. They need not be initialised.
-/// 2. Nobody else reads or writes them before the call returns, nor after it if it gives `None`.
+/// 1. The `len` bytes from `buffer` on are valid for writes. The bytes need not be initialised.
+/// 2. Nobody else reads or writes the bytes before the call returns. After the error `None`, nobody
+///    does so ever again.
 pub unsafe fn read(fd: i32, buffer: *mut u8, len: usize) -> Result<usize, Option<i32>> {
     let memory = lent::memory(buffer, len)?;
-    // SAFETY: 1 and 2.
+    // SAFETY: 1 and 2 are what `Buffer::new` asks for.
     let buffer = unsafe { Buffer::new(memory) };
     fs::read(handle(fd)?, buffer).map_err(|error| match error {
         FileError::Silent => None,
@@ -121,10 +129,10 @@ mod tests {
     use std::vec;
     use std::vec::Vec;
 
-    /// Reads the name and type of each record, and how many bytes the records took.
+    /// Reads the name and type of each record, and the bytes that the records took.
     fn list(fd: i32, bytes: usize) -> Result<(Vec<(String, u8)>, usize), i64> {
         let mut records = vec![0_u64; bytes.div_ceil(8)];
-        // SAFETY: valid for writes of its length, and used by the call alone.
+        // SAFETY: the buffer is valid for writes of its length, and the call alone uses the buffer.
         let used = unsafe { sys_getdents64(fd, records.as_mut_ptr().cast(), bytes) };
         let used = usize::try_from(used).map_err(|_| used)?;
         let bytes: Vec<u8> = records.iter().flat_map(|word| word.to_ne_bytes()).collect();
@@ -142,11 +150,11 @@ mod tests {
     }
 
     fn open(name: &CStr, flags: i32) -> i32 {
-        // SAFETY: a C string.
+        // SAFETY: `name` is a C string.
         unsafe { sys_open(name.as_ptr(), flags, 0) }
     }
 
-    /// The one test of the table of open files that there is.
+    /// The only test of the machine's table of open files.
     #[test]
     fn a_volume_is_served_through_the_abi() {
         let data = content(20_011, 1);
@@ -168,7 +176,8 @@ mod tests {
         assert_eq!(fd, 3);
         let mut read_back = vec![0; 20_012];
         let (start, len) = (read_back.as_mut_ptr(), read_back.len());
-        // SAFETY: valid for writes of its length, and not used meanwhile; the others are refused.
+        // SAFETY: the buffer is valid for writes of its length, and not used meanwhile. The other
+        // calls are refused.
         unsafe {
             assert_eq!(read(fd, start, len), Ok(20_011));
             assert_eq!(read(fd, core::ptr::null_mut(), 1), Err(Some(EFAULT)));
@@ -178,7 +187,7 @@ mod tests {
         assert!(read_back[..20_011] == data);
         let mut result = MaybeUninit::zeroed();
         assert_eq!(sys_fstat(fd, Some(&mut result)), 0);
-        // SAFETY: written by the call, and zeros are one too.
+        // SAFETY: the call has written the result. Zeros would be a valid result too.
         assert_eq!(unsafe { result.assume_init() }.st_size, 20_011);
         assert_eq!(sys_fstat(fd, None), -EFAULT);
         assert_eq!(list(fd, 4096), Err(i64::from(-ENOTDIR)));
@@ -191,14 +200,15 @@ mod tests {
         let (names, used) = list(fd, 4096).unwrap();
         assert_eq!(names, expected);
         assert_eq!(list(fd, 4096), Ok((vec![], 0)));
-        // SAFETY: valid for writes of its length, and not used meanwhile; the others are refused.
+        // SAFETY: the buffer is valid for writes of its length, and not used meanwhile. The other
+        // calls are refused.
         unsafe {
             assert_eq!(read(fd, start, len), Err(Some(EISDIR)));
             assert_eq!(sys_getdents64(fd, core::ptr::null_mut(), 100), i64::from(-EFAULT));
             assert_eq!(sys_getdents64(fd, start.cast(), usize::MAX), i64::from(-EINVAL));
         }
         assert_eq!(sys_close(fd), 0);
-        // In as many calls as it takes.
+        // The whole file, in as many calls as needed.
         let fd = open(c"/models", 0);
         let (mut names, first) = list(fd, used - 1).unwrap();
         assert_eq!(names.len(), 3);

@@ -1,4 +1,4 @@
-//! What Hermit's tools read in the ELF file: the entry version and the operating system's tag.
+//! Notes of the ELF file for Hermit's tools: entry version and operating system.
 
 hermit_entry::define_abi_tag!();
 hermit_entry::define_entry_version!();

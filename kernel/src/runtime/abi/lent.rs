@@ -1,8 +1,8 @@
-//! The checks of memory that a caller of the ABI lends to a call.
+//! Checks the memory that a caller of the ABI lends to a call.
 //!
 //! A caller gives a pointer and a number of bytes. Nothing can tell whether the memory is there, so
-//! each function here is `unsafe`. What can be told is checked: a null pointer, and a length that
-//! no slice of Rust may have.
+//! each function here that returns a reference is `unsafe`. The checks find a null pointer, and a
+//! length that no slice of Rust may have.
 
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
@@ -11,11 +11,11 @@ use core::sync::atomic::AtomicU32;
 
 use hermit_abi::errno::{EFAULT, EINVAL};
 
-/// The `len` bytes from `start` on.
+/// Checks the `len` bytes from `start` on.
 ///
 /// # Errors
-/// `EFAULT` for a null pointer and for bytes past the last address; `EINVAL` for more than
-/// `isize::MAX` bytes, which the result of a read or write could not tell.
+/// `EFAULT` for a null pointer, and for bytes past the last address. `EINVAL` for more than
+/// `isize::MAX` bytes, because the result of a read or write could not be so large.
 pub fn memory(start: *mut u8, len: usize) -> Result<NonNull<[u8]>, i32> {
     let start = NonNull::new(start).ok_or(EFAULT)?;
     if isize::try_from(len).is_err() {
@@ -25,7 +25,7 @@ pub fn memory(start: *mut u8, len: usize) -> Result<NonNull<[u8]>, i32> {
     Ok(NonNull::slice_from_raw_parts(start, len))
 }
 
-/// The `len` bytes from `start` on, for the call to read.
+/// Borrows the `len` bytes from `start` on, for the call to read.
 ///
 /// # Errors
 /// As for [`memory`].
@@ -34,15 +34,17 @@ pub fn memory(start: *mut u8, len: usize) -> Result<NonNull<[u8]>, i32> {
 /// Unless `start` is null, for as long as `'a`:
 ///
 /// 1. The bytes are valid for reads, and initialised.
-/// 2. Nobody writes to them.
+/// 2. Nobody writes to the bytes.
 pub unsafe fn bytes<'a>(start: *const u8, len: usize) -> Result<&'a [u8], i32> {
     let memory = memory(start.cast_mut(), len)?;
-    // SAFETY: not null, no more than `isize::MAX` bytes, not past the last address; the caller
-    // vouches for the rest.
+    // SAFETY: the pointer is not null. The bytes are at most `isize::MAX`, and none is past the
+    // last address. The caller vouches for the rest.
     Ok(unsafe { memory.as_ref() })
 }
 
-/// The `len` bytes from `start` on, for the call to fill. What is in them need not be initialised.
+/// Borrows the `len` bytes from `start` on, for the call to fill.
+///
+/// The bytes need not be initialised.
 ///
 /// # Errors
 /// As for [`memory`].
@@ -51,47 +53,47 @@ pub unsafe fn bytes<'a>(start: *const u8, len: usize) -> Result<&'a [u8], i32> {
 /// Unless `start` is null, for as long as `'a`:
 ///
 /// 1. The bytes are valid for writes.
-/// 2. Nobody else reads or writes them.
+/// 2. Nobody else reads or writes the bytes.
 pub unsafe fn room<'a>(start: *mut u8, len: usize) -> Result<&'a mut [MaybeUninit<u8>], i32> {
     let start = memory(start, len)?.cast::<MaybeUninit<u8>>();
-    // SAFETY: as in `bytes`; `MaybeUninit` is valid whatever the memory holds.
+    // SAFETY: the reasons are those in `bytes`. `MaybeUninit` is valid whatever the memory holds.
     Ok(unsafe { slice::from_raw_parts_mut(start.as_ptr(), len) })
 }
 
-/// The `n` values from `start` on, for the call to read and change.
+/// Borrows the `n` values from `start` on, for the call to read and change.
 ///
 /// # Errors
-/// As for [`memory`]; `EINVAL` for an address that is not aligned for the type as well.
+/// As for [`memory`]. Also `EINVAL` for an address that is not aligned for the type.
 ///
 /// # Safety
-/// Unless `start` is such a one, for as long as `'a`:
+/// Unless `start` is null or not aligned, for as long as `'a`:
 ///
 /// 1. The values are valid for reads and writes, and initialised.
-/// 2. Nobody else reads or writes them.
+/// 2. Nobody else reads or writes the values.
 pub unsafe fn values<'a, T>(start: *mut T, n: usize) -> Result<&'a mut [T], i32> {
     memory(start.cast(), n.checked_mul(size_of::<T>()).ok_or(EINVAL)?)?;
     if !start.is_aligned() {
         return Err(EINVAL);
     }
-    // SAFETY: as in `bytes`, and aligned.
+    // SAFETY: the reasons are those in `bytes`, and the address is aligned.
     Ok(unsafe { slice::from_raw_parts_mut(start, n) })
 }
 
-/// The word at `address`.
+/// Borrows the word at `address`.
 ///
 /// # Errors
 /// `EINVAL` for a null pointer, and for an address that is no multiple of 4.
 ///
 /// # Safety
-/// Unless `address` is such a one, for as long as `'a`:
+/// Unless `address` is null or no multiple of 4, for as long as `'a`:
 ///
 /// 1. The word is valid for reads and writes.
-/// 2. It is only used by atomic operations.
+/// 2. Only atomic operations access the word.
 pub unsafe fn word<'a>(address: *mut u32) -> Result<&'a AtomicU32, i32> {
     if address.is_null() || !address.is_aligned() {
         return Err(EINVAL);
     }
-    // SAFETY: not null, and aligned; the caller vouches for the rest.
+    // SAFETY: the address is not null, and is aligned. The caller vouches for the rest.
     Ok(unsafe { AtomicU32::from_ptr(address) })
 }
 
@@ -114,7 +116,7 @@ mod tests {
                 assert_eq!(room(start, len).map(|room| room.len()), Err(EINVAL), "{len:#x}");
             }
         }
-        // Past the last address, though short enough.
+        // The bytes end past the last address, though their number is small enough.
         let last = ptr::without_provenance_mut(usize::MAX - 6);
         assert_eq!(memory(last, 6).unwrap().len(), 6);
         for len in [7, 8, most] {
@@ -131,7 +133,7 @@ mod tests {
                 assert_eq!(room(ptr::null_mut(), len).map(|room| room.len()), Err(EFAULT));
             }
         }
-        // SAFETY: both are refused.
+        // SAFETY: both addresses are refused.
         let words = unsafe {
             [word(ptr::null_mut()).err(), word(ptr::without_provenance_mut(4 * 11 + 2)).err()]
         };
@@ -147,30 +149,31 @@ mod tests {
             // SAFETY: the number is refused.
             assert_eq!(unsafe { values(start, n) }, Err(EINVAL), "{n:#x}");
         }
-        // SAFETY: both are refused.
+        // SAFETY: both addresses are refused.
         let refused =
             unsafe { [values::<u64>(ptr::null_mut(), 1), values(start.wrapping_byte_add(4), 1)] };
         assert_eq!(refused, [Err(EFAULT), Err(EINVAL)]);
-        // SAFETY: valid for reads and writes, and used through `lent` alone until the end.
+        // SAFETY: the values are valid for reads and writes. Until the end, `lent` alone uses the
+        // values.
         unsafe { values(start, 2) }.unwrap()[1] = 7;
         assert_eq!(values_here, [1, 7, 3]);
     }
 
     #[test]
     fn what_is_lent_is_read_and_filled_in_place() {
-        // New memory, which nobody has written to.
+        // New memory, to which nobody has written.
         let mut memory: Box<[MaybeUninit<u8>]> = Box::new_uninit_slice(31);
-        // SAFETY: valid for writes of its length, and used through `lent` alone.
+        // SAFETY: the memory is valid for writes of its length, and used through `lent` alone.
         let lent = unsafe { room(memory.as_mut_ptr().cast(), memory.len()) }.unwrap();
         for (i, byte) in lent.iter_mut().enumerate() {
             byte.write(i as u8 + 1);
         }
-        // SAFETY: filled above.
+        // SAFETY: the memory is filled above.
         let read = unsafe { bytes(memory.as_ptr().cast(), memory.len()) }.unwrap();
         assert!(read.iter().copied().eq(1..=31));
 
         let mut number = 5_u32;
-        // SAFETY: valid, and only used atomically until it is read at the end.
+        // SAFETY: the word is valid, and only accessed atomically until the read at the end.
         unsafe { word(&raw mut number) }.unwrap().fetch_add(1, Ordering::SeqCst);
         assert_eq!(number, 6);
     }

@@ -1,11 +1,11 @@
 //! The Hermit ABI: the functions of `hermit-abi` 0.5 that the application calls.
 //!
-//! This is a thin skin. [`lent`] checks the memory that a caller passes. `convert` turns the types of the
-//! lower layers into those of the ABI. `files` and `calls` are the exported functions.
+//! The layer is thin. [`lent`] checks the memory that a caller passes. `convert` converts the types
+//! of the lower layers to those of the ABI. `files` and `calls` contain the exported functions.
 //!
-//! Signatures, flags and error numbers are those of that crate. Where the crate leaves something open,
-//! they are those of Hermit's kernel. A call that fails returns a negative error number. What the ABI has
-//! no word for is in [`crate::system`].
+//! Signatures, flags and error numbers are those of `hermit-abi`. Where that crate leaves something
+//! open, Hermit's kernel decides. A call that fails returns a negative error number.
+//! [`crate::system`] contains what the ABI has no call for.
 
 pub mod lent;
 

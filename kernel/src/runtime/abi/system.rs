@@ -1,4 +1,4 @@
-//! What the runtime tells the application beyond the Hermit ABI.
+//! What the runtime reports to the application beyond the Hermit ABI.
 #![forbid(unsafe_code)]
 
 use alloc::string::String;
@@ -9,7 +9,7 @@ use crate::runtime::fs;
 use crate::runtime::mem::heap;
 use crate::system::{DiskFailure, Memory, System};
 
-/// This runtime.
+/// This runtime, as a [`System`].
 pub struct Runtime;
 
 impl System for Runtime {

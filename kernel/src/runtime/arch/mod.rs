@@ -1,6 +1,6 @@
-//! One core by itself: its registers, its clock, its caches, and locks that spin.
+//! One core by itself: its registers, clock, caches and spin locks.
 //!
-//! Knows no memory map and no device.
+//! This layer knows no memory map and no device.
 
 pub mod esr;
 pub mod lock;

@@ -5,16 +5,17 @@ use core::arch::asm;
 use crate::cpu::Midr;
 use crate::runtime::machine;
 
-/// The most cores that take part.
+/// Maximum number of cores in use.
 pub const MAX_CORES: usize = machine::MAX_CPUS;
 
 /// Reads a system register.
 ///
-/// The register must be one that can be read at the current exception level without an effect.
+/// The register must be readable at the current exception level, and the read must have no effect.
 macro_rules! read_register {
     ($name:literal) => {{
         let register: u64;
-        // SAFETY: reads a register, which changes nothing; where it exists is the macro's contract.
+        // SAFETY: the instruction reads a register, which changes nothing. By the macro's contract
+        // the register exists.
         unsafe {
             asm!(concat!("mrs {}, ", $name), out(reg) register,
                 options(nomem, nostack, preserves_flags));
@@ -24,18 +25,22 @@ macro_rules! read_register {
 }
 pub(crate) use read_register;
 
-/// The number of the calling core, which `boot.s` has set: 0 for the boot core.
+/// The number of the calling core, as `boot.s` has set it; 0 for the boot core.
 pub fn current() -> usize {
     read_register!("tpidr_el1") as usize
 }
 
-/// Affinity fields of the calling core's `MPIDR_EL1`, as the device tree names the core.
+/// The affinity fields of the calling core's `MPIDR_EL1`.
+///
+/// The device tree names the core by these fields.
 pub fn mpidr() -> u64 {
     read_register!("mpidr_el1") & 0xff_00ff_ffff
 }
 
-/// Bits of a physical address, as the core has them, but no more than a table of 4 KiB pages holds
-/// without extensions: `ID_AA64MMFR0_EL1.PARange` (Arm DDI 0487, D24.2).
+/// Number of bits of the core's physical addresses, at most 48.
+///
+/// Tables of 4 KiB pages hold no more than 48 bits without extensions. The register field is
+/// `ID_AA64MMFR0_EL1.PARange` (Arm DDI 0487, D24.2).
 pub fn physical_address_bits() -> u32 {
     match read_register!("id_aa64mmfr0_el1") & 0xf {
         0 => 32,
@@ -47,22 +52,24 @@ pub fn physical_address_bits() -> u32 {
     }
 }
 
-/// Whether the runtime has stayed at EL2: `entry/boot.rs` says when it does.
+/// Whether the runtime has stayed at EL2; `entry/boot.rs` says when it does.
 pub fn is_at_el2() -> bool {
     read_register!("CurrentEL") >> 2 == 2
 }
 
-/// `HCR_EL2`: what the boot loader has left in it, and what `boot.s` adds. `None` at EL1.
+/// `HCR_EL2`, as the boot loader and `boot.s` have set it; `None` at EL1.
 pub fn hypervisor_configuration() -> Option<u64> {
     is_at_el2().then(|| read_register!("hcr_el2"))
 }
 
-/// `CPUECTLR_EL1` of a Cortex-A72: among others, how far it prefetches (bits 32, 33, 35 and 36). `None`
-/// where reading it could end in an exception.
+/// `CPUECTLR_EL1` of a Cortex-A72; `None` where a read could cause an exception.
 ///
-/// A read is allowed at EL1 unless EL2 traps it by `HCR_EL2.TIDCP`, which is off where `boot.s` has come
-/// from EL2. The register is not written: `ACTLR_EL3` says whether that is allowed, which EL2 cannot read, and
-/// a write that is not goes to EL3 (Cortex-A72 TRM, Arm 100095, 4.3.67).
+/// Bits 32, 33, 35 and 36 set the distance of the prefetcher, among other settings.
+///
+/// A read is allowed at EL1 unless EL2 traps it by `HCR_EL2.TIDCP`. That bit is off where `boot.s`
+/// has come from EL2. The register is not written: `ACTLR_EL3` says whether a write is allowed, and
+/// EL2 cannot read `ACTLR_EL3`. A write that is not allowed goes to EL3 (Cortex-A72 TRM, Arm
+/// 100095, 4.3.67).
 pub fn cortex_a72_settings(exception_level_at_entry: u8) -> Option<u64> {
     let midr = Midr::of_this_core();
     let has_it =

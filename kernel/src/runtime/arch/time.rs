@@ -25,7 +25,9 @@ impl Rate {
         if hz == 0 { None } else { Some(Rate { hz }) }
     }
 
-    /// Converts ticks to time, rounded down. A second has `per_second` units of time, at most 10^9.
+    /// Converts ticks to time, rounded down.
+    ///
+    /// A second has `per_second` units of time, at most 10^9.
     const fn convert(self, ticks: u64, per_second: u64) -> u64 {
         let hz = self.hz as u64;
         // The rest is below 2^32 and 10^9 is below 2^30, so the product fits. Seconds suffice for
@@ -150,7 +152,9 @@ mod core_timer {
         }
     }
 
-    /// Ends the calling core's alarm and its event stream. Neither wakes the core again.
+    /// Ends the calling core's alarm and its event stream.
+    ///
+    /// Neither wakes the core again.
     pub fn stop() {
         cancel_alarm();
         // SAFETY: as in `start_event_stream`.

@@ -1,5 +1,6 @@
-//! The devices of this machine that the runtime itself uses: the consoles, the interrupt controller, and
-//! what powers the machine off.
+//! The devices of this machine that the runtime itself uses.
+//!
+//! These are the consoles, the interrupt controller, and the devices that power the machine off.
 
 use alloc::format;
 use alloc::string::String;
@@ -28,33 +29,34 @@ static WATCHDOG: Once<Mmio> = Once::new();
 /// The interrupt of the console's receiver.
 pub static RECEIVER: Source = Source::new();
 
-/// The serial port; `None` if the machine has none that we know, or before it is set up.
+/// The serial port; `None` without a supported port, or before the set-up.
 pub fn console() -> Option<&'static Port<Mmio>> {
     CONSOLE.get()
 }
 
-/// The screen; `None` if the machine has none, or before it is set up.
+/// The screen; `None` without a screen, or before the set-up.
 pub fn screen() -> Option<&'static Screen<'static, Mmio>> {
     SCREEN.get()
 }
 
-/// What the consoles are, for `hello`.
+/// Describes the consoles for the `hello` event.
 pub fn consoles() -> impl Iterator<Item = String> {
     let port = console().map(|port| port.name().into());
     let screen = screen().map(|screen| format!("framebuffer {screen}"));
     port.into_iter().chain(screen)
 }
 
-/// Registers of what can power the machine off where PSCI cannot, if it has that.
+/// Registers of the device that powers off where PSCI cannot, if there is one.
 pub fn power_manager() -> Option<&'static Mmio> {
     POWER_MANAGER.get()
 }
 
-/// Makes the serial port that the pins of a Raspberry Pi 4's header carry the console, whatever the
-/// device tree says.
+/// Makes the serial port on a Raspberry Pi 4's header the console.
+///
+/// The port is the one that the pins carry, whatever the device tree says.
 ///
 /// # Safety
-/// The map is the early one, which has all devices, and nothing else drives those of the header.
+/// The map is the early one, which has all devices. Nothing else drives those of the header.
 pub unsafe fn choose_port(machine: &mut Machine<'_>) {
     let Some(gpio) = machine.header.gpio else { return };
     // SAFETY: upheld by the caller.
@@ -67,17 +69,20 @@ pub unsafe fn choose_port(machine: &mut Machine<'_>) {
         header::choose(&machine.header, machine.console, registers, time::now_us, uart_hz);
 }
 
-/// Registers of what can restart an Apple chip, if the machine is one.
+/// Registers of an Apple chip's watchdog, which can restart the chip.
 pub fn watchdog() -> Option<&'static Mmio> {
     WATCHDOG.get()
 }
 
-/// Sets up the consoles and what powers the machine off: on the early map, and again on the final one for
-/// a screen that only that one has.
+/// Sets up the consoles and the devices that power the machine off.
+///
+/// The first call is on the early map. The second call is on the final map, for a screen that only
+/// the final map has.
 ///
 /// # Safety
-/// The devices that `machine` lists are mapped as device memory from here on, or in the case of the
-/// framebuffer as uncached memory, as far as a map reaches; and nothing else drives them.
+/// The devices that `machine` lists are mapped as device memory from here on, as far as a map
+/// reaches. The framebuffer is mapped as uncached memory instead. Nothing else drives these
+/// devices.
 pub unsafe fn set_up_consoles(machine: &Machine<'_>, is_on_final_map: bool) {
     if let Some(region) = machine.power_manager {
         // SAFETY: upheld by the caller.
@@ -97,14 +102,16 @@ pub unsafe fn set_up_consoles(machine: &Machine<'_>, is_on_final_map: bool) {
     if let Some(framebuffer) = &machine.framebuffer {
         let picture = framebuffer.picture();
         if is_on_final_map || early::is_on_map(picture.range().end) {
-            // SAFETY: upheld by the caller. It is memory, in which what is written does nothing.
+            // SAFETY: upheld by the caller. The picture is memory, in which a write has no effect
+            // beyond the memory.
             SCREEN.call_once(|| Screen::new(framebuffer, unsafe { Mmio::new(picture) }, &GRID));
         }
     }
 }
 
-/// Sets up the interrupt controller, the boot core's part included. Without one the cores take
-/// naps of a fraction of a millisecond.
+/// Sets up the interrupt controller, the boot core's part included.
+///
+/// Without an interrupt controller, the cores take naps of a fraction of a millisecond.
 ///
 /// # Safety
 /// As for [`set_up_consoles`].
@@ -113,7 +120,7 @@ pub unsafe fn set_up_interrupts(machine: &Machine<'_>) {
         wake::REGISTRY.register_private(timer.virtual_timer);
     }
     // Without the timer's interrupt no sleep would end at its deadline. At EL2 the alarm is another
-    // timer's, `CNTHV`, whose interrupt few trees name (Arm DDI 0487, D12.2).
+    // timer's, `CNTHV`. Few trees name the interrupt of that timer (Arm DDI 0487, D12.2).
     let gic = machine.gic.as_ref().filter(|_| machine.timer.is_some() && !this_core::is_at_el2());
     let result = gic.map(|gic| {
         // SAFETY: upheld by the caller.
@@ -129,13 +136,14 @@ pub unsafe fn set_up_interrupts(machine: &Machine<'_>) {
     time::start_event_stream();
 }
 
-/// The divider of the clock that a Raspberry Pi 4's SD controller divides further, 12 bits of it behind the
-/// point (Linux, drivers/clk/bcm/clk-bcm2835.c).
+/// Divider of the clock of a Raspberry Pi 4's SD controller, with 12 fraction bits.
+///
+/// The SD controller divides that clock further. Source: Linux, drivers/clk/bcm/clk-bcm2835.c.
 const CM_EMMC2DIV: usize = 0x1d4;
 
-/// Notes what the SD controllers of a Raspberry Pi 4 go by: the clock, and where DMA sees the memory.
+/// Notes the clock and the DMA windows of a Raspberry Pi 4's SD controllers.
 ///
-/// The capabilities may be wrong about the clock, the device tree about DMA.
+/// The capabilities may be wrong about the clock, and the device tree about DMA.
 ///
 /// # Safety
 /// The final map has the devices of [`regions`].
@@ -187,7 +195,9 @@ pub fn regions<'m>(machine: &'m Machine<'_>) -> impl Iterator<Item = Region> + '
         .chain(clusters)
 }
 
-/// Has the cores run as fast as the tree allows, where their clock can be set.
+/// Raises the clocks of the core clusters as far as the tree allows.
+///
+/// A cluster whose clock cannot be set stays as it is.
 ///
 /// # Safety
 /// As for [`set_up_consoles`].

@@ -24,7 +24,7 @@ const MAX_BYTES: usize = 96;
 pub static FACTS: Facts = Facts::new();
 
 /// Logs a fact that is found only after `hello`.
-pub fn tell(name: &str, value: Arguments<'_>) {
+pub fn report(name: &str, value: Arguments<'_>) {
     log::info!("board: {name}={value}");
 }
 

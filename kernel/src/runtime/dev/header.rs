@@ -16,7 +16,9 @@ use core::fmt;
 use super::mmio::{self, Registers};
 use crate::runtime::machine::{Header, Region, Uart};
 
-/// The functions of the pins. A register of 4 bytes has ten pins, with three bits each.
+/// The functions of the pins.
+///
+/// A register of 4 bytes has ten pins, with three bits each.
 const GPFSEL: usize = 0x00;
 /// Numbers of the pins: the header's output, and its input.
 const TRANSMIT: usize = 14;
@@ -46,7 +48,7 @@ const BAUD: u32 = 115_200;
 const MINI_LSR: usize = 0x14;
 const MINI_LSR_SENDS: u32 = 1 << 5 | 1 << 6;
 /// Timeout for the FIFO's eight bytes to leave, in µs.
-const PATIENCE_US: u64 = 10_000;
+const TIMEOUT_US: u64 = 10_000;
 
 /// The function of a pin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +139,7 @@ pub fn choose<R: Registers>(
 
 /// Whether the mini UART is on.
 fn is_on(mini_uart: &impl Registers, now_us: fn() -> u64) -> bool {
-    mmio::wait(PATIENCE_US, now_us, || mini_uart.read32(MINI_LSR) & MINI_LSR_SENDS != 0)
+    mmio::wait(TIMEOUT_US, now_us, || mini_uart.read32(MINI_LSR) & MINI_LSR_SENDS != 0)
 }
 
 #[cfg(test)]

@@ -40,7 +40,9 @@ pub fn publish() {
     core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
 }
 
-/// Waits until `ready` holds, with a timeout; false after `timeout_us`. `ready` polls a device.
+/// Waits until `ready` holds, with a timeout; false after `timeout_us`.
+///
+/// `ready` polls a device.
 pub fn wait(timeout_us: u64, now_us: impl Fn() -> u64, mut ready: impl FnMut() -> bool) -> bool {
     let mut deadline_us = None;
     while !ready() {

@@ -1,7 +1,7 @@
-//! Drivers, the buses that lead to devices, and the devices that this machine has.
+//! Drivers, the buses that lead to devices, and the devices of this machine.
 //!
-//! A driver takes registers ([`mmio::Registers`]) and a clock; the devices of this machine are
-//! set up once, by the boot core. Nothing here sleeps.
+//! A driver takes registers ([`mmio::Registers`]) and a clock. The boot core sets up the devices of
+//! this machine, once. Nothing here sleeps.
 
 pub mod apple_watchdog;
 pub mod block;

@@ -1,31 +1,37 @@
-//! The power manager of Broadcom's BCM2835 and its successors, the Raspberry Pi's: powers off or restarts.
+//! The power manager of Broadcom's BCM2835 and its successors.
 //!
-//! Source: Linux, drivers/watchdog/bcm2835_wdt.c; there is no public manual. A watchdog resets the chip,
-//! and the firmware that starts then looks in the reset status for the partition to boot from; a number
-//! that stands for none has it halt.
+//! The power manager powers a Raspberry Pi off, or restarts it. A watchdog resets the chip. The
+//! firmware that starts then reads the partition to boot from in the reset status. A number of no
+//! partition makes the firmware halt.
+//!
+//! Source: Linux, drivers/watchdog/bcm2835_wdt.c; there is no public manual.
 
 use super::mmio::Registers;
 
 /// Reset control.
 const RSTC: usize = 0x1c;
-/// What a watchdog's end does.
+/// The effect of the watchdog's timeout.
 const RSTC_CONFIG: u32 = 0x30;
 const RSTC_FULL_RESET: u32 = 0x20;
-/// Reset status: it outlives the reset. The partition's six bits lie apart, in every other one.
+/// Reset status, which outlives the reset.
+///
+/// The partition's six bits are not adjacent: every other bit is one of them.
 const RSTS: usize = 0x20;
 const RSTS_HALT: u32 = 0x555;
-/// The watchdog's time, in units of 1/65536 s.
+/// Timeout of the watchdog, in units of 1/65536 s.
 const WDOG: usize = 0x24;
 const WDOG_SOON: u32 = 10;
-/// Must stand in the upper byte of whatever is written.
+/// Required in the upper byte of every write.
 const PASSWORD: u32 = 0x5a << 24;
 
-/// Resets the machine in a moment, and has the firmware halt then.
+/// Resets the machine in a moment, and makes the firmware halt then.
 pub fn halt(registers: &impl Registers) {
     reset(registers, RSTS_HALT);
 }
 
-/// Resets the machine in a moment, and has the firmware start from its usual partition, number 0.
+/// Resets the machine in a moment, and makes the firmware boot as usual.
+///
+/// The firmware's usual partition is number 0.
 pub fn restart(registers: &impl Registers) {
     reset(registers, 0);
 }

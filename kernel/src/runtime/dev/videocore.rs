@@ -137,7 +137,7 @@ pub fn end_work() {
     }
 }
 
-/// The temperature and the supply now, `NAME=VALUE` each; none where there is no VideoCore.
+/// The present temperature and supply, `NAME=VALUE` each; none without a VideoCore.
 pub fn health_facts() -> Vec<String> {
     health().facts().map(|(name, value)| format!("{name}={value}")).collect()
 }

@@ -1,14 +1,15 @@
-//! What may wake an idle core: a registry of interrupts over the interrupt controller.
+//! Wake-up sources of idle cores: a registry over the interrupt controller.
 //!
-//! A core that idles sleeps in `wfi`. An interrupt ends the sleep, though no core ever takes one. A
-//! device whose interrupt may do so registers it, and an idle core knows none of these devices:
+//! An idle core sleeps in `wfi`. An interrupt ends the sleep, though no core ever takes an
+//! interrupt. A device registers an interrupt that may end a sleep, and an idle core knows none of
+//! these devices:
 //!
-//! - An interrupt that each core has for itself, as the timer's, is registered before the cores are
-//!   set up ([`Registry::register_private`]). Each core is woken by its own.
-//! - An interrupt that all cores share is a [`Source`]. It wakes the core that listens to it.
+//! - Each core has its own private interrupts, such as the timer's. These are registered before the
+//!   cores are set up ([`Registry::register_private`]). Each core is woken by its own interrupts.
+//! - A [`Source`] is an interrupt that all cores share. A source wakes the core that listens to it.
 //!
-//! Without an interrupt controller that we know, `wfe` naps of the timer's event stream replace all of
-//! them.
+//! Without a supported interrupt controller, `wfe` naps of the timer's event stream replace all
+//! interrupts.
 
 use arrayvec::ArrayVec;
 use spin::Once;
@@ -17,10 +18,10 @@ use super::irq::{InterruptController, IrqError};
 use crate::runtime::arch::lock::SpinLock;
 use crate::runtime::machine::Interrupt;
 
-/// The most interrupts that each core has for itself here.
+/// Maximum number of private interrupts of a core.
 const MAX_PRIVATE: usize = 4;
 
-/// The interrupt controller, and what each core is to be woken by.
+/// The interrupt controller, and the private interrupts that wake each core.
 #[derive(Debug)]
 pub struct Registry<C> {
     controller: Once<C>,
@@ -28,16 +29,16 @@ pub struct Registry<C> {
 }
 
 impl<C: InterruptController> Registry<C> {
-    /// No controller, no interrupts.
+    /// An empty registry, without controller and interrupts.
     #[expect(clippy::new_without_default, reason = "it lives in a static")]
     pub const fn new() -> Self {
         Registry { controller: Once::new(), private: SpinLock::new(ArrayVec::new_const()) }
     }
 
-    /// Has each core that is set up from now on woken by an interrupt of its own.
+    /// Registers a private interrupt that wakes each core set up from now on.
     ///
     /// # Panics
-    /// If there are more than the registry has room for.
+    /// The registry has no room for the interrupt.
     pub fn register_private(&self, interrupt: Interrupt) {
         self.private.lock().push(interrupt);
     }
@@ -45,19 +46,19 @@ impl<C: InterruptController> Registry<C> {
     /// Sets up the calling core's part of `controller`, and keeps the controller.
     ///
     /// # Errors
-    /// Those of the controller, which is then not kept.
+    /// Those of the controller. The controller is not kept then.
     pub fn start(&self, controller: C, core: usize, mpidr: u64) -> Result<(), IrqError> {
         self.set_up_part(&controller, core, mpidr)?;
         self.controller.call_once(|| controller);
         Ok(())
     }
 
-    /// The controller; `None` if the machine has none that we know, or before [`Self::start`].
+    /// The controller; `None` without a supported one, or before [`Self::start`].
     pub fn controller(&self) -> Option<&C> {
         self.controller.get()
     }
 
-    /// Sets up another core's part of the controller. `None` if there is no controller.
+    /// Sets up another core's part of the controller; `None` without a controller.
     pub fn set_up_core(&self, core: usize, mpidr: u64) -> Option<Result<(), IrqError>> {
         self.controller().map(|controller| self.set_up_part(controller, core, mpidr))
     }
@@ -68,8 +69,10 @@ impl<C: InterruptController> Registry<C> {
         self.private.lock().iter().try_for_each(|&interrupt| controller.enable(interrupt, core))
     }
 
-    /// Lets `source` end the sleep of `core`. False if nothing will, as the source has no interrupt
-    /// that we know.
+    /// Lets `source` end the sleep of `core`.
+    ///
+    /// The result is false if nothing will end the sleep, because the source has no known
+    /// interrupt.
     ///
     /// # Errors
     /// Those of the controller.
@@ -79,24 +82,26 @@ impl<C: InterruptController> Registry<C> {
                 controller.enable(interrupt, core).map(|()| true)
             }
             (Some(_), None) => Ok(false),
-            // Without a controller the cores only nap, and look by themselves.
+            // Without a controller the cores only nap, and poll by themselves.
             (None, _) => Ok(true),
         }
     }
 }
 
-/// The interrupt of a device for which some core may wait, such as the console's receiver.
+/// The interrupt of a device for which a core may wait.
+///
+/// An example is the interrupt of the console's receiver.
 #[derive(Debug)]
 pub struct Source(Once<Interrupt>);
 
 impl Source {
-    /// A device whose interrupt is not known yet.
+    /// A source whose interrupt is not known yet.
     #[expect(clippy::new_without_default, reason = "it lives in a static")]
     pub const fn new() -> Self {
         Source(Once::new())
     }
 
-    /// Says which interrupt the device has; the first one counts.
+    /// Sets the interrupt of the device; the first call counts.
     pub fn register(&self, interrupt: Interrupt) {
         self.0.call_once(|| interrupt);
     }
@@ -114,10 +119,10 @@ mod of_this_machine {
     use crate::runtime::dev::irq::{Controller, CoreRegisters};
     use crate::runtime::dev::mmio::Mmio;
 
-    /// What wakes the cores of this machine.
+    /// The registry of this machine.
     pub static REGISTRY: Registry<Controller<Mmio, CoreRegisters>> = Registry::new();
 
-    /// Sets up what wakes the calling core, which is not the boot core.
+    /// Sets up the wake-up sources of the calling core, which is not the boot core.
     ///
     /// # Errors
     /// Those of the interrupt controller: the core would not wake from sleep.
@@ -141,22 +146,24 @@ mod of_this_machine {
     pub fn wake(core: usize) {
         match REGISTRY.controller() {
             Some(controller) => controller.send_wake(core),
-            // SAFETY: wakes cores from `wfe`; touches nothing.
+            // SAFETY: the instruction wakes cores from `wfe`, and accesses nothing.
             None => unsafe { asm!("dsb ish", "sev", options(nostack)) },
         }
     }
 
-    /// Sleeps until a source may have woken the calling core, or until the clock reads `deadline_us`.
+    /// Sleeps until a source may have woken the calling core, or until `deadline_us`.
     pub fn sleep(deadline_us: Option<u64>) {
         let Some(controller) = REGISTRY.controller() else {
-            // SAFETY: waits; the event stream ends it after a fraction of a millisecond at most.
+            // SAFETY: the instruction waits. The event stream ends the wait after a fraction of a
+            // millisecond at most.
             unsafe { asm!("wfe", options(nomem, nostack)) };
             return;
         };
         if let Some(deadline) = deadline_us {
             time::set_alarm(deadline);
         }
-        // SAFETY: waits; touches nothing. The barrier lets earlier writes to devices take effect.
+        // SAFETY: the core waits, and accesses nothing. The barrier lets earlier writes to devices
+        // take effect.
         unsafe { asm!("dsb sy", "wfi", options(nostack)) };
         if deadline_us.is_some() {
             time::cancel_alarm();
@@ -164,14 +171,14 @@ mod of_this_machine {
         controller.acknowledge();
     }
 
-    /// Sleeps for good: nothing wakes the calling core any more.
+    /// Puts the calling core to sleep for good: nothing wakes the core any more.
     pub fn sleep_for_ever() -> ! {
         time::stop();
         if let Some(controller) = REGISTRY.controller() {
             controller.mute_core();
         }
         loop {
-            // SAFETY: waits; touches nothing.
+            // SAFETY: the core waits, and accesses nothing.
             unsafe { asm!("wfi", options(nomem, nostack)) };
         }
     }
@@ -184,7 +191,7 @@ mod tests {
 
     use super::*;
 
-    /// Notes what it is asked for; has no part for core 3.
+    /// Notes the requests; has no part for core 3.
     #[derive(Debug, Default)]
     struct Fake(Mutex<Vec<(Option<Interrupt>, usize)>>);
 
@@ -219,7 +226,7 @@ mod tests {
         registry.start(Fake::default(), 0, 0x80).unwrap();
         registry.register_private(interrupt(30));
         assert_eq!(registry.set_up_core(2, 0x82), Some(Ok(())));
-        // Nobody has said which interrupt the source has.
+        // The source has no registered interrupt.
         assert_eq!(registry.listen(&source, 2), Ok(false));
         source.register(interrupt(33));
         source.register(interrupt(34));
@@ -241,7 +248,7 @@ mod tests {
         let (registry, source) = (Registry::<Fake>::new(), Source::new());
         assert_eq!(registry.listen(&source, 0), Ok(true));
         assert_eq!(registry.set_up_core(1, 1), None);
-        // One that does not work for the boot core is none.
+        // A controller that does not work for the boot core is not kept.
         let refused = registry.start(Fake::default(), 3, 5);
         assert_eq!(refused, Err(IrqError::NoRedistributor { mpidr: 5 }));
         assert!(registry.controller().is_none());

@@ -1,4 +1,4 @@
-//! The way to here: the chain of frame records that `-C force-frame-pointers` keeps.
+//! Backtraces: the chain of frame records that `-C force-frame-pointers` keeps.
 
 use core::arch::asm;
 use core::fmt::{self, Write};
@@ -6,10 +6,10 @@ use core::fmt::{self, Write};
 use super::symbols::Symbols;
 use crate::runtime::mem::{core_stacks, image};
 
-/// The most frames that are shown; a function that calls itself shows as one.
+/// Maximum number of frames shown; a function that calls itself counts once.
 const MAX_SHOWN: usize = 32;
 
-/// An address in the image, shown with the function it is in.
+/// An address in the image, shown with its function.
 #[derive(Clone, Copy, Debug)]
 pub struct Place(pub u64);
 
@@ -21,7 +21,7 @@ impl fmt::Display for Place {
         }
         match symbols().and_then(|symbols| symbols.find(offset as u32)) {
             Some((name, into)) => write!(f, "{name}+{into:#x}"),
-            // To be looked up in the ELF, which is linked at 0.
+            // The offset can be looked up in the ELF file, which is linked at 0.
             None => write!(f, "image+{offset:#x}"),
         }
     }
@@ -30,17 +30,20 @@ impl fmt::Display for Place {
 fn symbols() -> Option<Symbols<'static>> {
     let range = image::symbols();
     let len = (range.end - range.start) as usize;
-    // SAFETY: the builder put the table there, the memory is the image's, and nothing writes it.
+    // SAFETY: the builder has put the table there. The memory is the image's, and nothing writes to
+    // it.
     let bytes = unsafe { core::slice::from_raw_parts(range.start as *const u8, len) };
     Symbols::parse(bytes)
 }
 
-/// The call that returns to `lr`: the instruction before. A damaged frame may hold anything.
+/// The address of the call that returns to `lr`: the instruction before.
+///
+/// A damaged frame may hold any `lr`.
 fn call_before(lr: u64) -> u64 {
     lr.saturating_sub(4)
 }
 
-/// Writes the frames from `pc`, whose frame record is at `fp`.
+/// Writes the frames from `pc` on; the frame record of `pc` is at `fp`.
 ///
 /// # Errors
 /// Those of `out`.
@@ -49,12 +52,12 @@ pub fn write(out: &mut dyn Write, pc: u64, fp: u64) -> fmt::Result {
     let (mut fp, mut last, mut repeated) = (fp, 0, 0);
     let mut shown = 0;
     while shown < MAX_SHOWN {
-        // A record lies on this core's stack, so that no damaged chain can lead elsewhere, and
-        // each one above the last, so that none leads round.
+        // A record lies on this core's stack, so a damaged chain cannot lead elsewhere. Each record
+        // lies above the last, so no chain leads in a circle.
         if fp % 16 != 0 || !core_stacks::is_on_mine(fp..fp.saturating_add(16)) {
             break;
         }
-        // SAFETY: aligned and within the stack, which is mapped.
+        // SAFETY: the record is aligned and within the stack, which is mapped.
         let [next, lr] = unsafe { (fp as *const [u64; 2]).read() };
         if lr == last {
             repeated += 1;
@@ -84,7 +87,8 @@ pub fn write(out: &mut dyn Write, pc: u64, fp: u64) -> fmt::Result {
 #[inline(never)]
 pub fn write_here(out: &mut dyn Write) -> fmt::Result {
     let (fp, lr): (u64, u64);
-    // SAFETY: reads this function's own frame record: the caller's, and where it is returned to.
+    // SAFETY: the instruction reads this function's own frame record: the caller's record, and the
+    // return address.
     unsafe { asm!("ldp {}, {}, [x29]", out(reg) fp, out(reg) lr, options(readonly, nostack)) };
     write(out, call_before(lr), fp)
 }

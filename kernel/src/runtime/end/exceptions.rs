@@ -1,9 +1,11 @@
 //! Exceptions: none is expected, each is reported and ends the run.
 //!
-//! Interrupts are masked for good (`sched/idle.rs` says how they are used nevertheless), so what
-//! arrives here is a fault. The report shows what happened in words, the registers and the way
-//! there; it runs on the core's exception stack, so that an overflow of the stack is reported
-//! like any other fault, as what it is.
+//! Interrupts are masked for good, so every exception is a fault. `sched/idle.rs` says how
+//! interrupts are used nevertheless.
+//!
+//! The report contains a description of the fault, the registers and the backtrace. The report runs
+//! on the core's exception stack. So a stack overflow is reported like any other fault, and as an
+//! overflow.
 
 use core::arch::global_asm;
 use core::fmt::Write;
@@ -15,7 +17,7 @@ use crate::runtime::arch::handover::Raw;
 use crate::runtime::arch::this_core;
 use crate::runtime::mem::core_stacks;
 
-/// What `vectors.s` saves, in this order.
+/// The registers that `vectors.s` saves, in this order.
 #[repr(C)]
 #[derive(Debug)]
 struct Frame {
@@ -27,7 +29,9 @@ struct Frame {
     far: u64,
 }
 
-/// The stack for a fault in the report of another: one is enough, as only one core reports.
+/// The stack for a fault in the report of another fault.
+///
+/// One stack is enough, as only one core reports.
 static LAST_RESORT_STACK: Raw<[u8; LAST_RESORT_STACK_SIZE]> = Raw::new([0; LAST_RESORT_STACK_SIZE]);
 const LAST_RESORT_STACK_SIZE: usize = 4096;
 
@@ -41,7 +45,7 @@ global_asm!(
 );
 
 const _: () = {
-    // The offsets that `vectors.s` stores to.
+    // `vectors.s` stores at these offsets.
     assert!(core::mem::offset_of!(Frame, sp) == 248);
     assert!(core::mem::offset_of!(Frame, elr) == 256);
     assert!(core::mem::offset_of!(Frame, far) == 280);

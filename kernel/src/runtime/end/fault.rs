@@ -1,7 +1,7 @@
-//! The end of a run that broke: the report, the `error` and `exit` events, power off.
+//! The end of a broken run: the report, the `error` and `exit` events, power off.
 //!
-//! Nothing here allocates or waits for a lock for long, since whoever holds it may be what broke.
-//! The first core that gets here reports; any other one stops.
+//! Nothing here allocates or waits for a lock for long, since the holder of the lock may be what
+//! broke. The first core that gets here reports. Any other core stops.
 
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
@@ -15,10 +15,10 @@ use crate::runtime::io::output;
 use crate::runtime::mem::heap;
 use crate::runtime::sched::ending::{self, Claim};
 
-/// What to do about a fault in Anchorite itself.
+/// Hint for a fault in Anchorite itself.
 pub const HINT: &str = "a fault in Anchorite itself: please report it with the lines above";
 
-/// Reports a fault, `details` on the lines before the events, and powers off.
+/// Reports a fault and powers off; `details` are the lines before the events.
 pub fn end(
     code: Code,
     message: fmt::Arguments<'_>,
@@ -29,7 +29,7 @@ pub fn end(
         end_in_fault(message);
     }
     let mut out = output::Emergency::take_over();
-    // The serial line takes every byte: nothing below can fail.
+    // The serial line accepts every byte, so nothing below can fail.
     let _ = writeln!(out, "{code}: {message}");
     let _ = details(&mut out);
     let _ = report::write_fault(&mut out, code, message, hint);
@@ -37,10 +37,10 @@ pub fn end(
     power::off(&mut out)
 }
 
-/// Ends the run when its end broke: one line and the events, no more.
+/// Ends the run when the end itself broke: one line and the events, no more.
 pub fn end_in_fault(message: fmt::Arguments<'_>) -> ! {
     static TRIED: AtomicUsize = AtomicUsize::new(0);
-    // Another core may be the one that reports; this one stops then.
+    // Another core may be the one that reports; this core stops then.
     ending::claim();
     let mut out = output::Emergency::take_over();
     if TRIED.fetch_add(1, Ordering::AcqRel) == 0 {
@@ -53,7 +53,8 @@ pub fn end_in_fault(message: fmt::Arguments<'_>) -> ! {
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     let trace = |out: &mut dyn Write| backtrace::write_here(out);
-    // Once, and before this core claims the end: code of anyone's runs here, and may break itself.
+    // The message is formatted once, and before this core claims the end. Foreign code may run
+    // here, and may fail itself.
     let mut message = Text::<MESSAGE_BYTES>::new();
     let _ = write!(message, "{}", info.message());
     let message = message.as_str();
@@ -78,11 +79,12 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     }
 }
 
-/// The most bytes of a panic's message that are shown.
+/// Maximum length of a panic's message in the report, in bytes.
 const MESSAGE_BYTES: usize = 1024;
 
-/// The bytes that an allocation failed for, if that is what the panic says. Stable Rust has no
-/// other hook: `alloc` panics with this sentence.
+/// The number of bytes of the failed allocation, if the panic is about one.
+///
+/// `alloc` panics with this sentence. Stable Rust has no other hook.
 fn failed_allocation(message: &str) -> Option<usize> {
     let rest = message.strip_prefix("memory allocation of ")?;
     rest.strip_suffix(" bytes failed")?.parse().ok()

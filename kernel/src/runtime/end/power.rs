@@ -1,4 +1,4 @@
-//! The end: power off, or a restart.
+//! The end of the run: power off, or a restart.
 
 use core::fmt::Write;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -10,15 +10,16 @@ use crate::runtime::io::output;
 use crate::runtime::sched::ending::{self, Claim};
 use crate::system::APPLICATION;
 
-/// What a person is told who has to turn the machine off.
+/// Message to the person who has to switch the machine off.
 const SAFE_TO_SWITCH_OFF: &str = "It is now safe to switch off.";
 
-/// Ends the run with `status`: the `exit` event, then power off, or a restart where the application wants
-/// that and there is a way to.
+/// Ends the run with `status`: the `exit` event, then power off or a restart.
+///
+/// The machine restarts if the application asks for a restart and the machine can.
 pub fn exit(status: i32) -> ! {
     videocore::end_work();
     let first = ending::claim() == Claim::First;
-    // Goes around the lock: another core may be stopped within its text.
+    // This bypasses the lock: another core may be stopped within its text.
     let mut out = output::Emergency::take_over();
     if first {
         let _ = report::write_exit(&mut out, status);
@@ -29,7 +30,7 @@ pub fn exit(status: i32) -> ! {
     off(&mut out)
 }
 
-/// Restarts the machine. Returns if there is no way to.
+/// Restarts the machine; returns if there is no way to restart.
 fn restart() {
     flush();
     psci::system_reset();
@@ -43,19 +44,21 @@ fn restart() {
     ending::stop_core()
 }
 
-/// Turns the machine off. Where there is no way to, as on an Apple M1, `out` is told that a person
-/// may do so, and the core stops.
+/// Powers the machine off.
+///
+/// Without a way to power off, as on an Apple M1, `out` gets `SAFE_TO_SWITCH_OFF`, and the core
+/// stops.
 pub fn off(out: &mut dyn Write) -> ! {
-    // Once each: if it is the console that broke, its fault comes back here.
+    // Each step runs once: if the console broke, the console's fault comes back here.
     static FLUSHED: AtomicBool = AtomicBool::new(false);
-    static TOLD: AtomicBool = AtomicBool::new(false);
+    static PRINTED: AtomicBool = AtomicBool::new(false);
     if !FLUSHED.swap(true, Ordering::Relaxed) {
         flush();
     }
     psci::system_off();
     if let Some(registers) = devices::power_manager() {
         power_manager::halt(registers);
-    } else if !TOLD.swap(true, Ordering::Relaxed) {
+    } else if !PRINTED.swap(true, Ordering::Relaxed) {
         let _ = writeln!(out, "{SAFE_TO_SWITCH_OFF}");
         flush();
     }

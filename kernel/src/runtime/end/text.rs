@@ -30,7 +30,9 @@ impl<const N: usize> Default for Text<N> {
 }
 
 impl<const N: usize> fmt::Write for Text<N> {
-    /// Appends text; fails after a cut. The failure makes sure that nothing follows the cut.
+    /// Appends text; fails after a cut.
+    ///
+    /// The failure makes sure that nothing follows the cut.
     fn write_str(&mut self, s: &str) -> fmt::Result {
         let fits = s.floor_char_boundary(N - self.len);
         self.bytes[self.len..self.len + fits].copy_from_slice(&s.as_bytes()[..fits]);

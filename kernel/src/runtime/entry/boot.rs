@@ -1,14 +1,18 @@
-//! The way from the firmware to Rust: `boot.s`, the constants that it uses, and what it calls.
+//! The way from the firmware to Rust: `boot.s`, its constants, and its callees.
 //!
-//! The boot protocol is Linux's (Documentation/arch/arm64/booting.rst): x0 holds the device
-//! tree, MMU off, EL2 or EL1, the image on any 2 MiB boundary. Each core then runs at EL1, or
-//! at EL2 where the host extensions are on already, as m1n1 leaves them on Apple's cores, which cannot
-//! turn them off: there the same register names reach the EL2 registers and the same code serves both.
+//! The boot protocol is Linux's (Documentation/arch/arm64/booting.rst). x0 holds the device tree,
+//! the MMU is off, and the core is at EL2 or EL1. The image lies on any 2 MiB boundary.
 //!
-//! What `boot.s` promises to Rust: MMU and caches are on, the image is relocated, `.bss` is clear.
-//! Interrupts are masked for good, but not SError, which is a fault like others. SP_EL0 has a stack,
-//! SP_ELx an exception stack, `TPIDR_EL1` the number of the core. The vectors are in place, and PAN is
-//! on where there is one.
+//! Each core then runs at EL1, or stays at EL2 where the host extensions are on already. Apple's
+//! cores cannot turn the host extensions off, and m1n1 leaves the extensions on. At EL2, the same
+//! register names reach the EL2 registers, so the same code serves both levels.
+//!
+//! The state that `boot.s` leaves to Rust:
+//!
+//! - The MMU and the caches are on, the image is relocated, and `.bss` is clear.
+//! - Interrupts are masked for good. SError is not masked: an SError is a fault like others.
+//! - SP_EL0 has a stack, SP_ELx an exception stack, `TPIDR_EL1` the number of the core.
+//! - The vectors are in place. PAN is on if the core has it.
 
 use core::arch::global_asm;
 
@@ -19,11 +23,15 @@ use crate::runtime::mem::early;
 use crate::runtime::mem::mmu::{self, Table};
 use crate::runtime::sched::smp;
 
-/// Tables of the early map: the root and the lowest 512 GiB; and for the image and the device tree,
-/// each of which may cross a border, two of level 1 and two of level 2.
+/// Number of tables of the early map.
+///
+/// There are the root, and one table for the lowest 512 GiB. The image and the device tree may each
+/// cross a border, so each has two tables of level 1 and two of level 2.
 const EARLY_TABLES: usize = 2 + 2 * (2 + 2);
-/// Offset of the device tree's address in the boot information of Hermit's loader: it follows three
-/// words of 64 bits in `RawHardwareInfo`, the first part of `hermit_entry::boot_info::RawBootInfo`.
+/// Offset of the device tree's address in the boot information of Hermit's loader.
+///
+/// Three words of 64 bits precede the address in `RawHardwareInfo`. `RawHardwareInfo` is the first
+/// part of `hermit_entry::boot_info::RawBootInfo`.
 const HERMIT_DEVICE_TREE: usize = 24;
 
 global_asm!(
@@ -57,10 +65,10 @@ global_asm!(
 );
 
 const _: () = {
-    // `boot.s` builds these with two 16-bit moves.
+    // `boot.s` builds these constants with two 16-bit moves each.
     assert!(mmu::MAIR >> 32 == 0 && mmu::TCR >> 32 == 0 && mmu::SCTLR >> 32 == 0);
     assert!((mmu::DEVICE_BLOCK | mmu::EARLY_DATA_BLOCK) & 0x0000_ffff_ffff_0000 == 0);
-    // And these with one.
+    // `boot.s` builds these constants with one move each.
     assert!(mmu::EARLY_CODE_BLOCK >> 16 == 0 && early::MAX_TREE_SIZE & 0xffff == 0);
     assert!(EARLY_TABLES * size_of::<Table>() < 1 << 16);
 };

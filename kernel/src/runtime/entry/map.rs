@@ -1,4 +1,4 @@
-//! The final map: which memory is free, and how everything is mapped.
+//! The final map: the free memory, and the mapping of everything.
 
 use core::ops::Range;
 use core::ptr;
@@ -10,14 +10,14 @@ use crate::runtime::mem::ranges::Ranges;
 use crate::runtime::mem::stacks::Stacks;
 use crate::runtime::mem::{apple_memory, image, pages};
 
-/// What of the memory is free, and the bytes of all of it.
+/// Finds the free memory, and the size of all memory in bytes.
 pub fn free_memory(machine: &Machine<'_>) -> (Ranges, u64) {
     let mut free = Ranges::new();
     for region in &machine.memory {
         free.add(region.range(), PAGE_SIZE);
     }
     let total = free.bytes();
-    // The tree and the initrd among them.
+    // The reserved regions include the tree and the initrd.
     for reserved in &machine.reserved {
         free.remove(reserved.range(), PAGE_SIZE);
     }
@@ -35,13 +35,17 @@ fn pages(range: Range<u64>) -> Range<u64> {
     range.start - range.start % PAGE_SIZE..range.end.next_multiple_of(PAGE_SIZE)
 }
 
-/// Tables of the final map for all but the heap: QEMU's `virt` uses about ten of them, a framebuffer up to six.
+/// Tables of the final map for everything except the heap.
+///
+/// QEMU's `virt` uses about ten tables, and a framebuffer uses up to six.
 pub static TABLES: [Table; 32] = [const { Table::empty() }; 32];
 
-/// Tables for the heap, or more in a machine with more than some 20 GiB of memory. In one with up to some
-/// 64 MiB they suffice to have all of it in pages.
+/// Minimum number of tables for the heap.
+///
+/// A machine with more than some 20 GiB of memory needs more tables. In a machine with up to some
+/// 64 MiB, these tables suffice to map all memory in pages.
 const HEAP_TABLES: usize = 48;
-/// Those that are kept for blocks that are split later.
+/// Number of tables reserved for blocks that are split later.
 const OTHER_TABLES: usize = 24;
 
 unsafe extern "C" {
@@ -49,13 +53,15 @@ unsafe extern "C" {
     fn set_root_table(root: u64, sctlr: u64);
 }
 
-/// How many tables the heap takes.
+/// Number of tables that the heap takes.
 pub fn heap_tables(free: &Ranges) -> usize {
     HEAP_TABLES.max(mmu::tables_for_blocks(free.iter()) + OTHER_TABLES)
 }
 
-/// Builds the final map and switches to it: first all but the heap, then the heap, with tables in memory that
-/// only the new map has.
+/// Builds the final map and switches to it.
+///
+/// The switch comes after the mapping of everything but the heap. The heap's tables lie in memory
+/// that only the new map has, so the heap is mapped last.
 pub fn build(
     machine: &Machine<'_>,
     tree: Range<u64>,
@@ -68,8 +74,8 @@ pub fn build(
         tables.map(pages(region.range()), Access::Device)?;
     }
     if let Some(framebuffer) = &machine.framebuffer {
-        // Uncached, as m1n1 had it, and as the display sees it: it looks at the memory, not at the
-        // caches. No other map has it as memory, as it is reserved.
+        // Uncached, as m1n1 had the memory. The display reads the memory past the caches. The
+        // memory is reserved, so nothing else maps it as memory.
         tables.map(pages(framebuffer.picture().range()), Access::Uncached)?;
     }
     tables.map(heap_tables.clone(), Access::Data)?;
@@ -86,18 +92,19 @@ pub fn build(
     tables.map(image::data(), Access::Data)?;
     tables.map(pages(image::symbols()), Access::ReadOnly)?;
     tables.unmap(0..PAGE_SIZE)?;
-    // SAFETY: everything that the runtime uses is mapped as on the early map, and `pages` changes no more
-    // than it may. Both maps are identity maps, so that nothing moves.
+    // SAFETY: everything that the runtime uses is mapped as on the early map. The module `pages`
+    // changes no more than it may. Both maps are identity maps, so nothing moves.
     unsafe { set_root_table(tables.root(), mmu::SCTLR) };
     let start = ptr::with_exposed_provenance_mut::<Table>(heap_tables.start as usize);
     let count = ((heap_tables.end - heap_tables.start) / PAGE_SIZE) as usize;
-    // SAFETY: mapped for this, and nobody else's. Zeros are tables, and atomic.
+    // SAFETY: the memory is mapped for this, and is nobody else's. Zeros are valid tables, which
+    // are atomic.
     let more = unsafe {
         start.write_bytes(0, count);
         core::slice::from_raw_parts(start, count)
     };
     tables.extend(more, heap_tables.start);
-    // Nothing was mapped there: no core has to forget anything.
+    // Nothing was mapped there, so no core has to invalidate anything.
     tables.map_data(free.iter(), OTHER_TABLES)?;
     pages::publish();
     pages::keep(tables);

@@ -1,4 +1,4 @@
-//! From the device tree to the application: the boot core's way through the runtime.
+//! The boot core's path from the device tree to the application.
 
 use alloc::borrow::ToOwned;
 use alloc::ffi::CString;
@@ -32,40 +32,40 @@ use crate::runtime::mem::{core_stacks, early, heap, image};
 use crate::runtime::sched::{cores, ending, smp, threads};
 use crate::system::{self, APPLICATION};
 
-/// The machine, for all that comes after the device tree is read.
+/// The machine, for everything after the device tree is read.
 static MACHINE: Once<Boot> = Once::new();
 
-/// What the boot core knows of its start.
+/// State of the boot core's start.
 struct Boot {
     machine: Machine<'static>,
     clock: Result<(), UnknownFrequency>,
     exception_level: u8,
     counter: u64,
-    /// All that the machine has.
+    /// Size of all memory of the machine, in bytes.
     memory_bytes: u64,
-    /// What the heap gets.
+    /// The memory of the heap.
     free: Ranges,
 }
 
 unsafe extern "C" {
-    /// The application. Hermit's convention: arguments and environment as C has them.
+    /// The application. By Hermit's convention, arguments and environment are as in C.
     safe fn runtime_entry(argc: i32, argv: *const *const c_char, env: *const *const c_char) -> !;
 }
 
-/// Goes from the device tree to the first stack with a guard page.
+/// Runs from the device tree to the first stack with a guard page.
 ///
 /// `counter` is the virtual counter near the first instruction.
 pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
-    // Before the tree is read there is no console to complain on, and no way to power off.
+    // Before the tree is read, there is no console to report to, and no way to power off.
     let Some(tree) = device_tree_bytes(device_tree) else { ending::stop_core() };
     let mut machine = match Machine::from_fdt(tree) {
         Ok(machine) => machine,
         Err(error) => refuse(tree, &error),
     };
-    // First: a device is not waited for longer than some time.
+    // The clock comes first, because waits for devices have timeouts.
     let clock = time::init(machine.timer.and_then(|timer| timer.frequency_hz));
-    // SAFETY: the early map has all devices mapped, the final one those of `devices::regions` and the
-    // framebuffer.
+    // SAFETY: the early map has all devices mapped. The final map has those of `devices::regions`
+    // and the framebuffer.
     unsafe { set_up_consoles(&mut machine) };
     sign_of_life::show(&machine, Stage::Tree);
     if let Some(psci) = &machine.psci {
@@ -85,7 +85,7 @@ pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
         )
     };
     let stacks = Stacks::new(stacks.start, cores);
-    // SAFETY: the map is still the early one.
+    // SAFETY: the early map is still in use.
     unsafe { smp::take_from_spin_tables(&machine) };
     if let Err(error) = map::build(&machine, tree, &free, stacks, heap_tables) {
         stop(Code::Unsupported, &error, fault::HINT);
@@ -96,18 +96,18 @@ pub fn start(device_tree: *const u8, exception_level: u8, counter: u64) -> ! {
     core_stacks::set(stacks);
     MACHINE.call_once(|| Boot { machine, clock, exception_level, counter, memory_bytes, free });
     match core_stacks::handover(0) {
-        // SAFETY: the stacks are mapped, and they are the boot core's own.
+        // SAFETY: the stacks are mapped, and belong to the boot core alone.
         Some(handover) => unsafe { handover::move_to(&handover, go_on) },
         None => ending::stop_core(),
     }
 }
 
-/// On the boot core's own stack: everything else, and then the application.
+/// Runs the rest of the start on the boot core's own stack, then the application.
 extern "C" fn go_on() -> ! {
     let Some(boot) = MACHINE.get() else { ending::stop_core() };
     let machine = &boot.machine;
     for range in boot.free.iter() {
-        // SAFETY: mapped, free by the device tree, and given to nobody else.
+        // SAFETY: the range is mapped, free by the device tree, and given to nobody else.
         unsafe { heap::add(range) };
     }
     heap::set_total(boot.memory_bytes);
@@ -141,14 +141,14 @@ extern "C" fn go_on() -> ! {
     run_application(boot)
 }
 
-/// Where the first thread starts on another core than the boot core.
+/// Entry of the first thread where its core is not the boot core.
 extern "C" fn on_first_core(_: usize) {
     if let Some(boot) = MACHINE.get() {
         run_application(boot);
     }
 }
 
-/// In the application's first thread: the rest of the start, and the application.
+/// Runs the rest of the start, and the application, in the first thread.
 fn run_application(boot: &Boot) -> ! {
     greet(boot);
     mount(&boot.machine);
@@ -191,10 +191,12 @@ fn greet(boot: &Boot) {
     output::write(Event::Hello(hello).to_record().as_bytes());
 }
 
-/// Mounts the model disk and prints the `disk` event. A machine without one runs on, since not
-/// every application needs a model; a disk that is damaged ends the run.
+/// Mounts the model disk and prints the `disk` event.
+///
+/// A machine without a disk runs on, since not every application needs a model. A damaged disk ends
+/// the run.
 fn mount(machine: &Machine<'_>) {
-    // SAFETY: the final map has the devices of `devices::regions`, the initrd read only, and the
+    // SAFETY: the final map has the devices of `devices::regions`, the initrd read-only, and the
     // heap. This is the only call.
     let disks = unsafe { fs::disks::disks(machine, &mut Bus::scan(machine)) };
     let mounted = disks.map_err(Fault::from).and_then(|(disks, archive)| fs::mount(disks, archive));
@@ -214,7 +216,7 @@ fn enter_application(bootargs: &[u8]) -> ! {
         Err(error) => stop(Code::InvalidConfig, &error, "close the quote, or write it as \\\""),
     };
     let words = core::iter::once(b"anchorite".to_vec()).chain(words);
-    // A device tree's text ends at its first NUL, so that none is lost here.
+    // A device tree's text ends at its first NUL, so no word is lost here.
     let words = words.filter_map(|word| CString::new(word).ok());
     let mut argv: Vec<*const c_char> = words.map(|word| word.into_raw().cast_const()).collect();
     let argc = argv.len() as i32;
@@ -223,13 +225,13 @@ fn enter_application(bootargs: &[u8]) -> ! {
     runtime_entry(argc, argv.leak().as_ptr(), ENVIRONMENT.0.as_ptr())
 }
 
-/// No variables.
+/// An environment without variables.
 struct Environment([*const c_char; 1]);
 
-// SAFETY: it holds no pointer but null.
+// SAFETY: the array holds no pointer except null.
 unsafe impl Sync for Environment {}
 
-/// Tells what is wrong with the device tree, if it has a console to tell it on.
+/// Reports the error in the device tree, if the tree has a console.
 fn refuse(tree: &'static [u8], error: &MachineError) -> ! {
     if let Some(mut machine) = Machine::console_and_firmware(tree) {
         // SAFETY: the early map has all devices mapped.
@@ -249,10 +251,12 @@ fn stop(code: Code, message: &dyn Display, hint: &str) -> ! {
     fault::end(code, format_args!("{message}"), hint, &|_| Ok(()))
 }
 
-/// Sets up the consoles on the early map, on a display that only the firmware knows too.
+/// Sets up the consoles on the early map.
+///
+/// A display that only the firmware knows counts too.
 ///
 /// # Safety
-/// As for [`devices::set_up_consoles`]; so for the mailbox.
+/// As for [`devices::set_up_consoles`]; the same holds for the mailbox.
 unsafe fn set_up_consoles(machine: &mut Machine<'_>) {
     // SAFETY: upheld by the caller.
     unsafe { videocore::set_up(machine) };
@@ -267,25 +271,25 @@ unsafe fn set_up_consoles(machine: &mut Machine<'_>) {
     }
 }
 
-/// Does without a framebuffer that the processor cannot reach or that is on top of the image.
+/// Drops a framebuffer out of the processor's reach, or on top of the image.
 fn keep_framebuffer_safe(machine: &mut Machine<'_>) {
     machine.keep_framebuffer_off(image::whole());
     machine.keep_framebuffer_off(1 << this_core::physical_address_bits()..u64::MAX);
 }
 
-/// The bytes of the device tree at `start`; `None` if there is none.
+/// Reads the device tree at `start`; `None` if there is none.
 fn device_tree_bytes(start: *const u8) -> Option<&'static [u8]> {
     const MAGIC: u32 = 0xd00d_feed;
     let header = start.cast::<[u32; 2]>();
     if header.is_null() || !header.is_aligned() {
         return None;
     }
-    // SAFETY: by the boot protocol x0 holds the address of the tree; the early map reaches it.
+    // SAFETY: by the boot protocol x0 holds the address of the tree. The early map has the tree.
     let [magic, size] = unsafe { header.read() }.map(u32::from_be);
     if magic != MAGIC || size > early::MAX_TREE_SIZE {
         return None;
     }
-    // SAFETY: the tree is that long, the early map reaches all of it, and nobody writes it: it is
-    // taken out of the free memory.
+    // SAFETY: the tree has that length, and the early map has all of the tree. Nobody writes to the
+    // tree, as its memory is removed from the free memory.
     Some(unsafe { core::slice::from_raw_parts(start, size as usize) })
 }

@@ -22,7 +22,9 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// A file system with the `files` of an initrd. `parts` and `format` are those of the initrd.
+    /// A file system with the `files` of an initrd.
+    ///
+    /// `parts` and `format` are those of the initrd.
     pub fn new(parts: Vec<&'static [u8]>, format: &'static str, files: Vec<File>) -> Archive {
         Archive { parts, format, files }
     }

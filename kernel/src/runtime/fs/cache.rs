@@ -13,7 +13,9 @@ use crate::runtime::dev::block::{Buffer, Disk, DiskError, Request};
 
 /// Size of a cache block in bytes, which is one read of the device.
 const BLOCK_BYTES: usize = 64 << 10;
-/// Number of cache blocks. The blocks suffice for a table and a directory on the way to a file.
+/// Number of cache blocks.
+///
+/// The blocks suffice for a table and a directory on the way to a file.
 const BLOCKS: usize = 4;
 
 /// A disk, and its blocks read last.

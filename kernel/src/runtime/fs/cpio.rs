@@ -97,7 +97,9 @@ impl fmt::Display for CpioError {
     }
 }
 
-/// Whether an archive starts here, with or without checksums. Checksums are not checked.
+/// Whether an archive starts here, with or without checksums.
+///
+/// Checksums are not checked.
 pub fn is_archive(bytes: &[u8]) -> bool {
     bytes.starts_with(b"070701") || bytes.starts_with(b"070702")
 }

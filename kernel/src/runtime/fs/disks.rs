@@ -24,16 +24,20 @@ use crate::runtime::machine::{MAX_SD_HOSTS, Machine, SdHost, SdSupply};
 use crate::runtime::mem::pages::PageBuffer;
 use crate::runtime::sched::idle;
 
-/// How often a device is looked at without a pause: a short read is done that fast.
+/// Number of polls of a device without a nap: a short read is done that fast.
 const SPINS: u32 = 20;
-/// How long the core sleeps between two later looks, in µs. A core that spins on an emulated
-/// machine takes the time of the thread that plays the device, which cost up to half of the speed
-/// when the host was busy. A queue that is full lasts for much longer.
+/// Length of the core's nap between two later polls, in µs.
+///
+/// A core that spins on an emulated machine takes time from the thread that emulates the device.
+/// That cost up to half of the speed when the host was busy. A full queue lasts for much longer
+/// than a nap.
 const NAP_US: u64 = 50;
-/// After so many naps in vain the next ones are twice as long. What takes that long has time, and a
-/// device that is given up after half a minute should not keep the core busy until then.
+/// Number of naps in vain after which the next naps are twice as long.
+///
+/// A request that takes so long can wait. A device that is given up after half a minute should not
+/// keep the core busy until then.
 const NAPS: u32 = 1024;
-/// How often they are doubled, to 1.6 ms.
+/// Maximum number of doublings, to naps of 1.6 ms.
 const DOUBLINGS: u32 = 5;
 
 /// The clock of the machine.
@@ -54,7 +58,7 @@ impl Clock for MachineClock {
     }
 }
 
-/// The supply of a card in a Raspberry Pi, by pins that its firmware switches.
+/// The supply of a card in a Raspberry Pi: pins that the firmware switches.
 struct Expander(SdSupply);
 
 impl Supply for Expander {
@@ -67,20 +71,22 @@ impl Supply for Expander {
     }
 }
 
-/// Has the firmware make a pin high or low. Whether it did.
+/// Asks the firmware to make a pin high or low; returns whether the firmware did.
 fn set_pin(pin: u32, high: bool) -> bool {
     matches!(videocore::ask(|mailbox| mailbox.set_expander_pin(pin, high)), Some(Ok(())))
 }
 
-/// All block devices, the preferred one first: virtio over MMIO, virtio over PCI, SD cards, the
-/// initial RAM disk; and the files of that, if it is no disk image.
+/// Finds all block devices, the preferred one first.
+///
+/// The order is: virtio over MMIO, virtio over PCI, SD cards, the initial RAM disk. An initial RAM
+/// disk that is no disk image gives its files as the second result.
 ///
 /// A device that cannot be started is logged and left out. So is a virtio device whose DMA may
-/// bypass the processor's caches. The SD hosts' driver cleans and invalidates these itself
-/// ([`Dma`]), so that it works whether the hosts' DMA is coherent or not.
+/// bypass the processor's caches. The SD hosts' driver cleans and invalidates the caches itself
+/// ([`Dma`]). So that driver works whether the hosts' DMA is coherent or not.
 ///
 /// # Errors
-/// There is an initial RAM disk that cannot be used, and nothing else.
+/// There is an initial RAM disk that cannot be used, and no other device.
 ///
 /// # Safety
 /// 1. The registers of the SD hosts are mapped one to one as device memory.
@@ -94,14 +100,14 @@ pub unsafe fn disks(
     let mut devices: Vec<Box<dyn BlockDevice>> = Vec::new();
     devices.extend(bus.take(DeviceType::Block).into_iter().filter_map(virtio_disk));
     for (host, table) in machine.sd_hosts.iter().zip(&TABLES) {
-        // SAFETY: upheld by the caller; there is one table for each.
+        // SAFETY: upheld by the caller. There is one table for each host.
         devices.extend(unsafe { sd_card(host, table) });
     }
     let mut archive = None;
     if let Some(region) = machine.initrd
         && let Some(start) = NonNull::new(region.base as *mut u8)
     {
-        // SAFETY: it is memory that nobody writes to, says the caller.
+        // SAFETY: the caller promises that nobody writes to this memory.
         let bytes = unsafe { NonNull::slice_from_raw_parts(start, region.size as usize).as_ref() };
         match open_initrd(bytes) {
             Ok((parts, Contents::Files { format, files })) => {
@@ -116,11 +122,15 @@ pub unsafe fn disks(
     Ok((devices.into_iter().map(start).collect(), archive))
 }
 
-/// What is unpacked is moved once more where more than so many bytes would be left over behind it: only
-/// the last of several members tells its size before.
+/// Maximum number of unused bytes behind decompressed data.
+///
+/// With more unused bytes the data is moved once more. Only the last of several gzip members tells
+/// its size in advance.
 const LEFT_OVER: usize = 1 << 20;
 
-/// The parts of an initrd, unpacked where they are packed, and what they hold. What is unpacked stays for
+/// Decompresses an initrd where needed, and reads its contents.
+///
+/// The result is the parts of the initrd, and what the parts hold. The decompressed data stays for
 /// good, read-only.
 fn open_initrd(
     bytes: &'static [u8],
@@ -152,14 +162,16 @@ fn open_initrd(
     Ok((parts, contents))
 }
 
-/// The tables of the SD hosts' DMA: in the image, which is where firmware loads to, since what such a
-/// host reaches may be no more than the first GiB.
+/// The tables of the SD hosts' DMA.
+///
+/// An SD host may reach no more than the first GiB. The tables are in the image, which firmware
+/// loads there.
 static TABLES: [SharedTable; MAX_SD_HOSTS] =
     [const { SharedTable(UnsafeCell::new(Table::new())) }; MAX_SD_HOSTS];
 
 struct SharedTable(UnsafeCell<Table>);
 
-// SAFETY: only the driver that is given it uses it.
+// SAFETY: only the driver that gets the table uses it.
 unsafe impl Sync for SharedTable {}
 
 /// The processor's data caches.
@@ -173,24 +185,24 @@ unsafe impl Cache for Caches {
     }
 }
 
-/// The card in the slot of an SD host, if there is one that can be used.
+/// Starts the card in the slot of an SD host, if there is a usable card.
 ///
 /// # Safety
-/// As for [`disks`]; nobody else uses the table.
+/// As for [`disks`]. Nobody else uses the table.
 unsafe fn sd_card(host: &SdHost, table: &'static SharedTable) -> Option<Box<dyn BlockDevice>> {
     // SAFETY: upheld by the caller.
     let registers = unsafe { Mmio::new(host.region) };
     let table = NonNull::new(table.0.get())?;
-    // SAFETY: it is a static, and the image is mapped one to one, as is the heap.
+    // SAFETY: the table is a static. The image and the heap are mapped one to one.
     let dma = || Some(unsafe { Dma::new(table, dma::bounce(), host.dma.clone(), &Caches) });
     let supply = host.supply.map(|supply| -> Box<dyn Supply> { Box::new(Expander(supply)) });
     match SdDisk::new(registers, Box::new(MachineClock), supply, dma) {
         Ok(disk) => {
-            facts::tell("sd", format_args!("{}", disk.summary()));
+            facts::report("sd", format_args!("{}", disk.summary()));
             Some(Box::new(disk))
         }
         Err(error) => {
-            // An empty slot is nothing to worry about, and the WiFi chip's host has no card.
+            // An empty slot is no fault, and the host of the WiFi chip has no card.
             let level = match error {
                 SdError::NoCard | SdError::NoBaseClock => log::Level::Debug,
                 _ => log::Level::Warn,
@@ -201,7 +213,7 @@ unsafe fn sd_card(host: &SdHost, table: &'static SharedTable) -> Option<Box<dyn 
     }
 }
 
-/// Starts the virtio block device that was found.
+/// Starts a virtio block device.
 fn virtio_disk(found: Found) -> Option<Box<dyn BlockDevice>> {
     let name = match found.transport {
         SomeTransport::Mmio(_) => "virtio-blk (mmio)",

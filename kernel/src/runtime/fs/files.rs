@@ -1,15 +1,11 @@
-//! Open files.
+//! Open files, which are all read-only.
 //!
-//! A volume, or the files of an initrd, are mounted at `/`. There are also:
+//! The mounted volume, or the files of an initrd, are at `/`. With a volume or an initrd,
+//! `/dev/disk` contains the bytes of the block device, for measuring its speed.
 //!
-//! - `/dev/disk`: the bytes of the block device, for measuring its speed
-//! - `/proc/meminfo`: the memory, in Linux's format
-//! - `/proc/board`: the board's present readings, a line `NAME=VALUE` each
-//! - `/proc/disk_error`: a line about the last failed read, empty if none failed. `EIO` alone does
-//!   not contain the sector. Where no volume is mounted, a line with the reason and a line with a
-//!   remedy.
-//!
-//! All files are read-only. Functions return the positive error number of the ABI.
+//! A [`FileError`] does not contain the device and the sector of a failed read. [`Files::failure`]
+//! describes the last failed read. Where nothing is mounted, [`Files::failure`] contains the reason
+//! and a remedy.
 
 #![forbid(unsafe_code)]
 
@@ -23,27 +19,27 @@ use crate::report;
 use crate::runtime::dev::block::{Buffer, DiskError};
 use crate::system::DiskFailure;
 
-/// The most files that are open at once.
+/// Maximum number of open files.
 pub const MAX_OPEN: usize = 32;
 
-/// An open file or directory, by its number from 0 up.
+/// The handle of an open file or directory: its number, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handle(pub usize);
 
-/// Why a file cannot be opened or read.
+/// The reason why a file cannot be opened or read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileError {
     /// Nothing is mounted.
     NoVolume,
     /// There is no such file or directory.
     NotFound,
-    /// A part of the path is no directory, or what is to be listed.
+    /// A part of the path is no directory, or the path to be listed is none.
     NotADirectory,
     /// A directory has no bytes to read.
     IsADirectory,
-    /// The handle is none of an open file.
+    /// The handle belongs to no open file.
     NotOpen,
-    /// [`MAX_OPEN`] files are open.
+    /// [`MAX_OPEN`] files are open already.
     TooManyOpen,
     /// The disk or the volume on it is damaged: see [`Files::failure`].
     Failed,
@@ -51,7 +47,7 @@ pub enum FileError {
     Silent,
 }
 
-/// What kind of file there is.
+/// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A file of the volume.
@@ -62,14 +58,14 @@ pub enum Kind {
     Device,
 }
 
-/// What an open file is.
+/// The metadata of an open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metadata {
-    /// Its kind.
+    /// The kind of the file.
     pub kind: Kind,
-    /// Its length in bytes; 0 for a directory.
+    /// Length of the file in bytes; 0 for a directory.
     pub bytes: u64,
-    /// The bytes that the volume reads at a time: a cluster, but 512 at least.
+    /// Bytes that the volume reads at a time: a cluster, but at least 512.
     pub block_bytes: u32,
 }
 
@@ -94,7 +90,7 @@ struct Open {
 }
 
 enum Content {
-    /// A file of the volume, or the device itself.
+    /// A file of the volume, or the whole device.
     Extents {
         kind: Kind,
         extents: Vec<Extent>,
@@ -131,12 +127,12 @@ impl Files {
         disk
     }
 
-    /// Keeps why nothing could be mounted, for [`Files::failure`].
+    /// Notes why nothing could be mounted, for [`Files::failure`].
     pub fn note(&mut self, failure: DiskFailure) {
         self.failure = Some(failure);
     }
 
-    /// The last read that failed, or why nothing is mounted.
+    /// Describes the last failed read, or why nothing is mounted.
     pub fn failure(&self) -> Option<&DiskFailure> {
         self.failure.as_ref()
     }
@@ -207,7 +203,7 @@ impl Files {
         Ok(n)
     }
 
-    /// What an open file is.
+    /// Reads the metadata of an open file.
     ///
     /// # Errors
     /// [`FileError::NotOpen`].
@@ -221,8 +217,9 @@ impl Files {
         })
     }
 
-    /// Hands the next entries of a directory to `take`, each with the number of the one after it, as long
-    /// as `take` takes them.
+    /// Passes the next entries of a directory to `take`, as long as `take` is true.
+    ///
+    /// Each entry comes with the number of the entry after it.
     ///
     /// # Errors
     /// [`FileError::NotOpen`], [`FileError::NotADirectory`].
@@ -262,12 +259,12 @@ impl Files {
     }
 }
 
-/// The open file behind a handle.
+/// Finds the open file of a handle.
 fn lookup(open: &mut [Option<Open>], handle: Handle) -> Result<&mut Open, FileError> {
     open.get_mut(handle.0).and_then(Option::as_mut).ok_or(FileError::NotOpen)
 }
 
-/// Keeps what a [`FileError`] does not carry: the device, the sector.
+/// Notes what a [`FileError`] does not contain: the device and the sector.
 fn note(failure: &mut Option<DiskFailure>, device: &str, error: FsError) -> FileError {
     let kind = match error {
         FsError::NotFound => return FileError::NotFound,

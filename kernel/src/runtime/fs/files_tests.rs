@@ -39,7 +39,7 @@ fn reads_go_on_where_the_last_one_ended() {
         assert!(read(&mut files, b, 7).unwrap().is_empty());
     }
     assert!(joined == data);
-    // One that is opened anew starts at the front.
+    // A file that is opened again starts at its beginning.
     let again = files.open("/models/a.gguf").unwrap();
     assert!(read(&mut files, again, 20_000).unwrap() == data);
     assert!(read(&mut files, again, 3).unwrap().is_empty());
@@ -61,7 +61,7 @@ fn handles_are_used_again_and_run_out() {
         assert_eq!(files.metadata(bad), Err(FileError::NotOpen));
         assert_eq!(files.list(bad, &mut |_, _| true), Err(FileError::NotOpen));
     }
-    // An open that fails takes no handle.
+    // An open that fails uses no handle.
     files.close(Handle(9)).unwrap();
     assert_eq!(files.open("missing"), Err(FileError::NotFound));
     assert_eq!(files.open_directory("a"), Err(FileError::NotADirectory));

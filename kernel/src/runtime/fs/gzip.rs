@@ -70,7 +70,9 @@ pub fn is_gzip(bytes: &[u8]) -> bool {
 
 /// Memory for the output.
 pub trait Output {
-    /// Grows to at least `bytes` bytes; the present bytes stay. False if there is no memory.
+    /// Grows to at least `bytes` bytes; the present bytes stay.
+    ///
+    /// False if there is no memory.
     fn grow(&mut self, bytes: usize) -> bool;
 
     /// The whole output.

@@ -557,19 +557,19 @@ mod tests {
                 assert!(fault.hint.contains(hint), "{}", fault.hint);
             }
         }
-        let told = |members: &[(&str, usize, usize, &[u8])]| held(&archive(members)).err();
-        assert_eq!(told(&[(".", FOLDER, 2, b"")]), Some(InitrdError::Empty));
-        assert_eq!(told(&[("m.gguf", FOLDER, 2, b"")]), Some(InitrdError::Empty));
+        let error_of = |members: &[(&str, usize, usize, &[u8])]| held(&archive(members)).err();
+        assert_eq!(error_of(&[(".", FOLDER, 2, b"")]), Some(InitrdError::Empty));
+        assert_eq!(error_of(&[("m.gguf", FOLDER, 2, b"")]), Some(InitrdError::Empty));
         // A symbolic link, and a further name of a file with its data elsewhere.
         for (mode, links) in [(SYMBOLIC_LINK, 1), (FILE, 2)] {
             let link: &[u8] = if links == 1 { b"elsewhere" } else { b"" };
             let members =
                 [(".", FOLDER, 2, &b""[..]), ("m.gguf", mode, links, link), ("n", FILE, 2, MODEL)];
-            assert_eq!(told(&members), Some(InitrdError::Link { at: 112 }));
+            assert_eq!(error_of(&members), Some(InitrdError::Link { at: 112 }));
         }
         for second in ["../n.gguf", "models/../m.gguf", "models/m.gguf", "/", "."] {
             let members = [("m.gguf", FILE, 1, MODEL), (second, FILE, 1, MODEL)];
-            assert_eq!(told(&members), Some(InitrdError::Name { at: 128 }), "{second}");
+            assert_eq!(error_of(&members), Some(InitrdError::Name { at: 128 }), "{second}");
         }
         let cut = &archive(&[("m.gguf", FILE, 1, MODEL)])[..100];
         let truncated = InitrdError::Archive(CpioError::Truncated { at: 0 });

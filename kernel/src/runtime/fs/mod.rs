@@ -6,9 +6,9 @@
 //! - [`boot_sector`] and [`partition`] find a FAT volume
 //! - [`volume`] finds and reads the files of a volume
 //! - [`archive`] does the same for an initrd that is no disk image
-//! - [`files`] gives descriptors to files
+//! - [`files`] gives handles to files
 //!
-//! The functions here are those of the ABI, over the only table of descriptors.
+//! The functions here serve the ABI, with the only table of open files.
 
 pub mod archive;
 pub mod boot_sector;
@@ -71,21 +71,23 @@ pub trait FileSystem: Send {
 /// The open files of the machine.
 ///
 /// A read holds the lock until its data is there, and other cores sleep meanwhile. There is one
-/// disk, and the read keeps its queue full.
+/// disk, and the read keeps the disk's queue full.
 static FILES: SleepLock<Files> = SleepLock::new(Files::new());
 
 const HINT_NO_DISK: &str = "give the machine a virtio block device, an SD card or an initrd with a FAT volume \
                             that holds models/NAME.gguf and anchorite.toml: `image-builder disk` \
                             makes one; an initrd may also be a cpio archive of these files";
 
-/// Mounts the first FAT volume on `disks` at `/`, or else `archive`, and describes it for the `disk`
-/// event.
+/// Mounts the first FAT volume on `disks` at `/`, or else `archive`.
+///
+/// The result describes the file system for the `disk` event.
 ///
 /// # Errors
-/// There is no volume and no archive. The fault is that of the preferred disk, or of the first of
-/// which more is known than that it holds no volume. It is kept for [`failure`] as well.
+/// There is no volume and no archive. The fault is that of the first disk of which more is known
+/// than the lack of a volume. Without such a disk, the fault is that of the preferred disk. The
+/// fault is kept for [`failure`] as well.
 pub fn mount(disks: Vec<Disk>, archive: Option<Archive>) -> Result<report::Disk, Fault> {
-    let mut told: Option<(&str, MountError)> = None;
+    let mut reported: Option<(&str, MountError)> = None;
     for disk in disks {
         let device = disk.name();
         match Volume::find(disk) {
@@ -93,8 +95,8 @@ pub fn mount(disks: Vec<Disk>, archive: Option<Archive>) -> Result<report::Disk,
             Err(error) => {
                 log::debug!("{device}: {error}");
                 let is_unknown = |error| matches!(error, MountError::NoVolume(_));
-                if told.is_none_or(|(_, before)| is_unknown(before) && !is_unknown(error)) {
-                    told = Some((device, error));
+                if reported.is_none_or(|(_, before)| is_unknown(before) && !is_unknown(error)) {
+                    reported = Some((device, error));
                 }
             }
         }
@@ -102,7 +104,7 @@ pub fn mount(disks: Vec<Disk>, archive: Option<Archive>) -> Result<report::Disk,
     if let Some(archive) = archive {
         return Ok(FILES.lock().mount(archive));
     }
-    let Some((device, error)) = told else {
+    let Some((device, error)) = reported else {
         return Err(Fault {
             code: Code::ModelNotFound,
             message: "there is no disk".into(),
@@ -147,7 +149,9 @@ pub fn close(handle: Handle) -> Result<(), FileError> {
     FILES.lock().close(handle)
 }
 
-/// Fills `buffer`, straight from the device where it is whole sectors: see [`Files::read`].
+/// Fills `buffer` from a file: see [`Files::read`].
+///
+/// Whole sectors go straight from the device to the buffer.
 ///
 /// # Errors
 /// See [`FileError`].
@@ -155,7 +159,7 @@ pub fn read(handle: Handle, buffer: Buffer) -> Result<usize, FileError> {
     FILES.lock().read(handle, buffer)
 }
 
-/// What an open file is: see [`Files::metadata`].
+/// Reads the metadata of an open file: see [`Files::metadata`].
 ///
 /// # Errors
 /// See [`FileError`].
@@ -163,7 +167,7 @@ pub fn metadata(handle: Handle) -> Result<Metadata, FileError> {
     FILES.lock().metadata(handle)
 }
 
-/// Gets the metadata of a path: see [`Files::stat`].
+/// Lists the next entries of a directory: see [`Files::list`].
 ///
 /// # Errors
 /// See [`FileError`].
@@ -171,7 +175,7 @@ pub fn list(handle: Handle, take: &mut dyn FnMut(&Entry, u64) -> bool) -> Result
     FILES.lock().list(handle, take)
 }
 
-/// The last read that failed, or why nothing is mounted.
+/// Describes the last failed read, or why nothing is mounted.
 pub fn failure() -> Option<DiskFailure> {
     FILES.lock().failure().cloned()
 }

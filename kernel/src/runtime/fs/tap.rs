@@ -1,4 +1,4 @@
-//! The disk that `fatfs` sees: it notes where `fatfs` asks for clusters.
+//! The disk that `fatfs` reads, which notes the requested clusters.
 
 #![forbid(unsafe_code)]
 
@@ -10,36 +10,38 @@ use super::boot_sector::Geometry;
 use super::cache::Cache;
 use crate::runtime::dev::block::DiskError;
 
-/// What is wrong with a volume whose chains lead out of it.
+/// Error of a volume with a cluster chain that leads out of the volume.
 pub const OUTSIDE: &str = "a cluster lies outside the volume";
 
-/// What the disk that `fatfs` sees and the code around `fatfs` share.
+/// State that the disk of `fatfs` and the code around `fatfs` share.
 pub struct Wire<'a> {
-    /// Where the volume lies.
+    /// The device that holds the volume.
     pub device: RefCell<&'a mut Cache>,
     /// The first byte of the volume on the device.
     pub start: u64,
     /// The layout of the volume.
     pub geometry: Geometry,
-    /// Whether `fatfs` has read the boot sector, so that only tables and clusters are left to read.
+    /// Whether `fatfs` has read the boot sector, and has only tables and clusters left.
     pub mounted: Cell<bool>,
-    /// Whether the root directory is being read, which lies outside the clusters on FAT12 and FAT16.
+    /// Whether `fatfs` is reading the root directory.
+    ///
+    /// On FAT12 and FAT16 the root directory lies outside the clusters.
     pub in_root: Cell<bool>,
-    /// Bytes that may still be read before something must be wrong.
+    /// Bytes that may still be read; a longer read means that something is wrong.
     pub budget: Cell<u64>,
     /// Whether reads of clusters are only noted.
     pub tracing: Cell<bool>,
-    /// Position of the last read that was noted.
+    /// Position of the last noted read.
     pub traced: Cell<Option<u64>>,
-    /// The error of the device that `fatfs` was told about.
+    /// The device error behind the error that `fatfs` got.
     pub failure: Cell<Option<DiskError>>,
 }
 
-/// The disk that `fatfs` sees: the volume, read only.
+/// The disk that `fatfs` reads: the volume, read-only.
 pub struct Tap<'a> {
-    /// What it shares.
+    /// The shared state.
     pub wire: &'a Wire<'a>,
-    /// Where the next read starts.
+    /// Position of the next read.
     pub position: u64,
 }
 
@@ -52,8 +54,8 @@ impl Read for Tap<'_> {
             (true, true) => (geometry.fat_end, geometry.data_end()),
             (true, false) => (geometry.data_start, geometry.data_end()),
         };
-        // A read of a table is one of an entry, 2 or 4 bytes; anything longer is meant for a
-        // cluster whose number is none.
+        // A read of a table covers one entry, 2 or 4 bytes. A longer read is meant for a cluster
+        // with an invalid number.
         let in_table = (geometry.fat_start..geometry.fat_end).contains(&position) && out.len() <= 4;
         if !in_table && !(start..end).contains(&position) {
             return Err(Error::new(ErrorKind::InvalidData, OUTSIDE));

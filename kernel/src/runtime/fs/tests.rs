@@ -34,9 +34,9 @@ fn the_fault_is_that_of_the_preferred_disk() {
     assert_eq!(fault.code, Code::ModelNotFound);
     assert_eq!(fault.message, "fake: it is an exFAT volume, not a FAT volume");
     assert!(fault.hint.contains("format it as FAT32"), "{}", fault.hint);
-    // The application is told.
-    let told = DiskFailure { message: fault.message, hint: Some(fault.hint) };
-    assert_eq!(failure(), Some(told));
+    // The application gets the same failure.
+    let reported = DiskFailure { message: fault.message, hint: Some(fault.hint) };
+    assert_eq!(failure(), Some(reported));
 
     let (disk, script) = fake::disk(vec![0; 1 << 20], 512, 4);
     script.lock().unwrap().bad.insert(0, u32::MAX);

@@ -94,7 +94,9 @@ impl From<Error> for FsError {
 /// A reason why there is no volume on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MountError {
-    /// Neither the device nor a partition holds a FAT volume. The error is that of the device.
+    /// Neither the device nor a partition holds a FAT volume.
+    ///
+    /// The error is that of the device.
     NoVolume(BootSectorError),
     /// The device or a partition holds another format, and no FAT volume exists.
     Other(Format),

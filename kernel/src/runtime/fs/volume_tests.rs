@@ -122,7 +122,9 @@ fn directories_are_listed() {
     assert_eq!(volume.extents("models").unwrap_err(), FsError::NotFound);
 }
 
-/// Runs a tool of the system. `None`, and a line that says so, if the tool is not installed.
+/// Runs a tool of the system.
+///
+/// `None`, and a line that says so, if the tool is not installed.
 fn run(tool: &str, arguments: &[&str]) -> Option<()> {
     match Command::new(tool).args(arguments).output() {
         Ok(output) => {
@@ -529,7 +531,9 @@ fn write_mbr(image: &mut [u8], entries: &[(u8, usize, usize)]) {
     }
 }
 
-/// Writes a protective MBR, a GPT and its backup. Entries are given by first and last sector.
+/// Writes a protective MBR, a GPT and its backup.
+///
+/// Entries are given by first and last sector.
 fn write_gpt(image: &mut [u8], entries: &[(usize, usize)]) {
     let sectors = image.len() / 512;
     write_mbr(image, &[(0xEE, 1, sectors - 1)]);

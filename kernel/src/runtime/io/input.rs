@@ -11,14 +11,16 @@ use crate::runtime::dev::console::Console;
 use crate::runtime::dev::{devices, wake};
 use crate::runtime::sched::idle;
 
-/// How often the receiver is looked at where it has no interrupt that ends a sleep, in µs.
+/// Poll interval of a receiver without an interrupt that ends a sleep, in µs.
 const POLL_US: u64 = 10_000;
-/// How often where it has one: a port that raises none all the same is only slow then.
+/// Poll interval of a receiver with such an interrupt, in µs.
+///
+/// A port that does not raise its interrupt all the same is only slow then.
 const DOUBT_US: u64 = 100_000;
 
-/// The oldest byte received, after somebody has asked whether there is one.
+/// The oldest byte received, after a call of [`is_ready`] has taken it.
 ///
-/// A port gives it only once.
+/// A port gives each byte only once.
 static AHEAD: Mutex<Option<u8>> = Mutex::new(None);
 
 /// Whether [`read`] would not wait.
@@ -30,9 +32,10 @@ pub fn is_ready() -> bool {
     ahead.is_some()
 }
 
-/// Waits for input, then takes what is there, at most `buf.len()` bytes. 0 only if `buf` is empty;
-/// `None` if there is no port to receive by. As many bytes at the start of `buf` are initialised
-/// then.
+/// Waits for input, then takes the bytes that are there, at most `buf.len()`.
+///
+/// The result is the number of bytes, which are initialised at the start of `buf`. The result is 0
+/// only if `buf` is empty, and `None` without a port to receive by.
 pub fn read(buf: &mut [MaybeUninit<u8>]) -> Option<usize> {
     let console = devices::console()?;
     let Some((first, rest)) = buf.split_first_mut() else { return Some(0) };
@@ -57,7 +60,7 @@ fn wait(console: &dyn Console) -> u8 {
     });
     console.set_receive_interrupt(true);
     let received = Cell::new(None);
-    // A byte that was taken is kept: it may be asked for again.
+    // A byte that was taken is kept, because the condition may be checked again.
     let is_here = || {
         if received.get().is_none() {
             received.set(console.read_byte());
@@ -67,6 +70,6 @@ fn wait(console: &dyn Console) -> u8 {
     let period_us = if wakes { DOUBT_US } else { POLL_US };
     while !idle::wait_until(&is_here, Some(time::now_us() + period_us)) {}
     console.set_receive_interrupt(false);
-    // There is no deadline: the wait ends with a byte.
+    // The wait has no deadline, so the wait ends with a byte.
     received.get().unwrap_or_default()
 }

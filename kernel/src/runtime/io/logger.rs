@@ -1,4 +1,4 @@
-//! The `log` façade's way to the console: a line with its level.
+//! The logger behind the `log` façade: a console line with its level.
 
 use log::{LevelFilter, Log, Metadata, Record};
 
@@ -10,8 +10,8 @@ struct Logger;
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // What other crates report is for whoever looks for a fault: fatfs warns of a volume that
-        // is only unusual, and does so at each access.
+        // Records of other crates are for debugging: fatfs warns of a volume that is only unusual,
+        // and does so at each access.
         let ours = metadata.target().starts_with(env!("CARGO_CRATE_NAME"));
         let max = log::max_level();
         metadata.level() <= max && (ours || max >= LevelFilter::Debug)
@@ -35,7 +35,7 @@ impl Log for Logger {
 
 /// Starts logging, at level Info.
 pub fn init() {
-    // Fails only when a logger is set already.
+    // This fails only if a logger is set already.
     if log::set_logger(&Logger).is_ok() {
         log::set_max_level(LevelFilter::Info);
     }

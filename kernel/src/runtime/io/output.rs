@@ -1,7 +1,7 @@
-//! Text to the consoles: the lock around them, and the way around the lock for a fault.
+//! Text to the consoles, with a lock, and with a bypass of the lock for a fault.
 //!
-//! The serial port and the screen get the same bytes, the port at once and the screen when the text is
-//! over: then only what has changed in the end is drawn.
+//! The serial port and the screen get the same bytes. The port gets each byte at once. The screen
+//! is drawn at the end of the text, so only the final changes are drawn.
 
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -17,24 +17,24 @@ use crate::runtime::dev::devices;
 use crate::runtime::dev::mmio::Mmio;
 use crate::runtime::sched::ending;
 
-/// How long a fault waits for the text that another core is printing, in µs.
-const PATIENCE_US: u64 = 20_000;
+/// Timeout of a fault's wait for the text of another core, in µs.
+const TIMEOUT_US: u64 = 20_000;
 
 static OUTPUT: SpinLock<Output> = SpinLock::new(Output { line: Line::START, text: Text::START });
 
-/// The core that draws on the screen, plus one; 0 while none does.
+/// The number of the core that draws on the screen, plus one; 0 while none does.
 static DRAWING: AtomicUsize = AtomicUsize::new(0);
 
-/// How far the text has come.
+/// The state of the text so far.
 #[derive(Clone, Copy)]
 struct Output {
     line: Line,
-    /// As the screen reads it.
+    /// The state of the screen's decoder.
     text: Text,
 }
 
 impl Output {
-    /// Hands `text` to both consoles; `go_on` is called before each byte.
+    /// Sends `text` to both consoles; calls `go_on` before each byte.
     fn write(&mut self, text: &[u8], mut go_on: impl FnMut()) {
         let (port, screen) = (devices::console(), devices::screen());
         self.line.write(text, |byte| {
@@ -48,7 +48,7 @@ impl Output {
         });
     }
 
-    /// Goes to the start of a line.
+    /// Starts a new line, unless the text is at the start of a line.
     fn begin(&mut self) {
         if !self.line.is_at_start() {
             self.write(b"\n", ending::stop_if_ending);
@@ -56,7 +56,7 @@ impl Output {
     }
 }
 
-/// Draws what was written.
+/// Draws the text so far on the screen.
 fn draw(flush: impl FnOnce(&Screen<'static, Mmio>)) {
     if let Some(screen) = devices::screen() {
         DRAWING.store(this_core::current() + 1, Ordering::Relaxed);
@@ -65,21 +65,23 @@ fn draw(flush: impl FnOnce(&Screen<'static, Mmio>)) {
     }
 }
 
-/// Prints `text`, and nothing of another core's within it.
+/// Prints `text`, without another core's text in between.
 pub fn write(text: &[u8]) {
     ending::stop_if_ending();
     let mut output = OUTPUT.lock();
-    // Stops if another core has begun to end the run: then its text comes next.
+    // The core stops if another core has begun to end the run: the text of that core comes next.
     output.write(text, ending::stop_if_ending);
     draw(|screen| screen.flush(ending::stop_if_ending));
 }
 
-/// Prints `text` and a newline on a line of its own, and nothing of another core's within it.
+/// Prints `text` and a newline on a line of its own.
+///
+/// No text of another core comes in between.
 pub fn print_line(text: fmt::Arguments<'_>) {
     ending::stop_if_ending();
     let mut output = OUTPUT.lock();
     output.begin();
-    // The consoles take every byte.
+    // The consoles accept every byte.
     let _ = writeln!(Printer(&mut output), "{text}");
     draw(|screen| screen.flush(ending::stop_if_ending));
 }
@@ -93,9 +95,11 @@ impl Write for Printer<'_> {
     }
 }
 
-/// The consoles for a core that ends the run: it does not wait for the lock for long, as who holds
-/// it may be what broke. No other core prints from then on. A port that is stuck is not waited for
-/// without end either ([`Console::write_byte`]).
+/// The consoles for a core that ends the run.
+///
+/// The core does not wait for the lock for long, as the lock's holder may be what broke. No other
+/// core prints from then on. The wait for a stuck port has a timeout, too
+/// ([`Console::write_byte`]).
 pub struct Emergency {
     output: Output,
     /// The screen is not what broke.
@@ -103,12 +107,12 @@ pub struct Emergency {
 }
 
 impl Emergency {
-    /// Takes the consoles over, after a short wait for the text that another core is printing.
+    /// Takes the consoles over, after a short wait for the text of another core.
     pub fn take_over() -> Self {
-        let deadline = time::now_us() + PATIENCE_US;
+        let deadline = time::now_us() + TIMEOUT_US;
         let output = loop {
             if let Some(guard) = OUTPUT.try_lock() {
-                // The lock stays taken: the run ends with this text.
+                // The lock stays held: the run ends with this text.
                 break *MutexGuard::leak(guard);
             }
             if time::now_us() >= deadline {

@@ -1,9 +1,12 @@
-//! Shows on an Apple M1 how far the kernel has come, before the first text.
+//! Shows the progress of the start on an Apple M1, before the first text.
 //!
-//! Between m1n1's last line and the banner nothing else is to be seen; m1n1 has cleared its text by
-//! then. Each stage puts its digit on the serial line, which the next text overwrites, and a square
-//! into the screen's corner. The first text clears the squares. Before the first stage nothing is
-//! known that anything could be shown on: a fault there stops the core at `early_fault`
+//! Between m1n1's last line and the banner nothing else is visible. By then m1n1 has cleared its
+//! text.
+//!
+//! Each stage puts its digit on the serial line, and the next text overwrites the digit. Each stage
+//! also puts a square into the screen's corner, and the first text clears the squares.
+//!
+//! Before the first stage no console is known. A fault there stops the core at `early_fault`
 //! (`vectors.s`).
 #![forbid(unsafe_code)]
 
@@ -11,7 +14,7 @@ use crate::runtime::dev::console::Console;
 use crate::runtime::dev::devices;
 use crate::runtime::machine::{Chip, Machine};
 
-/// What the boot core has done.
+/// A stage of the start, as the boot core has completed it.
 #[derive(Clone, Copy, Debug)]
 pub enum Stage {
     /// The boot core has read the tree.
@@ -22,7 +25,9 @@ pub enum Stage {
     Cores,
 }
 
-/// Shows that `stage` is reached. For the boot core, before another one prints.
+/// Shows that `stage` is reached.
+///
+/// The boot core calls this before another core prints.
 pub fn show(machine: &Machine<'_>, stage: Stage) {
     if machine.chip != Chip::Apple {
         return;

@@ -27,7 +27,9 @@ pub struct Cluster {
 }
 
 impl<'t> Machine<'t> {
-    /// Reads the clusters. A controller without cores, or without operating points, is left alone.
+    /// Reads the clusters.
+    ///
+    /// A controller without cores, or without operating points, is left alone.
     pub(super) fn read_clusters(&mut self, fdt: Fdt<'t>) -> Result<(), MachineError> {
         walk(fdt, &mut |at| {
             if !at.is_compatible(CONTROLLER) {

@@ -215,7 +215,9 @@ pub enum Gic {
         distributor: Region,
         /// Redistributors, one after another in each region.
         redistributors: ArrayVec<Region, MAX_REDISTRIBUTORS>,
-        /// Bytes from one redistributor to the next. `None` for the stride of the architecture.
+        /// Bytes from one redistributor to the next.
+        ///
+        /// `None` for the stride of the architecture.
         stride: Option<u64>,
     },
 }
@@ -314,7 +316,9 @@ pub struct SdHost {
     pub supply: Option<SdSupply>,
 }
 
-/// Pins of a Raspberry Pi's GPIO expander that switch a card's supply. The pins are counted from 0.
+/// Pins of a Raspberry Pi's GPIO expander that switch a card's supply.
+///
+/// The pins are counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SdSupply {
     /// High for 1.8 V on the lines, low for 3.3 V.

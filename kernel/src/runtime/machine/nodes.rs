@@ -1,4 +1,4 @@
-//! What one node of the tree says, one function a kind of node.
+//! Reads the nodes of the tree, with one function for each kind of node.
 
 use core::ops::ControlFlow;
 
@@ -16,22 +16,26 @@ pub const GIC_V2: &[&str] =
 pub const GIC_V3: &[&str] = &["arm,gic-v3"];
 const PL011: &[&str] = &["arm,pl011"];
 const NS16550: &[&str] = &["ns16550a", "ns16550", MINI_UART];
-/// The Raspberry Pi's mini-UART: a 16550 whose divisor means something else.
+/// The Raspberry Pi's mini UART: a 16550 whose divisor has another meaning.
 pub const MINI_UART: &str = "brcm,bcm2835-aux-uart";
-/// The PL011 that the header can have, by its address on the chip's bus (BCM2711 ARM Peripherals, 11.5).
+/// Address of the PL011 that the header can have, on the chip's bus.
+///
+/// Source: BCM2711 ARM Peripherals, 11.5.
 const HEADER_PL011: u64 = 0x7e20_1000;
 pub const GPIO: &[&str] = &["brcm,bcm2711-gpio"];
 pub const MAILBOX: &[&str] = &["brcm,bcm2835-mbox"];
 pub const POWER_MANAGER: &[&str] = &["brcm,bcm2711-pm", "brcm,bcm2835-pm", "brcm,bcm2835-pm-wdt"];
 pub const CLOCK_MANAGER: &[&str] = &["brcm,bcm2711-cprman"];
-/// The Raspberry Pi 4's controllers of the card's slot and of the WiFi chip, or of what QEMU has there.
+/// The Raspberry Pi 4's SD hosts: one for the card's slot, one for the WiFi chip.
+///
+/// QEMU may have other devices there.
 pub const SDHCI: &[&str] = &["brcm,bcm2711-emmc2", "brcm,bcm2835-sdhci"];
 const S5L: &[&str] = &["apple,s5l-uart"];
 const CHIPS: [(&str, Chip); 2] =
     [("brcm,bcm2711", Chip::Bcm2711), ("apple,arm-platform", Chip::Apple)];
 pub const SIMPLE_FRAMEBUFFER: &[&str] = &["simple-framebuffer"];
 
-/// The error for a list that is full.
+/// Checks that a list has room; the error is that of a full list.
 pub fn room(fits: bool, list: List, max: usize) -> Result<(), MachineError> {
     if fits { Ok(()) } else { Err(MachineError::TooMany { list, max }) }
 }
@@ -50,7 +54,7 @@ pub fn read_gic(at: &At<'_, '_>) -> Result<Gic, MachineError> {
     let mut redistributors = ArrayVec::new();
     for region in at.regions()?.skip(1).take(n_regions) {
         let fits = redistributors.try_push(region?).is_ok();
-        // Without its redistributor a core could not be woken.
+        // A core without its redistributor could not be woken.
         room(fits, List::Redistributors, super::MAX_REDISTRIBUTORS)?;
     }
     if redistributors.is_empty() || redistributors.len() < n_regions {
@@ -61,7 +65,8 @@ pub fn read_gic(at: &At<'_, '_>) -> Result<Gic, MachineError> {
 }
 
 pub fn read_cpu(at: &At<'_, '_>) -> Result<Cpu, MachineError> {
-    // The size cells of `/cpus` are 0, so that `reg` has only addresses: the affinity fields.
+    // The size cells of `/cpus` are 0, so `reg` has only addresses. The addresses are the affinity
+    // fields.
     let reg = at.node.reg().ok().flatten().and_then(|mut all| number(all.next()?.address));
     let mpidr = reg.ok_or_else(|| at.wrong("reg"))?;
     let enable_method = match at.text("enable-method") {
@@ -92,7 +97,7 @@ pub fn read_psci(at: &At<'_, '_>) -> Result<Psci, MachineError> {
 }
 
 pub fn read_timer(at: &At<'_, '_>, gic: Option<&GicNode>) -> Result<Timer, MachineError> {
-    // The third in the binding's order, unless the names say otherwise.
+    // The interrupt is the third in the binding's order, unless the names say otherwise.
     let index = match at.value("interrupt-names") {
         None => Some(2),
         Some(names) => names.split(|&b| b == 0).position(|name| name == b"virt"),
@@ -104,14 +109,14 @@ pub fn read_timer(at: &At<'_, '_>, gic: Option<&GicNode>) -> Result<Timer, Machi
     })
 }
 
-/// Which driver the node needs, if it is a serial port that we know.
+/// The driver for a node, if the node is a supported serial port.
 pub fn uart_kind(at: &At<'_, '_>) -> Option<UartKind> {
     [(PL011, UartKind::Pl011), (NS16550, UartKind::Ns16550), (S5L, UartKind::S5l)]
         .into_iter()
         .find_map(|(names, kind)| at.is_compatible(names).then_some(kind))
 }
 
-/// Whether the port is the PL011 that the header of a BCM2711's board can have.
+/// Whether the port is the PL011 that the header of a BCM2711 board can have.
 pub fn is_header_pl011(at: &At<'_, '_>) -> bool {
     let regions = at.bus_regions().ok().and_then(|mut regions| regions.next());
     at.is_compatible(PL011) && matches!(regions, Some(Ok(region)) if region.base == HEADER_PL011)
@@ -128,15 +133,15 @@ pub fn read_uart(
     if reg_shift > 4 {
         return Err(at.wrong("reg-shift"));
     }
-    // The registers are words, but for a plain 16550's (DDI 0183, table 3-1; BCM2711 ARM Peripherals,
-    // 2.2; the binding `samsung,uart`).
+    // The registers are words, except those of a plain 16550 (DDI 0183, table 3-1; BCM2711 ARM
+    // Peripherals, 2.2; the binding `samsung,uart`).
     let width = if kind == UartKind::Ns16550 && !mini { 1 } else { 4 };
     let reg_io_width = at.cell("reg-io-width")?.unwrap_or(width);
     if reg_io_width != 1 && reg_io_width != 4 {
         return Err(at.wrong("reg-io-width"));
     }
     let clock_hz = match at.cell("clock-frequency")? {
-        // Without a clock the firmware's divisor stays.
+        // Without a known clock, the firmware's divisor stays.
         _ if mini => None,
         Some(hz) => Some(hz),
         None => fixed_clock(at, fdt)?,
@@ -152,7 +157,7 @@ pub fn read_uart(
     })
 }
 
-/// Frequency in Hz of the first of a device's `clocks`, if that is one of a fixed frequency.
+/// Frequency in Hz of the first of a device's `clocks`, if that clock is fixed.
 fn fixed_clock(at: &At<'_, '_>, fdt: Fdt<'_>) -> Result<Option<u32>, MachineError> {
     let Some(phandle) = at.value("clocks").and_then(|clocks| clocks.get(..4)) else {
         return Ok(None);
@@ -161,7 +166,7 @@ fn fixed_clock(at: &At<'_, '_>, fdt: Fdt<'_>) -> Result<Option<u32>, MachineErro
     clock.unwrap_or(Ok(None))
 }
 
-/// What `read` makes of the node that has this `phandle`, if it is compatible with one of these.
+/// Applies `read` to the node with this `phandle`, if the node is compatible.
 pub fn referred_to<T>(
     fdt: Fdt<'_>,
     phandle: &[u8],
@@ -178,11 +183,13 @@ pub fn referred_to<T>(
     found.filter(|_| walked.is_ok())
 }
 
-/// What feeds the card of an SD host, if that is by pins of a Raspberry Pi's GPIO expander.
+/// Reads the supply of an SD host's card, if GPIO pins switch the supply.
+///
+/// The pins are those of a Raspberry Pi's GPIO expander.
 ///
 /// Source: Linux's bindings `mmc-controller` (supplies), `regulator-gpio`, `regulator-fixed`.
 pub fn read_sd_supply(at: &At<'_, '_>, fdt: Fdt<'_>) -> Option<SdSupply> {
-    // Of the expander: its phandle, the pin, and that high is "on".
+    // The cells: the phandle of the expander, the pin, and a flag that high is "on".
     let pin = |gpio: Option<&[u8]>| {
         let (&[expander, number, [0, 0, 0, 0]], []) = gpio?.as_chunks::<4>() else { return None };
         referred_to(fdt, &expander, &["raspberrypi,firmware-gpio"], |_| u32::from_be_bytes(number))

@@ -90,7 +90,9 @@ impl<'a, 't> At<'a, 't> {
         self.parent.is_some_and(|p| p.is_top(name))
     }
 
-    /// Whether the node is at `path`. The components of `path` may leave out the unit address.
+    /// Whether the node is at `path`.
+    ///
+    /// The components of `path` may leave out the unit address.
     pub fn is_at(&self, path: &str) -> bool {
         let mut at = self;
         for part in path.split('/').filter(|part| !part.is_empty()).rev() {
@@ -168,7 +170,9 @@ impl<'a, 't> At<'a, 't> {
         }))
     }
 
-    /// The entries of `reg`, translated to the processor's addresses. Empty entries are left out.
+    /// The entries of `reg`, translated to the processor's addresses.
+    ///
+    /// Empty entries are left out.
     pub fn regions(
         &self,
     ) -> Result<impl Iterator<Item = Result<Region, MachineError>>, MachineError> {

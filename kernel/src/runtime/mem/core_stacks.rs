@@ -12,12 +12,12 @@ use crate::runtime::arch::this_core;
 
 static STACKS: Once<Stacks> = Once::new();
 
-/// Says where the stacks are.
+/// Sets the memory of the stacks.
 pub fn set(stacks: Stacks) {
     STACKS.call_once(|| stacks);
 }
 
-/// The core one of whose guard pages holds `address`.
+/// Finds the core with `address` in one of its guard pages.
 pub fn guarded_core(address: u64) -> Option<usize> {
     STACKS.get()?.guarded_core(address)
 }
@@ -32,7 +32,7 @@ pub fn is_on_mine(range: Range<u64>) -> bool {
     }
 }
 
-/// What the core is given when it starts; `None` if there are no stacks for it.
+/// The handover for the start of a core; `None` without stacks for the core.
 pub fn handover(core: usize) -> Option<Handover> {
     let stacks = STACKS.get().filter(|stacks| core < stacks.cores())?;
     Some(Handover {

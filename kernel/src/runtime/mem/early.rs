@@ -5,25 +5,26 @@ use core::ops::Range;
 use super::stacks;
 use crate::runtime::arch::handover::Raw;
 
-/// Bytes of the boot core's first stack for exceptions.
+/// Size of the boot core's first exception stack, in bytes.
 pub const EXCEPTION_STACK_SIZE: usize = stacks::EXCEPTION_STACK_SIZE as usize;
-/// Bytes of the stack on which the boot core runs until it has one with a guard page.
+/// Size of the boot core's first stack, which has no guard page, in bytes.
 pub const STACK_SIZE: usize = 64 << 10;
 
-/// The stacks on which the boot core starts.
+/// The first stacks of the boot core.
 pub static STACKS: Raw<[u8; EXCEPTION_STACK_SIZE + STACK_SIZE]> =
     Raw::new([0; EXCEPTION_STACK_SIZE + STACK_SIZE]);
 
-/// Where [`STACKS`] lie.
+/// The addresses of [`STACKS`].
 pub fn stacks() -> Range<u64> {
     let start = STACKS.address();
     start..start + (EXCEPTION_STACK_SIZE + STACK_SIZE) as u64
 }
 
-/// The largest device tree that is read, in bytes. The boot protocol allows half of that, but QEMU
-/// doubles a tree that it is given in a file.
+/// Maximum size of a device tree, in bytes.
+///
+/// The boot protocol allows half of that. QEMU doubles the size of a tree that it gets in a file.
 pub const MAX_TREE_SIZE: u32 = 4 << 20;
-/// Whether the early map has `address`, as memory or as a device's.
+/// Whether the early map has `address`, as memory or as device memory.
 pub fn is_on_map(address: u64) -> bool {
     address < 512 << 30
 }

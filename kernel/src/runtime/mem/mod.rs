@@ -1,6 +1,6 @@
-//! Memory: what is free, the page tables, the cores' stacks, the heap, pages that can be protected.
+//! Memory: free ranges, page tables, stacks, the heap, protected pages.
 //!
-//! Knows no device.
+//! This layer knows no device.
 
 pub mod apple_memory;
 pub mod mmu;

@@ -1,9 +1,12 @@
-//! Memory in pages of its own, which can be made read-only: the model's, once it is loaded.
+//! Memory in pages of its own, which can be made read-only.
 //!
-//! It is the heap's. A small machine has all of that in pages on its map, and any will do. Larger ones have it
-//! in blocks of [`BLOCK_SIZE`], which a piece of memory then has to itself, up to the last one: that is split into
-//! pages while nobody else has anything there, and its end goes back to the heap. So no core ever finds memory
-//! missing that it uses, and what is wasted is less than a page.
+//! The loaded model is in such pages. The memory comes from the heap. A small machine has the whole
+//! heap mapped in pages, so any memory will do. A larger machine has the heap in blocks of
+//! [`BLOCK_SIZE`], and an allocation here has its blocks to itself.
+//!
+//! The last block of an allocation is split into pages while nobody else uses the block. The end of
+//! that block goes back to the heap. So memory in use never leaves the map, and less than a page is
+//! wasted.
 
 use alloc::alloc::{Layout, alloc, dealloc};
 use alloc::vec::Vec;
@@ -18,26 +21,26 @@ use crate::runtime::arch::lock::SpinLock;
 
 static MAP: SpinLock<Option<Map>> = SpinLock::new(None);
 
-/// The tables that the processors walk, and the pieces of memory that can be changed there.
+/// The tables that the processors walk, and the pieces that can be protected.
 struct Map {
     tables: Tables<'static>,
     pieces: Vec<Piece>,
 }
 
-/// A piece of the heap.
+/// An allocation from the heap.
 struct Piece {
     start: NonNull<u8>,
-    /// What the heap gave.
+    /// The layout of the allocation.
     layout: Layout,
-    /// What was asked for, in whole pages.
+    /// The requested memory, in whole pages.
     pages: Range<u64>,
 }
 
-// SAFETY: it owns the memory, of which it touches nothing.
+// SAFETY: the piece owns the memory, and accesses none of it.
 unsafe impl Send for Piece {}
 
 impl Piece {
-    /// `bytes` bytes, more than 0, on a multiple of `align`.
+    /// Allocates `bytes` bytes, more than 0, on a multiple of `align`.
     fn allocate(bytes: usize, align: u64) -> Option<Piece> {
         let layout = Layout::from_size_align(bytes, align as usize).ok()?;
         // SAFETY: the layout's size is not 0.
@@ -46,12 +49,12 @@ impl Piece {
         Some(Piece { start, layout, pages: at..at + bytes as u64 })
     }
 
-    /// Gives it back to the heap.
+    /// Frees the piece.
     ///
     /// # Safety
-    /// Nobody uses it any more.
+    /// Nobody uses the piece any more.
     unsafe fn free(self) {
-        // SAFETY: allocated with this layout; the rest is upheld by the caller.
+        // SAFETY: the piece is allocated with this layout. The caller upholds the rest.
         unsafe { dealloc(self.start.as_ptr(), self.layout) };
     }
 }
@@ -61,8 +64,10 @@ pub fn keep(tables: Tables<'static>) {
     *MAP.lock() = Some(Map { tables, pieces: Vec::new() });
 }
 
-/// `bytes` bytes or a few more, to a whole page, that can be read and written; `None` if there are not as
-/// many in one piece. What is in them is left from before.
+/// Allocates `bytes` bytes in whole pages, for reading and writing.
+///
+/// The pages are contiguous, and keep their old contents. The result is `None` if there is no such
+/// contiguous memory.
 pub fn map(bytes: usize) -> Option<NonNull<u8>> {
     let bytes = bytes.max(1).checked_next_multiple_of(PAGE_SIZE as usize)?;
     let mut map = MAP.lock();
@@ -71,7 +76,7 @@ pub fn map(bytes: usize) -> Option<NonNull<u8>> {
     let piece = if tables.check_divisible(&piece.pages).is_ok() {
         piece
     } else {
-        // SAFETY: nobody has used it yet.
+        // SAFETY: nobody has used the piece yet.
         unsafe { piece.free() };
         in_blocks(tables, bytes)?
     };
@@ -80,7 +85,7 @@ pub fn map(bytes: usize) -> Option<NonNull<u8>> {
     Some(start)
 }
 
-/// As [`map`], on a block of its own.
+/// Allocates as [`map`] does, in blocks of its own.
 fn in_blocks(tables: &mut Tables<'_>, bytes: usize) -> Option<Piece> {
     let blocks = bytes.checked_next_multiple_of(BLOCK_SIZE as usize)?;
     let shorter = Layout::from_size_align(bytes, BLOCK_SIZE as usize).ok()?;
@@ -88,7 +93,7 @@ fn in_blocks(tables: &mut Tables<'_>, bytes: usize) -> Option<Piece> {
     if bytes == blocks {
         return Some(piece);
     }
-    // All of the last block is ours, as `split` needs it.
+    // The whole last block belongs to this piece, as `split` requires.
     match tables.split(piece.pages.end - BLOCK_SIZE, forget) {
         Ok(()) => {
             publish();
@@ -102,20 +107,20 @@ fn in_blocks(tables: &mut Tables<'_>, bytes: usize) -> Option<Piece> {
     Some(piece)
 }
 
-/// Gives back all the pages of one [`map`].
+/// Frees all pages of one [`map`].
 ///
 /// # Errors
-/// They are not.
+/// The pages are not those of one [`map`].
 ///
 /// # Safety
-/// They are not used afterwards.
+/// The pages are not used afterwards.
 pub unsafe fn unmap(start: *mut u8, bytes: usize) -> Result<(), MapError> {
     let pages = whole_pages(start, bytes)?;
     let mut map = MAP.lock();
     let bad_range = MapError::BadRange { start: pages.start, end: pages.end };
     let Some(Map { tables, pieces }) = &mut *map else { return Err(bad_range) };
     let place = pieces.iter().position(|piece| piece.pages == pages).ok_or(bad_range)?;
-    // Where that is not possible, they never were anything else.
+    // If that is not possible, the pages never were read-only.
     if tables.set_writable(pages, true).is_ok() {
         forget();
     }
@@ -124,13 +129,13 @@ pub unsafe fn unmap(start: *mut u8, bytes: usize) -> Result<(), MapError> {
     Ok(())
 }
 
-/// Makes pages within one [`map`] read-only on all cores, or writable again.
+/// Makes pages within one [`map`] read-only or writable, on all cores.
 ///
 /// # Errors
-/// They are not, or the map does not have them by themselves, for want of tables.
+/// The pages are not within one [`map`], or are mapped in larger blocks for want of tables.
 ///
 /// # Safety
-/// Nobody writes to what is read-only.
+/// Nobody writes to read-only pages.
 pub unsafe fn set_writable(start: *mut u8, bytes: usize, writable: bool) -> Result<(), MapError> {
     let pages = whole_pages(start, bytes)?;
     let mut map = MAP.lock();
@@ -145,22 +150,24 @@ pub unsafe fn set_writable(start: *mut u8, bytes: usize, writable: bool) -> Resu
     Ok(())
 }
 
-/// Bytes in pages, for the runtime's own use.
+/// A buffer in whole pages, for the runtime's own use.
 #[derive(Default)]
 pub struct PageBuffer {
-    /// As many bytes of one [`map`], initialised.
+    /// The start and the length of the memory of one [`map`], all of it initialised.
     memory: Option<(NonNull<u8>, usize)>,
 }
 
 impl PageBuffer {
-    /// Makes it at least `bytes` bytes long, the new ones zeros. False if there is no such memory.
+    /// Grows the buffer to at least `bytes` bytes; false without such memory.
+    ///
+    /// The new bytes are zeros.
     pub fn grow(&mut self, bytes: usize) -> bool {
         let length = self.bytes().len();
         if bytes <= length {
             return true;
         }
         let Some(start) = map(bytes) else { return false };
-        // SAFETY: as many bytes are there, and nobody else has them.
+        // SAFETY: the memory has that many bytes, and nobody else has it.
         unsafe {
             start.as_ptr().copy_from_nonoverlapping(self.bytes().as_ptr(), length);
             start.add(length).write_bytes(0, bytes - length);
@@ -169,22 +176,22 @@ impl PageBuffer {
         true
     }
 
-    /// All bytes.
+    /// All bytes of the buffer.
     pub fn bytes(&mut self) -> &mut [u8] {
         let (start, length) = self.memory.unwrap_or((NonNull::dangling(), 0));
-        // SAFETY: as many initialised bytes are there, and they are this buffer's.
+        // SAFETY: that many initialised bytes are there, and belong to this buffer.
         unsafe { slice::from_raw_parts_mut(start.as_ptr(), length) }
     }
 
-    /// All bytes, which nobody gives back, and nobody writes to any more.
+    /// Leaks all bytes. From now on nobody writes to the bytes.
     pub fn leak_read_only(self) -> &'static [u8] {
         let Some((start, length)) = self.memory else { return &[] };
         core::mem::forget(self);
-        // SAFETY: they are mapped, and are only read from here on.
+        // SAFETY: the bytes are mapped, and are only read from here on.
         if let Err(error) = unsafe { set_writable(start.as_ptr(), length, false) } {
             log::warn!("memory cannot be made read-only: {error}");
         }
-        // SAFETY: as many initialised bytes are there for good.
+        // SAFETY: that many initialised bytes are there for good.
         unsafe { slice::from_raw_parts(start.as_ptr(), length) }
     }
 }
@@ -192,13 +199,13 @@ impl PageBuffer {
 impl Drop for PageBuffer {
     fn drop(&mut self) {
         if let Some((start, length)) = self.memory {
-            // SAFETY: mapped in `grow`, all in one, and nobody uses them any more.
+            // SAFETY: `grow` has mapped all bytes in one call, and nobody uses the bytes any more.
             let _ = unsafe { unmap(start.as_ptr(), length) };
         }
     }
 }
 
-/// The pages of which the first starts at `start` and the last holds the last of the bytes.
+/// The pages from `start` to the last of the bytes; the first starts at `start`.
 fn whole_pages(start: *mut u8, bytes: usize) -> Result<Range<u64>, MapError> {
     let start = start.expose_provenance() as u64;
     let end =
@@ -206,14 +213,14 @@ fn whole_pages(start: *mut u8, bytes: usize) -> Result<Range<u64>, MapError> {
     end.map(|end| start..end).ok_or(MapError::BadRange { start, end: u64::MAX })
 }
 
-/// Makes every core forget what it knows of the map, so that it looks at the tables again.
+/// Invalidates the TLBs of all cores, so that the cores walk the tables again.
 fn forget() {
-    // SAFETY: what the tables say is as good as what is forgotten: an identity map, with permissions that
-    // the callers have changed.
+    // SAFETY: the tables are as good as the cached translations: an identity map, with permissions
+    // that the callers have changed.
     unsafe { asm!("dsb ishst", "tlbi vmalle1is", "dsb ish", "isb", options(nostack)) };
 }
 
-/// Lets every core see descriptors where there were none.
+/// Makes new descriptors visible to all cores, where there were none before.
 pub fn publish() {
     // SAFETY: barriers change nothing.
     unsafe { asm!("dsb ishst", "isb", options(nostack)) };

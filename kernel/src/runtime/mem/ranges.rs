@@ -29,7 +29,9 @@ impl Ranges {
         self.0.iter().map(|r| r.end - r.start).sum()
     }
 
-    /// Adds the whole pages of `range`. Pages that are already included are not counted twice.
+    /// Adds the whole pages of `range`.
+    ///
+    /// Pages that are already included are not counted twice.
     pub fn add(&mut self, range: Range<u64>, page: u64) {
         let Some(start) = range.start.checked_next_multiple_of(page) else { return };
         let end = range.end - range.end % page;

@@ -5,20 +5,22 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use crate::runtime::arch::this_core;
 use crate::runtime::dev::{psci, wake};
 
-/// The core that ends the run, plus one; 0 while none does.
+/// The number of the core that ends the run, plus one; 0 while no core does.
 static ENDING: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether this core is the first to end the run.
+/// Whether the calling core is the first to end the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// It is.
+    /// The core is the first.
     First,
-    /// It was ending the run already: the end itself broke.
+    /// The core was ending the run already: the end itself broke.
     Again,
 }
 
-/// Makes the calling core the one that ends the run. Returns if it is, or already was; stops the
-/// core otherwise.
+/// Claims the end of the run for the calling core.
+///
+/// The call returns if the core is the one that ends the run, or already was. Otherwise the call
+/// stops the core.
 pub fn claim() -> Claim {
     let me = this_core::current() + 1;
     match ENDING.compare_exchange(0, me, Ordering::AcqRel, Ordering::Acquire) {
@@ -28,7 +30,7 @@ pub fn claim() -> Claim {
     }
 }
 
-/// Stops the calling core if another one ends the run.
+/// Stops the calling core if another core ends the run.
 pub fn stop_if_ending() {
     let ending = ENDING.load(Ordering::Acquire);
     if ending != 0 && ending != this_core::current() + 1 {
@@ -36,8 +38,10 @@ pub fn stop_if_ending() {
     }
 }
 
-/// Stops the calling core for good: the firmware turns it off. Where there is none that can, the core
-/// sleeps, and no interrupt that is left pending keeps it from that.
+/// Stops the calling core for good.
+///
+/// The firmware turns the core off. Without such firmware the core sleeps, and no pending interrupt
+/// keeps the core from sleeping.
 pub fn stop_core() -> ! {
     psci::cpu_off();
     wake::sleep_for_ever()

@@ -1,10 +1,12 @@
-//! Waiting without work for the processor.
+//! Idle waits: a core sleeps until a condition holds.
 //!
-//! Interrupts are never taken: `PSTATE.I` and `F` stay set from the first instruction on, so that no
-//! code is ever interrupted and no lock needs to care. They only end a `wfi`, which wakes on a
-//! pending interrupt though it is masked; the core then acknowledges by hand what woke it and
-//! looks at what it waits for. What may end a sleep besides another core and the deadline is registered
-//! in [`wake`]; no device is known here.
+//! Interrupts are never taken: `PSTATE.I` and `F` stay set from the first instruction on. So no
+//! code is ever interrupted, and no lock needs to mask interrupts. An interrupt only ends a `wfi`,
+//! which wakes on a pending interrupt although the interrupt is masked. The core then acknowledges
+//! the interrupt by hand, and checks its condition.
+//!
+//! Other cores and the deadline may end a sleep. Anything else that may end a sleep is registered
+//! in [`wake`]. This module knows no device.
 
 #![forbid(unsafe_code)]
 
@@ -15,16 +17,16 @@ use crate::runtime::arch::this_core::{self, MAX_CORES};
 use crate::runtime::arch::time;
 use crate::runtime::dev::wake;
 
-/// How long a core looks at a condition before it sleeps, in µs: about what sleep and wake cost.
+/// Spin time before a core sleeps, in µs: about the cost of sleep and wake-up.
 const SPIN_US: u64 = 5;
 
-/// Cores that sleep or are about to, so that waking one that does not is free.
+/// The cores that sleep or are about to sleep. A wake-up of any other core is free.
 static SLEEPING: [AtomicBool; MAX_CORES] = [const { AtomicBool::new(false) }; MAX_CORES];
 
 /// Waits until `condition` holds (true) or the clock reads `deadline_us` (false).
 ///
-/// Whoever makes the condition hold calls [`wake`] after that. The condition may be asked again
-/// after it held, and must hold then too.
+/// The core that makes the condition hold calls [`wake`] after that. The condition may be checked
+/// again after it held, and must hold then too.
 pub fn wait_until(condition: &dyn Fn() -> bool, deadline_us: Option<u64>) -> bool {
     let spin_end = time::now_us() + SPIN_US;
     while !condition() {
@@ -48,10 +50,10 @@ pub fn wait_until(condition: &dyn Fn() -> bool, deadline_us: Option<u64>) -> boo
     true
 }
 
-/// Makes `core` look at what it waits for.
+/// Makes `core` check its condition.
 pub fn wake(core: usize) {
-    // What the caller wrote is seen before the core can be found awake: in `wait_until` the
-    // stores and loads are the other way round.
+    // The caller's write is visible before the core can be found awake. `wait_until` has its stores
+    // and loads in the reverse order.
     fence(Ordering::SeqCst);
     if SLEEPING[core].load(Ordering::SeqCst) {
         wake::wake(core);

@@ -1,4 +1,4 @@
-//! How the other cores are started: by the firmware, or out of a spin table.
+//! Starts the other cores, by the firmware or from a spin table.
 
 use core::arch::asm;
 use core::fmt;
@@ -16,12 +16,12 @@ use crate::runtime::dev::{mmio, psci, wake};
 use crate::runtime::machine::{Cpu, EnableMethod, Machine};
 use crate::runtime::mem::{core_stacks, early};
 
-/// How long a core may take to come up, in µs.
+/// Timeout for a core to come up, in µs.
 const START_TIMEOUT_US: u64 = 1_000_000;
 
 static HANDOVERS: [Once<Handover>; MAX_CORES] = [const { Once::new() }; MAX_CORES];
 
-/// The core for the application's first thread, once all are started.
+/// Chooses the core for the application's first thread, once all are started.
 pub fn for_first_thread(machine: &Machine<'_>) -> usize {
     let me = mpidr();
     let boot = machine.cpus.iter().find(|cpu| cpu.mpidr == me).map_or(0, |cpu| cpu.capacity);
@@ -29,14 +29,15 @@ pub fn for_first_thread(machine: &Machine<'_>) -> usize {
     first_core::choose(boot, up.map(|(cpu, core)| (core, cpu.capacity)))
 }
 
-/// The cores that `machine` lists but this one, with their numbers.
+/// The cores that `machine` lists, except this core, with their numbers.
 fn others<'m>(machine: &'m Machine<'_>) -> impl Iterator<Item = (&'m Cpu, usize)> {
     let me = mpidr();
     machine.cpus.iter().filter(move |cpu| cpu.mpidr != me).zip(1..MAX_CORES)
 }
 
-/// Has the cores of spin tables wait in this image. They come from where only the firmware's
-/// memory is, which the final map does not have.
+/// Moves the cores of spin tables to this image, where the cores wait.
+///
+/// Before that, the cores wait in memory of the firmware, which the final map does not have.
 ///
 /// Source: Linux, Documentation/arch/arm64/booting.rst and arch/arm64/kernel/smp_spin_table.c.
 ///
@@ -48,17 +49,17 @@ pub unsafe fn take_from_spin_tables(machine: &Machine<'_>) {
             WAITING[core].mpidr.store(cpu.mpidr, Ordering::Relaxed);
         }
     }
-    // A core without a cache sees what is in memory.
+    // A core without a cache sees only the memory.
     cache::write_back(&WAITING);
     for (cpu, _) in others(machine) {
         if let EnableMethod::SpinTable { release_addr } = cpu.enable_method
             && is_in_reach(release_addr)
         {
             let word = release_addr as *mut u64;
-            // Whoever wrote there last may have done so in a cache; and where the core waits with its
-            // cache on, that holds what it has read.
-            // SAFETY: by the tree the word is there to be written, and it is mapped, as the caller
-            // says. The core goes to `waiting_core`, which needs nothing.
+            // The last writer may have written to a cache. A core that waits with its cache on may
+            // have cached the word.
+            // SAFETY: by the tree the word may be written, and the caller promises that the word is
+            // mapped. The core goes to `waiting_core`, which needs nothing.
             unsafe {
                 cache::clean_and_invalidate(release_addr..release_addr + 8);
                 word.write_volatile(handover::waiting_core as *const () as u64);
@@ -74,14 +75,15 @@ fn is_in_reach(release_addr: u64) -> bool {
     release_addr.is_multiple_of(8) && early::is_on_map(release_addr)
 }
 
-/// Ends the `wfe` of the cores that wait.
+/// Ends the `wfe` of the waiting cores.
 fn wake_waiting() {
-    // SAFETY: an event; it changes nothing.
+    // SAFETY: an event changes nothing.
     unsafe { asm!("dsb sy", "sev", options(nostack, preserves_flags)) };
 }
 
-/// Starts all cores that `machine` lists but this one. One that does not come up is logged and
-/// left out.
+/// Starts all cores that `machine` lists, except this core.
+///
+/// A core that does not come up is logged and left out.
 pub fn start_all(machine: &Machine<'_>) {
     cores::note_processor();
     for (cpu, core) in others(machine) {
@@ -93,7 +95,7 @@ pub fn start_all(machine: &Machine<'_>) {
     let deadline = time::now_us() + START_TIMEOUT_US;
     for (cpu, core) in others(machine) {
         idle::wait_until(&|| cores::is_settled(core), Some(deadline));
-        // From here on a core that comes late stays out.
+        // A core that comes up later stays out.
         if cores::leave_out(core) {
             warn!("core {core} (MPIDR {:#x}) did not come up within a second", cpu.mpidr);
         }
@@ -101,7 +103,7 @@ pub fn start_all(machine: &Machine<'_>) {
     cores::count_up();
 }
 
-/// Why a core does not start.
+/// The reason why a core does not start.
 enum StartError {
     NoStack,
     Firmware(PsciError),
@@ -127,11 +129,11 @@ fn start(cpu: &Cpu, core: usize) -> Result<(), StartError> {
     let handover: *const Handover = HANDOVERS[core].call_once(|| handover);
     match cpu.enable_method {
         EnableMethod::Psci => {
-            // The firmware's call orders nothing: the new core must find its handover and the
-            // page tables in memory.
+            // The firmware's call orders no memory accesses. The new core must find its handover
+            // and the page tables in memory.
             mmio::publish();
-            // SAFETY: the core enters at `secondary_core` with a handover of its own that is never
-            // written again.
+            // SAFETY: the core enters at `secondary_core`. The core has a handover of its own,
+            // which is never written again.
             let result = unsafe {
                 psci::cpu_on(
                     cpu.mpidr,
@@ -154,7 +156,7 @@ fn start(cpu: &Cpu, core: usize) -> Result<(), StartError> {
     }
 }
 
-/// What a core does from its start on: run threads.
+/// Runs threads on `core`, from the core's start on.
 pub fn run(core: usize) -> ! {
     cores::note_processor();
     let is_up = match wake::set_up_core() {

@@ -1,8 +1,8 @@
-//! Threads: one a core.
+//! Threads: at most one on each core.
 //!
-//! A thread is started on an idle core, runs there to its end, and nothing ever interrupts it. The
-//! application's first thread runs on the boot core, or on a faster one ([`crate::runtime::sched::first_core`]); the boot
-//! core then runs threads as the others do.
+//! A thread starts on an idle core and runs there to its end. Nothing ever interrupts a thread. The
+//! application's first thread runs on the boot core, or on a faster core
+//! ([`first_core`](super::first_core)). The boot core then runs threads as the others do.
 #![forbid(unsafe_code)]
 
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -15,37 +15,39 @@ use crate::runtime::arch::this_core::{self, MAX_CORES};
 /// The number of a thread.
 pub type Tid = u32;
 
-/// The application's first thread.
+/// The number of the application's first thread.
 const FIRST: Tid = 1;
 
-/// The core that runs it. Set before any other thread is started.
+/// The core of the first thread, set before any other thread starts.
 static FIRST_CORE: AtomicUsize = AtomicUsize::new(0);
 
-/// Who waits for what.
+/// The waiting threads.
 static FUTEXES: Futexes<MAX_CORES> = Futexes::new();
 
 static SLOTS: [Slot; MAX_CORES] = [const { Slot::new() }; MAX_CORES];
 
-/// The next thread's number.
+/// The number of the next thread.
 static NEXT: AtomicU32 = AtomicU32::new(FIRST + 1);
 
-/// What runs on a core.
+/// The thread of a core.
 struct Slot {
-    /// The thread's number, [`NONE`] or [`TAKEN`]; a futex.
+    /// The thread's number, [`NONE`] or [`TAKEN`]. The word is a futex.
     tid: AtomicU32,
-    /// What the thread is to run, from `spawn` until its core takes it.
+    /// The task of the thread, from `spawn` until the thread's core takes the task.
     task: SpinLock<Option<Task>>,
 }
 
-/// What a thread runs: a function, as a pointer that Rust knows as one, and its argument.
+/// The task of a thread: a function and its argument.
+///
+/// The function is a function pointer, whose type Rust knows.
 struct Task {
     function: extern "C" fn(usize),
     argument: usize,
 }
 
-/// No thread runs.
+/// No thread runs on the core.
 const NONE: Tid = 0;
-/// One is about to run.
+/// A thread is about to run on the core.
 const TAKEN: Tid = Tid::MAX;
 
 impl Slot {
@@ -54,8 +56,10 @@ impl Slot {
     }
 }
 
-/// Runs `function` as the application's first thread, on this core. Called on the boot core, before any
-/// other thread is started; it goes on as a core for other threads. Does nothing if the core is not up.
+/// Runs `function` as the application's first thread, on `core`.
+///
+/// The boot core calls this before any other thread starts, and then runs other threads. The call
+/// does nothing if `core` is the boot core, or is not up.
 pub fn run_first(function: extern "C" fn(usize), core: usize) {
     if core == this_core::current() || !cores::is_up(core) {
         return;
@@ -65,7 +69,7 @@ pub fn run_first(function: extern "C" fn(usize), core: usize) {
     run(this_core::current());
 }
 
-/// Gives an idle core a thread.
+/// Gives a thread to an idle core.
 fn start(core: usize, tid: Tid, task: Task) {
     let slot = &SLOTS[core];
     *slot.task.lock() = Some(task);
@@ -73,9 +77,11 @@ fn start(core: usize, tid: Tid, task: Task) {
     idle::wake(core);
 }
 
-/// Starts a thread that runs `function(argument)`, on the core that is number `core` of those that
-/// are up, or on any idle one. Returns its number; `None` if there is no such core or it is busy. The core
-/// of the first thread is number 0, which is always busy.
+/// Starts a thread that runs `function(argument)`; returns the thread's number.
+///
+/// `core` counts among the cores that are up; without `core`, the thread starts on any idle core.
+/// The core of the first thread is number 0, which is always busy. The result is `None` if the core
+/// does not exist or is busy.
 pub fn spawn(function: extern "C" fn(usize), argument: usize, core: Option<usize>) -> Option<Tid> {
     let first = FIRST_CORE.load(Ordering::SeqCst);
     let take = |core: &usize| {
@@ -94,14 +100,15 @@ pub fn spawn(function: extern "C" fn(usize), argument: usize, core: Option<usize
     Some(tid)
 }
 
-/// Waits until thread `tid` has ended. False if there never was such a thread, or it is the
-/// caller's.
+/// Waits until thread `tid` has ended.
+///
+/// The result is false if there never was such a thread, or if the thread is the caller.
 pub fn join(tid: Tid) -> bool {
     if tid <= FIRST || tid >= NEXT.load(Ordering::Relaxed) || tid == current() {
         return false;
     }
     while let Some(slot) = SLOTS.iter().find(|slot| slot.tid.load(Ordering::SeqCst) == tid) {
-        // Woken or changed, the loop looks again.
+        // After a wake-up or a change, the loop checks again.
         let _ = wait(&slot.tid, tid, None);
     }
     true
@@ -115,8 +122,9 @@ pub fn current() -> Tid {
     }
 }
 
-/// Waits until it is woken through `word`, if that holds `expected`, or until the clock reads
-/// `deadline_us`.
+/// Waits for a wake-up through `word`, if `word` holds `expected`.
+///
+/// The wait ends at the latest when the clock reads `deadline_us`.
 ///
 /// # Errors
 /// See [`NotWoken`].
@@ -124,12 +132,12 @@ pub fn wait(word: &AtomicU32, expected: u32, deadline_us: Option<u64>) -> Result
     FUTEXES.wait(this_core::current(), word, expected, |woken| idle::wait_until(woken, deadline_us))
 }
 
-/// Wakes up to `count` threads that wait for `word`; returns how many.
+/// Wakes up to `count` threads that wait for `word`; returns their number.
 pub fn wake(word: &AtomicU32, count: usize) -> usize {
     FUTEXES.wake(word, count, idle::wake)
 }
 
-/// Runs the threads that are started on `core`, one after the other.
+/// Runs the threads that are started on `core`, one after another.
 pub fn run(core: usize) -> ! {
     let slot = &SLOTS[core];
     let tid = || slot.tid.load(Ordering::SeqCst);

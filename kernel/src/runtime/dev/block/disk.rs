@@ -6,7 +6,9 @@ use core::ptr::NonNull;
 
 use super::{BlockDevice, Buffer, DiskError, Request};
 
-/// Timeout of a device, in µs. A device that completes nothing for this time has gone silent.
+/// Timeout of a device, in µs.
+///
+/// A device that completes nothing for this time has gone silent.
 pub const TIMEOUT_US: u64 = 30_000_000;
 
 /// Attempts to read a single sector before it counts as unreadable.

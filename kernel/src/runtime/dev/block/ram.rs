@@ -13,7 +13,9 @@ pub struct RamDisk {
 }
 
 impl RamDisk {
-    /// A disk with the bytes of `image`. Bytes after the last whole sector of 512 are ignored.
+    /// A disk with the bytes of `image`.
+    ///
+    /// Bytes after the last whole sector of 512 are ignored.
     pub fn new(image: &'static [u8]) -> RamDisk {
         RamDisk { image, done: None }
     }

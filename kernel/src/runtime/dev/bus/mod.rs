@@ -1,6 +1,7 @@
-//! Buses: how virtio devices are found, over MMIO or on PCI, whatever they are.
+//! Buses: virtio devices of all types, over MMIO and on PCI.
 //!
-//! [`scan::Bus`] finds the transports of a machine. Whoever has a driver takes those of its type.
+//! [`scan::Bus`] finds the transports of a machine. The owner of a driver takes the transports of
+//! the driver's type.
 
 pub mod pci;
 pub mod virtio;

@@ -39,8 +39,8 @@ impl Bus {
     /// Finds all virtio devices, over MMIO and on PCI.
     ///
     /// # Safety
-    /// 1. The registers of the virtio devices and of the PCI host, and its windows, are mapped one to
-    ///    one as device memory, for good.
+    /// 1. The registers of the virtio devices and of the PCI host, and its windows, are mapped one
+    ///    to one as device memory, for good.
     /// 2. The heap is mapped one to one.
     /// 3. Nobody else drives these devices, and the function is called once.
     pub unsafe fn scan(machine: &Machine<'_>) -> Bus {

@@ -30,7 +30,9 @@ const TIMEOUT_US: u64 = 2_000_000;
 /// A broken port may hold damaged bytes for ever.
 const MAX_DAMAGED: usize = 64;
 
-/// A serial port that is set up. No method waits without end, whatever the port does.
+/// A serial port that is set up.
+///
+/// No method waits without end, whatever the port does.
 pub trait Console {
     /// Sends a byte, after waiting until the transmitter has room.
     ///

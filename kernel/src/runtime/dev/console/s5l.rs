@@ -142,7 +142,9 @@ mod tests {
         received: VecDeque<(u8, u32)>,
         /// The FIFOs are on: the buffer is then empty when the transmit FIFO is.
         has_fifo: bool,
-        /// Bytes being sent. One leaves each time a status is read, unless the line is stuck.
+        /// Bytes being sent.
+        ///
+        /// One leaves each time a status is read, unless the line is stuck.
         sending: VecDeque<u8>,
         is_stuck: bool,
         sent: Vec<u8>,

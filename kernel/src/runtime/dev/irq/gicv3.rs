@@ -58,7 +58,7 @@ const SGI_FRAME: usize = 0x1_0000;
 const FRAMES: usize = 0x2_0000;
 
 /// Number of polls of a bit that should change within a few cycles.
-const PATIENCE: u32 = 1_000_000;
+const TIMEOUT_POLLS: u32 = 1_000_000;
 
 /// The affinity fields of `MPIDR_EL1`.
 const AFFINITY: u64 = 0xff_00ff_ffff;
@@ -150,7 +150,7 @@ fn wait_clear(
     bits: u32,
     part: &'static str,
 ) -> Result<(), IrqError> {
-    for _ in 0..PATIENCE {
+    for _ in 0..TIMEOUT_POLLS {
         if r.read32(offset) & bits == 0 {
             return Ok(());
         }
@@ -306,13 +306,13 @@ mod tests {
         for at in [0, 0x2_0000, 0x6_0000] {
             memory.insert(at + GICR_WAKER, 0b110);
         }
-        let mut patience = 3;
+        let mut polls = 3;
         FakeRegisters::new(move |access| match access {
             Access::Read { offset, .. } => {
                 let value = memory.get(&offset).copied().unwrap_or(0);
                 if offset & 0xffff == GICR_WAKER && value & 0b010 == 0 {
-                    patience -= 1;
-                    if patience == 0 {
+                    polls -= 1;
+                    if polls == 0 {
                         memory.insert(offset, value & !0b100);
                     }
                 }

@@ -127,7 +127,9 @@ pub enum Controller<R, S> {
 }
 
 impl<R: Registers, S: SystemRegisters> Controller<R, S> {
-    /// Takes over the controller that `gic` describes. `map` gives access to its registers.
+    /// Takes over the controller that `gic` describes.
+    ///
+    /// `map` gives access to its registers.
     ///
     /// # Errors
     /// The controller does not answer.

@@ -38,12 +38,16 @@ const DEPTH: usize = 8;
 
 /// The channel of properties, in the low bits of a mail.
 const CHANNEL: u32 = 8;
-/// Alignment of a message, in bytes. A mail has no room for the low bits of the address.
+/// Alignment of a message, in bytes.
+///
+/// A mail has no room for the low bits of the address.
 const ALIGNMENT: u32 = 16;
 
 /// The code of a message that was processed.
 const DONE: u32 = 0x8000_0000;
-/// Marks a property's values as an answer. The rest of the word counts the bytes of the answer.
+/// Marks a property's values as an answer.
+///
+/// The rest of the word counts the bytes of the answer.
 const ANSWER: u32 = 1 << 31;
 
 /// Timeout of the VideoCore, in µs. Linux has the same timeout.
@@ -186,7 +190,9 @@ pub trait Memory {
     /// `None` if the VideoCore does not see the memory.
     fn bus_address(&self) -> Option<u32>;
 
-    /// Writes a message to the memory. The VideoCore sees the whole message when the call returns.
+    /// Writes a message to the memory.
+    ///
+    /// The VideoCore sees the whole message when the call returns.
     fn put(&mut self, message: &[u32; WORDS]);
 
     /// Reads the memory back, as the VideoCore has left it.
@@ -219,7 +225,9 @@ pub struct Mailbox<R, M> {
 }
 
 impl<R: Registers, M: Memory> Mailbox<R, M> {
-    /// The mailbox behind `registers`. The mailbox is not accessed before the first request.
+    /// The mailbox behind `registers`.
+    ///
+    /// The mailbox is not accessed before the first request.
     pub const fn new(registers: R, memory: M, now_us: fn() -> u64) -> Mailbox<R, M> {
         Mailbox { registers, memory, now_us, is_silent: false }
     }

@@ -1,4 +1,4 @@
-//! The tables of a map, and how they are filled.
+//! The tables of an identity map: mapping, splitting, protection.
 #![forbid(unsafe_code)]
 
 use core::fmt;
@@ -10,24 +10,24 @@ use super::descriptor::{
     VALID, index, is_table, size,
 };
 
-/// Why a range cannot be mapped.
+/// The reason why a range cannot be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapError {
     /// All tables are in use.
     NoTableLeft {
-        /// The address that needs one more.
+        /// The address that needs another table.
         address: u64,
     },
-    /// What is mapped there is no data, or cannot be changed without what lies beside the range.
+    /// The memory is no data, or shares its descriptor with memory beside the range.
     Indivisible {
-        /// The first address of that.
+        /// The first address of that memory.
         address: u64,
     },
     /// The range is reversed, not on page boundaries, or above 48 bits.
     BadRange {
-        /// First byte.
+        /// First byte of the range.
         start: u64,
-        /// First byte after it.
+        /// First byte after the range.
         end: u64,
     },
 }
@@ -50,7 +50,7 @@ impl fmt::Display for MapError {
 
 impl core::error::Error for MapError {}
 
-/// One table: 512 descriptors, atomic as processors may be reading them.
+/// One table: 512 descriptors, atomic because processors may be reading them.
 #[repr(C, align(4096))]
 pub struct Table([AtomicU64; 512]);
 
@@ -67,16 +67,19 @@ impl Table {
     }
 }
 
-/// An identity map. Large ranges come first: a table that a block replaces is not used again.
+/// An identity map.
+///
+/// Large ranges should be mapped first: a table that a block replaces is not used again.
 pub struct Tables<'a> {
-    /// The tables that there were at first, and those that came later, with their physical addresses. They
-    /// are numbered through.
+    /// The tables from the start and the later tables, with their physical addresses.
+    ///
+    /// The tables are numbered through.
     pools: [(&'a [Table], u64); 2],
     used: usize,
 }
 
 impl<'a> Tables<'a> {
-    /// A map of nothing, made of the tables in `pool`, whose physical address is `address`.
+    /// An empty map of the tables in `pool`, whose physical address is `address`.
     ///
     /// # Errors
     /// The pool is empty.
@@ -86,8 +89,9 @@ impl<'a> Tables<'a> {
         Ok(Tables { pools: [(pool, address), (&[], 0)], used: 1 })
     }
 
-    /// Adds the tables in `pool`, whose physical address is `address`, for what is mapped from now on. That
-    /// can be done once.
+    /// Adds the tables in `pool`, whose physical address is `address`.
+    ///
+    /// The tables serve what is mapped from now on. Only one such call is possible.
     pub fn extend(&mut self, pool: &'a [Table], address: u64) {
         self.pools[1] = (pool, address);
     }
@@ -97,12 +101,12 @@ impl<'a> Tables<'a> {
         self.pools[0].1
     }
 
-    /// How many tables are not in use.
+    /// Number of tables that are not in use.
     pub fn left(&self) -> usize {
         self.pools.iter().map(|(pool, _)| pool.len()).sum::<usize>() - self.used
     }
 
-    /// A table and its physical address, if there are so many.
+    /// The table of this number, if there is one, and its physical address.
     fn table(&self, mut number: usize) -> Option<(&'a Table, u64)> {
         for (pool, address) in self.pools {
             if let Some(table) = pool.get(number) {
@@ -116,16 +120,16 @@ impl<'a> Tables<'a> {
     /// Maps the range, whatever was mapped there before.
     ///
     /// # Errors
-    /// The range is no range of pages, or no table is left; part of it may be mapped then.
+    /// The range is no range of pages, or no table is left. Part of the range may be mapped then.
     pub fn map(&mut self, range: Range<u64>, access: Access) -> Result<(), MapError> {
         self.set(range, access.bits(), LARGEST_BLOCK)
     }
 
     /// Maps the ranges as data, in the smallest units for which the tables suffice.
     ///
-    /// `spare` tables are left. The units are pages, blocks of [`BLOCK_SIZE`](super::BLOCK_SIZE), or larger
-    /// blocks. What is mapped in pages can be changed page by page. Of a block, [`Tables::split`] needs all
-    /// to be unused.
+    /// `spare` tables are left. The units are pages, blocks of [`BLOCK_SIZE`](super::BLOCK_SIZE),
+    /// or larger blocks. Memory that is mapped in pages can be changed page by page.
+    /// [`Tables::split`] needs all of a block to be unused.
     ///
     /// # Errors
     /// As for [`Tables::map`].
@@ -145,7 +149,7 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
-    /// Makes every access to the range a fault.
+    /// Unmaps the range: every access to the range is a fault.
     ///
     /// # Errors
     /// As for [`Tables::map`].
@@ -153,12 +157,14 @@ impl<'a> Tables<'a> {
         self.set(range, 0, LARGEST_BLOCK)
     }
 
-    /// Maps the block of data of [`BLOCK_SIZE`] at `block` by pages, if it is not yet. Nobody may use what
-    /// is in it meanwhile: it leaves the map, `forget` makes all processors forget that it was there, and
-    /// then it is back.
+    /// Maps the block of data of [`BLOCK_SIZE`] at `block` by pages, if not done yet.
+    ///
+    /// Nobody may use the memory of the block meanwhile. The block leaves the map, `forget`
+    /// invalidates the block in all processors' TLBs, and then the memory is back.
     ///
     /// # Errors
-    /// It is none, or part of a larger one, or no table is left; nothing has changed then.
+    /// The block does not exist, or is part of a larger one, or no table is left. Nothing has
+    /// changed then.
     pub fn split(&mut self, block: u64, forget: impl FnOnce()) -> Result<(), MapError> {
         let (table, index, level) = self.leaf(block);
         if level == PAGE_LEVEL {
@@ -175,12 +181,13 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
-    /// Makes data read-only, or writable again. Processors may go by what they know of the range until
-    /// they are made to forget that.
+    /// Makes data read-only or writable.
+    ///
+    /// Processors may use cached translations of the range until their TLBs are invalidated.
     ///
     /// # Errors
-    /// The range is no range of pages, or not all of it is data that is mapped by itself; nothing has
-    /// changed then.
+    /// The range is no range of pages, or not all of it is data that is mapped by itself. Nothing
+    /// has changed then.
     pub fn set_writable(&mut self, range: Range<u64>, writable: bool) -> Result<(), MapError> {
         self.check_divisible(&range)?;
         let Range { start: mut at, end } = range;
@@ -193,10 +200,10 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
-    /// Checks that all of the range is data that [`Tables::set_writable`] can change.
+    /// Checks that [`Tables::set_writable`] can change all of the range.
     ///
     /// # Errors
-    /// It is not, or the range is no range of pages.
+    /// Part of the range cannot be changed, or the range is no range of pages.
     pub fn check_divisible(&self, range: &Range<u64>) -> Result<(), MapError> {
         check(range)?;
         let &Range { start: mut at, end } = range;
@@ -212,7 +219,9 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
-    /// The descriptor that maps `address`, or says that nothing does: its table, its index, its level.
+    /// Finds the descriptor that decides on `address`: its table, index and level.
+    ///
+    /// The descriptor maps the address, or says that nothing does.
     fn leaf(&self, address: u64) -> (usize, usize, u32) {
         let (mut table, mut level) = (0, 0);
         loop {
@@ -231,7 +240,7 @@ impl<'a> Tables<'a> {
     }
 
     fn put(&mut self, table: usize, index: usize, entry: u64) {
-        // What the entry points to is written before.
+        // The table behind the entry is written before.
         self.descriptor(table, index).store(entry, Ordering::Release);
     }
 
@@ -250,13 +259,13 @@ impl<'a> Tables<'a> {
         place(first).unwrap_or_else(|| first.0.len() + place(second).unwrap_or(second.0.len()))
     }
 
-    /// `largest` is the level of the largest blocks that may be used.
+    /// Sets the descriptors of the range; `largest` is the level of the largest blocks.
     fn set(&mut self, range: Range<u64>, bits: u64, largest: u32) -> Result<(), MapError> {
         check(&range)?;
         self.set_in(0, 0, range, (bits, largest))
     }
 
-    /// The range lies within what `table`, one of `level`, maps.
+    /// Sets the descriptors of a range within what `table`, one of `level`, maps.
     fn set_in(
         &mut self,
         table: usize,
@@ -288,8 +297,10 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
-    /// The descriptor of a new table, which stands for the descriptor `old` of `level`: what that maps, if
-    /// it maps anything, is split over the new one. `address` is for the error.
+    /// Makes a table that replaces the descriptor `old` of `level`.
+    ///
+    /// The result is the descriptor of the new table. The new table maps whatever `old` maps.
+    /// `address` is for the error.
     fn new_table(&mut self, old: u64, level: u32, address: u64) -> Result<u64, MapError> {
         let (new, at) = self.table(self.used).ok_or(MapError::NoTableLeft { address })?;
         let kind = if level + 1 == PAGE_LEVEL { TABLE_OR_PAGE } else { 0 };
@@ -299,12 +310,16 @@ impl<'a> Tables<'a> {
     }
 }
 
-/// How many tables it takes at most to map the ranges in blocks of [`BLOCK_SIZE`], and their ends in pages.
+/// Maximum number of tables for the ranges in blocks of [`BLOCK_SIZE`].
+///
+/// The ends of the ranges are mapped in pages.
 pub fn tables_for_blocks(ranges: impl Iterator<Item = Range<u64>>) -> usize {
     ranges.map(|range| tables_needed(&range, BLOCK_LEVEL)).sum()
 }
 
-/// How many tables it takes at most to map the range in units of a level, and its ends in pages.
+/// Maximum number of tables for the range in units of a level.
+///
+/// The ends of the range are mapped in pages.
 fn tables_needed(range: &Range<u64>, unit: u32) -> usize {
     let touched = |level| range.end.div_ceil(size(level)).saturating_sub(range.start / size(level));
     let ends = if unit < PAGE_LEVEL { 2 } else { 0 };

@@ -8,7 +8,7 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// Walks the tables as the processor does: the address, the attributes, the size of block.
+/// Walks the tables as the processor does: address, attributes, size of the block.
 fn walk(tables: &Tables<'_>, address: u64) -> Option<(u64, u64, u64)> {
     let mut table = 0;
     for level in 0..4 {
@@ -32,7 +32,7 @@ fn walk(tables: &Tables<'_>, address: u64) -> Option<(u64, u64, u64)> {
 }
 
 fn with_pool<R>(n: usize, test: impl FnOnce(Tables<'_>) -> R) -> R {
-    // Stale contents must not shine through.
+    // Stale contents must have no effect.
     let stale = || Table([const { AtomicU64::new(u64::MAX) }; 512]);
     let pool: Vec<Table> = iter::repeat_with(stale).take(n).collect();
     test(Tables::new(&pool, AT).unwrap())
@@ -55,7 +55,7 @@ fn large_blocks_are_used_where_they_fit() {
         assert_eq!(walk(&tables, GIB - 2 * MIB - 4 * KIB - 1), None);
         assert_eq!(walk(&tables, 3 * GIB + 2 * MIB), None);
         assert_eq!(walk(&tables, 0), None);
-        // Root, one of level 1, two of level 2, one of level 3.
+        // The tables are the root, one of level 1, two of level 2, one of level 3.
         assert_eq!(tables.used, 5);
     });
 }
@@ -202,7 +202,7 @@ fn data_in_blocks_can_be_protected_by_blocks_and_pages() {
         assert_eq!(access(&tables, GIB + 512 * MIB), Some((data, 2 * MIB)), "no block of 1 GiB");
 
         let protected = GIB - 2 * MIB..GIB + 6 * MIB + 12 * KIB;
-        // The last block is one, until it is split. The rest stays as it was.
+        // The last block is whole until it is split. The rest stays as it was.
         let indivisible = Err(MapError::Indivisible { address: GIB + 6 * MIB });
         assert_eq!(tables.set_writable(protected.clone(), false), indivisible);
         assert_eq!(access(&tables, GIB), Some((data, 2 * MIB)));
@@ -218,7 +218,7 @@ fn data_in_blocks_can_be_protected_by_blocks_and_pages() {
             let (output, bits, _) = walk(&tables, address).unwrap();
             assert_eq!((output, bits), (address, data | read_only), "{address:#x}");
         }
-        // Part of it back.
+        // Part of the range becomes writable again.
         tables.set_writable(GIB..GIB + 2 * MIB, true).unwrap();
         tables.set_writable(protected.end - 4 * KIB..protected.end, true).unwrap();
         assert_eq!(access(&tables, GIB), Some((data, 2 * MIB)));
@@ -232,8 +232,9 @@ fn data_in_blocks_can_be_protected_by_blocks_and_pages() {
 fn data_is_mapped_in_units_as_small_as_the_tables_allow() {
     let ranges = [4 * KIB..10 * MIB, 12 * MIB + 4 * KIB..3 * GIB, 4 * GIB..4 * GIB + 8 * KIB];
     let small = &ranges[..1];
-    // In pages: a table for each 2 MiB, the GiB and the 512 GiB; besides the root. In blocks: those of
-    // the GiBs and of the 512 GiB, and two for pages at each end.
+    // In pages: the root, and a table for each 2 MiB, for the GiB and for the 512 GiB. In blocks:
+    // the root, the tables of the GiBs and of the 512 GiB, and two for pages at the ends of each
+    // range.
     for (ranges, pool, spare, unit) in [
         (small, 1 + 7, 0, 4 * KIB),
         (small, 1 + 7, 1, 2 * MIB),
@@ -308,7 +309,7 @@ fn only_data_that_is_mapped_by_itself_can_be_changed() {
             for writable in [true, false] {
                 assert_eq!(tables.set_writable(range.clone(), writable), expected, "{range:x?}");
             }
-            // Had it failed half-way, they would be read-only.
+            // After a failure half-way, these addresses would be read-only.
             for address in [GIB + 4 * MIB, GIB + 8 * MIB, GIB + 18 * MIB] {
                 assert_eq!(walk(&tables, address).unwrap().1, Access::Data.bits(), "{range:x?}");
             }

@@ -60,11 +60,15 @@ const DDR50: u32 = 4;
 /// The address given to an eMMC, in the position of a command's argument.
 /// No other card shares the lines.
 const EMMC_ADDRESS: u32 = 1 << 16;
-/// Time that an eMMC may need to become idle, in µs. Source: Linux, drivers/mmc/core/mmc.c.
+/// Time that an eMMC may need to become idle, in µs.
+///
+/// Source: Linux, drivers/mmc/core/mmc.c.
 const IDLE_US: u64 = 1_000;
 /// SWITCH: writes a byte of the EXT_CSD (MMC 6.6.1).
 const SWITCH_WRITE: u32 = 0b11 << 24;
-/// Maximum time of a switch, in µs. GENERIC_CMD6_TIME is a byte, in units of 10 ms (MMC 7.4).
+/// Maximum time of a switch, in µs.
+///
+/// GENERIC_CMD6_TIME is a byte, in units of 10 ms (MMC 7.4).
 const SWITCH_US: u64 = 2_550_000;
 /// Status bit of a refused switch (MMC 6.13).
 const SWITCH_ERROR: u32 = 1 << 7;

@@ -23,10 +23,10 @@ pub const LARGEST: usize = 4 << 20;
 /// Size of the bounce buffer in bytes: that of a volume's largest request.
 pub const BOUNCE_BYTES: usize = 512 << 10;
 /// Maximum bytes of a descriptor; the format allows twice as many.
-const PIECE: usize = 32 << 10;
+const CHUNK: usize = 32 << 10;
 /// Number of descriptors for [`LARGEST`] bytes.
 /// One more is for a start that is no multiple, and two are for the edges.
-const DESCRIPTORS: usize = LARGEST / PIECE + 3;
+const DESCRIPTORS: usize = LARGEST / CHUNK + 3;
 
 const VALID: u32 = 1;
 const END: u32 = 1 << 1;
@@ -145,18 +145,18 @@ impl Dma {
         let start = memory.cast::<u8>().as_ptr() as usize;
         let [head, middle, tail] = cut(start, memory.len());
         let edge = |index| self.edge(index).as_ptr() as usize;
-        let mut pieces = 0;
+        let mut chunks = 0;
         let mut describe = |address: usize, length: usize| {
             let mut done = 0;
             while done < length {
-                let piece = (length - done).min(PIECE);
-                let address = self.bus_address(address + done, piece)?;
-                let descriptor = [(piece as u32) << 16 | TRANSFER | VALID, address];
+                let chunk = (length - done).min(CHUNK);
+                let address = self.bus_address(address + done, chunk)?;
+                let descriptor = [(chunk as u32) << 16 | TRANSFER | VALID, address];
                 // SAFETY: the place is inside the table, which is valid; the controller does not
                 // use the table.
-                unsafe { (*self.table.as_ptr()).descriptors[pieces] = descriptor };
-                pieces += 1;
-                done += piece;
+                unsafe { (*self.table.as_ptr()).descriptors[chunks] = descriptor };
+                chunks += 1;
+                done += chunk;
             }
             Some(())
         };
@@ -164,7 +164,7 @@ impl Dma {
         describe(start + head, middle)?;
         describe(edge(1), tail)?;
         // SAFETY: as above.
-        unsafe { (*self.table.as_ptr()).descriptors[pieces.checked_sub(1)?][0] |= END };
+        unsafe { (*self.table.as_ptr()).descriptors[chunks.checked_sub(1)?][0] |= END };
         let table = self.table.as_ptr() as usize;
         let on_bus = self.bus_address(table, size_of::<Table>())?;
         self.hand_over(start + head, middle);

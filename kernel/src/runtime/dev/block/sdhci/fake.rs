@@ -254,7 +254,9 @@ impl Slot {
         self.0.lock().unwrap()
     }
 
-    /// Starts the driver of this card. The driver uses DMA to the table and to `memory`, or no DMA.
+    /// Starts the driver of this card.
+    ///
+    /// The driver uses DMA to the table and to `memory`, or no DMA.
     pub fn start(&self, memory: Option<&[u8]>) -> Result<SdDisk<FakeRegisters>, SdError> {
         let dma = || {
             let memory = memory?;
@@ -578,7 +580,9 @@ impl Machine {
         }
     }
 
-    /// Processes a command of an eMMC. Commands that its state does not allow get no answer.
+    /// Processes a command of an eMMC.
+    ///
+    /// Commands that its state does not allow get no answer.
     fn emmc_command(&mut self, index: u32, argument: u32, command: u32) {
         const ADDRESS: u32 = 1 << 16;
         let now_ns = self.clock.now_ns();
@@ -741,7 +745,9 @@ impl Machine {
         self.raise(status::READ_READY);
     }
 
-    /// The processor's address of `length` bytes at a bus address. No cache may hold the bytes.
+    /// The processor's address of `length` bytes at a bus address.
+    ///
+    /// No cache may hold the bytes.
     fn memory(&self, bus: u32, length: usize) -> u64 {
         let window = self.windows.iter().find_map(|window| {
             let offset = u64::from(bus).checked_sub(window.bus_address)?;
@@ -765,10 +771,10 @@ impl Machine {
             assert_eq!(address % 4, 0);
             let length = (attributes >> 16) as usize;
             let length = length.min(data.len());
-            let (piece, rest) = data.split_at(length);
+            let (chunk, rest) = data.split_at(length);
             let memory = self.memory(address, length);
             if !self.windows_are_wrong {
-                self.unseen.push((memory, piece.to_vec()));
+                self.unseen.push((memory, chunk.to_vec()));
             }
             self.by_dma += length;
             data = rest;

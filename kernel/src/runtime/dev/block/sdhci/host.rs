@@ -25,9 +25,9 @@ const RISE_US: u64 = 1_000;
 /// The card needs 1 ms below 0.5 V (PL 6.4.1.1), and the supply has to fall that far.
 const OFF_US: u64 = 20_000;
 /// Timeout of resets, clocks and answers, in µs. All of these take µs.
-const PATIENCE_US: u64 = 100_000;
+const TIMEOUT_US: u64 = 100_000;
 /// Timeout of a card's data, in µs. A card sends data within 100 ms (PL 4.6.2.1).
-const DATA_PATIENCE_US: u64 = 500_000;
+const DATA_TIMEOUT_US: u64 = 500_000;
 /// Inverse of the controller's own minimum timeout of data, in 1/s.
 const TIMEOUTS_A_SECOND: u32 = 2;
 
@@ -95,7 +95,7 @@ impl<R: Registers> Host<R> {
     fn power_up(&self) -> Result<(), SdError> {
         self.hz.set(0);
         self.write(register::CLOCK, RESET_ALL);
-        if !self.wait(PATIENCE_US, || self.read(register::CLOCK) & RESET_ALL == 0) {
+        if !self.wait(TIMEOUT_US, || self.read(register::CLOCK) & RESET_ALL == 0) {
             return Err(SdError::Stuck);
         }
         self.write(register::SIGNAL_ENABLE, 0);
@@ -108,7 +108,9 @@ impl<R: Registers> Host<R> {
         Ok(())
     }
 
-    /// Switches the card's power off and on, to reset the card. The lines then have 3.3 V.
+    /// Switches the card's power off and on, to reset the card.
+    ///
+    /// The lines then have 3.3 V.
     ///
     /// # Errors
     /// The supply cannot be switched, or the controller does not start.
@@ -232,7 +234,7 @@ impl<R: Registers> Host<R> {
         self.write(register::CLOCK, timeout);
         let setting = divider(self.base_hz, hz, self.version) | timeout | CLOCK_INTERNAL;
         self.write(register::CLOCK, setting);
-        if !self.wait(PATIENCE_US, || self.read(register::CLOCK) & CLOCK_STABLE != 0) {
+        if !self.wait(TIMEOUT_US, || self.read(register::CLOCK) & CLOCK_STABLE != 0) {
             return Err(SdError::Stuck);
         }
         self.write(register::CLOCK, setting | CLOCK_CARD);
@@ -329,7 +331,7 @@ impl<R: Registers> Host<R> {
     ) -> Result<[u32; 4], Failure> {
         self.wait_until_idle()?;
         self.send(index, response, argument, None);
-        self.wait_for(status::COMMAND_COMPLETE, PATIENCE_US)?;
+        self.wait_for(status::COMMAND_COMPLETE, TIMEOUT_US)?;
         Ok([0, 1, 2, 3].map(|word| self.read(register::RESPONSE + 4 * word)))
     }
 
@@ -347,15 +349,15 @@ impl<R: Registers> Host<R> {
         self.wait_until_idle()?;
         self.write(register::BLOCK, 1 << 16 | block.len() as u32);
         self.send(index, Response::R1, argument, Some(MODE_READ));
-        self.wait_for(status::COMMAND_COMPLETE, PATIENCE_US)?;
-        self.wait_for(status::READ_READY, DATA_PATIENCE_US)?;
+        self.wait_for(status::COMMAND_COMPLETE, TIMEOUT_US)?;
+        self.wait_for(status::READ_READY, DATA_TIMEOUT_US)?;
         self.read_block(block);
-        self.wait_for(status::TRANSFER_COMPLETE, DATA_PATIENCE_US)
+        self.wait_for(status::TRANSFER_COMPLETE, DATA_TIMEOUT_US)
     }
 
     /// Waits until another command can be sent.
     fn wait_until_idle(&self) -> Result<(), Failure> {
-        if self.wait(PATIENCE_US, || !self.is_busy()) {
+        if self.wait(TIMEOUT_US, || !self.is_busy()) {
             return Ok(());
         }
         self.reset_lines();
@@ -393,7 +395,7 @@ impl<R: Registers> Host<R> {
     /// The result is whether the reset succeeded. If not, the next command fails as well.
     pub fn reset_lines(&self) -> bool {
         self.write(register::CLOCK, self.read(register::CLOCK) | RESET_LINES);
-        let done = self.wait(PATIENCE_US, || self.read(register::CLOCK) & RESET_LINES == 0);
+        let done = self.wait(TIMEOUT_US, || self.read(register::CLOCK) & RESET_LINES == 0);
         self.write(register::STATUS, !0);
         done
     }

@@ -47,7 +47,7 @@ use registers::{
 ///
 /// Cards have 100 ms, and read a MB a second at least. A controller that has lost a block may wait
 /// for much longer.
-const PATIENCE_US: u64 = 2_000_000;
+const TIMEOUT_US: u64 = 2_000_000;
 /// Consecutive damaged transfers after which the card gets a slower clock.
 /// A single block is tried once more often than this.
 const DAMAGED_IN_TURN: u32 = 2;
@@ -201,7 +201,7 @@ impl<R: Registers + Send> SdDisk<R> {
 
     /// The deadline of a command that reads `bytes` bytes.
     fn deadline_us(&self, bytes: usize) -> u64 {
-        self.host.now_us() + PATIENCE_US + bytes as u64
+        self.host.now_us() + TIMEOUT_US + bytes as u64
     }
 
     /// Sends the next command of a read.

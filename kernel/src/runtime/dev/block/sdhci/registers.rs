@@ -79,7 +79,9 @@ pub const CONTROL_DMA: u32 = 0b11 << 3;
 pub const CONTROL_ADMA2: u32 = 0b10 << 3;
 /// Power is on, at 3.3 V.
 pub const CONTROL_POWER: u32 = 0b1111 << 8;
-/// Timing of cards whose lines have 1.8 V (`CONTROL_2`). The last bit sets the lines to 1.8 V.
+/// Timing of cards whose lines have 1.8 V (`CONTROL_2`).
+///
+/// The last bit sets the lines to 1.8 V.
 pub const CONTROL_2_TIMING: u32 = 0b111 << 16;
 pub const CONTROL_2_SDR25: u32 = 1 << 16;
 pub const CONTROL_2_DDR50: u32 = 4 << 16;

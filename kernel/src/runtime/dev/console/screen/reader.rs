@@ -14,7 +14,9 @@ use crate::runtime::machine::Framebuffer;
 /// The dots of a glyph, row by row.
 type Shape = [u16; GLYPH_HEIGHT];
 
-/// The colour of a pixel: red, green, blue. `memory` holds the bytes of the picture.
+/// The colour of a pixel: red, green, blue.
+///
+/// `memory` holds the bytes of the picture.
 ///
 /// # Panics
 /// The pixel lies behind the end of the memory.
@@ -46,7 +48,7 @@ pub fn picture(framebuffer: &Framebuffer, memory: &[u8]) -> Vec<u8> {
 pub fn lines(framebuffer: &Framebuffer, memory: &[u8]) -> Vec<String> {
     let Layout { scale, columns, rows } =
         Layout::new(framebuffer.width, framebuffer.height, MAX_CELLS);
-    let letters = letters();
+    let glyphs = glyphs();
     // The shape in a cell, if all pixels of each dot have one and the same of the two colours.
     let shape = |row: usize, column: usize| {
         let mut shape = [0; GLYPH_HEIGHT];
@@ -70,7 +72,7 @@ pub fn lines(framebuffer: &Framebuffer, memory: &[u8]) -> Vec<String> {
         Some(shape)
     };
     let letter = |row, column| {
-        shape(row, column).and_then(|shape| letters.get(&shape)).copied().unwrap_or('\u{fffd}')
+        shape(row, column).and_then(|shape| glyphs.get(&shape)).copied().unwrap_or('\u{fffd}')
     };
     let line = |row| (0..columns).map(|column| letter(row, column)).collect::<String>();
     (0..rows).map(|row| line(row).trim_end().into()).collect()
@@ -82,13 +84,13 @@ fn rounded(framebuffer: &Framebuffer, colour: [u8; 3]) -> [u8; 3] {
 }
 
 /// The characters that have glyphs, by their shapes.
-fn letters() -> BTreeMap<Shape, char> {
-    let mut letters = BTreeMap::new();
+fn glyphs() -> BTreeMap<Shape, char> {
+    let mut glyphs = BTreeMap::new();
     for c in ' '..=LAST_CHARACTER {
         let glyph = Glyph::of(c);
         if glyph != Glyph::BOX {
-            letters.entry(core::array::from_fn(|y| glyph.row(y))).or_insert(c);
+            glyphs.entry(core::array::from_fn(|y| glyph.row(y))).or_insert(c);
         }
     }
-    letters
+    glyphs
 }

@@ -82,7 +82,9 @@ impl Record {
         has_failed: false,
     };
 
-    /// Processes the next byte of the line, newline included. Shows the text that results.
+    /// Processes the next byte of the line, newline included.
+    ///
+    /// Shows the text that results.
     pub fn feed(&mut self, byte: u8, mut show: impl FnMut(u8)) {
         if byte == b'\n' {
             let words = match self.kind {
