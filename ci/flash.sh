@@ -52,6 +52,13 @@ image=target/anchorite.img
 set -- --verify
 [ -z "${CONFIG:-}" ] || set -- "$@" "--config=$CONFIG"
 [ -z "${PROMPT_FILE:-}" ] || set -- "$@" "--prompt-file=$PROMPT_FILE"
+# Settings become boot arguments, in quotes, behind those of BOOTARGS.
+for key in ${SET_KEYS:-}; do
+    eval "[ -n \"\${SET_$key+given}\" ] && value=\$SET_$key" || continue
+    # The point keeps newlines at the end.
+    value=$(printf '%s.' "$value" | sed 's/[\\"]/\\&/g')
+    BOOTARGS="${BOOTARGS:-}${BOOTARGS:+ }$key=\"${value%.}\""
+done
 
 case $board in
 pi4)

@@ -1,8 +1,8 @@
 //! Boot arguments, checked as the kernel will.
 
 use anyhow::{Result, anyhow, ensure};
-use kernel::app::config::Config;
 use kernel::runtime::args;
+use kernel::settings::Config;
 
 /// Reads boot arguments from the command line of this program.
 ///

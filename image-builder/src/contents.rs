@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use host_io::console::print_line;
 use host_io::files::Output;
-use kernel::app::config::{ChatTemplate, Config, MAX_TEXT, NotText, Prompt};
 use kernel::model_files::{SUM_ENDING, same_name};
 use kernel::runtime::args;
+use kernel::settings::{ChatTemplate, Config, MAX_TEXT, NotText, Prompt};
 use sha2::{Digest, Sha256};
 
 use crate::checksum::{self, Sum};

@@ -7,9 +7,8 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use kernel::report::{Code, Event, Fault, Outcome};
+use kernel::settings::Mode;
 use serde::Serialize;
-
-use crate::cli::Mode;
 
 /// How the run ended.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,7 +5,6 @@
 use alloc::format;
 use alloc::string::String;
 
-use crate::app::config::{ChatTemplate, Config};
 use crate::app::error::Error;
 use crate::app::generate::{Prompt, answer, summary};
 use crate::app::keyboard::Keyboard;
@@ -14,6 +13,7 @@ use crate::backend::{InferenceResult, StopReason, TransformerBackend};
 use crate::llm;
 use crate::llm::chat::{Declared, Known, Template};
 use crate::report::{Chat, ChatState, Event};
+use crate::settings::{ChatTemplate, Config};
 
 const PROMPT: &str = "> ";
 const COMMANDS: &str = "/reset forgets what was said, /stats shows the last answer's figures, \

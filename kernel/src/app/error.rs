@@ -6,13 +6,13 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use crate::app::config::{ConfigError, NotText};
 use crate::app::line_editor::MAX_LINE;
 use crate::app::os::{self, Errno};
 use crate::app::sha256::Digest;
 use crate::llm;
 use crate::model_files::SumError;
 use crate::report::{Code, Fault};
+use crate::settings::{ConfigError, NotText};
 
 /// What can go wrong in the application.
 #[derive(Debug)]

@@ -16,7 +16,6 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use hermit_abi::{EFBIG, ENODEV, ENOENT};
 use spin::Mutex;
 
-use crate::app::config::NotText;
 use crate::app::error::Error;
 use crate::app::os::{self, Errno, File};
 use crate::app::output::{Progress, say};
@@ -32,6 +31,7 @@ use crate::llm::plan::{ContextOptions, Plan};
 use crate::llm::workers::Workers;
 use crate::model_files::{LONGEST_SUM_FILE, SUM_ENDING, SumError, digest_of, is_model};
 use crate::report::Checksum;
+use crate::settings::NotText;
 
 /// Bytes of one read. Large, so that the disk's queue stays full for nearly all of the time;
 /// small against a model, so that the hash follows closely.

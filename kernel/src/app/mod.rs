@@ -4,7 +4,6 @@
 //! events of [`crate::report`]. Everything but the configuration needs that ABI, so it is built for
 //! the bare target, and for tests, which bring an ABI of their own.
 
-pub mod config;
 pub mod sha256;
 
 #[cfg(any(target_os = "none", test))]

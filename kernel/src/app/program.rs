@@ -9,7 +9,6 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::app::bench;
 use crate::app::chat::chat;
-use crate::app::config::{AtExit, Config, DEFAULT_PROMPT, MAX_TEXT, Mode, Prompt};
 use crate::app::error::Error;
 use crate::app::generate::generate;
 use crate::app::load;
@@ -24,6 +23,7 @@ use crate::backend::{self, Platform};
 use crate::backend::{Options, TransformerBackend};
 use crate::llm::workers::Workers;
 use crate::report::{self, Event};
+use crate::settings::{AtExit, Config, DEFAULT_PROMPT, MAX_TEXT, Mode, Prompt};
 
 /// The configuration wants the machine restarted at the end.
 static REBOOTS: AtomicBool = AtomicBool::new(false);
