@@ -5,7 +5,7 @@
 use alloc::string::ToString;
 
 use crate::app::error::Error;
-use crate::app::load::{PIECE, disk_error};
+use crate::app::load::{CHUNK, disk_error};
 use crate::app::os::{self, File};
 use crate::app::output::{emit, say};
 use crate::app::sha256::Sha256;
@@ -62,8 +62,8 @@ fn read_rate(path: &str, buffer: &mut [u8]) -> Result<f64, Error> {
     let file = File::open(path).map_err(|errno| disk_error(path, errno))?;
     let size = buffer.len() as u64;
     let start_us = os::now_us();
-    for piece in buffer.chunks_mut(PIECE) {
-        file.read_full(piece).map_err(|errno| disk_error(path, errno))?;
+    for chunk in buffer.chunks_mut(CHUNK) {
+        file.read_full(chunk).map_err(|errno| disk_error(path, errno))?;
     }
     Ok(mb_per_s(size, os::now_us() - start_us))
 }

@@ -27,8 +27,6 @@ mod os;
 #[cfg(any(target_os = "none", test))]
 mod output;
 #[cfg(any(target_os = "none", test))]
-mod patience;
-#[cfg(any(target_os = "none", test))]
 mod perplexity;
 #[cfg(any(target_os = "none", test))]
 mod program;
@@ -36,6 +34,8 @@ mod program;
 mod selftest;
 #[cfg(any(target_os = "none", test))]
 pub mod team;
+#[cfg(any(target_os = "none", test))]
+mod timeout;
 
 #[cfg(test)]
 mod fake_abi;

@@ -14,10 +14,10 @@ use crate::app::generate::generate;
 use crate::app::load;
 use crate::app::os;
 use crate::app::output::{emit, say};
-use crate::app::patience::PATIENCE_S;
 use crate::app::perplexity::perplexity;
 use crate::app::selftest::SelfTests;
 use crate::app::team::Team;
+use crate::app::timeout::TIMEOUT_S;
 #[cfg(target_os = "none")]
 use crate::backend::{self, Platform};
 use crate::backend::{Options, TransformerBackend};
@@ -60,7 +60,7 @@ fn try_run<'a, A: AsRef<[u8]> + ?Sized + 'a>(
     if threads > cores {
         log::warn!("threads = {threads}, but there are {cores} cores: so many threads run");
     }
-    let team: &'static Team = Box::leak(Box::new(Team::new(threads, PATIENCE_S)));
+    let team: &'static Team = Box::leak(Box::new(Team::new(threads, TIMEOUT_S)));
     #[cfg(target_os = "none")]
     backend::install(Platform { workers: team, now_us: os::now_us, load: load::for_backend });
     if config.mode == Mode::Test {
@@ -112,7 +112,7 @@ fn start(
     // The values of weights are logged as the file has them.
     let verbose = config.log >= log::LevelFilter::Debug;
     let context = config.context_options();
-    let loaded = load::load(path, config.verify, !verbose, context, team, PATIENCE_S)?;
+    let loaded = load::load(path, config.verify, !verbose, context, team, TIMEOUT_S)?;
     let bytes = loaded.weights.len() as u64;
     let mut backend =
         TransformerBackend::with_options(Options { context, workers: team, now_us: os::now_us });

@@ -13,7 +13,7 @@ use core::mem::{forget, transmute};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::app::os;
-use crate::app::patience::Patience;
+use crate::app::timeout::Timeout;
 use crate::llm::workers::Workers;
 
 /// How long a waiting thread looks before it sleeps, in µs. It is to bridge what one thread does alone
@@ -33,7 +33,7 @@ pub struct Team {
     /// The other members' places: their indices are from 1 on.
     seats: Vec<&'static Seat>,
     shared: &'static Shared,
-    patience_s: u32,
+    timeout_s: u32,
     /// Held by the thread that gives out a job, until all have done their parts.
     running: spin::Mutex<()>,
     /// The number of that thread; [`NOBODY`] while no job runs.
@@ -68,9 +68,9 @@ struct Signal {
 
 impl Signal {
     /// Waits until the word is no longer `value`, awake for a while, then asleep. Returns what it is;
-    /// `None` if it stays that for `patience_s` seconds, where such a bound is given.
-    fn wait_while(&self, value: u32, patience_s: Option<u32>) -> Option<u32> {
-        let mut patience = Patience::new(patience_s);
+    /// `None` if it stays that for `timeout_s` seconds, where such a bound is given.
+    fn wait_while(&self, value: u32, timeout_s: Option<u32>) -> Option<u32> {
+        let mut timeout = Timeout::new(timeout_s);
         loop {
             let end_us = os::now_us() + SPIN_US;
             // Look before the clock is read: a change must be seen however slow the machine is.
@@ -86,12 +86,12 @@ impl Signal {
                     break;
                 }
             }
-            if patience.is_over() {
+            if timeout.is_over() {
                 return None;
             }
             self.sleepers.fetch_add(1, Ordering::SeqCst);
             // Returns at once if the word has changed.
-            patience.sleep(&self.word, value);
+            timeout.sleep(&self.word, value);
             self.sleepers.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -107,9 +107,9 @@ impl Signal {
 
 impl Team {
     /// A team of `wanted` threads, this one included; fewer if there are fewer free cores. When one of
-    /// them has not done its part of a job `patience_s` seconds after the last of the others, the run
+    /// them has not done its part of a job `timeout_s` seconds after the last of the others, the run
     /// ends with a panic that names its core.
-    pub fn new(wanted: usize, patience_s: u32) -> Team {
+    pub fn new(wanted: usize, timeout_s: u32) -> Team {
         let shared: &'static Shared = Box::leak(Box::new(Shared {
             round: Signal::default(),
             busy: Signal::default(),
@@ -127,7 +127,7 @@ impl Team {
             }
         }
         let (running, caller) = (spin::Mutex::new(()), AtomicU32::new(NOBODY));
-        Team { seats, shared, patience_s, running, caller }
+        Team { seats, shared, timeout_s, running, caller }
     }
 
     /// Waits until the calling thread, whose number is `me`, may give out a job.
@@ -206,12 +206,12 @@ impl Workers for Team {
 
         job(0);
         while busy > 0 {
-            busy = match shared.busy.wait_while(busy, Some(self.patience_s)) {
+            busy = match shared.busy.wait_while(busy, Some(self.timeout_s)) {
                 Some(busy) => busy,
                 None => panic!(
                     "{} did not answer for {} s in the middle of a job",
                     Late { team: self, round },
-                    self.patience_s
+                    self.timeout_s
                 ),
             };
         }
@@ -261,7 +261,7 @@ extern "C" fn member(seat: usize) {
 mod tests {
     use super::*;
     use crate::app::fake_abi::run_in_world;
-    use crate::app::patience::PATIENCE_S;
+    use crate::app::timeout::TIMEOUT_S;
     use crate::llm::workers::Bands;
     use std::format;
     use std::io::Read;
@@ -282,7 +282,7 @@ mod tests {
         run_in_world(
             |world| world.cores = 3,
             || {
-                let team = Team::new(3, PATIENCE_S);
+                let team = Team::new(3, TIMEOUT_S);
                 assert_eq!(team.count(), 3);
                 let mut columns = [0; COLUMNS];
                 for job in 0..JOBS {
@@ -310,7 +310,7 @@ mod tests {
             |world| world.cores = 4,
             || {
                 // No more members than cores.
-                let team = Team::new(7, PATIENCE_S);
+                let team = Team::new(7, TIMEOUT_S);
                 let parts = [const { AtomicU32::new(0) }; 7];
                 for _ in 0..JOBS {
                     team.run(&|member| {
@@ -329,7 +329,7 @@ mod tests {
         run_in_world(
             |world| world.cores = 2,
             || {
-                let team = Team::new(2, PATIENCE_S);
+                let team = Team::new(2, TIMEOUT_S);
                 thread::scope(|scope| {
                     for _ in 0..3 {
                         scope.spawn(|| {
@@ -417,7 +417,7 @@ mod tests {
             run_in_world(
                 |world| world.cores = 2,
                 || {
-                    let team = Team::new(2, PATIENCE_S);
+                    let team = Team::new(2, TIMEOUT_S);
                     let _ = std::panic::catch_unwind(AssertUnwindSafe(|| {
                         let data = vec![1_u64; 1009];
                         team.run(&|member| match member {
@@ -441,7 +441,7 @@ mod tests {
             run_in_world(
                 |world| world.cores = 2,
                 || {
-                    let team = Team::new(2, PATIENCE_S);
+                    let team = Team::new(2, TIMEOUT_S);
                     team.run(&|member| {
                         if member == 0 {
                             team.run(&|_| ());
@@ -462,7 +462,7 @@ mod tests {
             run_in_world(
                 |world| world.cores = 3,
                 || {
-                    let team = Team::new(3, PATIENCE_S);
+                    let team = Team::new(3, TIMEOUT_S);
                     team.run(&|member| {
                         if member == 2 {
                             team.run(&|_| ());
