@@ -36,12 +36,13 @@
 #:   M1N1 DTB     m1n1.bin, and device trees of Macs with blanks between      none
 #:   USB          a clone of m1n1's sources: start it over USB, by what the model's size allows  none
 #:   BOOTARGS     boot arguments for either board ("max_tokens=20 seed=7")    none
+#:                settings in small letters follow (make flash-pi4 max_tokens=20)
 #:   FUZZ_SECONDS how long make fuzz runs each target                     10
 #:   OUT          the file to write                       target/boards/rpi4.img, m1.bin
 #:   TOOLCHAIN    rustup or debian, see ci/toolchain.sh                   what there is
 #:
-#: An empty setting is as one that is not given, but for the texts PROMPT and SYSTEM, and for settings in
-#: small letters. A setting without effect on what is made is an error.
+#: An empty setting counts as not given, except PROMPT, SYSTEM and settings in small letters. A setting
+#: without effect on what is made is an error.
 
 # `keys` and `variable.KEY`: the settings of what the guest does, by both names.
 include ci/settings.mk
@@ -71,7 +72,7 @@ override MAKE_PID := $(shell echo $$PPID)
 export MAKE_PID
 # Handed on in the environment, letter by letter: make must not expand the `$` of a prompt. Settings in
 # small letters go as SET_KEY, and their list with them: names such as `log` may mean something else there.
-export SET_KEYS := $(filter $(keys),$(given))
+export SET_KEYS := $(filter $(given),$(keys))
 $(foreach k,$(SET_KEYS),$(eval override $k := $$(value $k))$(eval unexport $k) \
     $(eval export SET_$k := $$(value $k)))
 $(foreach s,$(filter-out $(keys),$(settings)),$(if $(filter-out undefined,$(origin $s)), \

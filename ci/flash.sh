@@ -23,9 +23,9 @@ trees() {
     done
 }
 if [ "$board" = m1 ]; then
-    [ -n "${M1N1:-}" ] && [ -n "${DTB:-}" ] || {
+    if [ -z "${M1N1:-}" ] || [ -z "${DTB:-}" ]; then
         cat >&2 <<'END'
-An Apple M1 boots Anchorite through m1n1, Asahi Linux's boot loader. Give its two pieces:
+An Apple M1 boots Anchorite through m1n1, Asahi Linux's boot loader. Give two files:
 
     make flash-m1 M1N1=path/to/m1n1.bin DTB="path/to/t8103-j274.dtb path/to/t8103-j313.dtb"
 
@@ -39,7 +39,7 @@ m1n1.bin comes from the repository AsahiLinux/m1n1 (make), the device trees from
 docs/boards.md has both, step by step.
 END
         exit 2
-    }
+    fi
     [ -z "${USB:-}" ] || [ -f "$USB/proxyclient/tools/chainload.py" ] ||
         stop "USB=$USB: there is no proxyclient/tools/chainload.py; name a clone of AsahiLinux/m1n1."
 fi
@@ -57,9 +57,11 @@ for key in ${SET_KEYS:-}; do
     eval "[ -n \"\${SET_$key+given}\" ] && value=\$SET_$key" || continue
     # The point keeps newlines at the end.
     value=$(printf '%s.' "$value" | sed 's/[\\"]/\\&/g')
+    # shellcheck disable=SC2089 # the kernel reads these quotes
     BOOTARGS="${BOOTARGS:-}${BOOTARGS:+ }$key=\"${value%.}\""
 done
 
+# shellcheck disable=SC2090 # as above
 case $board in
 pi4)
     firmware=${FIRMWARE:-}

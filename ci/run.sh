@@ -24,6 +24,7 @@ fi
 disk=$(ci/disk.sh "$model" "${CONFIG:-}" "${PROMPT_FILE:-}")
 
 # The harness knows the settings of the guest, by both names, and checks them.
+# shellcheck disable=SC2013 # names have no blanks
 for name in $(sed -n 's/^variable\..* := //p' ci/settings.mk); do
     eval "[ -z \"\${$name+given}\" ] || set -- \"\$@\" \"$name=\$$name\""
 done

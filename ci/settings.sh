@@ -27,6 +27,7 @@ for setting in $cut; do
     last="/^$setting=/h; \${x; s/^$setting=//p;}"
     whole=$(LC_ALL=C sed -z -n "$last" "$given" | tr -d '\0' && echo .)
     whole=${whole%.}
+    of_make=
     eval "of_make=\${$name-}"
     [ "${whole#"${whole%%[![:space:]]*}"}" != "$of_make" ] || export "$name=$whole"
 done

@@ -238,7 +238,7 @@ fn main() -> ExitCode {
             }
             end(run(arguments))
         }
-        Ok(None) => end(console::print(&help()).map_err(unprinted)),
+        Ok(None) => end(console::print(help()).map_err(unprinted)),
         Err(error) => {
             console::say(format_args!("error: {error}\n\n{}", help()));
             console::status(2)

@@ -1,8 +1,8 @@
 //! The machine-readable events on the serial line, one type each.
 //!
-//! An event is one JSON object in a JSON text sequence ([RFC 7464]): the byte 0x1E at the start of a
-//! line, the object, a newline. The object's `event` field names its type. Text for people stands on
-//! the lines between, without the byte 0x1E: see [`printable`].
+//! An event is one JSON object in a JSON text sequence ([RFC 7464]): the byte 0x1E at a line's
+//! start, the object, a newline. The object's `event` field names its type. Text for people stands
+//! on the lines between, without the byte 0x1E: see [`printable`].
 //!
 //! The unikernel writes these types and the harness reads the same types, so neither can drift.
 //!
@@ -53,8 +53,8 @@ pub enum Event {
 pub struct Hello {
     /// Version of the image.
     pub version: String,
-    /// SHA-256 of the image in hexadecimal, as `image-builder inspect IMAGE` shows it. `None` if the
-    /// kernel was started from its ELF file, which does not hold the number.
+    /// SHA-256 of the image in hexadecimal, as `image-builder inspect IMAGE` shows it. `None` if
+    /// the kernel was started from its ELF file, which does not hold the number.
     pub image_sha256: Option<String>,
     /// The machine, as the device tree's `model` or first `compatible` names it.
     pub machine: String,
@@ -63,14 +63,15 @@ pub struct Hello {
     pub cpu: String,
     /// Features of the processor that the kernels can use ("neon", "dotprod", "i8mm", "sha2", …).
     pub cpu_features: Vec<String>,
-    /// The engine's kernels for this processor: "neon", "dotprod" or "i8mm"; "scalar" without vectors.
+    /// The engine's kernels for this processor: "neon", "dotprod" or "i8mm"; "scalar" without
+    /// vectors.
     pub kernels: String,
     /// Cores that are up.
     pub cores: usize,
     /// Exception level at entry: 1 or 2.
     pub exception_level: u8,
-    /// Consoles: the kind of the serial port ("pl011", "ns16550", "s5l-uart"), and the screen's size in
-    /// pixels and in glyphs ("framebuffer 2560x1600, text 128x40").
+    /// Consoles: the kind of the serial port ("pl011", "ns16550", "s5l-uart"), and the screen's
+    /// size in pixels and in glyphs ("framebuffer 2560x1600, text 128x40").
     pub consoles: Vec<String>,
     /// Facts about a board ("gpio14=alt5", …), as the runtime found them; empty on QEMU's `virt`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -235,8 +236,8 @@ pub struct Perplexity {
     pub time_us: u64,
 }
 
-/// Number of tokens and their rate, for people. The rate leaves the first token out, so that one token
-/// has none.
+/// Number of tokens and their rate, for people. The rate leaves the first token out, so that one
+/// token has none.
 pub fn tokens_at(n: usize, per_s: f64) -> String {
     match n {
         0 => "0 tokens".into(),

@@ -17,15 +17,15 @@ use guest::{Guest, Word};
 use crate::command::{Accelerator, Board, Bus, Device, Host, Machine};
 use crate::judge::Expectations;
 
-/// The most cores that a GICv2 serves.
+/// Limit of cores of a GICv2.
 const GICV2_CORES: u32 = 8;
 /// Cores of a Raspberry Pi 4.
 const RASPBERRY_PI_CORES: u32 = 4;
 
 /// Boots Anchorite in QEMU, shows what it says and judges it.
 ///
-/// The generated text goes to standard output as it comes; what this program itself has to say
-/// goes to standard error.
+/// The generated text goes to standard output at once. Messages of this program go to standard
+/// error.
 #[derive(Debug, Parser)]
 #[command(
     name = "anchorite-qemu",
@@ -74,11 +74,11 @@ pub struct Cli {
     /// Start the guest at EL2
     #[arg(long, help_heading = MACHINE)]
     el2: bool,
-    /// What runs the guest's instructions [default: the host's cores if they can, else tcg]
+    /// Accelerator [default: the host's cores if possible, else tcg]
     #[arg(long, value_enum, help_heading = MACHINE)]
     accel: Option<Accelerator>,
-    /// Have the guest's clock count instructions, one a nanosecond, so that its timings repeat
-    /// exactly and can be compared between hosts; one core, by TCG
+    /// Have the guest's clock count instructions, one per nanosecond: timings repeat exactly and
+    /// compare between hosts; one core, by TCG
     #[arg(long, help_heading = MACHINE)]
     icount: bool,
     /// Wait for gdb on this port; no time limits
@@ -134,7 +134,7 @@ const VERDICT: &str = "Verdict and output";
 /// The kinds of machine by their names in QEMU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum BoardName {
-    /// What it takes to run a guest, and nothing else.
+    /// The minimum of devices that a guest needs.
     Virt,
     /// A Raspberry Pi 4, from QEMU 9 on.
     Raspi4b,
@@ -164,24 +164,24 @@ pub struct Limits {
     pub total: Option<Duration>,
 }
 
-/// What the command line asks for.
+/// Plan of a run, from the command line.
 #[derive(Debug)]
 pub struct Plan {
     /// The QEMU to start.
     pub qemu: PathBuf,
-    /// What it is to be.
+    /// The machine.
     pub machine: Machine,
     /// Whether standard input goes to the guest.
     pub chat: bool,
-    /// How long it may take.
+    /// Timeouts.
     pub limits: Limits,
-    /// What it must show.
+    /// Expectations.
     pub expected: Expectations,
     /// Whether the serial line is shown as it is.
     pub raw: bool,
 }
 
-/// The variables of the environment that count.
+/// Variables of the environment, and the host's cores.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     /// `PROMPT`; it may be empty.
@@ -193,7 +193,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// The environment that this runs in. An empty prompt is one, an empty path is none.
+    /// The environment of this process. An empty prompt counts, an empty path does not.
     pub fn detect() -> Environment {
         let qemu = std::env::var_os("ANCHORITE_QEMU").filter(|path| !path.is_empty());
         Environment {
@@ -205,7 +205,7 @@ impl Environment {
 }
 
 impl Cli {
-    /// Checks that it all fits together, and that the files are there.
+    /// Checks that the options fit together and that the files exist.
     ///
     /// # Errors
     /// A sentence for the user: what is wrong and what to do.
@@ -319,14 +319,14 @@ impl Cli {
         })
     }
 
-    /// The processor that is asked for; of QEMU's own arguments the last one counts.
+    /// The chosen processor; of QEMU's own arguments the last `-cpu` counts.
     fn cpu(&self) -> Option<String> {
         let words = self.extra.windows(2).rev();
         let own = words.into_iter().find(|words| words[0] == "-cpu" || words[0] == "--cpu");
         own.map(|words| words[1].to_string_lossy().into_owned()).or_else(|| self.cpu.clone())
     }
 
-    /// A Raspberry Pi 4, of which nothing can be chosen.
+    /// A Raspberry Pi 4, without choices.
     fn raspberry_pi(&self, cores: u32) -> Result<Board, String> {
         let chosen = [
             (self.cpu.is_some(), "--cpu"),
@@ -349,7 +349,7 @@ impl Cli {
     }
 }
 
-/// Whether this processor of QEMU's, before any features, has no 64-bit state.
+/// Whether a processor of QEMU's has no 64-bit state, by the name before its features.
 fn has_32_bits(cpu: &str) -> bool {
     let name = cpu.split(',').next().unwrap_or_default().to_ascii_lowercase();
     let families = ["arm", "cortex-m", "cortex-r5", "pxa", "sa11", "ti925t"];
@@ -370,7 +370,7 @@ fn is_file(what: &str, path: &Path, hint: &str) -> Result<(), String> {
     match std::fs::metadata(path) {
         Ok(metadata) if !metadata.is_file() => Err(format!("the {what} {shown} is no file")),
         Ok(metadata) if metadata.len() == 0 => Err(format!("the {what} {shown} is empty; {hint}")),
-        // Opened as well, because QEMU will have to.
+        // Opened as well, as QEMU will open the file.
         Ok(_) => match std::fs::File::open(path) {
             Ok(_) => Ok(()),
             Err(e) => Err(format!("the {what} {shown} cannot be read: {e}")),

@@ -5,8 +5,8 @@ use core::fmt::{self, Write};
 
 /// Text of a model or a prompt, made harmless for the serial line.
 ///
-/// Control characters other than newline and tab become Rust's escapes. So the text can neither start
-/// an event nor drive the terminal.
+/// Control characters other than newline and tab become Rust's escapes. So the text can neither
+/// start an event nor drive the terminal.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if text.chars().all(is_harmless) {
         return Cow::Borrowed(text);

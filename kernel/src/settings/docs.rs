@@ -1,9 +1,10 @@
 //! The table of settings as commands and documents use it, on the host only.
 //!
-//! `README.md` holds [`readme`] between two marks, and [`MAKE_FILE`] is [`make_file`]. A test compares
-//! both with the table. With `UPDATE=1` in the environment the test writes the files instead:
+//! `README.md` holds [`readme`] between two marks, and [`MAKE_FILE`] is [`make_file`]. A test
+//! compares both with the table. With `UPDATE_SETTINGS=1` in the environment the test writes the
+//! files instead:
 //!
-//!     UPDATE=1 ci/toolchain.sh host test -p kernel --lib settings::docs
+//!     UPDATE_SETTINGS=1 ci/toolchain.sh host test -p kernel --lib settings::docs
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -57,9 +58,17 @@ impl Key {
     /// The first sentence of the help, with the default behind it.
     pub fn short_help(&self) -> String {
         let first = self.help.split_once(". ").map_or(self.help, |(first, _)| first);
-        let text = first.trim_end_matches('.').replace('`', "");
+        self.with_default(first)
+    }
+
+    /// The help, the values and the default.
+    pub fn long_help(&self) -> String {
+        self.with_default(&format!("{} Takes {}.", self.help, self.takes))
+    }
+
+    fn with_default(&self, text: &str) -> String {
         let (Initial::Value(default) | Initial::Words(default)) = self.default;
-        format!("{text} [default: {default}]")
+        format!("{} [default: {default}]", text.trim_end_matches('.').replace('`', ""))
     }
 }
 
@@ -89,7 +98,11 @@ pub fn of_make(name: &str, value: &str) -> Result<Option<(&'static Key, String)>
 
 /// The tables of settings for the README, one for each group.
 pub fn readme() -> String {
-    let mut text = String::new();
+    let mut text = String::from(
+        "\n`make run key=value` takes each key; the column `make` has a second name. By the second \
+         name, 0 and\n1 are `false` and `true`, and an empty value that is no text counts as not \
+         given.\n",
+    );
     for (group, title) in GROUPS {
         text += &format!("\n{title}:\n\n| key | what it does | takes | default | `make` |\n");
         text += "|---|---|---|---|---|\n";
@@ -179,10 +192,11 @@ mod tests {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
     }
 
-    /// Compares a file with what belongs there; with `UPDATE` in the environment, writes the file.
+    /// Compares a file with what belongs there; with `UPDATE_SETTINGS` in the environment, writes
+    /// the file.
     #[track_caller]
     fn check(name: &str, expected: &str) {
-        if std::env::var_os("UPDATE").is_some() {
+        if std::env::var_os("UPDATE_SETTINGS").is_some() {
             fs::write(path(name), expected).unwrap();
         }
         let is = fs::read_to_string(path(name)).unwrap_or_default();
@@ -190,7 +204,7 @@ mod tests {
         assert!(
             is == expected,
             "{name} is not up to date: {differs:?}; update it by\n    \
-             UPDATE=1 ci/toolchain.sh host test -p kernel --lib settings::docs"
+             UPDATE_SETTINGS=1 ci/toolchain.sh host test -p kernel --lib settings::docs"
         );
     }
 

@@ -149,7 +149,6 @@ pub const KEYS: &[Key] = &[
         ),
     },
     Key {
-        variable: Guest("SEED"),
         default: Words("another one at each start"),
         ..sampler(
             "seed",
@@ -157,43 +156,36 @@ pub const KEYS: &[Key] = &[
             Whole(0, u64::MAX, |config, n| config.seed = Some(n as u64)),
             "Seed of the sampler.",
         )
+        .make("SEED")
     },
-    Key {
-        variable: Guest("TEMPERATURE"),
-        ..sampler(
-            "temperature",
-            "0",
-            Number(0.0, 100.0, |config, x| config.sampling.temperature = x),
-            "Temperature of the sampler; 0 always takes the most likely token.",
-        )
-    },
-    Key {
-        variable: Guest("TOP_K"),
-        ..sampler(
-            "top_k",
-            "40",
-            Whole(0, MANY, |config, n| config.sampling.top_k = n as usize),
-            "Sample from this many of the most likely tokens; 0: from all.",
-        )
-    },
-    Key {
-        variable: Guest("TOP_P"),
-        ..sampler(
-            "top_p",
-            "0.95",
-            Number(0.0, 1.0, |config, x| config.sampling.top_p = x),
-            "Sample from the most likely tokens that reach this probability together.",
-        )
-    },
-    Key {
-        variable: Guest("MIN_P"),
-        ..sampler(
-            "min_p",
-            "0.05",
-            Number(0.0, 1.0, |config, x| config.sampling.min_p = x),
-            "Sample from tokens with at least this share of the largest probability.",
-        )
-    },
+    sampler(
+        "temperature",
+        "0",
+        Number(0.0, 100.0, |config, x| config.sampling.temperature = x),
+        "Temperature of the sampler; 0 always takes the most likely token.",
+    )
+    .make("TEMPERATURE"),
+    sampler(
+        "top_k",
+        "40",
+        Whole(0, MANY, |config, n| config.sampling.top_k = n as usize),
+        "Sample from this many of the most likely tokens; 0: from all.",
+    )
+    .make("TOP_K"),
+    sampler(
+        "top_p",
+        "0.95",
+        Number(0.0, 1.0, |config, x| config.sampling.top_p = x),
+        "Sample from the most likely tokens that reach this probability together.",
+    )
+    .make("TOP_P"),
+    sampler(
+        "min_p",
+        "0.05",
+        Number(0.0, 1.0, |config, x| config.sampling.min_p = x),
+        "Sample from tokens with at least this share of the largest probability.",
+    )
+    .make("MIN_P"),
     sampler(
         "typical_p",
         "1",
@@ -201,15 +193,13 @@ pub const KEYS: &[Key] = &[
         "Locally typical sampling: sample from the tokens whose surprise is nearest to the expected \
          one, up to this probability; 1: off.",
     ),
-    Key {
-        variable: Guest("REPEAT_PENALTY"),
-        ..sampler(
-            "repeat_penalty",
-            "1",
-            Number(0.01, 100.0, |config, x| config.sampling.repeat_penalty = x),
-            "Above 1, the last tokens become less likely; 1: off.",
-        )
-    },
+    sampler(
+        "repeat_penalty",
+        "1",
+        Number(0.01, 100.0, |config, x| config.sampling.repeat_penalty = x),
+        "Above 1, the last tokens become less likely; 1: off.",
+    )
+    .make("REPEAT_PENALTY"),
     sampler(
         "frequency_penalty",
         "0",
@@ -446,6 +436,13 @@ pub const KEYS: &[Key] = &[
         help: docs("Self-tests that mode `test` runs."),
     },
 ];
+
+impl Key {
+    /// The setting with a second name for `make`.
+    const fn make(self, name: &'static str) -> Key {
+        Key { variable: Guest(name), ..self }
+    }
+}
 
 /// A setting of the sampler.
 const fn sampler(

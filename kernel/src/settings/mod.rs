@@ -3,12 +3,12 @@
 //! [`KEYS`] holds name, type, range, default, help and `make` variable of each setting. The table
 //! feeds the readers below, the harness's flags, `make help`, the README and the host example.
 //!
-//! `anchorite.toml` lies on the model disk and is TOML. A boot argument is one word, `key=value`, and
-//! overrides the file. An unknown key, a key given twice in one place, or a value out of range is an
-//! error that names key and place.
+//! `anchorite.toml` lies on the model disk and is TOML. A boot argument is one word, `key=value`,
+//! and overrides the file. An unknown key, a key given twice in one place, or a value out of range
+//! is an error that names key and place.
 //!
-//! Boot arguments before a word `--` are ignored. A Raspberry Pi's firmware puts dozens of words for
-//! Linux there, and the words differ with each version of the firmware and each screen.
+//! Boot arguments before a word `--` are ignored. A Raspberry Pi's firmware puts dozens of words
+//! for Linux there, and the words differ with each version of the firmware and each screen.
 
 #![forbid(unsafe_code)]
 
@@ -93,8 +93,8 @@ pub struct Config {
     pub kv_cache: CacheType,
     /// Whether a prompt that does not fit into the context is cut.
     pub cut_prompt: bool,
-    /// Whether names of control tokens in a prompt are those tokens; `None`: as in llama.cpp for the
-    /// mode. Lines that are typed in a chat are text in any case.
+    /// Whether names of control tokens in a prompt are those tokens; `None`: as in llama.cpp for
+    /// the mode. Lines that are typed in a chat are text in any case.
     pub parse_special: Option<bool>,
     /// Whether the context shifts when it is full.
     pub context_shift: bool,

@@ -379,8 +379,8 @@ fn the_hint_for_an_unknown_key_lists_the_keys() {
     assert!(KEYS.iter().all(|key| hint.contains(key.name)));
 }
 
-/// What `/chosen/bootargs` holds on a Raspberry Pi 4: the words of its device tree, of the firmware,
-/// and of the `cmdline.txt` that `image-builder sd` writes.
+/// What `/chosen/bootargs` holds on a Raspberry Pi 4: the words of its device tree, of the
+/// firmware, and of the `cmdline.txt` that `image-builder sd` writes.
 #[test]
 fn what_a_firmware_says_to_linux_is_not_ours() {
     let firmware = "coherent_pool=1M 8250.nr_uarts=1 snd_bcm2835.enable_headphones=0 \

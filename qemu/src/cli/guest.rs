@@ -28,6 +28,7 @@ impl Args for Guest {
             let mut flag = Arg::new(key.name)
                 .long(name(key.flag()))
                 .help(key.short_help())
+                .long_help(key.long_help())
                 .help_heading(HEADING)
                 .value_name("VALUE")
                 .allow_negative_numbers(true);

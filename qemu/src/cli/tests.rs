@@ -354,7 +354,7 @@ fn what_is_expected_is_checked_where_it_is_given() {
 }
 
 #[test]
-fn missing_files_are_told_before_anything_starts() {
+fn missing_files_are_reported_before_anything_starts() {
     let cli = |words: &[&str]| {
         let line = ["anchorite-qemu", "--kernel"].iter().chain(words);
         Cli::try_parse_from(line).unwrap().plan(&environment(), HOST).unwrap_err()
