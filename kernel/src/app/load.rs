@@ -1,7 +1,8 @@
 //! The load of a model: from the disk into memory, checked and repacked.
 //!
-//! The file is read in large chunks, straight into its final memory. Another core hashes each chunk,
-//! and idle cores repack the hashed chunks for the kernels, while the disk delivers the next ones.
+//! The file is read in large chunks, straight into its final memory. Another core hashes each
+//! chunk, and idle cores repack the hashed chunks for the kernels, while the disk delivers the next
+//! ones.
 
 #![forbid(unsafe_code)]
 

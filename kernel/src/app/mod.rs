@@ -1,8 +1,8 @@
 //! The application: a Hermit program that loads the model and generates, chats, measures or tests.
 //!
-//! It reaches the machine through the Hermit ABI alone ([`os`]), and says what it does through the
-//! events of [`crate::report`]. Everything but the configuration needs that ABI, so it is built for
-//! the bare target, and for tests, which bring an ABI of their own.
+//! The application reaches the machine through the Hermit ABI alone ([`os`]), and reports by the
+//! events of [`crate::report`]. Its modules need that ABI, so they are built for the bare target,
+//! and for tests, which bring an ABI of their own.
 
 pub mod sha256;
 
@@ -33,7 +33,7 @@ mod program;
 #[cfg(any(target_os = "none", test))]
 mod selftest;
 #[cfg(any(target_os = "none", test))]
-pub mod team;
+pub mod thread_pool;
 #[cfg(any(target_os = "none", test))]
 mod timeout;
 

@@ -51,8 +51,8 @@ fn read_file(path: &str, limit: usize) -> Result<Option<Result<Vec<u8>, TooLarge
 
 /// The path of the model to load: the file named `wanted`, or the only model.
 ///
-/// Hidden files do not count as models: macOS puts such files beside others. A file that is not GGUF
-/// does not count if another file is.
+/// Hidden files do not count as models: macOS puts such files beside others. A file that is not
+/// GGUF does not count if another file is.
 ///
 /// # Errors
 /// The disk holds no model, or no model of that name, or several models and `wanted` is `None`.

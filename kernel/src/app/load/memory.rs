@@ -59,8 +59,8 @@ pub fn plan(prefix: &[u8], size: u64, context: ContextOptions) -> Result<Plan, E
 /// The memory does not suffice, or the header shows that the engine cannot run the model.
 pub fn allocate(file: &File, size: u64, context: ContextOptions) -> Result<ModelBuffer, Error> {
     let too_large = || {
-        // The header tells the size of cache and tables. Most headers are small. For a large one the
-        // size of the file alone has to do.
+        // The header tells the size of cache and tables. Most headers are small. For a large one
+        // the size of the file alone has to do.
         let header = ModelBuffer::try_new(bytes_of(size).min(HEADER)).and_then(|mut header| {
             let n = file.read_full(header.as_mut_slice()).unwrap_or(0);
             Plan::read(&header[..n], size)?.needed(context)

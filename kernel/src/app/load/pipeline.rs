@@ -16,8 +16,8 @@ use crate::llm::model::Repack;
 /// Large, so that the disk's queue stays full for nearly all of the time; small against a model, so
 /// that the hash follows closely.
 pub const CHUNK: usize = 8 << 20;
-/// Bytes of the first read. Each further read is about twice as large, up to [`CHUNK`], so that the
-/// hash of a small model, too, starts long before the model is read.
+/// Bytes of the first read. Each further read is about twice as large, up to [`CHUNK`]. So the hash
+/// of a small model starts early, too.
 const FIRST_CHUNK: usize = 512 << 10;
 /// Bytes that are hashed between two updates of the progress bar.
 const PART: usize = 512 << 10;
@@ -157,7 +157,8 @@ impl<'a> Pipeline<'a> {
 
     /// The part of one thread: reading, hashing, and then repacking.
     ///
-    /// All threads stay until everything is hashed, so that none waits long for the others at the end.
+    /// All threads stay until everything is hashed, so that none waits long for the others at the
+    /// end.
     pub fn run(&self, thread: usize) {
         if thread == READS {
             self.read();
