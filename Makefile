@@ -18,24 +18,10 @@
 #:   make setup    install what all of these need; each also does so for itself
 #:   make clean    remove what was built
 #:
-#: Settings, with what they are if not given (make run PROMPT="It was late" TOKENS=40 SMP=2):
+#: Settings of the machine, the disk and the commands, with their defaults
+#: (make run MODEL=tiny.gguf SMP=2 MEM=1G); those of what the guest does follow below:
 #:
 #:   MODEL        a path to a GGUF file, one in test_models/, or a name below  tiny.gguf
-#:   PROMPT       the text to go on from                                  Once upon a time
-#:                in a chat, the first message                            none
-#:   PROMPT_FILE  a file that holds that text, but for a newline at its end  none
-#:   SYSTEM       the system message of a chat                            none
-#:   TOKENS       tokens to generate at most                              128
-#:   CTX          positions of the context                                256
-#:   KV_CACHE     f16, f32 or q8_0: the format of the KV cache            f16
-#:   CONTEXT_SHIFT  1: when the context is full, forget half and go on    0
-#:   KEEP         tokens of the first prompt never forgotten then; -1: all  0
-#:   TEMPERATURE  0 takes the likeliest token, 1 samples as trained       0
-#:   TOP_K TOP_P MIN_P  which tokens are sampled from                     40 0.95 0.05
-#:   REPEAT_PENALTY  above 1: the last tokens come less likely again      1
-#:   SEED         seed of the sampler                                     another each time
-#:   MODE         generate, chat, perplexity, bench or test               generate
-#:   VERIFY       0: do not check the model's checksum                    1
 #:   CONFIG       an anchorite.toml for the disk                          none
 #:   SMP MEM CPU  cores, memory and processor of the machine              the host's, 1G
 #:   GIC EL2      interrupt controller 2 or 3; EL2=1 boots at EL2         QEMU's choice
@@ -51,41 +37,32 @@
 #:   M1N1 DTB     m1n1.bin, and device trees of Macs with blanks between      none
 #:   USB          a clone of m1n1's sources: start it over USB, by what the model's size allows  none
 #:   BOOTARGS     boot arguments for either board ("max_tokens=20 seed=7")    none
+#:                settings in small letters follow (make flash-pi4 max_tokens=20)
 #:   FUZZ_SECONDS how long make fuzz runs each target                     10
 #:   OUT          the file to write                       target/boards/rpi4.img, m1.bin
 #:   TOOLCHAIN    rustup or debian, see ci/toolchain.sh                   what there is
 #:
-#: A setting that is empty is as one that is not given, but for the texts PROMPT and SYSTEM. One that does
-#: nothing for what is made is an error.
-#: Models that are fetched when MODEL names them, checked and kept in target/models/, and the settings
-#: that they run with where none are given (ci/models.txt):
-#:
+#: An empty setting counts as not given, except PROMPT, SYSTEM and settings in small letters. A setting
+#: without effect on what is made is an error.
+
+# `keys` and `variable.KEY`: the settings of what the guest does, by both names.
+include ci/settings.mk
+guest := $(foreach k,$(keys),$(variable.$k))
+disk := MODEL PROMPT_FILE CONFIG
 
 all_goals := help setup build run chat bench debug test test-all torture test-real test-pi4 test-m1n1 fuzz \
              flash-pi4 flash-m1 board-report clean
-settings := MODEL PROMPT PROMPT_FILE SYSTEM TOKENS CTX KV_CACHE CONTEXT_SHIFT KEEP TEMPERATURE \
-            TOP_K TOP_P MIN_P REPEAT_PENALTY SEED MODE VERIFY CONFIG SMP MEM CPU GIC EL2 BUS LOG \
-            REPORT TIMEOUT ARGS BENCH TOOLCHAIN GDB_ARGS DEVICE FIRMWARE M1N1 DTB USB BOOTARGS OUT \
-            FUZZ_SECONDS
-# What the goals take of these. Nothing that the command line sets may do nothing.
-takes.run := MODEL PROMPT PROMPT_FILE SYSTEM TOKENS CTX KV_CACHE CONTEXT_SHIFT KEEP TEMPERATURE \
-             TOP_K TOP_P MIN_P REPEAT_PENALTY SEED MODE VERIFY CONFIG SMP MEM CPU GIC EL2 BUS LOG \
-             REPORT TIMEOUT ARGS TOOLCHAIN
+# What the goals take. Nothing that the command line sets may do nothing.
+$(foreach g,$(filter-out help clean,$(all_goals)),$(eval takes.$g := TOOLCHAIN))
+takes.run += $(disk) $(guest) $(keys) SMP MEM CPU GIC EL2 BUS LOG REPORT TIMEOUT ARGS
 takes.chat := $(takes.run)
 takes.debug := $(takes.run) GDB_ARGS
-takes.bench := BENCH TOOLCHAIN
-takes.flash-pi4 := MODEL PROMPT_FILE CONFIG BOOTARGS FIRMWARE DEVICE OUT TOOLCHAIN
-takes.flash-m1 := MODEL PROMPT_FILE CONFIG BOOTARGS M1N1 DTB USB OUT TOOLCHAIN
-takes.board-report := LOG TOOLCHAIN
-takes.fuzz := FUZZ_SECONDS TOOLCHAIN
-takes.setup := TOOLCHAIN
-takes.build := TOOLCHAIN
-takes.test := TOOLCHAIN
-takes.test-all := TOOLCHAIN
-takes.torture := TOOLCHAIN
-takes.test-real := TOOLCHAIN
-takes.test-pi4 := TOOLCHAIN
-takes.test-m1n1 := TOOLCHAIN
+takes.bench += BENCH
+takes.flash-pi4 += $(disk) $(keys) BOOTARGS FIRMWARE DEVICE OUT
+takes.flash-m1 += $(disk) $(keys) BOOTARGS M1N1 DTB USB OUT
+takes.board-report += LOG
+takes.fuzz += FUZZ_SECONDS
+settings := $(sort $(foreach g,$(all_goals),$(takes.$g)))
 goals := $(or $(MAKECMDGOALS),help)
 given := $(foreach s,$(settings),$(if $(filter command,$(firstword $(origin $s))),$s))
 unused := $(filter-out $(foreach g,$(goals),$(takes.$g)),$(given))
@@ -94,16 +71,24 @@ $(if $(unused),$(if $(filter-out $(all_goals),$(goals)),,\
 # The scripts ask the system what this process was given: make cuts blanks off the start of values.
 override MAKE_PID := $(shell echo $$PPID)
 export MAKE_PID
-# Handed on in the environment, letter by letter: make must not expand the `$` of a prompt.
-$(foreach s,$(settings),$(if $(filter-out undefined,$(origin $s)), \
+# Handed on in the environment, letter by letter: make must not expand the `$` of a prompt. Settings in
+# small letters go as SET_KEY, and their list with them: names such as `log` may mean something else there.
+export SET_KEYS := $(filter $(given),$(keys))
+$(foreach k,$(SET_KEYS),$(eval override $k := $$(value $k))$(eval unexport $k) \
+    $(eval export SET_$k := $$(value $k)))
+$(foreach s,$(filter-out $(keys),$(settings)),$(if $(filter-out undefined,$(origin $s)), \
     $(eval override $s := $$(value $s))$(eval export $s)))
 # Whatever else the command line sets is a slip (`TOKEN=4`), and must not go unnoticed.
 unknown := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v)))
-$(if $(unknown),$(error there is no setting $(unknown): `make help` lists them))
+similar := $(if $(unknown),$(shell printf '%s\n' $(settings) | awk -v slip='$(firstword $(unknown))' -f ci/similar.awk))
+$(if $(unknown),$(error there is no setting $(unknown): \
+    $(if $(similar),did you mean $(similar)? )`make help` lists them))
 
 .PHONY: $(all_goals)
 help:
-	@sed -n 's/^#: \{0,1\}//p' Makefile
+	@sed -n 's/^#: \{0,1\}//p' Makefile ci/settings.mk
+	@printf '%s\n' '' 'Models that are fetched when MODEL names them, checked and kept in target/models/, and the' \
+	    'settings that they run with where none are given (ci/models.txt):' ''
 	@ci/models.sh help
 
 setup:

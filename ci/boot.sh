@@ -434,6 +434,8 @@ if begin make-texts; then
         must_print "system=\"$shown_text\""
         PROMPT=$text made run ARGS=--print
         must_print "prompt=\"$shown_text\""
+        made run ARGS=--print prompt="$text" system="$text" mode=chat
+        must_print "mode=chat prompt=\"$shown_text\" system=\"$shown_text\""
     done
     made run ARGS=--print PROMPT= SYSTEM= MODE=chat
     must_print 'prompt="" system=""'
@@ -506,7 +508,13 @@ if begin make-unused; then
     refused 2 'does nothing with PROMPT' flash-pi4 PROMPT=a
     refused 2 'does nothing with BOOTARGS' run BOOTARGS=a
     refused 2 'does nothing with MODEL' build MODEL=tiny.gguf
-    refused 2 'exclude each other' run PROMPT= PROMPT_FILE=one/p.txt
+    refused 2 'does nothing with top_k' build top_k=3
+    refused 2 'there is no setting top_kk: did you mean top_k?' run top_kk=3
+    refused 2 'there is no setting TOKEN: did you mean TOKENS?' run TOKEN=3
+    refused 2 '`max_tokens` is given twice' run TOKENS=3 max_tokens=3
+    refused 2 '`top_k` takes a whole number' run top_k=many
+    refused 2 'model and MODEL are one setting' run MODEL=tiny.gguf model=tiny.gguf
+    refused 2 'exclude each other' run PROMPT= PROMPT_FILE=Makefile
     refused 2 '`prompt` does nothing in mode test' run PROMPT=a MODE=test
     refused 2 'cortex-a15 is a processor of 32 bits' run CPU=cortex-a15
     verdict

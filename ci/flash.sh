@@ -25,7 +25,7 @@ trees() {
 if [ "$board" = m1 ]; then
     if [ -z "${M1N1:-}" ] || [ -z "${DTB:-}" ]; then
         cat >&2 <<'END'
-An Apple M1 boots Anchorite through m1n1, Asahi Linux's boot loader. Give its two pieces:
+An Apple M1 boots Anchorite through m1n1, Asahi Linux's boot loader. Give two files:
 
     make flash-m1 M1N1=path/to/m1n1.bin DTB="path/to/t8103-j274.dtb path/to/t8103-j313.dtb"
 
@@ -52,7 +52,16 @@ image=target/anchorite.img
 set -- --verify
 [ -z "${CONFIG:-}" ] || set -- "$@" "--config=$CONFIG"
 [ -z "${PROMPT_FILE:-}" ] || set -- "$@" "--prompt-file=$PROMPT_FILE"
+# Settings become boot arguments, in quotes, behind those of BOOTARGS.
+for key in ${SET_KEYS:-}; do
+    eval "[ -n \"\${SET_$key+given}\" ] && value=\$SET_$key" || continue
+    # The point keeps newlines at the end.
+    value=$(printf '%s.' "$value" | sed 's/[\\"]/\\&/g')
+    # shellcheck disable=SC2089 # the kernel reads these quotes
+    BOOTARGS="${BOOTARGS:-}${BOOTARGS:+ }$key=\"${value%.}\""
+done
 
+# shellcheck disable=SC2090 # as above
 case $board in
 pi4)
     firmware=${FIRMWARE:-}

@@ -26,7 +26,7 @@ run() {
     run llm::arena llm::workers runtime::sched::sleep_lock runtime::sched::futex runtime::abi::lent
     # A team's threads never end, as a machine's cores do not; and the ABI hands a thread a number, which
     # is an address.
-    MIRIFLAGS='-Zmiri-ignore-leaks -Zmiri-permissive-provenance' run app::team
+    MIRIFLAGS='-Zmiri-ignore-leaks -Zmiri-permissive-provenance' run app::thread_pool
 } | tee "$log"
 awk '
     /^test result:/ { passed += $4; failed += $6 }

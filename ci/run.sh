@@ -1,7 +1,7 @@
 #!/bin/sh
 # Boots a model in QEMU, and sets up, builds and makes before that what is missing.
 #
-#   ci/run.sh run|chat|debug
+#   ci/run.sh run|chat|debug [KEY=VALUE]...
 #
 # The settings come in the environment: `make help` lists them. Ends with the harness's exit status
 # (`make` makes a 2 of each failure): 0 all well, 1 the run failed, 2 a wrong setting, 3 QEMU is
@@ -9,14 +9,10 @@
 set -eu
 cd "$(dirname "$0")/.."
 action=$1
+shift
 
 . ci/settings.sh
-if [ -n "${PROMPT_FILE:-}" ] && [ -n "${PROMPT+given}" ]; then
-    stop 'PROMPT and PROMPT_FILE exclude each other.'
-fi
-for switch in "VERIFY=${VERIFY:-1}" "EL2=${EL2:-0}" "CONTEXT_SHIFT=${CONTEXT_SHIFT:-0}"; do
-    case $switch in *=0 | *=1) ;; *) stop "$switch: expected 0 or 1" ;; esac
-done
+case ${EL2:-0} in 0 | 1) ;; *) stop "EL2=$EL2: expected 0 or 1" ;; esac
 
 if [ "$action" = debug ]; then
     ci/setup.sh debug
@@ -27,25 +23,17 @@ else
 fi
 disk=$(ci/disk.sh "$model" "${CONFIG:-}" "${PROMPT_FILE:-}")
 
-# Values are joined to their flags, or the harness would take `-1` for a flag. A text may be empty; of
-# the other settings, one that is empty is as good as none.
-set -- --kernel target/anchorite.img --disk "$disk"
-[ -z "${PROMPT+given}" ] || set -- "$@" "--prompt=$PROMPT"
-[ -z "${PROMPT_FILE:-}" ] || set -- "$@" "--prompt-file=${PROMPT_FILE##*/}"
-[ -z "${SYSTEM+given}" ] || set -- "$@" "--set=system=$SYSTEM"
-[ -z "${TOKENS:-}" ] || set -- "$@" "--tokens=$TOKENS"
-[ -z "${CTX:-}" ] || set -- "$@" "--ctx=$CTX"
-[ -z "${KV_CACHE:-}" ] || set -- "$@" "--kv-cache=$KV_CACHE"
-[ "${CONTEXT_SHIFT:-0}" = 0 ] || set -- "$@" --context-shift
-[ -z "${KEEP:-}" ] || set -- "$@" "--keep=$KEEP"
-[ -z "${TEMPERATURE:-}" ] || set -- "$@" "--temperature=$TEMPERATURE"
-[ -z "${TOP_K:-}" ] || set -- "$@" "--top-k=$TOP_K"
-[ -z "${TOP_P:-}" ] || set -- "$@" "--top-p=$TOP_P"
-[ -z "${MIN_P:-}" ] || set -- "$@" "--min-p=$MIN_P"
-[ -z "${REPEAT_PENALTY:-}" ] || set -- "$@" "--repeat-penalty=$REPEAT_PENALTY"
-[ -z "${SEED:-}" ] || set -- "$@" "--seed=$SEED"
-[ -z "${MODE:-}" ] || set -- "$@" "--mode=$MODE"
-[ "${VERIFY:-1}" = 1 ] || set -- "$@" --no-verify
+# The harness knows the settings of the guest, by both names, and checks them.
+# shellcheck disable=SC2013 # names have no blanks
+for name in $(sed -n 's/^variable\..* := //p' ci/settings.mk); do
+    eval "[ -z \"\${$name+given}\" ] || set -- \"\$@\" \"$name=\$$name\""
+done
+for key in ${SET_KEYS:-}; do
+    eval "[ -z \"\${SET_$key+given}\" ] || set -- \"\$@\" \"$key=\$SET_$key\""
+done
+[ -z "${PROMPT_FILE:-}" ] || set -- "$@" "prompt_file=${PROMPT_FILE##*/}"
+# The others are the harness's own. One that is empty is as good as none.
+set -- "$@" --kernel target/anchorite.img --disk "$disk"
 [ -z "${SMP:-}" ] || set -- "$@" "--smp=$SMP"
 [ -z "${MEM:-}" ] || set -- "$@" "--mem=$MEM"
 [ -z "${CPU:-}" ] || set -- "$@" "--cpu=$CPU"

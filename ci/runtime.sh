@@ -367,7 +367,7 @@ breaks stall-2 stall=2 Panic 'core 2 did not answer for 2 s in the middle of a j
 # A job that starts another one of its team, which would wait for itself: by the caller, by a member.
 for member in 0 2; do
     breaks "job-in-job-$member" "job-in-job=$member" Panic \
-        "a job of a team must not start another job of that team (.*, core $member\""
+        "a job of a thread pool must not start another job of that pool (.*, core $member\""
 done
 # A thread that stops while a model is loaded. Whoever waits for it says so: another core.
 # shellcheck disable=SC2086 # the words are to be split

@@ -1,5 +1,8 @@
 # shellcheck shell=sh
-# What the scripts that take make's settings share: they source this file in the project's folder.
+# The scripts' share of make's settings: they source this file in the project's folder.
+#
+# Settings in capitals come in the environment under their names. Settings in small letters come as
+# SET_KEY, and $SET_KEYS lists them. ci/settings.mk has the names of both kinds.
 
 # stop MESSAGE: a setting is wrong.
 stop() {
@@ -13,20 +16,29 @@ stop() {
 given=/proc/${MAKE_PID:-none}/cmdline
 cut=
 [ ! -r "$given" ] ||
-    cut=$(LC_ALL=C sed -z -n 's/^\([A-Z][A-Z0-9_]*\)=[[:space:]].*/\1/p' "$given" | tr '\0' '\n')
+    cut=$(LC_ALL=C sed -z -n 's/^\([A-Za-z][A-Za-z0-9_]*\)=[[:space:]].*/\1/p' "$given" | tr '\0' '\n')
 for setting in $cut; do
     case $setting in
-    PROMPT | SYSTEM | MODEL | PROMPT_FILE | CONFIG | LOG | REPORT) ;;
-    DEVICE | FIRMWARE | M1N1 | USB | OUT) ;;
-    *) continue ;;
+    PROMPT | SYSTEM | MODEL | PROMPT_FILE | CONFIG | LOG | REPORT) name=$setting ;;
+    DEVICE | FIRMWARE | M1N1 | USB | OUT) name=$setting ;;
+    *) case " ${SET_KEYS:-} " in *" $setting "*) name=SET_$setting ;; *) continue ;; esac ;;
     esac
     # The last one counts. The point keeps newlines at the end.
     last="/^$setting=/h; \${x; s/^$setting=//p;}"
     whole=$(LC_ALL=C sed -z -n "$last" "$given" | tr -d '\0' && echo .)
     whole=${whole%.}
     of_make=
-    eval "of_make=\${$setting-}"
-    [ "${whole#"${whole%%[![:space:]]*}"}" != "$of_make" ] || export "$setting=$whole"
+    eval "of_make=\${$name-}"
+    [ "${whole#"${whole%%[![:space:]]*}"}" != "$of_make" ] || export "$name=$whole"
+done
+
+# These two settings also say what goes on the disk, by either name.
+for setting in model:MODEL prompt_file:PROMPT_FILE; do
+    key=${setting%:*} name=${setting#*:}
+    eval "[ -n \"\${SET_$key+given}\" ]" || continue
+    eval "[ -z \"\${$name-}\" ]" || stop "$key and $name are one setting: give one of them."
+    eval "export $name=\"\$SET_$key\""
+    unset "SET_$key"
 done
 
 # No command may take the name of a file for an option.
@@ -35,6 +47,16 @@ for setting in MODEL PROMPT_FILE CONFIG LOG REPORT FIRMWARE M1N1 USB OUT; do
     eval "name=\${$setting-}"
     case $name in -*) export "$setting=./$name" ;; esac
 done
+
+# is_given NAME: whether the user has set NAME, or the same setting by its other name.
+is_given() {
+    other="s/^variable\.\(.*\) := $1\$/\1/p; s/^variable\.$1 := //p"
+    for name in "$1" $(sed -n "$other" ci/settings.mk); do
+        case $name in [a-z]*) name=SET_$name ;; esac
+        eval "[ -z \"\${$name+given}\" ]" || return 0
+    done
+    return 1
+}
 
 # What must be there.
 model=${MODEL:-tiny.gguf}
@@ -46,8 +68,14 @@ if [ ! -f "$model" ] && ci/models.sh has "$model"; then
     for setting in $([ -z "${action:-}" ] || ci/models.sh settings "$model" "$action"); do
         key=${setting%%=*}
         [ -z "${CONFIG:-}" ] || [ "$key" = MEM ] || continue
-        eval "[ -n \"\${$key+set}\" ]" && continue
-        eval "$key=\${setting#*=}"
+        ! is_given "$key" || continue
+        case $key in
+        [A-Z]*) eval "$key=\${setting#*=}" ;;
+        *)
+            eval "SET_$key=\${setting#*=}"
+            SET_KEYS="${SET_KEYS:-} $key"
+            ;;
+        esac
         suits="$suits $setting"
     done
     [ -z "$suits" ] || echo "$model: settings that suit it:$suits" >&2

@@ -2,7 +2,7 @@
 #![no_main]
 
 use fuzz::limits::Limits;
-use kernel::app::config::{Config, ConfigError, Place, SEPARATOR};
+use kernel::settings::{Config, ConfigError, Place, SEPARATOR};
 use kernel::llm::sampling::MAX_LAST_N;
 use kernel::runtime::entry::args::split;
 use libfuzzer_sys::fuzz_target;

@@ -5,7 +5,7 @@ use fuzz::limits::Limits;
 use kernel::report::{Code, Event, Fault, RECORD_SEPARATOR, printable, write_fault};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use serial::{Decoder, Piece};
+use serial::{Decoder, Item};
 
 // The harness is a command, so its parser is built in here.
 #[path = "../../qemu/src/serial.rs"]
@@ -39,10 +39,10 @@ fuzz_target!(|input: Input| {
 });
 
 /// What comes out, neighbouring texts joined.
-fn decode<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> Vec<Piece> {
-    let mut pieces: Vec<Piece> = Vec::new();
+fn decode<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> Vec<Item> {
+    let mut pieces: Vec<Item> = Vec::new();
     let mut sink = |piece| match (pieces.last_mut(), piece) {
-        (Some(Piece::Text(before)), Piece::Text(text)) => before.push_str(&text),
+        (Some(Item::Text(before)), Item::Text(text)) => before.push_str(&text),
         (_, piece) => pieces.push(piece),
     };
     let mut decoder = Decoder::default();
@@ -51,22 +51,22 @@ fn decode<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> Vec<Piece> {
     pieces
 }
 
-fn check(piece: &Piece) {
+fn check(piece: &Item) {
     match piece {
-        Piece::Text(text) => {
+        Item::Text(text) => {
             assert!(!text.is_empty() && !text.contains(RECORD_SEPARATOR), "{text:?}");
             // Shown to people, none of it can pose as an event.
             let shown = printable(text);
             assert!(shown.chars().all(|c| !c.is_control() || c == '\n' || c == '\t'), "{shown:?}");
         }
         // What the harness read is what the unikernel would write.
-        Piece::Event(event) => {
+        Item::Event(event) => {
             let record = event.to_record();
             assert!(record.starts_with(RECORD_SEPARATOR) && record.matches('\n').count() == 1);
             let again = Event::from_line(&record).expect("a record").expect("an event");
             assert_eq!(again, **event);
         }
-        Piece::Garbled { line, error } => {
+        Item::Garbled { line, error } => {
             assert!(line.chars().count() <= 120 && !error.is_empty(), "{line:?}");
         }
     }
@@ -78,5 +78,5 @@ fn check_fault(text: &str) {
     write_fault(&mut record, Code::DiskError, format_args!("{text}"), text).expect("memory");
     let message = text.to_string();
     let fault = Event::Error(Fault { code: Code::DiskError, hint: message.clone(), message });
-    assert_eq!(decode([record.as_bytes()].into_iter()), [Piece::Event(Box::new(fault))]);
+    assert_eq!(decode([record.as_bytes()].into_iter()), [Item::Event(Box::new(fault))]);
 }

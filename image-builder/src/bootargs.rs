@@ -1,8 +1,8 @@
 //! Boot arguments, checked as the kernel checks them.
 
 use anyhow::{Result, anyhow, ensure};
-use kernel::app::config::Config;
 use kernel::runtime::entry::args;
+use kernel::settings::Config;
 
 /// Parses boot arguments from this program's command line.
 ///

@@ -6,113 +6,104 @@
 
 use std::ops::ControlFlow;
 use std::process::ExitCode;
-use std::str::FromStr;
 
 use host_io::console;
 use kernel::backend::host::{ThreadPool, now_us};
-use kernel::backend::{
-    BackendOptions, ContextOptions, LoadError, Perplexity, Progress, SamplingConfig,
-    TransformerBackend,
-};
+use kernel::backend::{BackendOptions, LoadError, Perplexity, Progress, TransformerBackend};
 use kernel::llm;
+use kernel::settings::{Config, Group, KEYS, Key, Mode};
 
 const HELP: &str = "\
 Generates text from a GGUF model.
 
 Usage: generate [OPTIONS] MODEL PROMPT
 
-  --tokens N        tokens to generate at most (128)
-  --context N       positions in the KV cache (256, or the model's own if less)
-  --kv-cache TYPE   format of the KV cache: f16, f32 or q8_0 (f16)
-  --context-shift   when the context is full, forget half of it and go on
-  --keep N          tokens of the prompt that --context-shift never forgets; -1: all (0)
-  --temperature T   0 always takes the best token (0)
-  --top-k K         keep the K best candidates; 0 keeps all (40)
-  --top-p P         keep the best candidates that reach this probability (0.95)
-  --min-p P         keep those of at least this share of the best one's probability (0.05)
-  --repeat-penalty X  divide the logits of the last 64 tokens by this (1)
-  --seed S          seed of the draw (0)
-  --threads N       threads (all cores)
-  --ignore-end      go on after the end of the text
-  --perplexity      PROMPT is a text file: measure how well the model predicts it
-  --special         find control tokens in the prompt by their names
-  --check           run the kernels' self-tests first
-  --verbose         log the tensors and the best candidates of each step
-  --help            this text
+  --ignore-end
+        go on after the end of the text
+  --perplexity
+        PROMPT is a text file: measure how well the model predicts it
+  --check
+        run the kernels' self-tests first
+  --verbose
+        log the tensors and the best candidates of each step
+  --help
+        this text
+
+Settings of Anchorite:
+
 ";
 
 struct Arguments {
     model: String,
     prompt: String,
-    tokens: usize,
-    context: ContextOptions,
-    sampling: SamplingConfig,
-    threads: usize,
+    config: Config,
     ignore_end: bool,
-    perplexity: bool,
-    special: bool,
     check: bool,
     verbose: bool,
 }
 
-fn value<T: FromStr>(option: &str, text: Option<String>) -> Result<T, String> {
-    let text = text.ok_or_else(|| format!("{option} needs a value"))?;
-    text.parse().map_err(|_| format!("{option} cannot be `{text}`"))
+/// The settings of Anchorite that have options here.
+fn keys() -> impl Iterator<Item = &'static Key> {
+    let has_option =
+        |key: &&Key| matches!(key.group, Group::Context | Group::Sampler) || key.name == "threads";
+    KEYS.iter().filter(has_option)
+}
+
+/// The options of a setting, the first one first.
+fn options(key: &Key) -> impl Iterator<Item = String> {
+    let flags = [Some(key.flag()), key.other_flag()];
+    flags.into_iter().flatten().map(|flag| format!("--{flag}"))
+}
+
+fn help() -> String {
+    let mut text = HELP.to_owned();
+    for key in keys() {
+        let value = if key.is_boolean() { "[=false]" } else { " VALUE" };
+        let options: Vec<String> = options(key).map(|option| format!("{option}{value}")).collect();
+        text += &format!("  {}\n        {}\n", options.join(", "), key.short_help());
+    }
+    text
 }
 
 /// `None` if help was asked for.
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, String> {
-    let mut arguments = Arguments {
-        model: String::new(),
-        prompt: String::new(),
-        tokens: 128,
-        context: ContextOptions::default(),
-        sampling: SamplingConfig { temperature: 0.0, ..SamplingConfig::creative() },
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
-        ignore_end: false,
-        perplexity: false,
-        special: false,
-        check: false,
-        verbose: false,
-    };
+    let (mut ignore_end, mut perplexity, mut check, mut verbose) = (false, false, false, false);
+    let mut settings = Vec::new();
     let mut positional = Vec::new();
     while let Some(word) = words.next() {
-        let option = word.as_str();
-        match option {
+        match word.as_str() {
             "--help" | "-h" => return Ok(None),
-            "--tokens" => arguments.tokens = value(option, words.next())?,
-            "--context" => arguments.context.n_ctx = Some(value(option, words.next())?),
-            "--context-shift" => arguments.context.context_shift = true,
-            "--keep" => {
-                let n: i64 = value(option, words.next())?;
-                let all = (n == -1).then_some(usize::MAX);
-                let keep = all.or(usize::try_from(n).ok());
-                arguments.context.keep = keep.ok_or(format!("--keep cannot be `{n}`"))?;
-            }
-            "--kv-cache" => arguments.context.kv_cache = value(option, words.next())?,
-            "--temperature" => arguments.sampling.temperature = value(option, words.next())?,
-            "--top-k" => arguments.sampling.top_k = value(option, words.next())?,
-            "--top-p" => arguments.sampling.top_p = value(option, words.next())?,
-            "--min-p" => arguments.sampling.min_p = value(option, words.next())?,
-            "--repeat-penalty" => arguments.sampling.repeat_penalty = value(option, words.next())?,
-            "--seed" => arguments.sampling.seed = value(option, words.next())?,
-            "--threads" => arguments.threads = value(option, words.next())?,
-            "--ignore-end" => arguments.ignore_end = true,
-            "--perplexity" => arguments.perplexity = true,
-            "--special" => arguments.special = true,
-            "--check" => arguments.check = true,
-            "--verbose" => arguments.verbose = true,
+            "--ignore-end" => ignore_end = true,
+            "--perplexity" => perplexity = true,
+            "--check" => check = true,
+            "--verbose" => verbose = true,
             "--" => positional.extend(words.by_ref()),
-            _ if option.starts_with("--") => return Err(format!("there is no option {option}")),
+            option if option.starts_with("--") => {
+                let (option, joined) = match option.split_once('=') {
+                    Some((option, value)) => (option, Some(value.to_owned())),
+                    None => (option, None),
+                };
+                let key = keys()
+                    .find(|key| options(key).any(|its| its == option))
+                    .ok_or_else(|| format!("there is no option {option}"))?;
+                let value = match joined {
+                    Some(value) => value,
+                    None if key.is_boolean() => "true".into(),
+                    None => words.next().ok_or_else(|| format!("{option} needs a value"))?,
+                };
+                settings.push(format!("{}={value}", key.name));
+            }
             _ => positional.push(word),
         }
     }
     let [model, prompt] = <[String; 2]>::try_from(positional)
         .map_err(|words| format!("MODEL and PROMPT are needed, {} words given", words.len()))?;
-    if arguments.threads == 0 {
-        return Err("--threads cannot be `0`".into());
-    }
-    Ok(Some(Arguments { model, prompt, ..arguments }))
+    let mode = if perplexity { Mode::Perplexity } else { Mode::Generate };
+    let mut config = Config { mode, ..Config::default() };
+    let settings = || settings.iter().map(String::as_str);
+    config.apply_arguments(settings()).map_err(|error| error.to_string())?;
+    config.refuse_unused(settings()).map_err(|error| error.to_string())?;
+    Ok(Some(Arguments { model, prompt, config, ignore_end, check, verbose }))
 }
 
 /// Shows the engine's log.
@@ -142,16 +133,21 @@ fn run(arguments: Arguments) -> Result<(), String> {
     if arguments.check {
         check()?;
     }
+    let config = &arguments.config;
+    let all = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = config.threads.unwrap_or(all);
     let start_us = now_us();
     let mut backend = TransformerBackend::with_options(BackendOptions {
-        context: arguments.context,
-        workers: ThreadPool::leaked(arguments.threads),
+        context: config.context_options(),
+        workers: ThreadPool::leaked(threads),
         now_us,
     });
     backend.set_verbose(arguments.verbose);
-    backend.set_sampling_config(arguments.sampling);
+    backend.set_sampling_config(config.sampling(now_us));
+    backend.set_dry_breakers(&config.dry_breakers);
     backend.set_ignore_end(arguments.ignore_end);
-    backend.set_parse_special(arguments.special);
+    backend.set_parse_special(config.parses_special());
+    backend.set_cut_prompt(config.cut_prompt);
     let message = |error: llm::Error| match llm::remedy(&error) {
         Some(instead) => format!("{}: {error}: {instead}", arguments.model),
         None => format!("{}: {error}", arguments.model),
@@ -162,7 +158,7 @@ fn run(arguments: Arguments) -> Result<(), String> {
     })?;
     let load_us = now_us() - start_us;
 
-    if arguments.perplexity {
+    if config.mode == Mode::Perplexity {
         return perplexity(&mut backend, &arguments.prompt);
     }
     console::print(&arguments.prompt).map_err(unprinted)?;
@@ -174,7 +170,7 @@ fn run(arguments: Arguments) -> Result<(), String> {
             ControlFlow::Break(())
         })
     };
-    let result = backend.infer_streaming(&arguments.prompt, arguments.tokens, &mut show);
+    let result = backend.infer_streaming(&arguments.prompt, config.max_tokens, &mut show);
     let result = result.map_err(message)?;
     fault.map_or_else(|| console::print("\n"), Err).map_err(unprinted)?;
     if let Some(workspace) = backend.workspace() {
@@ -187,7 +183,7 @@ fn run(arguments: Arguments) -> Result<(), String> {
             model.parameters as f64 / 1e6,
             load_us as f64 / 1e6,
             llm::kernels::name(),
-            arguments.threads,
+            threads,
         ));
         console::say(format_args!(
             "KV cache {} bytes ({}), arena {} bytes ({} used)",
@@ -242,9 +238,9 @@ fn main() -> ExitCode {
             }
             end(run(arguments))
         }
-        Ok(None) => end(console::print(HELP).map_err(unprinted)),
+        Ok(None) => end(console::print(help()).map_err(unprinted)),
         Err(error) => {
-            console::say(format_args!("error: {error}\n\n{HELP}"));
+            console::say(format_args!("error: {error}\n\n{}", help()));
             console::status(2)
         }
     }

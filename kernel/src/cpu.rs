@@ -1,13 +1,13 @@
-//! Which processor a core is, and what it can do.
+//! The processor of a core, and its instructions.
 //!
-//! Source: Arm Architecture Reference Manual for A-profile, Arm DDI 0487, chapter D24 (the `ID_AA64*`
-//! registers and `MIDR_EL1`); the part numbers are from the processors' own manuals and, for Apple's,
-//! from the Linux kernel's `cputype.h`.
+//! Source: Arm Architecture Reference Manual for A-profile, Arm DDI 0487, chapter D24 (the
+//! `ID_AA64*` registers and `MIDR_EL1`). The part numbers are from the processors' own manuals.
+//! Apple's are from the Linux kernel's `cputype.h`.
 
 use alloc::vec::Vec;
 use core::fmt;
 
-/// The registers that tell a core's features, as read.
+/// The values of the registers that name a core's features.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct IdRegisters {
     /// `ID_AA64ISAR0_EL1`: instructions.
@@ -24,8 +24,9 @@ struct IdRegisters {
 
 /// The instructions that the processor is known to have.
 ///
-/// A value is a proof: whoever holds one may execute what it names. Only this module makes one, out
-/// of the processor's registers, so that safe code cannot claim an instruction that is missing.
+/// A value is a proof: its holder may execute the instructions that the value names. Only this
+/// module makes a value, from the processor's registers. So safe code cannot claim a missing
+/// instruction.
 ///
 /// ```
 /// use kernel::cpu::Features;
@@ -46,7 +47,7 @@ struct IdRegisters {
 /// forged.i8mm = true;
 /// ```
 ///
-/// So are the registers, whose values could be made up:
+/// The registers are private as well, as their values could be made up:
 ///
 /// ```compile_fail,E0624
 /// use kernel::cpu::Features;
@@ -80,14 +81,14 @@ pub struct Features {
     atomics: bool,
     /// Scalable vectors.
     sve: bool,
-    /// Their second version.
+    /// The second version of scalable vectors.
     sve2: bool,
     /// Scalable matrices.
     sme: bool,
 }
 
 impl Features {
-    /// Reads them out of the registers.
+    /// Decodes the registers.
     fn decode(id: &IdRegisters) -> Features {
         // All bits set means that there is no floating point, or no SIMD (D24.2.86).
         let simd = field(id.pfr0, 20).min(field(id.pfr0, 16));
@@ -112,8 +113,9 @@ impl Features {
         }
     }
 
-    /// Those of the calling core; none where programs cannot read its registers. All cores of the
-    /// machines that we know have the same.
+    /// The features of the calling core; none where programs cannot read the registers.
+    ///
+    /// All cores of the known machines have the same features.
     pub fn of_this_core() -> Features {
         Features::decode(&IdRegisters::read())
     }
@@ -133,7 +135,7 @@ impl Features {
         self.sha2
     }
 
-    /// The names of those that are there, in the order of the fields.
+    /// The names of the features that the core has, in the order of the fields.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         [
             ("neon", self.neon),
@@ -162,13 +164,14 @@ fn field(register: u64, lowest: u32) -> u64 {
     register >> lowest & 0xf
 }
 
-/// `MIDR_EL1`: who made the core and which model it is. Displayed as its name, or as the numbers of
-/// maker and part where we know none.
+/// `MIDR_EL1`: maker and model of a core.
+///
+/// Displayed as the model's name, or as the numbers of maker and part if the name is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Midr(pub u64);
 
 impl Midr {
-    /// That of the calling core.
+    /// The register of the calling core.
     #[cfg(target_os = "none")]
     pub fn of_this_core() -> Midr {
         let midr;
@@ -180,7 +183,7 @@ impl Midr {
         Midr(midr)
     }
 
-    /// Who made it: 0x41 is Arm, 0x61 Apple.
+    /// The maker's number: 0x41 is Arm, 0x61 Apple.
     pub const fn implementer(self) -> u8 {
         (self.0 >> 24) as u8
     }
@@ -193,7 +196,7 @@ impl Midr {
     /// The model's name.
     pub const fn name(self) -> Option<&'static str> {
         Some(match (self.implementer(), self.part()) {
-            // QEMU's `-cpu max` has a maker of its own: none.
+            // QEMU's `-cpu max` has the maker 0.
             (0x00, 0x051) => "QEMU max",
             (0x41, 0xd03) => "Cortex-A53",
             (0x41, 0xd04) => "Cortex-A35",
@@ -234,7 +237,8 @@ impl fmt::Display for Midr {
     }
 }
 
-/// The kinds of a machine's cores, in the order of the first core of each, and how many there are of it.
+/// The kinds of a machine's cores with their counts, in the order of the first core of each.
+///
 /// Displayed as "4 × Cortex-A53 + 4 × Cortex-A72".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kinds(Vec<(Midr, usize)>);
@@ -254,7 +258,7 @@ impl FromIterator<Midr> for Kinds {
 }
 
 impl Kinds {
-    /// The kind, if there is but one.
+    /// The kind, if all cores are of one kind.
     pub fn only(&self) -> Option<Midr> {
         match self.0[..] {
             [(kind, _)] => Some(kind),
@@ -288,7 +292,7 @@ impl fmt::Display for Kinds {
 }
 
 impl IdRegisters {
-    /// Those of a core that has nothing: neither floating point nor SIMD.
+    /// The registers of a core without floating point and SIMD.
     #[cfg(not(all(target_arch = "aarch64", any(target_os = "none", target_os = "linux"))))]
     fn read() -> IdRegisters {
         IdRegisters { pfr0: 0xff_0000, ..IdRegisters::default() }

@@ -1,29 +1,29 @@
-//! What a file or a disk is that is none of ours, by its first bytes.
+//! Foreign formats of files and disks, by their first bytes.
 //!
-//! What people give as a model, an initrd or a disk by mistake is named, with what to do. The kernel and
-//! `image-builder` share this, so that both judge alike.
+//! A file that is given by mistake as a model, an initrd or a disk is named, with what to do. The
+//! kernel and `image-builder` share these tables, so that both judge alike.
 //!
-//! Sources: the magic numbers are those of the formats' own specifications; that of tar is in POSIX
-//! (pax, "ustar Interchange Format"), those of file systems in the Linux kernel's
+//! Sources: the magic numbers are those of the formats' own specifications. The one of tar is in
+//! POSIX (pax, "ustar Interchange Format"). Those of file systems are in the Linux kernel's
 //! `include/uapi/linux/magic.h` and in the headers of its file systems.
 
 #![forbid(unsafe_code)]
 
 use core::fmt;
 
-/// As many first bytes of a file as [`Format::of`] looks at.
+/// Number of first bytes of a file that [`Format::of`] looks at.
 pub const START: usize = 512;
 
-/// What a file is that is no model.
+/// Format of a file that is not a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// It is packed, in this format.
+    /// A file packed in this format.
     Compressed(&'static str),
-    /// It is this archive of files.
+    /// This archive of files.
     Archive(&'static str),
-    /// It is something else.
+    /// Another file.
     Other {
-        /// What, with its article.
+        /// Name, with its article.
         name: &'static str,
         /// What to do.
         hint: &'static str,
@@ -39,7 +39,7 @@ const DOWNLOAD: &str = "if it was downloaded, the download failed and left a mes
                         file, and get the model again (on Hugging Face the address of a file has \
                         `resolve` in it, not `blob`)";
 
-/// What files start with, at this byte.
+/// Offset and bytes of magic numbers of files, with the format.
 const FILES: &[(usize, &[u8], Format)] = &[
     (0, b"\x1f\x8b", Compressed("gzip")),
     (0, b"\xfd7zXZ\0", Compressed("xz")),
@@ -93,8 +93,8 @@ const FILES: &[(usize, &[u8], Format)] = &[
 ];
 
 impl Format {
-    /// What a file is that starts with these bytes, [`START`] of them if there are as many; `None` if
-    /// they are unknown.
+    /// The format of a file by its first [`START`] bytes, or all bytes of a shorter file; `None` if
+    /// unknown.
     pub fn of(start: &[u8]) -> Option<Format> {
         let start = start.get(..START).unwrap_or(start);
         if has_boot_signature(start) {
@@ -125,7 +125,7 @@ impl Format {
         }
     }
 
-    /// What to do with it where a model is wanted.
+    /// What to do with the file if a model is wanted.
     pub fn hint(self) -> &'static str {
         match self {
             Compressed(_) => "unpack it first",
@@ -144,8 +144,9 @@ impl fmt::Display for Format {
     }
 }
 
-/// Whether these first bytes of something are those of a disk that a PC can boot from, as those of
-/// every disk with an MBR and of every FAT volume are.
+/// Whether the first bytes are those of a disk that a PC can boot from.
+///
+/// Every disk with an MBR and every FAT volume has this signature.
 pub fn has_boot_signature(start: &[u8]) -> bool {
     start.get(510..512) == Some(&[0x55, 0xAA])
 }
@@ -160,7 +161,7 @@ const IMAGE: &str = "QEMU was told that the file is a raw image: name its format
                      convert it with `qemu-img convert -O raw`";
 const FILE: &str = "have `image-builder disk` put the file on a disk";
 
-/// What disks and partitions have at this byte, and what they are then.
+/// Offset and bytes of magic numbers of disks and partitions, with the format.
 const DISKS: &[(u64, &[u8], &str, &str)] = &[
     (3, b"EXFAT   ", "an exFAT volume", FORMAT),
     (3, b"NTFS    ", "an NTFS volume", FORMAT),
@@ -188,8 +189,9 @@ const DISKS: &[(u64, &[u8], &str, &str)] = &[
 ];
 
 impl Format {
-    /// What a disk or partition is that is no FAT volume; `None` if that is unknown. `has` says whether
-    /// these bytes are at that place of it.
+    /// The format of a disk or partition that is not a FAT volume; `None` if unknown.
+    ///
+    /// `has` says whether the disk has these bytes at this offset.
     ///
     /// # Errors
     /// Those of `has`.

@@ -25,4 +25,6 @@ pub mod llm;
 pub mod model_files;
 pub mod report;
 pub mod runtime;
+#[cfg(feature = "llm-transformer")]
+pub mod settings;
 pub mod system;

@@ -1,6 +1,6 @@
-//! How the files of a model are named, and what the `.sha256` file beside it says.
+//! Names of a model's files, and the reader of `.sha256` files.
 //!
-//! The machine and `image-builder` read both by this one set of rules.
+//! The machine and `image-builder` share these rules.
 
 #![forbid(unsafe_code)]
 
@@ -8,16 +8,16 @@ use alloc::borrow::Cow;
 use alloc::string::String;
 use core::fmt;
 
-/// What the name of a model's file ends with, in whatever case.
+/// End of the name of a model's file, in any case.
 pub const MODEL_ENDING: &str = ".gguf";
-/// What is added to that name for the file with its SHA-256 digest.
+/// Suffix that makes a file's name that of its digest file.
 pub const SUM_ENDING: &str = ".sha256";
-/// The most bytes of a `.sha256` file that are read: the lines of some 500 models.
+/// Size limit of a `.sha256` file in bytes: the lines of some 500 models.
 pub const LONGEST_SUM_FILE: usize = 64 << 10;
 
-/// Whether a file of this name or path is a model: it ends in `.gguf`, and is not hidden.
+/// Whether a name or path is a model's: it ends in `.gguf`, and is not hidden.
 ///
-/// macOS puts a hidden `._NAME` beside each file that it writes to a FAT volume or into an archive.
+/// macOS puts a hidden `._NAME` beside each file on a FAT volume or in an archive.
 pub fn is_model(name: impl AsRef<[u8]>) -> bool {
     let file = name.as_ref().rsplit(|&byte| byte == b'/').next().unwrap_or_default();
     !file.starts_with(b".") && strip_ending(file, MODEL_ENDING).is_some()
@@ -38,9 +38,9 @@ fn strip_ending<'a>(name: &'a [u8], ending: &str) -> Option<&'a [u8]> {
     end.eq_ignore_ascii_case(ending.as_bytes()).then_some(start)
 }
 
-/// Whether two names are those of one file on a FAT volume.
+/// Whether two names mean one file on a FAT volume.
 ///
-/// Upper and lower case are alike there.
+/// FAT does not distinguish upper and lower case.
 pub fn same_name(a: &str, b: &str) -> bool {
     a.chars().flat_map(char::to_uppercase).eq(b.chars().flat_map(char::to_uppercase))
 }
@@ -48,11 +48,11 @@ pub fn same_name(a: &str, b: &str) -> bool {
 /// Why a `.sha256` file gives no digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SumError {
-    /// It has no digest for the file of this name.
+    /// The file has no digest for this name.
     Missing(String),
-    /// It has two digests for the file of this name, and they differ.
+    /// The file has two different digests for this name.
     Contradiction(String),
-    /// It is longer than [`LONGEST_SUM_FILE`].
+    /// The file is longer than [`LONGEST_SUM_FILE`].
     TooLong,
 }
 
@@ -74,19 +74,20 @@ impl core::error::Error for SumError {}
 
 /// The digest that the `text` of a `.sha256` file gives for the model `name`.
 ///
-/// A line has one of the forms of `sha256sum`: `DIGEST  NAME` or `DIGEST *NAME`, `SHA256 (NAME) =
-/// DIGEST` with `--tag`, and with a `\` before either if the name is escaped; or it is a digest
-/// alone. Of several lines, that of the model counts; where a folder stands before a name, the
-/// name alone. A file of one line is about the model, whatever name stands there: models are
-/// renamed. Lines of other forms are passed over, as `sha256sum --check` does.
+/// A line has one of the forms of `sha256sum`: `DIGEST  NAME`, `DIGEST *NAME`, or `SHA256 (NAME) =
+/// DIGEST` with `--tag`. A `\` before the line means that the name is escaped. A line may be a
+/// digest alone.
 ///
-/// # Errors
-/// It gives no digest, or two that differ.
+/// Of several lines, the model's line counts. A folder before a name does not count. The only line
+/// of a file is the model's, whatever its name: models are renamed. Lines of other forms are
+/// ignored, as by `sha256sum --check`.
+///
+/// # Errors The file gives no digest, or two different digests.
 pub fn digest_of(name: &str, text: &[u8]) -> Result<[u8; 32], SumError> {
     if text.len() > LONGEST_SUM_FILE {
         return Err(SumError::TooLong);
     }
-    // Of a name that is no UTF-8, only that it is another one matters.
+    // A name that is not UTF-8 is another file's name.
     let text = String::from_utf8_lossy(text);
     let lines = || {
         let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim_start);
@@ -116,7 +117,7 @@ pub fn digest_of(name: &str, text: &[u8]) -> Result<[u8; 32], SumError> {
     }
 }
 
-/// The name without the folders before it, which Windows parts by `\`.
+/// The name without folders; Windows separates folders by `\`.
 fn file_name(path: &str) -> &str {
     path.rsplit(['/', '\\']).next().unwrap_or(path)
 }
@@ -128,7 +129,7 @@ struct Line<'a> {
     name: Option<Cow<'a, str>>,
 }
 
-/// Reads a line that starts with no blank; `None` if it is in none of the forms.
+/// Reads a line without blanks at its start; `None` if the line has none of the forms.
 fn read_line(line: &str) -> Option<Line<'_>> {
     let (escaped, line) = match line.strip_prefix('\\') {
         Some(line) => (true, line),
@@ -144,7 +145,7 @@ fn read_line(line: &str) -> Option<Line<'_>> {
         None => match line.split_once([' ', '\t']) {
             None => (line, None),
             Some((digest, name)) if name.trim().is_empty() => (digest, None),
-            // The second character tells a text from a binary file; BSD's `sha256 -r` has none.
+            // The second character marks a text or a binary file; BSD's `sha256 -r` has none.
             Some((digest, name)) => (digest, Some(name.strip_prefix([' ', '*']).unwrap_or(name))),
         },
     };
@@ -155,7 +156,7 @@ fn read_line(line: &str) -> Option<Line<'_>> {
     Some(Line { digest: from_hex(digest)?, name })
 }
 
-/// A name as it was before `sha256sum` escaped it.
+/// Reverts the escapes of `sha256sum` in a name.
 fn unescape(name: &str) -> Option<String> {
     let mut out = String::with_capacity(name.len());
     let mut chars = name.chars();
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn models_and_their_digests_are_told_by_their_endings() {
+    fn models_and_their_digests_are_recognised_by_their_endings() {
         for name in ["a.gguf", "A.GGUF", "🦙.Gguf", "models/a.gguf"] {
             assert!(is_model(name) && !is_sum(name) && !is_sum_of_model(name), "{name}");
             assert!(is_sum_of_model(format!("{name}.SHA256")), "{name}");

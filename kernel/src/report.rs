@@ -1,24 +1,28 @@
 //! The machine-readable events on the serial line, one type each.
 //!
-//! Each event is one JSON object in a JSON text sequence ([RFC 7464]): the byte 0x1E at the start
-//! of a line, the object, a newline. The object's `event` field names its type. Text that people
-//! read stands on the lines between; no such text may hold the byte 0x1E, see [`printable`].
+//! An event is one JSON object in a JSON text sequence ([RFC 7464]): the byte 0x1E at a line's
+//! start, the object, a newline. The object's `event` field names its type. Text for people stands
+//! on the lines between, without the byte 0x1E: see [`printable`].
 //!
-//! The unikernel writes these types and the harness reads them, so neither can drift.
+//! The unikernel writes these types and the harness reads the same types, so neither can drift.
 //!
 //! [RFC 7464]: https://www.rfc-editor.org/rfc/rfc7464
 
 #![forbid(unsafe_code)]
 
-use alloc::borrow::Cow;
+mod fault;
+mod json;
+mod text;
+
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt::{self, Write};
+use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The byte that starts each event: ASCII "record separator".
-pub const RECORD_SEPARATOR: char = '\x1e';
+pub use fault::{write_exit, write_fault};
+pub use json::RECORD_SEPARATOR;
+pub use text::{Printable, printable};
 
 /// One event on the serial line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,7 +34,7 @@ pub enum Event {
     Disk(Disk),
     /// The model is loaded and ready.
     Model(Model),
-    /// A chat waits for a line, or has taken a message.
+    /// A chat waits for a line or has taken a message.
     Chat(Chat),
     /// One prompt was answered.
     Result(Outcome),
@@ -49,26 +53,27 @@ pub enum Event {
 pub struct Hello {
     /// Version of the image.
     pub version: String,
-    /// SHA-256 of the image in hexadecimal, as `image-builder inspect IMAGE` shows it; `None` if the
-    /// kernel was started from its ELF file, in which nobody has written it down.
+    /// SHA-256 of the image in hexadecimal, as `image-builder inspect IMAGE` shows it. `None` if
+    /// the kernel was started from its ELF file, which does not hold the number.
     pub image_sha256: Option<String>,
     /// The machine, as the device tree's `model` or first `compatible` names it.
     pub machine: String,
-    /// The processor, by its `MIDR_EL1` ("Cortex-A72"); where the cores differ, how many there are of each
+    /// The processor, by its `MIDR_EL1` ("Cortex-A72"). Different cores are counted by kind
     /// ("4 × Apple M1 Icestorm + 4 × Apple M1 Firestorm").
     pub cpu: String,
     /// Features of the processor that the kernels can use ("neon", "dotprod", "i8mm", "sha2", …).
     pub cpu_features: Vec<String>,
-    /// The engine's kernels for this processor: "neon", "dotprod" or "i8mm"; "scalar" without vectors.
+    /// The engine's kernels for this processor: "neon", "dotprod" or "i8mm"; "scalar" without
+    /// vectors.
     pub kernels: String,
     /// Cores that are up.
     pub cores: usize,
     /// Exception level at entry: 1 or 2.
     pub exception_level: u8,
-    /// Where the text goes: the kind of the serial port ("pl011", "ns16550", "s5l-uart"); the screen's
-    /// size in pixels and in letters ("framebuffer 2560x1600, text 128x40").
+    /// Consoles: the kind of the serial port ("pl011", "ns16550", "s5l-uart"), and the screen's
+    /// size in pixels and in glyphs ("framebuffer 2560x1600, text 128x40").
     pub consoles: Vec<String>,
-    /// What the runtime has found out about a board ("gpio14=alt5", …); empty on QEMU's `virt`.
+    /// Facts about a board ("gpio14=alt5", …), as the runtime found them; empty on QEMU's `virt`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub board: Vec<String>,
     /// RAM that the device tree lists, in bytes.
@@ -94,13 +99,13 @@ pub struct Disk {
     pub cluster_bytes: u32,
 }
 
-/// What became of the model's checksum.
+/// Result of the model's checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Checksum {
-    /// It matched the `.sha256` file.
+    /// The checksum matched the `.sha256` file.
     Verified,
-    /// There is no `.sha256` file.
+    /// There is no `.sha256` file to compare with.
     Missing,
     /// The configuration said `verify = false`.
     Skipped,
@@ -135,9 +140,9 @@ pub struct Model {
     pub n_ctx: usize,
     /// Size of the file in bytes.
     pub bytes: u64,
-    /// SHA-256 of the file in hexadecimal; `None` if it was not computed.
+    /// SHA-256 of the file in hexadecimal; `None` if none was computed.
     pub sha256: Option<String>,
-    /// What became of the checksum.
+    /// Result of the checksum.
     pub checksum: Checksum,
     /// Time to read and hash the file, in µs.
     pub load_us: u64,
@@ -151,22 +156,22 @@ pub struct Model {
     pub kv_cache_bytes: u64,
 }
 
-/// How far a chat is.
+/// State of a chat.
 ///
-/// A chat sends one `waiting` for each line that it reads; what was typed between is kept.
+/// A chat sends one `waiting` for each line that the chat reads. Lines typed in between are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chat {
-    /// What it does now.
+    /// The state.
     pub state: ChatState,
 }
 
-/// What a chat does.
+/// States of a chat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChatState {
-    /// It waits for the next line.
+    /// The chat waits for the next line.
     Waiting,
-    /// It has taken a message: a `result` or an `error` follows.
+    /// The chat has taken a message: a `result` or an `error` follows.
     Answering,
 }
 
@@ -197,7 +202,7 @@ pub struct Outcome {
     pub tokens: Vec<u32>,
     /// Why the generation stopped.
     pub stop: StopReason,
-    /// How many times the context was full and half of the text was forgotten.
+    /// Number of context shifts: each drops half of the text of a full context.
     pub context_shifts: usize,
     /// From the start of the prompt's processing to the last token, in µs.
     pub latency_us: u64,
@@ -209,9 +214,9 @@ pub struct Outcome {
     pub tokens_per_s: f64,
     /// Size of the scratch memory in bytes, used or not.
     pub arena_bytes: u64,
-    /// The most of it ever in use since the model was loaded, in bytes.
+    /// Largest part of the scratch memory in use since the model was loaded, in bytes.
     pub arena_peak_bytes: u64,
-    /// What the board says of itself now ("temperature=45C", "throttled=0x0"), as in [`Hello::board`].
+    /// The board's present state ("temperature=45C", "throttled=0x0"), as in [`Hello::board`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub board: Vec<String>,
 }
@@ -225,14 +230,14 @@ pub struct Perplexity {
     pub error: f64,
     /// Tokens that were predicted.
     pub tokens: usize,
-    /// Pieces, of the context's length, that the text was cut into.
+    /// Chunks of the context's length that the text was cut into.
     pub pieces: usize,
-    /// Time that it took, in µs.
+    /// Time of the measurement in µs.
     pub time_us: u64,
 }
 
-/// How many tokens came, and how fast, for people. The first one is not counted in the rate, so that
-/// one token has none.
+/// Number of tokens and their rate, for people. The rate leaves the first token out, so that one
+/// token has none.
 pub fn tokens_at(n: usize, per_s: f64) -> String {
     match n {
         0 => "0 tokens".into(),
@@ -244,26 +249,26 @@ pub fn tokens_at(n: usize, per_s: f64) -> String {
 /// One self-test or measurement ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Test {
-    /// Its name.
+    /// Name of the test.
     pub name: String,
-    /// Whether it passed.
+    /// Whether the test passed.
     pub pass: bool,
-    /// What it measured, or why it failed.
+    /// The finding, or the reason of the failure.
     pub detail: String,
-    /// The figure it measured, if it is one that measures, in the unit that `detail` gives.
+    /// The figure of a measurement, in the unit that `detail` gives.
     pub figure: Option<f64>,
 }
 
-/// Which promise was broken. The name on the serial line is the variant's.
+/// Kind of an error. The name on the serial line is the variant's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Code {
     /// The model's file is not on the disk, or there is no disk.
     ModelNotFound,
-    /// The model's file is damaged or no GGUF.
+    /// The model's file is damaged or not GGUF.
     ParseError,
-    /// The model's bytes are not those that were hashed.
+    /// The model's bytes differ from those that were hashed.
     ChecksumMismatch,
-    /// The model needs something that this image does not have.
+    /// The model needs a feature that this image does not have.
     Unsupported,
     /// There is not enough memory.
     OutOfMemory,
@@ -292,11 +297,11 @@ impl fmt::Display for Code {
 /// Something went wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
-    /// Which promise was broken.
+    /// Kind of the error.
     pub code: Code,
     /// What happened.
     pub message: String,
-    /// What to do about it.
+    /// What to do about the error.
     pub hint: String,
 }
 
@@ -307,111 +312,10 @@ pub struct Exit {
     pub status: i32,
 }
 
-impl Event {
-    /// The event as it goes over the serial line: separator, object, newline.
-    pub fn to_record(&self) -> String {
-        // Every type above serialises; serde_json fails only on maps with keys that are no text.
-        let json = serde_json::to_string(self).unwrap_or_default();
-        alloc::format!("{RECORD_SEPARATOR}{json}\n")
-    }
-
-    /// Reads the event in a line of the serial log; `None` if the line holds none.
-    ///
-    /// # Errors
-    /// The line starts as an event does but holds none that this version knows.
-    pub fn from_line(line: &str) -> Option<Result<Event, serde_json::Error>> {
-        let json = line.strip_prefix(RECORD_SEPARATOR)?;
-        Some(serde_json::from_str(json.trim_end()))
-    }
-}
-
-/// Writes an `error` event without allocating, for the paths on which the heap may be gone.
-///
-/// # Errors
-/// Those of `out`.
-pub fn write_fault(
-    out: &mut dyn Write,
-    code: Code,
-    message: fmt::Arguments<'_>,
-    hint: &str,
-) -> fmt::Result {
-    write!(out, "{RECORD_SEPARATOR}{{\"event\":\"error\",\"code\":\"{code}\",\"message\":\"")?;
-    JsonText(out).write_fmt(message)?;
-    out.write_str("\",\"hint\":\"")?;
-    JsonText(out).write_str(hint)?;
-    out.write_str("\"}\n")
-}
-
-/// Writes an `exit` event without allocating.
-///
-/// # Errors
-/// Those of `out`.
-pub fn write_exit(out: &mut dyn Write, status: i32) -> fmt::Result {
-    writeln!(out, "{RECORD_SEPARATOR}{{\"event\":\"exit\",\"status\":{status}}}")
-}
-
-/// Escapes what is written to it as the inside of a JSON string.
-struct JsonText<'a>(&'a mut dyn Write);
-
-impl Write for JsonText<'_> {
-    fn write_str(&mut self, s: &str) -> fmt::Result {
-        for c in s.chars() {
-            match c {
-                '"' => self.0.write_str("\\\"")?,
-                '\\' => self.0.write_str("\\\\")?,
-                '\n' => self.0.write_str("\\n")?,
-                c if c < ' ' => write!(self.0, "\\u{:04x}", u32::from(c))?,
-                c => self.0.write_char(c)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Text from a model or a prompt as it may be shown on the serial line: control characters other
-/// than newline and tab become the escapes that Rust writes for them, so that such text can
-/// neither start an event nor drive the terminal.
-pub fn printable(text: &str) -> Cow<'_, str> {
-    if text.chars().all(is_harmless) {
-        return Cow::Borrowed(text);
-    }
-    Cow::Owned(alloc::format!("{}", Printable(text)))
-}
-
-fn is_harmless(c: char) -> bool {
-    !c.is_control() || c == '\n' || c == '\t'
-}
-
-/// What is shown of a value, made harmless as by [`printable`] but without allocating.
-pub struct Printable<T>(pub T);
-
-impl<T: fmt::Display> fmt::Display for Printable<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(HarmlessText(f), "{}", self.0)
-    }
-}
-
-/// Escapes the control characters in what is written to it.
-struct HarmlessText<'a, 'b>(&'a mut fmt::Formatter<'b>);
-
-impl Write for HarmlessText<'_, '_> {
-    fn write_str(&mut self, mut s: &str) -> fmt::Result {
-        while let Some(at) = s.find(|c| !is_harmless(c)) {
-            let (harmless, rest) = s.split_at(at);
-            let mut rest = rest.chars();
-            self.0.write_str(harmless)?;
-            if let Some(c) = rest.next() {
-                write!(self.0, "{}", c.escape_default())?;
-            }
-            s = rest.as_str();
-        }
-        self.0.write_str(s)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::borrow::Cow;
     use alloc::string::ToString;
     use alloc::vec;
 

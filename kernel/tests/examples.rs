@@ -61,3 +61,33 @@ fn text_that_cannot_be_shown_is_a_failure() {
         assert!(message.contains("cannot write to standard output: No space left"), "{message}");
     }
 }
+
+#[test]
+fn each_setting_of_the_engine_has_an_option() {
+    use kernel::settings::{Group, Initial, KEYS};
+
+    let Some(mut command) = generate() else { return };
+    let output = command.arg("--help").output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let has = |key: &&kernel::settings::Key| matches!(key.group, Group::Context | Group::Sampler);
+    for key in KEYS.iter().filter(has) {
+        let (Initial::Value(default) | Initial::Words(default)) = key.default;
+        let option = format!("  --{}", key.flag());
+        let mut lines = help.lines().skip_while(|line| !line.starts_with(&option));
+        assert!(lines.next().is_some(), "{} is not in the help", key.name);
+        let line = lines.next().unwrap();
+        assert!(line.ends_with(&format!("[default: {default}]")), "{}: {line}", key.name);
+    }
+    for (words, message) in [
+        (&["--top-k", "many"][..], "`top_k` takes a whole number from 0 on"),
+        (&["--perplexity", "--top-k", "3"], "`top_k` does nothing in mode perplexity"),
+        (&["--tokens"], "--tokens needs a value"),
+        (&["--top-kk", "3"], "there is no option --top-kk"),
+    ] {
+        let Some(mut command) = generate() else { return };
+        let output = command.args(words).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(message), "{said}");
+    }
+}

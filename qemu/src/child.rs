@@ -1,8 +1,8 @@
 //! QEMU as a child process that cannot be left behind.
 //!
-//! It leads a process group of its own, so that a Ctrl-C at the terminal reaches only us and the
-//! run ends in order. Whatever way we go, it goes too: the guard ends it when dropped, and where
-//! the kernel can (Linux), it is killed with us when we are killed.
+//! QEMU leads a process group of its own: a Ctrl-C at the terminal reaches only the harness, and
+//! the run ends in order. QEMU never outlives the harness: the guard ends QEMU when dropped. On
+//! Linux the kernel kills QEMU when the harness is killed.
 
 use std::ffi::OsString;
 use std::io;
@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// How long QEMU has to obey SIGTERM.
+/// Timeout of SIGTERM before SIGKILL.
 const TERM_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How often an ending process is looked at.
+/// Time between two looks at an ending process.
 const POLL: Duration = Duration::from_millis(5);
 
 /// A running QEMU.
@@ -25,9 +25,9 @@ pub struct Qemu {
     child: Child,
 }
 
-/// The ends of QEMU's standard streams on our side.
+/// The harness's ends of QEMU's standard streams.
 pub struct Pipes {
-    /// Input of the serial line; `None` if it has none.
+    /// Input of the serial line; `None` without input.
     pub input: Option<ChildStdin>,
     /// Output of the serial line.
     pub serial: ChildStdout,
@@ -36,10 +36,9 @@ pub struct Pipes {
 }
 
 impl Qemu {
-    /// Starts `program`; with `input`, its standard input is a pipe, else it is empty.
+    /// Starts `program`. Its standard input is a pipe with `input`, else empty.
     ///
-    /// # Errors
-    /// Those of the operating system; `NotFound` if there is no such program.
+    /// # Errors Those of the operating system; `NotFound` if the program does not exist.
     pub fn start(program: &Path, arguments: &[OsString], input: bool) -> io::Result<(Qemu, Pipes)> {
         let mut command = Command::new(program);
         command
@@ -59,7 +58,7 @@ impl Qemu {
         }
     }
 
-    /// Waits until QEMU has ended by itself, but no longer than `limit`.
+    /// Waits until QEMU has ended by itself, at most for `limit`.
     ///
     /// # Errors
     /// Those of the operating system.
@@ -73,12 +72,12 @@ impl Qemu {
         }
     }
 
-    /// Ends QEMU, and with force if it does not listen. Does nothing if it has ended.
+    /// Ends QEMU by SIGTERM, after a timeout by SIGKILL. Does nothing if QEMU has ended.
     pub fn end(&mut self) {
         if !matches!(self.child.try_wait(), Ok(None)) {
             return;
         }
-        // Until it is waited for, the child keeps its number: it can't hit another's group.
+        // The child keeps its number until someone waits for it, so the signal hits no other group.
         let group = Pid::from_child(&self.child);
         let _ = kill_process_group(group, Signal::TERM);
         if !matches!(self.wait(TERM_PATIENCE), Ok(Some(_))) {
@@ -101,7 +100,7 @@ fn die_with_parent(command: &mut Command) {
     let parent = getpid();
     let hook = move || {
         set_parent_process_death_signal(Some(Signal::KILL))?;
-        // Were we killed before that call, nobody would send the signal.
+        // If the harness was killed before that call, no signal comes.
         if getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
     };
     // SAFETY: between fork and exec, `hook` makes two plain system calls; it allocates nothing and

@@ -2,26 +2,30 @@
 
 #![forbid(unsafe_code)]
 
+mod guest;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use kernel::app::config::Config;
 use kernel::report::Code;
+use kernel::settings::Mode;
+
+use guest::{Guest, Word};
 
 use crate::command::{Accelerator, Board, Bus, Device, Host, Machine};
 use crate::judge::Expectations;
 
-/// The most cores that a GICv2 serves.
+/// Limit of cores of a GICv2.
 const GICV2_CORES: u32 = 8;
 /// Cores of a Raspberry Pi 4.
 const RASPBERRY_PI_CORES: u32 = 4;
 
 /// Boots Anchorite in QEMU, shows what it says and judges it.
 ///
-/// The generated text goes to standard output as it comes; what this program itself has to say
-/// goes to standard error.
+/// The generated text goes to standard output at once. Messages of this program go to standard
+/// error.
 #[derive(Debug, Parser)]
 #[command(
     name = "anchorite-qemu",
@@ -36,6 +40,9 @@ pub struct Cli {
     /// What to do: `run` judges one run, `chat` connects the terminal to the guest
     #[arg(value_enum, default_value_t = Action::Run)]
     action: Action,
+    /// Settings of the guest, by the kernel's or by make's names: top_k=20, TOKENS=40
+    #[arg(value_name = "KEY=VALUE", value_parser = guest::word)]
+    words: Vec<Word>,
 
     /// The kernel image (an arm64 `Image`)
     #[arg(long, value_name = "IMAGE", help_heading = MACHINE)]
@@ -67,11 +74,11 @@ pub struct Cli {
     /// Start the guest at EL2
     #[arg(long, help_heading = MACHINE)]
     el2: bool,
-    /// What runs the guest's instructions [default: the host's cores if they can, else tcg]
+    /// Accelerator [default: the host's cores if possible, else tcg]
     #[arg(long, value_enum, help_heading = MACHINE)]
     accel: Option<Accelerator>,
-    /// Have the guest's clock count instructions, one a nanosecond, so that its timings repeat
-    /// exactly and can be compared between hosts; one core, by TCG
+    /// Have the guest's clock count instructions, one per nanosecond: timings repeat exactly and
+    /// compare between hosts; one core, by TCG
     #[arg(long, help_heading = MACHINE)]
     icount: bool,
     /// Wait for gdb on this port; no time limits
@@ -84,63 +91,8 @@ pub struct Cli {
     #[arg(last = true, value_name = "QEMU ARGUMENTS")]
     extra: Vec<OsString>,
 
-    /// What the guest does [default: as its disk says]
-    #[arg(long, value_enum, help_heading = GUEST)]
-    mode: Option<Mode>,
-    /// Name of the model on the disk
-    #[arg(long, value_name = "NAME", help_heading = GUEST)]
-    model: Option<String>,
-    /// The prompt; in a chat, the first message
-    #[arg(long, value_name = "TEXT", help_heading = GUEST)]
-    prompt: Option<String>,
-    /// A file on the model disk that holds the prompt
-    #[arg(long, value_name = "PATH", help_heading = GUEST, conflicts_with = "prompt")]
-    prompt_file: Option<String>,
-    /// Tokens to generate at most
-    #[arg(long, value_name = "N", help_heading = GUEST)]
-    tokens: Option<u32>,
-    /// Positions of the context
-    #[arg(long, value_name = "N", help_heading = GUEST)]
-    ctx: Option<u32>,
-    /// Format of the KV cache: f16, f32 or q8_0
-    #[arg(long, value_name = "TYPE", help_heading = GUEST)]
-    kv_cache: Option<String>,
-    /// When the context is full, forget half of it and go on
-    #[arg(long, help_heading = GUEST)]
-    context_shift: bool,
-    /// Tokens at the start of the prompt that are never cut or forgotten; -1: all
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = GUEST)]
-    keep: Option<i64>,
-    /// Seed of the sampler
-    #[arg(long, value_name = "N", help_heading = GUEST)]
-    seed: Option<u64>,
-    /// Temperature of the sampler; 0 always takes the likeliest token
-    #[arg(long, value_name = "T", help_heading = GUEST)]
-    temperature: Option<f32>,
-    /// Sample among the K likeliest tokens
-    #[arg(long, value_name = "K", help_heading = GUEST)]
-    top_k: Option<u32>,
-    /// Sample among the likeliest tokens that share this much of the probability
-    #[arg(long, value_name = "P", help_heading = GUEST)]
-    top_p: Option<f32>,
-    /// Sample among the tokens at least this share as likely as the likeliest
-    #[arg(long, value_name = "P", help_heading = GUEST)]
-    min_p: Option<f32>,
-    /// Make the last tokens less likely to come again; 1: do not
-    #[arg(long, value_name = "X", help_heading = GUEST)]
-    repeat_penalty: Option<f32>,
-    /// Cores that work on the model
-    #[arg(long, value_name = "N", help_heading = GUEST)]
-    threads: Option<u32>,
-    /// What the guest logs: off, error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVEL", help_heading = GUEST)]
-    log: Option<String>,
-    /// Do not check the model's checksum
-    #[arg(long, help_heading = GUEST)]
-    no_verify: bool,
-    /// Any other setting of the guest; may be repeated
-    #[arg(long, value_name = "KEY=VALUE", value_parser = setting, help_heading = GUEST)]
-    set: Vec<(String, String)>,
+    #[command(flatten)]
+    guest: Guest,
 
     /// Seconds from QEMU's start to the guest's `hello`; 0: no limit
     #[arg(long, value_name = "S", default_value = "30", value_parser = seconds, help_heading = LIMITS)]
@@ -176,14 +128,13 @@ pub struct Cli {
 }
 
 const MACHINE: &str = "The machine";
-const GUEST: &str = "What the guest does";
 const LIMITS: &str = "Limits";
 const VERDICT: &str = "Verdict and output";
 
 /// The kinds of machine by their names in QEMU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum BoardName {
-    /// What it takes to run a guest, and nothing else.
+    /// The minimum of devices that a guest needs.
     Virt,
     /// A Raspberry Pi 4, from QEMU 9 on.
     Raspi4b,
@@ -196,21 +147,6 @@ enum Action {
     Run,
     /// The terminal talks to the guest.
     Chat,
-}
-
-/// What the guest does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Mode {
-    /// Answer one prompt.
-    Generate,
-    /// Answer prompts from the serial line.
-    Chat,
-    /// Measure how well the model predicts the prompt.
-    Perplexity,
-    /// Measure.
-    Bench,
-    /// Run the self-tests.
-    Test,
 }
 
 /// A time limit that can be off.
@@ -228,24 +164,24 @@ pub struct Limits {
     pub total: Option<Duration>,
 }
 
-/// What the command line asks for.
+/// Plan of a run, from the command line.
 #[derive(Debug)]
 pub struct Plan {
     /// The QEMU to start.
     pub qemu: PathBuf,
-    /// What it is to be.
+    /// The machine.
     pub machine: Machine,
     /// Whether standard input goes to the guest.
     pub chat: bool,
-    /// How long it may take.
+    /// Timeouts.
     pub limits: Limits,
-    /// What it must show.
+    /// Expectations.
     pub expected: Expectations,
     /// Whether the serial line is shown as it is.
     pub raw: bool,
 }
 
-/// The variables of the environment that count.
+/// Variables of the environment, and the host's cores.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     /// `PROMPT`; it may be empty.
@@ -257,7 +193,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// The environment that this runs in. An empty prompt is one, an empty path is none.
+    /// The environment of this process. An empty prompt counts, an empty path does not.
     pub fn detect() -> Environment {
         let qemu = std::env::var_os("ANCHORITE_QEMU").filter(|path| !path.is_empty());
         Environment {
@@ -269,18 +205,12 @@ impl Environment {
 }
 
 impl Cli {
-    /// Checks that it all fits together, and that the files are there.
+    /// Checks that the options fit together and that the files exist.
     ///
     /// # Errors
     /// A sentence for the user: what is wrong and what to do.
     pub fn plan(&self, environment: &Environment, host: Host) -> Result<Plan, String> {
-        let mode = match (self.action, self.mode) {
-            (Action::Chat, None) => Some(Mode::Chat),
-            (Action::Chat, Some(mode)) if mode != Mode::Chat => {
-                return Err("`chat` and another --mode exclude each other".into());
-            }
-            (_, mode) => mode,
-        };
+        let (mode, boot_arguments) = self.settings(environment)?;
         let chat = mode == Some(Mode::Chat);
 
         let limits = if self.gdb.is_some() {
@@ -296,7 +226,7 @@ impl Cli {
         let qemu = self.qemu.clone().or_else(|| environment.qemu.clone());
         Ok(Plan {
             qemu: qemu.unwrap_or_else(|| "qemu-system-aarch64".into()),
-            machine: self.machine(mode, environment, host)?,
+            machine: self.machine(boot_arguments, environment, host)?,
             chat,
             limits,
             expected: Expectations {
@@ -311,7 +241,7 @@ impl Cli {
 
     fn machine(
         &self,
-        mode: Option<Mode>,
+        boot_arguments: Vec<(String, String)>,
         environment: &Environment,
         host: Host,
     ) -> Result<Machine, String> {
@@ -383,20 +313,20 @@ impl Cli {
             cores,
             icount: self.icount,
             kernel: self.kernel.clone(),
-            boot_arguments: self.boot_arguments(mode, environment)?,
+            boot_arguments,
             devices,
             extra: self.extra.clone(),
         })
     }
 
-    /// The processor that is asked for; of QEMU's own arguments the last one counts.
+    /// The chosen processor; of QEMU's own arguments the last `-cpu` counts.
     fn cpu(&self) -> Option<String> {
         let words = self.extra.windows(2).rev();
         let own = words.into_iter().find(|words| words[0] == "-cpu" || words[0] == "--cpu");
         own.map(|words| words[1].to_string_lossy().into_owned()).or_else(|| self.cpu.clone())
     }
 
-    /// A Raspberry Pi 4, of which nothing can be chosen.
+    /// A Raspberry Pi 4, without choices.
     fn raspberry_pi(&self, cores: u32) -> Result<Board, String> {
         let chosen = [
             (self.cpu.is_some(), "--cpu"),
@@ -417,67 +347,9 @@ impl Cli {
         is_file("device tree", &device_tree, "`ci/boards.sh` fetches it")?;
         Ok(Board::RaspberryPi4 { device_tree })
     }
-
-    fn boot_arguments(
-        &self,
-        mode: Option<Mode>,
-        environment: &Environment,
-    ) -> Result<Vec<(String, String)>, String> {
-        let name = mode.and_then(|mode| Some(mode.to_possible_value()?.get_name().to_string()));
-        let named: [(&str, Option<String>); 17] = [
-            ("mode", name),
-            ("model", self.model.clone()),
-            ("prompt", self.prompt.clone()),
-            ("prompt_file", self.prompt_file.clone()),
-            ("max_tokens", self.tokens.map(|n| n.to_string())),
-            ("context", self.ctx.map(|n| n.to_string())),
-            ("kv_cache", self.kv_cache.clone()),
-            ("context_shift", self.context_shift.then(|| "true".into())),
-            ("keep", self.keep.map(|n| n.to_string())),
-            ("seed", self.seed.map(|n| n.to_string())),
-            ("temperature", self.temperature.map(|t| t.to_string())),
-            ("top_k", self.top_k.map(|k| k.to_string())),
-            ("top_p", self.top_p.map(|p| p.to_string())),
-            ("min_p", self.min_p.map(|p| p.to_string())),
-            ("repeat_penalty", self.repeat_penalty.map(|x| x.to_string())),
-            ("threads", self.threads.map(|n| n.to_string())),
-            ("log", self.log.clone()),
-        ];
-        let mut settings: Vec<(String, String)> =
-            named.into_iter().filter_map(|(key, value)| Some((key.to_string(), value?))).collect();
-        if self.no_verify {
-            settings.push(("verify".into(), "false".into()));
-        }
-        let has_prompt = settings.iter().any(|(key, _)| key == "prompt" || key == "prompt_file")
-            || self.set.iter().any(|(key, _)| key == "prompt" || key == "prompt_file");
-        if let Some(prompt) = environment.prompt.as_ref().filter(|_| !has_prompt) {
-            let Some(prompt) = prompt.to_str() else {
-                return Err("PROMPT in the environment is not UTF-8 text".into());
-            };
-            settings.push(("prompt".into(), prompt.into()));
-        }
-        // What has a flag is checked as the guest will do it. What --set gives is not, so that it
-        // can be seen what the guest says to it.
-        let words: Vec<String> =
-            settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let words = || words.iter().map(String::as_str);
-        let mut config = Config::default();
-        config.apply_arguments(words()).map_err(|error| error.to_string())?;
-        // Without --mode, the disk chooses.
-        if mode.is_some() {
-            config.refuse_unused(words()).map_err(|error| error.to_string())?;
-        }
-        for (key, value) in &self.set {
-            if settings.iter().any(|(given, _)| given == key) {
-                return Err(format!("the guest's setting `{key}` is given twice"));
-            }
-            settings.push((key.clone(), value.clone()));
-        }
-        Ok(settings)
-    }
 }
 
-/// Whether this processor of QEMU's, before any features, has no 64-bit state.
+/// Whether a processor of QEMU's has no 64-bit state, by the name before its features.
 fn has_32_bits(cpu: &str) -> bool {
     let name = cpu.split(',').next().unwrap_or_default().to_ascii_lowercase();
     let families = ["arm", "cortex-m", "cortex-r5", "pxa", "sa11", "ti925t"];
@@ -498,7 +370,7 @@ fn is_file(what: &str, path: &Path, hint: &str) -> Result<(), String> {
     match std::fs::metadata(path) {
         Ok(metadata) if !metadata.is_file() => Err(format!("the {what} {shown} is no file")),
         Ok(metadata) if metadata.len() == 0 => Err(format!("the {what} {shown} is empty; {hint}")),
-        // Opened as well, because QEMU will have to.
+        // Opened as well, as QEMU will open the file.
         Ok(_) => match std::fs::File::open(path) {
             Ok(_) => Ok(()),
             Err(e) => Err(format!("the {what} {shown} cannot be read: {e}")),
@@ -519,16 +391,6 @@ fn memory_mib(text: &str) -> Result<u64, String> {
     match size.and_then(|size| size.checked_mul(unit_mib)) {
         Some(mib @ 1..) => Ok(mib),
         _ => Err("expected a size such as 512M or 2G".into()),
-    }
-}
-
-fn setting(text: &str) -> Result<(String, String), String> {
-    let is_key = |key: &str| {
-        !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c))
-    };
-    match text.split_once('=') {
-        Some((key, value)) if is_key(key) => Ok((key.into(), value.into())),
-        _ => Err("expected KEY=VALUE".into()),
     }
 }
 

@@ -1,7 +1,7 @@
-//! The machine that QEMU is to be, and the command line that says so.
+//! The machine, and QEMU's command line for the machine.
 //!
-//! QEMU's own option syntax separates by commas, so a comma in a value is doubled; options that
-//! take a bare string (`-kernel`, `-initrd`, `-append`) know no such escape and get it as it is.
+//! QEMU's option syntax separates by commas, so a comma in a value is doubled. Options with a bare
+//! string (`-kernel`, `-initrd`, `-append`) have no such escape and get the string as it is.
 
 #![forbid(unsafe_code)]
 
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// What runs the guest's instructions.
+/// Accelerator: what runs the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Accelerator {
@@ -25,10 +25,10 @@ pub enum Accelerator {
 }
 
 impl Accelerator {
-    /// The fastest one that this host and machine allow.
+    /// The fastest accelerator that host and machine allow.
     ///
-    /// The host's cores can only be themselves (`cpu` names another) and, before Armv8.4's nested
-    /// virtualisation, not run a guest at EL2.
+    /// The host's cores run neither as another processor (`cpu`) nor, before Armv8.4's nested
+    /// virtualisation, a guest at EL2.
     pub fn pick(host: Host, cpu: Option<&str>, el2: bool) -> Accelerator {
         let as_host = !el2 && matches!(cpu, None | Some("host"));
         match host {
@@ -38,10 +38,10 @@ impl Accelerator {
         }
     }
 
-    /// The processor to be where nothing else is asked for.
+    /// The default processor.
     ///
-    /// For TCG that is all it can do, less what costs time: pointer signatures by the architected
-    /// cipher make signed code several times slower, and SVE is used by no kernel of ours.
+    /// For TCG, `max` without two slow features. Pointer signatures by the architected cipher make
+    /// signed code several times slower. No kernel of Anchorite uses SVE.
     pub fn default_cpu(self) -> &'static str {
         match self {
             Accelerator::Kvm | Accelerator::Hvf => "host",
@@ -58,14 +58,14 @@ impl Accelerator {
     }
 }
 
-/// What of the host matters for the accelerator.
+/// Facts of the host that decide on the accelerator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Host {
-    /// Its cores run the guest's instructions.
+    /// The host's cores run the guest's instructions.
     pub aarch64: bool,
     /// `/dev/kvm` can be used.
     pub kvm: bool,
-    /// It is a Mac.
+    /// The host is a Mac.
     pub macos: bool,
 }
 
@@ -81,7 +81,7 @@ impl Host {
     }
 }
 
-/// How the model disk is attached.
+/// Bus of the model disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Bus {
     /// virtio-blk over MMIO, virtio 1.x.
@@ -99,7 +99,7 @@ pub enum Bus {
 /// The kinds of machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Board {
-    /// QEMU's `virt`, which has what is asked for.
+    /// QEMU's `virt`.
     Virt {
         /// The processor, as `-cpu` takes it.
         cpu: String,
@@ -110,9 +110,9 @@ pub enum Board {
         /// Whether the guest starts at EL2.
         el2: bool,
     },
-    /// QEMU's `raspi4b`, a Raspberry Pi 4 with 2 GiB. It starts at EL2.
+    /// QEMU's `raspi4b`, a Raspberry Pi 4 with 2 GiB that starts at EL2.
     RaspberryPi4 {
-        /// The board's device tree: QEMU has none.
+        /// The board's device tree, which QEMU lacks.
         device_tree: PathBuf,
     },
 }
@@ -120,14 +120,14 @@ pub enum Board {
 /// A device of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Device {
-    /// A disk that the guest can't write to.
+    /// A disk that the guest cannot write to.
     Disk {
         /// The raw image.
         file: PathBuf,
-        /// How it is attached.
+        /// The disk's bus.
         bus: Bus,
     },
-    /// A debugger's port; the machine waits for one before its first instruction.
+    /// A debugger's port; the machine waits for the debugger before its first instruction.
     Gdb {
         /// TCP port on this host.
         port: u16,
@@ -137,13 +137,13 @@ pub enum Device {
 /// A machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// What runs the instructions.
+    /// Accelerator.
     pub accelerator: Accelerator,
-    /// Its kind.
+    /// Kind of machine.
     pub board: Board,
     /// Cores.
     pub cores: u32,
-    /// Whether the guest's clock counts instructions, one a nanosecond; for one core under TCG.
+    /// Whether the guest's clock counts instructions, one per nanosecond; for one core under TCG.
     pub icount: bool,
     /// The arm64 `Image`.
     pub kernel: PathBuf,
@@ -173,8 +173,8 @@ impl Machine {
         }
         arguments.option("-machine", machine);
         match self.icount {
-            // QEMU counts instructions in a single thread alone. `sleep=off`: while the guest waits
-            // for an interrupt its clock jumps to that, as no instruction could move it.
+            // QEMU counts instructions in a single thread only. With `sleep=off` the clock jumps to
+            // the next interrupt while the guest waits for one.
             true => {
                 arguments.option("-accel", "tcg,thread=single");
                 arguments.option("-icount", "shift=0,sleep=off");
@@ -222,7 +222,7 @@ impl Device {
                 return;
             }
             Device::Disk { file, bus: Bus::Sd } => {
-                // QEMU takes no card that cannot be written: what would be goes to a temporary file.
+                // QEMU takes only writable cards, so writes go to a temporary file.
                 let mut drive = OsString::from("if=sd,format=raw,snapshot=on,file=");
                 drive.push(double_commas(file));
                 arguments.option("-drive", drive);
@@ -235,7 +235,7 @@ impl Device {
                 (file, "virtio-blk-device")
             }
         };
-        // With the driver named, nothing in the file name is taken for a protocol.
+        // With the driver named, QEMU finds no protocol in the file name.
         let mut backend = OsString::from(format!(
             "driver=raw,node-name=disk{index},read-only=on,file.driver=file,file.filename="
         ));
@@ -271,8 +271,9 @@ fn double_commas(path: &Path) -> OsString {
     OsString::from_vec(value)
 }
 
-/// Settings as the kernel's splitter takes them apart again: words between spaces; a value that
-/// is more than a plain word in double quotes, in which `\` escapes `"` and `\`.
+/// Settings as a line for the kernel's splitter: words between spaces.
+///
+/// A value that is not a plain word stands in double quotes, in which `\` escapes `"` and `\`.
 fn boot_argument_line(settings: &[(String, String)]) -> String {
     let words: Vec<String> =
         settings.iter().map(|(key, value)| format!("{key}={}", quote(value))).collect();
@@ -287,7 +288,7 @@ fn quote(value: &str) -> String {
     format!("\"{}\"", value.replace('\\', r"\\").replace('"', r#"\""#))
 }
 
-/// A command as one could type it in a shell.
+/// A command, quoted for a shell.
 pub fn shell_line<'a>(words: impl IntoIterator<Item = &'a OsStr>) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,:=+@%".contains(c);
     let quoted = words.into_iter().map(|word| {

@@ -1,8 +1,9 @@
-//! What goes to the guest in a chat: keys from a terminal, or lines from a script.
+//! Input of the guest in a chat: keys from a terminal, or lines from a script.
 //!
-//! The guest says when it waits for a line and when it has taken a message (the event `chat`). Only
-//! that counts here: what is a line is the guest's affair. Keys go to the guest at once. Lines wait, each until the guest waits for one, so that the transcript reads like
-//! a conversation. At the end of the lines the guest is told to quit.
+//! The event `chat` says when the guest waits for a line and when the guest has taken a message.
+//! The guest alone decides what a line is. Keys go to the guest at once. Lines wait, each until the
+//! guest waits for one, so that the transcript reads like a conversation. After the last line the
+//! harness sends `/quit`.
 
 #![forbid(unsafe_code)]
 
@@ -15,34 +16,34 @@ use kernel::report::{Chat, ChatState, Event};
 
 use crate::terminal::CTRL_C;
 
-/// What Enter sends, and what ends a line for the guest as a newline does.
+/// The byte of Enter, which ends a line for the guest as a newline does.
 const ENTER: u8 = b'\r';
-/// What ends the chat.
+/// The line that ends the chat.
 const QUIT: &[u8] = b"/quit\n";
-/// What drops the line that is being typed: Ctrl-U.
+/// The byte that drops the present line: Ctrl-U.
 const DROP_LINE: &[u8] = b"\x15";
 
-/// What standard input gave.
+/// An event of standard input.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Input {
     /// Keys, as the terminal sent them.
     Keys(Vec<u8>),
     /// A line of a script, newline included.
     Line(Vec<u8>),
-    /// Nothing more will come.
+    /// The end of the input.
     End,
 }
 
-/// What the guest does, as its events tell.
+/// State of the guest, by its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Guest {
-    /// It starts, or works on a line that it was sent.
+    /// The guest starts, or works on a line.
     Busy,
-    /// It waits for a line.
+    /// The guest waits for a line.
     Waits,
-    /// It answers a message.
+    /// The guest answers a message.
     Answers {
-        /// It was told to stop.
+        /// Whether the answer is to stop.
         interrupted: bool,
     },
 }
@@ -52,15 +53,15 @@ pub struct Conversation {
     scripted: bool,
     guest: Guest,
     pending: Option<Vec<u8>>,
-    /// When the guest was sent a line that it waited for, and has said nothing since.
+    /// Time of a line that the guest waited for and has not reacted to.
     unheard: Option<Instant>,
     to_guest: Sender<Vec<u8>>,
     next_line: Sender<()>,
 }
 
 impl Conversation {
-    /// What is sent to `to_guest` is what the guest reads; for each unit that the receiver
-    /// returned gives, the script may send one more line.
+    /// The guest reads the bytes sent to `to_guest`. For each unit of the receiver that is
+    /// returned, the script may send one more line.
     pub fn new(scripted: bool, to_guest: Sender<Vec<u8>>) -> (Conversation, Receiver<()>) {
         let (next_line, turns) = channel();
         let conversation = Conversation {
@@ -74,24 +75,24 @@ impl Conversation {
         (conversation, turns)
     }
 
-    /// Whether the guest has no reason to say anything before it is spoken to.
+    /// Whether the guest waits silently for a line.
     pub fn waits_for_input(&self) -> bool {
         self.guest == Guest::Waits
     }
 
-    /// Since when the guest owes a sign of a line: it shows what it reads.
+    /// Time since which the guest owes the echo of a line.
     pub fn unheard(&self) -> Option<Instant> {
         self.unheard
     }
 
-    /// Takes note that the guest said something.
+    /// Notes a sign of life of the guest.
     pub fn heard(&mut self) {
         self.unheard = None;
     }
 
-    /// Whether these keys are to end the chat.
+    /// Whether these keys end the chat.
     ///
-    /// Ctrl-C does, but for the first one during an answer, by which the guest stops that answer.
+    /// Ctrl-C ends the chat. The first Ctrl-C during an answer only stops the answer.
     pub fn ends_with(&mut self, keys: &[u8]) -> bool {
         keys.iter().filter(|&&key| key == CTRL_C).any(|_| match &mut self.guest {
             Guest::Answers { interrupted } => std::mem::replace(interrupted, true),
@@ -99,7 +100,7 @@ impl Conversation {
         })
     }
 
-    /// Takes what standard input gave.
+    /// Handles an event of standard input.
     pub fn input(&mut self, input: Input) {
         match input {
             Input::Keys(keys) => {
@@ -116,7 +117,7 @@ impl Conversation {
         self.go_on();
     }
 
-    /// Takes note of what the guest said.
+    /// Handles an event of the guest.
     pub fn event(&mut self, event: &Event) {
         match event {
             Event::Chat(Chat { state: ChatState::Waiting }) => self.guest = Guest::Waits,
@@ -128,7 +129,7 @@ impl Conversation {
         self.go_on();
     }
 
-    /// Sends the line that there is if the guest waits for one.
+    /// Sends the next line if the guest waits for one.
     fn go_on(&mut self) {
         if self.guest != Guest::Waits {
             return;
@@ -142,13 +143,13 @@ impl Conversation {
         }
     }
 
-    // Both receivers are gone when the guest or the script is: then nobody needs what is sent.
+    // A receiver is gone when the guest or the script has ended. Then the bytes do not matter.
     fn send(&self, bytes: Vec<u8>) {
         let _ = self.to_guest.send(bytes);
     }
 }
 
-/// Reads standard input in a thread of its own and hands it to `sink`.
+/// Reads standard input in a thread of its own, into `sink`.
 pub fn read(scripted: bool, turns: Receiver<()>, mut sink: impl FnMut(Input) + Send + 'static) {
     thread::spawn(move || {
         if scripted {
@@ -173,9 +174,9 @@ pub fn read(scripted: bool, turns: Receiver<()>, mut sink: impl FnMut(Input) + S
     });
 }
 
-/// The lines for the guest in a text up to a newline.
+/// The lines for the guest in a text that ends at a newline.
 ///
-/// A carriage return ends a line too, and both together end only one.
+/// A carriage return ends a line too. CR LF ends one line.
 fn lines(text: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     let text = text.strip_suffix(b"\n").unwrap_or(text);
     let text = text.strip_suffix(b"\r").unwrap_or(text);
@@ -223,7 +224,7 @@ mod tests {
 
     #[test]
     fn each_line_is_sent_when_the_guest_waits_for_it_whatever_it_is() {
-        // To the guest some of these are messages and some are not.
+        // For the guest some of these lines are messages and some are not.
         for line in ["Hello\n", "\n", "/stats\n", "\u{3000}/stats\n", "\u{a0}\n", "\x1b[A\n"] {
             let (mut conversation, turns, guest) = waits(true);
             assert!(conversation.waits_for_input());

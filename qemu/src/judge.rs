@@ -1,4 +1,4 @@
-//! The verdict: what the guest said and how QEMU ended, against what was expected.
+//! The verdict: the guest's events and QEMU's end, compared with the expectations.
 
 #![forbid(unsafe_code)]
 
@@ -7,24 +7,23 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use kernel::report::{Code, Event, Fault, Outcome};
+use kernel::settings::Mode;
 use serde::Serialize;
 
-use crate::cli::Mode;
-
-/// How the run ended.
+/// End of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum End {
-    /// QEMU could not be started, for this reason.
+    /// QEMU did not start, for this reason.
     NotStarted(String),
     /// QEMU ended by itself.
     Qemu(ExitStatus),
-    /// The guest said `exit`, but QEMU ran on and was ended.
+    /// QEMU ran on after the guest's `exit`, and was ended.
     StillOn(Duration),
     /// A time limit passed, and QEMU was ended.
     Timeout(Timeout, Duration),
-    /// The guest sent more events than are kept, and QEMU was ended.
+    /// The guest sent too many events, and QEMU was ended.
     Flood,
-    /// This signal asked us to stop, and QEMU was ended.
+    /// This signal asked the harness to stop, and QEMU was ended.
     Signal(i32),
     /// The person at the chat pressed Ctrl-C, and QEMU was ended.
     Left,
@@ -39,54 +38,54 @@ pub enum Timeout {
     Boot,
     /// Between two signs of life.
     Idle,
-    /// From a line for a guest that waits for one to the first sign that it was taken.
+    /// From a line for a waiting guest to the first sign of the line.
     Input,
     /// For the whole run.
     Total,
 }
 
-/// A line that starts as an event does but holds none.
+/// A line that starts like an event, and is none.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Garbled {
-    /// Its start.
+    /// Start of the line.
     pub line: String,
-    /// What is wrong with it.
+    /// The error.
     pub error: String,
 }
 
-/// What is known of a run when it is over.
+/// Record of a finished run.
 #[derive(Clone, Copy, Debug)]
 pub struct Evidence<'a> {
     /// The events in order.
     pub events: &'a [&'a Event],
     /// The first event that could not be read.
     pub garbled: Option<&'a Garbled>,
-    /// How the run ended.
+    /// End of a run.
     pub end: &'a End,
-    /// The last that QEMU wrote to its standard error.
+    /// The end of QEMU's standard error.
     pub stderr: &'a str,
 }
 
-/// What a run must show.
+/// Expectations of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Expectations {
-    /// What the guest was told to do; `None` if its disk decides.
+    /// The guest's mode; `None` if the disk decides.
     pub mode: Option<Mode>,
-    /// Texts that must stand in the output.
+    /// Texts that the output must contain.
     pub texts: Vec<String>,
-    /// Tokens that all answers together must have.
+    /// Number of tokens of all answers together.
     pub tokens: Option<usize>,
-    /// The error that must end the run.
+    /// Error that must end the run.
     pub error: Option<Code>,
 }
 
-/// What kind of end it was; decides the exit status.
+/// Kind of an end, which decides the exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// All well.
     Passed,
-    /// The guest failed, or did not do what was expected.
+    /// The guest failed, or missed the expectations.
     Failed,
     /// QEMU is missing or died.
     Qemu,
@@ -96,16 +95,16 @@ pub enum Kind {
     Interrupted,
 }
 
-/// What to say about the run.
+/// The judgement of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    /// What kind of end it was.
+    /// Kind of the end.
     pub kind: Kind,
     /// Exit status of the harness.
     pub exit_status: u8,
     /// What happened.
     pub message: String,
-    /// What to do about it; may be empty.
+    /// What to do about the end; may be empty.
     pub hint: String,
 }
 
@@ -131,7 +130,7 @@ pub fn judge(evidence: Evidence<'_>, expected: &Expectations) -> Verdict {
         .unwrap_or_else(|| run.all_well())
 }
 
-/// Each step answers `None` if it finds nothing wrong.
+/// A run that is judged. Each step is `None` if nothing is wrong.
 struct Run<'a> {
     evidence: Evidence<'a>,
     expected: &'a Expectations,
@@ -200,14 +199,14 @@ impl Run<'_> {
         }
     }
 
-    /// QEMU ended by itself, and not because the guest was done.
+    /// QEMU ended by itself before the guest was done.
     fn died(&self, status: ExitStatus) -> Option<Verdict> {
         let said_exit = self.exit_status().is_some();
-        // QEMU ends with 0 on SIGTERM and the like, and says so.
-        let told_to = self.evidence.stderr.contains("terminating on signal");
+        // QEMU ends with status 0 on SIGTERM and the like, and says so.
+        let is_terminated = self.evidence.stderr.contains("terminating on signal");
         let how = match (status.code(), status.signal()) {
             (Some(0), _) if said_exit => return None,
-            (Some(0), _) if !told_to => {
+            (Some(0), _) if !is_terminated => {
                 return Some(Verdict::failed(
                     format!(
                         "the guest powered off or reset without an `exit` event, {}{}",
@@ -240,7 +239,7 @@ impl Run<'_> {
         })
     }
 
-    /// The serial line carried something that is no event.
+    /// The serial line carried a broken event.
     fn broken_line(&self) -> Option<Verdict> {
         let Garbled { line, error } = self.evidence.garbled?;
         Some(Verdict::failed(
@@ -249,11 +248,11 @@ impl Run<'_> {
         ))
     }
 
-    /// The guest reported an error, or not the one expected.
+    /// The guest reported an error, or not the expected error.
     fn fault(&self) -> Option<Verdict> {
         match (self.last_fault(), self.expected.error) {
             (None, None) => None,
-            // A chat survives a question that does not fit.
+            // A chat goes on after a message that does not fit.
             (Some(_), None)
                 if self.expected.mode == Some(Mode::Chat) && self.exit_status() == Some(0) =>
             {
@@ -273,7 +272,7 @@ impl Run<'_> {
         }
     }
 
-    /// The guest did not end as a guest ends.
+    /// The guest did not end with one `exit` as its last event, or did not power off.
     fn power_off(&self) -> Option<Verdict> {
         let expected = i32::from(self.expected.error.is_some());
         let exits = self.evidence.events.iter().filter(|e| matches!(e, Event::Exit(_))).count();
@@ -321,14 +320,14 @@ impl Run<'_> {
             Some(Mode::Generate) if results == 0 => "a `result`",
             Some(Mode::Perplexity) if perplexities == 0 => "a `perplexity`",
             Some(Mode::Test | Mode::Bench) if tests == 0 => "a `test`",
-            // Nobody need ask anything in a chat.
+            // A chat needs no message.
             None if results + tests + perplexities == 0 && !self.ready() => "a `model`",
             _ => return None,
         };
         Some(Verdict::failed(format!("the guest exited with status 0 without {missing} event"), ""))
     }
 
-    /// The output is not the one expected.
+    /// The output is not the expected one.
     fn output(&self) -> Option<Verdict> {
         for text in &self.expected.texts {
             if !self.results().any(|result| result.output.contains(text.as_str())) {
@@ -380,7 +379,7 @@ impl Run<'_> {
         })
     }
 
-    /// What else had gone wrong by the time that the guest was cut short.
+    /// Earlier errors of a guest that was cut short.
     fn before_that(&self) -> String {
         let mut text = String::new();
         if let Some(Fault { code, message, .. }) = self.last_fault() {

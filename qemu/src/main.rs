@@ -1,8 +1,8 @@
 //! Boots Anchorite in QEMU, shows what it says and judges it.
 //!
-//! The way through: [`cli`] turns arguments into a plan, [`command`] the plan's machine into
-//! QEMU's command line, [`mod@run`] starts it and takes the serial line apart with [`serial`],
-//! [`mod@judge`] says what to think of it, [`report`] writes it down.
+//! The order of work: [`cli`] turns arguments into a plan, and [`command`] turns the plan's machine
+//! into QEMU's command line. [`mod@run`] starts QEMU and decodes the serial line with [`serial`].
+//! [`mod@judge`] makes the verdict, and [`report`] writes the report.
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
         };
     }
 
-    // Both files are opened first: that they can't be written must not come out after the run.
+    // Both files are opened first, so that a file that cannot be written fails before the run.
     let (log, report) = match open_outputs(&cli, &plan) {
         Ok(files) => files,
         Err(e) => return say_error(&format!("{e:#}"), "", USAGE),
@@ -126,26 +126,24 @@ fn write_report(file: File, report: &Report<'_>) -> io::Result<()> {
 
 /// Opens the files for the log and the report.
 ///
-/// # Errors
-/// One cannot be written, is what the run reads, or both are one file.
+/// # Errors A file cannot be written or is an input of the run, or both are one file.
 fn open_outputs(cli: &Cli, plan: &Plan) -> anyhow::Result<(Option<File>, Option<File>)> {
     let inputs = inputs(plan);
     let (log, report) = (cli.keep_log.as_deref(), cli.report.as_deref());
-    // Nothing is emptied before both are known to be nothing else.
+    // No file is emptied before both are known to be outputs only.
     for path in [log, report].into_iter().flatten() {
         files::look(path, &inputs)?;
     }
     are_apart(log, report)?;
     let log_file = create(log, &inputs)?;
-    // Where there was none, there is a log only now.
+    // The log may exist only now.
     are_apart(log, report)?;
     Ok((log_file, create(report, &inputs)?))
 }
 
 /// Checks that no two outputs are one file.
 ///
-/// # Errors
-/// Two are: one would destroy the other.
+/// # Errors Two outputs are one file: one would destroy the other.
 fn are_apart(log: Option<&Path>, report: Option<&Path>) -> anyhow::Result<()> {
     let (log, report) = (("--keep-log", log), ("--report", report));
     let stdout = ("standard output", Some(Path::new("/dev/stdout")));

@@ -11,30 +11,30 @@ use crate::command::Accelerator;
 use crate::judge::Verdict;
 use crate::run::{Record, Seen};
 
-/// The report, as it is written.
+/// The report as JSON.
 #[derive(Debug, Serialize)]
 pub struct Report<'a> {
     /// Version of this program.
     pub version: &'static str,
     /// QEMU and its arguments.
     pub command: Vec<String>,
-    /// SHA-256 of the image, as its `hello` event tells it; `None` if it does not.
+    /// SHA-256 of the image from its `hello` event; `None` without one.
     pub image_sha256: Option<&'a str>,
-    /// What ran the guest's instructions.
+    /// Accelerator.
     pub accelerator: Accelerator,
-    /// What to say about the run.
+    /// Verdict on the run.
     pub verdict: &'a Verdict,
-    /// When things happened, by the host's clock.
+    /// Times of the run, by the host's clock.
     pub host_us: Timings,
     /// Bytes that came over the serial line.
     pub serial_bytes: u64,
-    /// The last that QEMU wrote to its standard error.
+    /// The end of QEMU's standard error.
     pub qemu_stderr: &'a str,
-    /// The events, each with the time that it came.
+    /// The events, each with its time.
     pub events: Vec<TimedEvent<'a>>,
 }
 
-/// Times from QEMU's start, in µs; `None` for what did not happen.
+/// Times from QEMU's start in µs; `None`: never.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Timings {
     /// To the `hello` event.
@@ -43,8 +43,8 @@ pub struct Timings {
     pub model: Option<u64>,
     /// To the first text after the `model` event.
     pub first_text: Option<u64>,
-    /// To the first token: the guest's own time from it to the last one, taken from the time of the
-    /// first `result` event.
+    /// To the first token: the time of the first `result` event, less the guest's own time from
+    /// first to last token.
     pub first_token: Option<u64>,
     /// To the first `result` event.
     pub first_result: Option<u64>,
@@ -52,7 +52,7 @@ pub struct Timings {
     pub end: u64,
 }
 
-/// An event and when it came.
+/// An event with its time.
 #[derive(Debug, Serialize)]
 pub struct TimedEvent<'a> {
     /// Time from QEMU's start in µs.
@@ -79,7 +79,7 @@ impl Timings {
     }
 }
 
-/// The first token came as long before the `result` event as the guest took for the others.
+/// The first token came before the `result` event by the guest's time for the other tokens.
 fn first_token(events: &[Seen]) -> Option<u64> {
     let (at, outcome) = events.iter().find_map(|seen| match &seen.event {
         Event::Result(outcome) => Some((seen.at, outcome)),
@@ -131,8 +131,7 @@ impl<'a> Report<'a> {
     }
 }
 
-/// The run's figures in one line, by the host's clock where the guest has told its own; empty if
-/// the guest never spoke.
+/// The run's figures in one line, by the host's clock; empty if the guest sent no event.
 pub fn summary(record: &Record) -> String {
     let timings = Timings::of(record);
     let times = [("hello", timings.hello), ("first token", timings.first_token)];

@@ -1,8 +1,8 @@
-//! One run: starts QEMU, moves bytes and watches the clock until it is over.
+//! One run: starts QEMU, moves bytes and watches the timeouts.
 //!
-//! Threads read the streams and the signals and send what comes to one loop, which alone holds the
-//! state. QEMU's output is read against credits, so that a guest that floods the line is slowed
-//! down to what the terminal takes, and never fills our memory.
+//! Threads read streams and signals and send messages to one loop, which alone holds the state.
+//! QEMU's output is read against credits: a guest that floods the line is slowed down to the
+//! terminal's speed, and never fills the memory.
 
 #![forbid(unsafe_code)]
 
@@ -26,26 +26,26 @@ use crate::child::{Pipes, Qemu};
 use crate::cli::Limits;
 use crate::input::{self, Conversation, Input};
 use crate::judge::{End, Garbled, Timeout};
-use crate::serial::{Decoder, Piece};
+use crate::serial::{Decoder, Item};
 use crate::terminal::KeyByKey;
 
-/// How long QEMU may take to end after the guest's `exit`.
+/// Timeout of QEMU's end after the guest's `exit`.
 const POWER_OFF_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a guest that waits for a line may take to show that one was typed.
+/// Timeout of a waiting guest's echo of a line.
 const INPUT_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The most events that are kept of one run.
+/// Limit of the events of one run.
 const MAX_EVENTS: usize = 100_000;
 
-/// Chunks of the serial line that may wait for the loop, and their size in bytes.
+/// Number of chunks of the serial line that may wait for the loop, and size of a chunk in bytes.
 const CHUNKS: usize = 16;
 const CHUNK_BYTES: usize = 16 << 10;
 
-/// How much of QEMU's standard error is kept, in bytes.
+/// Length of the kept end of QEMU's standard error, in bytes.
 const STDERR_BYTES: usize = 16 << 10;
 
-/// How a run is done.
+/// Options of a run.
 pub struct Options<'a> {
     /// QEMU.
     pub program: &'a Path,
@@ -53,15 +53,15 @@ pub struct Options<'a> {
     pub arguments: &'a [OsString],
     /// Whether standard input goes to the guest.
     pub chat: bool,
-    /// How long it may take.
+    /// Timeouts.
     pub limits: Limits,
     /// Whether the serial line is shown as it is.
     pub raw: bool,
-    /// Where every byte of the serial line is written.
+    /// File for every byte of the serial line.
     pub log: Option<File>,
 }
 
-/// An event and when it came.
+/// An event with its time.
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// Time since QEMU's start.
@@ -70,22 +70,22 @@ pub struct Seen {
     pub event: Event,
 }
 
-/// What a run has shown.
+/// Record of a run.
 #[derive(Debug)]
 pub struct Record {
     /// The events in order.
     pub events: Vec<Seen>,
     /// The first event that could not be read.
     pub garbled: Option<Garbled>,
-    /// How it ended.
+    /// End of the run.
     pub end: End,
     /// Time from QEMU's start to the first text after the `model` event.
     pub first_text: Option<Duration>,
-    /// Time from QEMU's start to its end.
+    /// Time from QEMU's start to QEMU's end.
     pub total: Duration,
     /// Bytes that came over the serial line.
     pub serial_bytes: u64,
-    /// The last that QEMU wrote to its standard error.
+    /// The end of QEMU's standard error.
     pub stderr: String,
 }
 
@@ -103,7 +103,7 @@ impl Record {
     }
 }
 
-/// What the threads tell the loop.
+/// Messages of the threads to the loop.
 enum Message {
     /// Bytes of the serial line.
     Serial(Instant, Vec<u8>),
@@ -111,11 +111,11 @@ enum Message {
     SerialEnd,
     /// Standard input.
     Input(Input),
-    /// A signal that asks us to stop.
+    /// A signal that asks the harness to stop.
     Signal(i32),
 }
 
-/// Starts QEMU and sees the run to its end.
+/// Starts QEMU and follows the run to its end.
 ///
 /// # Errors
 /// A file, the terminal or the operating system fails; QEMU is ended then.
@@ -136,7 +136,7 @@ pub fn run(options: Options<'_>) -> anyhow::Result<Record> {
     let credits = read_serial(serial, sender.clone());
     let stderr = Stderr::read(stderr);
 
-    // Declared after `qemu`, so given back before QEMU is ended on the way out.
+    // Declared after `qemu`, so the terminal is given back before QEMU is ended.
     let mut terminal = None;
     let mut conversation = None;
     if let Some(input) = input {
@@ -171,14 +171,14 @@ pub fn run(options: Options<'_>) -> anyhow::Result<Record> {
     drop(terminal);
     let end = match end {
         Some(end) => end,
-        // The line is dead, so QEMU should be gone in no time.
+        // The line is dead, so QEMU should end at once.
         None => match qemu.wait(POWER_OFF_PATIENCE).context("cannot wait for QEMU")? {
             Some(status) => End::Qemu(status),
             None => End::StillOn(POWER_OFF_PATIENCE),
         },
     };
     if !matches!(end, End::Qemu(_)) {
-        // What QEMU says to being ended is not worth showing.
+        // QEMU's message about its own termination is not shown.
         stderr.hide();
         qemu.end();
     }
@@ -200,15 +200,15 @@ pub fn run(options: Options<'_>) -> anyhow::Result<Record> {
 struct Watch {
     start: Instant,
     limits: Limits,
-    /// The last time that anything came from the guest or went to it.
+    /// Last time of traffic from or to the guest.
     last_sign: Instant,
     /// When the guest said `exit`.
     exit_said: Option<Instant>,
     conversation: Option<Conversation>,
     log: Option<File>,
     raw: bool,
-    /// Why the screen does not show all of it. One that has gone (`| head`) is no reason: the run
-    /// goes on to its verdict.
+    /// Reason why the text could not be shown. A reader that has gone (`| head`) is no reason: the
+    /// run goes on to its verdict.
     unshown: Option<io::Error>,
     /// Whether the screen's cursor stands inside a line.
     in_line: bool,
@@ -234,8 +234,8 @@ impl Watch {
                 None => messages.recv().ok(),
                 Some((deadline, end)) => {
                     let left = deadline.saturating_duration_since(Instant::now());
-                    // A guest that never stops talking must not put off its end; but while there
-                    // is something to read, it is not silent.
+                    // A guest that never stops sending must not delay the timeouts. Unread bytes
+                    // count as a sign of life.
                     let silence = matches!(end, End::Timeout(Timeout::Idle | Timeout::Input, _));
                     if left.is_zero() && !silence {
                         return Ok(Some(end));
@@ -274,7 +274,7 @@ impl Watch {
         }
     }
 
-    /// The next moment at which patience ends, and what to call that.
+    /// The next timeout, and its kind.
     fn deadline(&self) -> Option<(Instant, End)> {
         if let Some(exit_said) = self.exit_said {
             return Some((exit_said + POWER_OFF_PATIENCE, End::StillOn(POWER_OFF_PATIENCE)));
@@ -307,7 +307,7 @@ impl Watch {
             log.write_all(bytes).context("cannot write the serial log")?;
         }
         let mut decoder = std::mem::take(&mut self.decoder);
-        decoder.push(bytes, &mut |piece| self.piece(at, piece));
+        decoder.push(bytes, &mut |item| self.item(at, item));
         self.decoder = decoder;
         if self.raw {
             self.show(bytes);
@@ -315,10 +315,10 @@ impl Watch {
         self.all_shown()
     }
 
-    fn piece(&mut self, at: Instant, piece: Piece) {
+    fn item(&mut self, at: Instant, item: Item) {
         let at_host = at.duration_since(self.start);
-        match piece {
-            Piece::Text(text) => {
+        match item {
+            Item::Text(text) => {
                 if self.ready && !text.trim().is_empty() {
                     self.first_text.get_or_insert(at_host);
                 }
@@ -326,7 +326,7 @@ impl Watch {
                     self.show(text.as_bytes());
                 }
             }
-            Piece::Event(event) => {
+            Item::Event(event) => {
                 match *event {
                     Event::Model(_) => self.ready = true,
                     Event::Exit(_) => self.exit_said = self.exit_said.or(Some(at)),
@@ -341,17 +341,17 @@ impl Watch {
                 }
                 self.events.push(Seen { at: at_host, event: *event });
             }
-            Piece::Garbled { line, error } => {
+            Item::Garbled { line, error } => {
                 self.garbled.get_or_insert(Garbled { line, error });
             }
         }
     }
 
-    /// Takes what the decoder still holds, and leaves the screen at the start of a line.
+    /// Flushes the decoder, and leaves the screen at the start of a line.
     fn finish(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
         let mut decoder = std::mem::take(&mut self.decoder);
-        decoder.finish(&mut |piece| self.piece(now, piece));
+        decoder.finish(&mut |item| self.item(now, item));
         if self.in_line {
             self.show(b"\n");
         }
@@ -370,7 +370,7 @@ impl Watch {
     }
 }
 
-/// Sends the signals that ask us to stop; a second one means now.
+/// Sends the signals that ask the harness to stop; a second signal ends the harness at once.
 fn watch_signals(sender: Sender<Message>) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot watch signals")?;
     thread::spawn(move || {
@@ -383,7 +383,7 @@ fn watch_signals(sender: Sender<Message>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads the serial line; for each unit that is sent to what this returns, one more chunk.
+/// Reads the serial line: one chunk for each unit that is sent to the returned sender.
 fn read_serial(mut serial: impl Read + Send + 'static, sender: Sender<Message>) -> Sender<()> {
     let (credits, granted) = channel();
     for _ in 0..CHUNKS {
@@ -408,8 +408,7 @@ fn read_serial(mut serial: impl Read + Send + 'static, sender: Sender<Message>) 
     credits
 }
 
-/// Writes to the guest in a thread of its own, because a guest that does not read must not hold
-/// up the loop.
+/// Writes to the guest in a thread of its own: a guest that does not read must not block the loop.
 fn write_to(mut guest: impl Write + Send + 'static) -> Sender<Vec<u8>> {
     let (sender, bytes) = channel::<Vec<u8>>();
     thread::spawn(move || {
@@ -422,7 +421,7 @@ fn write_to(mut guest: impl Write + Send + 'static) -> Sender<Vec<u8>> {
     sender
 }
 
-/// QEMU's standard error: shown as it comes, its end kept.
+/// QEMU's standard error: shown at once, with its end kept.
 struct Stderr {
     shown: Arc<AtomicBool>,
     kept: Arc<Mutex<Vec<u8>>>,
@@ -456,9 +455,9 @@ impl Stderr {
         self.shown.store(false, Ordering::Relaxed);
     }
 
-    /// The end of it; to be called when QEMU has ended.
+    /// The end of QEMU's standard error, after QEMU's end.
     fn tail(self) -> String {
-        // A child of QEMU that lives on could hold the stream open.
+        // A surviving child of QEMU could hold the stream open.
         let _ = self.done.recv_timeout(Duration::from_millis(500));
         self.kept
             .lock()

@@ -1,64 +1,63 @@
 //! The serial line: bytes in, text for people and events out.
 //!
-//! An event is a line that starts with the byte 0x1E (RFC 7464); every other byte is text. Nothing
-//! that comes over the line can make this panic or hold memory without end: text is handed on at
-//! once, and an event longer than [`MAX_EVENT_BYTES`] is dropped and named.
+//! An event is a line that starts with the byte 0x1E (RFC 7464); every other byte is text. No input
+//! makes the decoder panic or hold memory without limit. Text is passed on at once, and an event
+//! longer than [`MAX_EVENT_BYTES`] is dropped and named.
 
 #![forbid(unsafe_code)]
 
 use kernel::report::{Event, RECORD_SEPARATOR};
 
-/// Longest event that is read. A result with 100,000 tokens takes about a tenth of it.
+/// Length of the longest event in bytes. A result with 100,000 tokens takes about a tenth.
 pub const MAX_EVENT_BYTES: usize = 16 << 20;
 
-/// How much of a line that could not be read is shown, in characters.
+/// Shown length of a line that could not be read, in characters.
 const EXCERPT_CHARS: usize = 120;
 
 const SEPARATOR: u8 = RECORD_SEPARATOR as u8;
 
-/// What came over the line.
+/// A unit of the decoded line.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Piece {
-    /// Text for people; bytes that are no UTF-8 are replaced by U+FFFD, a separator that does not
-    /// start a line by U+241E, and the line ends of a serial line (CR LF) by newlines.
+pub enum Item {
+    /// Text for people. U+FFFD replaces bytes that are not UTF-8, and U+241E a separator inside a
+    /// line. Newlines replace the line ends of a serial line (CR LF).
     Text(String),
     /// An event.
     Event(Box<Event>),
-    /// A line that starts as an event does but holds none.
+    /// A line that starts like an event, and is none.
     Garbled {
         /// The start of the line.
         line: String,
-        /// What is wrong with it.
+        /// The error.
         error: String,
     },
 }
 
-/// Where in a line the decoder stands.
+/// Place of the decoder in a line.
 #[derive(Debug, Default)]
 enum Line {
-    /// Before its first byte.
+    /// Before the first byte.
     #[default]
     Start,
     /// In text.
     Text,
-    /// In an event; holds what came of it.
+    /// In an event, with its bytes so far.
     Event(Vec<u8>),
     /// In an event that is too long.
     Dropped,
 }
 
-/// Takes the bytes of the line in chunks of any size.
+/// Decoder of the line, in chunks of any size.
 #[derive(Debug, Default)]
 pub struct Decoder {
     line: Line,
-    /// The start of a character whose other bytes have not come yet, or a carriage return that may
-    /// belong to a newline.
+    /// The start of an incomplete character, or a carriage return that may belong to a newline.
     partial: Vec<u8>,
 }
 
 impl Decoder {
-    /// Takes the next bytes and hands what they complete to `sink`.
-    pub fn push(&mut self, mut bytes: &[u8], sink: &mut impl FnMut(Piece)) {
+    /// Decodes the next bytes into `sink`.
+    pub fn push(&mut self, mut bytes: &[u8], sink: &mut impl FnMut(Item)) {
         while let Some(&first) = bytes.first() {
             if matches!(self.line, Line::Start) && first == SEPARATOR {
                 self.line = Line::Event(Vec::new());
@@ -91,10 +90,10 @@ impl Decoder {
         }
     }
 
-    /// Hands on what is left when the line goes dead.
-    pub fn finish(&mut self, sink: &mut impl FnMut(Piece)) {
+    /// Flushes the rest when the line is dead.
+    pub fn finish(&mut self, sink: &mut impl FnMut(Item)) {
         if !self.partial.is_empty() {
-            sink(Piece::Text(String::from_utf8_lossy(&self.partial).into_owned()));
+            sink(Item::Text(String::from_utf8_lossy(&self.partial).into_owned()));
             self.partial.clear();
         }
         if let Line::Event(event) = &self.line {
@@ -103,7 +102,7 @@ impl Decoder {
         self.line = Line::Start;
     }
 
-    fn text(&mut self, bytes: &[u8], sink: &mut impl FnMut(Piece)) {
+    fn text(&mut self, bytes: &[u8], sink: &mut impl FnMut(Item)) {
         self.partial.extend_from_slice(bytes);
         let mut text = String::with_capacity(self.partial.len());
         let mut held = 0;
@@ -117,7 +116,7 @@ impl Decoder {
                 text.push(char::REPLACEMENT_CHARACTER);
             }
         }
-        // Bytes at the very end that could still become something else wait for the next ones.
+        // Incomplete bytes at the end wait for the next chunk.
         let waiting = &self.partial[self.partial.len() - held..];
         let may_go_on = matches!(std::str::from_utf8(waiting), Err(e) if e.error_len().is_none());
         if may_go_on {
@@ -132,29 +131,29 @@ impl Decoder {
         }
         let text = text.replace("\r\n", "\n");
         if !text.is_empty() {
-            sink(Piece::Text(text));
+            sink(Item::Text(text));
         }
     }
 }
 
-fn parse(line: &[u8]) -> Piece {
-    // Bytes replaced within a string would make another event of it, and nobody would know.
+fn parse(line: &[u8]) -> Item {
+    // A replaced byte within a string would silently change the event.
     let text = match str::from_utf8(line) {
         Ok(text) => text,
         Err(e) => return garbled(line, e.to_string()),
     };
     match Event::from_line(text) {
-        Some(Ok(event)) => Piece::Event(Box::new(event)),
+        Some(Ok(event)) => Item::Event(Box::new(event)),
         Some(Err(e)) => garbled(line, e.to_string()),
         None => garbled(line, "no event".into()),
     }
 }
 
-fn garbled(line: &[u8], error: String) -> Piece {
+fn garbled(line: &[u8], error: String) -> Item {
     let start = &line[..line.len().min(4 * EXCERPT_CHARS)];
     let text = String::from_utf8_lossy(start);
     let line = text.trim_start_matches(RECORD_SEPARATOR).trim_end();
-    Piece::Garbled { line: line.chars().take(EXCERPT_CHARS).collect(), error }
+    Item::Garbled { line: line.chars().take(EXCERPT_CHARS).collect(), error }
 }
 
 #[cfg(test)]
@@ -162,27 +161,27 @@ mod tests {
     use super::*;
     use kernel::report::Exit;
 
-    /// What comes out for these chunks, with neighbouring texts joined.
-    fn decode(chunks: &[&[u8]]) -> Vec<Piece> {
-        let mut pieces: Vec<Piece> = Vec::new();
-        let mut sink = |piece| match (pieces.last_mut(), piece) {
-            (Some(Piece::Text(before)), Piece::Text(text)) => before.push_str(&text),
-            (_, piece) => pieces.push(piece),
+    /// The decoder's output for these chunks, with neighbouring texts joined.
+    fn decode(chunks: &[&[u8]]) -> Vec<Item> {
+        let mut items: Vec<Item> = Vec::new();
+        let mut sink = |item| match (items.last_mut(), item) {
+            (Some(Item::Text(before)), Item::Text(text)) => before.push_str(&text),
+            (_, item) => items.push(item),
         };
         let mut decoder = Decoder::default();
         for chunk in chunks {
             decoder.push(chunk, &mut sink);
         }
         decoder.finish(&mut sink);
-        pieces
+        items
     }
 
-    fn text(text: &str) -> Piece {
-        Piece::Text(text.into())
+    fn text(text: &str) -> Item {
+        Item::Text(text.into())
     }
 
-    fn exit(status: i32) -> Piece {
-        Piece::Event(Box::new(Event::Exit(Exit { status })))
+    fn exit(status: i32) -> Item {
+        Item::Event(Box::new(Event::Exit(Exit { status })))
     }
 
     #[test]
@@ -199,7 +198,7 @@ mod tests {
     #[test]
     fn text_without_a_newline_is_handed_on_at_once() {
         let mut seen = Vec::new();
-        Decoder::default().push(b"> ", &mut |piece| seen.push(piece));
+        Decoder::default().push(b"> ", &mut |item| seen.push(item));
         assert_eq!(seen, [text("> ")]);
     }
 
@@ -234,7 +233,7 @@ mod tests {
     #[test]
     fn an_event_that_cannot_be_read_is_named() {
         let garbled = |log: &[u8]| match decode(&[log]).as_slice() {
-            [Piece::Garbled { line, error }] => (line.clone(), error.clone()),
+            [Item::Garbled { line, error }] => (line.clone(), error.clone()),
             other => panic!("{other:?}"),
         };
         let (line, error) = garbled(b"\x1e{\"event\":\"ex");
@@ -252,10 +251,10 @@ mod tests {
     #[test]
     fn an_event_without_end_is_dropped_and_the_next_one_read() {
         let long = vec![b'x'; MAX_EVENT_BYTES / 2 + 7];
-        let pieces =
+        let items =
             decode(&[b"\x1e", &long, &long, &long, b"\n\x1e{\"event\":\"exit\",\"status\":5}\n"]);
-        assert_eq!(pieces.len(), 2, "{pieces:?}");
-        assert!(matches!(&pieces[0], Piece::Garbled { error, .. } if error.contains("longer")));
-        assert_eq!(pieces[1], exit(5));
+        assert_eq!(items.len(), 2, "{items:?}");
+        assert!(matches!(&items[0], Item::Garbled { error, .. } if error.contains("longer")));
+        assert_eq!(items[1], exit(5));
     }
 }

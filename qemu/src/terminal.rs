@@ -1,4 +1,4 @@
-//! The terminal as a serial terminal: every key goes to the guest as it is pressed.
+//! The terminal in raw mode: every key goes to the guest at once.
 
 #![forbid(unsafe_code)]
 
@@ -8,20 +8,20 @@ use rustix::termios::{
     InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
 };
 
-/// What Ctrl-C sends while the terminal is in this state.
+/// The byte of Ctrl-C in raw mode.
 pub const CTRL_C: u8 = 0x03;
 
-/// Holds the terminal in that state and gives it back when dropped.
+/// Guard of raw mode, which restores the terminal when dropped.
 pub struct KeyByKey {
     stdin: Stdin,
     before: Termios,
 }
 
 impl KeyByKey {
-    /// Switches the terminal at standard input; `None` if there is none.
+    /// Switches the terminal at standard input to raw mode; `None` without a terminal.
     ///
-    /// The guest echoes and edits, so the terminal must not; it still turns the newlines of what
-    /// is printed into line ends.
+    /// The guest echoes and edits, so the terminal must not. The terminal still turns printed
+    /// newlines into line ends.
     ///
     /// # Errors
     /// Those of the operating system.
@@ -45,7 +45,7 @@ impl KeyByKey {
 
 impl Drop for KeyByKey {
     fn drop(&mut self) {
-        // What was typed for a guest that is gone is not for the shell.
+        // Keys for a guest that is gone must not reach the shell.
         let _ = tcsetattr(&self.stdin, OptionalActions::Flush, &self.before);
     }
 }

@@ -14,7 +14,7 @@ use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 use support::{Shown, Stage, chat, error, exit, hello, log, model, result, word};
 
-/// Lets a script that is told to end do so, and note it.
+/// Lets a script end on SIGTERM, with a note.
 const NOTES_TERM: &str = "trap 'echo told | tee told >&2; exit' TERM";
 const FOR_EVER: &str = "while :; do sleep 0.05; done";
 
@@ -145,7 +145,7 @@ fn a_qemu_that_dies_is_no_failure_of_the_guest() {
 }
 
 #[test]
-fn a_missing_qemu_is_told_with_its_cure() {
+fn a_missing_qemu_is_reported_with_its_cure() {
     let stage = Stage::new("", b"");
     let shown = stage.run(&["--qemu", "/nonexistent/qemu"]);
     shown.assert(3, "cannot start /nonexistent/qemu");
@@ -247,7 +247,8 @@ fn a_flood_of_events_is_ended() {
 
 #[test]
 fn a_flood_does_not_fill_the_memory() {
-    // 300 MB in one line, as many of QEMU's own, and a harness that may have 200 MB of address space.
+    // 300 MB in one line, as many of QEMU's own, and a harness that may have 200 MB of address
+    // space.
     let script = "cat log; head -c 300000000 /dev/zero | tr '\\0' x; echo; \
         head -c 300000000 /dev/zero >&2; cat rest";
     let stage = Stage::new(script, &log([&hello() as _]));
@@ -305,7 +306,7 @@ fn text_that_cannot_be_shown_is_a_failure() {
         let shown = stage.end_of(stage.harness(arguments).stdout(full()).spawn().unwrap());
         shown.assert(1, says);
     }
-    // The summary is lost, and nobody can be told of that.
+    // The summary is lost, and no output is left to report that.
     let silent = stage.harness(&[]).stderr(full()).spawn().unwrap();
     stage.end_of(silent).assert(1, "");
 
@@ -396,7 +397,7 @@ fn a_failure_of_the_host_ends_qemu_in_order() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_report_that_cannot_be_written_is_told() {
+fn a_report_that_cannot_be_written_is_reported() {
     let stage = Stage::new("cat log", &good_log());
     stage.run(&["--report", "/dev/full"]).assert(1, "cannot write the report");
 }
@@ -493,7 +494,7 @@ fn a_chat_whose_guest_falls_silent_is_ended() {
 }
 
 #[test]
-fn a_guest_whose_console_has_no_input_is_told_of() {
+fn a_guest_whose_console_has_no_input_is_reported() {
     let stage = chat_with("cat log waiting; exec sleep 1000");
     let shown = piped(&stage, b"Hello\n", &["--idle-timeout", "0.5"]);
     shown.assert(4, "shows nothing of the one that it was sent 0.5 s ago\n");

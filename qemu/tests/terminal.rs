@@ -100,7 +100,7 @@ fn each_key_reaches_the_guest_and_the_terminal_is_given_back() {
 
 #[test]
 fn ctrl_c_stops_an_answer_and_then_ends_the_chat() {
-    // Each time an answer to two keys, the first of which ends when it is told to.
+    // An answer to each of two keys; the first answer ends on Ctrl-C.
     let script = "cat log; dd bs=1 count=2 of=keys 2>dd.log; cat answering; printf Once; \
         dd bs=1 count=1 of=stop 2>dd.log; echo; cat log; dd bs=1 count=2 of=keys 2>dd.log; \
         cat answering; printf Twice; exec sleep 1000";

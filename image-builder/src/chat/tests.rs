@@ -8,9 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use kernel::app::config::{ChatTemplate, Config};
 use kernel::llm::chat::TEMPLATE;
 use kernel::llm::gguf::write::Builder;
+use kernel::settings::{ChatTemplate, Config};
 use serde::Deserialize;
 
 use super::*;

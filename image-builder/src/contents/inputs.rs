@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use kernel::app::config::{ChatTemplate, Config, MAX_TEXT, NotText};
+use kernel::settings::{ChatTemplate, Config, MAX_TEXT, NotText};
 use kernel::model_files::same_name;
 
 use super::{CONFIG, MODELS};

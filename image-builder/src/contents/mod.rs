@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use host_io::console::print_line;
 use host_io::files::Output;
-use kernel::app::config::{Config, Prompt};
 use kernel::model_files::{SUM_ENDING, same_name};
 use kernel::runtime::entry::args;
+use kernel::settings::{Config, Prompt};
 use sha2::{Digest, Sha256};
 
 use crate::checksum::Sum;

@@ -1,6 +1,6 @@
 use std::fs;
 
-use kernel::app::config::{ChatTemplate, MAX_TEXT};
+use kernel::settings::{ChatTemplate, MAX_TEXT};
 use kernel::llm::gguf::write::Builder;
 use kernel::runtime::fs::FileSystem as _;
 

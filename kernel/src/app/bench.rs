@@ -5,7 +5,7 @@
 use alloc::string::ToString;
 
 use crate::app::error::Error;
-use crate::app::load::{PIECE, disk_error};
+use crate::app::load::{CHUNK, disk_error};
 use crate::app::os::{self, File};
 use crate::app::output::{emit, say};
 use crate::app::sha256::Sha256;
@@ -27,8 +27,8 @@ fn mb_per_s(bytes: u64, us: u64) -> f64 {
 
 /// Measures the rates of reads and of the hash, each alone and on one core.
 ///
-/// The model's file at the path is read, and as much of the bare disk. The better of two rounds
-/// counts, so that the host's cache is warm for all.
+/// Reads the model's file at the path, and as many bytes of the bare disk. The better of two rounds
+/// counts, so that the host's cache is warm for both.
 ///
 /// # Errors
 /// The disk fails, or the memory does not suffice for the file.
@@ -62,16 +62,15 @@ fn read_rate(path: &str, buffer: &mut [u8]) -> Result<f64, Error> {
     let file = File::open(path).map_err(|errno| disk_error(path, errno))?;
     let size = buffer.len() as u64;
     let start_us = os::now_us();
-    for piece in buffer.chunks_mut(PIECE) {
-        file.read_full(piece).map_err(|errno| disk_error(path, errno))?;
+    for chunk in buffer.chunks_mut(CHUNK) {
+        file.read_full(chunk).map_err(|errno| disk_error(path, errno))?;
     }
     Ok(mb_per_s(size, os::now_us() - start_us))
 }
 
-/// Measures a prompt, a generation of `max_tokens`, and the memory in use after them.
+/// Measures a prompt, a generation of `max_tokens`, and the memory in use afterwards.
 ///
-/// # Errors
-/// Those of the engine.
+/// # Errors Those of the engine's [`TransformerBackend::infer`].
 pub fn engine(
     backend: &mut TransformerBackend,
     prompt: &str,

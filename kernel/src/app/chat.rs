@@ -1,11 +1,10 @@
-//! Chat: prompts from the console, answers streamed to it.
+//! Chat: prompts from the console, answers streamed to the console.
 
 #![forbid(unsafe_code)]
 
 use alloc::format;
 use alloc::string::String;
 
-use crate::app::config::{ChatTemplate, Config};
 use crate::app::error::Error;
 use crate::app::generate::{Prompt, answer, summary};
 use crate::app::keyboard::Keyboard;
@@ -14,12 +13,13 @@ use crate::backend::{InferenceResult, StopReason, TransformerBackend};
 use crate::llm;
 use crate::llm::chat::{Declared, Known, Template};
 use crate::report::{Chat, ChatState, Event};
+use crate::settings::{ChatTemplate, Config};
 
 const PROMPT: &str = "> ";
 const COMMANDS: &str = "/reset forgets what was said, /stats shows the last answer's figures, \
      /quit powers off, Ctrl-C stops an answer. Write // for a message that begins with /.";
 
-/// The template to talk to the model with, and how it was found; `None`: a plain text goes on.
+/// The chat template, and a line for people about its source. `None`: the chat is plain text.
 fn template(config: &Config, declared: &Declared) -> (Option<Template>, String) {
     let known = |known: &Known| Some(known.template(&declared.bos, &declared.eos));
     match (&config.chat_template, declared.known) {
@@ -51,12 +51,12 @@ fn template(config: &Config, declared: &Declared) -> (Option<Template>, String) 
     }
 }
 
-/// A conversation with the model: what stands around the messages, and how far it has come.
+/// A conversation with the model: the template and the state.
 struct Conversation {
-    /// `None`: a plain text that goes on.
+    /// `None`: plain text.
     template: Option<Template>,
     system: String,
-    /// Whether there is nothing yet.
+    /// Whether the conversation is empty.
     is_new: bool,
 }
 
@@ -76,7 +76,7 @@ impl Conversation {
             }
             None if self.is_new => answer(Prompt::Anew(message)),
             None => answer(Prompt::GoOn(message)),
-            // Most templates take blanks around a message away.
+            // Most templates trim messages.
             Some(template) => {
                 let turn = match self.is_new {
                     true => template.open(self.system.trim(), message.trim()),
@@ -90,7 +90,7 @@ impl Conversation {
     }
 }
 
-/// A conversation, and who holds it.
+/// A conversation between the keyboard and the engine.
 struct Session<'a> {
     backend: &'a mut TransformerBackend,
     keyboard: Keyboard,
@@ -101,7 +101,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Answers a message. One that does not fit is reported, and changes nothing.
+    /// Answers a message. A message that does not fit is reported, and changes nothing.
     fn reply(&mut self, message: &str) -> Result<(), Error> {
         emit(&Event::Chat(Chat { state: ChatState::Answering }));
         let keyboard = &mut self.keyboard;
@@ -125,11 +125,10 @@ impl Session<'_> {
     }
 }
 
-/// Answers the `first` message, then those that are typed, until the person leaves.
+/// Answers the `first` message, then typed messages, until `/quit` or the end of the input.
 ///
-/// # Errors
-/// The console or the engine fails. A message that does not fit is no such failure: it is reported
-/// and the chat goes on.
+/// # Errors The console or the engine fails. A message that does not fit is reported, and the chat
+/// goes on.
 pub fn chat(
     backend: &mut TransformerBackend,
     config: &Config,
@@ -150,7 +149,7 @@ pub fn chat(
         max_tokens: config.max_tokens,
         last: None,
     };
-    // As if it had been typed; but what is set is a message, whatever it begins with.
+    // The prompt counts as typed, but is a message even if a slash starts it.
     if let Some(message) = first.filter(|message| !message.trim().is_empty()) {
         write_text(&format!("{PROMPT}{message}\n"));
         session.reply(message)?;

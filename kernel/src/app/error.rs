@@ -1,4 +1,4 @@
-//! What can go wrong in the application, and the sentence for the user.
+//! Errors of the application, with a sentence for the user.
 
 #![forbid(unsafe_code)]
 
@@ -6,42 +6,42 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use crate::app::config::{ConfigError, NotText};
 use crate::app::line_editor::MAX_LINE;
 use crate::app::os::{self, Errno};
 use crate::app::sha256::Digest;
 use crate::llm;
 use crate::model_files::SumError;
 use crate::report::{Code, Fault};
+use crate::settings::{ConfigError, NotText};
 use crate::system::DiskFailure;
 
-/// What can go wrong in the application.
+/// An error of the application.
 #[derive(Debug)]
 pub enum Error {
-    /// There is no disk with a `models` directory, or that directory holds no model.
+    /// No disk has a `models` directory, or the directory holds no model.
     NoModel {
-        /// What is wrong with the disk that there is, if it is known.
+        /// The fault of the disk, if one is known.
         disk: Option<DiskFailure>,
     },
-    /// The model asked for is not there.
+    /// The disk does not hold the model that is configured.
     ModelNotFound {
-        /// The name asked for.
+        /// The configured name.
         wanted: String,
-        /// The models there are.
+        /// The models on the disk.
         present: Vec<String>,
     },
-    /// There are several models and the configuration names none.
+    /// The disk holds several models and the configuration names none.
     SeveralModels(Vec<String>),
     /// The configuration is wrong.
     Config(ConfigError),
-    /// A file that the configuration names, or the configuration itself, is no UTF-8.
+    /// The configuration, or a file that the configuration names, is not UTF-8.
     NotText {
         /// Its path.
         path: String,
-        /// The first byte that is none.
+        /// The first byte that is not UTF-8.
         at: NotText,
     },
-    /// A file that the configuration names, or the configuration itself, cannot be read.
+    /// The configuration, or a file that the configuration names, cannot be read.
     Unreadable {
         /// Its path.
         path: String,
@@ -52,43 +52,43 @@ pub enum Error {
     Disk {
         /// Path of the file.
         path: String,
-        /// What the ABI said.
+        /// The ABI's error number.
         errno: Errno,
-        /// What the runtime knows of it.
+        /// The runtime's details of the failure.
         detail: String,
     },
     /// The console gives no input.
     Console(Errno),
-    /// A line of a chat is longer than what is taken.
+    /// A line of a chat is longer than [`MAX_LINE`].
     LineTooLong,
-    /// The `.sha256` file beside the model gives no digest of it.
+    /// The `.sha256` file beside the model gives no digest of the model.
     BadChecksumFile {
         /// Its path.
         path: String,
         /// What is wrong with it.
         why: SumError,
     },
-    /// The model's bytes are not those that were hashed.
+    /// The model's bytes differ from those that were hashed.
     ChecksumMismatch {
         /// The digest in the `.sha256` file.
         expected: Digest,
         /// The digest of the bytes read.
         actual: Digest,
     },
-    /// There is not enough memory.
+    /// The memory does not suffice.
     OutOfMemory {
-        /// What the memory is for.
+        /// Use of the memory.
         what: &'static str,
         /// Bytes needed.
         needed: u64,
         /// Bytes free.
         free: u64,
-        /// What to set otherwise; empty if no setting helps.
+        /// Settings with which the memory suffices; empty if no setting helps.
         instead: String,
     },
     /// The engine refused the model or the prompt.
     Engine(llm::Error),
-    /// No self-test has a name that holds this.
+    /// No self-test's name contains this text.
     NoSuchTest(String),
     /// This many self-tests failed.
     TestsFailed(usize),
@@ -115,7 +115,7 @@ impl From<llm::Error> for Error {
 const MORE_MEMORY: &str =
     "give the machine more memory (`make run MEM=…`, QEMU's -m) or take a smaller model";
 
-/// Bytes as people read them.
+/// A number of bytes in MiB, for people.
 fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }

@@ -13,21 +13,21 @@ use crate::backend::{InferenceResult, Progress, StopReason, TransformerBackend};
 use crate::llm::chat::Segment;
 use crate::report;
 
-/// What the model is asked for.
+/// Input of an answer.
 pub enum Prompt<'a> {
-    /// To go on from a text, whatever was before.
+    /// A text that starts anew.
     Anew(&'a str),
-    /// To go on from the text so far and this one.
+    /// A text that continues the text so far.
     GoOn(&'a str),
-    /// To answer the next turn of a conversation.
+    /// The next turn of a conversation.
     Turn(&'a [Segment<'a>]),
 }
 
-/// Generates from a prompt and reports it, until `is_stopped`, which is asked whenever text came and
-/// between two chunks of the prompt.
+/// Generates from a prompt and reports the result, until `is_stopped`.
 ///
-/// # Errors
-/// Those of the engine: above all, the prompt does not fit in the context.
+/// `is_stopped` is called after each text and between two chunks of the prompt.
+///
+/// # Errors Those of the engine; the usual one: the prompt does not fit in the context.
 pub fn answer(
     backend: &mut TransformerBackend,
     prompt: Prompt<'_>,
@@ -50,7 +50,7 @@ pub fn answer(
     Ok(result)
 }
 
-/// The answer to the configured prompt, with the prompt shown before it and a summary after.
+/// Answers the configured prompt: prints prompt, answer and summary.
 ///
 /// # Errors
 /// Those of [`answer`].
@@ -75,8 +75,8 @@ pub fn summary(result: &InferenceResult) -> String {
     };
     let shifts = match result.context_shifts {
         0 => String::new(),
-        1 => "the context slid once; ".into(),
-        n => format!("the context slid {n} times; "),
+        1 => "1 context shift; ".into(),
+        n => format!("{n} context shifts; "),
     };
     let cut = match result.prompt_tokens_cut {
         0 => String::new(),

@@ -1,4 +1,4 @@
-//! What is typed in a chat: lines, and what comes while the model answers.
+//! Input of a chat: lines, and keys during an answer.
 
 #![forbid(unsafe_code)]
 
@@ -11,30 +11,30 @@ use crate::app::os;
 use crate::app::output::emit;
 use crate::report::{Chat, ChatState, Event};
 
-/// The most bytes that are kept for the next lines.
+/// Limit of the bytes that are kept for the next lines.
 const MAX_AHEAD: usize = MAX_LINE;
 
 /// The console's input, line by line.
 pub struct Keyboard {
     prompt: &'static str,
     editor: LineEditor,
-    /// What was typed during an answer.
+    /// Keys typed during an answer.
     ahead: VecDeque<u8>,
 }
 
 impl Keyboard {
-    /// One that shows `prompt` before each line.
+    /// A keyboard that shows `prompt` before each line.
     pub fn new(prompt: &'static str) -> Self {
         Keyboard { prompt, editor: LineEditor::new(prompt), ahead: VecDeque::new() }
     }
 
-    /// Says that the chat waits, and reads a line; `None` at the end of the input.
+    /// Sends the event `waiting` and reads a line; `None` at the end of the input.
     ///
     /// # Errors
     /// The console fails, or the line is too long.
     pub fn read_line(&mut self) -> Result<Option<String>, Error> {
         let mut echo = |text: &str| os::write_console(text.as_bytes());
-        // One such event for each line: whoever sends lines can count on it.
+        // One event for each line: a script that sends lines counts on this.
         emit(&Event::Chat(Chat { state: ChatState::Waiting }));
         echo(self.prompt);
         loop {
@@ -57,10 +57,9 @@ impl Keyboard {
         }
     }
 
-    /// Whether Ctrl-C was typed since the last look.
+    /// Whether Ctrl-C was typed since the last call.
     ///
-    /// What was typed besides is kept for the next lines; as on a terminal, Ctrl-C drops what came
-    /// before it.
+    /// Other keys are kept for the next lines. As on a terminal, Ctrl-C drops the keys before it.
     pub fn is_interrupted(&mut self) -> bool {
         let mut is_interrupted = false;
         while self.ahead.len() < MAX_AHEAD && os::console_has_input() {
@@ -71,7 +70,7 @@ impl Keyboard {
                     is_interrupted = true;
                 }
                 Ok(1..) => self.ahead.push_back(byte[0]),
-                // The next line is the place to tell of it.
+                // The next read of a line reports the error.
                 Ok(0) | Err(_) => break,
             }
         }

@@ -5,40 +5,42 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// The longest line taken, in bytes.
+/// Length of the longest line, in bytes.
 pub const MAX_LINE: usize = 64 << 10;
 
-/// Ctrl-C: drops the line that is typed; in an answer, stops it.
+/// Ctrl-C: drops the present line, and stops an answer.
 pub const CTRL_C: u8 = 0x03;
 
-/// What a key did.
+/// Effect of a key.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Edit {
     /// The line goes on.
     More,
     /// The line is finished.
     Line(String),
-    /// A line is finished that was longer than [`MAX_LINE`], and dropped.
+    /// A finished line was longer than [`MAX_LINE`], and is dropped.
     TooLong,
     /// The person wants to leave.
     End,
 }
 
-/// The line being typed, one after the other. Bytes go in as the console gives them; what the
-/// terminal must be sent comes out through `echo`. One editor serves a whole conversation: that a
-/// line feed belongs to the carriage return before it shows only on the next line.
+/// The editor of one line after the other.
+///
+/// Bytes of the console go in; bytes for the terminal come out through `echo`. One editor serves a
+/// whole conversation: the line feed of a CR LF pair is dropped at the start of the next line.
 pub struct LineEditor {
     prompt: &'static str,
     line: String,
-    /// Whether something did not fit into the line.
+    /// Whether a character did not fit into the line.
     is_too_long: bool,
-    /// The first bytes of a character of several bytes.
+    /// The first bytes of an incomplete character.
     partial: Vec<u8>,
     escape: Escape,
     after_carriage_return: bool,
 }
 
-/// How far into an escape sequence (of an arrow key, say) the input is. They are swallowed.
+/// Place of the input in an escape sequence, such as that of an arrow key. The editor drops such
+/// sequences.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Escape {
     No,
@@ -67,7 +69,7 @@ impl LineEditor {
         if line_feed_of_pair {
             return Edit::More;
         }
-        // A control character ends a sequence that is not whole, which must not swallow the line's
+        // A control character ends an incomplete sequence, so that no sequence swallows the line's
         // end.
         if byte < 0x20 || byte == 0x7f {
             self.escape = Escape::No;
@@ -103,8 +105,8 @@ impl LineEditor {
                     break;
                 }
                 Err(error) => {
-                    // Without a length the character is only not whole yet. Else those bytes are
-                    // broken, and the ones after them start anew.
+                    // Without a length the character is incomplete. With a length those bytes are
+                    // broken, and the bytes behind start a new character.
                     let Some(broken) = error.error_len() else { break };
                     self.partial.drain(..broken);
                     self.insert(char::REPLACEMENT_CHARACTER, echo);
@@ -114,8 +116,9 @@ impl LineEditor {
         Edit::More
     }
 
-    /// Puts a character at the end of the line, if there is room; rings the bell if not. Control
-    /// characters, with which a line could drive the terminal, are dropped, tabs excepted.
+    /// Appends a character to the line; rings the bell if the line is full.
+    ///
+    /// Control characters except tabs are dropped: a line with them could drive the terminal.
     fn insert(&mut self, c: char, echo: &mut dyn FnMut(&str)) {
         if c.is_control() && c != '\t' {
             return;
@@ -128,7 +131,7 @@ impl LineEditor {
         echo(c.encode_utf8(&mut [0; 4]));
     }
 
-    /// Begins the line anew, and gives what it held.
+    /// Clears the line, and returns its former text.
     fn take(&mut self) -> String {
         self.is_too_long = false;
         core::mem::take(&mut self.line)
@@ -176,7 +179,7 @@ impl LineEditor {
         Edit::More
     }
 
-    /// Draws the whole line anew, which is right whatever the width of the characters erased.
+    /// Redraws the whole line. This is right for erased characters of any width.
     fn redraw(&self, echo: &mut dyn FnMut(&str)) {
         echo("\r");
         echo(self.prompt);
@@ -190,7 +193,7 @@ impl LineEditor {
 mod tests {
     use super::*;
 
-    /// What the editor makes of this input, and what it sent to the terminal.
+    /// The editor's results for an input, and the bytes for the terminal.
     fn type_in(input: &[u8]) -> (Vec<Edit>, String) {
         let mut editor = LineEditor::new("> ");
         let mut terminal = String::new();
@@ -293,7 +296,7 @@ mod tests {
             input.extend(more.repeat(3));
             input.extend(b"\ry\r");
             let (edits, terminal) = type_in(&input);
-            // What is not whole is no line, and the next one is.
+            // The incomplete line is dropped, and the next line is whole.
             assert_eq!(edits, [Edit::TooLong, Edit::Line("y".into())], "{more:?}");
             assert!(terminal.contains('\x07'), "{more:?}");
         }

@@ -6,7 +6,6 @@
 //! except the configuration needs that ABI. So everything else is built for the bare target, and
 //! for tests, which bring an ABI of their own.
 
-pub mod config;
 pub mod sha256;
 
 #[cfg(any(target_os = "none", test))]
@@ -30,15 +29,15 @@ mod os;
 #[cfg(any(target_os = "none", test))]
 mod output;
 #[cfg(any(target_os = "none", test))]
-mod patience;
-#[cfg(any(target_os = "none", test))]
 mod perplexity;
 #[cfg(any(target_os = "none", test))]
 mod program;
 #[cfg(any(target_os = "none", test))]
 mod selftest;
 #[cfg(any(target_os = "none", test))]
-pub mod team;
+pub mod thread_pool;
+#[cfg(any(target_os = "none", test))]
+mod timeout;
 
 #[cfg(test)]
 mod fake_abi;

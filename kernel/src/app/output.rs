@@ -1,4 +1,4 @@
-//! What goes to the console: text for people, and the events.
+//! Output on the console: text for people, and events.
 
 #![forbid(unsafe_code)]
 
@@ -15,13 +15,14 @@ macro_rules! say {
 }
 pub(crate) use say;
 
-/// Prints a line in one piece, so that nothing else gets between. Names of the disk and of the
-/// model may stand in it, so it is made harmless.
+/// Prints a line by one system call, so that no other output interrupts the line.
+///
+/// The line may hold names of the disk and of the model, so control characters are escaped.
 pub fn write_line(line: fmt::Arguments<'_>) {
     os::write_console(alloc::format!("{}\n", Printable(line)).as_bytes());
 }
 
-/// Prints text of the model or the user, made harmless.
+/// Prints text of the model or the user, with control characters escaped.
 pub fn write_text(text: &str) {
     os::write_console(printable(text).as_bytes());
 }
@@ -31,13 +32,15 @@ pub fn emit(event: &Event) {
     os::write_console(event.to_record().as_bytes());
 }
 
-/// How often the bar is drawn anew, in µs: often enough to see that it moves.
+/// Time between two drawings of the bar in µs, short enough to see the bar move.
 const REDRAW_US: u64 = 100_000;
 /// Width of the bar in characters.
 const WIDTH: u64 = 32;
 
-/// A bar that shows how much of a load is done. It appears once the load takes long enough to be
-/// noticed, is drawn a last time when all is done, and ends its line when dropped.
+/// A progress bar of a load.
+///
+/// The bar appears after [`REDRAW_US`] and is drawn a last time at the end of the load. Dropping
+/// the bar ends its line.
 pub struct Progress<'a> {
     label: &'a str,
     total: u64,

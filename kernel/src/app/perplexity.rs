@@ -10,14 +10,14 @@ use crate::app::output::{emit, say};
 use crate::backend::TransformerBackend;
 use crate::report::{self, Event};
 
-/// Measures the perplexity of `text`, shows it after each piece and reports it at the end.
+/// Measures the perplexity of `text`: a line after each chunk, an event at the end.
 ///
 /// # Errors
 /// The text is too short, or the model computes NaN or infinity.
 pub fn perplexity(backend: &mut TransformerBackend, text: &str) -> Result<(), Error> {
     let start_us = os::now_us();
     let result = backend.perplexity(text, &mut |so_far| {
-        say!("piece {} of {}: {:.4}", so_far.chunks, so_far.n_chunks, so_far.perplexity);
+        say!("chunk {} of {}: {:.4}", so_far.chunks, so_far.n_chunks, so_far.perplexity);
         ControlFlow::Continue(())
     })?;
     let time_us = os::now_us() - start_us;

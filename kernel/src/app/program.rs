@@ -9,31 +9,32 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::app::bench;
 use crate::app::chat::chat;
-use crate::app::config::{AtExit, Config, DEFAULT_PROMPT, MAX_TEXT, Mode, Prompt};
 use crate::app::error::Error;
 use crate::app::generate::generate;
 use crate::app::load;
 use crate::app::os;
 use crate::app::output::{emit, say};
-use crate::app::patience::PATIENCE_S;
 use crate::app::perplexity::perplexity;
 use crate::app::selftest::SelfTests;
-use crate::app::team::Team;
+use crate::app::thread_pool::ThreadPool;
+use crate::app::timeout::TIMEOUT_S;
 #[cfg(target_os = "none")]
 use crate::backend::{self, Platform};
 use crate::backend::{BackendOptions, TransformerBackend};
 use crate::llm::workers::Workers;
 use crate::report::{self, Event};
+use crate::settings::{AtExit, Config, DEFAULT_PROMPT, MAX_TEXT, Mode, Prompt};
 
 /// The configuration wants the machine restarted at the end.
 static REBOOTS: AtomicBool = AtomicBool::new(false);
 
-/// Whether the configuration wants the machine restarted at the end; not before it is read.
+/// Whether the configuration wants the machine restarted at the end. `false` until the
+/// configuration is read.
 pub fn reboots_at_exit() -> bool {
     REBOOTS.load(Ordering::Relaxed)
 }
 
-/// Does what the configuration and these boot arguments say, and returns the exit status.
+/// Runs the mode that configuration and boot arguments choose; returns the exit status.
 pub fn run<'a, A: AsRef<[u8]> + ?Sized + 'a>(arguments: impl IntoIterator<Item = &'a A>) -> i32 {
     match try_run(arguments) {
         Ok(()) => 0,
@@ -60,17 +61,17 @@ fn try_run<'a, A: AsRef<[u8]> + ?Sized + 'a>(
     if threads > cores {
         log::warn!("threads = {threads}, but there are {cores} cores: so many threads run");
     }
-    let team: &'static Team = Box::leak(Box::new(Team::new(threads, PATIENCE_S)));
+    let pool: &'static ThreadPool = Box::leak(Box::new(ThreadPool::new(threads, TIMEOUT_S)));
     #[cfg(target_os = "none")]
-    backend::install(Platform { workers: team, now_us: os::now_us, load: load::for_backend });
+    backend::install(Platform { workers: pool, now_us: os::now_us, load: load::for_backend });
     if config.mode == Mode::Test {
-        return test(&config, team);
+        return test(&config, pool);
     }
     let path = load::choose_model(config.model.as_deref())?;
     if config.mode == Mode::Bench {
         bench::disk(&path)?;
     }
-    let mut backend = start(&path, &config, team)?;
+    let mut backend = start(&path, &config, pool)?;
     backend.set_parse_special(config.parses_special());
     match config.mode {
         Mode::Generate => {
@@ -81,42 +82,42 @@ fn try_run<'a, A: AsRef<[u8]> + ?Sized + 'a>(
         Mode::Chat if config.prompt == Prompt::Unset => chat(&mut backend, &config, None),
         Mode::Chat => chat(&mut backend, &config, Some(&prompt(&config)?)),
         Mode::Bench => bench::engine(&mut backend, &prompt(&config)?, config.max_tokens),
-        // Done above.
+        // Handled above.
         Mode::Test => Ok(()),
     }
 }
 
-/// Tests the image, then the model, if there is one.
-fn test(config: &Config, team: &'static Team) -> Result<(), Error> {
+/// Tests the image, then the model if the disk has one.
+fn test(config: &Config, pool: &'static ThreadPool) -> Result<(), Error> {
     let mut tests = SelfTests::new(&config.tests);
-    tests.run_engine(team);
+    tests.run_engine(pool);
     if tests.want_model() {
         match load::choose_model(config.model.as_deref()) {
             Err(Error::NoModel { .. }) => log::warn!("there is no model, so that none is tested"),
             Err(error) => return Err(error),
             Ok(path) => {
                 tests.run_backend(&path);
-                tests.run_model(&mut start(&path, config, team)?, team);
+                tests.run_model(&mut start(&path, config, pool)?, pool);
             }
         }
     }
     tests.finish()
 }
 
-/// Loads the model at a path of the disk, hands it to the engine and reports it.
+/// Loads the model at a path of the disk into the engine, and reports the model.
 fn start(
     path: &str,
     config: &Config,
-    team: &'static dyn Workers,
+    pool: &'static dyn Workers,
 ) -> Result<TransformerBackend, Error> {
-    // The values of weights are logged as the file has them.
+    // The log shows the weights in the file's order, so the load does not repack.
     let verbose = config.log >= log::LevelFilter::Debug;
     let context = config.context_options();
-    let loaded = load::load(path, config.verify, !verbose, context, team, PATIENCE_S)?;
+    let loaded = load::load(path, config.verify, !verbose, context, pool, TIMEOUT_S)?;
     let bytes = loaded.weights.len() as u64;
     let mut backend = TransformerBackend::with_options(BackendOptions {
         context,
-        workers: team,
+        workers: pool,
         now_us: os::now_us,
     });
     backend.set_verbose(verbose);
@@ -162,8 +163,10 @@ fn start(
     Ok(backend)
 }
 
-/// The text of the configured prompt. Of a file, a newline at its end is none of the text, as with
-/// llama.cpp's `-f`: editors put it there.
+/// The text of the configured prompt.
+///
+/// A newline at the end of a file is not part of the prompt, as with llama.cpp's `-f`: editors add
+/// such a newline.
 fn prompt(config: &Config) -> Result<alloc::borrow::Cow<'_, str>, Error> {
     match &config.prompt {
         Prompt::Unset => Ok(DEFAULT_PROMPT.into()),

@@ -1,5 +1,4 @@
-//! `mode=test`: the image tests itself and its model on the machine it runs on, one `test` event for
-//! each test.
+//! `mode=test`: tests of the image and its model on the machine, with one `test` event each.
 
 #![forbid(unsafe_code)]
 
@@ -18,22 +17,22 @@ use crate::llm;
 use crate::llm::workers::Workers;
 use crate::report::{Event, Test};
 
-/// The name of the test of the engine's front.
+/// Name of the test of [`TransformerBackend`].
 const BACKEND: &str = "backend";
 
-/// What a test found: what it saw, or why it failed.
+/// Result of a test: a finding, or the reason of the failure.
 type Verdict = Result<String, String>;
 
 /// The tests of one run.
 pub struct SelfTests<'a> {
-    /// A part of the names of those that run.
+    /// A part of the names of the tests that run.
     wanted: &'a str,
     run: usize,
     failed: usize,
 }
 
 impl<'a> SelfTests<'a> {
-    /// Those whose names hold `wanted`.
+    /// The tests whose names contain `wanted`.
     pub fn new(wanted: &'a str) -> Self {
         SelfTests { wanted, run: 0, failed: 0 }
     }
@@ -54,7 +53,7 @@ impl<'a> SelfTests<'a> {
         emit(&Event::Test(Test { name: name.to_string(), pass, detail, figure }));
     }
 
-    /// Runs those that need no model.
+    /// Runs the tests that need no model.
     pub fn run_engine(&mut self, workers: &dyn Workers) {
         if self.wants("clock") {
             self.report("clock", clock(), None);
@@ -62,8 +61,8 @@ impl<'a> SelfTests<'a> {
         if self.wants("sha256") {
             self.report("sha256", sha256(), None);
         }
-        if self.wants("team") {
-            self.report("team", team(workers), None);
+        if self.wants("thread_pool") {
+            self.report("thread_pool", thread_pool(workers), None);
         }
         for (name, outcome) in llm::self_tests() {
             if self.wants(&name) {
@@ -72,26 +71,26 @@ impl<'a> SelfTests<'a> {
         }
     }
 
-    /// Whether a test that needs a model is among those wanted.
+    /// Whether a wanted test needs a model.
     pub fn want_model(&self) -> bool {
         self.wants(BACKEND) || TESTS.iter().any(|test| self.wants(test.name))
     }
 
-    /// Runs the test of the engine's front, which loads the model at `path` by itself.
+    /// Runs the test of [`TransformerBackend`], which loads the model at `path` by itself.
     pub fn run_backend(&mut self, path: &str) {
-        // On a host, paths are those of its file system.
+        // On a host, paths are those of the host's file system.
         if cfg!(target_os = "none") && self.wants(BACKEND) {
             self.report(BACKEND, backend(path).map_err(|error| error.to_string()), None);
         }
     }
 
-    /// Runs those of a model.
-    pub fn run_model(&mut self, backend: &mut TransformerBackend, team: &'static dyn Workers) {
+    /// Runs the tests of a model.
+    pub fn run_model(&mut self, backend: &mut TransformerBackend, pool: &'static dyn Workers) {
         let machine =
-            Machine { now_us: os::now_us, memory_free: os::memory_available, threads: team };
+            Machine { now_us: os::now_us, memory_free: os::memory_available, threads: pool };
         let wanted = self.wanted;
         for test in TESTS.iter().filter(|test| test.name.contains(wanted)) {
-            // Some take minutes.
+            // Some tests take minutes.
             say!("run  {}", test.name);
             match test.run(backend, machine) {
                 Ok(finding) => self.report(test.name, Ok(finding.detail), Some(finding.figure)),
@@ -100,8 +99,7 @@ impl<'a> SelfTests<'a> {
         }
     }
 
-    /// # Errors
-    /// Some failed, or none was of the wanted name.
+    /// # Errors Tests failed, or no test has the wanted name.
     pub fn finish(self) -> Result<(), Error> {
         match self {
             SelfTests { run: 0, wanted, .. } => Err(Error::NoSuchTest(wanted.to_string())),
@@ -111,7 +109,7 @@ impl<'a> SelfTests<'a> {
     }
 }
 
-/// The front of the engine in the words of its first description.
+/// The calls of [`TransformerBackend`] as its first description has them.
 fn backend(path: &str) -> Result<String, Box<dyn core::error::Error>> {
     let mut backend = TransformerBackend::new();
     backend.load_model(path)?;
@@ -153,19 +151,19 @@ fn sha256() -> Verdict {
     }
 }
 
-fn team(workers: &dyn Workers) -> Verdict {
+fn thread_pool(workers: &dyn Workers) -> Verdict {
     const ROUNDS: usize = 997;
-    let members = workers.count();
-    let seen: alloc::vec::Vec<AtomicUsize> = (0..members).map(|_| AtomicUsize::new(0)).collect();
+    let count = workers.count();
+    let seen: alloc::vec::Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
     for round in 0..ROUNDS {
-        workers.run(&|member| {
-            seen[member].fetch_add(round, Ordering::Relaxed);
+        workers.run(&|worker| {
+            seen[worker].fetch_add(round, Ordering::Relaxed);
         });
-        // Every member has taken part exactly once when a round is over.
+        // Every worker has taken part exactly once when a round is over.
         let sum = round * (round + 1) / 2;
         if let Some(late) = seen.iter().position(|count| count.load(Ordering::Relaxed) != sum) {
-            return Err(format!("member {late} of {members} missed round {round}"));
+            return Err(format!("worker {late} of {count} missed round {round}"));
         }
     }
-    Ok(format!("{ROUNDS} rounds of {members}"))
+    Ok(format!("{ROUNDS} rounds of {count}"))
 }

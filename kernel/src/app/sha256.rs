@@ -1,8 +1,7 @@
 //! SHA-256 (FIPS 180-4), with the CPU's own instructions where it has them.
 //!
-//! The `sha2` crate finds those instructions only with an operating system's help, so on the bare
-//! target the choice is made here; `sha2` compresses everywhere else and is the oracle in the
-//! tests.
+//! The `sha2` crate needs an operating system to find those instructions, so this module chooses on
+//! the bare target. Everywhere else `sha2` compresses; in the tests `sha2` is the oracle.
 
 use core::fmt;
 
@@ -27,11 +26,11 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Hashes a message that comes piece by piece.
+/// Hashes a message that comes in parts.
 pub struct Sha256 {
     compress: Compress,
     state: [u32; 8],
-    /// The start of a block that is not whole yet.
+    /// The start of an incomplete block.
     partial: Block,
     /// Bytes of the message so far.
     length: u64,
@@ -44,12 +43,12 @@ impl Default for Sha256 {
 }
 
 impl Sha256 {
-    /// A hasher that uses the best means the CPU has.
+    /// A hasher with the fastest compression function that the CPU can run.
     pub fn new() -> Sha256 {
         Sha256::with(best().1)
     }
 
-    /// The means in use, for the log.
+    /// Name of the compression function in use, for the log.
     pub fn name() -> &'static str {
         best().0
     }
@@ -68,7 +67,7 @@ impl Sha256 {
         Sha256 { compress, state: INITIAL, partial: [0; 64], length: 0 }
     }
 
-    /// Takes the next piece of the message.
+    /// Hashes the next part of the message.
     pub fn update(&mut self, mut data: &[u8]) {
         let filled = (self.length % 64) as usize;
         self.length += data.len() as u64;
@@ -102,7 +101,7 @@ impl Sha256 {
     }
 }
 
-/// The name of the best means there is, and the means.
+/// The fastest compression function that the CPU can run, and its name.
 fn best() -> (&'static str, Compress) {
     #[cfg(target_arch = "aarch64")]
     if let Some(compress) = armv8::detect() {
@@ -174,7 +173,7 @@ mod armv8 {
     }
 }
 
-/// Compares the means in use with the `sha2` crate on messages of many lengths.
+/// Compares the hasher with the `sha2` crate on messages of many lengths.
 ///
 /// # Errors
 /// The length of the first message whose digests differ.

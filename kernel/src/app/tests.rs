@@ -136,7 +136,7 @@ fn a_prompt_that_is_no_utf8_is_refused_by_name() {
 
 #[test]
 fn the_model_is_read_only_while_it_answers() {
-    // As it is rearranged by the cores that load it, and by the engine.
+    // Repacked by the cores that load the model, and by the engine.
     for log in ["log=info", "log=debug"] {
         let (calls, console) = run_in_world(model_disk, || {
             assert_eq!(run(["prompt=Once", "max_tokens=2", log]), 0);
@@ -319,7 +319,7 @@ fn files_that_are_no_models_do_not_count() {
         let warned = run.console.contains("broken.gguf does not count: it is no GGUF file");
         assert_eq!(warned, files[0].0 == "/models/broken.gguf");
     }
-    // Two that are some still have to be told apart; others are no choice.
+    // Two models need a choice; other files do not count.
     let run = Run::new(beside(&[("/models/b.gguf", b"GGUF"), ("/models/c.gguf", b"no")]), &[]);
     let hint = &run.fails_with(Code::InvalidConfig, "several models").hint;
     assert!(hint.ends_with("one of: b.gguf, tiny.gguf"), "{hint}");
@@ -387,7 +387,7 @@ fn what_is_no_model_is_named_with_what_to_do() {
 }
 
 #[test]
-fn why_a_disk_holds_no_model_is_told_with_it() {
+fn why_a_disk_holds_no_model_is_reported_with_it() {
     let set_up = |world: &mut World| {
         world.no_disk = true;
         world.disk_failure = Some(DiskFailure {
@@ -439,9 +439,9 @@ fn a_name_that_is_no_utf8_costs_nothing() {
 
 #[test]
 fn a_failing_disk_is_reported_at_whatever_read_it_fails() {
-    // The reads of a run that goes well: two of the checksum, then pieces of the model.
-    assert!(pieces(TINY.0.len()).len() >= 3);
-    for reads_left in 0..2 + pieces(TINY.0.len()).len() {
+    // The reads of a run that goes well: two of the checksum, then chunks of the model.
+    assert!(chunks(TINY.0.len()).len() >= 3);
+    for reads_left in 0..2 + chunks(TINY.0.len()).len() {
         let run = Run::new(
             |world| {
                 model_disk(world);
@@ -454,19 +454,19 @@ fn a_failing_disk_is_reported_at_whatever_read_it_fails() {
 }
 
 /// The lengths of the reads of a model: from 512 KiB on twice as many each time, up to 8 MiB.
-fn pieces(mut length: usize) -> Vec<usize> {
-    let mut pieces = Vec::new();
-    let mut piece = 512 << 10;
+fn chunks(mut length: usize) -> Vec<usize> {
+    let mut chunks = Vec::new();
+    let mut chunk = 512 << 10;
     while length > 0 {
-        pieces.push(length.min(piece));
-        length -= length.min(piece);
-        piece = (2 * piece).min(8 << 20);
+        chunks.push(length.min(chunk));
+        length -= length.min(chunk);
+        chunk = (2 * chunk).min(8 << 20);
     }
-    pieces
+    chunks
 }
 
 #[test]
-fn a_model_is_read_in_growing_pieces() {
+fn a_model_is_read_in_growing_chunks() {
     let arguments = ["max_tokens=1", "verify=false"];
     let reads_of = |model: Vec<u8>, arguments: &[&str]| {
         let mut reads = Vec::new();
@@ -483,12 +483,12 @@ fn a_model_is_read_in_growing_pieces() {
         reads
     };
     let tiny = TINY.0.len();
-    assert_eq!(reads_of(TINY.0.clone(), &arguments), pieces(tiny));
-    assert_eq!(reads_of(TINY.0.clone(), &["max_tokens=1"]), pieces(tiny));
-    // So large that the last pieces do not grow any more.
+    assert_eq!(reads_of(TINY.0.clone(), &arguments), chunks(tiny));
+    assert_eq!(reads_of(TINY.0.clone(), &["max_tokens=1"]), chunks(tiny));
+    // So large that the last chunks do not grow any more.
     let large = with_long_header(17 << 20);
     let length = large.len();
-    assert_eq!(reads_of(large, &arguments), pieces(length));
+    assert_eq!(reads_of(large, &arguments), chunks(length));
 }
 
 /// The test model with a key of about this many bytes more.
@@ -594,7 +594,7 @@ fn what_the_header_decides_is_said_before_the_rest_is_read() {
 }
 
 #[test]
-fn damage_to_the_header_is_told_by_the_checksum() {
+fn damage_to_the_header_is_reported_by_the_checksum() {
     for at in [0, 8] {
         let set_up = |world: &mut World| {
             model_disk(world);
@@ -1023,7 +1023,7 @@ mod with_a_template {
     }
 
     #[test]
-    fn control_tokens_in_a_prompt_are_tokens_unless_told_otherwise() {
+    fn control_tokens_in_a_prompt_are_tokens_unless_set_otherwise() {
         let prompt_tokens = |arguments: &[&str]| {
             let set_up = |world: &mut World| {
                 world.files.insert(CHAT_MODEL, GOLDEN.0.clone());
@@ -1048,7 +1048,7 @@ mod with_a_template {
 
     #[test]
     fn the_perplexity_of_a_text_takes_names_of_control_tokens_for_text() {
-        let pieces = |arguments: &[&str]| {
+        let chunks = |arguments: &[&str]| {
             let set_up = |world: &mut World| {
                 world.files.insert(CHAT_MODEL, GOLDEN.0.clone());
             };
@@ -1057,14 +1057,14 @@ mod with_a_template {
                 set_up,
                 &[&["mode=perplexity", "context=16", &prompt], arguments].concat(),
             );
-            let pieces = run.events.iter().find_map(|event| match event {
+            let chunks = run.events.iter().find_map(|event| match event {
                 Event::Perplexity(perplexity) => Some(perplexity.pieces),
                 _ => None,
             });
-            pieces.unwrap_or_else(|| panic!("{}", run.console))
+            chunks.unwrap_or_else(|| panic!("{}", run.console))
         };
-        assert_eq!(pieces(&[]), 401 / 16);
-        assert_eq!(pieces(&["parse_special=true"]), 41 / 16);
+        assert_eq!(chunks(&[]), 401 / 16);
+        assert_eq!(chunks(&["parse_special=true"]), 41 / 16);
     }
 
     #[test]
@@ -1127,11 +1127,11 @@ fn the_perplexity_of_a_text_is_measured() {
     let run = measure(story, TINY.0.clone());
     assert_eq!(run.status, 0, "{}", run.console);
     let Some(Event::Perplexity(found)) = run.events.last() else { panic!("{}", run.console) };
-    // Of each piece of 16 tokens, the last 7 are predicted.
+    // Of each chunk of 16 tokens, the last 7 are predicted.
     assert!(found.pieces >= 2 && found.tokens == found.pieces * 7, "{found:?}");
     assert!(found.perplexity > 1.0, "{found:?}");
-    let shown = format!("piece {0} of {0}: {1:.4}\nperplexity ", found.pieces, found.perplexity);
-    assert!(run.console.contains("piece 1 of ") && run.console.contains(&shown), "{}", run.console);
+    let shown = format!("chunk {0} of {0}: {1:.4}\nperplexity ", found.pieces, found.perplexity);
+    assert!(run.console.contains("chunk 1 of ") && run.console.contains(&shown), "{}", run.console);
 
     measure(b"Once upon a time", TINY.0.clone()).fails_with(Code::InvalidConfig, "the text has ");
     // The scale of the first block of the output's weights, its last two bytes, is no number.

@@ -40,7 +40,7 @@ mod trials {
     // The runtime too: entry, allocator, panic handler, and the ABI's functions.
     use kernel::app::load::{choose_model, for_backend, load};
     use kernel::app::sha256::{Digest, Sha256};
-    use kernel::app::team::Team;
+    use kernel::app::thread_pool::ThreadPool;
     use kernel::backend::{ContextOptions, Platform, TransformerBackend};
     use kernel::llm::workers::Workers;
     use kernel::system::{self, Application, Memory};
@@ -721,7 +721,7 @@ mod trials {
 
     /// Loads the model on the disk as the application does, and writes to its first or last byte.
     fn write_model(place: &str) -> bool {
-        let team: &'static Team = Box::leak(Box::new(Team::new(cores(), 60)));
+        let team: &'static ThreadPool = Box::leak(Box::new(ThreadPool::new(cores(), 60)));
         let context = ContextOptions::default();
         let loaded = choose_model(None).and_then(|path| load(&path, true, true, context, team, 60));
         let Ok(loaded) = loaded else { return false };
@@ -895,7 +895,7 @@ mod trials {
     /// A core that never comes to the end of its part of a job, which the others wait for.
     fn stall(core: &str) -> bool {
         let core: usize = core.parse().unwrap_or(1);
-        Team::new(cores(), 2).run(&|member| {
+        ThreadPool::new(cores(), 2).run(&|member| {
             if member == core {
                 never_return();
             }
@@ -905,7 +905,7 @@ mod trials {
 
     /// A job that starts another one of its team: by the caller, or by another member.
     fn job_in_job(member: &str) -> bool {
-        let (team, starter) = (Team::new(cores(), 60), member.parse().unwrap_or(0));
+        let (team, starter) = (ThreadPool::new(cores(), 60), member.parse().unwrap_or(0));
         team.run(&|member| {
             if member == starter {
                 team.run(&|_| ());
@@ -915,7 +915,7 @@ mod trials {
     }
 
     /// A team in which one member does nothing of its part of a job.
-    struct Without<'a>(&'a Team, usize);
+    struct Without<'a>(&'a ThreadPool, usize);
 
     impl Workers for Without<'_> {
         fn count(&self) -> usize {
@@ -934,7 +934,7 @@ mod trials {
 
     /// A thread that never does its part when a model is loaded.
     fn stall_load(thread: &str) -> bool {
-        let team = Team::new(cores(), 60);
+        let team = ThreadPool::new(cores(), 60);
         let workers = Without(&team, thread.parse().unwrap_or(0));
         choose_model(None)
             .and_then(|path| load(&path, true, true, ContextOptions::default(), &workers, 2))

@@ -104,9 +104,53 @@ fn options_become_boot_arguments_under_the_kernels_names() {
             ("a", "b=c"),
         ]
     );
-    for (key, _) in given.iter().filter(|(key, _)| *key != "a") {
-        let known = kernel::app::config::KEYS.iter().any(|known| known.name == *key);
-        assert!(known, "the kernel knows no {key}");
+}
+
+#[test]
+fn each_setting_has_a_flag_and_is_a_word() {
+    use kernel::settings::{Initial, KEYS, Takes};
+
+    for key in KEYS {
+        let value = match (&key.takes, key.default) {
+            (_, Initial::Value(value)) if !value.contains(' ') => value,
+            (Takes::Whole(..), _) => "3",
+            (Takes::Boolean(_), _) => "true",
+            (Takes::Texts(..), _) => "[]",
+            (Takes::Form(..), _) if key.name == "logit_bias" => "7:1",
+            _ => "a",
+        };
+        let (name, flag) = (key.name, key.flag());
+        for words in [format!("--{flag}={value}"), format!("run {name}={value}")] {
+            let plan = plan(&words).unwrap_or_else(|error| panic!("{words}: {error}"));
+            assert_eq!(boot_arguments(&plan), [(name, value)]);
+        }
+    }
+}
+
+#[test]
+fn a_setting_can_be_given_by_the_name_that_make_has_for_it() {
+    let given = |words: &str| {
+        let plan = plan(words)?;
+        let given = boot_arguments(&plan).into_iter();
+        Ok(given.map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" "))
+    };
+    let words = "run TOKENS=8 VERIFY=0 CONTEXT_SHIFT=1 CTX= SYSTEM= top_k=40";
+    let expected = "max_tokens=8 verify=false context_shift=true system= top_k=40";
+    assert_eq!(given(words), Ok::<_, String>(expected.into()));
+    assert_eq!(given("--top-k 3 run TOKENS=8"), Ok("top_k=3 max_tokens=8".into()));
+    for (words, named) in [
+        ("run TOKENS=8 max_tokens=8", "`max_tokens` is given twice"),
+        ("run --tokens 8 TOKENS=8", "`max_tokens` is given twice"),
+        ("run top_k=many", "`top_k` takes a whole number"),
+        ("run VERIFY=2", "`verify` takes true or false"),
+        ("run top_kk=1", "there is no setting `top_kk`; the settings are mode, model"),
+        ("run top_k", "expected KEY=VALUE"),
+        ("chat MODE=test", "exclude each other"),
+        ("run PROMPT=a prompt_file=b", "exclude each other"),
+        ("run MODE=test TOKENS=3", "`max_tokens` does nothing in mode test"),
+    ] {
+        let message = given(words).unwrap_err();
+        assert!(message.contains(named), "{words}: {message}");
     }
 }
 
@@ -310,7 +354,7 @@ fn what_is_expected_is_checked_where_it_is_given() {
 }
 
 #[test]
-fn missing_files_are_told_before_anything_starts() {
+fn missing_files_are_reported_before_anything_starts() {
     let cli = |words: &[&str]| {
         let line = ["anchorite-qemu", "--kernel"].iter().chain(words);
         Cli::try_parse_from(line).unwrap().plan(&environment(), HOST).unwrap_err()

@@ -81,7 +81,7 @@ fn a_run_that_says_all_there_is_to_say_passes() {
 }
 
 #[test]
-fn the_guests_error_and_its_hint_are_told() {
+fn the_guests_error_and_its_hint_are_reported() {
     let verdict = plain(&[hello(), error(Code::ChecksumMismatch), exit(1)]);
     assert_says(&verdict, 1, "ChecksumMismatch: what");
     assert_eq!(verdict.hint, "do");
@@ -119,7 +119,7 @@ fn the_machine_must_power_off() {
 }
 
 #[test]
-fn a_qemu_that_dies_is_told_from_a_guest_that_fails() {
+fn a_qemu_that_dies_is_not_taken_for_a_guest_that_fails() {
     let expected = Expectations::default();
     let died = |events: &[Event], end, stderr| verdict(events, end, stderr, &expected);
     assert_says(
@@ -153,8 +153,8 @@ fn each_time_limit_is_named() {
     assert_says(&timeout(Timeout::Boot, &[]), 4, "no `hello` event within 1.5 s");
     assert_says(&timeout(Timeout::Idle, &[hello()]), 4, "no sign of life for 1.5 s after the");
     assert_says(&timeout(Timeout::Total, &[hello()]), 4, "not finished after 1.5 s");
-    let told = timeout(Timeout::Idle, &[hello(), error(Code::OutOfMemory)]);
-    assert_says(&told, 4, "the guest had reported OutOfMemory: what");
+    let verdict = timeout(Timeout::Idle, &[hello(), error(Code::OutOfMemory)]);
+    assert_says(&verdict, 4, "the guest had reported OutOfMemory: what");
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn an_event_that_cannot_be_read_fails_the_run() {
 }
 
 #[test]
-fn the_guest_must_have_done_what_it_was_told() {
+fn the_guest_must_have_done_what_its_mode_asks() {
     let expecting = |mode, events: &[Event]| {
         let expected = Expectations { mode, ..Expectations::default() };
         verdict(events, code_of_qemu(0), "", &expected)

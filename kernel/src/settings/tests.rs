@@ -1,4 +1,7 @@
 use super::*;
+use crate::llm::chat::by_name;
+use crate::llm::sampling::{DEFAULT_BREAKERS, LogitBias};
+use alloc::format;
 
 #[test]
 fn every_key_can_be_set_in_the_file() {
@@ -376,8 +379,8 @@ fn the_hint_for_an_unknown_key_lists_the_keys() {
     assert!(KEYS.iter().all(|key| hint.contains(key.name)));
 }
 
-/// What `/chosen/bootargs` holds on a Raspberry Pi 4: the words of its device tree, of the firmware,
-/// and of the `cmdline.txt` that `image-builder sd` writes.
+/// What `/chosen/bootargs` holds on a Raspberry Pi 4: the words of its device tree, of the
+/// firmware, and of the `cmdline.txt` that `image-builder sd` writes.
 #[test]
 fn what_a_firmware_says_to_linux_is_not_ours() {
     let firmware = "coherent_pool=1M 8250.nr_uarts=1 snd_bcm2835.enable_headphones=0 \
@@ -401,4 +404,49 @@ fn what_a_firmware_says_to_linux_is_not_ours() {
     let error = config.apply_arguments(words(vec!["seed=7"])).unwrap_err();
     assert_eq!(error.place, Place::BootArgument("coherent_pool=1M".into()));
     assert!(error.hint().contains("cmdline.txt"), "{}", error.hint());
+}
+
+#[test]
+fn the_defaults_are_those_of_the_engine() {
+    let expected = Config {
+        mode: Mode::Generate,
+        model: None,
+        prompt: Prompt::Unset,
+        max_tokens: 128,
+        context: None,
+        kv_cache: CacheType::F16,
+        cut_prompt: false,
+        parse_special: None,
+        context_shift: false,
+        keep: 0,
+        sampling: SamplingConfig { temperature: 0.0, ..SamplingConfig::creative() },
+        dry_breakers: DEFAULT_BREAKERS.map(String::from).into(),
+        mirostat: Mirostat::DEFAULT,
+        chat_template: ChatTemplate::Auto,
+        chat_texts: Template::default(),
+        system: String::new(),
+        seed: None,
+        threads: None,
+        log: LevelFilter::Warn,
+        verify: true,
+        at_exit: AtExit::PowerOff,
+        tests: String::new(),
+    };
+    assert_eq!(Config::default(), expected);
+    assert_eq!(Config::default().context_options(), ContextOptions::default());
+    let prompt = KEYS.iter().find(|key| key.name == "prompt").unwrap().default;
+    assert!(matches!(prompt, Initial::Words(words) if words.starts_with(DEFAULT_PROMPT)));
+}
+
+#[test]
+fn each_key_has_a_name_and_a_variable_of_its_own_and_help() {
+    for (i, key) in KEYS.iter().enumerate() {
+        assert!(key.help.ends_with('.') && !key.modes.is_empty(), "{}", key.name);
+        assert!(!matches!(key.default, Initial::Value("") | Initial::Words("")), "{}", key.name);
+        for other in &KEYS[..i] {
+            assert_ne!(key.name, other.name);
+            let is_other = key.variable == Variable::None || key.variable != other.variable;
+            assert!(is_other, "{} and {}", key.name, other.name);
+        }
+    }
 }

@@ -1,15 +1,12 @@
-//! What is set for chats.
+//! What surrounds the messages of a chat.
 
-use alloc::borrow::ToOwned;
-use alloc::string::String;
-
-use super::{Config, Key, Set, Value};
+use super::Config;
 use crate::llm::chat::{Known, Template};
 
-/// What stands around the messages of a chat.
+/// Source of the text around the messages of a chat.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ChatTemplate {
-    /// The texts that the model's own template is recognised as; nothing if it is not.
+    /// The known template that the model's own one equals; nothing if there is none.
     #[default]
     Auto,
     /// Nothing: the text goes on as it is typed.
@@ -20,30 +17,45 @@ pub enum ChatTemplate {
     Texts,
 }
 
-/// What the keys begin with that say what stands around the messages of a chat.
+/// Start of the names of the settings for that text.
 pub const CHAT: &str = "chat_";
 
-/// A key for one of those texts.
-pub const fn chat_text(name: &'static str, help: &'static str, set: Set) -> Key {
-    Key { name, expects: "text", help, set }
-}
-
-/// Takes one of those texts over.
-pub fn set_chat_text(
-    config: &mut Config,
-    value: &Value<'_>,
-    set: fn(&mut Template, String),
-) -> Option<()> {
+/// The texts that are set by hand; these replace any template.
+pub fn texts(config: &mut Config) -> &mut Template {
     config.chat_template = ChatTemplate::Texts;
-    set(&mut config.chat_texts, value.text()?.to_owned());
-    Some(())
+    &mut config.chat_texts
 }
 
-/// Names that `chat_template` takes; a test holds them to those there are.
-pub const NAMES_OF_TEMPLATES: &str = "auto, plain, chatml, llama2, llama2-sys, llama2-sys-bos, \
-    llama2-sys-strip, llama3, mistral-v1, mistral-v3, mistral-v3-tekken, mistral-v7, \
-    mistral-v7-tekken, gemma, phi3, phi4, falcon3, zephyr, monarch, openchat, vicuna, vicuna-orca, \
-    deepseek, deepseek2, deepseek3, megrez or smolvlm";
+/// Names that `chat_template` takes; a test compares them with the templates that are known.
+pub const TEMPLATES: &[&str] = &[
+    "auto",
+    "plain",
+    "chatml",
+    "llama2",
+    "llama2-sys",
+    "llama2-sys-bos",
+    "llama2-sys-strip",
+    "llama3",
+    "mistral-v1",
+    "mistral-v3",
+    "mistral-v3-tekken",
+    "mistral-v7",
+    "mistral-v7-tekken",
+    "gemma",
+    "phi3",
+    "phi4",
+    "falcon3",
+    "zephyr",
+    "monarch",
+    "openchat",
+    "vicuna",
+    "vicuna-orca",
+    "deepseek",
+    "deepseek2",
+    "deepseek3",
+    "megrez",
+    "smolvlm",
+];
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,8 @@
-//! One thread on each core, working together on one job at a time.
+//! The thread pool: one thread on each core, working together on one job at a time.
 //!
-//! The threads are started once. Between jobs they spin for a while, because the next job of a
-//! forward pass comes within microseconds, and only then sleep on a futex. While nobody sleeps, a job
-//! takes one system call: for the number of the calling thread.
+//! The threads are started once. Between jobs the workers spin for a while, because the next job of
+//! a forward pass comes within microseconds. Then the workers sleep on a futex. While no worker
+//! sleeps, a job takes one system call: for the number of the calling thread.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -13,28 +13,29 @@ use core::mem::{forget, transmute};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::app::os;
-use crate::app::patience::Patience;
+use crate::app::timeout::Timeout;
 use crate::llm::workers::Workers;
 
-/// How long a waiting thread looks before it sleeps, in µs. It is to bridge what one thread does alone
-/// between two jobs: under emulation, where a machine is slowest, some 100 µs. Longer, and cores that
-/// the host shares with others would take its time from them for nothing.
+/// Time that a waiting thread spins before it sleeps, in µs.
+///
+/// The time bridges the work of a single thread between two jobs: some 100 µs under emulation,
+/// where a machine is slowest. More would waste the time of cores that the host shares with others.
 const SPIN_US: u64 = 200;
-/// How often it looks before it looks at the clock.
+/// Looks at the word between two looks at the clock.
 const LOOKS: u32 = 64;
 
-/// Multiplications that take as long as it takes to share them: some microseconds.
+/// Multiplications that take as long as sharing a job takes: some microseconds.
 const LEAST_WORK: usize = 1 << 14;
 
 type Job = &'static (dyn Fn(usize) + Sync);
 
-/// Threads on some of the cores, the one that made the team included.
-pub struct Team {
-    /// The other members' places: their indices are from 1 on.
-    seats: Vec<&'static Seat>,
+/// Threads on some of the cores, the thread that made the pool included.
+pub struct ThreadPool {
+    /// One slot for each worker; the workers' indices start at 1.
+    slots: Vec<&'static Slot>,
     shared: &'static Shared,
-    patience_s: u32,
-    /// Held by the thread that gives out a job, until all have done their parts.
+    timeout_s: u32,
+    /// Held by the thread that gives out a job, until all workers have done their parts.
     running: spin::Mutex<()>,
     /// The number of that thread; [`NOBODY`] while no job runs.
     caller: AtomicU32,
@@ -43,21 +44,21 @@ pub struct Team {
 /// The number of no thread.
 const NOBODY: u32 = 0;
 
-/// What the members share. It lives for ever, as the threads do.
+/// State that the workers share. The state is never freed, as the threads never end.
 struct Shared {
-    /// Counts the jobs given out; members wait for it to change.
+    /// Number of jobs given out; workers wait for a change of the number.
     round: Signal,
-    /// Members that have not finished the present job; the caller waits for 0.
+    /// Number of workers that have not finished the present job; the caller waits for 0.
     busy: Signal,
     /// The present job.
     job: UnsafeCell<Option<Job>>,
 }
 
-// SAFETY: `job` is written only by the caller of `Team::run`, which holds `running`, while `busy`
-// is 0, that is while no member reads it; the change of `round` publishes it to the members.
+// SAFETY: only the caller of `ThreadPool::run` writes `job`. The caller holds `running`, and `busy`
+// is 0, so that no worker reads `job`. The change of `round` publishes `job` to the workers.
 unsafe impl Sync for Shared {}
 
-/// A word that threads wait for to change, on cache lines of its own.
+/// A word whose changes threads wait for, on cache lines of its own.
 #[derive(Default)]
 #[repr(align(128))]
 struct Signal {
@@ -67,10 +68,10 @@ struct Signal {
 }
 
 impl Signal {
-    /// Waits until the word is no longer `value`, awake for a while, then asleep. Returns what it is;
-    /// `None` if it stays that for `patience_s` seconds, where such a bound is given.
-    fn wait_while(&self, value: u32, patience_s: Option<u32>) -> Option<u32> {
-        let mut patience = Patience::new(patience_s);
+    /// Waits until the word is no longer `value`, first awake, then asleep. Returns the new value;
+    /// `None` if the word does not change for `timeout_s` seconds.
+    fn wait_while(&self, value: u32, timeout_s: Option<u32>) -> Option<u32> {
+        let mut timeout = Timeout::new(timeout_s);
         loop {
             let end_us = os::now_us() + SPIN_US;
             // Look before the clock is read: a change must be seen however slow the machine is.
@@ -86,18 +87,18 @@ impl Signal {
                     break;
                 }
             }
-            if patience.is_over() {
+            if timeout.is_over() {
                 return None;
             }
             self.sleepers.fetch_add(1, Ordering::SeqCst);
             // Returns at once if the word has changed.
-            patience.sleep(&self.word, value);
+            timeout.sleep(&self.word, value);
             self.sleepers.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// Wakes those who sleep; to be called after a sequentially consistent change of the word. Either
-    /// the one who is about to sleep is seen here, or the change is seen there.
+    /// Wakes the sleepers, after a sequentially consistent change of the word. Either this function
+    /// sees the thread that is about to sleep, or that thread sees the change.
     fn wake(&self) {
         if self.sleepers.load(Ordering::SeqCst) > 0 {
             os::futex_wake_all(&self.word);
@@ -105,51 +106,53 @@ impl Signal {
     }
 }
 
-impl Team {
-    /// A team of `wanted` threads, this one included; fewer if there are fewer free cores. When one of
-    /// them has not done its part of a job `patience_s` seconds after the last of the others, the run
-    /// ends with a panic that names its core.
-    pub fn new(wanted: usize, patience_s: u32) -> Team {
+impl ThreadPool {
+    /// A pool of `wanted` threads, the calling thread included; fewer if there are fewer free
+    /// cores.
+    ///
+    /// The run ends if a worker has not done its part of a job `timeout_s` seconds after the last
+    /// of the others. The panic names the worker's core.
+    pub fn new(wanted: usize, timeout_s: u32) -> ThreadPool {
         let shared: &'static Shared = Box::leak(Box::new(Shared {
             round: Signal::default(),
             busy: Signal::default(),
             job: UnsafeCell::new(None),
         }));
-        let mut seats = Vec::new();
+        let mut slots = Vec::new();
         for core in 1..wanted.min(os::cores()) {
-            let index = seats.len() + 1;
+            let index = slots.len() + 1;
             let (thread, done) = (AtomicU32::new(NOBODY), AtomicU32::new(0));
-            let seat: &'static Seat =
-                Box::leak(Box::new(Seat { index, core, shared, thread, done }));
-            match os::spawn(core, member, (&raw const *seat).expose_provenance()) {
-                Ok(()) => seats.push(seat),
+            let slot: &'static Slot =
+                Box::leak(Box::new(Slot { index, core, shared, thread, done }));
+            match os::spawn(core, worker, (&raw const *slot).expose_provenance()) {
+                Ok(()) => slots.push(slot),
                 Err(error) => log::warn!("core {core} stays idle: {error}"),
             }
         }
         let (running, caller) = (spin::Mutex::new(()), AtomicU32::new(NOBODY));
-        Team { seats, shared, patience_s, running, caller }
+        ThreadPool { slots, shared, timeout_s, running, caller }
     }
 
     /// Waits until the calling thread, whose number is `me`, may give out a job.
     ///
     /// # Panics
-    /// The thread is in the middle of a job of this team, which would never end.
+    /// The thread is in the middle of a job of this pool: the new job would never end.
     fn take_turn(&self, me: u32) -> spin::MutexGuard<'_, ()> {
         self.running.try_lock().unwrap_or_else(|| {
-            // Each number is read by the thread that it belongs to, which finds its own in order.
+            // `Relaxed` suffices: only the thread that wrote a number finds its own.
             let is_mine = |thread: &AtomicU32| thread.load(Ordering::Relaxed) == me;
             let is_in_a_job =
-                is_mine(&self.caller) || self.seats.iter().any(|s| is_mine(&s.thread));
-            assert!(!is_in_a_job, "a job of a team must not start another job of that team");
+                is_mine(&self.caller) || self.slots.iter().any(|s| is_mine(&s.thread));
+            assert!(!is_in_a_job, "a job of a thread pool must not start another job of that pool");
             self.running.lock()
         })
     }
 }
 
-/// Ends the program if a job is left before all members have done their parts.
+/// Ends the program if a job is left before all workers have done their parts.
 ///
-/// A panic that unwinds out of [`Team::run`] would free what the job borrows, while other cores use
-/// it. On the machine a panic never unwinds; on a host it does.
+/// A panic that unwinds out of [`ThreadPool::run`] would free data that the job borrows, while
+/// other cores use the data. On the machine a panic never unwinds; on a host a panic does.
 struct MustNotUnwind;
 
 impl Drop for MustNotUnwind {
@@ -159,9 +162,9 @@ impl Drop for MustNotUnwind {
     }
 }
 
-/// The cores of a team that have not done their part of a job: "core 2", "cores 2, 5".
+/// The cores of a pool that have not done their part of a job: "core 2", "cores 2, 5".
 struct Late<'a> {
-    team: &'a Team,
+    pool: &'a ThreadPool,
     /// The number of the job.
     round: u32,
 }
@@ -169,23 +172,23 @@ struct Late<'a> {
 impl fmt::Display for Late<'_> {
     /// Allocates nothing, as a core that is late may hold the heap.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seats = self.team.seats.iter();
-        let late = seats.filter(|seat| seat.done.load(Ordering::Acquire) != self.round);
+        let slots = self.pool.slots.iter();
+        let late = slots.filter(|slot| slot.done.load(Ordering::Acquire) != self.round);
         f.write_str(if late.clone().count() == 1 { "core" } else { "cores" })?;
-        for (i, seat) in late.enumerate() {
-            write!(f, "{} {}", if i == 0 { "" } else { "," }, seat.core)?;
+        for (i, slot) in late.enumerate() {
+            write!(f, "{} {}", if i == 0 { "" } else { "," }, slot.core)?;
         }
         Ok(())
     }
 }
 
-impl Workers for Team {
+impl Workers for ThreadPool {
     fn count(&self) -> usize {
-        self.seats.len() + 1
+        self.slots.len() + 1
     }
 
     fn run(&self, job: &(dyn Fn(usize) + Sync)) {
-        if self.seats.is_empty() {
+        if self.slots.is_empty() {
             return job(0);
         }
         let me = os::thread();
@@ -193,25 +196,25 @@ impl Workers for Team {
         self.caller.store(me, Ordering::Relaxed);
         let must_not_unwind = MustNotUnwind;
         let shared = self.shared;
-        // SAFETY: only the lifetime changes. Members use the job between the change of `round`
-        // and their decrement of `busy`. This function does not return before `busy` is 0, and
-        // `must_not_unwind` ends the program if it is left in another way.
+        // SAFETY: only the lifetime changes. Workers use the job between the change of `round` and
+        // their decrement of `busy`. This function does not return before `busy` is 0, and
+        // `must_not_unwind` ends the program if a panic leaves the function.
         let job: Job = unsafe { transmute::<&(dyn Fn(usize) + Sync), Job>(job) };
-        // SAFETY: see `Sync for Shared`: `busy` is 0, so no member reads the job now.
+        // SAFETY: see `Sync for Shared`: `busy` is 0, so no worker reads the job now.
         unsafe { *shared.job.get() = Some(job) };
-        let mut busy = self.seats.len() as u32;
+        let mut busy = self.slots.len() as u32;
         shared.busy.word.store(busy, Ordering::Relaxed);
         let round = shared.round.word.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
         shared.round.wake();
 
         job(0);
         while busy > 0 {
-            busy = match shared.busy.wait_while(busy, Some(self.patience_s)) {
+            busy = match shared.busy.wait_while(busy, Some(self.timeout_s)) {
                 Some(busy) => busy,
                 None => panic!(
                     "{} did not answer for {} s in the middle of a job",
-                    Late { team: self, round },
-                    self.patience_s
+                    Late { pool: self, round },
+                    self.timeout_s
                 ),
             };
         }
@@ -224,33 +227,34 @@ impl Workers for Team {
     }
 }
 
-/// One thread's place in the team, on cache lines of its own.
+/// One worker's slot in the pool, on cache lines of its own.
 #[repr(align(128))]
-struct Seat {
+struct Slot {
     index: usize,
     core: usize,
     shared: &'static Shared,
-    /// The number of its thread; [`NOBODY`] until that runs.
+    /// The number of the worker's thread; [`NOBODY`] until the thread runs.
     thread: AtomicU32,
-    /// The last round that it has done its part in; looked at only when that is late.
+    /// The last round in which the worker has done its part; read only when the worker is late.
     done: AtomicU32,
 }
 
-extern "C" fn member(seat: usize) {
-    // SAFETY: `Team::new` passed a leaked `Seat`, to which nobody has a mutable reference.
-    let seat = unsafe { &*core::ptr::with_exposed_provenance::<Seat>(seat) };
-    let shared = seat.shared;
-    seat.thread.store(os::thread(), Ordering::Relaxed);
+extern "C" fn worker(slot: usize) {
+    // SAFETY: `ThreadPool::new` passed a leaked `Slot`, and no mutable reference to the slot
+    // exists.
+    let slot = unsafe { &*core::ptr::with_exposed_provenance::<Slot>(slot) };
+    let shared = slot.shared;
+    slot.thread.store(os::thread(), Ordering::Relaxed);
     let mut round = 0;
     // Any time may pass until there is a job.
     while let Some(now) = shared.round.wait_while(round, None) {
         round = now;
         // SAFETY: see `Sync for Shared`: the job was written before `round` changed, and stays
-        // until this member has taken itself off `busy`.
+        // until this worker has decremented `busy`.
         if let Some(job) = unsafe { *shared.job.get() } {
-            job(seat.index);
+            job(slot.index);
         }
-        seat.done.store(round, Ordering::Release);
+        slot.done.store(round, Ordering::Release);
         if shared.busy.word.fetch_sub(1, Ordering::SeqCst) == 1 {
             shared.busy.wake();
         }
@@ -261,7 +265,7 @@ extern "C" fn member(seat: usize) {
 mod tests {
     use super::*;
     use crate::app::fake_abi::run_in_world;
-    use crate::app::patience::PATIENCE_S;
+    use crate::app::timeout::TIMEOUT_S;
     use crate::llm::workers::Bands;
     use std::format;
     use std::io::Read;
@@ -277,19 +281,19 @@ mod tests {
     const JOBS: usize = if cfg!(miri) { 7 } else { 1009 };
 
     #[test]
-    fn what_the_members_write_is_there_when_the_job_is_done() {
+    fn what_the_workers_write_is_there_when_the_job_is_done() {
         const COLUMNS: usize = 31;
         run_in_world(
             |world| world.cores = 3,
             || {
-                let team = Team::new(3, PATIENCE_S);
-                assert_eq!(team.count(), 3);
+                let pool = ThreadPool::new(3, TIMEOUT_S);
+                assert_eq!(pool.count(), 3);
                 let mut columns = [0; COLUMNS];
                 for job in 0..JOBS {
-                    // It is on this stack and gone after the job. What claims the columns puts nothing
-                    // in order: only the team does.
+                    // It is on this stack and gone after the job. What claims the columns puts
+                    // nothing in order: only the pool does.
                     let (added, bands) = ([job], Bands::new(&mut columns, COLUMNS));
-                    team.run(&|_| {
+                    pool.run(&|_| {
                         while let Some(mut band) = bands.claim(|first| first + 1) {
                             band.row(0)[0] += added[0];
                         }
@@ -305,16 +309,16 @@ mod tests {
     }
 
     #[test]
-    fn each_member_does_its_part_of_each_job_once() {
+    fn each_worker_does_its_part_of_each_job_once() {
         run_in_world(
             |world| world.cores = 4,
             || {
-                // No more members than cores.
-                let team = Team::new(7, PATIENCE_S);
+                // No more workers than cores.
+                let pool = ThreadPool::new(7, TIMEOUT_S);
                 let parts = [const { AtomicU32::new(0) }; 7];
                 for _ in 0..JOBS {
-                    team.run(&|member| {
-                        parts[member].fetch_add(1, Ordering::Relaxed);
+                    pool.run(&|worker| {
+                        parts[worker].fetch_add(1, Ordering::Relaxed);
                     });
                 }
                 let jobs = JOBS as u32;
@@ -329,16 +333,16 @@ mod tests {
         run_in_world(
             |world| world.cores = 2,
             || {
-                let team = Team::new(2, PATIENCE_S);
+                let pool = ThreadPool::new(2, TIMEOUT_S);
                 thread::scope(|scope| {
                     for _ in 0..3 {
                         scope.spawn(|| {
                             for _ in 0..JOBS {
                                 let parts = [const { AtomicU32::new(0) }; 2];
-                                team.run(&|member| {
+                                pool.run(&|worker| {
                                     // Whoever does not wait for its turn has time to come between.
                                     thread::yield_now();
-                                    parts[member].fetch_add(1, Ordering::Relaxed);
+                                    parts[worker].fetch_add(1, Ordering::Relaxed);
                                 });
                                 assert_eq!(parts.map(AtomicU32::into_inner), [1, 1]);
                             }
@@ -395,8 +399,8 @@ mod tests {
             run_in_world(
                 |world| world.cores = 4,
                 || {
-                    Team::new(4, 1).run(&|member| {
-                        if member == 2 {
+                    ThreadPool::new(4, 1).run(&|worker| {
+                        if worker == 2 {
                             loop {
                                 thread::park();
                             }
@@ -417,10 +421,10 @@ mod tests {
             run_in_world(
                 |world| world.cores = 2,
                 || {
-                    let team = Team::new(2, PATIENCE_S);
+                    let pool = ThreadPool::new(2, TIMEOUT_S);
                     let _ = std::panic::catch_unwind(AssertUnwindSafe(|| {
                         let data = vec![1_u64; 1009];
-                        team.run(&|member| match member {
+                        pool.run(&|worker| match worker {
                             0 => panic!("the caller's part breaks"),
                             // The other part uses the data for as long as it is there.
                             _ => while data.iter().all(|&number| number == 1) {},
@@ -441,37 +445,37 @@ mod tests {
             run_in_world(
                 |world| world.cores = 2,
                 || {
-                    let team = Team::new(2, PATIENCE_S);
-                    team.run(&|member| {
-                        if member == 0 {
-                            team.run(&|_| ());
+                    let pool = ThreadPool::new(2, TIMEOUT_S);
+                    pool.run(&|worker| {
+                        if worker == 0 {
+                            pool.run(&|_| ());
                         }
                     });
                 },
             );
         });
-        assert!(said.contains("must not start another job of that team"), "{said}");
+        assert!(said.contains("must not start another job of that pool"), "{said}");
         assert_eq!(signal, ABORTED, "{said}");
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "starts a process")]
-    fn a_job_within_another_member_s_part_is_refused() {
-        let name = "a_job_within_another_member_s_part_is_refused";
+    fn a_job_within_another_worker_s_part_is_refused() {
+        let name = "a_job_within_another_worker_s_part_is_refused";
         let (said, signal) = end_of_a_process(name, || {
             run_in_world(
                 |world| world.cores = 3,
                 || {
-                    let team = Team::new(3, PATIENCE_S);
-                    team.run(&|member| {
-                        if member == 2 {
-                            team.run(&|_| ());
+                    let pool = ThreadPool::new(3, TIMEOUT_S);
+                    pool.run(&|worker| {
+                        if worker == 2 {
+                            pool.run(&|_| ());
                         }
                     });
                 },
             );
         });
-        assert!(said.contains("must not start another job of that team"), "{said}");
+        assert!(said.contains("must not start another job of that pool"), "{said}");
         assert_eq!(signal, ABORTED, "{said}");
     }
 }
