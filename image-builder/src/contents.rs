@@ -35,20 +35,20 @@ pub struct ContentOptions {
     pub size: VolumeSize,
     /// Label of the volume
     #[arg(long, default_value = "ANCHORITE", value_parser = volume_label)]
-    label: Label,
+    pub label: Label,
     /// Configuration for the kernel; if none is given, one that names the first model. What the
     /// model's chat template writes around messages is added, unless it says so itself
     #[arg(long)]
-    config: Option<PathBuf>,
+    pub config: Option<PathBuf>,
     /// A text for the disk, as long as 4 MiB; the prompt, unless a configuration is given
     #[arg(long, value_name = "FILE")]
-    prompt_file: Option<PathBuf>,
+    pub prompt_file: Option<PathBuf>,
     /// Read back what was written and compare
     #[arg(long)]
     pub verify: bool,
     /// The models
     #[arg(required = true, value_name = "MODEL.gguf")]
-    models: Vec<PathBuf>,
+    pub models: Vec<PathBuf>,
 }
 
 /// How large a volume is to be.
@@ -72,9 +72,13 @@ fn volume_size(text: &str) -> Result<VolumeSize, String> {
 }
 
 /// A label, padded as FAT stores it.
-type Label = [u8; 11];
+pub type Label = [u8; 11];
 
-fn volume_label(text: &str) -> Result<Label, String> {
+/// Reads a label.
+///
+/// # Errors
+/// FAT has no such label.
+pub fn volume_label(text: &str) -> Result<Label, String> {
     let allowed = |c: u8| c.is_ascii_alphanumeric() || b" _-$%'@~!(){}^#&".contains(&c);
     if text.trim().is_empty() || text.len() > 11 || !text.bytes().all(allowed) {
         return Err("expected 1 to 11 letters, digits, or _ and -".to_owned());
@@ -85,6 +89,18 @@ fn volume_label(text: &str) -> Result<Label, String> {
 }
 
 impl ContentOptions {
+    /// These models, and for the rest what the command does without options.
+    pub fn new(models: Vec<PathBuf>) -> ContentOptions {
+        ContentOptions {
+            size: VolumeSize::Auto,
+            label: *b"ANCHORITE  ",
+            config: None,
+            prompt_file: None,
+            verify: false,
+            models,
+        }
+    }
+
     /// The files that are read.
     pub fn inputs(&self) -> Vec<PathBuf> {
         let models = self.models.iter().flat_map(|path| [path.clone(), checksum::beside(path)]);

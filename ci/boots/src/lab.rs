@@ -1,0 +1,143 @@
+//! What all boots of a run share: the folder of their logs, the image, the disks, what is installed.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use anyhow::{Context, Result, bail};
+use image_builder::kernel_image;
+
+use crate::disk::Disk;
+
+/// The image that `ci/build.sh` makes.
+pub const IMAGE: &str = "target/anchorite.img";
+/// The harness.
+pub const HARNESS: &str = "target/debug/anchorite-qemu";
+/// The image builder's command.
+pub const BUILDER: &str = "target/debug/image-builder";
+/// QEMU where the harness is not what starts it.
+pub const QEMU: &str = "qemu-system-aarch64";
+
+/// What all boots of a run share.
+#[derive(Default)]
+pub struct Lab {
+    folder: PathBuf,
+    disks: Mutex<HashMap<String, Arc<OnceLock<Result<(), String>>>>>,
+    pi4: OnceLock<Result<Pi4, String>>,
+}
+
+/// A QEMU with a Raspberry Pi 4, and that board's device tree.
+#[derive(Clone, Debug)]
+pub struct Pi4 {
+    /// The QEMU.
+    pub qemu: PathBuf,
+    /// The device tree.
+    pub device_tree: PathBuf,
+}
+
+/// Something without which a check is skipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A QEMU with a Raspberry Pi 4, and its device tree.
+    Pi4,
+    /// `dtc`, which makes device trees.
+    Dtc,
+}
+
+impl Lab {
+    /// One whose logs and disks go to `folder`.
+    pub fn new(folder: impl Into<PathBuf>) -> Lab {
+        Lab { folder: folder.into(), ..Lab::default() }
+    }
+
+    /// A file of this run.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// The file that holds this disk; it is made if nobody asked for it before.
+    pub fn disk(&self, disk: &Disk) -> Result<PathBuf> {
+        let name = disk.file_name();
+        let made = {
+            let mut disks = self.disks.lock().expect("nobody panics while holding it");
+            Arc::clone(disks.entry(name.clone()).or_default())
+        };
+        let path = self.file(&name);
+        match made.get_or_init(|| disk.make(self, &path).map_err(|e| format!("{e:#}"))) {
+            Ok(()) => Ok(path),
+            Err(e) => bail!("{e}"),
+        }
+    }
+
+    /// The QEMU with a Raspberry Pi 4; why there is none.
+    ///
+    /// # Errors
+    /// What `ci/boards.sh` says: there is none.
+    pub fn pi4(&self) -> Result<Pi4, String> {
+        let find = || {
+            let found = Command::new("ci/boards.sh").output().map_err(|e| e.to_string())?;
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+            match found.status.success() {
+                true => Ok(Pi4 {
+                    qemu: text(&found.stdout).into(),
+                    device_tree: "target/boards/bcm2711-rpi-4-b.dtb".into(),
+                }),
+                false => {
+                    let said = text(&found.stderr);
+                    let last = said.lines().last().unwrap_or("ci/boards.sh fails");
+                    Err(format!("no QEMU with a Raspberry Pi 4: {last}"))
+                }
+            }
+        };
+        self.pi4.get_or_init(find).clone()
+    }
+
+    /// Whether this is there.
+    ///
+    /// # Errors
+    /// It is not: why.
+    pub fn has(&self, need: Need) -> Result<(), String> {
+        match need {
+            Need::Pi4 => self.pi4().map(drop),
+            Need::Dtc => match Command::new("dtc").arg("--version").output() {
+                Ok(_) => Ok(()),
+                Err(_) => Err("no dtc (device-tree-compiler)".into()),
+            },
+        }
+    }
+
+    /// Removes the disks and models, which are large; the logs stay.
+    pub fn clean(&self) -> Result<()> {
+        for entry in self.folder.read_dir().context("the folder of the logs")? {
+            let path = entry?.path();
+            let ending = path.extension().unwrap_or_default();
+            if ending == "img" || ending == "gguf" || ending == "qmp" {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The SHA-256 in the image, in hexadecimal, which every log of it must name.
+///
+/// # Errors
+/// The image is not there, or is damaged.
+pub fn image_sha256() -> Result<String, String> {
+    static SHA256: OnceLock<Result<String, String>> = OnceLock::new();
+    let read = || {
+        let image = kernel_image::read(Path::new(IMAGE)).map_err(|e| format!("{e:#}"))?;
+        let sum = kernel_image::sum_in(&image);
+        sum.map(|sum| sum.to_string()).ok_or_else(|| format!("{IMAGE} has no SHA-256 in it"))
+    };
+    SHA256.get_or_init(read).clone()
+}
+
+/// `PATH` with the folders of the administrator's commands, where `sfdisk` is.
+pub fn path_with_sbin() -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin:/sbin");
+    path
+}
