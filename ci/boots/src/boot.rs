@@ -65,6 +65,8 @@ pub struct Boot {
     settings: Vec<(String, String)>,
     /// What is typed in a chat.
     typed: Option<Vec<u8>>,
+    /// Whether the harness shows the serial line as it is, so that it can be awaited.
+    watched: bool,
     verdicts: Vec<Verdict>,
     limit: Duration,
     idle_limit: Option<Duration>,
@@ -82,6 +84,7 @@ pub fn boot(name: impl Into<String>) -> Boot {
         image: IMAGE.into(),
         settings: Vec::new(),
         typed: None,
+        watched: false,
         verdicts: Vec::new(),
         limit: Duration::from_secs(120),
         idle_limit: None,
@@ -199,6 +202,12 @@ impl Boot {
         self
     }
 
+    /// What comes over the serial line can be awaited, as it can of a boot by QEMU alone.
+    pub fn watched(mut self) -> Boot {
+        self.watched = true;
+        self
+    }
+
     /// It may take so long in all.
     pub fn limit_s(mut self, seconds: u64) -> Boot {
         self.limit = Duration::from_secs(seconds);
@@ -269,6 +278,10 @@ impl Boot {
         if let Some(limit) = self.idle_limit {
             put("--idle-timeout", limit.as_secs().to_string());
         }
+        if self.watched {
+            arguments.push("--raw".into());
+        }
+        let mut put = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
         let mut own = Vec::new();
         match &self.disk {
             None => {}
@@ -330,7 +343,10 @@ impl Boot {
         let (mut command, output, limit) = match &self.by {
             // The harness has the limit, and is given some time to say so.
             By::Harness => {
-                (self.harness(lab)?, Output::To(out), self.limit + Duration::from_secs(30))
+                let shown = lab.file(&format!("{}.shown", self.name));
+                let output =
+                    if self.watched { Output::Serial(shown, out) } else { Output::To(out) };
+                (self.harness(lab)?, output, self.limit + Duration::from_secs(30))
             }
             By::Qemu { program, words, arguments } => (
                 self.qemu(program, words, arguments),

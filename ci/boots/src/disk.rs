@@ -59,11 +59,10 @@ impl Disk {
     /// A volume with a model that is made first, at the path that `make` is given.
     pub fn of_made(
         name: &'static str,
-        make: impl Fn(&Lab, &Path) -> Result<()> + Send + Sync + 'static,
+        make: impl Fn(&Path) -> Result<()> + Send + Sync + 'static,
     ) -> Disk {
         Disk::of(name, move |lab| {
-            let model = lab.file(&format!("{name}.gguf"));
-            make(lab, &model)?;
+            let model = lab.made(&format!("{name}.gguf"), &make)?;
             Ok(ContentOptions::new(vec![model]))
         })
     }
@@ -135,7 +134,7 @@ impl Disk {
 
     /// Makes it at `out`.
     pub fn make(&self, lab: &Lab, out: &Path) -> Result<()> {
-        (self.make)(lab, out).with_context(|| format!("cannot make the disk {}", self.name))
+        (self.make)(lab, out)
     }
 }
 

@@ -24,7 +24,7 @@ pub const QEMU: &str = "qemu-system-aarch64";
 #[derive(Default)]
 pub struct Lab {
     folder: PathBuf,
-    disks: Mutex<HashMap<String, Arc<OnceLock<Result<(), String>>>>>,
+    files: Mutex<HashMap<String, Arc<OnceLock<Result<(), String>>>>>,
     pi4: OnceLock<Result<Pi4, String>>,
 }
 
@@ -57,18 +57,28 @@ impl Lab {
         self.folder.join(name)
     }
 
-    /// The file that holds this disk; it is made if nobody asked for it before.
-    pub fn disk(&self, disk: &Disk) -> Result<PathBuf> {
-        let name = disk.file_name();
+    /// A file of this run that is made if nobody asked for it before.
+    ///
+    /// # Errors
+    /// It could not be made.
+    pub fn made(&self, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let made = {
-            let mut disks = self.disks.lock().expect("nobody panics while holding it");
-            Arc::clone(disks.entry(name.clone()).or_default())
+            let mut files = self.files.lock().expect("nobody panics while holding it");
+            Arc::clone(files.entry(name.to_owned()).or_default())
         };
-        let path = self.file(&name);
-        match made.get_or_init(|| disk.make(self, &path).map_err(|e| format!("{e:#}"))) {
+        let path = self.file(name);
+        match made.get_or_init(|| make(&path).map_err(|e| format!("{e:#}"))) {
             Ok(()) => Ok(path),
-            Err(e) => bail!("{e}"),
+            Err(e) => bail!("cannot make {name}: {e}"),
         }
+    }
+
+    /// The file that holds this disk.
+    ///
+    /// # Errors
+    /// It could not be made.
+    pub fn disk(&self, disk: &Disk) -> Result<PathBuf> {
+        self.made(&disk.file_name(), |path| disk.make(self, path))
     }
 
     /// The QEMU with a Raspberry Pi 4; why there is none.

@@ -32,6 +32,7 @@ mod check;
 mod disk;
 mod expect;
 mod failure;
+mod files;
 mod goldens;
 mod junit;
 mod lab;
@@ -39,6 +40,7 @@ mod machine;
 mod model;
 mod qemu;
 mod runner;
+mod screen;
 mod seen;
 mod volume;
 

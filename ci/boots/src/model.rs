@@ -2,26 +2,33 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use image_builder::contents::ContentOptions;
 use kernel::llm::gguf::build::{self, Description, scalar};
 use kernel::llm::gguf::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, Gguf, ValueType};
 
 use crate::disk::{Disk, TINY};
+use crate::lab::Lab;
 
 /// The positions that [`long`] says it has.
 pub const LONG: u32 = 65536;
 
 /// The model, said to have [`LONG`] positions.
 pub fn long() -> Disk {
-    Disk::of_made("long", |_, out| anew(out, DEFAULT_ALIGNMENT, ("llama.context_length", LONG)))
+    Disk::of("long", |lab| Ok(ContentOptions::new(vec![long_file(lab)?])))
+}
+
+/// Its file.
+pub fn long_file(lab: &Lab) -> Result<PathBuf> {
+    lab.made("long.gguf", |out| anew(out, DEFAULT_ALIGNMENT, ("llama.context_length", LONG)))
 }
 
 /// The largest file that FAT32 can hold: the model with its tensors 64 MiB apart and zeros behind them,
 /// which take no room on the host's disk.
 pub fn largest() -> Disk {
-    Disk::of_made("largest", |_, out| {
+    Disk::of_made("largest", |out| {
         let alignment = 64 << 20;
         anew(out, alignment, (ALIGNMENT_KEY, alignment))?;
         Ok(File::options().write(true).open(out)?.set_len(u32::MAX.into())?)

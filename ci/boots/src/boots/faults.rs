@@ -35,7 +35,7 @@ pub fn checks() -> Vec<Check> {
     exfat[3..11].copy_from_slice(b"EXFAT   ");
     exfat[510..512].copy_from_slice(&[0x55, 0xaa]);
     // A model that does not fit: the test model, with zeros behind it.
-    let large = Disk::of_made("large", |_, out| {
+    let large = Disk::of_made("large", |out| {
         std::fs::copy(TINY, out)?;
         Ok(std::fs::File::options().write(true).open(out)?.set_len(80 << 20)?)
     });

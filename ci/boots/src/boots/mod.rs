@@ -1,14 +1,30 @@
 //! The table: every check there is, by topic.
 
 mod answers;
+mod disks;
+mod endurance;
 mod faults;
+mod image;
+mod limits;
+mod make;
 mod modes;
+mod pi4;
 
 use crate::check::Check;
 
-/// All checks, in the order in which they are run and reported.
+/// All checks, in the order in which they are started and reported: those that take long are first.
 pub fn table() -> Vec<Check> {
-    let topics = [answers::checks(), modes::checks(), faults::checks()];
+    let topics = [
+        modes::checks(),
+        answers::checks(),
+        faults::checks(),
+        disks::checks(),
+        limits::checks(),
+        pi4::checks(),
+        image::checks(),
+        make::checks(),
+        endurance::checks(),
+    ];
     topics.into_iter().flatten().collect()
 }
 
