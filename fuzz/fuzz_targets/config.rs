@@ -4,7 +4,7 @@
 use fuzz::limits::Limits;
 use kernel::app::config::{Config, ConfigError, Place, SEPARATOR};
 use kernel::llm::sampling::MAX_LAST_N;
-use kernel::runtime::args::split;
+use kernel::runtime::entry::args::split;
 use libfuzzer_sys::fuzz_target;
 
 /// The parser keeps what is wrong with a broken file as well, all of it.

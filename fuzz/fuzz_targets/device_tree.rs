@@ -3,7 +3,7 @@
 
 use fuzz::limits::Limits;
 use kernel::runtime::machine::{Machine, Region};
-use kernel::runtime::memory::Ranges;
+use kernel::runtime::mem::ranges::Ranges;
 use libfuzzer_sys::fuzz_target;
 
 /// The runtime has no heap yet when it reads the tree; what is counted is the target's own.

@@ -7,8 +7,7 @@ use std::sync::LazyLock;
 
 use fuzz::disk::{BASES, Patched, SECTOR, disk};
 use fuzz::limits::Limits;
-use hermit_abi::{O_DIRECTORY, O_RDONLY, SEEK_SET, dirent64};
-use kernel::runtime::block::Buffer;
+use kernel::runtime::dev::block::Buffer;
 use kernel::runtime::fs::FileSystem;
 use kernel::runtime::fs::files::Files;
 use kernel::runtime::fs::volume::{Extent, Volume};
@@ -127,31 +126,27 @@ fn lend(data: &mut [u8]) -> Buffer {
     unsafe { Buffer::new(NonNull::from(data)) }
 }
 
-/// The same through the ABI's descriptors.
+/// The same through open files.
 fn check_files(volume: Volume) {
     let mut files = Files::new();
     files.mount(volume);
-    let Ok(folder) = files.open("/models", O_RDONLY | O_DIRECTORY) else { return };
-    let mut records = Vec::new();
-    loop {
-        let room = size_of::<dirent64>();
-        let n = files.entries(folder, room, &mut |at, record| {
-            assert!(at + record.len() <= room);
-            records.push(record.len());
-        });
-        match n {
-            Ok(0) | Err(_) => break,
-            Ok(n) => assert!(n <= room && records.iter().all(|length| length % 8 == 0)),
-        }
-    }
+    let Ok(folder) = files.open_directory("/models") else { return };
+    let mut last = 0;
+    let listed = files.list(folder, &mut |_, next| {
+        assert_eq!(next, last + 1);
+        last = next;
+        true
+    });
+    assert_eq!(listed, Ok(()));
     assert_eq!(files.close(folder), Ok(()));
     assert!(files.close(folder).is_err());
-    let Ok(fd) = files.open("/anchorite.toml", O_RDONLY) else { return };
-    let size = files.fstat(fd).expect("an open file").st_size;
+    let Ok(file) = files.open("/anchorite.toml") else { return };
+    let size = files.metadata(file).expect("an open file").bytes as usize;
     let mut data = vec![0; SECTOR];
-    if let Ok(n) = files.read(fd, lend(&mut data)) {
-        assert_eq!(n, SECTOR.min(size as usize));
-        assert_eq!(files.seek(fd, size as isize, SEEK_SET), Ok(size as u64));
-        assert_eq!(files.read(fd, lend(&mut data)), Ok(0));
+    if let Ok(n) = files.read(file, lend(&mut data)) {
+        assert_eq!(n, SECTOR.min(size));
+        if let Ok(more) = files.read(file, lend(&mut data)) {
+            assert_eq!(more, SECTOR.min(size - n));
+        }
     }
 }

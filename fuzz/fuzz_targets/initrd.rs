@@ -2,7 +2,7 @@
 #![no_main]
 
 use fuzz::limits::Limits;
-use kernel::runtime::block::initrd::{self, Contents, Part};
+use kernel::runtime::fs::initrd::{self, Contents, Part};
 use libfuzzer_sys::fuzz_target;
 
 /// What comes out of gzip is up to 1032 times as long, and moves as it grows; it grows by 4 MiB at least.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use core_io::{Read, Seek, SeekFrom, Write};
 use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions};
-use kernel::runtime::block::{BlockDevice, Clock, Completion, Disk, Request};
+use kernel::runtime::dev::block::{BlockDevice, Clock, Completion, Disk, Request};
 
 /// Bytes in a sector.
 pub const SECTOR: usize = 512;

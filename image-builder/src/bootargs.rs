@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow, ensure};
 use kernel::app::config::Config;
-use kernel::runtime::args;
+use kernel::runtime::entry::args;
 
 /// Reads boot arguments from the command line of this program.
 ///

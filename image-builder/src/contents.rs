@@ -10,7 +10,7 @@ use host_io::console::print_line;
 use host_io::files::Output;
 use kernel::app::config::{ChatTemplate, Config, MAX_TEXT, NotText, Prompt};
 use kernel::model_files::{SUM_ENDING, same_name};
-use kernel::runtime::args;
+use kernel::runtime::entry::args;
 use sha2::{Digest, Sha256};
 
 use crate::checksum::{self, Sum};

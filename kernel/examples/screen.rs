@@ -15,7 +15,7 @@ use std::fs;
 use std::path::Path;
 
 use host_io::{console, files};
-use kernel::runtime::console::screen::reader;
+use kernel::runtime::dev::console::screen::reader;
 use kernel::runtime::machine::{Framebuffer, PixelFormat, Region};
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -3,7 +3,8 @@
 //! The engine ([`llm`]) and the event types ([`report`]) are portable and are tested on any host.
 //! [`backend`] is the engine's front. [`cpu`] tells what the processor can do, [`model_files`] how
 //! models' files are named, [`formats`] what a file is that is no model. The runtime ([`runtime`]) is
-//! a Hermit-style library OS. What touches the machine in it is only built for the bare target. The application ([`app`]) sits on the two through the Hermit ABI.
+//! a Hermit-style library OS. What touches the machine in it is only built for the bare target. The
+//! application ([`app`]) sits on the two through the Hermit ABI, and [`system`] where that has no word.
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
@@ -21,3 +22,4 @@ pub mod llm;
 pub mod model_files;
 pub mod report;
 pub mod runtime;
+pub mod system;

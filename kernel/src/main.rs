@@ -19,19 +19,13 @@ unsafe extern "C" fn runtime_entry(
     unsafe { kernel::app::enter(argc, argv) }
 }
 
-/// What the runtime says in `hello` of the kernels in use.
+/// What the runtime asks the application.
 #[cfg(target_os = "none")]
 #[unsafe(no_mangle)]
-fn application_kernels() -> &'static str {
-    kernel::llm::kernels::name()
-}
-
-/// What the runtime asks at the end.
-#[cfg(target_os = "none")]
-#[unsafe(no_mangle)]
-fn application_reboots() -> bool {
-    kernel::app::reboots_at_exit()
-}
+static APPLICATION: kernel::system::Application = kernel::system::Application {
+    kernels: kernel::llm::kernels::name,
+    reboots: kernel::app::reboots_at_exit,
+};
 
 #[cfg(not(target_os = "none"))]
 fn main() {

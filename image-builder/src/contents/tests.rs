@@ -221,8 +221,8 @@ fn the_kernel_finds_each_name_that_is_written() {
 
 /// The kernel's reader of volumes over bytes in memory.
 mod kernels_reader {
-    use kernel::runtime::block::ram::RamDisk;
-    use kernel::runtime::block::{Clock, Disk};
+    use kernel::runtime::dev::block::ram::RamDisk;
+    use kernel::runtime::dev::block::{Clock, Disk};
     use kernel::runtime::fs::volume::Volume;
 
     /// A clock that nobody needs: each request is complete at once.

@@ -13,14 +13,15 @@ use crate::app::sha256::Digest;
 use crate::llm;
 use crate::model_files::SumError;
 use crate::report::{Code, Fault};
+use crate::system::DiskFailure;
 
 /// What can go wrong in the application.
 #[derive(Debug)]
 pub enum Error {
     /// There is no disk with a `models` directory, or that directory holds no model.
     NoModel {
-        /// Two lines: what is wrong with the one that there is, and what to do; else empty.
-        disk: String,
+        /// What is wrong with the disk that there is, if it is known.
+        disk: Option<DiskFailure>,
     },
     /// The model asked for is not there.
     ModelNotFound {
@@ -127,9 +128,9 @@ impl Error {
                 let mut message =
                     "there is no model: no disk holds a file models/NAME.gguf".to_string();
                 let mut hint = "make a disk with `image-builder disk` and attach it".to_string();
-                if let Some((what, to_do)) = disk.split_once('\n') {
+                if let Some(DiskFailure { message: what, hint: Some(to_do) }) = disk {
                     message += &format!(" ({what})");
-                    hint = to_do.to_string();
+                    hint = to_do.clone();
                 }
                 (Code::ModelNotFound, message, hint)
             }

@@ -1,4 +1,4 @@
-//! The Hermit ABI played by the host's standard library, for the tests of the application: files
+//! The Hermit ABI and [`System`] played by the host's standard library, for the tests of the application: files
 //! and console are in memory, threads and clock are the host's.
 
 use std::alloc::Layout;
@@ -12,6 +12,8 @@ use std::{ptr, slice, thread};
 
 use hermit_abi as abi;
 
+use crate::system::{self, DiskFailure, Memory, System};
+
 /// What the program can reach.
 pub struct World {
     /// The files by their absolute paths; a directory is there as long as a file in it is.
@@ -20,7 +22,13 @@ pub struct World {
     pub console: Vec<u8>,
     /// What it may still read from there.
     pub input: VecDeque<u8>,
-    /// Whether there is no disk: the files outside of `/proc` cannot be reached.
+    /// How much memory the machine has.
+    pub memory: Memory,
+    /// What the board says of itself.
+    pub board: Vec<std::string::String>,
+    /// Why the disk failed last.
+    pub disk_failure: Option<DiskFailure>,
+    /// Whether there is no disk: no file can be reached.
     pub no_disk: bool,
     /// Whether reading from there fails with EIO once that is read.
     pub input_fails: bool,
@@ -49,6 +57,9 @@ impl World {
             files: BTreeMap::new(),
             console: Vec::new(),
             input: VecDeque::new(),
+            memory: Memory { total_bytes: 128 << 20, free_bytes: 64 << 20 },
+            board: Vec::new(),
+            disk_failure: None,
             no_disk: false,
             input_fails: false,
             cores: 2,
@@ -79,10 +90,9 @@ pub fn run_in_world<R>(
     {
         let mut world = world();
         *world = World::new();
-        let meminfo = b"MemTotal: 131072 kB\nMemFree: 65536 kB\nMemAvailable: 65536 kB\n";
-        world.files.insert("/proc/meminfo", meminfo.to_vec());
         set_up(&mut world);
     }
+    system::install(&FakeSystem);
     // Fails from the second program on, for which it is set.
     let _ = log::set_logger(&Logger);
     let returned = program();
@@ -99,6 +109,23 @@ pub fn reads_so_far() -> Vec<usize> {
 /// What was protected in this world.
 pub fn protected_so_far() -> Vec<(usize, usize, u32)> {
     world().protected.clone()
+}
+
+/// What the world says beyond the ABI.
+struct FakeSystem;
+
+impl System for FakeSystem {
+    fn memory(&self) -> Memory {
+        world().memory
+    }
+
+    fn board(&self) -> Vec<std::string::String> {
+        world().board.clone()
+    }
+
+    fn disk_failure(&self) -> Option<DiskFailure> {
+        world().disk_failure.clone()
+    }
 }
 
 /// Shows on the played console what the application logs.
@@ -214,7 +241,7 @@ extern "C" fn sys_open(name: *const c_char, _flags: i32, _mode: i32) -> i32 {
     // SAFETY: the caller passes a C string.
     let path = unsafe { CStr::from_ptr(name) }.to_str().unwrap();
     let mut world = world();
-    if world.no_disk && !path.starts_with("/proc/") {
+    if world.no_disk {
         return -abi::ENODEV;
     }
     if !world.files.contains_key(path) && !is_directory(&world, path) {

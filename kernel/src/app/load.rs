@@ -117,7 +117,7 @@ pub fn choose_model(wanted: Option<&str>) -> Result<String, Error> {
     let mut present = match File::open("/models").and_then(|directory| directory.entries()) {
         Ok(names) => names,
         Err(Errno(ENOENT)) => Vec::new(),
-        Err(Errno(ENODEV)) => return Err(Error::NoModel { disk: os::disk_error() }),
+        Err(Errno(ENODEV)) => return Err(Error::NoModel { disk: os::disk_failure() }),
         Err(errno) => return Err(disk_error("/models", errno)),
     };
     // A name with control characters could pose as an event wherever it is shown.
@@ -130,7 +130,7 @@ pub fn choose_model(wanted: Option<&str>) -> Result<String, Error> {
     present.retain(|name| is_model(name));
     present.sort();
     if present.is_empty() {
-        return Err(Error::NoModel { disk: String::new() });
+        return Err(Error::NoModel { disk: None });
     }
     if let Some(name) = wanted {
         return Err(Error::ModelNotFound { wanted: name.to_owned(), present });

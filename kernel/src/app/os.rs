@@ -1,6 +1,7 @@
 //! The Hermit ABI, made safe: the only way from the application to the machine.
 //!
-//! Follows the declarations and error numbers of `hermit-abi` 0.5.
+//! Follows the declarations and error numbers of `hermit-abi` 0.5. What that ABI has no word for comes
+//! from [`crate::system`].
 
 use alloc::ffi::CString;
 use alloc::string::String;
@@ -14,6 +15,7 @@ use core::sync::atomic::AtomicU32;
 use hermit_abi as abi;
 
 use crate::llm::arena::Pages;
+use crate::system::{self, DiskFailure, Memory};
 
 /// An error number of the ABI, positive.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -248,43 +250,34 @@ unsafe impl Pages for MappedPages {
     }
 }
 
-/// Bytes that the machine has free for allocation, as `/proc/meminfo` says; 0 if it does not.
+fn memory() -> Memory {
+    system::get().map(|system| system.memory()).unwrap_or_default()
+}
+
+/// Bytes that the machine has free for allocation; 0 if nobody says.
 pub fn memory_available() -> u64 {
-    parse_memory(&meminfo(), "MemAvailable:").unwrap_or(0)
+    memory().free_bytes
 }
 
-/// Bytes of the machine's memory that are in use, by whatever, as `/proc/meminfo` says.
+/// Bytes of the machine's memory that are in use, by whatever.
 pub fn memory_in_use() -> u64 {
-    let meminfo = meminfo();
-    let bytes = |key| parse_memory(&meminfo, key).unwrap_or(0);
-    bytes("MemTotal:").saturating_sub(bytes("MemAvailable:"))
+    let Memory { total_bytes, free_bytes } = memory();
+    total_bytes.saturating_sub(free_bytes)
 }
 
-/// What the board says of itself now, as `/proc/board` has it; nothing where that is not there.
+/// What the board says of itself now, `NAME=VALUE` each; nothing where nobody says.
 pub fn board() -> Vec<String> {
-    text_of("/proc/board").lines().map(String::from).collect()
+    system::get().map(|system| system.board()).unwrap_or_default()
 }
 
-fn meminfo() -> String {
-    text_of("/proc/meminfo")
+/// The last failure of the disk, if there was one.
+pub fn disk_failure() -> Option<DiskFailure> {
+    system::get().and_then(|system| system.disk_failure())
 }
 
-/// A small file of the machine's; empty if it is not there.
-fn text_of(path: &str) -> String {
-    let text = File::open(path).and_then(|file| file.read_all(4096)).unwrap_or_default();
-    String::from_utf8_lossy(&text).into_owned()
-}
-
-fn parse_memory(meminfo: &str, key: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix(key))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-}
-
-/// What the runtime knows of the last failure of the disk; empty if there was none.
+/// The last failure of the disk in words; empty if there was none.
 pub fn disk_error() -> String {
-    let text =
-        File::open("/proc/disk_error").and_then(|file| file.read_all(1024)).unwrap_or_default();
-    String::from_utf8_lossy(&text).trim().into()
+    disk_failure().map(|failure| failure.message).unwrap_or_default()
 }
 
 /// Starts a thread on a core; it runs `entry(argument)`.
@@ -329,20 +322,4 @@ pub fn futex_wake_all(word: &AtomicU32) {
 pub fn exit(status: i32) -> ! {
     // SAFETY: the call has no preconditions.
     unsafe { abi::exit(status) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_memory_is_read_from_meminfo() {
-        let available = |meminfo| parse_memory(meminfo, "MemAvailable:");
-        let meminfo = "MemTotal:       1048576 kB\nMemFree: 7 kB\nMemAvailable:       13 kB\n";
-        assert_eq!(available(meminfo), Some(13 * 1024));
-        assert_eq!(parse_memory(meminfo, "MemTotal:"), Some(1 << 30));
-        assert_eq!(available("MemTotal: 1 kB\n"), None);
-        assert_eq!(available("MemAvailable: 99999999999999999999 kB\n"), None);
-        assert_eq!(available("MemAvailable: 18446744073709551615 kB\n"), None);
-    }
 }

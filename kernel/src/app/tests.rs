@@ -22,6 +22,7 @@ use crate::model_files::LONGEST_SUM_FILE;
 use crate::report::{
     Chat, ChatState, Checksum, Code, Event, Fault, Model, Outcome, StopReason, Test,
 };
+use crate::system::DiskFailure;
 
 /// The test model and its checksum file.
 static TINY: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
@@ -389,9 +390,10 @@ fn what_is_no_model_is_named_with_what_to_do() {
 fn why_a_disk_holds_no_model_is_told_with_it() {
     let set_up = |world: &mut World| {
         world.no_disk = true;
-        world
-            .files
-            .insert("/proc/disk_error", b"sd card: it is an exFAT volume\nformat it\n".to_vec());
+        world.disk_failure = Some(DiskFailure {
+            message: "sd card: it is an exFAT volume".into(),
+            hint: Some("format it".into()),
+        });
     };
     let run = Run::new(set_up, &[]);
     let fault = run.fails_with(Code::ModelNotFound, "NAME.gguf (sd card: it is an exFAT volume)");
@@ -517,7 +519,7 @@ fn with_value(key: &str, skip: usize, value: &[u8]) -> Vec<u8> {
 fn a_memory_too_small_for_the_model_is_found_out_whatever_the_header_is_long() {
     // Memory for the file there is, for more not.
     let little = |world: &mut World| {
-        world.files.insert("/proc/meminfo", b"MemAvailable: 64 kB\n".to_vec());
+        world.memory.free_bytes = 64 << 10;
     };
     for header in [100, 1 << 20, 17 << 20] {
         let set_up = |world: &mut World| {
@@ -538,8 +540,7 @@ fn the_error_says_which_settings_make_the_model_fit() {
     let hint = |bytes: usize, arguments: &[&str]| {
         let set_up = |world: &mut World| {
             model_disk(world);
-            let free = format!("MemAvailable: {} kB\n", bytes.div_ceil(1024));
-            world.files.insert("/proc/meminfo", free.into_bytes());
+            world.memory.free_bytes = bytes.next_multiple_of(1024) as u64;
         };
         let run = Run::new(set_up, arguments);
         (run.status == 1)
@@ -1143,22 +1144,19 @@ fn the_perplexity_of_a_text_is_measured() {
 
 #[test]
 fn a_result_has_what_the_board_says() {
-    let board = |text: Option<&[u8]>| {
+    let board = |facts: &[&str]| {
         let run = Run::new(
             |world| {
                 model_disk(world);
-                if let Some(text) = text {
-                    world.files.insert("/proc/board", text.to_vec());
-                }
+                world.board = facts.iter().map(|&fact| fact.into()).collect();
             },
             &["max_tokens=1"],
         );
         run.results()[0].board.clone()
     };
-    let text = b"temperature=45C\nthrottled=0x50000\n";
-    assert_eq!(board(Some(text)), ["temperature=45C", "throttled=0x50000"]);
-    assert_eq!(board(Some(b"")), [""; 0]);
-    assert_eq!(board(None), [""; 0]);
+    let facts = ["temperature=45C", "throttled=0x50000"];
+    assert_eq!(board(&facts), facts);
+    assert_eq!(board(&[]), [""; 0]);
 }
 
 #[test]
@@ -1167,8 +1165,6 @@ fn the_image_measures_itself() {
         |world| {
             model_disk(world);
             world.files.insert("/dev/disk", std::vec![0; TINY.0.len()]);
-            let meminfo = b"MemTotal: 131072 kB\nMemAvailable: 65536 kB\n";
-            world.files.insert("/proc/meminfo", meminfo.to_vec());
         },
         &["mode=bench", "max_tokens=3"],
     );

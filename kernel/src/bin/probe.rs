@@ -43,17 +43,12 @@ mod trials {
     use kernel::app::team::Team;
     use kernel::backend::{ContextOptions, Platform, TransformerBackend};
     use kernel::llm::workers::Workers;
+    use kernel::system::{self, Application, Memory};
     use spin::Mutex;
 
     #[unsafe(no_mangle)]
-    fn application_kernels() -> &'static str {
-        "none"
-    }
-
-    #[unsafe(no_mangle)]
-    fn application_reboots() -> bool {
-        REBOOTS.load(Ordering::Relaxed)
-    }
+    static APPLICATION: Application =
+        Application { kernels: || "none", reboots: || REBOOTS.load(Ordering::Relaxed) };
 
     static REBOOTS: AtomicBool = AtomicBool::new(false);
 
@@ -514,25 +509,22 @@ mod trials {
         let reads = READS.lock();
         match reads[0] {
             Ok(digest) => say(&format!("{digest}  {path}\n")),
-            Err(number) => say(&format!("error {number}: {}", text(c"/proc/disk_error"))),
+            Err(number) => say(&format!("error {number}: {}\n", disk_failure())),
         };
         joined && reads[0].is_ok() && *reads == vec![reads[0]; cores()]
     }
 
-    fn text(path: &CStr) -> String {
-        let mut bytes = [0; 200];
-        let n = open(path, abi::O_RDONLY).map(|fd| {
-            // SAFETY: valid for writes of its length.
-            unsafe { abi::read(fd, bytes.as_mut_ptr(), bytes.len()) }
-        });
-        String::from_utf8_lossy(&bytes[..n.map_or(0, |n| n.max(0) as usize)]).into_owned()
+    /// Why the disk failed last.
+    fn disk_failure() -> String {
+        let failure = system::get().and_then(|system| system.disk_failure());
+        failure.map(|failure| failure.message).unwrap_or_default()
     }
 
     /// A path that is not there, or no disk at all; and nothing can be written.
     fn no_file(path: &str) -> bool {
         let path = CString::new(path).unwrap_or_default();
         let missing = open(&path, abi::O_RDONLY);
-        text(c"/proc/meminfo").starts_with("MemTotal: ")
+        memory_of_the_machine().total_bytes > 0
             && open(&path, abi::O_RDWR | abi::O_CREAT) == Err(abi::EROFS)
             && matches!(missing, Err(abi::ENOENT | abi::ENODEV))
     }
@@ -610,11 +602,13 @@ mod trials {
         unsafe { abi::mprotect(start, bytes, flags) }
     }
 
-    /// Bytes that the heap can still give, to 1 KiB.
+    fn memory_of_the_machine() -> Memory {
+        system::get().map(|system| system.memory()).unwrap_or_default()
+    }
+
+    /// Bytes that the heap can still give.
     fn available() -> usize {
-        let text = text(c"/proc/meminfo");
-        let words = text.split("MemAvailable:").nth(1).unwrap_or_default();
-        words.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or(0) << 10
+        memory_of_the_machine().free_bytes as usize
     }
 
     /// Bytes that other cores write to, again and again, until the first is taken away.

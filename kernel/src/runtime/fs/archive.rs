@@ -7,11 +7,11 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::FileSystem;
+use super::initrd::File;
 use super::volume::{Entry, Extent, FsError};
 use crate::model_files::same_name;
 use crate::report;
-use crate::runtime::block::Buffer;
-use crate::runtime::block::initrd::File;
+use crate::runtime::dev::block::Buffer;
 
 /// Files in memory.
 pub struct Archive {

@@ -7,7 +7,7 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::runtime::block::{Buffer, Disk, DiskError, Request};
+use crate::runtime::dev::block::{Buffer, Disk, DiskError, Request};
 
 /// Bytes that one read of the device brings in.
 const BLOCK_BYTES: usize = 64 << 10;

@@ -1,62 +1,76 @@
-//! Open files: the descriptors of the ABI.
+//! Open files.
 //!
-//! A volume, or the files of an initrd, are mounted at `/`. Besides there are
-//!
-//! - `/dev/disk`, the bytes of the block device, for measuring how fast it is;
-//! - `/proc/meminfo`, the memory, in Linux's format;
-//! - `/proc/board`, what the board says of itself now, a line `NAME=VALUE` each;
-//! - `/proc/disk_error`, a line about the last read that failed, empty if none did: `EIO` alone
-//!   does not say which sector. Where no volume is mounted, a line about why and one with what to do.
-//!
-//! Everything is read only. Functions give the positive error number of the ABI.
+//! A volume, or the files of an initrd, are mounted at `/`. Besides there is `/dev/disk`, the bytes of
+//! the block device, for measuring how fast it is. Everything is read only.
 
 #![forbid(unsafe_code)]
 
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
-
-use hermit_abi::errno::{
-    EBADF, EINVAL, EIO, EISDIR, EMFILE, ENODEV, ENOENT, ENOTDIR, EROFS, ETIMEDOUT,
-};
-use hermit_abi::{
-    DT_DIR, DT_REG, O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_NONBLOCK, O_RDWR, O_TRUNC, O_WRONLY,
-    S_IFBLK, S_IFDIR, S_IFREG, SEEK_CUR, SEEK_END, SEEK_SET, stat, timespec,
-};
 
 use super::FileSystem;
 use super::volume::{Entry, Extent, FsError};
 use crate::report;
-use crate::runtime::block::{Buffer, DiskError};
+use crate::runtime::dev::block::{Buffer, DiskError};
+use crate::system::DiskFailure;
 
-/// The first descriptor that is given out; those before are standard input, output and error.
-pub const FIRST_FD: i32 = 3;
 /// The most files that are open at once.
 pub const MAX_OPEN: usize = 32;
 
-/// Bytes in the fixed part of a directory record, before the name.
-const DIRENT_HEADER_BYTES: usize = core::mem::offset_of!(hermit_abi::dirent64, d_name);
-/// Bytes in the longest name that a directory record holds, its zero byte left out.
-const LONGEST_NAME_BYTES: usize = 255;
+/// An open file or directory, by its number from 0 up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handle(pub usize);
 
-/// The memory of the machine, for `/proc/meminfo`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
-    /// All of it, in bytes.
-    pub total_bytes: u64,
-    /// What nobody uses, in bytes.
-    pub free_bytes: u64,
+/// Why a file cannot be opened or read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileError {
+    /// Nothing is mounted.
+    NoVolume,
+    /// There is no such file or directory.
+    NotFound,
+    /// A part of the path is no directory, or what is to be listed.
+    NotADirectory,
+    /// A directory has no bytes to read.
+    IsADirectory,
+    /// The handle is none of an open file.
+    NotOpen,
+    /// [`MAX_OPEN`] files are open.
+    TooManyOpen,
+    /// The disk or the volume on it is damaged: see [`Files::failure`].
+    Failed,
+    /// The disk has gone silent: see [`Files::failure`].
+    Silent,
+}
+
+/// What kind of file there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A file of the volume.
+    File,
+    /// A directory.
+    Directory,
+    /// The block device.
+    Device,
+}
+
+/// What an open file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its length in bytes; 0 for a directory.
+    pub bytes: u64,
+    /// The bytes that the volume reads at a time: a cluster, but 512 at least.
+    pub block_bytes: u32,
 }
 
 /// The file system and the files that are open on it.
 #[derive(Default)]
 pub struct Files {
     mounted: Option<Mounted>,
-    memory: Option<fn() -> Memory>,
-    board: Option<fn() -> String>,
     open: Vec<Option<Open>>,
-    last_error: String,
+    failure: Option<DiskFailure>,
 }
 
 struct Mounted {
@@ -64,7 +78,7 @@ struct Mounted {
     disk: report::Disk,
 }
 
-/// What a descriptor stands for.
+/// What a handle stands for.
 struct Open {
     content: Content,
     /// Where the next read starts: in bytes, or in entries of a directory.
@@ -74,11 +88,9 @@ struct Open {
 enum Content {
     /// A file of the volume, or the device itself.
     Extents {
-        kind: u32,
+        kind: Kind,
         extents: Vec<Extent>,
     },
-    /// A file made when it was opened.
-    Text(Vec<u8>),
     Directory(Vec<Entry>),
 }
 
@@ -86,16 +98,14 @@ impl Content {
     fn bytes(&self) -> u64 {
         match self {
             Content::Extents { extents, .. } => extents.last().map_or(0, |e| e.offset + e.bytes),
-            Content::Text(text) => text.len() as u64,
             Content::Directory(_) => 0,
         }
     }
 
-    fn kind(&self) -> u32 {
+    fn kind(&self) -> Kind {
         match self {
             Content::Extents { kind, .. } => *kind,
-            Content::Text(_) => S_IFREG,
-            Content::Directory(_) => S_IFDIR,
+            Content::Directory(_) => Kind::Directory,
         }
     }
 }
@@ -103,13 +113,7 @@ impl Content {
 impl Files {
     /// No volume, no open file.
     pub const fn new() -> Files {
-        Files {
-            mounted: None,
-            memory: None,
-            board: None,
-            open: Vec::new(),
-            last_error: String::new(),
-        }
+        Files { mounted: None, open: Vec::new(), failure: None }
     }
 
     /// Puts `volume` at `/` and describes it.
@@ -119,62 +123,56 @@ impl Files {
         disk
     }
 
-    /// Asks `memory` when `/proc/meminfo` is opened.
-    pub fn set_memory(&mut self, memory: fn() -> Memory) {
-        self.memory = Some(memory);
+    /// Keeps why nothing could be mounted, for [`Files::failure`].
+    pub fn note(&mut self, failure: DiskFailure) {
+        self.failure = Some(failure);
     }
 
-    /// Asks `board` when `/proc/board` is opened.
-    pub fn set_board(&mut self, board: fn() -> String) {
-        self.board = Some(board);
+    /// The last read that failed, or why nothing is mounted.
+    pub fn failure(&self) -> Option<&DiskFailure> {
+        self.failure.as_ref()
     }
 
-    /// Keeps what went wrong when no read did, for [`Files::last_error`].
-    pub fn note(&mut self, error: String) {
-        self.last_error = error;
-    }
-
-    /// A line about the last read that failed; empty if none did.
-    pub fn last_error(&self) -> &str {
-        &self.last_error
-    }
-
-    /// Opens a file or a directory and gives its descriptor.
+    /// Opens a file or a directory.
     ///
     /// # Errors
-    /// `EROFS` for anything but reading, `ENOENT`, `ENOTDIR`, `EMFILE`, `EINVAL` for flags that the
-    /// ABI does not have, `EIO` or `ETIMEDOUT` (see [`Files::read`]) if the disk fails.
-    pub fn open(&mut self, path: &str, flags: i32) -> Result<i32, i32> {
-        let writing = O_WRONLY | O_RDWR | O_CREAT | O_EXCL | O_TRUNC | O_APPEND;
-        if flags & !(writing | O_DIRECTORY | O_NONBLOCK) != 0 {
-            return Err(EINVAL);
-        }
-        if flags & writing != 0 {
-            return Err(EROFS);
-        }
+    /// See [`FileError`].
+    pub fn open(&mut self, path: &str) -> Result<Handle, FileError> {
+        self.open_as(path, |_| true)
+    }
+
+    /// Opens a directory.
+    ///
+    /// # Errors
+    /// See [`FileError`].
+    pub fn open_directory(&mut self, path: &str) -> Result<Handle, FileError> {
+        self.open_as(path, |kind| kind == Kind::Directory)
+    }
+
+    fn open_as(&mut self, path: &str, fits: impl Fn(Kind) -> bool) -> Result<Handle, FileError> {
         let slot = match self.open.iter().position(Option::is_none) {
             Some(free) => free,
             None if self.open.len() < MAX_OPEN => {
                 self.open.push(None);
                 self.open.len() - 1
             }
-            None => return Err(EMFILE),
+            None => return Err(FileError::TooManyOpen),
         };
         let content = self.content(path)?;
-        if flags & O_DIRECTORY != 0 && content.kind() != S_IFDIR {
-            return Err(ENOTDIR);
+        if !fits(content.kind()) {
+            return Err(FileError::NotADirectory);
         }
         self.open[slot] = Some(Open { content, position: 0 });
-        Ok(FIRST_FD + slot as i32)
+        Ok(Handle(slot))
     }
 
-    /// Closes a descriptor.
+    /// Closes a file or a directory.
     ///
     /// # Errors
-    /// `EBADF`.
-    pub fn close(&mut self, fd: i32) -> Result<(), i32> {
-        lookup(&mut self.open, fd)?;
-        self.open[(fd - FIRST_FD) as usize] = None;
+    /// [`FileError::NotOpen`].
+    pub fn close(&mut self, handle: Handle) -> Result<(), FileError> {
+        lookup(&mut self.open, handle)?;
+        self.open[handle.0] = None;
         Ok(())
     }
 
@@ -182,205 +180,94 @@ impl Files {
     /// than asked for only at the end of the file.
     ///
     /// # Errors
-    /// `EBADF`, `EISDIR`; `EIO` if the disk or the volume on it is damaged; `ETIMEDOUT` if the disk
-    /// has gone silent, and then the buffer is lost: see [`Buffer::new`].
-    pub fn read(&mut self, fd: i32, buffer: Buffer) -> Result<usize, i32> {
-        let open = lookup(&mut self.open, fd)?;
+    /// See [`FileError`]. If the disk has gone silent, the buffer is lost: see [`Buffer::new`].
+    pub fn read(&mut self, handle: Handle, buffer: Buffer) -> Result<usize, FileError> {
+        let open = lookup(&mut self.open, handle)?;
         let left = open.content.bytes().saturating_sub(open.position);
         let n = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        let (mut buffer, _) = buffer.split_at(n);
-        let position = open.position;
+        let (buffer, _) = buffer.split_at(n);
         match &open.content {
-            Content::Directory(_) => return Err(EISDIR),
-            Content::Text(text) => {
-                if n > 0 {
-                    buffer.fill_from(&text[position as usize..position as usize + n]);
-                }
-            }
+            Content::Directory(_) => return Err(FileError::IsADirectory),
             Content::Extents { extents, .. } => {
-                let Mounted { volume, disk } = self.mounted.as_mut().ok_or(ENODEV)?;
-                let result = volume.read(extents, position, buffer);
-                result.map_err(|error| note(&mut self.last_error, &disk.device, error))?;
+                let Mounted { volume, disk } = self.mounted.as_mut().ok_or(FileError::NoVolume)?;
+                let result = volume.read(extents, open.position, buffer);
+                result.map_err(|error| note(&mut self.failure, &disk.device, error))?;
             }
         }
         open.position += n as u64;
         Ok(n)
     }
 
-    /// Moves the place of the next read and gives it, in bytes from the start.
-    ///
-    /// # Errors
-    /// `EBADF`; `EINVAL` for a place before the start or an unknown `whence`.
-    pub fn seek(&mut self, fd: i32, offset: isize, whence: i32) -> Result<u64, i32> {
-        let open = lookup(&mut self.open, fd)?;
-        let from = match whence {
-            SEEK_SET => 0,
-            SEEK_CUR => open.position,
-            SEEK_END => open.content.bytes(),
-            _ => return Err(EINVAL),
-        };
-        let position = from.checked_add_signed(offset as i64).ok_or(EINVAL)?;
-        // The ABI gives the position back as a signed number.
-        if position > isize::MAX as u64 {
-            return Err(EINVAL);
-        }
-        open.position = position;
-        Ok(position)
-    }
-
     /// What an open file is.
     ///
     /// # Errors
-    /// `EBADF`.
-    pub fn fstat(&mut self, fd: i32) -> Result<stat, i32> {
-        let content = &lookup(&mut self.open, fd)?.content;
-        let (kind, bytes) = (content.kind(), content.bytes());
-        Ok(self.stat_of(kind, bytes))
-    }
-
-    /// What the file or directory `path` is.
-    ///
-    /// # Errors
-    /// As for [`Files::open`].
-    pub fn stat(&mut self, path: &str) -> Result<stat, i32> {
-        if let Some(content) = self.pseudo_file(path)? {
-            return Ok(self.stat_of(content.kind(), content.bytes()));
-        }
-        let entry = self.on_volume(|volume| volume.entry(path))?;
-        Ok(self.stat_of(if entry.is_dir { S_IFDIR } else { S_IFREG }, entry.bytes))
-    }
-
-    /// The next entries of a directory, as many as fit: `write` is called with the bytes of each
-    /// record (`dirent64`, cut after the name) and its place. Gives the number of bytes; 0 at the
-    /// end.
-    ///
-    /// # Errors
-    /// `EBADF`, `ENOTDIR`; `EINVAL` if not even one record fits in `room` bytes.
-    pub fn entries(
-        &mut self,
-        fd: i32,
-        room: usize,
-        write: &mut dyn FnMut(usize, &[u8]),
-    ) -> Result<usize, i32> {
-        let open = lookup(&mut self.open, fd)?;
-        let Content::Directory(entries) = &open.content else { return Err(ENOTDIR) };
-        let mut used = 0;
-        let mut next = open.position as usize;
-        for entry in entries.iter().skip(next) {
-            let record = directory_record(entry, next as u64 + 1);
-            if used + record.len() > room {
-                if used == 0 {
-                    return Err(EINVAL);
-                }
-                break;
-            }
-            write(used, &record);
-            used += record.len();
-            next += 1;
-        }
-        open.position = next as u64;
-        Ok(used)
-    }
-
-    fn content(&mut self, path: &str) -> Result<Content, i32> {
-        if let Some(content) = self.pseudo_file(path)? {
-            return Ok(content);
-        }
-        self.on_volume(|volume| {
-            Ok(if volume.entry(path)?.is_dir {
-                Content::Directory(volume.directory(path)?)
-            } else {
-                Content::Extents { kind: S_IFREG, extents: volume.extents(path)? }
-            })
+    /// [`FileError::NotOpen`].
+    pub fn metadata(&mut self, handle: Handle) -> Result<Metadata, FileError> {
+        let content = &lookup(&mut self.open, handle)?.content;
+        let cluster_bytes = self.mounted.as_ref().map_or(0, |mounted| mounted.disk.cluster_bytes);
+        Ok(Metadata {
+            kind: content.kind(),
+            bytes: content.bytes(),
+            block_bytes: cluster_bytes.max(512),
         })
     }
 
-    fn pseudo_file(&self, path: &str) -> Result<Option<Content>, i32> {
-        Ok(Some(match path {
-            "/dev/disk" => {
-                let bytes = self.mounted.as_ref().ok_or(ENODEV)?.disk.bytes;
-                let extents = Vec::from([Extent { offset: 0, position: 0, bytes }]);
-                Content::Extents { kind: S_IFBLK, extents }
-            }
-            "/proc/meminfo" => {
-                let Memory { total_bytes, free_bytes } = self.memory.ok_or(ENODEV)?();
-                let (total, free) = (total_bytes / 1024, free_bytes / 1024);
-                // Nothing is cached, so all that is free is available and no more.
-                let text = format!(
-                    "MemTotal:       {total:8} kB\nMemFree:        {free:8} kB\nMemAvailable:   {free:8} kB\n"
-                );
-                Content::Text(text.into_bytes())
-            }
-            "/proc/board" => Content::Text(self.board.ok_or(ENODEV)?().into_bytes()),
-            "/proc/disk_error" if self.last_error.is_empty() => Content::Text(Vec::new()),
-            "/proc/disk_error" => Content::Text(format!("{}\n", self.last_error).into_bytes()),
-            _ => return Ok(None),
-        }))
-    }
-
-    fn on_volume<R>(
+    /// Hands the next entries of a directory to `take`, each with the number of the one after it, as long
+    /// as `take` takes them.
+    ///
+    /// # Errors
+    /// [`FileError::NotOpen`], [`FileError::NotADirectory`].
+    pub fn list(
         &mut self,
-        work: impl FnOnce(&mut dyn FileSystem) -> Result<R, FsError>,
-    ) -> Result<R, i32> {
-        let Mounted { volume, disk } = self.mounted.as_mut().ok_or(ENODEV)?;
-        work(&mut **volume).map_err(|error| note(&mut self.last_error, &disk.device, error))
-    }
-
-    fn stat_of(&self, kind: u32, bytes: u64) -> stat {
-        let permissions = if kind == S_IFDIR { 0o555 } else { 0o444 };
-        let time = timespec { tv_sec: 0, tv_nsec: 0 };
-        stat {
-            st_nlink: 1,
-            st_mode: kind | permissions,
-            st_size: bytes as i64,
-            st_blksize: self.mounted.as_ref().map_or(0, |m| m.disk.cluster_bytes.into()).max(512),
-            // In units of 512 bytes, whatever the block size.
-            st_blocks: bytes.div_ceil(512) as i64,
-            st_atim: time,
-            st_mtim: time,
-            st_ctim: time,
-            ..stat::default()
+        handle: Handle,
+        take: &mut dyn FnMut(&Entry, u64) -> bool,
+    ) -> Result<(), FileError> {
+        let open = lookup(&mut self.open, handle)?;
+        let Content::Directory(entries) = &open.content else {
+            return Err(FileError::NotADirectory);
+        };
+        for entry in entries.iter().skip(open.position as usize) {
+            let next = open.position + 1;
+            if !take(entry, next) {
+                break;
+            }
+            open.position = next;
         }
+        Ok(())
+    }
+
+    fn content(&mut self, path: &str) -> Result<Content, FileError> {
+        let Mounted { volume, disk } = self.mounted.as_mut().ok_or(FileError::NoVolume)?;
+        if path == "/dev/disk" {
+            let extents = Vec::from([Extent { offset: 0, position: 0, bytes: disk.bytes }]);
+            return Ok(Content::Extents { kind: Kind::Device, extents });
+        }
+        let mut content = || {
+            Ok(if volume.entry(path)?.is_dir {
+                Content::Directory(volume.directory(path)?)
+            } else {
+                Content::Extents { kind: Kind::File, extents: volume.extents(path)? }
+            })
+        };
+        content().map_err(|error| note(&mut self.failure, &disk.device, error))
     }
 }
 
-/// The open file behind a descriptor.
-fn lookup(open: &mut [Option<Open>], fd: i32) -> Result<&mut Open, i32> {
-    let slot = fd.checked_sub(FIRST_FD).and_then(|slot| usize::try_from(slot).ok());
-    slot.and_then(|slot| open.get_mut(slot)?.as_mut()).ok_or(EBADF)
+/// The open file behind a handle.
+fn lookup(open: &mut [Option<Open>], handle: Handle) -> Result<&mut Open, FileError> {
+    open.get_mut(handle.0).and_then(Option::as_mut).ok_or(FileError::NotOpen)
 }
 
-/// Keeps the text of an error that `EIO` cannot carry, and gives its number.
-fn note(last_error: &mut String, device: &str, error: FsError) -> i32 {
-    let number = match error {
-        FsError::NotFound => return ENOENT,
-        FsError::NotADirectory => return ENOTDIR,
-        FsError::Disk(DiskError::Silent { .. }) => ETIMEDOUT,
-        FsError::Disk(_) | FsError::Damaged(_) => EIO,
+/// Keeps what a [`FileError`] does not carry: the device, the sector.
+fn note(failure: &mut Option<DiskFailure>, device: &str, error: FsError) -> FileError {
+    let kind = match error {
+        FsError::NotFound => return FileError::NotFound,
+        FsError::NotADirectory => return FileError::NotADirectory,
+        FsError::Disk(DiskError::Silent { .. }) => FileError::Silent,
+        FsError::Disk(_) | FsError::Damaged(_) => FileError::Failed,
     };
-    *last_error = format!("{device}: {error}");
-    number
-}
-
-/// A `dirent64` as bytes, cut after the end of the name and padded to its alignment.
-fn directory_record(entry: &Entry, next: u64) -> Vec<u8> {
-    // A FAT name has at most 255 UTF-16 units, which `d_name` holds only if they are mostly ASCII.
-    let mut end = entry.name.len().min(LONGEST_NAME_BYTES);
-    while !entry.name.is_char_boundary(end) {
-        end -= 1;
-    }
-    let name = &entry.name.as_bytes()[..end];
-    let bytes =
-        (DIRENT_HEADER_BYTES + name.len() + 1).next_multiple_of(align_of::<hermit_abi::dirent64>());
-    let mut record = Vec::with_capacity(bytes);
-    // No inode number; 0 would mean a deleted entry.
-    record.extend_from_slice(&1_u64.to_ne_bytes());
-    record.extend_from_slice(&next.to_ne_bytes());
-    record.extend_from_slice(&(bytes as u16).to_ne_bytes());
-    record.push(if entry.is_dir { DT_DIR } else { DT_REG });
-    record.extend_from_slice(name);
-    record.resize(bytes, 0);
-    record
+    *failure = Some(DiskFailure { message: format!("{device}: {error}"), hint: None });
+    kind
 }
 
 #[cfg(test)]

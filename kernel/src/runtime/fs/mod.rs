@@ -1,34 +1,34 @@
-//! Files: the model disk as the ABI shows it.
+//! Files: the model disk, its volumes and archives, and what is open there.
 //!
 //! From the bottom: [`cache`] reads small pieces of the device, [`boot_sector`] and [`partition`]
 //! find a FAT volume, [`volume`] finds and reads its files, [`archive`] those of an initrd that is no
-//! disk, [`files`] gives them descriptors. The
-//! functions here are those of the ABI, over the one table of descriptors that there is.
+//! disk, which [`initrd`] finds in what the boot loader left, in a [`cpio`] archive or packed by
+//! [`gzip`]. [`files`] gives them handles. The functions here work on the one table of open files that
+//! there is.
 
 pub mod archive;
 pub mod boot_sector;
 pub mod cache;
+pub mod cpio;
+#[cfg(target_os = "none")]
+pub mod disks;
 pub mod files;
+pub mod gzip;
+pub mod initrd;
 pub mod partition;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod volume;
 
 use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
-use core::ffi::{CStr, c_char};
-use core::ptr::NonNull;
 
-use hermit_abi::errno::{EFAULT, ENOENT};
-use hermit_abi::{dirent64, stat as Stat};
-
-use super::block::{Buffer, Disk};
-use super::lent;
-use super::lock::SleepLock;
 use crate::report::{self, Code, Fault};
+use crate::runtime::dev::block::{Buffer, Disk};
+use crate::runtime::sched::sleep_lock::SleepLock;
+use crate::system::DiskFailure;
 use archive::Archive;
-use files::{Files, Memory};
+use files::{FileError, Files, Handle, Metadata};
 use volume::{Entry, Extent, FsError, MountError, Volume};
 
 /// What is mounted at `/`. Nothing in it is ever written.
@@ -72,22 +72,12 @@ const HINT_NO_DISK: &str = "give the machine a virtio block device, an SD card o
                             makes one; an initrd may also be a cpio archive of these files";
 
 /// Mounts the first FAT volume on `disks` at `/`, or else `archive`, and describes it for the `disk`
-/// event. `memory` is asked when `/proc/meminfo` is opened, `board` when `/proc/board` is, with or
-/// without a volume.
+/// event.
 ///
 /// # Errors
 /// There is no volume and no archive. The fault is that of the preferred disk, or of the first of
-/// which more is known than that it holds no volume. It is noted in `/proc/disk_error` as well.
-pub fn mount(
-    disks: Vec<Disk>,
-    archive: Option<Archive>,
-    memory: fn() -> Memory,
-    board: fn() -> String,
-) -> Result<report::Disk, Fault> {
-    let mut files = FILES.lock();
-    files.set_memory(memory);
-    files.set_board(board);
-    drop(files);
+/// which more is known than that it holds no volume. It is kept for [`failure`] as well.
+pub fn mount(disks: Vec<Disk>, archive: Option<Archive>) -> Result<report::Disk, Fault> {
     let mut told: Option<(&str, MountError)> = None;
     for disk in disks {
         let device = disk.name();
@@ -122,115 +112,61 @@ pub fn mount(
         ),
     };
     let message = format!("{device}: {error}");
-    FILES.lock().note(format!("{message}\n{hint}"));
+    FILES.lock().note(DiskFailure { message: message.clone(), hint: Some(hint.into()) });
     Err(Fault { code, message, hint: hint.into() })
 }
 
-/// Opens a file or directory for reading: see [`Files::open`]. `mode` would be for a new file.
+/// Opens a file or a directory: see [`Files::open`].
 ///
-/// # Safety
-/// `name` is null or points to a string that ends with a zero byte.
-pub unsafe fn open(name: *const c_char, flags: i32, _mode: i32) -> i32 {
-    // SAFETY: upheld by the caller.
-    let path = unsafe { path(name) };
-    path.and_then(|path| FILES.lock().open(path, flags)).unwrap_or_else(|error| -error)
+/// # Errors
+/// See [`FileError`].
+pub fn open(path: &str) -> Result<Handle, FileError> {
+    FILES.lock().open(path)
 }
 
-/// Closes a descriptor: see [`Files::close`].
-pub fn close(fd: i32) -> i32 {
-    FILES.lock().close(fd).map_or_else(|error| -error, |()| 0)
-}
-
-/// Reads up to `len` bytes to `buffer`, straight from the device where it is whole sectors: see
-/// [`Files::read`].
+/// Opens a directory: see [`Files::open_directory`].
 ///
-/// A disk that has gone silent may still write to the caller's memory, at any time. The caller can
-/// neither use nor free it, and nobody can tell the caller's caller, so the run ends there.
+/// # Errors
+/// See [`FileError`].
+pub fn open_directory(path: &str) -> Result<Handle, FileError> {
+    FILES.lock().open_directory(path)
+}
+
+/// Closes a file or a directory: see [`Files::close`].
 ///
-/// # Safety
-/// Unless `buffer` is null:
+/// # Errors
+/// See [`FileError`].
+pub fn close(handle: Handle) -> Result<(), FileError> {
+    FILES.lock().close(handle)
+}
+
+/// Fills `buffer`, straight from the device where it is whole sectors: see [`Files::read`].
 ///
-/// 1. The `len` bytes from `buffer` on are valid for writes.
-/// 2. Nobody else reads or writes them before the call returns.
-pub unsafe fn read(fd: i32, buffer: *mut u8, len: usize) -> isize {
-    let memory = match lent::memory(buffer, len) {
-        Ok(memory) => memory,
-        Err(error) => return -error as isize,
-    };
-    // SAFETY: 1 and 2; and where the disk has gone silent, the run ends below.
-    let buffer = unsafe { Buffer::new(memory) };
-    let result = FILES.lock().read(fd, buffer);
-    #[cfg(target_os = "none")]
-    if result == Err(hermit_abi::errno::ETIMEDOUT) {
-        let error = alloc::string::String::from(FILES.lock().last_error());
-        let hint = "see whether the host's storage is stuck or overloaded, and boot again";
-        super::fault::end(Code::DiskError, format_args!("{error}"), hint, &|_| Ok(()));
-    }
-    result.map_or_else(|error| -error as isize, |n| n as isize)
+/// # Errors
+/// See [`FileError`].
+pub fn read(handle: Handle, buffer: Buffer) -> Result<usize, FileError> {
+    FILES.lock().read(handle, buffer)
 }
 
-/// Moves the place of the next read: see [`Files::seek`].
-pub fn lseek(fd: i32, offset: isize, whence: i32) -> isize {
-    FILES.lock().seek(fd, offset, whence).map_or_else(|error| -error as isize, |at| at as isize)
-}
-
-/// Says what an open file is: see [`Files::fstat`].
+/// What an open file is: see [`Files::metadata`].
 ///
-/// # Safety
-/// `result` is null or valid for a write.
-pub unsafe fn fstat(fd: i32, result: *mut Stat) -> i32 {
-    let stat = FILES.lock().fstat(fd);
-    // SAFETY: upheld by the caller.
-    unsafe { give(result, stat) }
+/// # Errors
+/// See [`FileError`].
+pub fn metadata(handle: Handle) -> Result<Metadata, FileError> {
+    FILES.lock().metadata(handle)
 }
 
-/// Says what a path leads to: see [`Files::stat`].
+/// The next entries of a directory: see [`Files::list`].
 ///
-/// # Safety
-/// As for [`open`] and [`fstat`].
-pub unsafe fn stat(name: *const c_char, result: *mut Stat) -> i32 {
-    // SAFETY: upheld by the caller.
-    let stat = unsafe { path(name) }.and_then(|path| FILES.lock().stat(path));
-    // SAFETY: upheld by the caller.
-    unsafe { give(result, stat) }
+/// # Errors
+/// See [`FileError`].
+pub fn list(handle: Handle, take: &mut dyn FnMut(&Entry, u64) -> bool) -> Result<(), FileError> {
+    FILES.lock().list(handle, take)
 }
 
-/// Reads entries of a directory: see [`Files::entries`].
-///
-/// # Safety
-/// As for [`read`].
-pub unsafe fn getdents64(fd: i32, entries: *mut dirent64, bytes: usize) -> i64 {
-    // SAFETY: as for `read`, which is what `room` asks for.
-    let written = unsafe { lent::room(entries.cast(), bytes) }.and_then(|room| {
-        FILES.lock().entries(fd, room.len(), &mut |at, record| {
-            room[at..at + record.len()].write_copy_of_slice(record);
-        })
-    });
-    written.map_or_else(|error| i64::from(-error), |n| n as i64)
-}
-
-/// # Safety
-/// `name` is null or points to a string that ends with a zero byte, for as long as `'a`.
-unsafe fn path<'a>(name: *const c_char) -> Result<&'a str, i32> {
-    if name.is_null() {
-        return Err(EFAULT);
-    }
-    // SAFETY: upheld by the caller. No name on a FAT volume is anything but Unicode.
-    unsafe { CStr::from_ptr(name) }.to_str().map_err(|_| ENOENT)
-}
-
-/// # Safety
-/// `place` is null or valid for a write.
-unsafe fn give(place: *mut Stat, stat: Result<Stat, i32>) -> i32 {
-    match (stat, NonNull::new(place)) {
-        (Err(error), _) => -error,
-        (Ok(_), None) => -EFAULT,
-        (Ok(stat), Some(place)) => {
-            // SAFETY: upheld by the caller.
-            unsafe { place.write(stat) };
-            0
-        }
-    }
+/// The last read that failed, or why nothing is mounted.
+pub fn failure() -> Option<DiskFailure> {
+    FILES.lock().failure().cloned()
 }
 
 #[cfg(test)]

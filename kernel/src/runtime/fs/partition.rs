@@ -9,7 +9,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::cache::Cache;
-use crate::runtime::block::DiskError;
+use crate::runtime::dev::block::DiskError;
 
 /// A partition, in bytes from the start of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use core_io::{Read, Seek, SeekFrom, Write};
 
 use super::FileSystem;
 use super::volume::FsError;
-use crate::runtime::block::Buffer;
-use crate::runtime::block::fake::random;
+use crate::runtime::dev::block::Buffer;
+use crate::runtime::dev::block::fake::random;
 
 /// An image that can be formatted and written to.
 pub struct Image {

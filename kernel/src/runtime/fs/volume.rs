@@ -26,7 +26,7 @@ use super::partition::{Partition, partitions};
 use crate::formats::Format;
 use crate::model_files::same_name;
 use crate::report;
-use crate::runtime::block::{Buffer, Disk, DiskError, Request};
+use crate::runtime::dev::block::{Buffer, Disk, DiskError, Request};
 
 /// Bytes in the largest request to a device. Small ones cost more turns of the device, large ones
 /// leave it idle for longer at the end of a read. Reads of 8 MiB from QEMU 7.2's virtio-blk, both

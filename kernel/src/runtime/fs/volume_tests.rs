@@ -1,7 +1,7 @@
 use super::super::FileSystem as _;
 use super::super::testing::*;
 use super::*;
-use crate::runtime::block::fake;
+use crate::runtime::dev::block::fake;
 use std::process::Command;
 
 fn mount(image: Vec<u8>) -> Result<Volume, MountError> {

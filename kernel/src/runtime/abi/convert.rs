@@ -1,0 +1,158 @@
+//! From the types of the runtime to those of the ABI, and back.
+#![forbid(unsafe_code)]
+
+use alloc::vec::Vec;
+
+use hermit_abi::errno::{EBADF, EIO, EISDIR, EMFILE, ENODEV, ENOENT, ENOTDIR, ETIMEDOUT};
+use hermit_abi::{DT_DIR, DT_REG, S_IFBLK, S_IFDIR, S_IFREG, dirent64, stat, timespec};
+
+use crate::runtime::fs::files::{FileError, Handle, Kind, Metadata};
+use crate::runtime::fs::volume::Entry;
+
+/// The first descriptor of a file; those before are standard input, output and error.
+const FIRST_FD: i32 = 3;
+
+/// Bytes in the fixed part of a directory record, before the name.
+const DIRENT_HEADER_BYTES: usize = core::mem::offset_of!(dirent64, d_name);
+/// Bytes in the longest name that a directory record holds, its zero byte left out.
+const LONGEST_NAME_BYTES: usize = 255;
+
+const NS_PER_S: u64 = 1_000_000_000;
+
+/// The error number, positive.
+pub fn errno(error: FileError) -> i32 {
+    match error {
+        FileError::NoVolume => ENODEV,
+        FileError::NotFound => ENOENT,
+        FileError::NotADirectory => ENOTDIR,
+        FileError::IsADirectory => EISDIR,
+        FileError::NotOpen => EBADF,
+        FileError::TooManyOpen => EMFILE,
+        FileError::Failed => EIO,
+        FileError::Silent => ETIMEDOUT,
+    }
+}
+
+/// The descriptor of an open file.
+pub fn descriptor(handle: Handle) -> i32 {
+    FIRST_FD + handle.0 as i32
+}
+
+/// The open file of a descriptor.
+///
+/// # Errors
+/// `EBADF` for what is no file's.
+pub fn handle(fd: i32) -> Result<Handle, i32> {
+    let number = fd.checked_sub(FIRST_FD).and_then(|number| usize::try_from(number).ok());
+    number.map(Handle).ok_or(EBADF)
+}
+
+/// What a file is, as `fstat` tells it.
+pub fn status(metadata: Metadata) -> stat {
+    let mode = match metadata.kind {
+        Kind::File => S_IFREG | 0o444,
+        Kind::Device => S_IFBLK | 0o444,
+        Kind::Directory => S_IFDIR | 0o555,
+    };
+    let time = timespec { tv_sec: 0, tv_nsec: 0 };
+    stat {
+        st_nlink: 1,
+        st_mode: mode,
+        st_size: metadata.bytes as i64,
+        st_blksize: metadata.block_bytes.into(),
+        // In units of 512 bytes, whatever the block size.
+        st_blocks: metadata.bytes.div_ceil(512) as i64,
+        st_atim: time,
+        st_mtim: time,
+        st_ctim: time,
+        ..stat::default()
+    }
+}
+
+/// A `dirent64` as bytes, cut after the end of the name and padded to its alignment. `next` is the number
+/// of the entry after it.
+pub fn directory_record(entry: &Entry, next: u64) -> Vec<u8> {
+    // A FAT name has at most 255 UTF-16 units, which `d_name` holds only if they are mostly ASCII.
+    let mut end = entry.name.len().min(LONGEST_NAME_BYTES);
+    while !entry.name.is_char_boundary(end) {
+        end -= 1;
+    }
+    let name = &entry.name.as_bytes()[..end];
+    let bytes = (DIRENT_HEADER_BYTES + name.len() + 1).next_multiple_of(align_of::<dirent64>());
+    let mut record = Vec::with_capacity(bytes);
+    // No inode number; 0 would mean a deleted entry.
+    record.extend_from_slice(&1_u64.to_ne_bytes());
+    record.extend_from_slice(&next.to_ne_bytes());
+    record.extend_from_slice(&(bytes as u16).to_ne_bytes());
+    record.push(if entry.is_dir { DT_DIR } else { DT_REG });
+    record.extend_from_slice(name);
+    record.resize(bytes, 0);
+    record
+}
+
+/// Nanoseconds as a time.
+pub fn time(ns: u64) -> timespec {
+    timespec { tv_sec: (ns / NS_PER_S) as i64, tv_nsec: (ns % NS_PER_S) as i32 }
+}
+
+/// Microseconds in `time`, rounded up; `None` for one that is negative or malformed.
+pub fn microseconds(time: timespec) -> Option<u64> {
+    let seconds = u64::try_from(time.tv_sec).ok()?;
+    let rest = u64::try_from(time.tv_nsec).ok().filter(|ns| *ns < NS_PER_S)?;
+    Some(seconds.saturating_mul(NS_PER_S).saturating_add(rest).div_ceil(1000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::borrow::ToOwned;
+
+    #[test]
+    fn names_are_whole_up_to_255_bytes_and_then_cut_at_a_character() {
+        for (name, kept) in [
+            ("a".repeat(252), 252),
+            ("a".repeat(253), 253),
+            ("a".repeat(254), 254),
+            ("a".repeat(255), 255),
+            ("ß".repeat(127), 254),
+            ("ß".repeat(128), 254),
+            ("a".to_owned() + &"ß".repeat(127), 255),
+        ] {
+            let expected = name[..kept].to_owned();
+            let record = directory_record(&Entry { name, is_dir: false, bytes: 0 }, 1);
+            assert!(record.len() <= size_of::<dirent64>());
+            let end = record[19..].iter().position(|&byte| byte == 0).unwrap();
+            assert_eq!(core::str::from_utf8(&record[19..19 + end]), Ok(&*expected));
+        }
+    }
+
+    #[test]
+    fn a_status_tells_files_directories_and_devices_apart() {
+        let of = |kind, bytes| status(Metadata { kind, bytes, block_bytes: 2048 });
+        let file = of(Kind::File, 10_007);
+        assert_eq!((file.st_mode, file.st_size, file.st_blksize), (S_IFREG | 0o444, 10_007, 2048));
+        assert_eq!(file.st_blocks, 20);
+        let directory = of(Kind::Directory, 0);
+        assert_eq!((directory.st_mode, directory.st_size), (S_IFDIR | 0o555, 0));
+        assert_eq!(of(Kind::Device, 16 << 20).st_mode, S_IFBLK | 0o444);
+    }
+
+    #[test]
+    fn descriptors_are_those_of_files_alone() {
+        assert_eq!(descriptor(Handle(0)), 3);
+        assert_eq!(handle(descriptor(Handle(31))), Ok(Handle(31)));
+        for bad in [2, 0, -1, i32::MIN] {
+            assert_eq!(handle(bad), Err(EBADF));
+        }
+    }
+
+    #[test]
+    fn times_are_rounded_up_and_must_make_sense() {
+        let us = |tv_sec, tv_nsec| microseconds(timespec { tv_sec, tv_nsec });
+        assert_eq!(us(3, 1), Some(3_000_001));
+        assert_eq!(us(i64::MAX, 0), Some(u64::MAX.div_ceil(1000)));
+        assert_eq!((us(-1, 0), us(0, -1), us(0, 1_000_000_000)), (None, None, None));
+        let now = time(7_000_000_011);
+        assert_eq!((now.tv_sec, now.tv_nsec), (7, 11));
+    }
+}
