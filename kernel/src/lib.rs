@@ -23,3 +23,4 @@ pub mod model_files;
 pub mod report;
 pub mod runtime;
 pub mod system;
+pub mod trials;
