@@ -3,5 +3,6 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-ci/toolchain.sh host build --quiet -p boots
+# With the other commands, so that what they share is built once.
+ci/toolchain.sh host build --quiet -p kernel -p image-builder -p anchorite-qemu -p bench -p boots
 exec target/debug/boots "$@"

@@ -121,7 +121,7 @@ pub fn failing(board: Board, file: &str, failing: Failing) -> Vec<String> {
             "-device".into(),
             "virtio-blk-device,drive=d".into(),
             "-blockdev".into(),
-            format!("driver=raw,node-name=d,{driver},{rules}"),
+            format!("driver=raw,node-name=d,read-only=on,{driver},{rules}"),
         ],
         Board::RaspberryPi4 => {
             vec!["-drive".into(), format!("if=sd,format=raw,snapshot=off,{driver},{rules}")]

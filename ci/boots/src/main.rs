@@ -119,7 +119,7 @@ fn run(cli: &Cli) -> Result<u8> {
     let jobs = cli.jobs.unwrap_or(cores.min(8));
     let done = runner::run(&checks, jobs, &lab, &mut std::io::stdout());
     lab.clean()?;
-    std::fs::write(Path::new(REPORTS).join("junit.xml"), junit::report(&done)?)?;
+    std::fs::write(Path::new(REPORTS).join("junit.xml"), junit::report(&done))?;
     if cli.table {
         console::print_line(runner::table(&done))?;
     }

@@ -1,9 +1,10 @@
 //! The text on a screen, and its picture.
 
-use std::fs;
-use std::path::Path;
+use std::io::Write;
 
 use anyhow::{Context, Result, ensure};
+use flate2::write::ZlibEncoder;
+use flate2::{Compression, Crc};
 use kernel::runtime::console::screen::reader;
 use kernel::runtime::machine::{Framebuffer, PixelFormat, Region};
 
@@ -62,16 +63,59 @@ impl Screen {
         reader::lines(&self.framebuffer, &self.memory)
     }
 
-    /// Writes its picture.
+    /// Its picture in a file of the format PNG (W3C, "Portable Network Graphics", third edition).
     ///
     /// # Errors
-    /// The file cannot be written.
-    pub fn save(&self, png: &Path) -> Result<()> {
-        let file = fs::File::create(png)?;
-        let (width, height) = (self.framebuffer.width, self.framebuffer.height);
-        let mut encoder = png::Encoder::new(file, width, height);
-        encoder.set_color(png::ColorType::Rgb);
+    /// Memory cannot be written to.
+    pub fn png(&self) -> Result<Vec<u8>> {
+        let Framebuffer { width, height, .. } = self.framebuffer;
         let picture = reader::picture(&self.framebuffer, &self.memory);
-        Ok(encoder.write_header()?.write_image_data(&picture)?)
+        let mut rows = ZlibEncoder::new(Vec::new(), Compression::fast());
+        for row in picture.chunks_exact(width as usize * 3) {
+            // As it is, unfiltered.
+            rows.write_all(&[0])?;
+            rows.write_all(row)?;
+        }
+        // Eight bits each of red, green and blue.
+        let size = [width.to_be_bytes(), height.to_be_bytes()].concat();
+        let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
+        chunk(&mut file, b"IHDR", &[&size[..], &[8, 2, 0, 0, 0]].concat());
+        chunk(&mut file, b"IDAT", &rows.finish()?);
+        chunk(&mut file, b"IEND", &[]);
+        Ok(file)
+    }
+}
+
+fn chunk(file: &mut Vec<u8>, kind: &[u8; 4], data: &[u8]) {
+    let mut sum = Crc::new();
+    sum.update(kind);
+    sum.update(data);
+    file.extend((data.len() as u32).to_be_bytes());
+    file.extend(kind);
+    file.extend(data);
+    file.extend(sum.sum().to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_reads_back_as_it_was() {
+        // Two rows of three pixels.
+        let pixels: Vec<u8> = (0..18).map(|byte| byte * 13).collect();
+        let screen = Screen::of_ppm(&[b"P6\n3 2\n255\n", &pixels[..]].concat()).unwrap();
+        let file = screen.png().unwrap();
+        let mut reader = png::Decoder::new(std::io::Cursor::new(file)).read_info().unwrap();
+        let mut picture = vec![0; reader.output_buffer_size().unwrap()];
+        let info = reader.next_frame(&mut picture).unwrap();
+        assert_eq!((info.width, info.height, info.color_type), (3, 2, png::ColorType::Rgb));
+        assert_eq!(picture, pixels);
+    }
+
+    #[test]
+    fn what_is_no_picture_is_refused() {
+        assert!(Screen::of_ppm(b"P5\n3 2\n255\n").is_err());
+        assert!(Screen::of_ppm(b"P6\n3 2\n255\n123").is_err());
     }
 }

@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use kernel::report::{Event, RECORD_SEPARATOR};
 
-use crate::expect::EventLike;
-
 /// A line of the serial log, without its line end.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Line {
@@ -132,9 +130,4 @@ fn line(text: &str) -> Line {
             Line::Garbled(text.trim_start_matches(RECORD_SEPARATOR).into(), e.to_string())
         }
     }
-}
-
-/// Whether some event among these lines is like that.
-pub fn holds(lines: &[Line], like: &EventLike) -> bool {
-    lines.iter().any(|line| matches!(line, Line::Event(event) if like.is(event)))
 }
