@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -65,6 +65,8 @@ pub struct Boot {
     settings: Vec<(String, String)>,
     /// What is typed in a chat.
     typed: Option<Vec<u8>>,
+    /// Whether more can be typed while it runs.
+    held_open: bool,
     /// Whether the harness shows the serial line as it is, so that it can be awaited.
     watched: bool,
     verdicts: Vec<Verdict>,
@@ -84,6 +86,7 @@ pub fn boot(name: impl Into<String>) -> Boot {
         image: IMAGE.into(),
         settings: Vec::new(),
         typed: None,
+        held_open: false,
         watched: false,
         verdicts: Vec::new(),
         limit: Duration::from_secs(120),
@@ -202,6 +205,12 @@ impl Boot {
         self
     }
 
+    /// Its serial line takes what [`Child::type_in`] types.
+    pub fn held_open(mut self) -> Boot {
+        self.held_open = true;
+        self
+    }
+
     /// What comes over the serial line can be awaited, as it can of a boot by QEMU alone.
     pub fn watched(mut self) -> Boot {
         self.watched = true;
@@ -256,13 +265,14 @@ impl Boot {
             .expect(Expect::NoEvent(crate::event!(Result {})))
     }
 
-    /// QEMU with its arguments.
+    /// QEMU with its arguments. Its first serial port is the console, unless they name the ports.
     fn qemu(&self, program: &Path, words: &str, arguments: &[String]) -> Command {
         let kernel = self.image.display().to_string();
-        let mut all: Vec<String> = "-nic none -display none -monitor none -serial stdio"
-            .split(' ')
-            .map(str::to_owned)
-            .collect();
+        let mut all: Vec<String> =
+            "-nic none -display none -monitor none".split(' ').map(str::to_owned).collect();
+        if !arguments.iter().any(|argument| argument == "-serial") {
+            all.extend(["-serial".into(), "stdio".into()]);
+        }
         all.extend(["-kernel".into(), kernel, "-append".into(), words.into()]);
         all.extend_from_slice(arguments);
         command(program, all)
@@ -358,6 +368,9 @@ impl Boot {
             let input = lab.file(&format!("{}.in", self.name));
             std::fs::write(&input, typed)?;
             command.stdin(File::open(input)?);
+        }
+        if self.held_open {
+            command.stdin(Stdio::piped());
         }
         Child::start(command, output, limit)
     }

@@ -17,6 +17,12 @@ pub const IMAGE: &str = "target/anchorite.img";
 pub const HARNESS: &str = "target/debug/anchorite-qemu";
 /// The image builder's command.
 pub const BUILDER: &str = "target/debug/image-builder";
+/// The image of the probe.
+pub const PROBE: &str = "target/probe.img";
+/// The ELF file of the probe.
+pub const PROBE_ELF: &str = "target/bare/aarch64-unknown-none/release/probe";
+/// The program that plays m1n1.
+pub const M1N1_STUB: &str = "target/bare/aarch64-unknown-none/release/m1n1-stub";
 /// QEMU where the harness is not what starts it.
 pub const QEMU: &str = "qemu-system-aarch64";
 
@@ -44,6 +50,47 @@ pub enum Need {
     Pi4,
     /// `dtc`, which makes device trees.
     Dtc,
+    /// Linux's `/proc`, which tells how long a process has run.
+    Proc,
+    /// U-Boot for QEMU.
+    UBoot,
+    /// Python 3.
+    Python,
+    /// A clone of m1n1's sources, named by `M1N1_CLONE`.
+    M1n1,
+    /// What m1n1's own Python modules import.
+    M1n1Modules,
+}
+
+/// The folder that `M1N1_CLONE` names: a clone of AsahiLinux/m1n1.
+///
+/// # Errors
+/// It names none.
+pub fn m1n1_clone() -> Result<PathBuf, String> {
+    let folder =
+        std::env::var_os("M1N1_CLONE").ok_or("M1N1_CLONE names no clone of AsahiLinux/m1n1")?;
+    let folder = PathBuf::from(folder);
+    match folder.join("src/payload.c").exists() {
+        true => Ok(folder),
+        false => Err(format!("{} is no clone of AsahiLinux/m1n1", folder.display())),
+    }
+}
+
+/// U-Boot for QEMU, where Debian's u-boot-qemu or Fedora's uboot-images-armv8 puts it.
+///
+/// # Errors
+/// It is not installed.
+pub fn uboot() -> Result<PathBuf, String> {
+    let folders = ["/usr/lib/u-boot", "/usr/share/uboot"];
+    let files = folders.map(|folder| Path::new(folder).join("qemu_arm64/u-boot.bin"));
+    let found = files.into_iter().find(|file| file.exists());
+    found.ok_or_else(|| "no U-Boot for QEMU (u-boot-qemu)".into())
+}
+
+/// Whether Python runs this.
+fn python(program: &str) -> bool {
+    let ended = Command::new("python3").args(["-c", program]).output();
+    ended.is_ok_and(|said| said.status.success())
 }
 
 impl Lab {
@@ -115,6 +162,16 @@ impl Lab {
                 Ok(_) => Ok(()),
                 Err(_) => Err("no dtc (device-tree-compiler)".into()),
             },
+            Need::Proc => match Path::new("/proc/self/stat").exists() {
+                true => Ok(()),
+                false => Err("no /proc".into()),
+            },
+            Need::UBoot => uboot().map(drop),
+            Need::Python => python("").then_some(()).ok_or_else(|| "no python3".into()),
+            Need::M1n1 => m1n1_clone().map(drop),
+            Need::M1n1Modules => python("import serial, construct")
+                .then_some(())
+                .ok_or_else(|| "no Python modules pyserial and construct".into()),
         }
     }
 

@@ -29,11 +29,13 @@
 mod boot;
 mod boots;
 mod check;
+mod device_tree;
 mod disk;
 mod expect;
 mod failure;
 mod files;
 mod goldens;
+mod gzip;
 mod junit;
 mod lab;
 mod machine;

@@ -120,6 +120,19 @@ impl Child {
         Ok(())
     }
 
+    /// The time that its threads have run, by Linux's count in hundredths of a second.
+    ///
+    /// # Errors
+    /// It has ended, or the system does not tell.
+    pub fn processor_time(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid.as_raw_nonzero()))?;
+        // Behind the name, which may hold blanks: `utime` and `stime` are the 12th and 13th field.
+        let (_, fields) = stat.rsplit_once(')').context("a process has a name")?;
+        let fields = fields.split_whitespace().skip(11).take(2);
+        let hundredths: u64 = fields.map(|field| field.parse::<u64>().unwrap_or_default()).sum();
+        Ok(Duration::from_millis(hundredths * 10))
+    }
+
     /// Waits until it ends; its status, 128 and more for a signal.
     ///
     /// # Errors

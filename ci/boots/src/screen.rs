@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::{Context, Result, ensure};
 use flate2::write::ZlibEncoder;
 use flate2::{Compression, Crc};
-use kernel::runtime::console::screen::reader;
+use kernel::runtime::dev::console::screen::reader;
 use kernel::runtime::machine::{Framebuffer, PixelFormat, Region};
 
 /// What stood on a screen.

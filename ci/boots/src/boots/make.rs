@@ -42,9 +42,10 @@ pub fn checks() -> Vec<Check> {
 }
 
 /// What a command has said, both streams, and its status.
-struct Said {
+pub struct Said {
     status: Option<i32>,
-    text: String,
+    /// What it has said.
+    pub text: String,
 }
 
 fn say(command: &mut Command, log: &Path) -> Result<Said> {
@@ -55,26 +56,28 @@ fn say(command: &mut Command, log: &Path) -> Result<Said> {
 }
 
 impl Said {
-    fn is_content(&self) -> Result<()> {
+    /// It must have ended well.
+    pub fn is_content(&self) -> Result<()> {
         let Said { status, text } = self;
         ensure!(*status == Some(0), "expected: status 0\nseen: {status:?}\n{text}");
         Ok(())
     }
 
-    fn holds(&self, part: &str) -> Result<()> {
+    /// It must have said this.
+    pub fn holds(&self, part: &str) -> Result<()> {
         ensure!(self.text.contains(part), "expected: it says {part:?}\nseen:\n{}", self.text);
         Ok(())
     }
 }
 
 /// A folder with a copy of the scripts, in which nothing is set up and nothing built.
-struct House {
+pub struct House {
     folder: PathBuf,
     log: PathBuf,
 }
 
 impl House {
-    fn new(lab: &Lab, name: &str) -> Result<House> {
+    pub fn new(lab: &Lab, name: &str) -> Result<House> {
         let folder = lab.file(&format!("{name}.house"));
         fs::create_dir(&folder)?;
         copy_folder(Path::new("ci"), &folder.join("ci"), &[])?;
@@ -94,7 +97,7 @@ impl House {
         self.folder.join(name)
     }
 
-    fn make(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Said> {
+    pub fn make(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Said> {
         let mut make = Command::new("make");
         make.arg("-C").arg(&self.folder).args(arguments).envs(environment.iter().copied());
         say(&mut make, &self.log).with_context(|| format!("make {arguments:?}"))

@@ -6,9 +6,12 @@ mod endurance;
 mod faults;
 mod image;
 mod limits;
+mod m1n1;
 mod make;
 mod modes;
 mod pi4;
+mod probe;
+mod uboot;
 
 use crate::check::Check;
 
@@ -21,6 +24,9 @@ pub fn table() -> Vec<Check> {
         disks::checks(),
         limits::checks(),
         pi4::checks(),
+        probe::checks(),
+        m1n1::checks(),
+        uboot::checks(),
         image::checks(),
         make::checks(),
         endurance::checks(),
