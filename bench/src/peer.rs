@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use kernel::runtime::fs::cpio;
 use serde::{Deserialize, Serialize};
 
 use crate::disks;
@@ -123,35 +124,21 @@ fn rates(log: &str) -> Option<Pair> {
     Some((number("prompt_per_s=")?, number("generate_per_s=")?))
 }
 
-/// Writes a cpio archive of `files`.
+/// Writes a cpio archive of executable `files`.
 ///
 /// The format is "newc": Linux, Documentation/driver-api/early-userspace/buffer-format.rst.
 fn write_initramfs(path: &Path, files: &[(&str, PathBuf)]) -> Result<()> {
+    const EXECUTABLE_FILE: u32 = 0o100_755;
     let mut out = BufWriter::new(File::create(path)?);
     for (name, from) in files {
         let mut from = File::open(from).with_context(|| format!("reading {}", from.display()))?;
-        let bytes = from.metadata()?.len();
-        write_header(&mut out, name, bytes)?;
+        let bytes = u32::try_from(from.metadata()?.len()).context("a file of 4 GiB or more")?;
+        out.write_all(&cpio::header(name, EXECUTABLE_FILE, 1, bytes))?;
         io::copy(&mut from, &mut out)?;
-        pad(&mut out, bytes)?;
+        out.write_all(&[0; 4][..(bytes.next_multiple_of(4) - bytes) as usize])?;
     }
-    write_header(&mut out, "TRAILER!!!", 0)?;
+    out.write_all(&cpio::trailer())?;
     Ok(out.flush()?)
-}
-
-fn write_header(out: &mut impl Write, name: &str, bytes: u64) -> Result<()> {
-    const EXECUTABLE_FILE: u32 = 0o100_755;
-    let bytes = u32::try_from(bytes).context("a file of 4 GiB or more")?;
-    let name_bytes = name.len() as u32 + 1;
-    let fields = [0, EXECUTABLE_FILE, 0, 0, 1, 0, bytes, 0, 0, 0, 0, name_bytes, 0];
-    let fields: String = fields.iter().map(|field| format!("{field:08x}")).collect();
-    write!(out, "070701{fields}{name}\0")?;
-    pad(out, 6 + fields.len() as u64 + u64::from(name_bytes))
-}
-
-/// Writes zeros up to a multiple of four bytes.
-fn pad(out: &mut impl Write, bytes: u64) -> Result<()> {
-    Ok(out.write_all(&[0; 4][..(bytes.next_multiple_of(4) - bytes) as usize])?)
 }
 
 impl Row for Peer {
@@ -205,7 +192,7 @@ mod tests {
             assert_eq!(bytes[start + 110..start + 110 + name.len()], *name.as_bytes());
         }
         assert_eq!(bytes[116..116 + 13], [7; 13]);
-        assert_eq!(bytes[54..62], *b"0000000d");
+        assert_eq!(bytes[54..62], *b"0000000D");
         assert_eq!(bytes.len(), starts[2] + 124);
     }
 }

@@ -7,6 +7,7 @@ use host_io::console::print_line;
 use host_io::files::Target;
 
 use crate::contents::{self, Contents};
+use crate::fat::Layout;
 use crate::size;
 
 /// Command-line options of `image-builder disk`.
@@ -19,8 +20,36 @@ pub struct Options {
     contents: contents::ContentOptions,
 }
 
+impl Options {
+    /// Options for a disk image `out` with `contents`.
+    pub fn new(out: PathBuf, contents: contents::ContentOptions) -> Options {
+        Options { out, contents }
+    }
+}
+
 /// Writes the disk image, and prints what is on it.
+///
+/// # Errors
+/// Those of [`write()`]; standard output cannot be written.
 pub fn build(options: &Options) -> Result<()> {
+    let (contents, layout) = write(options)?;
+    print_line(format_args!(
+        "{}: {}, {}, clusters of {}{}",
+        options.out.display(),
+        layout.geometry.kind,
+        size::human(layout.geometry.bytes),
+        size::human(layout.geometry.cluster.into()),
+        if options.contents.verify { ", read back and equal" } else { "" }
+    ))?;
+    contents.describe_models()
+}
+
+/// Writes the disk image; returns its contents and their layout.
+///
+/// # Errors
+/// The kernel would refuse the models or the settings, a file cannot be read or written, or the
+/// image does not read back.
+pub fn write(options: &Options) -> Result<(Contents, Layout)> {
     let target = Target::new(&options.out, &options.contents.inputs())?;
     let contents = Contents::open(&options.contents, Vec::new(), None)?;
     let layout = contents.lay_out(options.contents.size, options.contents.label, 0)?;
@@ -31,13 +60,5 @@ pub fn build(options: &Options) -> Result<()> {
         }
         Ok(())
     })?;
-    print_line(format_args!(
-        "{}: {}, {}, clusters of {}{}",
-        options.out.display(),
-        layout.geometry.kind,
-        size::human(layout.geometry.bytes),
-        size::human(layout.geometry.cluster.into()),
-        if options.contents.verify { ", read back and equal" } else { "" }
-    ))?;
-    contents.describe_models()
+    Ok((contents, layout))
 }

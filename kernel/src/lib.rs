@@ -28,3 +28,4 @@ pub mod runtime;
 #[cfg(feature = "llm-transformer")]
 pub mod settings;
 pub mod system;
+pub mod trials;

@@ -1,4 +1,4 @@
-//! Places the stub where `ci/m1n1.sh` says that nothing else lies.
+//! Places the stub where `ci/boots` puts nothing else.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

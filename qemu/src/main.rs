@@ -1,20 +1,6 @@
-//! Boots Anchorite in QEMU, shows what it says and judges it.
-//!
-//! The order of work: [`cli`] turns arguments into a plan, and [`command`] turns the plan's machine
-//! into QEMU's command line. [`mod@run`] starts QEMU and decodes the serial line with [`serial`].
-//! [`mod@judge`] makes the verdict, and [`report`] writes the report.
+//! `anchorite-qemu`: boots Anchorite in QEMU, shows the serial line and judges the run.
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
-
-mod child;
-mod cli;
-mod command;
-mod input;
-mod judge;
-mod report;
-mod run;
-mod serial;
-mod terminal;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -26,10 +12,11 @@ use anyhow::{Context, ensure};
 use host_io::{console, files};
 use kernel::report::Event;
 
-use cli::{Cli, Environment, Plan};
-use command::{Board, Device, Host, Machine, shell_line};
-use judge::{Evidence, Kind, Verdict, judge};
-use report::Report;
+use harness::cli::{Cli, Environment, Plan};
+use harness::command::{Board, Device, Host, Machine, shell_line};
+use harness::judge::{Evidence, Kind, Verdict, judge};
+use harness::report::{self, Report};
+use harness::run;
 
 /// Exit status for a wrong command line; clap uses the same.
 const USAGE: u8 = 2;
@@ -60,7 +47,7 @@ fn main() -> ExitCode {
         Ok(files) => files,
         Err(e) => return say_error(&format!("{e:#}"), "", USAGE),
     };
-    match run(&plan, &arguments, &command, log, report) {
+    match boot(&plan, &arguments, &command, log, report) {
         Ok(verdict) => {
             if verdict.kind != Kind::Passed {
                 return say_error(&verdict.message, &verdict.hint, verdict.exit_status);
@@ -74,7 +61,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(
+fn boot(
     plan: &Plan,
     arguments: &[OsString],
     command: &[&OsStr],

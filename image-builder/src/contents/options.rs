@@ -38,6 +38,10 @@ pub enum VolumeSize {
     Bytes(u64),
 }
 
+/// Parses the size of a volume.
+///
+/// # Errors
+/// FAT has no volume of this size.
 pub fn volume_size(text: &str) -> Result<VolumeSize, String> {
     if text == "auto" {
         return Ok(VolumeSize::Auto);
@@ -52,6 +56,10 @@ pub fn volume_size(text: &str) -> Result<VolumeSize, String> {
 /// A volume's label, padded with spaces as FAT stores it.
 pub type Label = [u8; 11];
 
+/// Parses and pads a volume's label.
+///
+/// # Errors
+/// FAT has no such label.
 pub fn volume_label(text: &str) -> Result<Label, String> {
     let allowed = |c: u8| c.is_ascii_alphanumeric() || b" _-$%'@~!(){}^#&".contains(&c);
     if text.trim().is_empty() || text.len() > 11 || !text.bytes().all(allowed) {
@@ -63,6 +71,18 @@ pub fn volume_label(text: &str) -> Result<Label, String> {
 }
 
 impl ContentOptions {
+    /// Options for `models`, with the command's defaults for the rest.
+    pub fn new(models: Vec<PathBuf>) -> ContentOptions {
+        ContentOptions {
+            size: VolumeSize::Auto,
+            label: *b"ANCHORITE  ",
+            config: None,
+            prompt_file: None,
+            verify: false,
+            models,
+        }
+    }
+
     /// The paths of all files that are read.
     pub fn inputs(&self) -> Vec<PathBuf> {
         let models = self.models.iter().flat_map(|path| [path.clone(), checksum::beside(path)]);

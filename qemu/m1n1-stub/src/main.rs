@@ -1,8 +1,8 @@
 //! Plays m1n1 under QEMU: leaves the machine to the image as m1n1 does on an Apple M1, with the host
 //! extensions on at EL2, the MMU off, and the other cores in a spin table.
 //!
-//! The image, the device tree and the initrd are put in memory by QEMU; `ci/m1n1.sh` writes the tree
-//! and agrees with `stub.s` on the addresses. Source: m1n1, src/smp.c and src/main.c.
+//! The image, the device tree and the initrd are put in memory by QEMU. `ci/boots` writes the tree, and
+//! takes the addresses from the symbols of `stub.s`. Source: m1n1, src/smp.c and src/main.c.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(not(target_os = "none"))]

@@ -3,6 +3,8 @@
 .equ IMAGE, 0x40200000
 .equ TREE, 0x48000000
 .equ SPIN_TABLE, 0x48100000             // 8 bytes a core, by its number
+// `ci/boots` takes the places from the ELF file.
+.global IMAGE, TREE, SPIN_TABLE
 
 .section .text._start, "ax"
 .global _start

@@ -4,10 +4,12 @@
 //! a name and a file.
 //!
 //! Source: Linux, Documentation/driver-api/early-userspace/buffer-format.rst. The bytes behind a
-//! trailer are left to the caller: as with Linux, they may be another archive.
+//! trailer are left to the caller: as with Linux, they may be another archive. [`archive`] writes an
+//! archive, for tests and for the host commands.
 
 #![forbid(unsafe_code)]
 
+use alloc::format;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
@@ -25,7 +27,7 @@ const TYPE: usize = 0o170_000;
 const REGULAR: usize = 0o100_000;
 const DIRECTORY: usize = 0o040_000;
 /// The name of the member that ends an archive.
-const TRAILER: &[u8] = b"TRAILER!!!";
+const TRAILER: &str = "TRAILER!!!";
 
 /// The kind of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +139,7 @@ pub fn members(bytes: &[u8], start: usize) -> Result<(Vec<Member<'_>>, usize), C
         if last != 0 || name.contains(&0) {
             return Err(damaged);
         }
-        if name == TRAILER {
+        if name == TRAILER.as_bytes() {
             return Ok((members, at + name_end));
         }
         if end > rest.len() {
@@ -155,20 +157,35 @@ pub fn members(bytes: &[u8], start: usize) -> Result<(Vec<Member<'_>>, usize), C
     }
 }
 
-/// An archive of members, each with name, mode, number of links and data.
-#[cfg(test)]
-pub fn archive(members: &[(&str, usize, usize, &[u8])]) -> Vec<u8> {
+/// Formats the start of a member: its header and its name, padded.
+///
+/// The fields that no reader here takes (inode, time, device) are arbitrary.
+pub fn header(name: &str, mode: u32, links: u32, bytes: u32) -> Vec<u8> {
+    let name_bytes = name.len() + 1;
+    let mut out = format!("070701{:08X}{mode:08X}{:08X}{:08X}", 7, 0, 0).into_bytes();
+    out.extend(format!("{links:08X}{:08X}{bytes:08X}", 0x1234_5678).bytes());
+    out.extend(format!("{:08X}{:08X}{:08X}{:08X}", 3, 1, 0, 0).bytes());
+    out.extend(format!("{name_bytes:08X}{:08X}{name}\0", 0).bytes());
+    out.resize(out.len().next_multiple_of(4), 0);
+    out
+}
+
+/// Formats the member that ends an archive.
+pub fn trailer() -> Vec<u8> {
+    header(TRAILER, 0, 1, 0)
+}
+
+/// Formats an archive of members, each with name, mode, number of links and data.
+///
+/// The data of each member has less than 4 GiB.
+pub fn archive(members: &[(&str, u32, u32, &[u8])]) -> Vec<u8> {
     let mut out = Vec::new();
-    for (name, mode, links, data) in members.iter().chain(&[("TRAILER!!!", 0, 1, &b""[..])]) {
-        let (size, name_size) = (data.len(), name.len() + 1);
-        out.extend(alloc::format!("070701{:08X}{mode:08X}{:08X}{:08X}", 7, 0, 0).bytes());
-        out.extend(alloc::format!("{links:08X}{:08X}{size:08X}", 0x1234_5678).bytes());
-        out.extend(alloc::format!("{:08X}{:08X}{:08X}{:08X}", 3, 1, 0, 0).bytes());
-        out.extend(alloc::format!("{name_size:08X}{:08X}{name}\0", 0).bytes());
-        out.resize(out.len().next_multiple_of(4), 0);
+    for (name, mode, links, data) in members {
+        out.extend(header(name, *mode, *links, data.len() as u32));
         out.extend(*data);
         out.resize(out.len().next_multiple_of(4), 0);
     }
+    out.extend(trailer());
     out
 }
 
@@ -176,9 +193,9 @@ pub fn archive(members: &[(&str, usize, usize, &[u8])]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const FILE: usize = 0o100_644;
-    const FOLDER: usize = 0o040_755;
-    const SYMBOLIC_LINK: usize = 0o120_777;
+    const FILE: u32 = 0o100_644;
+    const FOLDER: u32 = 0o040_755;
+    const SYMBOLIC_LINK: u32 = 0o120_777;
 
     #[test]
     fn members_come_in_order_with_their_data() {

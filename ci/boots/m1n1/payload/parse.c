@@ -1,4 +1,4 @@
-/* What m1n1's payload parser calls, played, and its verdict: see ci/m1n1-payload.sh.
+/* What m1n1's payload parser calls, played, and its verdict: see ci/boots/src/boots/m1n1/payload.rs.
  *
  *   parse FILE START TARGET KERNEL INITRD
  *

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Plays a Mac on which m1n1 runs, to whoever speaks to its proxy: for ci/m1n1-load.sh.
+"""Plays a Mac on which m1n1 runs, to whoever speaks to its proxy: for ci/boots/src/boots/m1n1/load.rs.
 
     m1n1_mac.py FOLDER MIB    a Mac with so much memory, on a pseudo-terminal whose path it prints
 

@@ -1,0 +1,332 @@
+//! What `make` hands on, tried with the scripts and the programs that are there, in a folder that has files
+//! of its own. QEMU is started where that is said.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use image_builder::volume::{Notes, Volume};
+
+use crate::check::{Check, Passed, check};
+use crate::disk::TINY;
+use crate::event;
+use crate::expect::Expect;
+use crate::failure::Failure;
+use crate::files::copy_folder;
+use crate::goldens::PROMPT;
+use crate::lab::Lab;
+use crate::seen::Seen;
+
+/// The checks of this topic.
+pub fn checks() -> Vec<Check> {
+    vec![
+        check("make-texts", texts),
+        check("make-names", names),
+        check("make-files", files),
+        check("make-unused", unused),
+        check("make-unused-in-guest", |lab| {
+            House::new(lab, "make-unused-in-guest")?.refuses(
+                "`system` does nothing in mode generate, only in chat",
+                &["run", "SYSTEM=a"],
+            )?;
+            Ok(Passed::default())
+        }),
+        // These build in the project's own folder.
+        check("make", make).alone(),
+        check("make-cargo", cargo).alone(),
+        check("make-board-report", board_report).alone(),
+        check("make-missing-model", missing_model).alone(),
+    ]
+}
+
+/// What a command has said, both streams, and its status.
+pub struct Said {
+    status: Option<i32>,
+    /// What it has said.
+    pub text: String,
+}
+
+fn say(command: &mut Command, log: &Path) -> Result<Said> {
+    let file = fs::File::create(log)?;
+    command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+    let status = command.status()?.code();
+    Ok(Said { status, text: String::from_utf8_lossy(&fs::read(log)?).into_owned() })
+}
+
+impl Said {
+    /// It must have ended well.
+    pub fn is_content(&self) -> Result<()> {
+        let Said { status, text } = self;
+        ensure!(*status == Some(0), "expected: status 0\nseen: {status:?}\n{text}");
+        Ok(())
+    }
+
+    /// It must have said this.
+    pub fn holds(&self, part: &str) -> Result<()> {
+        ensure!(self.text.contains(part), "expected: it says {part:?}\nseen:\n{}", self.text);
+        Ok(())
+    }
+}
+
+/// A folder with a copy of the scripts, in which nothing is set up and nothing built.
+pub struct House {
+    folder: PathBuf,
+    log: PathBuf,
+}
+
+impl House {
+    pub fn new(lab: &Lab, name: &str) -> Result<House> {
+        let folder = lab.file(&format!("{name}.house"));
+        fs::create_dir(&folder)?;
+        copy_folder(Path::new("ci"), &folder.join("ci"), &[])?;
+        for script in ["ci/setup.sh", "ci/build.sh"] {
+            let script = folder.join(script);
+            fs::write(&script, "#!/bin/sh\n")?;
+            fs::set_permissions(script, fs::Permissions::from_mode(0o755))?;
+        }
+        let here = std::env::current_dir()?;
+        for part in ["target", "test_models", "Makefile"] {
+            symlink(here.join(part), folder.join(part))?;
+        }
+        Ok(House { folder, log: lab.file(&format!("{name}.out")) })
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    pub fn make(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Said> {
+        let mut make = Command::new("make");
+        make.arg("-C").arg(&self.folder).args(arguments).envs(environment.iter().copied());
+        say(&mut make, &self.log).with_context(|| format!("make {arguments:?}"))
+    }
+
+    /// make must be content with this.
+    fn made(&self, arguments: &[&str]) -> Result<Said> {
+        let said = self.make(arguments, &[])?;
+        said.is_content().with_context(|| format!("make {arguments:?}"))?;
+        Ok(said)
+    }
+
+    /// make must fail, as it does on wrong settings, and say this.
+    fn refuses(&self, message: &str, arguments: &[&str]) -> Result<()> {
+        let said = self.make(arguments, &[])?;
+        ensure!(
+            said.status == Some(2),
+            "make {arguments:?}\nexpected: status 2\nseen: {:?}\n{}",
+            said.status,
+            said.text
+        );
+        said.holds(message).with_context(|| format!("make {arguments:?}"))
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Texts reach QEMU's command line letter by letter, from the command line and from the environment.
+fn texts(lab: &Lab) -> Result<Passed> {
+    let house = House::new(lab, "make-texts")?;
+    let texts = [" lead", "\ttab", "\nline", "   ", "two\nlines\n", "$x \"q\" `y`"];
+    for text in texts {
+        let shown = text.replace('"', "\\\"");
+        let set = |key: &str| format!("{key}={text}");
+        let said =
+            house.made(&["run", "ARGS=--print", &set("PROMPT"), &set("SYSTEM"), "MODE=chat"])?;
+        said.holds(&format!("prompt=\"{shown}\""))?;
+        said.holds(&format!("system=\"{shown}\""))?;
+        let said = house.make(&["run", "ARGS=--print"], &[("PROMPT", text)])?;
+        said.is_content()?;
+        said.holds(&format!("prompt=\"{shown}\""))?;
+    }
+    house
+        .made(&["run", "ARGS=--print", "PROMPT=", "SYSTEM=", "MODE=chat"])?
+        .holds("prompt=\"\" system=\"\"")?;
+    house.made(&["run", "ARGS=--print", "PROMPT= a", "PROMPT=b"])?.holds("prompt=b")?;
+    Ok(Passed::tries(2 * texts.len() as u32 + 2))
+}
+
+/// Names that begin with a minus. This one boots.
+fn names(lab: &Lab) -> Result<Passed> {
+    let house = House::new(lab, "make-names")?;
+    fs::copy(TINY, house.file("-x.gguf"))?;
+    fs::write(house.file("-p.txt"), format!("{PROMPT}\n"))?;
+    fs::write(house.file("-c.toml"), "max_tokens = 3\n")?;
+    house.made(&[
+        "run",
+        "MODEL=-x.gguf",
+        "PROMPT_FILE=-p.txt",
+        "CONFIG=-c.toml",
+        "LOG=-l",
+        "REPORT=-r",
+    ])?;
+    ensure!(fs::metadata(house.file("-r"))?.len() > 0, "the report is empty");
+    let log = lab.file("make-names.log");
+    fs::copy(house.file("-l"), &log)?;
+    let seen = Seen { out: house.log.clone(), ..Seen::read(&log)? };
+    let expected = [
+        Expect::Event(event!(Model { file == "-x.gguf" })),
+        Expect::Event(event!(Result { prompt_tokens == 5usize, tokens_emitted == 3usize })),
+    ];
+    expected.iter().try_for_each(|expected| Failure::unless(expected, &seen))?;
+    remove_disks("-x-")?;
+    Ok(Passed::default())
+}
+
+/// Removes the disks that `make` keeps for a model of this name.
+fn remove_disks(start: &str) -> Result<()> {
+    for entry in fs::read_dir("target/disks")? {
+        let path = entry?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start)) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Files of one name in two folders, and one in the place of another.
+fn files(lab: &Lab) -> Result<Passed> {
+    let house = House::new(lab, "make-files")?;
+    let model = fs::read(TINY)?;
+    for folder in ["one", "two"] {
+        fs::create_dir(house.file(folder))?;
+        fs::write(house.file(&format!("{folder}/p.txt")), format!("{folder}\n"))?;
+        fs::write(house.file(&format!("{folder}/m.gguf")), &model)?;
+    }
+    let (one, two) = (house.file("one/m.gguf"), house.file("two/m.gguf"));
+    // Its name is the model's: not the same bytes, nor another size or time.
+    let mut other = model.clone();
+    other[1_000_003] = 1;
+    ensure!(other != model, "the byte is 1 already");
+    fs::write(&two, &other)?;
+    let time = fs::metadata(&one)?.modified()?;
+    let set_time = |path: &Path| fs::File::options().write(true).open(path)?.set_modified(time);
+    set_time(&two)?;
+
+    // The disk that QEMU is given.
+    let disk_of = |folder: &str| -> Result<PathBuf> {
+        let (model, prompt) =
+            (format!("MODEL={folder}/m.gguf"), format!("PROMPT_FILE={folder}/p.txt"));
+        let said = house.made(&["run", "ARGS=--print", &model, &prompt])?;
+        let (_, rest) = said.text.split_once("file.filename=").context("QEMU is given no disk")?;
+        Ok(house.file(rest.split([' ', '\n']).next().unwrap_or_default()))
+    };
+    let holds = |disk: &Path, path: &str, expected: &[u8]| -> Result<()> {
+        let notes = Notes::default();
+        let volume = Volume::mount_at(fs::File::open(disk)?, 0, &notes)?;
+        let mut bytes = Vec::new();
+        volume.read_file(path, |part| bytes.extend_from_slice(part))?;
+        ensure!(bytes == expected, "{} has another {path}", disk.display());
+        Ok(())
+    };
+    let disk_one = disk_of("one")?;
+    let disk_two = disk_of("two")?;
+    holds(&disk_one, "models/m.gguf", &model)?;
+    holds(&disk_two, "models/m.gguf", &other)?;
+    holds(&disk_one, "p.txt", b"one\n")?;
+    holds(&disk_two, "p.txt", b"two\n")?;
+    ensure!(disk_of("one")? == disk_one, "a disk is not found again");
+    ensure!(disk_one != disk_two, "both have the same disk");
+    fs::copy(&two, &one)?;
+    set_time(&one)?;
+    ensure!(disk_of("one")? != disk_one, "a disk of the old model is taken");
+    remove_disks("m-")?;
+    Ok(Passed::default())
+}
+
+/// Settings that do nothing for what is made.
+fn unused(lab: &Lab) -> Result<Passed> {
+    let house = House::new(lab, "make-unused")?;
+    fs::create_dir(house.file("one"))?;
+    fs::write(house.file("one/p.txt"), "one\n")?;
+    let refused: [(&str, &[&str]); 6] = [
+        ("does nothing with PROMPT", &["flash-pi4", "PROMPT=a"]),
+        ("does nothing with BOOTARGS", &["run", "BOOTARGS=a"]),
+        ("does nothing with MODEL", &["build", "MODEL=tiny.gguf"]),
+        ("exclude each other", &["run", "PROMPT=", "PROMPT_FILE=one/p.txt"]),
+        ("`prompt` does nothing in mode test", &["run", "PROMPT=a", "MODE=test"]),
+        ("cortex-a15 is a processor of 32 bits", &["run", "CPU=cortex-a15"]),
+    ];
+    for (message, arguments) in refused {
+        house.refuses(message, arguments)?;
+    }
+    Ok(Passed::tries(refused.len() as u32))
+}
+
+/// The project's own make, whatever was set up and built before.
+fn make(lab: &Lab) -> Result<Passed> {
+    let text = "He said \"it costs $5, is it?\" \\ and that is `$(true)`";
+    let said = say(
+        Command::new("make")
+            .args(["run", "TOKENS=3", "MEM=333M", "ARGS=--print"])
+            .arg(format!("PROMPT={text}")),
+        &lab.file("make.out"),
+    )?;
+    said.is_content()?;
+    ensure!(
+        said.text.lines().any(|line| line.contains("costs $5") && line.contains("`$(true)`")),
+        "expected: the prompt, letter by letter\nseen:\n{}",
+        said.text
+    );
+    said.holds("333")?;
+    Ok(Passed::default())
+}
+
+/// Settings of cargo's that are for other projects. Only what these settings have built anew may be new.
+fn cargo(lab: &Lab) -> Result<Passed> {
+    let log = lab.file("make-cargo.out");
+    say(&mut Command::new("ci/build.sh"), &log)?.is_content()?;
+    let elsewhere = std::env::current_dir()?.join(lab.file("elsewhere"));
+    let build = |arguments: &[&str]| -> Result<()> {
+        let mut command = Command::new("ci/toolchain.sh");
+        command
+            .args(arguments)
+            .env("CARGO_TARGET_DIR", &elsewhere)
+            .env("CARGO_BUILD_TARGET", "wasm32-unknown-unknown");
+        // Flags for the host would build everything for the host anew.
+        if arguments[0] == "bare" {
+            command.env("RUSTFLAGS", "--cfg=other");
+        }
+        let said = say(&mut command, &log)?;
+        said.is_content()?;
+        ensure!(!said.text.contains("Compiling"), "it is built again:\n{}", said.text);
+        Ok(())
+    };
+    build(&["bare", "build", "-p", "kernel", "--bin", "anchorite", "--release"])?;
+    build(&["host", "build"])?;
+    ensure!(!elsewhere.exists(), "something is built in {}", elsewhere.display());
+    Ok(Passed::default())
+}
+
+fn board_report(lab: &Lab) -> Result<Passed> {
+    const RECORDED: &str = "image-builder/src/board_report/testdata/raspi4b.log";
+    let log = lab.file("make-board-report.out");
+    let make = |arguments: &[&str]| {
+        let mut make = Command::new("make");
+        say(make.arg("board-report").args(arguments).env_remove("LOG"), &log)
+    };
+    let said = make(&[&format!("LOG={RECORDED}")])?;
+    said.is_content()?;
+    ensure!(
+        said.text.lines().any(|line| line == "## Anchorite on Raspberry Pi 4 Model B"),
+        "there is no report:\n{}",
+        said.text
+    );
+    let said = make(&[])?;
+    ensure!(said.status != Some(0), "make is content without a log");
+    said.holds("Name the log")?;
+    Ok(Passed::default())
+}
+
+fn missing_model(lab: &Lab) -> Result<Passed> {
+    let log = lab.file("make-missing-model.out");
+    let said = say(Command::new("make").args(["run", "MODEL=missing.gguf"]), &log)?;
+    ensure!(said.status != Some(0), "make is content");
+    said.holds("no model missing.gguf")?;
+    Ok(Passed::default())
+}

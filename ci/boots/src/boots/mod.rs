@@ -1,0 +1,49 @@
+//! The table: every check there is, by topic.
+
+mod answers;
+mod disks;
+mod endurance;
+mod faults;
+mod image;
+mod limits;
+mod m1n1;
+mod make;
+mod modes;
+mod pi4;
+mod probe;
+mod uboot;
+
+use crate::check::Check;
+
+/// All checks, in the order in which they are started and reported: those that take long are first.
+pub fn table() -> Vec<Check> {
+    let topics = [
+        modes::checks(),
+        answers::checks(),
+        faults::checks(),
+        disks::checks(),
+        limits::checks(),
+        pi4::checks(),
+        probe::checks(),
+        m1n1::checks(),
+        uboot::checks(),
+        image::checks(),
+        make::checks(),
+        endurance::checks(),
+    ];
+    topics.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_checks_have_one_name() {
+        let mut names: Vec<String> = table().into_iter().map(|check| check.name).collect();
+        let all = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+}
