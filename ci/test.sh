@@ -15,7 +15,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# What a build keeps for a later one costs a first one a third of its time.
+# A build from nothing does not write what a later build would start from.
 export CARGO_INCREMENTAL=0
 
 logs=${TEST_LOGS:-target/ci/steps}
