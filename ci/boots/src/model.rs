@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use image_builder::contents::ContentOptions;
-use kernel::llm::gguf::build::{self, Description, scalar};
+use kernel::llm::gguf::write::{self, Description, scalar};
 use kernel::llm::gguf::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, Gguf, ValueType};
 
 use crate::disk::{Disk, TINY};
@@ -49,7 +49,7 @@ fn anew(out: &Path, alignment: u32, (key, value): (&str, u32)) -> Result<()> {
         kind: tensor.kind,
         size: tensor.size,
     });
-    let header = build::header(gguf.version(), &entries, tensors, alignment);
+    let header = write::header(gguf.version(), &entries, tensors, alignment);
     let file = File::create(out)?;
     file.write_all_at(&header, 0)?;
     let mut at = header.len() as u64;

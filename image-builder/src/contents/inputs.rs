@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use kernel::settings::{ChatTemplate, Config, MAX_TEXT, NotText};
 use kernel::model_files::same_name;
+use kernel::settings::{ChatTemplate, Config, MAX_TEXT, NotText};
 
 use super::{CONFIG, MODELS};
 use crate::checksum::{self, Sum};

@@ -25,7 +25,7 @@ use crate::progress::Progress;
 use crate::size;
 use crate::volume::{Content, Extent, Notes, Volume};
 use inputs::{Model, Text};
-pub use options::{ContentOptions, Label, VolumeSize};
+pub use options::{ContentOptions, Label, VolumeSize, volume_label};
 
 /// The path of the kernel's configuration.
 const CONFIG: &str = "anchorite.toml";

@@ -1,8 +1,8 @@
 use std::fs;
 
-use kernel::settings::{ChatTemplate, MAX_TEXT};
 use kernel::llm::gguf::write::Builder;
 use kernel::runtime::fs::FileSystem as _;
+use kernel::settings::{ChatTemplate, MAX_TEXT};
 
 use super::inputs::{open_models, read_config, read_prompt, with_chat_template};
 use super::options::{volume_label, volume_size};

@@ -340,9 +340,9 @@ mod tests {
     use super::*;
     use cpio::archive;
 
-    const FILE: usize = 0o100_644;
-    const FOLDER: usize = 0o040_755;
-    const SYMBOLIC_LINK: usize = 0o120_777;
+    const FILE: u32 = 0o100_644;
+    const FOLDER: u32 = 0o040_755;
+    const SYMBOLIC_LINK: u32 = 0o120_777;
     const MODEL: &[u8] = b"GGUF\x03\0\0\0";
 
     /// Owned contents of an initrd: a disk image, a model, or files by their paths.
@@ -557,7 +557,7 @@ mod tests {
                 assert!(fault.hint.contains(hint), "{}", fault.hint);
             }
         }
-        let error_of = |members: &[(&str, usize, usize, &[u8])]| held(&archive(members)).err();
+        let error_of = |members: &[(&str, u32, u32, &[u8])]| held(&archive(members)).err();
         assert_eq!(error_of(&[(".", FOLDER, 2, b"")]), Some(InitrdError::Empty));
         assert_eq!(error_of(&[("m.gguf", FOLDER, 2, b"")]), Some(InitrdError::Empty));
         // A symbolic link, and a further name of a file with its data elsewhere.
