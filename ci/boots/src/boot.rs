@@ -2,8 +2,8 @@
 //! the harness has no such machine, QEMU by itself.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -50,7 +50,8 @@ enum By {
     /// The harness, which judges it too.
     Harness,
     /// This QEMU, with these arguments of its own and these words as boot arguments.
-    Qemu { program: PathBuf, words: String, arguments: Vec<String> },
+    /// Where the console is the second port, the first one goes nowhere.
+    Qemu { program: PathBuf, words: String, arguments: Vec<String>, second_port: bool },
 }
 
 /// A boot.
@@ -65,6 +66,8 @@ pub struct Boot {
     settings: Vec<(String, String)>,
     /// What is typed in a chat.
     typed: Option<Vec<u8>>,
+    /// Whether [`Child::type_in`] can be used.
+    open_input: bool,
     /// Whether the harness shows the serial line as it is, so that it can be awaited.
     watched: bool,
     verdicts: Vec<Verdict>,
@@ -84,6 +87,7 @@ pub fn boot(name: impl Into<String>) -> Boot {
         image: IMAGE.into(),
         settings: Vec::new(),
         typed: None,
+        open_input: false,
         watched: false,
         verdicts: Vec::new(),
         limit: Duration::from_secs(120),
@@ -105,7 +109,8 @@ impl Boot {
     /// What is typed goes to its serial line. It may take a minute, unless it is told otherwise.
     pub fn by_qemu(mut self, words: &str, arguments: &[&str]) -> Boot {
         let arguments = arguments.iter().map(|word| word.to_string()).collect();
-        self.by = By::Qemu { program: QEMU.into(), words: words.into(), arguments };
+        let (program, words, second_port) = (QEMU.into(), words.into(), false);
+        self.by = By::Qemu { program, words, arguments, second_port };
         self.limit_s(60)
     }
 
@@ -113,6 +118,14 @@ impl Boot {
     pub fn program(mut self, qemu: impl Into<PathBuf>) -> Boot {
         if let By::Qemu { program, .. } = &mut self.by {
             *program = qemu.into();
+        }
+        self
+    }
+
+    /// By QEMU alone, on a board whose console is its second serial port.
+    pub fn second_port(mut self) -> Boot {
+        if let By::Qemu { second_port, .. } = &mut self.by {
+            *second_port = true;
         }
         self
     }
@@ -202,6 +215,13 @@ impl Boot {
         self
     }
 
+    /// What is typed is not known beforehand: [`Child::type_in`] is for that.
+    #[allow(dead_code, reason = "for the boots that wait for a prompt before they type")]
+    pub fn open_input(mut self) -> Boot {
+        self.open_input = true;
+        self
+    }
+
     /// What comes over the serial line can be awaited, as it can of a boot by QEMU alone.
     pub fn watched(mut self) -> Boot {
         self.watched = true;
@@ -256,16 +276,15 @@ impl Boot {
             .expect(Expect::NoEvent(crate::event!(Result {})))
     }
 
-    /// QEMU with its arguments.
-    fn qemu(&self, program: &Path, words: &str, arguments: &[String]) -> Command {
+    /// QEMU's arguments, where it is started without the harness.
+    fn qemu_arguments(&self, words: &str, own: &[String], second_port: bool) -> Vec<String> {
+        let mut arguments: Vec<&str> = vec!["-nic", "none", "-display", "none", "-monitor", "none"];
+        if second_port {
+            arguments.extend(["-serial", "null"]);
+        }
         let kernel = self.image.display().to_string();
-        let mut all: Vec<String> = "-nic none -display none -monitor none -serial stdio"
-            .split(' ')
-            .map(str::to_owned)
-            .collect();
-        all.extend(["-kernel".into(), kernel, "-append".into(), words.into()]);
-        all.extend_from_slice(arguments);
-        command(program, all)
+        arguments.extend(["-serial", "stdio", "-kernel", &kernel, "-append", words]);
+        arguments.into_iter().map(str::to_owned).chain(own.iter().cloned()).collect()
     }
 
     /// The harness with its arguments.
@@ -348,12 +367,15 @@ impl Boot {
                     if self.watched { Output::Serial(shown, out) } else { Output::To(out) };
                 (self.harness(lab)?, output, self.limit + Duration::from_secs(30))
             }
-            By::Qemu { program, words, arguments } => (
-                self.qemu(program, words, arguments),
+            By::Qemu { program, words, arguments, second_port } => (
+                command(program, self.qemu_arguments(words, arguments, *second_port)),
                 Output::Serial(self.log(lab), out),
                 self.limit,
             ),
         };
+        if self.open_input {
+            command.stdin(Stdio::piped());
+        }
         if let Some(typed) = &self.typed {
             let input = lab.file(&format!("{}.in", self.name));
             std::fs::write(&input, typed)?;

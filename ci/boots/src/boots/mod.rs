@@ -9,6 +9,7 @@ mod limits;
 mod make;
 mod modes;
 mod pi4;
+mod torture;
 
 use crate::check::Check;
 
@@ -24,6 +25,7 @@ pub fn table() -> Vec<Check> {
         image::checks(),
         make::checks(),
         endurance::checks(),
+        torture::checks(),
     ];
     topics.into_iter().flatten().collect()
 }
