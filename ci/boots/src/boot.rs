@@ -294,6 +294,9 @@ impl Boot {
         put("--kernel", self.image.display().to_string());
         put("--keep-log", self.log(lab).display().to_string());
         put("--timeout", self.limit.as_secs().to_string());
+        if self.typed.is_none() {
+            put("--report", lab.file(&format!("{}.json", self.name)).display().to_string());
+        }
         if let Some(limit) = self.idle_limit {
             put("--idle-timeout", limit.as_secs().to_string());
         }

@@ -58,7 +58,7 @@ fn a_field_that_differs_is_shown_beside_what_was_expected() {
          \x20     tokens\n\
          \x20       expected == [5, 7, 6, 9]\n\
          \x20       seen        [5, 7, 8, 9]\n\
-         \x20                         ^\n"
+         \x20                          ^\n"
     );
 }
 
