@@ -2,7 +2,7 @@ use super::log::{Log, Stage};
 use super::questions::{self, QUESTIONS};
 use super::report;
 
-/// The serial line of QEMU's Raspberry Pi 4, as `ci/boot.sh pi4` keeps it: the model on an SD card.
+/// The serial line of QEMU's Raspberry Pi 4, as `ci/boots.sh pi4` keeps it: the model on an SD card.
 const RASPI4B: &str = include_str!("testdata/raspi4b.log");
 
 /// That log with facts about the board in `hello`.

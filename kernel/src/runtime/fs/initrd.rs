@@ -333,9 +333,9 @@ mod tests {
     use super::*;
     use cpio::archive;
 
-    const FILE: usize = 0o100_644;
-    const FOLDER: usize = 0o040_755;
-    const SYMBOLIC_LINK: usize = 0o120_777;
+    const FILE: u32 = 0o100_644;
+    const FOLDER: u32 = 0o040_755;
+    const SYMBOLIC_LINK: u32 = 0o120_777;
     const MODEL: &[u8] = b"GGUF\x03\0\0\0";
 
     /// What an initrd holds, in memory of its own: a disk image, or files by their paths.
@@ -550,7 +550,7 @@ mod tests {
                 assert!(fault.hint.contains(hint), "{}", fault.hint);
             }
         }
-        let told = |members: &[(&str, usize, usize, &[u8])]| held(&archive(members)).err();
+        let told = |members: &[(&str, u32, u32, &[u8])]| held(&archive(members)).err();
         assert_eq!(told(&[(".", FOLDER, 2, b"")]), Some(InitrdError::Empty));
         assert_eq!(told(&[("m.gguf", FOLDER, 2, b"")]), Some(InitrdError::Empty));
         // A symbolic link, and a name of a file whose data lies elsewhere.
