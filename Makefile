@@ -112,7 +112,7 @@ flash-pi4 flash-m1:
 board-report:
 	@[ -n "$$LOG" ] || { echo 'Name the log: make board-report LOG=serial.log' >&2; exit 2; }
 	@ci/setup.sh build
-	@ci/toolchain.sh host build --quiet -p image-builder
+	@ci/toolchain.sh host build --quiet
 	@target/debug/image-builder report -- "$$LOG"
 
 test:
@@ -126,7 +126,7 @@ test-all:
 torture:
 	@ci/setup.sh test
 	@ci/build.sh
-	@ci/torture.sh
+	@ci/boots.sh --group torture --table
 
 test-real:
 	@ci/setup.sh run
@@ -136,12 +136,12 @@ test-real:
 test-pi4:
 	@ci/setup.sh test
 	@ci/build.sh
-	@ci/boot.sh pi4
+	@ci/boots.sh --group pi4
 
 test-m1n1:
 	@ci/setup.sh test
 	@ci/build.sh
-	@ci/m1n1.sh
+	@ci/boots.sh m1n1
 
 fuzz:
 	@ci/setup.sh test

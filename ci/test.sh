@@ -106,15 +106,11 @@ second() {
     unset LONG COMMANDS_BUILT
     export TOOLCHAIN="$other"
     if ci/toolchain.sh which host && ci/toolchain.sh which bare; then
-        # shellcheck disable=SC2086 # the steps are a list
-        TEST_LOGS=$logs/second ci/test.sh host-tests features build $boots
+        TEST_LOGS=$logs/second ci/test.sh host-tests features build boots
     else
         echo "skipped     $other: it is not installed (make setup TOOLCHAIN=$other)"
     fi
 }
-
-# The steps that boot what was built, each with its script.
-boots='image runtime boot m1n1 m1n1-load'
 
 # The list of steps, the quick ones first.
 step check ci/check.sh || :
@@ -127,11 +123,9 @@ step features ci/features.sh || :
 step fuzz ci/fuzz.sh "$([ "$all" ] && echo 60 || echo 3)" || :
 step miri ci/miri.sh || :
 step build ci/build.sh || built=
-for name in $boots; do
-    boot "$name" "ci/$name.sh"
-done
+boot boots ci/boots.sh
 if [ "$all" ] || [ "$only" ]; then
-    boot endurance ci/endurance.sh 200 10000
+    boot long-boots ci/boots.sh --group long
     step second-toolchain second || :
 fi
 

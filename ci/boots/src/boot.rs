@@ -2,7 +2,7 @@
 //! the harness has no such machine, QEMU by itself.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -50,7 +50,8 @@ enum By {
     /// The harness, which judges it too.
     Harness,
     /// This QEMU, with these arguments of its own and these words as boot arguments.
-    Qemu { program: PathBuf, words: String, arguments: Vec<String> },
+    /// Where the console is the second port, the first one goes nowhere.
+    Qemu { program: PathBuf, words: String, arguments: Vec<String>, second_port: bool },
 }
 
 /// A boot.
@@ -65,8 +66,8 @@ pub struct Boot {
     settings: Vec<(String, String)>,
     /// What is typed in a chat.
     typed: Option<Vec<u8>>,
-    /// Whether more can be typed while it runs.
-    held_open: bool,
+    /// Whether [`Child::type_in`] can be used.
+    open_input: bool,
     /// Whether the harness shows the serial line as it is, so that it can be awaited.
     watched: bool,
     verdicts: Vec<Verdict>,
@@ -86,7 +87,7 @@ pub fn boot(name: impl Into<String>) -> Boot {
         image: IMAGE.into(),
         settings: Vec::new(),
         typed: None,
-        held_open: false,
+        open_input: false,
         watched: false,
         verdicts: Vec::new(),
         limit: Duration::from_secs(120),
@@ -108,7 +109,8 @@ impl Boot {
     /// What is typed goes to its serial line. It may take a minute, unless it is told otherwise.
     pub fn by_qemu(mut self, words: &str, arguments: &[&str]) -> Boot {
         let arguments = arguments.iter().map(|word| word.to_string()).collect();
-        self.by = By::Qemu { program: QEMU.into(), words: words.into(), arguments };
+        let (program, words, second_port) = (QEMU.into(), words.into(), false);
+        self.by = By::Qemu { program, words, arguments, second_port };
         self.limit_s(60)
     }
 
@@ -116,6 +118,14 @@ impl Boot {
     pub fn program(mut self, qemu: impl Into<PathBuf>) -> Boot {
         if let By::Qemu { program, .. } = &mut self.by {
             *program = qemu.into();
+        }
+        self
+    }
+
+    /// By QEMU alone, on a board whose console is its second serial port.
+    pub fn second_port(mut self) -> Boot {
+        if let By::Qemu { second_port, .. } = &mut self.by {
+            *second_port = true;
         }
         self
     }
@@ -205,9 +215,9 @@ impl Boot {
         self
     }
 
-    /// Its serial line takes what [`Child::type_in`] types.
-    pub fn held_open(mut self) -> Boot {
-        self.held_open = true;
+    /// What is typed is not known beforehand: [`Child::type_in`] is for that.
+    pub fn open_input(mut self) -> Boot {
+        self.open_input = true;
         self
     }
 
@@ -265,17 +275,15 @@ impl Boot {
             .expect(Expect::NoEvent(crate::event!(Result {})))
     }
 
-    /// QEMU with its arguments. Its first serial port is the console, unless they name the ports.
-    fn qemu(&self, program: &Path, words: &str, arguments: &[String]) -> Command {
-        let kernel = self.image.display().to_string();
-        let mut all: Vec<String> =
-            "-nic none -display none -monitor none".split(' ').map(str::to_owned).collect();
-        if !arguments.iter().any(|argument| argument == "-serial") {
-            all.extend(["-serial".into(), "stdio".into()]);
+    /// QEMU's arguments, where it is started without the harness.
+    fn qemu_arguments(&self, words: &str, own: &[String], second_port: bool) -> Vec<String> {
+        let mut arguments: Vec<&str> = vec!["-nic", "none", "-display", "none", "-monitor", "none"];
+        if second_port {
+            arguments.extend(["-serial", "null"]);
         }
-        all.extend(["-kernel".into(), kernel, "-append".into(), words.into()]);
-        all.extend_from_slice(arguments);
-        command(program, all)
+        let kernel = self.image.display().to_string();
+        arguments.extend(["-serial", "stdio", "-kernel", &kernel, "-append", words]);
+        arguments.into_iter().map(str::to_owned).chain(own.iter().cloned()).collect()
     }
 
     /// The harness with its arguments.
@@ -285,6 +293,9 @@ impl Boot {
         put("--kernel", self.image.display().to_string());
         put("--keep-log", self.log(lab).display().to_string());
         put("--timeout", self.limit.as_secs().to_string());
+        if self.typed.is_none() {
+            put("--report", lab.file(&format!("{}.json", self.name)).display().to_string());
+        }
         if let Some(limit) = self.idle_limit {
             put("--idle-timeout", limit.as_secs().to_string());
         }
@@ -358,19 +369,19 @@ impl Boot {
                     if self.watched { Output::Serial(shown, out) } else { Output::To(out) };
                 (self.harness(lab)?, output, self.limit + Duration::from_secs(30))
             }
-            By::Qemu { program, words, arguments } => (
-                self.qemu(program, words, arguments),
+            By::Qemu { program, words, arguments, second_port } => (
+                command(program, self.qemu_arguments(words, arguments, *second_port)),
                 Output::Serial(self.log(lab), out),
                 self.limit,
             ),
         };
+        if self.open_input {
+            command.stdin(Stdio::piped());
+        }
         if let Some(typed) = &self.typed {
             let input = lab.file(&format!("{}.in", self.name));
             std::fs::write(&input, typed)?;
             command.stdin(File::open(input)?);
-        }
-        if self.held_open {
-            command.stdin(Stdio::piped());
         }
         Child::start(command, output, limit)
     }

@@ -25,14 +25,14 @@ pub enum Group {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Passed {
     /// How often it was tried; 0 counts as once.
-    pub tries: u32,
+    pub tries: u64,
     /// A remark.
     pub remark: String,
 }
 
 impl Passed {
     /// It was tried so often.
-    pub fn tries(tries: u32) -> Passed {
+    pub fn tries(tries: u64) -> Passed {
         Passed { tries, remark: format!("{tries} tries") }
     }
 

@@ -66,14 +66,14 @@ impl Text for Vec<String> {
     }
 }
 
-type Test<T> = Box<dyn Fn(&T) -> bool + Send + Sync>;
+type Test = Box<dyn Fn(&Event) -> bool + Send + Sync>;
 type Show = Box<dyn Fn(&Event) -> String + Send + Sync>;
 
 /// A field of an event and what it must be.
 struct Field {
     name: &'static str,
     wanted: String,
-    holds: Test<Event>,
+    holds: Test,
     show: Show,
 }
 
@@ -216,6 +216,9 @@ pub fn wanted(operator: &str, value: &impl Debug) -> String {
     format!("{operator} {value:?}")
 }
 
+/// Whether something holds of what was seen; if not, what was seen.
+type Find = Box<dyn Fn(&Seen) -> Result<(), String> + Send + Sync>;
+
 /// Something that must hold of what a boot has shown.
 pub enum Expect {
     /// Some event is like this.
@@ -239,7 +242,7 @@ pub enum Expect {
     /// The screen shows the text of the serial line, but for events; of them, a good end.
     ScreenIsLog,
     /// What the first text says, which the function finds out; its error says what was seen.
-    That(String, Box<dyn Fn(&Seen) -> Result<(), String> + Send + Sync>),
+    That(String, Find),
 }
 
 impl Expect {

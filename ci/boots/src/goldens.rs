@@ -12,8 +12,13 @@ pub const PROMPT: &str = "Once upon a time";
 /// How many tokens of the answer most boots ask for.
 pub const TOKENS: usize = 16;
 
+/// The folder of the project, from wherever the boots' own tests are run.
+pub fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
 fn read<T: DeserializeOwned>(name: &str) -> T {
-    let path = Path::new("test_models/goldens").join(name);
+    let path = root().join("test_models/goldens").join(name);
     let file = File::open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_json::from_reader(std::io::BufReader::new(file))
         .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
@@ -75,4 +80,19 @@ pub fn perplexities(model: &str, chunks: usize) -> Vec<f64> {
     let goldens: Goldens = read("perplexity.json");
     let model = &goldens.models[model];
     model.after_each_chunk.iter().map(|build| build[chunks - 1]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_goldens_hold_what_the_boots_compare_with() {
+        assert_eq!(tokens().len(), TOKENS);
+        let answers = chat("ab b");
+        assert_eq!(answers.len(), 3);
+        assert!(answers.iter().all(|tokens| tokens.len() >= 12), "{answers:?}");
+        assert_ne!(answers, chat(""));
+        assert!(perplexities("tiny.gguf", 3).len() > 1);
+    }
 }

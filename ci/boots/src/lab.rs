@@ -26,11 +26,14 @@ pub const M1N1_STUB: &str = "target/bare/aarch64-unknown-none/release/m1n1-stub"
 /// QEMU where the harness is not what starts it.
 pub const QEMU: &str = "qemu-system-aarch64";
 
+/// Whether a file was made, once it was tried; why not.
+type Made = Arc<OnceLock<Result<(), String>>>;
+
 /// What all boots of a run share.
 #[derive(Default)]
 pub struct Lab {
     folder: PathBuf,
-    files: Mutex<HashMap<String, Arc<OnceLock<Result<(), String>>>>>,
+    files: Mutex<HashMap<String, Made>>,
     pi4: OnceLock<Result<Pi4, String>>,
 }
 
@@ -97,6 +100,12 @@ impl Lab {
     /// One whose logs and disks go to `folder`.
     pub fn new(folder: impl Into<PathBuf>) -> Lab {
         Lab { folder: folder.into(), ..Lab::default() }
+    }
+
+    /// One that has no Raspberry Pi 4, for this reason.
+    #[cfg(test)]
+    pub fn without_pi4(folder: impl Into<PathBuf>, why: &str) -> Lab {
+        Lab { pi4: OnceLock::from(Err(why.to_owned())), ..Lab::new(folder) }
     }
 
     /// A file of this run.

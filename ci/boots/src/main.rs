@@ -77,7 +77,7 @@ struct Cli {
     /// So many at a time [default: as many as the host has cores, at most 8]
     #[arg(long)]
     jobs: Option<usize>,
-    /// Show at the end what was tried, how often, and what came of it
+    /// Show at the end what was tried, how often, and what came of it; also in target/boots/table.json
     #[arg(long)]
     table: bool,
 }
@@ -124,6 +124,8 @@ fn run(cli: &Cli) -> Result<u8> {
     std::fs::write(Path::new(REPORTS).join("junit.xml"), junit::report(&done))?;
     if cli.table {
         console::print_line(runner::table(&done))?;
+        let file = std::fs::File::create(Path::new(REPORTS).join("table.json"))?;
+        serde_json::to_writer_pretty(file, &runner::table_json(&done))?;
     }
     console::print_line(runner::summary(&done).trim_end())?;
     let failed = done.iter().any(|one| matches!(one.outcome, runner::Outcome::Failed(_)));

@@ -102,11 +102,6 @@ impl Child {
         input.write_all(text).and_then(|()| input.flush()).context("the program takes no input")
     }
 
-    /// Ends its standard input.
-    pub fn end_input(&mut self) {
-        self.input = None;
-    }
-
     /// Waits until `is_there` holds of the lines that came on its standard output. `what` is that.
     ///
     /// # Errors
@@ -282,4 +277,51 @@ pub fn command<A: AsRef<OsStr>>(
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null());
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, limit: Duration) -> (tempfile::TempDir, Child) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = command("sh", ["-c", script]);
+        command.stdin(Stdio::piped());
+        let output = Output::Serial(folder.path().join("log"), folder.path().join("out"));
+        (folder, Child::start(command, output, limit).unwrap())
+    }
+
+    fn is(text: &str) -> impl Fn(&[Line]) -> bool {
+        move |lines| lines.contains(&Line::Text(text.into()))
+    }
+
+    #[test]
+    fn what_a_program_says_is_awaited_and_answered() {
+        let script = "echo ready; read line; echo \"heard $line\"; echo noise >&2; exit 7";
+        let (folder, mut child) = shell(script, Duration::from_secs(60));
+        child.wait_for("a prompt", is("ready")).unwrap();
+        child.type_in(b"a word\n").unwrap();
+        child.wait_for("the answer", is("heard a word")).unwrap();
+        assert!(child.wait_for("more", is("nothing")).is_err(), "it ends before that");
+        assert_eq!(child.wait().unwrap(), 7);
+        let log = std::fs::read(folder.path().join("log")).unwrap();
+        assert_eq!(log, b"ready\nheard a word\n");
+        assert_eq!(std::fs::read(folder.path().join("out")).unwrap(), b"noise\n");
+    }
+
+    #[test]
+    fn a_program_that_runs_on_is_ended() {
+        let (_folder, mut child) = shell("echo $$; exec sleep 600", Duration::from_millis(500));
+        let late = child.wait_for("more", is("nothing")).unwrap_err().to_string();
+        assert!(late.contains("still ran"), "{late}");
+        let pid = child.pid;
+        drop(child);
+        assert!(rustix::process::test_kill_process(pid).is_err(), "it is gone");
+    }
+
+    #[test]
+    fn a_signal_is_a_status_of_its_own() {
+        let (_folder, mut child) = shell("kill -TERM $$", Duration::from_secs(60));
+        assert_eq!(child.wait().unwrap(), 128 + 15);
+    }
 }

@@ -6,6 +6,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::check::{Check, Passed};
 use crate::lab::Lab;
 
@@ -33,7 +35,7 @@ pub struct Done {
 
 impl Done {
     /// How often it was tried.
-    pub fn tries(&self) -> u32 {
+    pub fn tries(&self) -> u64 {
         match &self.outcome {
             Outcome::Passed(passed) => passed.tries.max(1),
             Outcome::Failed(_) => 1,
@@ -133,18 +135,29 @@ pub fn summary(done: &[Done]) -> String {
     text + "\n"
 }
 
+/// What came of a check, in a word.
+fn outcome(done: &Done) -> &'static str {
+    match done.outcome {
+        Outcome::Passed(_) => "as it must",
+        Outcome::Failed(_) => "FAILED",
+        Outcome::Skipped(_) => "skipped",
+    }
+}
+
+/// The table for programs.
+pub fn table_json(done: &[Done]) -> serde_json::Value {
+    let row =
+        |one: &Done| json!({ "check": one.name, "tries": one.tries(), "outcome": outcome(one) });
+    done.iter().map(row).collect()
+}
+
 /// A table of what was tried, how often, and what came of it.
 pub fn table(done: &[Done]) -> String {
     let mut text = format!("{:40} {:>9}  outcome\n", "what is tried", "tries");
     for one in done {
-        let outcome = match one.outcome {
-            Outcome::Passed(_) => "as it must",
-            Outcome::Failed(_) => "FAILED",
-            Outcome::Skipped(_) => "skipped",
-        };
-        text += &format!("{:40} {:>9}  {outcome}\n", one.name, one.tries());
+        text += &format!("{:40} {:>9}  {}\n", one.name, one.tries(), outcome(one));
     }
-    let tries: u32 = done.iter().map(Done::tries).sum();
+    let tries: u64 = done.iter().map(Done::tries).sum();
     text + &format!("{} checks, {tries} tries\n", done.len())
 }
 

@@ -75,32 +75,34 @@ impl Seen {
         if text.is_empty() {
             text += "    no event\n";
         }
-        text += &last_lines("the serial log", &self.log);
+        text += &last_lines("the serial log", &self.log, &[]);
         if !self.screen.is_empty() {
             text += "    the screen:\n";
             self.screen.iter().for_each(|line| text += &format!("    | {line}\n"));
         }
-        text + &last_lines("it", &self.out)
+        text + &last_lines("what the program said", &self.out, &self.lines)
     }
 }
 
-/// The last lines of a file.
-fn last_lines(what: &str, file: &Path) -> String {
+/// The last lines of a file, but for those that were shown before.
+fn last_lines(what: &str, file: &Path, before: &[Line]) -> String {
     const LINES: usize = 20;
     let Ok(bytes) = std::fs::read(file) else { return String::new() };
-    let all = lines(&bytes);
-    let mut text = format!("    {what} ends ({}):\n", file.display());
+    let mut all = lines(&bytes);
+    all.retain(|line| !before.contains(line) && *line != Line::Text(String::new()));
+    let mut text = String::new();
     for line in &all[all.len().saturating_sub(LINES)..] {
         let line = match line {
             Line::Text(text) => kernel::report::printable(text).into_owned(),
             Line::Event(event) => json(event),
             Line::Garbled(line, error) => format!("{line:?}: {error}"),
         };
-        if !line.is_empty() {
-            text += &format!("    | {}\n", cut(&line, 200));
-        }
+        text += &format!("    | {}\n", cut(&line, 200));
     }
-    text
+    match text.is_empty() {
+        true => text,
+        false => format!("    {what} ends ({}):\n{text}", file.display()),
+    }
 }
 
 fn json(event: &Event) -> String {

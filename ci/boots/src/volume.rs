@@ -181,16 +181,17 @@ mod tests {
     #[test]
     fn entries_lead_through_the_table() {
         let mut volume = volume();
-        let entry = volume.entry("A       TXT").unwrap();
+        let entry = volume.entry("A~1     TXT").unwrap();
         assert_eq!(entry.bytes, 9000);
         assert_eq!(volume.next(entry.last), END);
-        assert!(volume.entry("B       TXT").is_err());
+        assert!(volume.entry("B~1     TXT").is_err());
         volume.link(entry.last, entry.first).unwrap();
         assert_eq!(volume.next(entry.last), entry.first);
         volume.set_size(entry, 9001).unwrap();
-        assert_eq!(volume.entry("A       TXT").unwrap().bytes, 9001);
+        assert_eq!(volume.entry("A~1     TXT").unwrap().bytes, 9001);
         // The reader walks the chain that the first table has.
-        volume.link(entry.first, 0).unwrap();
-        assert!(volume.files().is_err());
+        volume.link(entry.first, END).unwrap();
+        let (_, file) = &volume.files().unwrap()[0];
+        assert_eq!(*file, vec![1; volume.cluster_bytes() as usize]);
     }
 }

@@ -4,7 +4,7 @@ use super::report;
 
 /// The serial log of QEMU's Raspberry Pi 4, with the model on an SD card.
 ///
-/// `ci/boot.sh pi4` made it.
+/// `ci/boots.sh pi4` made it.
 const RASPI4B: &str = include_str!("testdata/raspi4b.log");
 
 /// The same log with facts about the board in `hello`.

@@ -61,7 +61,7 @@ fn vanishing(lab: &Lab) -> Result<Passed> {
             .run(lab)
             .with_context(|| format!("after {reads} reads"))?;
     }
-    Ok(Passed::tries(reads.len() as u32))
+    Ok(Passed::tries(reads.len() as u64))
 }
 
 /// A device that never completes what it is asked: at first, and in the middle of the model.

@@ -84,7 +84,7 @@ impl Boot {
 }
 
 /// Boots do not differ.
-fn again(boots: u32, text: Text) -> Check {
+fn again(boots: u64, text: Text) -> Check {
     check(format!("boots-{boots}"), move |lab| {
         for number in 1..=boots {
             let one = boot(format!("boots-{boots}")).cores(2).cpu("cortex-a72");

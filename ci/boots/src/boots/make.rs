@@ -148,7 +148,7 @@ fn texts(lab: &Lab) -> Result<Passed> {
         .made(&["run", "ARGS=--print", "PROMPT=", "SYSTEM=", "MODE=chat"])?
         .holds("prompt=\"\" system=\"\"")?;
     house.made(&["run", "ARGS=--print", "PROMPT= a", "PROMPT=b"])?.holds("prompt=b")?;
-    Ok(Passed::tries(2 * texts.len() as u32 + 2))
+    Ok(Passed::tries(2 * texts.len() as u64 + 2))
 }
 
 /// Names that begin with a minus. This one boots.
@@ -255,7 +255,7 @@ fn unused(lab: &Lab) -> Result<Passed> {
     for (message, arguments) in refused {
         house.refuses(message, arguments)?;
     }
-    Ok(Passed::tries(refused.len() as u32))
+    Ok(Passed::tries(refused.len() as u64))
 }
 
 /// The project's own make, whatever was set up and built before.

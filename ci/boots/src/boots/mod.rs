@@ -11,6 +11,7 @@ mod make;
 mod modes;
 mod pi4;
 mod probe;
+mod torture;
 mod uboot;
 
 use crate::check::Check;
@@ -30,6 +31,7 @@ pub fn table() -> Vec<Check> {
         image::checks(),
         make::checks(),
         endurance::checks(),
+        torture::checks(),
     ];
     topics.into_iter().flatten().collect()
 }

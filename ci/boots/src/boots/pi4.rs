@@ -10,16 +10,15 @@ use harness::command::Bus;
 use kernel::report::Code;
 
 use super::disks::{card, sector};
-use crate::boot::{Boot, boot, no_garbled_line};
+use crate::boot::{Boot, boot};
 use crate::check::{Check, Group, Passed, check, lazy};
 use crate::disk::{Table, tiny};
 use crate::event;
 use crate::expect::{Expect, pattern};
-use crate::failure::Failure;
 use crate::goldens::{TOKENS, tokens};
-use crate::lab::{IMAGE, Lab, Need};
+use crate::lab::{Lab, Need, Pi4};
 use crate::machine::Failing;
-use crate::qemu::{Child, Monitor, Output, command};
+use crate::qemu::Monitor;
 use crate::screen::Screen;
 use crate::seen::Seen;
 
@@ -66,83 +65,80 @@ pub fn checks() -> Vec<Check> {
 
 /// What the serial line says, on the board's screen as well.
 fn screen(lab: &Lab) -> Result<Passed> {
-    let tree = lab.pi4().map_err(anyhow::Error::msg)?.device_tree;
+    let pi4 = lab.pi4().map_err(anyhow::Error::msg)?;
     let initrd = lab.disk(&tiny())?.display().to_string();
-    let seen = with_screen(lab, "pi4-screen", &tree, &["-initrd", &initrd])?;
-    let board = |pattern: &'static str| Expect::Event(event!(Hello { board ~ pattern }));
-    let mut expected = vec![
-        no_garbled_line(),
-        Expect::Event(event!(Hello {
-            consoles == ["ns16550", "framebuffer 1280x720, text 128x36"],
-        })),
-        Expect::Event(event!(Result { tokens == tokens() })),
-        Expect::Event(event!(Result { board == ["temperature=25C", "throttled=0x0"] })),
-        Expect::Screen(pattern("^Anchorite .* on Raspberry Pi 4 Model B: 4 × ")),
-        Expect::ScreenIsLog,
-    ];
-    expected.extend(
-        [
-            "^gpio14=input$",
-            "^gpio15=input$",
-            "^arm-clock=[0-9]*MHz$",
-            "^temperature=25C$",
-            "^cpuectlr=0x0$",
-            "^dma-ranges=0xfe340000: 0x0..0x40000000 at 0xc0000000",
-        ]
-        .map(board),
-    );
-    expected.iter().try_for_each(|expected| Failure::unless(expected, &seen))?;
-    Ok(Passed::default())
+    let mut boot = with_screen(lab, "pi4-screen", &pi4, &pi4.device_tree, &["-initrd", &initrd])
+        .event(event!(Hello { consoles == ["ns16550", "framebuffer 1280x720, text 128x36"] }))
+        .event(event!(Result { tokens == tokens() }))
+        .event(event!(Result { board == ["temperature=25C", "throttled=0x0"] }))
+        .expect(Expect::Screen(pattern("^Anchorite .* on Raspberry Pi 4 Model B: 4 × ")))
+        .expect(Expect::ScreenIsLog);
+    for fact in [
+        "^gpio14=input$",
+        "^gpio15=input$",
+        "^arm-clock=[0-9]*MHz$",
+        "^temperature=25C$",
+        "^cpuectlr=0x0$",
+        "^dma-ranges=0xfe340000: 0x0..0x40000000 at 0xc0000000",
+    ] {
+        boot = boot.event(event!(Hello { board ~ fact }));
+    }
+    run_with_screen(lab, &boot)
 }
 
 /// A tree that is refused, before the final map of the memory.
 fn screen_early(lab: &Lab) -> Result<Passed> {
-    let tree = lab.pi4().map_err(anyhow::Error::msg)?.device_tree;
-    let source = Command::new("dtc").args(["-q", "-I", "dtb", "-O", "dts"]).arg(tree).output()?;
-    let mut source = source.stdout;
-    source.extend_from_slice(b"/ { reserved-memory { broken { reg = <1>; }; }; };\n");
-    let (dts, broken) = (lab.file("broken.dts"), lab.file("broken.dtb"));
-    fs::write(&dts, source)?;
-    let status = Command::new("dtc")
-        .args(["-q", "-I", "dts", "-O", "dtb", "-o"])
-        .args([&broken, &dts])
-        .status()?;
-    ensure!(status.success(), "dtc fails");
+    let pi4 = lab.pi4().map_err(anyhow::Error::msg)?;
+    let dtc = |arguments: &[&str], from: &Path, to: &Path| -> Result<()> {
+        let status = Command::new("dtc").args(arguments).arg("-o").args([to, from]).status()?;
+        ensure!(status.success(), "dtc fails");
+        Ok(())
+    };
+    let (source, broken) = (lab.file("broken.dts"), lab.file("broken.dtb"));
+    dtc(&["-q", "-I", "dtb", "-O", "dts"], &pi4.device_tree, &source)?;
+    let mut text = fs::read(&source)?;
+    text.extend_from_slice(b"/ { reserved-memory { broken { reg = <1>; }; }; };\n");
+    fs::write(&source, text)?;
+    dtc(&["-q", "-I", "dts", "-O", "dtb"], &source, &broken)?;
 
-    let seen = with_screen(lab, "pi4-screen-early", &broken, &[])?;
-    let expected = [
-        no_garbled_line(),
-        Expect::Exit(1, Vec::new()),
-        Expect::Screen(pattern(
-            "^Unsupported: device tree: `reg` of node `broken` is missing or malformed$",
-        )),
-        Expect::Screen(pattern("^Anchorite has failed, see above.$")),
-    ];
-    expected.iter().try_for_each(|expected| Failure::unless(expected, &seen))?;
-    Ok(Passed::default())
+    const MALFORMED: &str =
+        "^Unsupported: device tree: `reg` of node `broken` is missing or malformed$";
+    let boot = with_screen(lab, "pi4-screen-early", &pi4, &broken, &[])
+        .exits(1)
+        .expect(Expect::Screen(pattern(MALFORMED)))
+        .expect(Expect::Screen(pattern("^Anchorite has failed, see above.$")));
+    run_with_screen(lab, &boot)
 }
 
-/// Boots with a screen, which QEMU's monitor takes a picture of when the board is off.
-fn with_screen(lab: &Lab, name: &str, tree: &Path, more: &[&str]) -> Result<Seen> {
-    const LIMIT: Duration = Duration::from_secs(180);
-    let file = |ending: &str| lab.file(&format!("{name}.{ending}"));
-    let (log, out, ppm) = (file("log"), file("out"), file("ppm"));
-    let socket = file("qmp");
-    let qemu: PathBuf = lab.pi4().map_err(anyhow::Error::msg)?.qemu;
-    let mut command = command(
-        qemu,
-        "-M raspi4b -smp 4 -display none -no-reboot -no-shutdown -serial null -serial stdio \
-         -global bcm2835-fb.xres=1280 -global bcm2835-fb.yres=720"
-            .split_whitespace(),
-    );
-    command
-        .args(["-kernel", IMAGE, "-append", &format!("max_tokens={TOKENS}"), "-dtb"])
-        .arg(tree)
-        .args(more)
-        .args(Monitor::arguments(&socket));
-    let mut child = Child::start(command, Output::Serial(log.clone(), out.clone()), LIMIT)?;
-    let mut monitor = Monitor::connect(&socket, LIMIT)?;
+/// The socket of QEMU's monitor.
+fn socket(lab: &Lab, name: &str) -> PathBuf {
+    lab.file(&format!("{name}.qmp"))
+}
+
+/// A boot whose screen is looked at.
+fn with_screen(lab: &Lab, name: &str, pi4: &Pi4, tree: &Path, more: &[&str]) -> Boot {
+    const BOARD: &str = "-M raspi4b -smp 4 -no-reboot -no-shutdown \
+                         -global bcm2835-fb.xres=1280 -global bcm2835-fb.yres=720";
+    let tree = tree.display().to_string();
+    let monitor = Monitor::arguments(&socket(lab, name));
+    let mut arguments: Vec<&str> = BOARD.split_whitespace().collect();
+    arguments.extend(["-dtb", &tree]);
+    arguments.extend(more);
+    arguments.extend(monitor.iter().map(String::as_str));
+    boot(name)
+        .by_qemu(&format!("max_tokens={TOKENS}"), &arguments)
+        .program(&pi4.qemu)
+        .second_port()
+        .limit_s(180)
+}
+
+/// Boots, has QEMU's monitor take a picture of the screen when the board is off, and checks.
+fn run_with_screen(lab: &Lab, boot: &Boot) -> Result<Passed> {
+    let file = |ending: &str| lab.file(&format!("{}.{ending}", boot.name));
+    let mut child = boot.start(lab)?;
+    let mut monitor = Monitor::connect(&socket(lab, &boot.name), Duration::from_secs(180))?;
     monitor.wait_for("SHUTDOWN").context("the board is not turned off")?;
+    let ppm = file("ppm");
     monitor.order(&format!("screendump {}", ppm.display()))?;
     monitor.quit()?;
     let status = child.wait()?;
@@ -151,7 +147,6 @@ fn with_screen(lab: &Lab, name: &str, tree: &Path, more: &[&str]) -> Result<Seen
     fs::write(file("png"), screen.png()?)?;
     let screen = screen.lines();
     fs::write(file("screen"), screen.join("\n"))?;
-    let seen = Seen { status, out, screen, ..Seen::read(&log)? };
-    Failure::unless(&Expect::Status(0), &seen)?;
-    Ok(seen)
+    boot.check(&Seen { screen, ..boot.seen(lab, status)? })?;
+    Ok(Passed::default())
 }

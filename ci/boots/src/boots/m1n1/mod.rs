@@ -213,7 +213,7 @@ impl Mac {
             .by_qemu("", &arguments)
             .image(M1N1_STUB)
             .limit_s(LIMIT.as_secs())
-            .held_open();
+            .open_input();
         let boot = expect(boot.expect(cores_at_el2()));
 
         let mut child = boot.start(lab)?;

@@ -107,12 +107,12 @@ pub fn rubbish() -> Check {
         let pi4 = lab.pi4().map_err(anyhow::Error::msg)?;
         let loader = loader(lab, "probe-rubbish", "rubbish", &[IMAGE_AT])?;
         let trials = [Trial::Threads, Trial::Futex, Trial::Sleep, Trial::Quiet];
-        // The console is the second port.
         let machine = Machine { kind: "raspi4b".into(), arguments: Vec::new() }
-            .with("-smp 4 -no-reboot -serial null -serial stdio".split(' '))
+            .with(["-smp", "4", "-no-reboot"])
             .with(["-dtb", &pi4.device_tree.display().to_string()]);
         probe("rubbish", &words_of(&trials), &at(machine, IMAGE_AT))
             .program(pi4.qemu)
+            .second_port()
             .image(loader)
             .event(event!(Hello { cores == 4usize, exception_level == 2 }))
             .holds(&trials)

@@ -122,7 +122,7 @@ pub fn idle() -> Check {
     const WATCHED: Duration = Duration::from_secs(4);
     let run = |lab: &Lab| {
         let boot = probe("idle", Trial::Input.name(), &virt(A72, 4, "64M"))
-            .held_open()
+            .open_input()
             .holds(&[Trial::Input])
             .exits(0);
         let mut child = boot.start(lab)?;
