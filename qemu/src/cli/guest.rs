@@ -8,6 +8,9 @@ use super::{Action, Cli, Environment};
 /// A setting: its key and its value. `None`: make's name was given without a value.
 pub type Word = Option<(&'static str, String)>;
 
+/// The guest's mode, `None` if the disk decides, and the boot arguments.
+pub type Settings = (Option<Mode>, Vec<(String, String)>);
+
 /// Flags for the settings of the guest.
 #[derive(Debug)]
 pub struct Guest {
@@ -95,17 +98,14 @@ fn unchecked(text: &str) -> Result<(String, String), String> {
 }
 
 impl Cli {
-    /// The guest's mode, `None` if the disk decides, and the boot arguments.
+    /// The guest's settings.
     ///
     /// Settings are checked as the guest will check them. What `--set` gives is not: so it can be
     /// seen what the guest says.
     ///
     /// # Errors
     /// A sentence for the user: what is wrong and what to do.
-    pub(super) fn settings(
-        &self,
-        environment: &Environment,
-    ) -> Result<(Option<Mode>, Vec<(String, String)>), String> {
+    pub(super) fn settings(&self, environment: &Environment) -> Result<Settings, String> {
         let mut given = self.guest.given.clone();
         given.extend(self.words.iter().flatten().cloned());
         let has_mode = given.iter().any(|(key, _)| *key == "mode");
