@@ -1,4 +1,4 @@
-//! A Raspberry Pi 4, where there is a QEMU that has one: from EL2, with the board's own device tree.
+//! QEMU's Raspberry Pi 4, which starts at EL2, with the board's own device tree.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,9 +48,9 @@ pub fn checks() -> Vec<Check> {
             .disk(no_partition)
             .fails(Code::ModelNotFound, "no disk holds")
             .into(),
-        // QEMU's card tells nobody of a sector that cannot be read; the checksum does.
+        // QEMU's card reports no error for a sector that fails; the checksum shows it.
         lazy("pi4-bad-sector", |lab, boot| {
-            // A card can be written, so QEMU takes none that others read.
+            // QEMU opens a card for writing, so that no other boot may read the same file.
             let writable = tiny().damaged("bad-sector", |_| Ok(()));
             Ok(boot
                 .raspberry_pi_4()
@@ -63,7 +63,7 @@ pub fn checks() -> Vec<Check> {
     checks.map(|check| check.needs(Need::Pi4).also_in(Group::Pi4)).into()
 }
 
-/// What the serial line says, on the board's screen as well.
+/// The screen shows what the serial line says.
 fn screen(lab: &Lab) -> Result<Passed> {
     let pi4 = lab.pi4().map_err(anyhow::Error::msg)?;
     let initrd = lab.disk(&tiny())?.display().to_string();
@@ -86,7 +86,7 @@ fn screen(lab: &Lab) -> Result<Passed> {
     run_with_screen(lab, &boot)
 }
 
-/// A tree that is refused, before the final map of the memory.
+/// A device tree that is refused before the final page tables: the screen shows the error.
 fn screen_early(lab: &Lab) -> Result<Passed> {
     let pi4 = lab.pi4().map_err(anyhow::Error::msg)?;
     let dtc = |arguments: &[&str], from: &Path, to: &Path| -> Result<()> {
@@ -115,7 +115,7 @@ fn socket(lab: &Lab, name: &str) -> PathBuf {
     lab.file(&format!("{name}.qmp"))
 }
 
-/// A boot whose screen is looked at.
+/// A boot with a screen and a monitor.
 fn with_screen(lab: &Lab, name: &str, pi4: &Pi4, tree: &Path, more: &[&str]) -> Boot {
     const BOARD: &str = "-M raspi4b -smp 4 -no-reboot -no-shutdown \
                          -global bcm2835-fb.xres=1280 -global bcm2835-fb.yres=720";
@@ -132,7 +132,7 @@ fn with_screen(lab: &Lab, name: &str, pi4: &Pi4, tree: &Path, more: &[&str]) -> 
         .limit_s(180)
 }
 
-/// Boots, has QEMU's monitor take a picture of the screen when the board is off, and checks.
+/// Boots, takes a picture of the screen once the board is off, and checks.
 fn run_with_screen(lab: &Lab, boot: &Boot) -> Result<Passed> {
     let file = |ending: &str| lab.file(&format!("{}.{ending}", boot.name));
     let mut child = boot.start(lab)?;
