@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use harness::command::Bus;
-use kernel::report::Code;
+use kernel::report::{Code, Event};
 
 use super::disks::{card, sector};
 use crate::boot::{Boot, boot};
@@ -67,22 +67,29 @@ pub fn checks() -> Vec<Check> {
 fn screen(lab: &Lab) -> Result<Passed> {
     let pi4 = lab.pi4().map_err(anyhow::Error::msg)?;
     let initrd = lab.disk(&tiny())?.display().to_string();
-    let mut boot = with_screen(lab, "pi4-screen", &pi4, &pi4.device_tree, &["-initrd", &initrd])
+    // The facts in their order, with commas between.
+    let facts = pattern(
+        "^gpio14=input,gpio15=input,.*,arm-clock=[0-9]*MHz,temperature=25C,.*,cpuectlr=0x0(,|$)",
+    );
+    let boot = with_screen(lab, "pi4-screen", &pi4, &pi4.device_tree, &["-initrd", &initrd])
         .event(event!(Hello { consoles == ["ns16550", "framebuffer 1280x720, text 128x36"] }))
+        .event(event!(Hello {
+            board ~ "^dma-ranges=0xfe340000: 0x0..0x40000000 at 0xc0000000",
+        }))
+        .expect(Expect::that(format!("the facts about the board match {facts:?}"), move |seen| {
+            let board = seen.events().find_map(|event| match event {
+                Event::Hello(hello) => Some(hello.board.join(",")),
+                _ => None,
+            });
+            match board {
+                Some(board) if facts.is_in(&board) => Ok(()),
+                board => Err(board.unwrap_or_else(|| "there is no `hello`".into())),
+            }
+        }))
         .event(event!(Result { tokens == tokens() }))
         .event(event!(Result { board == ["temperature=25C", "throttled=0x0"] }))
         .expect(Expect::Screen(pattern("^Anchorite .* on Raspberry Pi 4 Model B: 4 × ")))
         .expect(Expect::ScreenIsLog);
-    for fact in [
-        "^gpio14=input$",
-        "^gpio15=input$",
-        "^arm-clock=[0-9]*MHz$",
-        "^temperature=25C$",
-        "^cpuectlr=0x0$",
-        "^dma-ranges=0xfe340000: 0x0..0x40000000 at 0xc0000000",
-    ] {
-        boot = boot.event(event!(Hello { board ~ fact }));
-    }
     run_with_screen(lab, &boot)
 }
 
