@@ -1,7 +1,7 @@
 //! Layers, rooms and circles: which file of the kernel may import which.
 //!
 //! 1. No import runs up between the layers of the runtime: the table in `src/runtime/mod.rs`.
-//! 2. No import enters a room that its own room may not depend on: "The house" in
+//! 2. No import enters a room that its own room may not depend on: "Rooms, and what they may use" in
 //!    `ARCHITECTURE.md`.
 //! 3. No files import each other in a circle. A module and the files in its folder count as one.
 //! 4. In the runtime, `abi` alone knows the Hermit ABI.
@@ -360,7 +360,7 @@ fn room(path: &str) -> String {
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// Reads the table "The house" of `ARCHITECTURE.md`.
+/// Reads the table "Rooms, and what they may use" of `ARCHITECTURE.md`.
 fn house(document: &str) -> House {
     let mut house = House::new();
     for line in document.lines().filter(|line| line.starts_with("| [`kernel/src/")) {
