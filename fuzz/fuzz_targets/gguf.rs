@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 
 use fuzz::limits::Limits;
-use kernel::backend::{ContextOptions, BackendOptions, Plan, Progress, TransformerBackend};
+use kernel::backend::{BackendOptions, ContextOptions, Plan, Progress, TransformerBackend};
 use kernel::llm::Error;
 use kernel::llm::arena::ModelBuffer;
 use kernel::llm::chat::Declared;

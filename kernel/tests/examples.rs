@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// The example; `None` with a message where it is not built, as in a run of some tests.
+/// The example; `None` with a message where it is not built.
 fn generate() -> Option<Command> {
     // This program lies in `deps`, beside `examples`.
     let mut path: PathBuf = std::env::current_exe().unwrap();

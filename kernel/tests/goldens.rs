@@ -119,7 +119,7 @@ struct Perplexities {
 #[derive(Deserialize)]
 struct Measured {
     sha256: String,
-    /// One list for each order of llama.cpp's sums, and for norms that differ in the last digits.
+    /// One list for each order of llama.cpp's sums, and for other last digits of norms.
     after_each_chunk: Vec<Vec<f64>>,
 }
 

@@ -26,7 +26,7 @@ struct Run {
     /// The best tokens after the prompt, and after the last but one of `tokens`.
     first_logits: Vec<(u32, f32)>,
     last_logits: Vec<(u32, f32)>,
-    /// Context shift: the context, the first positions, which stay, and the number of shifts.
+    /// Context shift: the context, the kept positions, and the number of shifts.
     n_ctx: Option<usize>,
     n_keep: Option<usize>,
     n_shifts: Option<usize>,

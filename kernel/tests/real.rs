@@ -29,7 +29,7 @@ use threads::Threads;
 const LIMIT: f64 = 1.05;
 /// The error bound without any rounding to fewer than 32 bits.
 const LIMIT_F32: f64 = 2e-5;
-/// The lead of float64's best logit above which rounding must not change the best token.
+/// The lead of float64's best logit that rounding must not overturn.
 const CLEAR_LEAD: f64 = 0.3;
 /// Positions of the context that llama.cpp had.
 const N_CTX: usize = 256;

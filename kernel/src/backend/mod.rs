@@ -185,8 +185,8 @@ impl TransformerBackend {
 
     /// Loads the GGUF file at this path. A model that was loaded before is given up first.
     ///
-    /// On a host, the path is one of the file system. In the unikernel, the path is one of the
-    /// model disk ("models/tiny.gguf"), and the file is checked against its `.sha256`.
+    /// On a host, the path is in the file system. In the unikernel, the path is on the model disk
+    /// ("models/tiny.gguf"), and the file is checked against its `.sha256`.
     ///
     /// # Errors
     /// The file cannot be read or is damaged, the model needs an unsupported feature, or the memory
@@ -298,7 +298,7 @@ impl TransformerBackend {
         self.ignore_end = ignore_end;
     }
 
-    /// Whether names of control tokens ("</s>") in prompts become control tokens; off at first.
+    /// Whether control tokens in prompts are parsed by name ("</s>"); off at first.
     ///
     /// Without it, the names are plain text. It counts for perplexity, too, but not for
     /// [`TransformerBackend::converse`].

@@ -50,11 +50,11 @@ pub struct GenerateOptions {
     ///
     /// The end token then counts and is shown like any other, for measurements of a fixed length.
     pub ignore_end: bool,
-    /// Whether names of control tokens ("</s>") in a [`Prompt::Text`] become control tokens.
+    /// Whether control tokens in a [`Prompt::Text`] are parsed by name ("</s>").
     ///
     /// Without it, the names are plain text.
     pub parse_special: bool,
-    /// Whether to truncate a [`Prompt::Text`] that begins a text and does not fit in the context.
+    /// Whether to cut a [`Prompt::Text`] that begins a text and does not fit.
     ///
     /// The tokens after the first `keep` ones are removed.
     pub cut_prompt: bool,
@@ -162,7 +162,9 @@ fn append_prompt(
     Ok(n_cut)
 }
 
-/// Cuts a prompt of more than `n_ctx` tokens, after the first `keep`, and returns how many it cut.
+/// Cuts a prompt of more than `n_ctx` tokens, and returns the number of cut tokens.
+///
+/// The cut is after the first `keep` tokens.
 ///
 /// The cut leaves room for `max_tokens` more, but for at most half of the context behind `keep`.
 /// Nothing is cut if the prompt fits, or if `keep` fills the context.

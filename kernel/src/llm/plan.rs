@@ -1,4 +1,4 @@
-//! The plan of a model: shape, tokenizer and memory, from the header of its file alone.
+//! The plan of a model: shape, tokenizer and memory, from the header alone.
 
 #![forbid(unsafe_code)]
 
@@ -70,14 +70,16 @@ pub struct ModelMetadata {
     pub chat: Declared,
 }
 
-/// The memory that a model needs besides its file, in bytes.
+/// The memory that a model needs beside its file, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryNeeded {
     /// The KV cache; exact.
     pub kv_cache_bytes: usize,
     /// The scratch arena; exact.
     pub arena_bytes: usize,
-    /// Tables of the vocabulary and the header, a usual prompt and its answer: an upper bound.
+    /// Tables, a usual prompt and its answer: an upper bound.
+    ///
+    /// The tables are those of the vocabulary and of the header.
     ///
     /// The header's tables exist while the model is loaded.
     pub table_bytes: usize,
@@ -175,7 +177,7 @@ impl Plan {
         &self.metadata
     }
 
-    /// The memory that the model needs besides its file, for one session in this context.
+    /// The memory that the model needs beside its file, for one session.
     ///
     /// # Errors
     /// [`Error::InvalidConfig`] if the model cannot have this context.
@@ -196,7 +198,7 @@ impl Plan {
         self.model.repack(source)
     }
 
-    /// Upper bound for the tables of the model and its header, for a prompt and an answer.
+    /// Upper bound for the tables of model and header, a prompt and an answer.
     fn table_bytes(&self, n_ctx: usize) -> usize {
         // The entries of the header's vectors. A growing vector may take three times its contents
         // while it moves.
@@ -254,7 +256,7 @@ pub(super) fn state_shape(model: &Model, context: ContextOptions) -> Result<Stat
     model.state_shape(context.kv_cache, n_ctx, context.context_shift)
 }
 
-/// The scratch memory for passes of `n_sessions` sessions with states of this shape.
+/// The scratch memory for passes of `n_sessions` sessions of this shape.
 pub(super) fn scratch_shape(state: &StateShape, n_sessions: usize) -> ScratchShape {
     let StateShape { n_ctx, kv_cache, .. } = *state;
     let n_rows = BATCH.min(n_ctx.saturating_mul(n_sessions));
@@ -270,7 +272,7 @@ pub(crate) fn answer_bytes(n: usize, tokenizer: &Tokenizer) -> usize {
     n.saturating_mul(tokenizer.max_token_bytes()).saturating_add(1).saturating_mul(replacement)
 }
 
-/// Upper bound for the encoder's memory per byte of a prompt, while its vectors grow.
+/// Upper bound for the encoder's memory per byte of a prompt, growth included.
 pub(super) const ENCODER_BYTES: usize = 384;
 /// Bytes of a token that the plan counts for the encoding of prompts.
 ///

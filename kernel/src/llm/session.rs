@@ -12,7 +12,7 @@ use crate::llm::sampling::{Candidate, Sampler};
 use crate::llm::state::{State, StateShape};
 use crate::llm::{Error, with_capacity};
 
-/// Positions that the first prompt leaves free in a shifting context, as in llama.cpp.
+/// Positions that the first prompt leaves free in a context that shifts (llama.cpp's).
 const LEAST_LEFT: usize = 4;
 
 /// One text of a model.
@@ -161,7 +161,7 @@ impl Session {
         Ok(())
     }
 
-    /// Number of unprocessed tokens for the next pass, which may shift the context first.
+    /// Number of tokens for the next pass, which may shift the context first.
     pub(super) fn n_next(&self) -> usize {
         let left = self.n_ctx() - self.state.len();
         let room = match self.context_shift {
@@ -174,7 +174,7 @@ impl Session {
         self.n_unprocessed().min(room).min(batch(self.n_ctx()))
     }
 
-    /// Prepares the session for a pass of up to `limit` tokens, and returns their number.
+    /// Prepares a pass of up to `limit` tokens, and returns their number.
     ///
     /// A full context shifts. A processed text gives its last token again.
     pub(super) fn begin_pass(

@@ -112,7 +112,7 @@ impl State {
         self.len = 0;
     }
 
-    /// Forgets the positions from `n` on, and returns the number of remaining ones: `n`, or 0.
+    /// Forgets the positions from `n` on, and returns how many remain: `n`, or 0.
     ///
     /// A layer with a window may have overwritten positions that the next row sees. Then all
     /// positions are forgotten. The positions of the last batch can always be forgotten alone.

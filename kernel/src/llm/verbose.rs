@@ -91,7 +91,7 @@ pub fn log_tensors(gguf: &Gguf<'_>) -> Result<(), Error> {
         let non_finite = all.non_finite - before;
         if non_finite > 0 {
             log::warn!(
-                "{non_finite} of the {} weights in `{}` are no finite numbers",
+                "{non_finite} of the {} weights in `{}` are not finite",
                 tensor.elements(),
                 tensor.name
             );
@@ -146,7 +146,7 @@ pub fn log_best(logits: &[f32], tokenizer: &Tokenizer) {
     log::debug!("best:{line}");
     let non_finite = logits.iter().filter(|logit| !logit.is_finite()).count();
     if non_finite > 0 {
-        log::warn!("{non_finite} of {} logits are no finite numbers", logits.len());
+        log::warn!("{non_finite} of {} logits are not finite", logits.len());
     }
 }
 

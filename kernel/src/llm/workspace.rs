@@ -67,7 +67,7 @@ struct LogitsRow<'a> {
 }
 
 impl Workspace {
-    /// A workspace for passes of up to `n_sessions` sessions, each in a context like `context`.
+    /// A workspace for passes of up to `n_sessions` sessions in such a context.
     ///
     /// # Errors
     /// [`Error::InvalidConfig`] if the model cannot have this context, [`Error::OutOfMemory`].
@@ -261,7 +261,7 @@ impl Workspace {
         Ok(())
     }
 
-    /// Finds where a session's states become NaN or infinite: the stage, and the tensor.
+    /// Finds where a session's states become NaN or infinite: stage and tensor.
     ///
     /// Processes the session's text again and dequantises all weights, which takes long.
     ///

@@ -1,4 +1,4 @@
-//! Malformed files: each must be refused by an error that names the fault and its place.
+//! Malformed files, refused by errors that name the fault and its place.
 //!
 //! No file may cause a panic, or memory use out of proportion to the file.
 //!

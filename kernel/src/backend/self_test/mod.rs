@@ -225,7 +225,7 @@ fn test_performance_targets(backend: &mut TransformerBackend, _: Machine) -> Out
     Ok(Finding { figure: result.tokens_per_s, detail })
 }
 
-/// More than a hundred tokens are generated, and the streamed text equals the output.
+/// Generates more than a hundred tokens; the streamed text equals the output.
 fn test_long_generation(backend: &mut TransformerBackend, _: Machine) -> Outcome {
     let n = room(backend)?;
     let mut streamed = String::new();

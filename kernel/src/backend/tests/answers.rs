@@ -244,7 +244,7 @@ fn endless(context: ContextOptions) -> TransformerBackend {
     backend
 }
 
-/// A backend with context shift that keeps the first `keep` tokens of the first prompt.
+/// A backend with context shift that keeps `keep` tokens of the first prompt.
 fn shifting(n_ctx: usize, keep: usize) -> TransformerBackend {
     endless(ContextOptions { context_shift: true, keep, ..context(Some(n_ctx)) })
 }

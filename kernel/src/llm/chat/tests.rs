@@ -37,7 +37,7 @@ struct Golden {
 struct Rendered {
     bos: String,
     eos: String,
-    /// The conversation as llama.cpp formats it, which recognises the template by its text.
+    /// The conversation as llama.cpp formats it by the template's text.
     recognised: Vec<String>,
 }
 

@@ -21,7 +21,7 @@ use crate::llm::workspace::Workspace;
 
 /// Positions of each text, so that a window of 11 goes round.
 const N_CTX: usize = 61;
-/// The rows of three texts in each pass: one text alone, prefill beside decode, chunks.
+/// The rows of three texts in each pass: one alone, prefill beside decode, chunks.
 const PASSES: [[usize; 3]; 6] =
     [[5, 0, 0], [1, 17, 3], [1, 1, 30], [7, 11, 13], [1, 1, 1], [0, 19, 2]];
 

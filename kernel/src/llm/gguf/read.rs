@@ -15,7 +15,7 @@ use crate::llm::{Error, with_capacity};
 const MAX_LEN: u64 = 1 << 30;
 /// Least size of an entry: key length, one byte of key, type, one byte of value.
 const MIN_ENTRY: u64 = 8 + 1 + 4 + 1;
-/// Least size of a tensor's description: name length, number of dimensions, type, offset.
+/// Least size of a tensor's description: name length, dimensions, type, offset.
 const MIN_TENSOR: u64 = 8 + 4 + 4 + 8;
 
 fn error<T>(at: u64, what: impl Into<String>) -> Result<T, Error> {

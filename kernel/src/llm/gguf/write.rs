@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, TensorType, ValueType};
 
-/// Builds a GGUF file: collects entries and tensors, and [`Builder::build`] writes them.
+/// A builder of GGUF files: collects entries and tensors, then writes a file.
 ///
 /// ```
 /// use kernel::llm::gguf::{Gguf, TensorType, build::Builder};

@@ -1,4 +1,4 @@
-//! Lanes: four numbers at once, in which element-wise ops and attention are written.
+//! Lanes: four numbers at once, for element-wise ops and attention.
 //!
 //! An op over [`Lanes`] is written once for every vector unit. Each method takes one or two
 //! instructions on all vector units, and rounds as IEEE 754 says. So all give the same bits, except

@@ -1,7 +1,7 @@
 //! Quantisation of activations, written once for all [`Lanes`].
 //!
-//! The results equal those of ggml's reference code (`ggml-quants.c`), including the rounding of
-//! halves: away from zero, or to even.
+//! The bits equal those of ggml's reference code (`ggml-quants.c`). Halves are rounded away from
+//! zero, or to even, as in ggml.
 
 #![forbid(unsafe_code)]
 

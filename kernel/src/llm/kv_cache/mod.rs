@@ -106,8 +106,9 @@ impl KvShape {
         self.row_bytes()?.checked_mul(2)?.checked_mul(self.kept)
     }
 
-    /// Whether the first `n` of `len` positions can stay, with all positions that the next row
-    /// sees.
+    /// Whether the first `n` of `len` positions can stay.
+    ///
+    /// The layer must still keep all positions that the next row sees.
     ///
     /// A ring overwrites old positions, and overwritten positions cannot come back.
     pub fn can_truncate(&self, len: usize, n: usize) -> bool {
@@ -186,7 +187,7 @@ impl<'a> Side<'a> {
         })
     }
 
-    /// Attention scores: the dot products of a query with a head's keys at all positions.
+    /// Attention scores: dot products of a query with a head's keys.
     ///
     /// The query is in the format that the keys' type takes.
     pub fn scores(&self, head: usize, query: Activations<'_>, out: &mut [f32]) {

@@ -1,4 +1,4 @@
-//! The resources of a forward pass, and its one expensive operation: matrix products.
+//! The resources of a forward pass, and its matrix products.
 
 use core::ops::Range;
 
@@ -54,7 +54,7 @@ impl<'a> Compute<'a> {
         }
     }
 
-    /// Applies linear maps to `n` vectors: GEMV for one vector, GEMM for several (prefill).
+    /// Applies linear maps to `n` vectors: GEMV for one, GEMM for several (prefill).
     ///
     /// The outputs of all maps, one map after the other, are cut into `parts` of the same width:
     /// `out` is `[n, parts, width]`. `finish` gets each band of the `n * parts` rows once the band
@@ -128,7 +128,7 @@ impl OutputRows for Band<'_, f32> {
     }
 }
 
-/// The map that holds row `row` of all maps' rows, and the number of the row in the map.
+/// The map that holds a row of all maps' rows, and the row's number in the map.
 ///
 /// # Panics
 /// The row does not exist.

@@ -17,7 +17,9 @@ use crate::llm::quantize::SUPER_BLOCK;
 use crate::llm::state::{LayerShape, State};
 use crate::llm::workers::{Band, for_each, for_each_with};
 
-/// Cost of an element-wise op per number, in multiply-adds; it decides on the threads.
+/// Cost of an element-wise op per number, in multiply-adds.
+///
+/// The cost decides whether threads share an op.
 const ELEMENTWISE_COST: usize = 8;
 
 /// A norm, and the maps that get the normed states.
@@ -60,7 +62,7 @@ impl<'a> PassRows<'a> {
             while counts.len() <= session {
                 counts.push(0);
             }
-            assert_eq!(counts.len(), session + 1, "the rows of session {session} are in one chunk");
+            assert_eq!(counts.len(), session + 1, "the rows of session {session} are contiguous");
             let next = states[session].len() + counts[session];
             assert_eq!(position, next, "the next position of session {session}");
             counts[session] += 1;
@@ -170,7 +172,7 @@ impl Model {
         });
     }
 
-    /// Embeds the rows, prepares their states for the first layer, and computes RoPE angles.
+    /// Embeds the rows, prepares them for the first layer, and computes RoPE angles.
     fn embed(
         &self,
         compute: Compute<'_>,
@@ -237,7 +239,7 @@ impl Model {
         vector.set(normed, maps.iter().map(|map| map.weights.kind()));
     }
 
-    /// Adds `delta` to the states of `n` rows, and prepares the states for the next maps.
+    /// Adds `delta` to the states of `n` rows, and prepares them for the next maps.
     ///
     /// `norm` is applied to `delta` first.
     fn add_and_prepare(
@@ -264,7 +266,7 @@ impl Model {
         });
     }
 
-    /// Computes queries, keys and values of rows, and writes keys and values to the KV cache.
+    /// Computes Q, K and V of rows, and writes keys and values to the KV cache.
     fn write_keys_values(
         &self,
         compute: Compute<'_>,
@@ -427,7 +429,7 @@ fn one(map: &Linear) -> &[Linear] {
     core::slice::from_ref(map)
 }
 
-/// The Hadamard rotation of a layer's queries, keys and values, the same for all states.
+/// The Hadamard rotation of a layer's Q, K and V, the same for all states.
 fn rotation(states: &[&mut State], layer: usize) -> HadamardRotation {
     let LayerShape::Kv(shape) = &states[0].shape().layers[layer];
     shape.rotation()

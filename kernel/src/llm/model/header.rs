@@ -1,4 +1,4 @@
-//! The hyperparameters of a model: the keys that start with its architecture's name.
+//! The hyperparameters of a model: keys that start with its architecture's name.
 
 use alloc::format;
 use alloc::string::String;

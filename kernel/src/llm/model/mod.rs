@@ -43,7 +43,7 @@ use crate::llm::gguf::{Gguf, TensorInfo};
 use crate::llm::kernels::BATCH;
 use crate::llm::quantize::WeightType;
 
-/// The most rows of one session in a forward pass, in a context of `n_ctx` positions.
+/// The most rows of one session in a forward pass, in a context of `n_ctx`.
 pub fn batch(n_ctx: usize) -> usize {
     BATCH.min(n_ctx)
 }

@@ -19,8 +19,8 @@ use crate::llm::quantize::WeightType;
 
 /// Reads a model's parts. Each method takes the tensors of the part that it returns.
 ///
-/// All methods have the same errors: [`Error::ParseError`] if a tensor or a key is missing or
-/// malformed, [`Error::Unsupported`] if the engine does not support its kind.
+/// All methods have the same errors. [`Error::ParseError`]: a tensor or a key is missing or
+/// malformed. [`Error::Unsupported`]: the engine does not support its kind.
 pub struct Reader<'f, 'a> {
     /// The header.
     pub header: Header<'f, 'a>,
@@ -95,8 +95,9 @@ impl<'f, 'a> Reader<'f, 'a> {
         })
     }
 
-    /// Attention over all positions, with the first RoPE variant and scores scaled by
-    /// [`Self::head_scale`].
+    /// Attention over all positions, with the model's first RoPE variant.
+    ///
+    /// [`Reader::head_scale`] is the factor of the scores.
     pub(super) fn attention(&mut self, i: usize) -> Result<Attention, Error> {
         let shape = &self.shape;
         let (n_embd, n_embd_q, n_embd_kv) = (shape.n_embd, shape.n_embd_q(), shape.n_embd_kv());
@@ -179,7 +180,7 @@ impl<'f, 'a> Reader<'f, 'a> {
         Ok(Dense { up, gated: true, activation, down })
     }
 
-    /// Checks that a layer has these tensors, which other architectures treat as optional.
+    /// Checks that a layer has these tensors, optional for other architectures.
     pub fn require(&self, i: usize, parts: &[&str]) -> Result<(), Error> {
         let mut names = parts.iter().map(|part| of_layer(i, part));
         match names.find(|name| !self.tensors.contains(name)) {

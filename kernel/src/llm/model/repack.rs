@@ -85,7 +85,7 @@ impl Repack {
         }
     }
 
-    /// Repacks a chunk from byte `start` of the source up to a place that [`Repack::cut`] gave.
+    /// Repacks a chunk from byte `start` of the source to a place from [`Repack::cut`].
     ///
     /// Each chunk must be repacked once.
     ///

@@ -171,7 +171,7 @@ impl Rope {
         }
     }
 
-    /// The same rotation with another base and no scaling, for layers with a sliding window.
+    /// The same rotation with another base and no scaling, for sliding-window layers.
     pub fn local(&self, base: f32) -> Self {
         Rope {
             base,
@@ -188,15 +188,14 @@ impl Rope {
         self.n_rot
     }
 
-    /// Writes the cosines of all pairs' angles at a position, then the sines: `[n_rot]`.
+    /// Writes the cosines of all angles at a position, then the sines: `[n_rot]`.
     ///
     /// `n_ctx` is the length of the context.
     pub fn angles(&self, position: usize, n_ctx: usize, out: &mut [f32]) {
         self.write_angles(position as f32, self.magnitude, n_ctx, out);
     }
 
-    /// As [`Rope::angles`], for rotated keys that move `positions` towards the start (context
-    /// shift).
+    /// As [`Rope::angles`], for keys that a context shift moves back by `positions`.
     pub fn angles_back(&self, positions: usize, n_ctx: usize, out: &mut [f32]) {
         self.write_angles(-(positions as f32), 1.0, n_ctx, out);
     }

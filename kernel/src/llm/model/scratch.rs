@@ -118,7 +118,7 @@ impl<'a> Scratch<'a> {
     }
 }
 
-/// Activations of one token or several, in each format that the model's weights take.
+/// Activations of tokens, in each format that the model's weights take.
 pub struct Quantized<'a> {
     f32: &'a mut [f32],
     f16: &'a mut [f32],
@@ -211,7 +211,7 @@ impl<'a> Quantized<'a> {
         }
     }
 
-    /// All activations for weights of this type, which [`Quantized::set`] must have got.
+    /// All activations for weights of a type that [`Quantized::set`] was given.
     pub fn for_weights(&self, kind: WeightType) -> Activations<'_> {
         match kind.activations() {
             ActivationType::F32 => Activations::F32(&self.f32[..self.len]),
@@ -223,7 +223,7 @@ impl<'a> Quantized<'a> {
         }
     }
 
-    /// Packs the activations of `n` tokens into panels of four tokens, for packed weights.
+    /// Packs the activations of `n` tokens into panels, for packed weights.
     ///
     /// `kinds` are the types of the weights. One token needs no panels.
     pub fn interleave(&mut self, kinds: impl Iterator<Item = WeightType>, n: usize) {
@@ -248,7 +248,7 @@ impl<'a> Quantized<'a> {
         }
     }
 
-    /// All activations of `n` tokens for weights of this type: see [`Quantized::for_weights`].
+    /// All activations of `n` tokens, for GEMV or GEMM: see [`Quantized::for_weights`].
     pub fn batch(&self, kind: WeightType, n: usize) -> Batch<'_> {
         let panels = match kind.activations() {
             _ if n == 1 || !wants_panels(kind) => ActivationPanels::None,
@@ -270,7 +270,7 @@ fn formats(kinds: impl Iterator<Item = WeightType>) -> impl Iterator<Item = Acti
     formats.filter(move |&kind| !core::mem::replace(&mut done[kind as usize], true))
 }
 
-/// The widest vector that weights of these types are multiplied with, for each format.
+/// The widest vector of activations for these weights, for each format.
 fn widest(maps: impl Iterator<Item = (WeightType, usize)>) -> [usize; ActivationType::COUNT] {
     let mut widest = [0; ActivationType::COUNT];
     for (kind, width) in maps {

@@ -1,4 +1,4 @@
-//! The tensors of a model's files: their places, and which ones the model has taken.
+//! The tensors of a model's files: their places, and which the model has taken.
 
 use alloc::collections::BTreeSet;
 use alloc::format;

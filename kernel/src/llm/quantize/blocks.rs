@@ -77,7 +77,7 @@ pub fn iq4_nl(block: &[u8; 18]) -> Block {
     Block::new(nibbles(pairs).map(|q| IQ4_VALUES[usize::from(q)]), scale([*d0, *d1]))
 }
 
-/// MXFP4: a scale (power of two), then nibbles as in Q4_0, indices into [`FP4_VALUES`].
+/// MXFP4: a scale (power of two), then nibbles: indices into [`FP4_VALUES`].
 pub fn mxfp4(block: &[u8; 17]) -> Block {
     let [exponent, pairs @ ..] = block;
     Block::new(nibbles(pairs).map(|q| FP4_VALUES[usize::from(q)]), half_power(*exponent))

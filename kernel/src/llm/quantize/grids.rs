@@ -1,7 +1,7 @@
 //! The grids of the IQ types, from ggml.
 //!
-//! Each entry holds the levels of neighbouring weights, the first in the lowest bits. ggml's author
-//! computed the grids once, and every file relies on them.
+//! Each entry holds the levels of neighbouring weights, the first in the lowest bits. The author of
+//! ggml computed the grids once, and every file relies on them.
 
 /// 8 weights, 2 bits each.
 #[rustfmt::skip]

@@ -1,4 +1,4 @@
-//! The K-quants: super-blocks of 256 weights, with scales for groups and a scale of scales.
+//! The K-quants: super-blocks with scales of groups, and a scale of scales.
 
 use super::super_block::{GROUPS, Scales, SuperBlock};
 use super::{SUPER_BLOCK, part, scale};
@@ -51,9 +51,10 @@ pub fn q3_k_scales(block: &[u8; 110]) -> Scales {
     Scales::without_mins(scale(*part(block, 108)), scales)
 }
 
-/// Q3_K: 32 bytes of high bits, 64 of low bits, 12 of scales, and a scale of scales (F16).
+/// Q3_K: 32 bytes of high bits, 64 of low bits, 12 of scales, an F16.
 ///
-/// A weight has one high bit and two low bits, with 4 added. Each 16 weights have a scale.
+/// A weight has one high bit and two low bits, with 4 added. Each 16 weights have a scale. The F16
+/// is the scale of the scales.
 pub fn q3_k(block: &[u8; 110]) -> SuperBlock {
     let (high, low) = (bits(part(block, 0)), crumbs(part(block, 32)));
     let weights = core::array::from_fn(|i| (low[i] | high[i] << 2) as i8 - 4);
@@ -104,10 +105,10 @@ pub fn q6_k_scales(block: &[u8; 210]) -> Scales {
     Scales::without_mins(scale(*part(block, 208)), scales)
 }
 
-/// Q6_K: 128 bytes of low bits, 64 of high bits, 16 scales, and a scale of scales (F16).
+/// Q6_K: 128 bytes of low bits, 64 of high bits, 16 scales, an F16.
 ///
 /// A weight has four low bits and two high bits, with 32 added. Each 16 weights have a signed
-/// scale.
+/// scale. The F16 is the scale of the scales.
 pub fn q6_k(block: &[u8; 210]) -> SuperBlock {
     let (low, high) = (part::<128>(block, 0), crumbs(part(block, 128)));
     let weights = core::array::from_fn(|i| {

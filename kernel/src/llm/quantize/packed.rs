@@ -5,8 +5,8 @@
 //! four bytes of weights, or the bytes of a scale. The units of the eight rows are interleaved. So
 //! one load gets the same columns of several rows, and the sum of each row has a lane of its own.
 //!
-//! A panel takes the bytes that its rows took, so that a file is repacked in place. llama.cpp's
-//! `repack.cpp` does the same in layouts of its own (`block_q4_0x8`).
+//! A panel takes the bytes that its rows took, so that a file is repacked in place. The same is
+//! done by llama.cpp's `repack.cpp`, in layouts of its own (`block_q4_0x8`).
 
 use alloc::vec::Vec;
 
@@ -62,7 +62,7 @@ impl WeightType {
         !self.fields().is_empty()
     }
 
-    /// Calls `copy(place in block, place in panel block, bytes)` for each unit of a row.
+    /// Calls `copy(in block, in panel block, bytes)` for each unit of a row.
     fn for_each_unit(self, row: usize, mut copy: impl FnMut(usize, usize, usize)) {
         let mut start = 0;
         for &Field { unit, count } in self.fields() {
@@ -132,7 +132,7 @@ impl WeightType {
     }
 }
 
-/// The weights of Q6_K in panel blocks: a layout that unpacks in fewer instructions.
+/// Q6_K in panel blocks: a layout that unpacks in fewer instructions.
 ///
 /// The file has four bits of a weight in one place and two in another. Each four weights share a
 /// byte of high bits. In a panel block, three of the four have a byte of their own. The fourth
@@ -141,7 +141,7 @@ mod q6_k {
     /// The bytes of a block's weights.
     type Weights = [u8; 192];
 
-    /// The places of each three bytes with four weights: in the file, and in a panel block.
+    /// The places of three bytes with four weights: in the file, in a panel block.
     ///
     /// In the file, two bytes hold the low four bits of two weights each. The third byte holds the
     /// high two bits of all four.
@@ -183,7 +183,7 @@ mod q6_k {
     }
 }
 
-/// Interleaves the units of eight fields: first units, then second units, and so on.
+/// Interleaves the units of eight fields: all first units, all second units, ...
 pub fn interleave_units<const UNIT: usize>(fields: [&[u8]; PANEL_ROWS], out: &mut [u8]) {
     let fields = fields.map(|field| field.as_chunks::<UNIT>().0);
     let (out, _) = out.as_chunks_mut::<UNIT>();

@@ -21,7 +21,7 @@ struct Bounds {
     mins: RangeInclusive<u8>,
 }
 
-/// From the widths of the block's fields (`ggml-common.h`), or from the type's tables.
+/// From the widths of the fields (`ggml-common.h`), or from the type's tables.
 fn bounds(kind: WeightType) -> Bounds {
     let (weights, scales, mins) = match kind {
         WeightType::F32 | WeightType::F16 | WeightType::BF16 => (0..=0, 0..=0, 0),
@@ -48,7 +48,7 @@ fn bounds(kind: WeightType) -> Bounds {
     Bounds { weights, scales, mins: 0..=mins }
 }
 
-/// Unpacks the blocks of a row, and checks their parts and their values against the bounds.
+/// Unpacks the blocks of a row, and checks parts and values against bounds.
 struct Check<'a> {
     kind: WeightType,
     row: &'a [u8],

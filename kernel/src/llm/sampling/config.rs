@@ -4,7 +4,7 @@ use alloc::format;
 
 use crate::llm::Error;
 
-/// The most tokens that penalties and DRY look back at, which bounds the sampler's memory.
+/// The most tokens that penalties and DRY look back at; bounds the memory.
 pub const MAX_LAST_N: usize = 4096;
 /// The most tokens with a bias.
 pub const MAX_BIASES: usize = 16;
@@ -14,9 +14,9 @@ pub const MAX_BIASES: usize = 16;
 pub struct SamplingConfig {
     /// Biases of the logits of some tokens, added first.
     pub logit_bias: LogitBias,
-    /// The last tokens that the penalties count, including the prompt's; 0 turns them off.
+    /// Tokens that the penalties look back at, the prompt's included; 0 is off.
     pub penalty_last_n: usize,
-    /// Repetition penalty: divides a repeated token's logit if positive, else multiplies it.
+    /// Repetition penalty: divides a positive logit, multiplies a negative one.
     ///
     /// 1 changes nothing.
     pub repeat_penalty: f32,
@@ -24,7 +24,7 @@ pub struct SamplingConfig {
     pub frequency_penalty: f32,
     /// Presence penalty: subtracted once from a repeated token's logit.
     pub presence_penalty: f32,
-    /// DRY: penalty of a token that continues a repetition of `dry_allowed_length` tokens.
+    /// DRY: penalty of continuing a repetition of `dry_allowed_length` tokens.
     ///
     /// 0 turns DRY off.
     pub dry_multiplier: f32,
@@ -51,17 +51,19 @@ pub struct SamplingConfig {
     ///
     /// 1 keeps all, 0 the best one.
     pub top_p: f32,
-    /// Min-p: keeps candidates of at least this fraction of the best probability; 0 keeps all.
+    /// Min-p: keeps candidates of at least this fraction of the best probability.
+    ///
+    /// 0 keeps all.
     pub min_p: f32,
     /// XTC: probability of removing likely candidates; 0 is never.
     pub xtc_probability: f32,
-    /// XTC: removes candidates of at least this probability, except the least probable one.
+    /// XTC: removes candidates at least this probable, except the least probable.
     ///
     /// Above 0.5 XTC never removes any.
     pub xtc_threshold: f32,
-    /// Temperature: divides the logits before the draw; 0 always takes the best candidate.
+    /// Temperature: divides the logits before the draw; 0 is greedy.
     pub temperature: f32,
-    /// Mirostat, which replaces all other settings except `logit_bias` and `temperature`.
+    /// Mirostat, in place of all other settings but `logit_bias` and `temperature`.
     pub mirostat: Option<Mirostat>,
     /// Seed of the generator that draws: the same seed gives the same text.
     pub seed: u64,

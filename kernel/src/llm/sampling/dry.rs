@@ -95,7 +95,7 @@ pub struct Dry {
     text: History,
     breakers: Breakers,
     has_breakers: bool,
-    /// For each distance from the end: the number of tokens there that repeat the end of the text.
+    /// For each distance from the end: the length of the repetition of the text's end.
     lengths: Vec<usize>,
     /// Tokens with the length of the repetition that each would continue.
     repeats: Vec<(u32, usize)>,

@@ -40,9 +40,9 @@ fn retain(candidates: &mut [Candidate], is_right: impl Fn(&Candidate) -> bool) -
     &mut candidates[..kept]
 }
 
-/// Top-nσ (Tang et al., 2024): keeps logits within `n` standard deviations of the largest.
+/// Top-nσ (Tang et al., 2024): keeps logits within `n` deviations of the largest.
 ///
-/// Keeps all if `n` is 0.
+/// The deviation is the standard deviation of all logits. Keeps all if `n` is 0.
 pub fn top_n_sigma(candidates: &mut [Candidate], n: f32) -> &mut [Candidate] {
     if n <= 0.0 {
         return candidates;
@@ -71,7 +71,7 @@ pub fn top_k(candidates: &mut [Candidate], k: usize) -> &mut [Candidate] {
     kept
 }
 
-/// Locally typical: keeps the surprises nearest to the entropy, until they exceed `p`.
+/// Locally typical: keeps surprises nearest to the entropy, until they exceed `p`.
 pub fn typical(candidates: &mut [Candidate], p: f32) -> &mut [Candidate] {
     if p >= 1.0 {
         return candidates;

@@ -86,7 +86,7 @@ impl Sampler {
         self.dry.set_breakers(breakers);
     }
 
-    /// Appends a token of the text, of the prompt or sampled, for the penalties to count.
+    /// Appends a token of the text, of the prompt or sampled, for the penalties.
     pub fn accept(&mut self, token: u32) {
         self.history.push(token);
         self.dry.push(token);

@@ -47,7 +47,7 @@ fn filled(shape: StateShape, positions: &[usize]) -> State {
     cache
 }
 
-/// Keys and values of a layer: `[2, positions, n_embd_kv]`, in the order of the heads.
+/// Keys and values of a layer: `[2, n_positions, n_embd_kv]`.
 fn held(cache: &State, layer: usize, positions: Range<usize>) -> [Vec<Vec<f32>>; 2] {
     let (keys, values) = cache.kv(layer, positions.clone());
     let LayerShape::Kv(KvShape { kind, n_head_kv, head_size, .. }) = cache.shape().layers[layer];

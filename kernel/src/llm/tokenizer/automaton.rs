@@ -1,4 +1,4 @@
-//! Aho-Corasick automaton: finds the texts of a set wherever they start in another text.
+//! Aho-Corasick automaton: finds all texts of a set in another text.
 //!
 //! The time is linear in the other text, whatever the set is (A. V. Aho and M. J. Corasick,
 //! "Efficient String Matching", 1975).
@@ -126,7 +126,7 @@ impl Automaton {
         Ok(automaton)
     }
 
-    /// Adds the next node; `text` is the number and length of the node's text, if it is one.
+    /// Adds the next node, with number and length of its text, if it is one.
     fn add_node(&mut self, label: u8, fail: usize, text: Option<(u32, usize)>) {
         let shorter = self.longest.get(fail).copied().unwrap_or(NOTHING);
         let longest = match text {

@@ -17,7 +17,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// An empty decoder that never allocates for tokens of up to `max_token_bytes` bytes.
+    /// An empty decoder that never allocates for tokens up to `max_token_bytes`.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].

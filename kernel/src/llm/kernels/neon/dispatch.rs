@@ -1,4 +1,4 @@
-//! Dispatch: chooses a panel kernel by the processor's instructions and the weight type.
+//! Dispatch: chooses a panel kernel by instructions and weight type.
 //!
 //! [`gemv`] multiplies panels with one token's activations, as in generation. [`gemm`] multiplies
 //! them with several tokens' activations, as in prefill. `quantize/packed.rs` describes a panel.

@@ -1,4 +1,4 @@
-//! The instructions that multiply bytes (`smull`, `sdot`, `smmla`), behind one interface.
+//! The instructions that multiply bytes: `smull`, `sdot`, `smmla`.
 //!
 //! [`OneToken`] multiplies eight rows of weights with one token's activations, [`FourTokens`] with
 //! four tokens' activations.
@@ -52,7 +52,7 @@ pub trait FourTokens: Copy {
         weights
     }
 
-    /// Adds the dot products of each row with four tokens' activations to the lanes of `start`.
+    /// Adds dot products of each row with four tokens' activations to `start`.
     ///
     /// Each vector of `x` holds four activations of each token. Lane i of `start` is for token i.
     fn four<const N: usize>(
@@ -244,7 +244,7 @@ impl DotProd {
         features.dotprod().then_some(DotProd(()))
     }
 
-    /// `sdot`: adds the products of each lane's four weights with the activations in lane `LANE`.
+    /// `sdot`: adds products of each lane's four weights with lane `LANE` of `x`.
     #[inline(always)]
     fn add<const LANE: i32>(
         self,
@@ -373,7 +373,7 @@ fn eight_columns(first: int8x16_t, second: int8x16_t) -> [int8x16_t; 2] {
 }
 
 impl FourTokens for I8mm {
-    /// Two [`FourColumns`] become eight columns of rows 0, 1, 4 and 5, and of the other rows.
+    /// Combines two [`FourColumns`]: eight columns of rows 0, 1, 4, 5, and of the others.
     #[inline(always)]
     fn reorder<const N: usize>(self, mut weights: [FourColumns; N]) -> [FourColumns; N] {
         for [first, second] in weights.as_chunks_mut::<2>().0 {

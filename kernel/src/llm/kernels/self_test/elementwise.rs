@@ -31,7 +31,7 @@ pub struct Op {
     portable: fn(&mut [f32], &[f32]),
 }
 
-/// An [`Op`] of a function in [`elementwise`], with the arguments made of the numbers.
+/// An [`Op`] of a function in [`elementwise`], with its arguments.
 macro_rules! op {
     ($name:literal, $function:ident, |$x:ident, $others:ident| $($argument:expr),*) => {
         Op {

@@ -103,7 +103,7 @@ pub fn signed_3_bits(x: &[f32; 16]) -> Found<16> {
 pub struct Search {
     /// The largest whole number.
     pub most: i32,
-    /// The first scale maps the range to `most + start` steps; each further scale to 0.1 more.
+    /// The first scale maps the range to `most + start` steps, each further one to 0.1 more.
     pub start: f32,
     /// The number of further scales.
     pub steps: i32,

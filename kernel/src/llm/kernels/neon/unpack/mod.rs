@@ -141,7 +141,7 @@ pub trait Q8Block: Interleave {
     /// The activations, their scale, and the bits of the correction from their sum.
     fn parts(&self) -> (&[i8; BLOCK], f32, u32);
 
-    /// The vectors of a panel block: eight of activations, one of scales, one of corrections.
+    /// The vectors of a panel block: eight of activations, then scales, then corrections.
     fn panel_vectors(panel: &Self::Panel) -> &[int8x16_t; 10];
 }
 

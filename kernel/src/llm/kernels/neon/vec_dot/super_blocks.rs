@@ -1,4 +1,4 @@
-//! Dot products of single rows with super-blocks of 256 weights, of types without panels.
+//! Dot products of single rows with super-blocks, for types without panels.
 
 use core::arch::aarch64::*;
 
