@@ -1,6 +1,6 @@
 #!/bin/sh
-# The shortest check of a boot, as an example for a CI of one's own: boots with `make run`, keeps the
-# serial log, and looks for the events in it. Each event is a line that starts with the byte 0x1E.
+# The shortest check of a boot, as an example for your own CI: boots with `make run`, keeps the
+# serial log, and finds the events in it. Each event is a line that starts with the byte 0x1E.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -47,8 +47,8 @@ pub fn build(options: &Options) -> Result<()> {
 /// Writes the disk image; gives what is on it, and where.
 ///
 /// # Errors
-/// The models or the settings are not what the kernel takes, a file cannot be read or written, or
-/// what was written does not read back.
+/// The kernel would refuse a model or a setting, a file cannot be read or written, or the written
+/// volume does not read back.
 pub fn write(options: &Options) -> Result<(Contents, Layout)> {
     let target = Target::new(&options.out, &options.contents.inputs())?;
     let contents = Contents::open(&options.contents, Vec::new(), None)?;

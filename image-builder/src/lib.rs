@@ -1,8 +1,7 @@
 //! Makes what Anchorite boots from: the library behind the command `image-builder`.
 //!
-//! Other host commands take from here how a FAT volume is laid out and read, and how an image of
-//! the kernel is read. [`main`] is the command; its exit status is 0 if all is well, 1 if what was
-//! asked for could not be done, 2 for wrong usage.
+//! `ci/boots` lays out and reads FAT volumes with this library, and reads images of the kernel.
+//! [`main`] is the command. Exit status: 0 all well, 1 failure, 2 wrong usage.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]

@@ -1,5 +1,6 @@
-//! A boot: the machine, the disk, the settings, and what must come of it. The harness boots it or, where
-//! the harness has no such machine, QEMU by itself.
+//! A boot: machine, disk, settings and expectations, written as a builder.
+//!
+//! The harness runs most boots. QEMU runs those by itself whose machine the harness does not know.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -19,14 +20,14 @@ use crate::machine::{Attached, Board, Failing, Machine, Throttle, failing, throt
 use crate::qemu::{Child, Output, command};
 use crate::seen::{Line, Seen};
 
-/// What the harness itself is told to insist on; its exit status says whether that held.
+/// What the harness itself checks; the harness's exit status is the result.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// So many tokens are generated.
+    /// The number of generated tokens.
     Tokens(usize),
-    /// The output holds this text.
+    /// A text that the output holds.
     Text(String),
-    /// The run ends with this error.
+    /// The error that ends the run.
     Error(Code),
 }
 
@@ -45,30 +46,29 @@ macro_rules! values {
 }
 values!(&str, String, bool, i32, u32, u64, usize, f64);
 
-/// What boots it.
+/// The program that boots.
 enum By {
-    /// The harness, which judges it too.
+    /// The harness, which judges the run too.
     Harness,
-    /// This QEMU, with these arguments of its own and these words as boot arguments.
-    /// Where the console is the second port, the first one goes nowhere.
+    /// QEMU alone. On a board whose console is its second port, the first port goes nowhere.
     Qemu { program: PathBuf, words: String, arguments: Vec<String>, second_port: bool },
 }
 
-/// A boot.
+/// A boot and what it must show.
 #[must_use]
 pub struct Boot {
-    /// What its log is called.
+    /// The name of the boot, and of its log.
     pub name: String,
     by: By,
     machine: Machine,
     disk: Option<Attached>,
     image: PathBuf,
     settings: Vec<(String, String)>,
-    /// What is typed in a chat.
+    /// The input of a chat.
     typed: Option<Vec<u8>>,
-    /// Whether [`Child::type_in`] can be used.
+    /// Whether the input stays open for [`Child::type_in`].
     open_input: bool,
-    /// Whether the harness shows the serial line as it is, so that it can be awaited.
+    /// Whether the harness passes the serial line on, so that [`Child::wait_for`] can be used.
     watched: bool,
     verdicts: Vec<Verdict>,
     limit: Duration,
@@ -76,8 +76,9 @@ pub struct Boot {
     expected: Vec<Expect>,
 }
 
-/// A boot of the image without a disk, on the harness's own machine. Unless it is told otherwise, the
-/// harness must be content, and nothing on the serial line unreadable.
+/// A boot of the image without a disk, on the harness's default machine.
+///
+/// The exit status must be 0, and every event must be readable, whatever else is expected.
 pub fn boot(name: impl Into<String>) -> Boot {
     Boot {
         name: name.into(),
@@ -96,7 +97,7 @@ pub fn boot(name: impl Into<String>) -> Boot {
     }
 }
 
-/// Every line that starts as an event does holds one.
+/// Every line that starts with the event separator holds an event.
 pub fn no_garbled_line() -> Expect {
     Expect::that("every event can be read", |seen| {
         let garbled = seen.lines.iter().find(|line| matches!(line, Line::Garbled(..)));
@@ -105,8 +106,9 @@ pub fn no_garbled_line() -> Expect {
 }
 
 impl Boot {
-    /// By QEMU alone, with these boot arguments and QEMU's own arguments for the machine and its disks.
-    /// What is typed goes to its serial line. It may take a minute, unless it is told otherwise.
+    /// QEMU boots, with these boot arguments and with QEMU's arguments for machine and disks.
+    ///
+    /// The timeout becomes one minute; [`Boot::limit_s`] sets another one afterwards.
     pub fn by_qemu(mut self, words: &str, arguments: &[&str]) -> Boot {
         let arguments = arguments.iter().map(|word| word.to_string()).collect();
         let (program, words, second_port) = (QEMU.into(), words.into(), false);
@@ -114,7 +116,7 @@ impl Boot {
         self.limit_s(60)
     }
 
-    /// By this QEMU, instead of the one that is installed.
+    /// Sets the QEMU; the default is the installed one.
     pub fn program(mut self, qemu: impl Into<PathBuf>) -> Boot {
         if let By::Qemu { program, .. } = &mut self.by {
             *program = qemu.into();
@@ -122,7 +124,7 @@ impl Boot {
         self
     }
 
-    /// By QEMU alone, on a board whose console is its second serial port.
+    /// The console is the second serial port; only for boots by QEMU.
     pub fn second_port(mut self) -> Boot {
         if let By::Qemu { second_port, .. } = &mut self.by {
             *second_port = true;
@@ -130,143 +132,143 @@ impl Boot {
         self
     }
 
-    /// On a Raspberry Pi 4.
+    /// Sets the board: QEMU's Raspberry Pi 4.
     pub fn raspberry_pi_4(mut self) -> Boot {
         self.machine.board = Board::RaspberryPi4;
         self
     }
 
-    /// With so many cores.
+    /// Sets the number of cores.
     pub fn cores(mut self, cores: u32) -> Boot {
         self.machine.cores = Some(cores);
         self
     }
 
-    /// With this processor.
+    /// Sets the processor.
     pub fn cpu(mut self, cpu: &'static str) -> Boot {
         self.machine.cpu = Some(cpu);
         self
     }
 
-    /// With so much memory.
+    /// Sets the memory in MiB.
     pub fn memory_mib(mut self, mib: u32) -> Boot {
         self.machine.memory_mib = Some(mib);
         self
     }
 
-    /// With this version of the interrupt controller.
+    /// Sets the version of the interrupt controller.
     pub fn gic(mut self, version: u8) -> Boot {
         self.machine.gic = Some(version);
         self
     }
 
-    /// From EL2.
+    /// Starts the guest at EL2.
     pub fn el2(mut self) -> Boot {
         self.machine.el2 = true;
         self
     }
 
-    /// With a clock that counts instructions, and one core.
+    /// The guest's clock counts instructions; the machine has one core.
     pub fn icount(mut self) -> Boot {
         self.machine.icount = true;
         self.machine.cores = Some(1);
         self
     }
 
-    /// With this disk, attached as the board does it by itself.
+    /// Attaches a disk by the board's default bus.
     pub fn disk(mut self, disk: Disk) -> Boot {
         self.disk = Some(Attached::Plain(disk, None));
         self
     }
 
-    /// With this disk, attached in this way.
+    /// Attaches a disk by this bus.
     pub fn disk_on(mut self, bus: Bus, disk: Disk) -> Boot {
         self.disk = Some(Attached::Plain(disk, Some(bus)));
         self
     }
 
-    /// With this disk, some of whose reads fail.
+    /// Attaches a disk some of whose reads fail.
     pub fn failing_disk(mut self, disk: Disk, failing: Failing) -> Boot {
         self.disk = Some(Attached::Failing(disk, failing));
         self
     }
 
-    /// With this disk, which is slow.
+    /// Attaches a slow disk.
     pub fn slow_disk(mut self, disk: Disk, throttle: Throttle) -> Boot {
         self.disk = Some(Attached::Throttled(disk, throttle));
         self
     }
 
-    /// Another image.
+    /// Sets the image.
     pub fn image(mut self, image: impl Into<PathBuf>) -> Boot {
         self.image = image.into();
         self
     }
 
-    /// With this setting.
+    /// Adds a setting, as a boot argument.
     pub fn set(mut self, key: &str, value: impl Value) -> Boot {
         self.settings.push((key.into(), value.text()));
         self
     }
 
-    /// A chat in which this is typed.
+    /// Makes the boot a chat with this input.
     pub fn typed(mut self, text: impl Into<Vec<u8>>) -> Boot {
         self.typed = Some(text.into());
         self
     }
 
-    /// What is typed is not known beforehand: [`Child::type_in`] is for that.
+    /// Keeps the input open for [`Child::type_in`].
     pub fn open_input(mut self) -> Boot {
         self.open_input = true;
         self
     }
 
-    /// What comes over the serial line can be awaited, as it can of a boot by QEMU alone.
+    /// Lets [`Child::wait_for`] await the serial line of a boot by the harness.
     pub fn watched(mut self) -> Boot {
         self.watched = true;
         self
     }
 
-    /// It may take so long in all.
+    /// Sets the timeout of the whole run in seconds.
     pub fn limit_s(mut self, seconds: u64) -> Boot {
         self.limit = Duration::from_secs(seconds);
         self
     }
 
-    /// It may be silent for so long.
+    /// Sets the timeout between two signs of life in seconds.
     pub fn idle_limit_s(mut self, seconds: u64) -> Boot {
         self.idle_limit = Some(Duration::from_secs(seconds));
         self
     }
 
-    /// Something that must hold.
+    /// Adds an expectation.
     pub fn expect(mut self, expected: Expect) -> Boot {
         self.expected.push(expected);
         self
     }
 
-    /// Some event must be like this.
+    /// Expects an event like this.
     pub fn event(self, like: EventLike) -> Boot {
         self.expect(Expect::Event(like))
     }
 
-    /// Some line of text must match.
+    /// Expects a line of text that matches.
     pub fn line(self, line: &str) -> Boot {
         self.expect(Expect::Line(pattern(line)))
     }
 
-    /// There must be one `exit` with this status, and nothing behind it.
+    /// Expects one `exit` event with this status, and nothing after it.
     pub fn exits(self, status: i32) -> Boot {
         self.expect(Expect::Exit(status, Vec::new()))
     }
 
-    /// The harness, too, must see that this holds.
+    /// Has the harness check this too.
     pub fn verdict(mut self, verdict: Verdict) -> Boot {
         self.verdicts.push(verdict);
         self
     }
 
-    /// It must end with this error, its message matching, and without a result.
+    /// Expects this error, a message that matches, exit status 1 and no result.
     pub fn fails(self, code: Code, message: impl IntoPattern) -> Boot {
         let message = message.to_pattern();
         self.verdict(Verdict::Error(code))
@@ -275,7 +277,7 @@ impl Boot {
             .expect(Expect::NoEvent(crate::event!(Result {})))
     }
 
-    /// QEMU's arguments, where it is started without the harness.
+    /// QEMU's arguments of a boot without the harness.
     fn qemu_arguments(&self, words: &str, own: &[String], second_port: bool) -> Vec<String> {
         let mut arguments: Vec<&str> = vec!["-nic", "none", "-display", "none", "-monitor", "none"];
         if second_port {
@@ -286,7 +288,7 @@ impl Boot {
         arguments.into_iter().map(str::to_owned).chain(own.iter().cloned()).collect()
     }
 
-    /// The harness with its arguments.
+    /// The harness's command.
     fn harness(&self, lab: &Lab) -> Result<Command> {
         let mut arguments: Vec<String> = Vec::new();
         let mut put = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
@@ -335,7 +337,7 @@ impl Boot {
         }
         for (key, value) in &self.settings {
             match key.as_str() {
-                // The harness judges by it.
+                // The harness judges by the mode.
                 "mode" => put("--mode", value.clone()),
                 _ => put("--set", format!("{key}={value}")),
             }
@@ -355,14 +357,14 @@ impl Boot {
         lab.file(&format!("{}.log", self.name))
     }
 
-    /// Starts it. Of a boot by QEMU alone, what comes over the serial line can be awaited.
+    /// Starts the boot; [`Child::wait_for`] awaits the serial line.
     ///
     /// # Errors
     /// A disk cannot be made, or a file cannot be written.
     pub fn start(&self, lab: &Lab) -> Result<Child> {
         let out = lab.file(&format!("{}.out", self.name));
         let (mut command, output, limit) = match &self.by {
-            // The harness has the limit, and is given some time to say so.
+            // The harness has the timeout; it needs some time to report one.
             By::Harness => {
                 let shown = lab.file(&format!("{}.shown", self.name));
                 let output =
@@ -386,16 +388,16 @@ impl Boot {
         Child::start(command, output, limit)
     }
 
-    /// Boots, and waits for the end.
+    /// Boots and waits for the end, without a check.
     ///
     /// # Errors
-    /// It cannot be started, or does not end.
+    /// The boot cannot be started, or does not end.
     pub fn look(&self, lab: &Lab) -> Result<Seen> {
         let status = self.start(lab)?.wait()?;
         self.seen(lab, status)
     }
 
-    /// What there is to see after the harness has ended with this status.
+    /// Reads what a boot has shown that ended with this status.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -404,18 +406,18 @@ impl Boot {
         Ok(Seen { status, out, ..Seen::read(&self.log(lab))? })
     }
 
-    /// Whether all that is expected holds of what was seen.
+    /// Checks all expectations.
     ///
     /// # Errors
-    /// The first thing that does not.
+    /// The first expectation that does not hold.
     pub fn check(&self, seen: &Seen) -> Result<(), Failure> {
         self.expected.iter().try_for_each(|expected| Failure::unless(expected, seen))
     }
 
-    /// Boots, and checks.
+    /// Boots and checks all expectations.
     ///
     /// # Errors
-    /// It cannot be started, does not end, or something does not hold: a [`Failure`].
+    /// The boot cannot be started, does not end, or an expectation does not hold: a [`Failure`].
     pub fn run(&self, lab: &Lab) -> Result<Seen> {
         let seen = self.look(lab)?;
         self.check(&seen)?;

@@ -1,4 +1,4 @@
-//! A row of the table: a check with its name, when it is run, and what it takes.
+//! A row of the table: a check with its name, its groups and its needs.
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -6,37 +6,37 @@ use clap::ValueEnum;
 use crate::boot::Boot;
 use crate::lab::{Lab, Need};
 
-/// Which checks belong together.
+/// Groups of checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Group {
-    /// What `make test` runs.
+    /// `make test` runs these.
     Quick,
     /// QEMU's Raspberry Pi 4.
     Pi4,
-    /// What must hold however often it is tried, for some minutes.
+    /// Repeated and long runs, of some minutes.
     Endurance,
-    /// What takes long, or much memory.
+    /// Checks that build the kernel again, or take much memory.
     Long,
-    /// All of it, and the endurance of an hour.
+    /// All checks, with endurance of an hour, and the fuzz targets: `make torture`.
     Torture,
 }
 
-/// What came of a check that passed.
+/// The result of a check that passed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Passed {
-    /// How often it was tried; 0 counts as once.
+    /// The number of tries; 0 counts as one.
     pub tries: u64,
     /// A remark.
     pub remark: String,
 }
 
 impl Passed {
-    /// It was tried so often.
+    /// So many tries.
     pub fn tries(tries: u64) -> Passed {
         Passed { tries, remark: format!("{tries} tries") }
     }
 
-    /// With a remark.
+    /// One try, and a remark.
     pub fn with(remark: impl Into<String>) -> Passed {
         Passed { tries: 1, remark: remark.into() }
     }
@@ -44,21 +44,21 @@ impl Passed {
 
 type Run = Box<dyn Fn(&Lab) -> Result<Passed> + Send + Sync>;
 
-/// A check.
+/// A check of the table.
 #[must_use]
 pub struct Check {
-    /// Its name, by which it is chosen.
+    /// The name; a part of it chooses the check.
     pub name: String,
-    /// When it is run.
+    /// The groups of the check.
     pub groups: Vec<Group>,
-    /// Whether nothing else may run beside it.
+    /// Whether the check needs the machine to itself.
     pub alone: bool,
-    /// Without which it is skipped.
+    /// The check is skipped without these.
     pub needs: Vec<Need>,
     run: Run,
 }
 
-/// A check that is a program of its own, in the groups `Quick` and `Torture`.
+/// A check that is a function, in the groups `Quick` and `Torture`.
 pub fn check(
     name: impl Into<String>,
     run: impl Fn(&Lab) -> Result<Passed> + Send + Sync + 'static,
@@ -72,7 +72,7 @@ pub fn check(
     }
 }
 
-/// A boot that depends on what is on a disk, or on an earlier boot.
+/// A boot whose expectations depend on what is on a disk.
 pub fn lazy(
     name: &'static str,
     boot: impl Fn(&Lab, Boot) -> Result<Boot> + Send + Sync + 'static,
@@ -93,42 +93,43 @@ impl From<Boot> for Check {
 }
 
 impl Check {
-    /// In these groups instead.
+    /// Moves the check to these groups.
     pub fn only_in(mut self, groups: &[Group]) -> Check {
         self.groups = groups.to_vec();
         self
     }
 
-    /// In this group, too.
+    /// Adds the check to a group.
     pub fn also_in(mut self, group: Group) -> Check {
         self.groups.push(group);
         self
     }
 
-    /// With the machine to itself.
+    /// Runs the check with the machine to itself.
     pub fn alone(mut self) -> Check {
         self.alone = true;
         self
     }
 
-    /// Skipped without this.
+    /// Skips the check without this.
     pub fn needs(mut self, need: Need) -> Check {
         self.needs.push(need);
         self
     }
 
-    /// Runs it.
+    /// Runs the check.
     ///
     /// # Errors
-    /// It fails.
+    /// The check fails.
     pub fn run(&self, lab: &Lab) -> Result<Passed> {
         (self.run)(lab)
     }
 }
 
-/// Those that are asked for: of one of the groups and, if there are words, with one of them in the name.
-/// A name that is given in full is taken whatever its group. Without groups, words choose among all
-/// checks but those of the torture alone, and nothing at all means the quick ones.
+/// The checks that are asked for: in one of the groups, and with one of the words in the name.
+///
+/// A full name chooses its check whatever the group. Words without groups choose among all checks
+/// but those of the torture alone. Without both, the quick checks are chosen.
 pub fn chosen<'a>(table: &'a [Check], words: &[String], groups: &[Group]) -> Vec<&'a Check> {
     let in_group = |check: &Check| match (groups, words) {
         ([], []) => check.groups.contains(&Group::Quick),

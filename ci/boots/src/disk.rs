@@ -1,4 +1,4 @@
-//! The disks that boots take: each is made once a run, when the first boot asks for it.
+//! The disks of the boots; each one is made once a run, for the first boot that needs it.
 
 use std::fmt;
 use std::fs::File;
@@ -31,7 +31,7 @@ impl fmt::Debug for Disk {
 }
 
 impl Disk {
-    /// A disk that `make` writes. Its name stands for what is on it.
+    /// A disk that `make` writes. Disks with one name must be equal.
     pub fn new(
         name: impl Into<String>,
         make: impl Fn(&Lab, &Path) -> Result<()> + Send + Sync + 'static,

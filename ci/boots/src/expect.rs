@@ -1,7 +1,6 @@
-//! What a boot must show, as values; what is said of a boot that does not.
+//! Expectations of a boot, as values; a failed one is shown beside what was seen.
 //!
-//! [`event!`] states what the fields of an event must be. Each [`Expect`] is looked at by itself, and
-//! the first one that does not hold is shown beside what was seen instead.
+//! [`event!`](crate::event) states what the fields of an event must be.
 
 use std::fmt::{self, Debug};
 
@@ -151,10 +150,10 @@ fn beside(name: &str, wanted: &str, seen: &str) -> String {
     text
 }
 
-/// What the fields of an event must be: `event!(Result { tokens == expected, context_shifts >= 1 })`.
+/// What the fields of an event must be: `event!(Result { tokens == expected, stop != Cancelled })`.
 ///
-/// The fields are those of the event's type in [`kernel::report`], the operators `==`, `!=`, `>=`, `<=`,
-/// and `~` for a [`Pattern`] in a text or in one of a list of texts.
+/// The fields are those of the event's type in [`kernel::report`]. The operators are those of Rust,
+/// and `~`: a [`Pattern`] matches the text, or one text of a list.
 #[macro_export]
 macro_rules! event {
     ($kind:ident { $($field:ident $operator:tt $value:expr),* $(,)? }) => {
@@ -235,7 +234,7 @@ pub enum Expect {
     Exit(i32, Vec<String>),
     /// These are the tokens of the answers, one after the other.
     Answers(Vec<Vec<u32>>),
-    /// The program that boots ends with this status: 0 of the harness if all was as it was told.
+    /// The program that boots ends with this status; the harness's is 0 if its own checks hold.
     Status(i32),
     /// Some line on the screen matches.
     Screen(Pattern),

@@ -15,10 +15,10 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Whether this holds of what was seen.
+    /// Checks an expectation.
     ///
     /// # Errors
-    /// It does not.
+    /// The expectation does not hold.
     pub fn unless(expected: &Expect, seen: &Seen) -> Result<(), Failure> {
         expected.check(seen).map_err(|mismatch| Failure {
             expected: mismatch.expected,

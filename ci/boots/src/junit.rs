@@ -36,8 +36,9 @@ fn seconds(time: Duration) -> String {
     format!("{:.3}", time.as_secs_f64())
 }
 
-/// A text between tags or in a value. XML 1.0 has no control characters but tab and newline, not even
-/// escaped: they are shown as Rust writes them.
+/// Escapes a text for XML 1.0.
+///
+/// XML has no control characters but tab and newline, so that Rust's escapes stand for them.
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in kernel::report::printable(text).chars() {
@@ -46,7 +47,7 @@ fn escaped(text: &str) -> String {
             '<' => safe.write_str("&lt;"),
             '>' => safe.write_str("&gt;"),
             '"' => safe.write_str("&quot;"),
-            // XML leaves them out as well.
+            // XML excludes these two as well.
             '\u{fffe}' | '\u{ffff}' => write!(safe, "{}", c.escape_default()),
             c => safe.write_char(c),
         };

@@ -1,4 +1,4 @@
-//! What all boots of a run share: the folder of their logs, the image, the disks, what is installed.
+//! What all boots of a run share: folder of the logs, image, disks, installed programs.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -26,7 +26,7 @@ pub const M1N1_STUB: &str = "target/bare/aarch64-unknown-none/release/m1n1-stub"
 /// QEMU where the harness is not what starts it.
 pub const QEMU: &str = "qemu-system-aarch64";
 
-/// Whether a file was made, once it was tried; why not.
+/// The result of making a file, once.
 type Made = Arc<OnceLock<Result<(), String>>>;
 
 /// What all boots of a run share.
@@ -97,12 +97,12 @@ fn python(program: &str) -> bool {
 }
 
 impl Lab {
-    /// One whose logs and disks go to `folder`.
+    /// A run whose logs and disks go to `folder`.
     pub fn new(folder: impl Into<PathBuf>) -> Lab {
         Lab { folder: folder.into(), ..Lab::default() }
     }
 
-    /// One that has no Raspberry Pi 4, for this reason.
+    /// A run without a Raspberry Pi 4, for this reason.
     #[cfg(test)]
     pub fn without_pi4(folder: impl Into<PathBuf>, why: &str) -> Lab {
         Lab { pi4: OnceLock::from(Err(why.to_owned())), ..Lab::new(folder) }
@@ -113,10 +113,10 @@ impl Lab {
         self.folder.join(name)
     }
 
-    /// A file of this run that is made if nobody asked for it before.
+    /// A file of this run; the first caller has it made.
     ///
     /// # Errors
-    /// It could not be made.
+    /// The file could not be made.
     pub fn made(&self, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let made = {
             let mut files = self.files.lock().expect("nobody panics while holding it");
@@ -160,10 +160,10 @@ impl Lab {
         self.pi4.get_or_init(find).clone()
     }
 
-    /// Whether this is there.
+    /// Checks that something is installed.
     ///
     /// # Errors
-    /// It is not: why.
+    /// The reason why a check without it is skipped.
     pub fn has(&self, need: Need) -> Result<(), String> {
         match need {
             Need::Pi4 => self.pi4().map(drop),
@@ -184,7 +184,7 @@ impl Lab {
         }
     }
 
-    /// Removes the disks and models, which are large; the logs stay.
+    /// Removes the large files: disks and models. The logs stay.
     pub fn clean(&self) -> Result<()> {
         for entry in self.folder.read_dir().context("the folder of the logs")? {
             let path = entry?.path();
@@ -197,7 +197,7 @@ impl Lab {
     }
 }
 
-/// The SHA-256 in the image, in hexadecimal, which every log of it must name.
+/// The SHA-256 in the image, in hexadecimal; every log must name it.
 ///
 /// # Errors
 /// The image is not there, or is damaged.

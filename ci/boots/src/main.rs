@@ -1,5 +1,4 @@
-//! `boots`: boots Anchorite in every way that it is said to boot, and in every way that it is said to
-//! fail, and checks what it says.
+//! `boots`: boots Anchorite in QEMU in all supported ways, injects faults, and checks the events.
 //!
 //! ```text
 //! ci/boots.sh                     the quick ones, two or more at a time
@@ -18,11 +17,17 @@
 //!     .exits(0)
 //! ```
 //!
-//! [`boot::Boot`] says what a boot can have: machine, disk, settings, what is expected. [`disk`] and
-//! [`volume`] make disks and damage them, [`expect`] has what can be expected of events, lines and the
-//! screen, [`qemu`] is for what the harness does not boot. What is no single boot is a
-//! [`check::check`], a function. The serial log of a boot is `target/boot/NAME.log`, what the program that
-//! booted it said is `target/boot/NAME.out`; the report for CI is `target/boots/junit.xml`.
+//! | module | holds |
+//! |---|---|
+//! | [`boot`] | a boot: machine, disk, settings, expectations |
+//! | [`disk`], [`volume`], [`model`] | disks, damage to them, models made for a boot |
+//! | [`expect`], [`seen`] | expectations; the events, lines and screen that a boot has shown |
+//! | [`qemu`], [`screen`] | boots without the harness: serial line, monitor, screen |
+//! | [`check`] | a row of the table; [`check::check`] makes one of a function |
+//! | [`runner`], [`junit`] | jobs side by side, the last lines, the report for CI |
+//!
+//! The serial log of a boot is `target/boot/NAME.log`, the output of the program that booted it is
+//! `target/boot/NAME.out`. The report for CI is `target/boots/junit.xml`.
 
 #![forbid(unsafe_code)]
 
@@ -61,7 +66,7 @@ const LOGS: &str = "target/boot";
 /// The folder of the reports.
 const REPORTS: &str = "target/boots";
 
-/// Boots Anchorite in every way that it is said to boot or to fail, and checks what it says.
+/// Boots Anchorite in QEMU in all supported ways, injects faults, and checks the events
 #[derive(Parser)]
 #[command(name = "boots", after_help = "Exit status: 0 all hold, 1 some do not, 2 usage.")]
 struct Cli {
@@ -74,10 +79,10 @@ struct Cli {
     /// List the checks with their groups, and run none
     #[arg(long)]
     list: bool,
-    /// So many at a time [default: as many as the host has cores, at most 8]
+    /// Checks that run side by side [default: the cores of the host, at most 8]
     #[arg(long)]
     jobs: Option<usize>,
-    /// Show at the end what was tried, how often, and what came of it; also in target/boots/table.json
+    /// Show a table of all checks at the end; also in target/boots/table.json
     #[arg(long)]
     table: bool,
 }

@@ -1,4 +1,4 @@
-//! Models that are made for a boot out of `tiny.gguf`.
+//! Models made from `tiny.gguf` for single boots.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -12,10 +12,10 @@ use kernel::llm::gguf::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, Gguf, ValueType};
 use crate::disk::{Disk, TINY};
 use crate::lab::Lab;
 
-/// The positions that [`long`] says it has.
+/// The context length in the header of [`long`].
 pub const LONG: u32 = 65536;
 
-/// The model, said to have [`LONG`] positions.
+/// The model with a context length of [`LONG`].
 pub fn long() -> Disk {
     Disk::of("long", |lab| Ok(ContentOptions::new(vec![long_file(lab)?])))
 }
@@ -25,8 +25,9 @@ pub fn long_file(lab: &Lab) -> Result<PathBuf> {
     lab.made("long.gguf", |out| anew(out, DEFAULT_ALIGNMENT, ("llama.context_length", LONG)))
 }
 
-/// The largest file that FAT32 can hold: the model with its tensors 64 MiB apart and zeros behind them,
-/// which take no room on the host's disk.
+/// The largest file that FAT32 can hold: the model with its tensors 64 MiB apart, and zeros.
+///
+/// The zeros take no room on the host's disk.
 pub fn largest() -> Disk {
     Disk::of_made("largest", |out| {
         let alignment = 64 << 20;
@@ -35,8 +36,9 @@ pub fn largest() -> Disk {
     })
 }
 
-/// Writes the model anew to `out`, with its tensors at multiples of `alignment` and this value for that
-/// key. What is between tensors is a hole in the file.
+/// Writes the model to `out` with another alignment of its tensors and another value for one key.
+///
+/// The file has holes between the tensors.
 fn anew(out: &Path, alignment: u32, (key, value): (&str, u32)) -> Result<()> {
     let bytes = fs::read(TINY)?;
     let gguf = Gguf::parse(&bytes).map_err(|error| anyhow::anyhow!("{TINY}: {error}"))?;

@@ -1,7 +1,7 @@
-//! QEMU, or another program that boots something, as a child whose serial line can be awaited.
+//! QEMU, or another program that boots something, as a child process.
 //!
-//! [`Child`] is any such program: it has a deadline, and is ended when that passes or when nobody waits
-//! for it any more. [`Monitor`] is QEMU's own line for questions and orders, QMP.
+//! [`Child`] has a deadline, and awaits lines of the serial line. A process ends when its [`Child`]
+//! is dropped. [`Monitor`] is a connection to QEMU's monitor, by QMP.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::seen::{Line, lines};
 
-/// What the threads around a child tell.
+/// Messages of the threads around a child.
 enum Message {
     Output(Vec<u8>),
     Ended(ExitStatus),
@@ -52,12 +52,12 @@ impl Child {
     /// Starts `command`, which must end within `limit`.
     ///
     /// # Errors
-    /// It cannot be started, or a file cannot be written.
+    /// The program cannot be started, or a file cannot be written.
     pub fn start(mut command: Command, output: Output, limit: Duration) -> Result<Child> {
         let create = |path: &Path| {
             File::create(path).with_context(|| format!("cannot write {}", path.display()))
         };
-        // What is in the surroundings may not change what is generated.
+        // The environment may not change what is generated.
         for name in ["PROMPT", "SYSTEM", "ANCHORITE_QEMU"] {
             command.env_remove(name);
         }
@@ -80,7 +80,7 @@ impl Child {
         let input = child.stdin.take();
         let stdout = child.stdout.take();
         thread::spawn(move || {
-            // The end comes behind all output.
+            // All output comes before the end.
             if let Some(stdout) = stdout {
                 read(stdout, &sender);
             }
@@ -93,16 +93,16 @@ impl Child {
         Ok(Child { pid, input, messages, deadline, limit, output, log, status: None })
     }
 
-    /// Types something on its standard input, and leaves that open.
+    /// Writes to the standard input, which stays open.
     ///
     /// # Errors
-    /// It has none, or does not take it.
+    /// The program has no input, or takes none.
     pub fn type_in(&mut self, text: &[u8]) -> Result<()> {
         let input = self.input.as_mut().context("the program has no input")?;
         input.write_all(text).and_then(|()| input.flush()).context("the program takes no input")
     }
 
-    /// Waits until `is_there` holds of the lines that came on its standard output. `what` is that.
+    /// Waits until `is_there` holds of the lines on the standard output; `what` names that.
     ///
     /// # Errors
     /// The program ends before that, or its time is over.
@@ -128,10 +128,10 @@ impl Child {
         Ok(Duration::from_millis(hundredths * 10))
     }
 
-    /// Waits until it ends; its status, 128 and more for a signal.
+    /// Waits for the end of the program; gives its status, 128 + N for signal N.
     ///
     /// # Errors
-    /// Its time is over.
+    /// The deadline passes.
     pub fn wait(&mut self) -> Result<i32> {
         while self.step()? {}
         let status = self.status.context("the program has no status")?;
@@ -190,8 +190,9 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// QEMU's arguments for a monitor at this socket. QEMU waits for [`Monitor::connect`] before its
-    /// machine starts.
+    /// QEMU's arguments for a monitor at this socket.
+    ///
+    /// The machine starts once [`Monitor::connect`] has connected.
     pub fn arguments(socket: &Path) -> [String; 2] {
         let _ = std::fs::remove_file(socket);
         ["-qmp".into(), format!("unix:{},server=on,wait=on", socket.display())]
@@ -202,7 +203,7 @@ impl Monitor {
     /// # Errors
     /// There is none within ten seconds, or it is no QMP.
     pub fn connect(socket: &Path, limit: Duration) -> Result<Monitor> {
-        // A socket that is not there yet cannot be awaited.
+        // QEMU makes the socket; nothing announces that.
         let deadline = Instant::now() + Duration::from_secs(10);
         let stream = loop {
             match UnixStream::connect(socket) {
@@ -240,7 +241,7 @@ impl Monitor {
         }
     }
 
-    /// Gives an order of the monitor for people; what it says to that.
+    /// Runs a command of the human monitor; gives its output.
     ///
     /// # Errors
     /// QEMU has ended.
@@ -251,7 +252,7 @@ impl Monitor {
         Ok(self.execute(order)?.as_str().unwrap_or_default().to_owned())
     }
 
-    /// Waits for an event of QEMU's: `SHUTDOWN` when the guest is off.
+    /// Waits for an event of QEMU: `SHUTDOWN` when the guest is off.
     ///
     /// # Errors
     /// It does not come in time.

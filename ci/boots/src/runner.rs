@@ -44,13 +44,14 @@ impl Done {
     }
 }
 
-/// Runs these checks, `jobs` at a time, and those that must be alone behind them. Each is told to
-/// `out` as it ends; they are given in the order of the table.
+/// Runs checks, `jobs` side by side, and afterwards those that need the machine to themselves.
+///
+/// Each result goes to `out` as it comes. The results are given in the order of `checks`.
 pub fn run(checks: &[&Check], jobs: usize, lab: &Lab, out: &mut dyn Write) -> Vec<Done> {
     let mut done: Vec<Option<Done>> = vec![None; checks.len()];
     let mut take = |number: usize, one: Done| {
-        // A reader that has gone (`| head`) is no reason not to go on.
-        let _ = out.write_all(told(&one).as_bytes()).and_then(|()| out.flush());
+        // The checks go on without a reader (`| head`).
+        let _ = out.write_all(line(&one).as_bytes()).and_then(|()| out.flush());
         done[number] = Some(one);
     };
     let (shared, alone): (Vec<usize>, Vec<usize>) =
@@ -96,7 +97,7 @@ fn run_one(check: &Check, lab: &Lab) -> Done {
     Done { name: check.name.clone(), outcome, time: started.elapsed() }
 }
 
-fn told(done: &Done) -> String {
+fn line(done: &Done) -> String {
     let (name, seconds) = (&done.name, done.time.as_secs());
     match &done.outcome {
         Outcome::Passed(Passed { remark, .. }) if remark.is_empty() => {

@@ -36,11 +36,10 @@ impl Screen {
         Ok(Screen { framebuffer, memory })
     }
 
-    /// The picture in a file of the format PPM, as QEMU's monitor takes it of a display: `P6`, width,
-    /// height, 255, a byte for each colour of a pixel.
+    /// A picture in the format PPM, as QEMU's monitor writes it: three bytes for each pixel.
     ///
     /// # Errors
-    /// It is none.
+    /// The bytes are no PPM picture.
     pub fn of_ppm(ppm: &[u8]) -> Result<Screen> {
         let mut rest = ppm;
         let mut word = || {

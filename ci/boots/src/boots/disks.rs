@@ -1,5 +1,6 @@
-//! Disks that fail and disks that lie. QEMU's `blkdebug` fails requests, as often and when it is told to;
-//! its throttling keeps them waiting.
+//! Disks that fail, and disks with false contents.
+//!
+//! QEMU's `blkdebug` fails requests; QEMU's throttling delays them.
 
 use anyhow::{Context, Result, ensure};
 use kernel::report::Code;
@@ -25,7 +26,7 @@ pub fn sector(lab: &Lab) -> Result<u64> {
 /// The checks of this topic.
 pub fn checks() -> Vec<Check> {
     let mut checks = vec![
-        // A sector in the middle of the model that cannot be read; that can, the second time.
+        // One sector in the middle of the model fails: each time, or only once.
         lazy("bad-sector", |lab, boot| {
             let sector = sector(lab)?;
             let number = sector.to_string();
@@ -51,7 +52,7 @@ pub fn checks() -> Vec<Check> {
     checks
 }
 
-/// A disk that is pulled out after so many reads: of the volume, of the model's sum, of the model.
+/// A disk that vanishes while the volume, the checksum or the model is read.
 fn vanishing(lab: &Lab) -> Result<Passed> {
     let reads = [1, 2, 3, 5, 8, 12, 15];
     for reads in reads {
@@ -64,8 +65,9 @@ fn vanishing(lab: &Lab) -> Result<Passed> {
     Ok(Passed::tries(reads.len() as u64))
 }
 
-/// A device that never completes what it is asked: at first, and in the middle of the model.
-/// Where instructions make the guest's clock, half a minute passes while QEMU waits in vain.
+/// A device that never completes a request: the first one, or one in the middle of the model.
+///
+/// The guest's clock counts instructions, so that its timeout of 30 s passes at once.
 fn silent() -> [Boot; 2] {
     let silence = literal("no answer from the device within 30 s (sector ");
     let slow =
@@ -77,7 +79,7 @@ fn silent() -> [Boot; 2] {
     ]
 }
 
-/// Images that were not copied whole, bare and in a partition.
+/// Truncated images: a bare volume, and cards with a partition.
 fn truncated() -> Vec<Boot> {
     const WHOLE: &str = "it has 8388608 bytes, but its device or partition ends at 4194304";
     let half = tiny().damaged("truncated", |volume| {
@@ -93,7 +95,7 @@ fn truncated() -> Vec<Boot> {
         .collect()
 }
 
-/// A disk whose end goes while it is read.
+/// A disk that is truncated while the model is read.
 fn shrinking(lab: &Lab) -> Result<Passed> {
     let disk = tiny().damaged("shrinking", |_| Ok(()));
     let file = std::fs::File::options().write(true).open(lab.disk(&disk)?)?;
@@ -103,7 +105,7 @@ fn shrinking(lab: &Lab) -> Result<Passed> {
         .watched()
         .fails(Code::ChecksumMismatch, "");
     let mut child = boot.start(lab)?;
-    // The sum of the model has been read by then, which lies behind it.
+    // The checksum lies behind the model, and has been read by then.
     let bar = pattern(r"tiny\.gguf \[#");
     let loads = |line: &Line| matches!(line, Line::Text(text) if bar.is_in(text));
     child.wait_for("a part of the model is loaded", |lines| lines.iter().any(loads))?;
@@ -113,7 +115,7 @@ fn shrinking(lab: &Lab) -> Result<Passed> {
     Ok(Passed::default())
 }
 
-/// Damage to the volume: the disk that works, with a few bytes changed.
+/// Damaged FAT volumes: the good one with one field changed.
 fn damaged() -> Vec<Boot> {
     type Damage = fn(&mut Volume, Entry) -> Result<()>;
     let faults: [(&str, Damage, Code, &str); 6] = [
@@ -147,8 +149,8 @@ fn damaged() -> Vec<Boot> {
             Code::DiskError,
             "its FAT volume is damaged: its boot sector gives 3 sectors per cluster",
         ),
-        // Only the sum can tell that another file's cluster is among the model's: `anchorite.toml` has
-        // the one before.
+        // The model's chain runs through the cluster of `anchorite.toml`, which is the one before.
+        // Only the checksum shows this.
         (
             "fat-crossed",
             |volume, model| {
@@ -171,7 +173,7 @@ fn damaged() -> Vec<Boot> {
     boots.collect()
 }
 
-/// A card of that size with the volume in a partition.
+/// A card with the volume in its partition.
 pub fn card(name: &'static str, table: Table) -> Disk {
     tiny().in_partition(name, table, CARD)
 }

@@ -1,6 +1,6 @@
-//! What must hold however often and for however long it is tried: boots do not differ, one seed gives one
-//! text on every machine, and a text goes on for ever in a context that is long full. (A thousand
-//! inferences in one boot are among the self-tests.)
+//! Repeated and long runs: equal boots, one text for a seed on all machines, an endless text.
+//!
+//! The self-tests have a thousand inferences in one boot.
 
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -16,15 +16,15 @@ use crate::expect::Expect;
 use crate::lab::{BUILDER, IMAGE, Lab, Need};
 use crate::machine::MAX;
 
-/// The tokens of a text.
+/// The number of tokens of a text.
 const TOKENS: usize = 48;
 /// The token that ends a text.
 const END: u32 = 2;
-/// The positions of the context that is full, and how many are forgotten each time.
+/// The positions of the context, and how many a context shift removes.
 const CONTEXT: usize = 256;
 const FORGOTTEN: usize = CONTEXT / 2;
 
-/// The text of the first boot of a run, which all others must give.
+/// The text of the first boot of a run; all other boots must give the same.
 type Text = Arc<Mutex<Option<Vec<u32>>>>;
 
 /// The checks of this topic.
@@ -56,7 +56,7 @@ pub fn checks() -> Vec<Check> {
 }
 
 impl Boot {
-    /// A text that is drawn, and goes on behind the token that ends one.
+    /// Samples with a fixed seed, and never samples the end-of-sequence token.
     fn drawn(self, tokens: usize) -> Boot {
         self.disk(tiny())
             .set("max_tokens", tokens)
@@ -67,7 +67,7 @@ impl Boot {
             .exits(0)
     }
 
-    /// The text must be that of the first boot of this run.
+    /// Expects the text of the first boot of this run.
     fn gives(self, text: &Text, lab: &Lab) -> Result<Passed> {
         let boot = self.drawn(TOKENS);
         let seen = boot.run(lab)?;
@@ -83,7 +83,7 @@ impl Boot {
     }
 }
 
-/// Boots do not differ.
+/// Boots the same machine again and again.
 fn again(boots: u64, text: Text) -> Check {
     check(format!("boots-{boots}"), move |lab| {
         for number in 1..=boots {
@@ -94,7 +94,7 @@ fn again(boots: u64, text: Text) -> Check {
     })
 }
 
-/// The same engine with debug assertions, and where a sum that wraps is a panic.
+/// The engine with debug assertions and overflow checks.
 fn debug(text: &Text, lab: &Lab) -> Result<Passed> {
     let run = |program: &str, arguments: &[&str]| -> Result<()> {
         let said = Command::new(program).args(arguments).output()?;
@@ -109,7 +109,7 @@ fn debug(text: &Text, lab: &Lab) -> Result<Passed> {
     boot("seed-debug").image(image).cpu("cortex-a72").gives(text, lab)
 }
 
-/// Half of the context is forgotten each time that it is full.
+/// A text that outgrows its context many times: context shift.
 fn slides(tokens: usize) -> Check {
     let name = format!("sliding-context-{tokens}");
     let shifts = (tokens - CONTEXT) / FORGOTTEN;

@@ -1,4 +1,4 @@
-//! Settings, files and machines that a run cannot work with: each must end with the right error.
+//! Wrong settings, wrong files and small machines: each run must end with the right error.
 
 use anyhow::{Context, Result, ensure};
 use harness::command::Bus;
@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::lab::Lab;
 use crate::model;
 
-/// A byte of the model that is damaged here and there.
+/// The offset in the model of the byte that several boots damage.
 pub const PLACE_IN_MODEL: u64 = 1_000_003;
 
 /// The checks of this topic.
@@ -22,19 +22,19 @@ pub fn checks() -> Vec<Check> {
     let corrupt = tiny().damaged("corrupt", |volume| {
         volume.flip(volume.start_of(TINY_ON_DISK)? + PLACE_IN_MODEL, 0)
     });
-    // A file that says nothing true about itself.
+    // A text with the ending of a model.
     let no_gguf = tiny().with_files("no-gguf", |files| {
         files.push(("models/text.gguf".into(), b"This is no model.\n".to_vec()));
     });
-    // It does not count where there is a model, and nor does what macOS puts beside each file.
+    // Such a file does not count beside a model, and nor does the file that macOS puts beside it.
     let beside = no_gguf.with_files("beside-others", |files| {
         files.push(("models/._tiny.gguf".into(), b"This is no model.\n".to_vec()));
     });
-    // A card that is formatted in another way.
+    // A card with an exFAT volume.
     let mut exfat = vec![0; 1 << 20];
     exfat[3..11].copy_from_slice(b"EXFAT   ");
     exfat[510..512].copy_from_slice(&[0x55, 0xaa]);
-    // A model that does not fit: the test model, with zeros behind it.
+    // A model that does not fit in memory: the test model with zeros behind it.
     let large = Disk::of_made("large", |out| {
         std::fs::copy(TINY, out)?;
         Ok(std::fs::File::options().write(true).open(out)?.set_len(80 << 20)?)
@@ -71,8 +71,9 @@ pub fn checks() -> Vec<Check> {
     checks
 }
 
-/// Less and less memory: each machine has enough, or says how much is missing, down to the least that
-/// QEMU can put the image and the device tree into.
+/// Machines with less and less memory: each one answers, or says how much is missing.
+///
+/// The ladder ends where QEMU itself has no room for image and device tree.
 fn memory_ladder(lab: &Lab) -> Result<Passed> {
     // "... needs 8.1 MiB (8478192 bytes), 6.9 MiB (7202816 bytes) are free"
     let sizes = pattern(r"\(([0-9]+) bytes\), .*\([0-9]+ bytes\) are free");
@@ -124,8 +125,7 @@ fn memory_ladder(lab: &Lab) -> Result<Passed> {
     anyhow::bail!("QEMU takes 4 MiB: {run} run, {refused} are refused")
 }
 
-/// A cache that does not fit: the test model, said to have 65536 positions. The error names a context
-/// that fits, and then the model runs.
+/// A KV cache that does not fit: the error names a context that does, and the model runs with it.
 fn cache_too_large(lab: &Lab) -> Result<Passed> {
     let small = |name| boot(name).disk(model::long()).memory_mib(64).cores(1);
     let seen = small("cache-too-large")

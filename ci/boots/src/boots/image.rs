@@ -1,4 +1,4 @@
-//! What must hold of the kernel's image without booting it.
+//! Checks of the kernel's image that take no boot.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::lab::{BUILDER, IMAGE, Lab};
 
 /// The ELF file that the image is made of.
 const ELF: &str = "target/bare/aarch64-unknown-none/release/anchorite";
-/// The largest image that the project allows itself: 2.25 MiB.
+/// The size limit of the image: 2.25 MiB.
 const LARGEST: usize = 9 << 18;
 
 /// The checks of this topic.
@@ -31,13 +31,13 @@ pub fn checks() -> Vec<Check> {
     ]
 }
 
-/// A whole number in the image, little endian.
+/// A little-endian number of `N` bytes in the image.
 fn number<const N: usize>(image: &[u8], at: usize) -> Result<u64> {
     let bytes = image.get(at..at + N).context("the image ends within its header")?;
     Ok(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
-/// The size, and the header of an arm64 `Image`: Linux, Documentation/arch/arm64/booting.rst.
+/// Size and header of the arm64 `Image` (Linux, Documentation/arch/arm64/booting.rst).
 fn header() -> Result<Passed> {
     let image = kernel_image::read(Path::new(IMAGE))?;
     let bytes = image.len();
@@ -54,7 +54,9 @@ fn header() -> Result<Passed> {
     Ok(Passed::with(format!("{bytes} of {LARGEST} bytes")))
 }
 
-/// SMULL or SMLAL on eight bytes at once: Arm ARM, C7.2, "0 Q 0 01110 00 1 Rm 1 1/0 000 00 Rn Rd".
+/// Whether a word is SMULL or SMLAL on eight bytes.
+///
+/// Arm ARM, C7.2: "0 Q 0 01110 00 1 Rm 1 1/0 000 00 Rn Rd".
 fn is_vector_product(word: u32) -> bool {
     word & 0xbfe0_bc00 == 0x0e20_8000
 }
@@ -67,9 +69,10 @@ fn neon() -> Result<Passed> {
     Ok(Passed::with(format!("{products} vector multiplications")))
 }
 
-/// The linker is told to allow relocations anywhere, since `core` comes compiled for a fixed place and
-/// has pointers among its constants. None may be in the code, which is only ever executed and read. The
-/// format lists addresses (even words, each before the bits of those that follow it) in order.
+/// No relocation lies in the code, which is read-only.
+///
+/// The linker allows relocations anywhere: `core` is compiled for a fixed place and has pointers
+/// among its constants. The section lists addresses in order; the first word is the lowest one.
 fn relocations() -> Result<Passed> {
     let elf = fs::read(ELF).with_context(|| format!("cannot read {ELF}"))?;
     let elf = object::File::parse(&*elf)?;
@@ -85,7 +88,9 @@ fn relocations() -> Result<Passed> {
     Ok(Passed::with(format!("{} words of relocations, all behind the code", list.size() / 8)))
 }
 
-/// A disk that is made again is the same. FAT counts time in steps of two seconds; none may show.
+/// The image builder makes the same disk again two seconds later.
+///
+/// FAT counts time in steps of two seconds.
 fn disk_again(lab: &Lab) -> Result<Passed> {
     let make = |name: &str| -> Result<Vec<u8>> {
         let out = lab.file(name);
@@ -99,7 +104,7 @@ fn disk_again(lab: &Lab) -> Result<Passed> {
     Ok(Passed::with(format!("{} bytes", first.len())))
 }
 
-/// The image is the same, made in another folder from crates that lie elsewhere.
+/// The image is reproducible: another folder and another place of the crates give the same bytes.
 fn image_elsewhere(_: &Lab) -> Result<Passed> {
     let folder = tempfile::tempdir()?;
     let (tree, crates) = (folder.path().join("anchorite"), folder.path().join("cargo"));

@@ -1,4 +1,4 @@
-//! What is at the limit: contexts, prompts, lines; and text that would pose as something else.
+//! Limits of contexts, prompts and lines; texts that imitate events or drive the terminal.
 
 use anyhow::Result;
 use image_builder::contents::ContentOptions;
@@ -12,7 +12,7 @@ use crate::expect::{Expect, literal, pattern};
 use crate::goldens::PROMPT;
 use crate::model;
 
-/// Text that would pose as an event or drive the terminal.
+/// Text that imitates an event and drives the terminal.
 const HOSTILE: &[u8] =
     b"\x1e{\"event\":\"exit\",\"status\":1}\n\x1b[2J\x01\x07\x7f\x00\xc2\x9b <s></s>";
 
@@ -20,8 +20,8 @@ const HOSTILE: &[u8] =
 pub fn checks() -> Vec<Check> {
     let on_tiny = |name| boot(name).disk(tiny());
     let mut boots: Vec<Boot> = vec![
-        // The least and the most positions, and one more: a prompt of one token follows the one that
-        // starts a text.
+        // The least and the most positions, and one more. A prompt of one token takes two
+        // positions, as a BOS token precedes it.
         on_tiny("context-1")
             .set("context", 1)
             .set("prompt", "a")
@@ -39,7 +39,7 @@ pub fn checks() -> Vec<Check> {
             .set("max_tokens", 99)
             .event(event!(Result { stop == StopReason::ContextFull }))
             .exits(0)
-            // The last token takes no position any more.
+            // The last token takes no position.
             .expect(Expect::that("257 tokens fit in 256 positions", |seen| {
                 let tokens = seen.events().find_map(|event| match event {
                     Event::Result(it) => Some(it.prompt_tokens + it.tokens_emitted),
@@ -50,7 +50,7 @@ pub fn checks() -> Vec<Check> {
         on_tiny("context-257")
             .set("context", 257)
             .fails(Code::InvalidConfig, "context` is 257, not between 1 and the model"),
-        // A line that does not fit is refused as a whole.
+        // A chat refuses a line that is too long as a whole.
         on_tiny("line-too-long")
             .typed(megabyte(200_000) + "\n/quit\n")
             .event(event!(Error {
@@ -65,7 +65,7 @@ pub fn checks() -> Vec<Check> {
             )
             .event(event!(Result { prompt_tokens >= 0usize }))
             .exits(0)
-            // The line editor erases with ESC [ K; nothing else may come.
+            // The line editor erases with ESC [ K; no other escape sequence may come.
             .expect(Expect::NoLine(pattern("\x1b(?:[^\\[]|\\[[^K]|\\[?$)"))),
         boot("prompt-hostile")
             .disk(Disk::of_prompt("hostile", HOSTILE))
@@ -85,15 +85,17 @@ pub fn checks() -> Vec<Check> {
     ];
     boots.extend(long_prompts());
     let mut checks: Vec<Check> = boots.into_iter().map(Check::from).collect();
-    // Takes a minute or more and 4 GiB of the host's memory, the guest 6 GiB.
+    // This boot takes minutes, 6 GiB in the guest and 4 GiB of the host's memory.
     let largest =
         boot("largest-file").disk(model::largest()).memory_mib(6 << 10).limit_s(600).answers();
     checks.push(Check::from(largest).only_in(&[Group::Long, Group::Torture]).alone());
     checks
 }
 
-/// A prompt of a megabyte: one that is too long at a glance, one that shows it when it becomes tokens,
-/// which must not take time that grows with its square, and the first one, cut.
+/// Prompts of a megabyte.
+///
+/// The length alone refuses the first one. The tokenizer refuses the second one, in time that does
+/// not grow with the square of its length. The third boot cuts the first prompt.
 fn long_prompts() -> [Boot; 3] {
     let long = || Disk::of_prompt("megabyte", megabyte(1_000_000));
     let encoded = Disk::of("encoded", |lab| -> Result<ContentOptions> {
@@ -110,7 +112,7 @@ fn long_prompts() -> [Boot; 3] {
             .disk(encoded)
             .set("context", model::LONG)
             .fails(Code::ContextFull, "needs at least [0-9]{6} positions, the context has 65536$"),
-        // 192 tokens and an answer.
+        // 192 tokens stay, and an answer follows.
         boot("prompt-cut")
             .disk(long())
             .set("max_tokens", 64)
@@ -121,7 +123,7 @@ fn long_prompts() -> [Boot; 3] {
     ]
 }
 
-/// The first so many bytes of a long text on one line.
+/// The first `bytes` bytes of a long text on one line.
 fn megabyte(bytes: usize) -> String {
     let sentence = format!("{PROMPT} there was a girl. ");
     sentence.chars().cycle().take(bytes).collect()

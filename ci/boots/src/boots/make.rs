@@ -1,5 +1,6 @@
-//! What `make` hands on, tried with the scripts and the programs that are there, in a folder that has files
-//! of its own. QEMU is started where that is said.
+//! Settings of `make` that reach the harness, the disk and QEMU.
+//!
+//! Most checks run `make` in a copy of the scripts, with files of their own. A few start QEMU.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -27,7 +28,7 @@ pub fn checks() -> Vec<Check> {
         check("make-files", files),
         check("make-unused", unused),
         check("make-unused-in-guest", |lab| {
-            House::new(lab, "make-unused-in-guest")?.refuses(
+            Checkout::new(lab, "make-unused-in-guest")?.refuses(
                 "`system` does nothing in mode generate, only in chat",
                 &["run", "SYSTEM=a"],
             )?;
@@ -41,7 +42,7 @@ pub fn checks() -> Vec<Check> {
     ]
 }
 
-/// What a command has said, both streams, and its status.
+/// The output of a command, both streams, and its status.
 pub struct Said {
     status: Option<i32>,
     /// What it has said.
@@ -70,15 +71,15 @@ impl Said {
     }
 }
 
-/// A folder with a copy of the scripts, in which nothing is set up and nothing built.
-pub struct House {
+/// A copy of the scripts, in which set-up and build do nothing.
+pub struct Checkout {
     folder: PathBuf,
     log: PathBuf,
 }
 
-impl House {
-    pub fn new(lab: &Lab, name: &str) -> Result<House> {
-        let folder = lab.file(&format!("{name}.house"));
+impl Checkout {
+    pub fn new(lab: &Lab, name: &str) -> Result<Checkout> {
+        let folder = lab.file(&format!("{name}.checkout"));
         fs::create_dir(&folder)?;
         copy_folder(Path::new("ci"), &folder.join("ci"), &[])?;
         for script in ["ci/setup.sh", "ci/build.sh"] {
@@ -90,7 +91,7 @@ impl House {
         for part in ["target", "test_models", "Makefile"] {
             symlink(here.join(part), folder.join(part))?;
         }
-        Ok(House { folder, log: lab.file(&format!("{name}.out")) })
+        Ok(Checkout { folder, log: lab.file(&format!("{name}.out")) })
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -103,14 +104,14 @@ impl House {
         say(&mut make, &self.log).with_context(|| format!("make {arguments:?}"))
     }
 
-    /// make must be content with this.
+    /// Runs make, which must end with status 0.
     fn made(&self, arguments: &[&str]) -> Result<Said> {
         let said = self.make(arguments, &[])?;
         said.is_content().with_context(|| format!("make {arguments:?}"))?;
         Ok(said)
     }
 
-    /// make must fail, as it does on wrong settings, and say this.
+    /// Runs make, which must end with status 2 and say this.
     fn refuses(&self, message: &str, arguments: &[&str]) -> Result<()> {
         let said = self.make(arguments, &[])?;
         ensure!(
@@ -123,41 +124,41 @@ impl House {
     }
 }
 
-impl Drop for House {
+impl Drop for Checkout {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-/// Texts reach QEMU's command line letter by letter, from the command line and from the environment.
+/// Texts reach QEMU unchanged, from the command line and from the environment.
 fn texts(lab: &Lab) -> Result<Passed> {
-    let house = House::new(lab, "make-texts")?;
+    let checkout = Checkout::new(lab, "make-texts")?;
     let texts = [" lead", "\ttab", "\nline", "   ", "two\nlines\n", "$x \"q\" `y`"];
     for text in texts {
         let shown = text.replace('"', "\\\"");
         let set = |key: &str| format!("{key}={text}");
         let said =
-            house.made(&["run", "ARGS=--print", &set("PROMPT"), &set("SYSTEM"), "MODE=chat"])?;
+            checkout.made(&["run", "ARGS=--print", &set("PROMPT"), &set("SYSTEM"), "MODE=chat"])?;
         said.holds(&format!("prompt=\"{shown}\""))?;
         said.holds(&format!("system=\"{shown}\""))?;
-        let said = house.make(&["run", "ARGS=--print"], &[("PROMPT", text)])?;
+        let said = checkout.make(&["run", "ARGS=--print"], &[("PROMPT", text)])?;
         said.is_content()?;
         said.holds(&format!("prompt=\"{shown}\""))?;
     }
-    house
+    checkout
         .made(&["run", "ARGS=--print", "PROMPT=", "SYSTEM=", "MODE=chat"])?
         .holds("prompt=\"\" system=\"\"")?;
-    house.made(&["run", "ARGS=--print", "PROMPT= a", "PROMPT=b"])?.holds("prompt=b")?;
+    checkout.made(&["run", "ARGS=--print", "PROMPT= a", "PROMPT=b"])?.holds("prompt=b")?;
     Ok(Passed::tries(2 * texts.len() as u64 + 2))
 }
 
-/// Names that begin with a minus. This one boots.
+/// File names that begin with a minus, in a boot.
 fn names(lab: &Lab) -> Result<Passed> {
-    let house = House::new(lab, "make-names")?;
-    fs::copy(TINY, house.file("-x.gguf"))?;
-    fs::write(house.file("-p.txt"), format!("{PROMPT}\n"))?;
-    fs::write(house.file("-c.toml"), "max_tokens = 3\n")?;
-    house.made(&[
+    let checkout = Checkout::new(lab, "make-names")?;
+    fs::copy(TINY, checkout.file("-x.gguf"))?;
+    fs::write(checkout.file("-p.txt"), format!("{PROMPT}\n"))?;
+    fs::write(checkout.file("-c.toml"), "max_tokens = 3\n")?;
+    checkout.made(&[
         "run",
         "MODEL=-x.gguf",
         "PROMPT_FILE=-p.txt",
@@ -165,10 +166,10 @@ fn names(lab: &Lab) -> Result<Passed> {
         "LOG=-l",
         "REPORT=-r",
     ])?;
-    ensure!(fs::metadata(house.file("-r"))?.len() > 0, "the report is empty");
+    ensure!(fs::metadata(checkout.file("-r"))?.len() > 0, "the report is empty");
     let log = lab.file("make-names.log");
-    fs::copy(house.file("-l"), &log)?;
-    let seen = Seen { out: house.log.clone(), ..Seen::read(&log)? };
+    fs::copy(checkout.file("-l"), &log)?;
+    let seen = Seen { out: checkout.log.clone(), ..Seen::read(&log)? };
     let expected = [
         Expect::Event(event!(Model { file == "-x.gguf" })),
         Expect::Event(event!(Result { prompt_tokens == 5usize, tokens_emitted == 3usize })),
@@ -189,17 +190,17 @@ fn remove_disks(start: &str) -> Result<()> {
     Ok(())
 }
 
-/// Files of one name in two folders, and one in the place of another.
+/// Files with one name in two folders, and a file that replaces another one.
 fn files(lab: &Lab) -> Result<Passed> {
-    let house = House::new(lab, "make-files")?;
+    let checkout = Checkout::new(lab, "make-files")?;
     let model = fs::read(TINY)?;
     for folder in ["one", "two"] {
-        fs::create_dir(house.file(folder))?;
-        fs::write(house.file(&format!("{folder}/p.txt")), format!("{folder}\n"))?;
-        fs::write(house.file(&format!("{folder}/m.gguf")), &model)?;
+        fs::create_dir(checkout.file(folder))?;
+        fs::write(checkout.file(&format!("{folder}/p.txt")), format!("{folder}\n"))?;
+        fs::write(checkout.file(&format!("{folder}/m.gguf")), &model)?;
     }
-    let (one, two) = (house.file("one/m.gguf"), house.file("two/m.gguf"));
-    // Its name is the model's: not the same bytes, nor another size or time.
+    let (one, two) = (checkout.file("one/m.gguf"), checkout.file("two/m.gguf"));
+    // The second model has other bytes, but the same name, size and time.
     let mut other = model.clone();
     other[1_000_003] = 1;
     ensure!(other != model, "the byte is 1 already");
@@ -208,13 +209,13 @@ fn files(lab: &Lab) -> Result<Passed> {
     let set_time = |path: &Path| fs::File::options().write(true).open(path)?.set_modified(time);
     set_time(&two)?;
 
-    // The disk that QEMU is given.
+    // The disk on QEMU's command line.
     let disk_of = |folder: &str| -> Result<PathBuf> {
         let (model, prompt) =
             (format!("MODEL={folder}/m.gguf"), format!("PROMPT_FILE={folder}/p.txt"));
-        let said = house.made(&["run", "ARGS=--print", &model, &prompt])?;
+        let said = checkout.made(&["run", "ARGS=--print", &model, &prompt])?;
         let (_, rest) = said.text.split_once("file.filename=").context("QEMU is given no disk")?;
-        Ok(house.file(rest.split([' ', '\n']).next().unwrap_or_default()))
+        Ok(checkout.file(rest.split([' ', '\n']).next().unwrap_or_default()))
     };
     let holds = |disk: &Path, path: &str, expected: &[u8]| -> Result<()> {
         let notes = Notes::default();
@@ -239,11 +240,11 @@ fn files(lab: &Lab) -> Result<Passed> {
     Ok(Passed::default())
 }
 
-/// Settings that do nothing for what is made.
+/// Settings that the target or the mode does not use.
 fn unused(lab: &Lab) -> Result<Passed> {
-    let house = House::new(lab, "make-unused")?;
-    fs::create_dir(house.file("one"))?;
-    fs::write(house.file("one/p.txt"), "one\n")?;
+    let checkout = Checkout::new(lab, "make-unused")?;
+    fs::create_dir(checkout.file("one"))?;
+    fs::write(checkout.file("one/p.txt"), "one\n")?;
     let refused: [(&str, &[&str]); 6] = [
         ("does nothing with PROMPT", &["flash-pi4", "PROMPT=a"]),
         ("does nothing with BOOTARGS", &["run", "BOOTARGS=a"]),
@@ -253,12 +254,12 @@ fn unused(lab: &Lab) -> Result<Passed> {
         ("cortex-a15 is a processor of 32 bits", &["run", "CPU=cortex-a15"]),
     ];
     for (message, arguments) in refused {
-        house.refuses(message, arguments)?;
+        checkout.refuses(message, arguments)?;
     }
     Ok(Passed::tries(refused.len() as u64))
 }
 
-/// The project's own make, whatever was set up and built before.
+/// The project's own `make run`, with set-up and build.
 fn make(lab: &Lab) -> Result<Passed> {
     let text = "He said \"it costs $5, is it?\" \\ and that is `$(true)`";
     let said = say(
@@ -277,7 +278,7 @@ fn make(lab: &Lab) -> Result<Passed> {
     Ok(Passed::default())
 }
 
-/// Settings of cargo's that are for other projects. Only what these settings have built anew may be new.
+/// Settings of cargo for other projects change nothing: nothing is compiled again.
 fn cargo(lab: &Lab) -> Result<Passed> {
     let log = lab.file("make-cargo.out");
     say(&mut Command::new("ci/build.sh"), &log)?.is_content()?;
@@ -288,7 +289,7 @@ fn cargo(lab: &Lab) -> Result<Passed> {
             .args(arguments)
             .env("CARGO_TARGET_DIR", &elsewhere)
             .env("CARGO_BUILD_TARGET", "wasm32-unknown-unknown");
-        // Flags for the host would build everything for the host anew.
+        // Flags for the host would compile everything for the host again.
         if arguments[0] == "bare" {
             command.env("RUSTFLAGS", "--cfg=other");
         }

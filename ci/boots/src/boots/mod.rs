@@ -16,7 +16,7 @@ mod uboot;
 
 use crate::check::Check;
 
-/// All checks, in the order in which they are started and reported: those that take long are first.
+/// All checks in the order of their start; long ones come first.
 pub fn table() -> Vec<Check> {
     let topics = [
         modes::checks(),

@@ -76,7 +76,7 @@ fn self_tests(lab: &Lab) -> Result<Passed> {
     Ok(Passed::with(format!("{tests} self-tests")))
 }
 
-/// The first chunks of a text: as near to llama.cpp's figures as those of its builds to each other.
+/// The perplexity of a text, as near to llama.cpp's as llama.cpp's builds are to each other.
 fn perplexity(lab: &Lab) -> Result<Passed> {
     const CHUNKS: usize = 3;
     let text = Disk::of("text", |lab| {
@@ -111,8 +111,9 @@ fn chat() -> Boot {
         .exits(0)
 }
 
-/// Lines that are none to the guest, and messages that are no command: nobody waits for an answer to
-/// the first, and each of the others has its own. The prompt is the first message.
+/// Empty lines get no answer, and messages that look like commands get one each.
+///
+/// The prompt is the first message.
 fn chat_odd_lines() -> Boot {
     let no_lines: &[u8] =
         b"\xc2\xa0\n\xe3\x80\x80\n\x1b[A\n\x1b\n\x1b[\nabc\x15\na\x7f\n\xe3\x80\x80/stats\n";
@@ -124,13 +125,13 @@ fn chat_odd_lines() -> Boot {
         .idle_limit_s(60)
         .typed([no_lines, messages].concat())
         .expect(Expect::Events(5, event!(Result {})))
-        // One for each line, and for the end of them.
+        // One event for each line, and one for the end of the input.
         .expect(Expect::Events(13, event!(Chat { state == ChatState::Waiting })))
         .event(event!(Result { tokens == tokens() }))
         .exits(0)
 }
 
-/// A model with a chat template, which must be answered in and answer as llama.cpp does.
+/// A model with a chat template: the answers are llama.cpp's.
 fn chat_with(key: &str, value: &str, said: &str) -> Boot {
     const SYSTEM: &str = "ab b";
     boot(format!("chat-with-{key}={value}"))

@@ -1,4 +1,4 @@
-//! A Raspberry Pi 4, where there is a QEMU that has one: from EL2, with the board's own device tree.
+//! QEMU's Raspberry Pi 4, which starts at EL2, with the board's own device tree.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use harness::command::Bus;
-use kernel::report::Code;
+use kernel::report::{Code, Event};
 
 use super::disks::{card, sector};
 use crate::boot::{Boot, boot};
@@ -48,9 +48,9 @@ pub fn checks() -> Vec<Check> {
             .disk(no_partition)
             .fails(Code::ModelNotFound, "no disk holds")
             .into(),
-        // QEMU's card tells nobody of a sector that cannot be read; the checksum does.
+        // QEMU's card reports no error for a sector that fails; the checksum shows it.
         lazy("pi4-bad-sector", |lab, boot| {
-            // A card can be written, so QEMU takes none that others read.
+            // QEMU opens a card for writing, so that no other boot may read the same file.
             let writable = tiny().damaged("bad-sector", |_| Ok(()));
             Ok(boot
                 .raspberry_pi_4()
@@ -63,30 +63,37 @@ pub fn checks() -> Vec<Check> {
     checks.map(|check| check.needs(Need::Pi4).also_in(Group::Pi4)).into()
 }
 
-/// What the serial line says, on the board's screen as well.
+/// The screen shows what the serial line says.
 fn screen(lab: &Lab) -> Result<Passed> {
     let pi4 = lab.pi4().map_err(anyhow::Error::msg)?;
     let initrd = lab.disk(&tiny())?.display().to_string();
-    let mut boot = with_screen(lab, "pi4-screen", &pi4, &pi4.device_tree, &["-initrd", &initrd])
+    // The facts in their order, with commas between.
+    let facts = pattern(
+        "^gpio14=input,gpio15=input,.*,arm-clock=[0-9]*MHz,temperature=25C,.*,cpuectlr=0x0(,|$)",
+    );
+    let boot = with_screen(lab, "pi4-screen", &pi4, &pi4.device_tree, &["-initrd", &initrd])
         .event(event!(Hello { consoles == ["ns16550", "framebuffer 1280x720, text 128x36"] }))
+        .event(event!(Hello {
+            board ~ "^dma-ranges=0xfe340000: 0x0..0x40000000 at 0xc0000000",
+        }))
+        .expect(Expect::that(format!("the facts about the board match {facts:?}"), move |seen| {
+            let board = seen.events().find_map(|event| match event {
+                Event::Hello(hello) => Some(hello.board.join(",")),
+                _ => None,
+            });
+            match board {
+                Some(board) if facts.is_in(&board) => Ok(()),
+                board => Err(board.unwrap_or_else(|| "there is no `hello`".into())),
+            }
+        }))
         .event(event!(Result { tokens == tokens() }))
         .event(event!(Result { board == ["temperature=25C", "throttled=0x0"] }))
         .expect(Expect::Screen(pattern("^Anchorite .* on Raspberry Pi 4 Model B: 4 × ")))
         .expect(Expect::ScreenIsLog);
-    for fact in [
-        "^gpio14=input$",
-        "^gpio15=input$",
-        "^arm-clock=[0-9]*MHz$",
-        "^temperature=25C$",
-        "^cpuectlr=0x0$",
-        "^dma-ranges=0xfe340000: 0x0..0x40000000 at 0xc0000000",
-    ] {
-        boot = boot.event(event!(Hello { board ~ fact }));
-    }
     run_with_screen(lab, &boot)
 }
 
-/// A tree that is refused, before the final map of the memory.
+/// A device tree that is refused before the final page tables: the screen shows the error.
 fn screen_early(lab: &Lab) -> Result<Passed> {
     let pi4 = lab.pi4().map_err(anyhow::Error::msg)?;
     let dtc = |arguments: &[&str], from: &Path, to: &Path| -> Result<()> {
@@ -115,7 +122,7 @@ fn socket(lab: &Lab, name: &str) -> PathBuf {
     lab.file(&format!("{name}.qmp"))
 }
 
-/// A boot whose screen is looked at.
+/// A boot with a screen and a monitor.
 fn with_screen(lab: &Lab, name: &str, pi4: &Pi4, tree: &Path, more: &[&str]) -> Boot {
     const BOARD: &str = "-M raspi4b -smp 4 -no-reboot -no-shutdown \
                          -global bcm2835-fb.xres=1280 -global bcm2835-fb.yres=720";
@@ -132,7 +139,7 @@ fn with_screen(lab: &Lab, name: &str, pi4: &Pi4, tree: &Path, more: &[&str]) -> 
         .limit_s(180)
 }
 
-/// Boots, has QEMU's monitor take a picture of the screen when the board is off, and checks.
+/// Boots, takes a picture of the screen once the board is off, and checks.
 fn run_with_screen(lab: &Lab, boot: &Boot) -> Result<Passed> {
     let file = |ending: &str| lab.file(&format!("{}.{ending}", boot.name));
     let mut child = boot.start(lab)?;

@@ -1,4 +1,4 @@
-//! What else injects faults or sends rubbish, by scripts of its own: the crates' advisories, the fuzz targets.
+//! Scripts that `make torture` runs besides: the advisories of the crates, the fuzz targets.
 
 use std::fs;
 use std::process::Command;

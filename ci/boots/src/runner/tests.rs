@@ -1,4 +1,4 @@
-//! That checks are run as they say, counted, and told.
+//! Order, counts and output of the runner.
 
 use std::sync::Arc;
 use std::sync::Barrier;
@@ -75,7 +75,7 @@ fn two_run_at_a_time_and_some_alone() {
     assert!(told.ends_with("alone\n"), "{told}");
 }
 
-/// `echo` in the place of QEMU: what it is given is its serial line.
+/// `echo` plays QEMU: its arguments are the serial line.
 #[test]
 fn a_boot_that_does_not_hold_shows_what_it_said() {
     let folder = tempfile::tempdir().unwrap();

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::boots::make::House;
+use crate::boots::make::Checkout;
 use crate::check::{Check, Passed, check};
 use crate::device_tree::Tree;
 use crate::disk::{TINY, TINY_ON_DISK};
@@ -275,7 +275,7 @@ fn make_flash(
     carried_mib: u32,
 ) -> Result<(PathBuf, PathBuf, String)> {
     let here = std::env::current_dir()?;
-    let house = House::new(loader.lab, name)?;
+    let checkout = Checkout::new(loader.lab, name)?;
     let m1n1 = here.join(m1n1_bin(loader.lab)?);
     let out = here.join(loader.lab.file(&format!("{name}.made.img")));
     let trees = ["j313", "j274"].map(|name| tree(loader.lab, name));
@@ -299,7 +299,7 @@ fn make_flash(
     ];
     let mut arguments = vec!["flash-m1"];
     arguments.extend(settings.iter().map(String::as_str));
-    let said = house.make(&arguments, &environment)?;
+    let said = checkout.make(&arguments, &environment)?;
     said.is_content()?;
     Ok((m1n1, out, said.text))
 }
