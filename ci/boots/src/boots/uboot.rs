@@ -1,5 +1,6 @@
-//! U-Boot's way: it loads the image and the model's file from a USB stick and starts them by `booti`, with
-//! the commands that `docs/boards.md` has typed on a Mac.
+//! U-Boot's way: from a USB stick, by `booti`.
+//!
+//! The commands are those that `docs/boards.md` has typed on a Mac.
 
 use std::fs;
 use std::process::Stdio;

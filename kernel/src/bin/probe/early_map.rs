@@ -14,8 +14,10 @@ pub fn image_start() -> *mut u8 {
     (&raw const __image_start).cast_mut()
 }
 
-/// In the tables of the early map, which nothing has used since, the image and what may be the
-/// device tree are memory, only the code is executable, and all else is device memory.
+/// Reads the tables of the early map, which nothing has used since.
+///
+/// The image and what may be the device tree are memory. Only the code is executable. All else is
+/// device memory.
 pub fn early_map() -> bool {
     const BLOCK: u64 = 2 << 20;
     const NEVER_EXECUTE: u64 = 3 << 53;

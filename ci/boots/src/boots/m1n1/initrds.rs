@@ -1,5 +1,7 @@
-//! What m1n1 may hand over as an initrd: a disk, a model, or cpio archives, packed or not. m1n1 unpacks a
-//! gzip payload itself; what is in an `m1n1_initramfs` payload, or given to its linux.py, comes as it is.
+//! What m1n1 may hand over as an initrd: a disk, a model, or cpio archives, packed or not.
+//!
+//! m1n1 itself unpacks a gzip payload. It hands over an `m1n1_initramfs` payload, or the file that its
+//! linux.py is given, as it is.
 
 use std::fs;
 use std::path::Path;
@@ -134,8 +136,9 @@ fn packed() -> Disk {
     })
 }
 
-/// Two archives one behind the other, as boot loaders hand over several files: the second one, which is
-/// packed, takes the place of a configuration that would be refused.
+/// Two archives one behind the other, as boot loaders hand over several files.
+///
+/// The second archive is packed. Its settings replace those of the first, which would be refused.
 fn archives() -> Disk {
     Disk::new("m1n1-archives", |_, out| {
         let first = with_model(("anchorite.toml", b"colour = \"red\"\n"))?;

@@ -266,8 +266,9 @@ pub fn m1n1_bin(lab: &Lab) -> Result<PathBuf> {
     })
 }
 
-/// What `make flash-m1` does, where m1n1's own script carries less than so many MiB: the names of m1n1 and
-/// of the file that is made, and what make has said.
+/// Runs `make flash-m1`, where m1n1's own script carries less than `carried_mib` MiB.
+///
+/// Gives the names of m1n1 and of the file that make writes, and the output of make.
 fn make_flash(
     loader: &Loader<'_>,
     name: &str,

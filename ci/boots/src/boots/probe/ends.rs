@@ -1,5 +1,7 @@
-//! Trials that end the run: each boot must show the error that the list has for its trial, at the
-//! address that the trial has named, and nothing behind the end.
+//! Trials that end the run.
+//!
+//! Each boot must show the error that the list has for its trial, at the address that the trial names.
+//! Nothing may follow the end.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
