@@ -2,9 +2,9 @@
 #![no_main]
 
 use fuzz::limits::Limits;
-use kernel::settings::{Config, ConfigError, Place, SEPARATOR};
 use kernel::llm::sampling::MAX_LAST_N;
 use kernel::runtime::entry::args::split;
+use kernel::settings::{Config, ConfigError, Place, SEPARATOR};
 use libfuzzer_sys::fuzz_target;
 
 /// The parser keeps what is wrong with a broken file as well, all of it.
