@@ -1,5 +1,7 @@
-//! Disks that an input changes: images of each kind of volume and of partition table, made once, and
-//! the bytes that the input puts in their places.
+//! Disk images that an input changes.
+//!
+//! There is an image of each kind of volume and partition table, made once. The input overwrites
+//! bytes of it.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -77,8 +79,9 @@ impl Seek for Image {
     }
 }
 
-/// A volume of clusters of a sector, with files in the way that a model disk has them: two of them
-/// written in turns, so that their clusters alternate, and then one of them on and on.
+/// Makes a volume with clusters of one sector and the files of a model disk.
+///
+/// Two files are written in turns, so that their clusters alternate. The rest of one file follows.
 fn volume(fat_type: FatType, bytes: usize) -> Vec<u8> {
     let mut image = Image { bytes: vec![0; bytes], position: 0 };
     let options = FormatVolumeOptions::new()

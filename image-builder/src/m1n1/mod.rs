@@ -12,8 +12,8 @@
 //! | `m1n1_initramfs`, length (32-bit little endian), volume | becomes `/chosen/linux,initrd-*` |
 //! | four zero bytes | the end |
 //!
-//! The volume starts at a multiple of 16 KiB, a page of the machine. m1n1 is loaded to such a
-//! multiple too, so that an alignment in the file holds in memory. Blanks behind the boot arguments
+//! The volume starts at a multiple of 16 KiB, the size of a page. m1n1 is loaded to such a multiple
+//! too. So an alignment in the file holds in memory. Blanks behind the boot arguments
 //! and unused bytes at the trees' ends fill the gaps.
 
 mod payloads;

@@ -1,7 +1,7 @@
 //! The part of `std::io` that fatfs 0.3.6 needs where there is no `std`.
 //!
-//! The crate of this name that fatfs asks for in `no_std` builds has been dead for years; the
-//! workspace's `[patch.crates-io]` puts this one in its place. Semantics are those of `std::io`.
+//! The published crate of this name has been dead for years. fatfs needs it in `no_std` builds. The
+//! workspace's `[patch.crates-io]` replaces it by this crate. Semantics are those of `std::io`.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 

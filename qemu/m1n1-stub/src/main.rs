@@ -1,5 +1,7 @@
-//! Plays m1n1 under QEMU: leaves the machine to the image as m1n1 does on an Apple M1, with the host
-//! extensions on at EL2, the MMU off, and the other cores in a spin table.
+//! Plays m1n1 under QEMU: starts the image as m1n1 does on an Apple M1.
+//!
+//! The image starts at EL2 with the host extensions on and the MMU off. The other cores wait in a
+//! spin table.
 //!
 //! The image, the device tree and the initrd are put in memory by QEMU. `ci/boots` writes the tree, and
 //! takes the addresses from the symbols of `stub.s`. Source: m1n1, src/smp.c and src/main.c.

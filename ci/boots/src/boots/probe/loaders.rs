@@ -103,8 +103,10 @@ fn early_fault(lab: &Lab) -> Result<Passed> {
     Ok(Passed::default())
 }
 
-/// Registers that reset leaves UNKNOWN, which QEMU clears: a boot loader fills those of each core with
-/// rubbish of its own before the image has it. QEMU's Raspberry Pi 4 lets it have all cores.
+/// Boots with rubbish in the registers that reset leaves UNKNOWN.
+///
+/// QEMU clears these registers. So a boot loader fills them on each core, each with values of its
+/// own, before the image starts. QEMU's Raspberry Pi 4 starts all cores in that boot loader.
 pub fn rubbish() -> Check {
     const IMAGE_AT: u64 = 0x40_0000;
     let run = |lab: &Lab| {

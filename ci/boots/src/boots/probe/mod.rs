@@ -1,7 +1,7 @@
 //! Boots of the probe, which tries out the runtime: `kernel::trials` lists what it tries.
 //!
-//! [`machines`] boots the trials that hold everywhere, [`ends`] those that end the run, [`disks`] those of
-//! disks, and [`loaders`] starts the probe as other boot loaders do.
+//! [`machines`] boots the trials that hold everywhere, and [`ends`] those that end the run. [`disks`]
+//! boots the trials of disks. [`loaders`] starts the probe as other boot loaders do.
 
 mod disks;
 mod ends;
