@@ -123,9 +123,9 @@ step features ci/features.sh || :
 step fuzz ci/fuzz.sh "$([ "$all" ] && echo 60 || echo 3)" || :
 step miri ci/miri.sh || :
 step build ci/build.sh || built=
-boot boots ci/boots.sh
+# shellcheck disable=SC2046 # the groups are words
+boot boots ci/boots.sh $([ ! "$all" ] || echo --group quick --group long --group endurance)
 if [ "$all" ] || [ "$only" ]; then
-    boot long-boots ci/boots.sh --group long
     step second-toolchain second || :
 fi
 
