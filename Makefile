@@ -131,7 +131,7 @@ torture:
 test-real:
 	@ci/setup.sh run
 	@ci/build.sh
-	@ci/real.sh
+	@ci/boots.sh --group real
 
 test-pi4:
 	@ci/setup.sh test

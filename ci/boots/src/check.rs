@@ -19,6 +19,8 @@ pub enum Group {
     Long,
     /// All checks, with endurance of an hour, and the fuzz targets: `make torture`.
     Torture,
+    /// A real model, which is fetched: `make test-real`.
+    Real,
 }
 
 /// The result of a check that passed.
@@ -28,17 +30,19 @@ pub struct Passed {
     pub tries: u64,
     /// A remark.
     pub remark: String,
+    /// Lines with figures, shown below the name.
+    pub figures: Vec<String>,
 }
 
 impl Passed {
     /// So many tries.
     pub fn tries(tries: u64) -> Passed {
-        Passed { tries, remark: format!("{tries} tries") }
+        Passed { tries, remark: format!("{tries} tries"), ..Passed::default() }
     }
 
     /// One try, and a remark.
     pub fn with(remark: impl Into<String>) -> Passed {
-        Passed { tries: 1, remark: remark.into() }
+        Passed { tries: 1, remark: remark.into(), ..Passed::default() }
     }
 }
 
@@ -129,11 +133,11 @@ impl Check {
 /// The checks that are asked for: in one of the groups, and with one of the words in the name.
 ///
 /// A full name chooses its check whatever the group. Words without groups choose among all checks
-/// but those of the torture alone. Without both, the quick checks are chosen.
+/// but those of the torture or of a real model alone. Without both, the quick checks are chosen.
 pub fn chosen<'a>(table: &'a [Check], words: &[String], groups: &[Group]) -> Vec<&'a Check> {
     let in_group = |check: &Check| match (groups, words) {
         ([], []) => check.groups.contains(&Group::Quick),
-        ([], _) => check.groups != [Group::Torture],
+        ([], _) => check.groups != [Group::Torture] && check.groups != [Group::Real],
         _ => check.groups.iter().any(|group| groups.contains(group)),
     };
     let named =
@@ -152,6 +156,7 @@ mod tests {
             check("pci", passes),
             check("pi4-card", passes).also_in(Group::Pi4),
             check("long-pci", passes).only_in(&[Group::Torture]),
+            check("real-pci", passes).only_in(&[Group::Real]),
         ]
     }
 
@@ -169,6 +174,8 @@ mod tests {
         assert_eq!(names(&[], &[Group::Pi4]), ["pi4-card"]);
         assert_eq!(names(&["pci"], &[Group::Torture]), ["pci", "long-pci"]);
         assert_eq!(names(&["long-pci"], &[]), ["long-pci"]);
+        assert_eq!(names(&[], &[Group::Real]), ["real-pci"]);
+        assert_eq!(names(&["real-pci"], &[]), ["real-pci"]);
         assert!(names(&["none"], &[]).is_empty());
     }
 }

@@ -24,6 +24,7 @@
 //! | [`expect`], [`seen`] | expectations; the events, lines and screen that a boot has shown |
 //! | [`qemu`], [`screen`] | boots without the harness: serial line, monitor, screen |
 //! | [`check`] | a row of the table; [`check::check`] makes one of a function |
+//! | [`script`] | scripts that run to their end |
 //! | [`runner`], [`junit`] | jobs side by side, the last lines, the report for CI |
 //!
 //! The serial log of a boot is `target/boot/NAME.log`, the output of the program that booted it is
@@ -48,6 +49,7 @@ mod model;
 mod qemu;
 mod runner;
 mod screen;
+mod script;
 mod seen;
 mod volume;
 

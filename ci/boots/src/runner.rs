@@ -100,11 +100,13 @@ fn run_one(check: &Check, lab: &Lab) -> Done {
 fn line(done: &Done) -> String {
     let (name, seconds) = (&done.name, done.time.as_secs());
     match &done.outcome {
-        Outcome::Passed(Passed { remark, .. }) if remark.is_empty() => {
-            format!("ok      {seconds:3} s  {name}\n")
-        }
-        Outcome::Passed(Passed { remark, .. }) => {
-            format!("ok      {seconds:3} s  {name} ({remark})\n")
+        Outcome::Passed(Passed { remark, figures, .. }) => {
+            let mut text = format!("ok      {seconds:3} s  {name}");
+            if !remark.is_empty() {
+                text += &format!(" ({remark})");
+            }
+            figures.iter().for_each(|figure| text += &format!("\n        {figure}"));
+            text + "\n"
         }
         Outcome::Skipped(why) => format!("skipped        {name}: {why}\n"),
         Outcome::Failed(why) => {

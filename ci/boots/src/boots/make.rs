@@ -3,9 +3,9 @@
 //! Most checks run `make` in a copy of the scripts, with files of their own. A few start QEMU.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use image_builder::volume::{Notes, Volume};
@@ -18,6 +18,7 @@ use crate::failure::Failure;
 use crate::files::copy_folder;
 use crate::goldens::PROMPT;
 use crate::lab::Lab;
+use crate::script::{Said, say, write_script};
 use crate::seen::Seen;
 
 /// The checks of this topic.
@@ -42,35 +43,6 @@ pub fn checks() -> Vec<Check> {
     ]
 }
 
-/// The output of a command, both streams, and its status.
-pub struct Said {
-    status: Option<i32>,
-    /// What it has said.
-    pub text: String,
-}
-
-fn say(command: &mut Command, log: &Path) -> Result<Said> {
-    let file = fs::File::create(log)?;
-    command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-    let status = command.status()?.code();
-    Ok(Said { status, text: String::from_utf8_lossy(&fs::read(log)?).into_owned() })
-}
-
-impl Said {
-    /// It must have ended well.
-    pub fn is_content(&self) -> Result<()> {
-        let Said { status, text } = self;
-        ensure!(*status == Some(0), "expected: status 0\nseen: {status:?}\n{text}");
-        Ok(())
-    }
-
-    /// It must have said this.
-    pub fn holds(&self, part: &str) -> Result<()> {
-        ensure!(self.text.contains(part), "expected: it says {part:?}\nseen:\n{}", self.text);
-        Ok(())
-    }
-}
-
 /// A copy of the scripts, in which set-up and build do nothing.
 pub struct Checkout {
     folder: PathBuf,
@@ -83,9 +55,7 @@ impl Checkout {
         fs::create_dir(&folder)?;
         copy_folder(Path::new("ci"), &folder.join("ci"), &[])?;
         for script in ["ci/setup.sh", "ci/build.sh"] {
-            let script = folder.join(script);
-            fs::write(&script, "#!/bin/sh\n")?;
-            fs::set_permissions(script, fs::Permissions::from_mode(0o755))?;
+            write_script(&folder.join(script), "#!/bin/sh\n")?;
         }
         let here = std::env::current_dir()?;
         for part in ["target", "test_models", "Makefile"] {
@@ -114,13 +84,8 @@ impl Checkout {
     /// Runs make, which must end with status 2 and say this.
     fn refuses(&self, message: &str, arguments: &[&str]) -> Result<()> {
         let said = self.make(arguments, &[])?;
-        ensure!(
-            said.status == Some(2),
-            "make {arguments:?}\nexpected: status 2\nseen: {:?}\n{}",
-            said.status,
-            said.text
-        );
-        said.holds(message).with_context(|| format!("make {arguments:?}"))
+        let refused = said.ends_with(2).and_then(|()| said.holds(message));
+        refused.with_context(|| format!("make {arguments:?}"))
     }
 }
 
@@ -319,7 +284,7 @@ fn board_report(lab: &Lab) -> Result<Passed> {
         said.text
     );
     let said = make(&[])?;
-    ensure!(said.status != Some(0), "make is content without a log");
+    said.has_failed()?;
     said.holds("Name the log")?;
     Ok(Passed::default())
 }
@@ -327,7 +292,7 @@ fn board_report(lab: &Lab) -> Result<Passed> {
 fn missing_model(lab: &Lab) -> Result<Passed> {
     let log = lab.file("make-missing-model.out");
     let said = say(Command::new("make").args(["run", "MODEL=missing.gguf"]), &log)?;
-    ensure!(said.status != Some(0), "make is content");
+    said.has_failed()?;
     said.holds("no model missing.gguf")?;
     Ok(Passed::default())
 }

@@ -11,6 +11,7 @@ mod make;
 mod modes;
 mod pi4;
 mod probe;
+mod real;
 mod torture;
 mod uboot;
 
@@ -30,6 +31,7 @@ pub fn table() -> Vec<Check> {
         uboot::checks(),
         image::checks(),
         make::checks(),
+        real::checks(),
         endurance::checks(),
         torture::checks(),
     ];

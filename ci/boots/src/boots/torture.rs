@@ -3,12 +3,13 @@
 use std::fs;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::check::{Check, Group, Passed, check};
 use crate::expect::pattern;
 use crate::goldens::root;
 use crate::lab::Lab;
+use crate::script::say;
 
 /// How long each fuzz target runs, in seconds.
 const FUZZ_SECONDS: u32 = 60;
@@ -25,7 +26,8 @@ pub fn checks() -> Vec<Check> {
             let runs = said.lines().find_map(|line| runs.group(line)?.parse().ok());
             let tries =
                 runs.with_context(|| format!("ci/fuzz.sh says no number of runs:\n{said}"))?;
-            Ok(Passed { tries, remark: format!("{tries} runs in {FUZZ_SECONDS} s") })
+            let remark = format!("{tries} runs in {FUZZ_SECONDS} s");
+            Ok(Passed { tries, remark, ..Passed::default() })
         }));
     }
     checks.into_iter().map(|check| check.only_in(&[Group::Torture])).collect()
@@ -41,11 +43,10 @@ fn fuzz_targets() -> Vec<String> {
 
 /// Runs a script, which must be content; what it says.
 fn script(lab: &Lab, name: &str, command: &[&str]) -> Result<String> {
-    let said = Command::new(command[0]).args(&command[1..]).output()?;
-    let text = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
-    fs::write(lab.file(&format!("{name}.out")), &text)?;
-    ensure!(said.status.success(), "{command:?} ends with {}:\n{text}", said.status);
-    Ok(text)
+    let log = lab.file(&format!("{name}.out"));
+    let said = say(Command::new(command[0]).args(&command[1..]), &log)?;
+    said.is_content().with_context(|| format!("{command:?}"))?;
+    Ok(said.text)
 }
 
 #[cfg(test)]

@@ -23,7 +23,9 @@ fn what_passes_fails_and_is_skipped_is_counted() {
         check("good", |_| Ok(Passed::tries(7))),
         check("bad", |_| anyhow::bail!("expected: 1\nseen: 2")),
         check("board", |_| unreachable!("it is skipped")).needs(Need::Pi4),
-        check("better", |_| Ok(Passed::default())),
+        check("better", |_| {
+            Ok(Passed { figures: vec!["all: 1".into(), "best: 2".into()], ..Passed::default() })
+        }),
     ];
     let (done, told) = run_all(&checks, 1, &lab);
     assert_eq!(
@@ -31,7 +33,7 @@ fn what_passes_fails_and_is_skipped_is_counted() {
         "ok        0 s  good (7 tries)\n\
          FAILED    0 s  bad\n    expected: 1\n    seen: 2\n\
          skipped        board: no such QEMU\n\
-         ok        0 s  better\n"
+         ok        0 s  better\n        all: 1\n        best: 2\n"
     );
     assert_eq!(
         summary(&done),
