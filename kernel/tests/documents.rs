@@ -52,7 +52,8 @@ fn faults(document: &str, sources: &str, exists: impl Fn(&str) -> bool) -> Vec<S
 fn invariants_name_tests_and_links_lead_to_files() {
     let document = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let mut sources = String::new();
-    for folder in ["kernel/src", "kernel/tests", "host-io/src", "qemu", "image-builder", "ci/boots"] {
+    for folder in ["kernel/src", "kernel/tests", "host-io/src", "qemu", "image-builder", "ci/boots"]
+    {
         read_sources(&root().join(folder), &mut sources);
     }
     // A test in a module is indented.
