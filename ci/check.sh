@@ -4,20 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-passed=0
-failed=0
-# check NAME COMMAND...
-check() {
-    name=$1
-    shift
-    if "$@"; then
-        passed=$((passed + 1))
-        echo "ok      $name"
-    else
-        failed=$((failed + 1))
-        echo "FAILED  $name"
-    fi
-}
+. ci/checks.sh
 
 # Each shell script that git tracks: by its name, or by its first line.
 scripts() {
@@ -36,5 +23,4 @@ check 'clippy for the host' ci/toolchain.sh host clippy --workspace --all-target
 # The library's tests need a host; everything else must hold on the bare target too.
 check 'clippy for the bare target' ci/toolchain.sh bare clippy -p kernel --lib --bins -- -D warnings
 
-echo "check: $passed passed, $failed failed"
-[ "$failed" = 0 ]
+total check

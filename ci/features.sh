@@ -7,25 +7,11 @@
 # that a single build tests what is left of the kernel, and the portable kernels of the engine.
 set -eu
 cd "$(dirname "$0")/.."
+. ci/checks.sh
 
-passed=0
-failed=0
 logs=target/ci/features
 rm -rf "$logs"
 mkdir -p "$logs"
-
-# check NAME COMMAND...
-check() {
-    name=$1
-    shift
-    if "$@"; then
-        passed=$((passed + 1))
-        echo "ok      $name"
-    else
-        failed=$((failed + 1))
-        echo "FAILED  $name"
-    fi
-}
 
 # tests: the library's tests without features.
 tests() {
@@ -52,5 +38,4 @@ for feature in llm-transformer simd; do
 done
 check 'tests without features' tests
 
-echo "features: $passed passed, $failed failed"
-[ "$failed" = 0 ]
+total features
