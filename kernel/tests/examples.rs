@@ -80,7 +80,7 @@ fn each_setting_of_the_engine_has_an_option() {
     }
     for (words, message) in [
         (&["--top-k", "many"][..], "`top_k` takes a whole number from 0 on"),
-        (&["--perplexity", "--top-k", "3"], "`top_k` does nothing in mode perplexity"),
+        (&["--perplexity"], "`max_tokens` does nothing in mode perplexity"),
         (&["--tokens"], "--tokens needs a value"),
         (&["--top-kk", "3"], "there is no option --top-kk"),
     ] {

@@ -7,7 +7,7 @@ use std::alloc::Layout;
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::{CStr, c_char};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::vec::Vec;
 use std::{ptr, slice, thread};
@@ -75,8 +75,10 @@ impl World {
 }
 
 static WORLD: Mutex<World> = Mutex::new(World::new());
-static FUTEX: Mutex<()> = Mutex::new(());
-static FUTEX_WAKE: Condvar = Condvar::new();
+/// The sleepers of each futex, by the word's address.
+///
+/// A finished test leaves idle threads. They must not wake with the threads of a running test.
+static FUTEXES: Mutex<BTreeMap<usize, Arc<Condvar>>> = Mutex::new(BTreeMap::new());
 static ONE_PROGRAM_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn world() -> MutexGuard<'static, World> {
@@ -330,9 +332,6 @@ extern "C" fn sys_futex_wait(
     timeout: *const abi::timespec,
     flags: u32,
 ) -> i32 {
-    // The sleep is bounded, because another test's thread may have taken the wake-up for the idle
-    // threads of a finished test.
-    const LONGEST: Duration = Duration::from_millis(20);
     // SAFETY: the caller passes null or a valid timeout.
     let timeout = unsafe { timeout.as_ref() }.map(|timeout| {
         assert_eq!(flags, abi::FUTEX_RELATIVE_TIMEOUT);
@@ -342,22 +341,24 @@ extern "C" fn sys_futex_wait(
     // atomically.
     let word = unsafe { AtomicU32::from_ptr(word) };
     let start = Instant::now();
-    let mut guard = FUTEX.lock().unwrap();
+    let mut futexes = FUTEXES.lock().unwrap();
+    let sleepers = Arc::clone(futexes.entry(word.as_ptr().addr()).or_default());
     while word.load(Ordering::SeqCst) == expected {
-        guard = FUTEX_WAKE.wait_timeout(guard, LONGEST).unwrap().0;
-        match timeout {
-            None => return 0,
-            Some(timeout) if start.elapsed() >= timeout => return -abi::ETIMEDOUT,
-            Some(_) => {}
-        }
+        let Some(timeout) = timeout else {
+            drop(sleepers.wait(futexes));
+            return 0;
+        };
+        let Some(left) = timeout.checked_sub(start.elapsed()) else { return -abi::ETIMEDOUT };
+        futexes = sleepers.wait_timeout(futexes, left).unwrap().0;
     }
     -abi::EAGAIN
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn sys_futex_wake(_word: *mut u32, _count: i32) -> i32 {
-    let _guard = FUTEX.lock().unwrap();
-    FUTEX_WAKE.notify_all();
+extern "C" fn sys_futex_wake(word: *mut u32, _count: i32) -> i32 {
+    if let Some(sleepers) = FUTEXES.lock().unwrap().get(&word.addr()) {
+        sleepers.notify_all();
+    }
     0
 }
 

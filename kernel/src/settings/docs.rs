@@ -4,7 +4,9 @@
 //! compares both with the table. With `UPDATE_SETTINGS=1` in the environment the test writes the
 //! files instead:
 //!
-//!     UPDATE_SETTINGS=1 ci/toolchain.sh host test -p kernel --lib settings::docs
+//! ```text
+//! UPDATE_SETTINGS=1 ci/toolchain.sh host test -p kernel --lib settings::docs
+//! ```
 
 use alloc::borrow::ToOwned;
 use alloc::format;

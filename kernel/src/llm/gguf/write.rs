@@ -8,7 +8,7 @@ use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, TensorType, ValueType};
 /// A builder of GGUF files: collects entries and tensors, then writes a file.
 ///
 /// ```
-/// use kernel::llm::gguf::{Gguf, TensorType, build::Builder};
+/// use kernel::llm::gguf::{Gguf, TensorType, write::Builder};
 ///
 /// let bytes = Builder::new()
 ///     .string("general.architecture", "llama")
