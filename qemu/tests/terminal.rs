@@ -12,7 +12,7 @@ use std::thread;
 use kernel::report::ChatState;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Termios, tcgetattr};
-use support::{PATIENCE, Stage, chat, exit, hello, log, model};
+use support::{Stage, TIMEOUT, chat, exit, hello, log, model};
 
 /// A terminal: the person's end and the program's.
 struct Terminal {
@@ -64,7 +64,7 @@ impl Terminal {
     fn wait_for(&mut self, text: &str) {
         let mut seen = Vec::new();
         while !seen.ends_with(text.as_bytes()) {
-            let byte = self.printed.recv_timeout(PATIENCE);
+            let byte = self.printed.recv_timeout(TIMEOUT);
             seen.push(byte.unwrap_or_else(|_| panic!("no {text:?} in {:?}", seen.escape_ascii())));
         }
     }

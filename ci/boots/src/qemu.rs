@@ -229,7 +229,8 @@ impl Monitor {
     }
 
     fn execute(&mut self, order: Value) -> Result<Value> {
-        writeln!(self.socket, "{order}")?;
+        // One write: QEMU may run a command, and end, before it has the newline.
+        self.socket.write_all(format!("{order}\n").as_bytes())?;
         loop {
             let said = self.next()?;
             match (said.get("return"), said.get("error")) {

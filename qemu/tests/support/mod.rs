@@ -16,7 +16,7 @@ use kernel::report::{
 use rustix::process::Pid;
 
 /// No run in these tests takes longer; one that does is ended and fails its test.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where in the folder the harness may put temporary files.
 const TEMPORARY: &str = "tmp";
@@ -114,7 +114,7 @@ impl Stage {
     pub fn wait_for(&self, name: &str) {
         let start = Instant::now();
         while !self.path(name).exists() {
-            assert!(start.elapsed() < PATIENCE, "no {name}");
+            assert!(start.elapsed() < TIMEOUT, "no {name}");
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -157,7 +157,7 @@ impl Shown {
             if let Some(status) = harness.try_wait().unwrap() {
                 break status;
             }
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > TIMEOUT {
                 harness.kill().unwrap();
                 panic!("the harness did not end");
             }
