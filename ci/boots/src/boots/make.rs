@@ -95,7 +95,7 @@ impl Drop for Checkout {
     }
 }
 
-/// Texts reach QEMU unchanged, from the command line and from the environment.
+/// Texts reach QEMU unchanged, by both names of a setting and from the environment.
 fn texts(lab: &Lab) -> Result<Passed> {
     let checkout = Checkout::new(lab, "make-texts")?;
     let texts = [" lead", "\ttab", "\nline", "   ", "two\nlines\n", "$x \"q\" `y`"];
@@ -106,6 +106,9 @@ fn texts(lab: &Lab) -> Result<Passed> {
             checkout.made(&["run", "ARGS=--print", &set("PROMPT"), &set("SYSTEM"), "MODE=chat"])?;
         said.holds(&format!("prompt=\"{shown}\""))?;
         said.holds(&format!("system=\"{shown}\""))?;
+        let own = [set("prompt"), set("system")];
+        let said = checkout.made(&["run", "ARGS=--print", &own[0], &own[1], "mode=chat"])?;
+        said.holds(&format!("mode=chat prompt=\"{shown}\" system=\"{shown}\""))?;
         let said = checkout.make(&["run", "ARGS=--print"], &[("PROMPT", text)])?;
         said.is_content()?;
         said.holds(&format!("prompt=\"{shown}\""))?;
@@ -114,7 +117,7 @@ fn texts(lab: &Lab) -> Result<Passed> {
         .made(&["run", "ARGS=--print", "PROMPT=", "SYSTEM=", "MODE=chat"])?
         .holds("prompt=\"\" system=\"\"")?;
     checkout.made(&["run", "ARGS=--print", "PROMPT= a", "PROMPT=b"])?.holds("prompt=b")?;
-    Ok(Passed::tries(2 * texts.len() as u64 + 2))
+    Ok(Passed::tries(3 * texts.len() as u64 + 2))
 }
 
 /// File names that begin with a minus, in a boot.
@@ -205,15 +208,21 @@ fn files(lab: &Lab) -> Result<Passed> {
     Ok(Passed::default())
 }
 
-/// Settings that the target or the mode does not use.
+/// Settings that do not exist, are given twice or wrongly, or have no effect.
 fn unused(lab: &Lab) -> Result<Passed> {
     let checkout = Checkout::new(lab, "make-unused")?;
     fs::create_dir(checkout.file("one"))?;
     fs::write(checkout.file("one/p.txt"), "one\n")?;
-    let refused: [(&str, &[&str]); 6] = [
+    let refused: [(&str, &[&str]); 12] = [
         ("does nothing with PROMPT", &["flash-pi4", "PROMPT=a"]),
         ("does nothing with BOOTARGS", &["run", "BOOTARGS=a"]),
         ("does nothing with MODEL", &["build", "MODEL=tiny.gguf"]),
+        ("does nothing with top_k", &["build", "top_k=3"]),
+        ("there is no setting top_kk: did you mean top_k?", &["run", "top_kk=3"]),
+        ("there is no setting TOKEN: did you mean TOKENS?", &["run", "TOKEN=3"]),
+        ("`max_tokens` is given twice", &["run", "TOKENS=3", "max_tokens=3"]),
+        ("`top_k` takes a whole number", &["run", "top_k=many"]),
+        ("model and MODEL are one setting", &["run", "MODEL=tiny.gguf", "model=tiny.gguf"]),
         ("exclude each other", &["run", "PROMPT=", "PROMPT_FILE=one/p.txt"]),
         ("`prompt` does nothing in mode test", &["run", "PROMPT=a", "MODE=test"]),
         ("cortex-a15 is a processor of 32 bits", &["run", "CPU=cortex-a15"]),
