@@ -15,6 +15,7 @@ use crate::event;
 use crate::expect::Expect;
 use crate::lab::{BUILDER, IMAGE, Lab, Need};
 use crate::machine::MAX;
+use crate::script::say;
 
 /// The number of tokens of a text.
 const TOKENS: usize = 48;
@@ -97,9 +98,8 @@ fn again(boots: u64, text: Text) -> Check {
 /// The engine with debug assertions and overflow checks.
 fn debug(text: &Text, lab: &Lab) -> Result<Passed> {
     let run = |program: &str, arguments: &[&str]| -> Result<()> {
-        let said = Command::new(program).args(arguments).output()?;
-        ensure!(said.status.success(), "{program}: {}", String::from_utf8_lossy(&said.stderr));
-        Ok(())
+        let said = say(Command::new(program).args(arguments), &lab.file("debug.out"))?;
+        said.is_content().with_context(|| program.to_owned())
     };
     run("ci/toolchain.sh", &["bare", "build", "-p", "kernel", "--bin", "anchorite"])?;
     let image = lab.file("debug.img");

@@ -14,6 +14,7 @@ use crate::check::{Check, Group, Passed, check};
 use crate::disk::TINY;
 use crate::files::copy_folder;
 use crate::lab::{BUILDER, IMAGE, Lab};
+use crate::script::say;
 
 /// The ELF file that the image is made of.
 const ELF: &str = "target/bare/aarch64-unknown-none/release/anchorite";
@@ -94,8 +95,9 @@ fn relocations() -> Result<Passed> {
 fn disk_again(lab: &Lab) -> Result<Passed> {
     let make = |name: &str| -> Result<Vec<u8>> {
         let out = lab.file(name);
-        let made = Command::new(BUILDER).args(["disk", "--out"]).arg(&out).arg(TINY).output()?;
-        ensure!(made.status.success(), "{BUILDER}: {}", String::from_utf8_lossy(&made.stderr));
+        let mut builder = Command::new(BUILDER);
+        builder.args(["disk", "--out"]).arg(&out).arg(TINY);
+        say(&mut builder, &out.with_extension("out"))?.is_content()?;
         Ok(fs::read(out)?)
     };
     let first = make("disk-first.img")?;
@@ -105,7 +107,7 @@ fn disk_again(lab: &Lab) -> Result<Passed> {
 }
 
 /// The image is reproducible: another folder and another place of the crates give the same bytes.
-fn image_elsewhere(_: &Lab) -> Result<Passed> {
+fn image_elsewhere(lab: &Lab) -> Result<Passed> {
     let folder = tempfile::tempdir()?;
     let (tree, crates) = (folder.path().join("anchorite"), folder.path().join("cargo"));
     copy_folder(Path::new("."), &tree, &["./.git", "./target"])?;
@@ -114,20 +116,17 @@ fn image_elsewhere(_: &Lab) -> Result<Passed> {
         Into::into,
     );
     std::os::unix::fs::symlink(home, &crates)?;
-    let built = Command::new("ci/toolchain.sh")
+    let log = lab.file("image-elsewhere.out");
+    let mut build = Command::new("ci/toolchain.sh");
+    build
         .args(["bare", "build", "-p", "kernel", "--bin", "anchorite", "--release"])
         .current_dir(&tree)
-        .env("CARGO_HOME", &crates)
-        .output()?;
-    ensure!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        .env("CARGO_HOME", &crates);
+    say(&mut build, &log)?.is_content()?;
     let image = folder.path().join("anchorite.img");
-    let made = Command::new(BUILDER)
-        .args(["kernel", "--elf"])
-        .arg(tree.join(ELF))
-        .arg("--out")
-        .arg(&image)
-        .output()?;
-    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let mut builder = Command::new(BUILDER);
+    builder.args(["kernel", "--elf"]).arg(tree.join(ELF)).arg("--out").arg(&image);
+    say(&mut builder, &log)?.is_content()?;
     same(&fs::read(IMAGE)?, &fs::read(image)?)?;
     Ok(Passed::default())
 }
