@@ -51,7 +51,6 @@ case $purpose in test | all)
     need fsck.fat dosfstools
     need mcopy mtools
     need sfdisk fdisk
-    need dtc device-tree-compiler
     need shellcheck shellcheck
     # The scripts that speak to m1n1 are in it.
     need python3 python3
@@ -160,10 +159,6 @@ if ! has apt-get; then
     esac
     case $packages in *dosfstools* | *mtools*)
         say '    fsck.fat and mtools   Fedora, Arch, Homebrew: dosfstools mtools'
-        ;;
-    esac
-    case $packages in *device-tree*)
-        say '    dtc                   Fedora, Arch, Homebrew: dtc'
         ;;
     esac
     case $packages in *fdisk*)

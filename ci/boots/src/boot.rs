@@ -18,6 +18,7 @@ use crate::failure::Failure;
 use crate::lab::{HARNESS, IMAGE, Lab, QEMU};
 use crate::machine::{Attached, Board, Failing, Machine, Throttle, failing, throttled};
 use crate::qemu::{Child, Output, command};
+use crate::screen::Screen;
 use crate::seen::{Line, Seen};
 
 /// What the harness itself checks; the harness's exit status is the result.
@@ -301,10 +302,6 @@ impl Boot {
         if let Some(limit) = self.idle_limit {
             put("--idle-timeout", limit.as_secs().to_string());
         }
-        if self.watched {
-            arguments.push("--raw".into());
-        }
-        let mut put = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
         let mut own = Vec::new();
         match &self.disk {
             None => {}
@@ -341,6 +338,9 @@ impl Boot {
                 "mode" => put("--mode", value.clone()),
                 _ => put("--set", format!("{key}={value}")),
             }
+        }
+        if self.watched {
+            arguments.push("--raw".into());
         }
         arguments.extend(self.machine.arguments());
         if self.typed.is_some() {
@@ -404,6 +404,17 @@ impl Boot {
     pub fn seen(&self, lab: &Lab, status: i32) -> Result<Seen> {
         let out = lab.file(&format!("{}.out", self.name));
         Ok(Seen { status, out, ..Seen::read(&self.log(lab))? })
+    }
+
+    /// As [`Boot::seen`], with a screen; keeps the screen's picture and text beside the log.
+    ///
+    /// # Errors
+    /// A file cannot be read or written.
+    pub fn seen_with(&self, lab: &Lab, status: i32, screen: &Screen) -> Result<Seen> {
+        let lines = screen.lines();
+        std::fs::write(lab.file(&format!("{}.png", self.name)), screen.png()?)?;
+        std::fs::write(lab.file(&format!("{}.screen", self.name)), lines.join("\n"))?;
+        Ok(Seen { screen: lines, ..self.seen(lab, status)? })
     }
 
     /// Checks all expectations.

@@ -51,8 +51,6 @@ pub struct Pi4 {
 pub enum Need {
     /// A QEMU with a Raspberry Pi 4, and its device tree.
     Pi4,
-    /// `dtc`, which makes device trees.
-    Dtc,
     /// Linux's `/proc`, which tells how long a process has run.
     Proc,
     /// U-Boot for QEMU.
@@ -167,10 +165,6 @@ impl Lab {
     pub fn has(&self, need: Need) -> Result<(), String> {
         match need {
             Need::Pi4 => self.pi4().map(drop),
-            Need::Dtc => match Command::new("dtc").arg("--version").output() {
-                Ok(_) => Ok(()),
-                Err(_) => Err("no dtc (device-tree-compiler)".into()),
-            },
             Need::Proc => match Path::new("/proc/self/stat").exists() {
                 true => Ok(()),
                 false => Err("no /proc".into()),

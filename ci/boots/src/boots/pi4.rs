@@ -2,16 +2,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use harness::command::Bus;
 use kernel::report::{Code, Event};
 
 use super::disks::{card, sector};
 use crate::boot::{Boot, boot};
 use crate::check::{Check, Group, Passed, check, lazy};
+use crate::device_tree::Tree;
 use crate::disk::{Table, tiny};
 use crate::event;
 use crate::expect::{Expect, pattern};
@@ -20,7 +20,6 @@ use crate::lab::{Lab, Need, Pi4};
 use crate::machine::Failing;
 use crate::qemu::Monitor;
 use crate::screen::Screen;
-use crate::seen::Seen;
 
 impl Boot {
     fn answers_on_pi4(self) -> Check {
@@ -58,7 +57,7 @@ pub fn checks() -> Vec<Check> {
                 .fails(Code::ChecksumMismatch, "SHA-256"))
         }),
         check("pi4-screen", screen),
-        check("pi4-screen-early", screen_early).needs(Need::Dtc),
+        check("pi4-screen-early", screen_early),
     ];
     checks.map(|check| check.needs(Need::Pi4).also_in(Group::Pi4)).into()
 }
@@ -96,17 +95,10 @@ fn screen(lab: &Lab) -> Result<Passed> {
 /// A device tree that is refused before the final page tables: the screen shows the error.
 fn screen_early(lab: &Lab) -> Result<Passed> {
     let pi4 = lab.pi4().map_err(anyhow::Error::msg)?;
-    let dtc = |arguments: &[&str], from: &Path, to: &Path| -> Result<()> {
-        let status = Command::new("dtc").args(arguments).arg("-o").args([to, from]).status()?;
-        ensure!(status.success(), "dtc fails");
-        Ok(())
-    };
-    let (source, broken) = (lab.file("broken.dts"), lab.file("broken.dtb"));
-    dtc(&["-q", "-I", "dtb", "-O", "dts"], &pi4.device_tree, &source)?;
-    let mut text = fs::read(&source)?;
-    text.extend_from_slice(b"/ { reserved-memory { broken { reg = <1>; }; }; };\n");
-    fs::write(&source, text)?;
-    dtc(&["-q", "-I", "dts", "-O", "dtb"], &source, &broken)?;
+    let broken = lab.file("broken.dtb");
+    let mut tree = Tree::read(&fs::read(&pi4.device_tree)?)?;
+    tree.root.child("reserved-memory").child("broken").set("reg", 1_u32);
+    tree.write(&broken)?;
 
     const MALFORMED: &str =
         "^Unsupported: device tree: `reg` of node `broken` is missing or malformed$";
@@ -141,19 +133,15 @@ fn with_screen(lab: &Lab, name: &str, pi4: &Pi4, tree: &Path, more: &[&str]) -> 
 
 /// Boots, takes a picture of the screen once the board is off, and checks.
 fn run_with_screen(lab: &Lab, boot: &Boot) -> Result<Passed> {
-    let file = |ending: &str| lab.file(&format!("{}.{ending}", boot.name));
     let mut child = boot.start(lab)?;
     let mut monitor = Monitor::connect(&socket(lab, &boot.name), Duration::from_secs(180))?;
     monitor.wait_for("SHUTDOWN").context("the board is not turned off")?;
-    let ppm = file("ppm");
+    let ppm = lab.file(&format!("{}.ppm", boot.name));
     monitor.order(&format!("screendump {}", ppm.display()))?;
     monitor.quit()?;
     let status = child.wait()?;
     let screen = Screen::of_ppm(&fs::read(&ppm)?)?;
     fs::remove_file(ppm)?;
-    fs::write(file("png"), screen.png()?)?;
-    let screen = screen.lines();
-    fs::write(file("screen"), screen.join("\n"))?;
-    boot.check(&Seen { screen, ..boot.seen(lab, status)? })?;
+    boot.check(&boot.seen_with(lab, status, &screen)?)?;
     Ok(Passed::default())
 }

@@ -228,10 +228,7 @@ impl Mac {
         fs::write(file("monitor"), clock + &registers)?;
         monitor.quit()?;
         let status = child.wait()?;
-        fs::write(file("png"), screen.png()?)?;
-        let screen = screen.lines();
-        fs::write(file("screen"), screen.join("\n"))?;
-        let seen = Seen { screen, ..boot.seen(lab, status)? };
+        let seen = boot.seen_with(lab, status, &screen)?;
         boot.check(&seen)?;
         Ok(seen)
     }
