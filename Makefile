@@ -112,7 +112,7 @@ flash-pi4 flash-m1:
 board-report:
 	@[ -n "$$LOG" ] || { echo 'Name the log: make board-report LOG=serial.log' >&2; exit 2; }
 	@ci/setup.sh build
-	@ci/toolchain.sh host build --quiet
+	@CARGO_TERM_QUIET=true ci/build.sh commands
 	@target/debug/image-builder report -- "$$LOG"
 
 test:

@@ -10,6 +10,9 @@
 # their seconds, the skipped checks with their reasons, and the line `N passed, N failed, N skipped`.
 # Each step's output is kept in target/ci/steps/STEP.log.
 #
+# Two steps run at a time up to the boots: compilers often keep one core busy, and tests two. The two
+# build into different folders, so neither waits for the other's lock.
+#
 # A step ends with the line `NAME: N passed, N failed` or `NAME: N passed, N failed, N skipped`. Each
 # of its skipped checks has a line `skipped  CHECK: REASON`.
 set -eu
@@ -18,6 +21,7 @@ cd "$(dirname "$0")/.."
 # A build from nothing does not write what a later build would start from.
 export CARGO_INCREMENTAL=0
 
+began=$(date +%s)
 logs=${TEST_LOGS:-target/ci/steps}
 rm -rf "$logs"
 mkdir -p "$logs"
@@ -38,7 +42,6 @@ case $only in
     export LONG=1
     ;;
 esac
-built=1
 
 # wanted STEP: whether the step is to run.
 wanted() {
@@ -56,14 +59,14 @@ step() {
     {
         status=0
         "$@" 2>&1 </dev/null || status=$?
-        echo "$status" >"$logs/status"
-    } | tee "$logs/$name.log"
-    count "$name" "$(cat "$logs/status")" $(($(date +%s) - started))
+        echo "$status" >"$logs/$name.status"
+    } | tee "$logs/$name.log" | awk -v step="$name" '{ print step "| " $0; fflush() }'
+    count "$name" "$(cat "$logs/$name.status")" $(($(date +%s) - started))
 }
 
 # boot STEP COMMAND...: the same for a step that boots what was built.
 boot() {
-    if [ "$built" ]; then
+    if ! grep -q '^build .* [1-9][0-9]* [0-9]*$' "$table"; then
         step "$@" || return 0
     elif wanted "$1"; then
         echo "==> $1: skipped"
@@ -112,17 +115,31 @@ second() {
     fi
 }
 
+# bare: the kernel, the probe and the stub of m1n1, which `build` and `boots` make images of.
+bare() {
+    ci/toolchain.sh bare build --release -p kernel --bins
+    ci/toolchain.sh bare build --release -p m1n1-stub
+}
+
+# The steps beside the others: they build into target/fuzz and target/bare.
+beside() {
+    step fuzz ci/fuzz.sh "$([ "$all" ] && echo 60 || echo 3)" || :
+    step miri ci/miri.sh || :
+    # What fails here fails in `build`, which reports it.
+    [ "$only" ] || bare >"$logs/bare.log" 2>&1 || :
+}
+
 # The list of steps, the quick ones first.
-step check ci/check.sh || :
 step deny ci/deny.sh || :
+beside &
+step check ci/check.sh || :
+step features ci/features.sh || :
 if wanted host-tests && step host-tests ci/host-tests.sh; then
     # The commands for the host are built with their tests: `ci/build.sh` has none to build.
     export COMMANDS_BUILT=1
 fi
-step features ci/features.sh || :
-step fuzz ci/fuzz.sh "$([ "$all" ] && echo 60 || echo 3)" || :
-step miri ci/miri.sh || :
-step build ci/build.sh || built=
+wait
+step build ci/build.sh || :
 # shellcheck disable=SC2046 # the groups are words
 boot boots ci/boots.sh $([ ! "$all" ] || echo --group quick --group long --group endurance)
 if [ "$all" ] || [ "$only" ]; then
@@ -136,14 +153,13 @@ for name in $only; do
     }
 done
 
-awk '
+awk -v took=$(($(date +%s) - began)) '
     function minutes(seconds) { return sprintf("%d:%02d", seconds / 60, seconds % 60) }
     BEGIN { printf "\n%-18s %9s %8s %8s %8s\n", "step", "min:s", "passed", "failed", "skipped" }
     {
         printf "%-18s %9s %8d %8d %8d\n", $1, minutes($2), $3, $4, $5
-        seconds += $2
     }
-    END { printf "%-18s %9s\n\n", "", minutes(seconds) }' "$table"
+    END { printf "%-18s %9s\n\n", "in all", minutes(took) }' "$table"
 failures=$(awk -v logs="$logs" '$4 > 0 { print "    " $1 ": see " logs "/" $1 ".log" }' "$table")
 [ ! "$failures" ] || printf 'What failed:\n%s\n\n' "$failures"
 [ ! -s "$skipped" ] || {

@@ -22,7 +22,7 @@ use memory::{Counting, LIVE};
 use threads::Threads;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting { largest: usize::MAX };
+static ALLOCATOR: Counting = Counting;
 
 fn memory_free() -> u64 {
     (1 << 60) - LIVE.get() as u64

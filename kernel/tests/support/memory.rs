@@ -4,12 +4,11 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 /// The system's allocator, as far as there is room.
-pub struct Counting {
-    /// The largest allocation that there is room for, in bytes.
-    pub largest: usize,
-}
+pub struct Counting;
 
 thread_local! {
+    /// The largest allocation that this thread has room for, in bytes.
+    pub static LARGEST: Cell<usize> = const { Cell::new(usize::MAX) };
     /// Allocations that this thread has made.
     pub static COUNT: Cell<usize> = const { Cell::new(0) };
     /// Bytes that it has allocated and not freed.
@@ -23,7 +22,7 @@ thread_local! {
 // default `realloc` calls the two, so that both the old place and the new one count while it moves.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if layout.size() > self.largest {
+        if layout.size() > LARGEST.get() {
             return std::ptr::null_mut();
         }
         COUNT.set(COUNT.get() + 1);

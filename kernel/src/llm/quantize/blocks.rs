@@ -1,6 +1,6 @@
 //! The types with blocks of 32 weights, one scale for all of them.
 
-use super::{BLOCK, FP4_VALUES, IQ4_VALUES, scale};
+use super::{BLOCK, FP4_VALUES, IQ4_VALUES, fields, scale, signed};
 
 /// A block of 32 weights: weight i is `weights[i] * d + offset`.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +24,7 @@ impl Block {
 
 /// The low nibbles, then the high nibbles.
 fn nibbles(pairs: &[u8; BLOCK / 2]) -> [u8; BLOCK] {
-    core::array::from_fn(|i| if i < 16 { pairs[i] & 15 } else { pairs[i - 16] >> 4 })
+    fields::<4, { BLOCK / 2 }, BLOCK>(pairs)
 }
 
 /// As [`nibbles`], with the fifth bits from `high`: bit i for weight i.
@@ -39,7 +39,7 @@ fn five_bits(pairs: &[u8; BLOCK / 2], high: [u8; 4]) -> [u8; BLOCK] {
 /// Low nibbles are weights 0 to 15, high nibbles weights 16 to 31. Each weight has 8 added.
 pub fn q4_0(block: &[u8; 18]) -> Block {
     let [d0, d1, pairs @ ..] = block;
-    Block::new(nibbles(pairs).map(|q| q as i8 - 8), scale([*d0, *d1]))
+    Block::new(nibbles(pairs).map(|q| signed(q, 8)), scale([*d0, *d1]))
 }
 
 /// Q4_1: a scale and an offset (F16), then nibbles as in Q4_0, with nothing added.
@@ -54,7 +54,7 @@ pub fn q4_1(block: &[u8; 20]) -> Block {
 /// Each weight has 16 added.
 pub fn q5_0(block: &[u8; 22]) -> Block {
     let [d0, d1, h0, h1, h2, h3, pairs @ ..] = block;
-    let weights = five_bits(pairs, [*h0, *h1, *h2, *h3]).map(|q| q as i8 - 16);
+    let weights = five_bits(pairs, [*h0, *h1, *h2, *h3]).map(|q| signed(q, 16));
     Block::new(weights, scale([*d0, *d1]))
 }
 

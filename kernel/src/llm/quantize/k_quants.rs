@@ -1,21 +1,21 @@
 //! The K-quants: super-blocks with scales of groups, and a scale of scales.
 
 use super::super_block::{GROUPS, Scales, SuperBlock};
-use super::{SUPER_BLOCK, part, scale};
+use super::{SUPER_BLOCK, fields, part, scale, signed};
 
 /// Two bits for each weight: four runs of 32 share 32 bytes.
 pub(super) fn crumbs(bytes: &[u8; 64]) -> [u8; SUPER_BLOCK] {
-    core::array::from_fn(|i| bytes[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3)
+    fields::<2, 32, SUPER_BLOCK>(bytes)
 }
 
 /// Four bits for each weight: two runs of 32 share 32 bytes.
 fn nibbles(bytes: &[u8; 128]) -> [u8; SUPER_BLOCK] {
-    core::array::from_fn(|i| bytes[i / 64 * 32 + i % 32] >> (i / 32 % 2 * 4) & 15)
+    fields::<4, 32, SUPER_BLOCK>(bytes)
 }
 
 /// One bit for each weight: eight runs of 32 share 32 bytes.
 fn bits(bytes: &[u8; 32]) -> [u8; SUPER_BLOCK] {
-    core::array::from_fn(|i| bytes[i % 32] >> (i / 32) & 1)
+    fields::<1, 32, SUPER_BLOCK>(bytes)
 }
 
 /// The scales of Q2_K: see [`q2_k`].
@@ -57,7 +57,7 @@ pub fn q3_k_scales(block: &[u8; 110]) -> Scales {
 /// is the scale of the scales.
 pub fn q3_k(block: &[u8; 110]) -> SuperBlock {
     let (high, low) = (bits(part(block, 0)), crumbs(part(block, 32)));
-    let weights = core::array::from_fn(|i| (low[i] | high[i] << 2) as i8 - 4);
+    let weights = core::array::from_fn(|i| signed(low[i] | high[i] << 2, 4));
     SuperBlock { weights, scales: q3_k_scales(block) }
 }
 
@@ -110,11 +110,9 @@ pub fn q6_k_scales(block: &[u8; 210]) -> Scales {
 /// A weight has four low bits and two high bits, with 32 added. Each 16 weights have a signed
 /// scale. The F16 is the scale of the scales.
 pub fn q6_k(block: &[u8; 210]) -> SuperBlock {
-    let (low, high) = (part::<128>(block, 0), crumbs(part(block, 128)));
-    let weights = core::array::from_fn(|i| {
-        // Here two runs of 64 share 64 bytes.
-        let low = low[i / 128 * 64 + i % 64] >> (i / 64 % 2 * 4) & 15;
-        (low | high[i] << 4) as i8 - 32
-    });
+    // Here two runs of 64 share 64 bytes.
+    let low = fields::<4, 64, SUPER_BLOCK>(part::<128>(block, 0));
+    let high = crumbs(part(block, 128));
+    let weights = core::array::from_fn(|i| signed(low[i] | high[i] << 4, 32));
     SuperBlock { weights, scales: q6_k_scales(block) }
 }

@@ -193,6 +193,28 @@ pub fn scale(bytes: [u8; 2]) -> f32 {
     f16_to_f32(u16::from_le_bytes(bytes))
 }
 
+/// Unpacks bit fields of `BITS` bits: `[N]`.
+///
+/// Each `RUN` bytes hold `8 / BITS` runs of `RUN` fields. The first run is in the lowest bits.
+fn fields<const BITS: usize, const RUN: usize, const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut fields = [0; N];
+    for (i, run) in fields.chunks_exact_mut(RUN).enumerate() {
+        let (chunk, shift) = (i * BITS / 8, i * BITS % 8);
+        for (field, byte) in run.iter_mut().zip(&bytes[chunk * RUN..][..RUN]) {
+            *field = byte >> shift & ((1 << BITS) - 1);
+        }
+    }
+    fields
+}
+
+/// The weight that a field stores with `added` on top.
+///
+/// A field has six bits at most. Wrapping arithmetic has no check of its own, which would keep the
+/// compiler from vectorising.
+fn signed(field: u8, added: i8) -> i8 {
+    (field as i8).wrapping_sub(added)
+}
+
 /// The `N` bytes of a block from `at`.
 fn part<const N: usize>(block: &[u8], at: usize) -> &[u8; N] {
     block[at..].first_chunk().expect("the layouts end with the block")

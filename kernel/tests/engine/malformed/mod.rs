@@ -5,13 +5,11 @@
 //! A file goes the whole way: header, tokenizer, model, backend; twice, since a machine judges it
 //! by its header before it is loaded. `container.rs`, `model.rs` and `vocabulary.rs` are the tables
 //! of faults. The tables hold the cases of llama.cpp's `tests/test-gguf.cpp`, and cases that broke
-//! other parsers. A test binary of its own, because it bounds every allocation of the process.
+//! other parsers.
 
 mod bits;
 mod container;
 mod file;
-#[path = "../support/memory.rs"]
-mod memory;
 mod model;
 mod vocabulary;
 
@@ -21,14 +19,11 @@ use kernel::backend::{BackendOptions, ContextOptions, ModelBuffer, Plan, Transfo
 use kernel::llm::Error;
 use kernel::llm::workers::SingleThread;
 
+use crate::memory::{LARGEST, LIVE, PEAK};
 use file::{At, File};
-use memory::{Counting, LIVE, PEAK};
 
 /// The largest allocation that there is room for.
 const MEMORY: usize = 32 << 20;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting { largest: MEMORY };
 
 /// The result of `run`, and its peak memory in bytes.
 fn measured<T>(run: impl FnOnce() -> T) -> (T, usize) {
@@ -47,6 +42,7 @@ fn bound(file_bytes: usize) -> usize {
 
 /// Loads a file and, if that works, lets it answer.
 fn load(bytes: &[u8], n_ctx: Option<usize>) -> Result<(), Error> {
+    LARGEST.set(MEMORY);
     let file = ModelBuffer::from(bytes);
     let context = ContextOptions { n_ctx, ..ContextOptions::default() };
     let options = BackendOptions { context, workers: &SingleThread, now_us: || 0 };

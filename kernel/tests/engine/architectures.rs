@@ -3,12 +3,6 @@
 //! Small models of random weights, in F16, Q8_0, Q4_0 and mixes of K-quants.
 //! `test_models/architectures.py` made models and goldens.
 
-#[path = "support/engine.rs"]
-mod engine;
-#[path = "support/runs.rs"]
-mod runs;
-mod support;
-
 use std::collections::BTreeSet;
 
 use kernel::backend::{BackendOptions, ContextOptions, ModelBuffer, TransformerBackend};
@@ -17,8 +11,9 @@ use kernel::llm::model::{ARCHITECTURES, Architecture};
 use kernel::llm::workers::SingleThread;
 use serde::Deserialize;
 
-use runs::Goldens;
-use support::{read, read_model};
+use crate::runs::Goldens;
+use crate::support::{read, read_model};
+use crate::text;
 
 #[derive(Deserialize)]
 struct Run {
@@ -108,8 +103,8 @@ fn first_logits_are_those_of_llama_cpp() {
 /// The logits after these tokens.
 fn logits(file: &[u8], tokens: &[u32], n_ctx: usize) -> Vec<f32> {
     let context = ContextOptions { n_ctx: Some(n_ctx), ..ContextOptions::default() };
-    let mut started = engine::start(file, context, &SingleThread);
-    engine::logits(&mut started, tokens, tokens.len() - 1).remove(0)
+    let mut started = text::start(file, context, &SingleThread);
+    text::logits(&mut started, tokens, tokens.len() - 1).remove(0)
 }
 
 /// How much information is lost if one takes the second distribution for the first.

@@ -1,8 +1,4 @@
-//! Nothing is allocated while tokens are generated. A test binary of its own, because it counts
-//! every allocation of the process.
-
-#[path = "support/memory.rs"]
-mod memory;
+//! Nothing is allocated while tokens are generated.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -12,10 +8,7 @@ use kernel::llm::kv_cache::CacheType;
 use kernel::llm::sampling::{LogitBias, Mirostat, SamplingConfig};
 use kernel::llm::workers::SingleThread;
 
-use memory::{COUNT, Counting};
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting { largest: usize::MAX };
+use crate::memory::COUNT;
 
 fn allocations() -> usize {
     COUNT.get()
@@ -46,7 +39,6 @@ fn generate_without_allocating(backend: &mut TransformerBackend) -> usize {
     result.context_shifts
 }
 
-// One test, because the allocations of another one would count.
 #[test]
 fn nothing_is_allocated_while_tokens_are_generated() {
     let mut logit_bias = LogitBias::NONE;

@@ -1,12 +1,6 @@
 //! KV caches of every type, and texts that outgrow the context, against llama.cpp.
 //! `test_models/kv_cache.py` made the file that this reads.
 
-#[path = "support/engine.rs"]
-mod engine;
-#[path = "support/runs.rs"]
-mod runs;
-mod support;
-
 use std::collections::BTreeMap;
 
 use kernel::backend::{BackendOptions, ContextOptions, ModelBuffer, TransformerBackend};
@@ -14,8 +8,9 @@ use kernel::llm::kv_cache::CacheType;
 use kernel::llm::workers::SingleThread;
 use serde::Deserialize;
 
-use runs::Goldens;
-use support::{read, read_model};
+use crate::runs::Goldens;
+use crate::support::{read, read_model};
+use crate::text;
 
 #[derive(Deserialize)]
 struct Run {
@@ -137,11 +132,11 @@ fn logits_are_near_those_of_llama_cpp() {
 
 /// The logits after the prompt, and after all but the last of the golden's tokens.
 fn logits(file: &[u8], run: &Run, n_ctx: usize) -> [Vec<f32>; 2] {
-    let mut started = engine::start(file, context(run, n_ctx), &SingleThread);
-    let first = engine::logits(&mut started, &run.prompt_tokens, run.prompt_tokens.len() - 1);
+    let mut started = text::start(file, context(run, n_ctx), &SingleThread);
+    let first = text::logits(&mut started, &run.prompt_tokens, run.prompt_tokens.len() - 1);
     let mut last = Vec::new();
     for &token in &run.tokens[..run.tokens.len() - 1] {
-        last = engine::logits(&mut started, &[token], 0);
+        last = text::logits(&mut started, &[token], 0);
     }
     [first, last].map(|mut logits| logits.remove(0))
 }

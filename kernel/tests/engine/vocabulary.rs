@@ -1,8 +1,4 @@
-//! The cost of large vocabularies and long prompts. A test binary of its own, because it counts
-//! every allocation of the process.
-
-#[path = "support/memory.rs"]
-mod memory;
+//! The cost of large vocabularies and long prompts.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -11,10 +7,7 @@ use kernel::llm::gguf::Gguf;
 use kernel::llm::gguf::write::Builder;
 use kernel::llm::tokenizer::Tokenizer;
 
-use memory::{COUNT, Counting, LIVE, PEAK};
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting { largest: usize::MAX };
+use crate::memory::{COUNT, LIVE, PEAK};
 
 /// The result of `run`, its number of allocations, and its peak memory in bytes.
 fn counted<T>(run: impl FnOnce() -> T) -> (T, usize, usize) {

@@ -2,20 +2,14 @@
 //!
 //! For models of all architectures, KV caches of all types, one thread and several.
 
-#[path = "support/architectures.rs"]
-mod architectures;
-#[path = "support/engine.rs"]
-mod engine;
-#[path = "support/threads.rs"]
-mod threads;
-
 use kernel::llm::kv_cache::CacheType;
 use kernel::llm::model::batch;
 use kernel::llm::plan::ContextOptions;
 use kernel::llm::workers::{SingleThread, Workers};
 
-use architectures::models;
-use threads::Threads;
+use crate::models::models;
+use crate::text;
+use crate::threads::Threads;
 
 /// Tokens of a text: more than the 11 + 31 positions of a layer with a window.
 const N: usize = 59;
@@ -33,7 +27,7 @@ fn logits(
     parts: &[(usize, usize)],
 ) -> Vec<Option<Vec<u32>>> {
     let context = ContextOptions { n_ctx: Some(N_CTX), kv_cache: kind, ..Default::default() };
-    let mut started = engine::start(file, context, workers);
+    let mut started = text::start(file, context, workers);
     let n_vocab = started.0.engine().metadata().n_vocab;
 
     let text: Vec<u32> = (0..N).map(|i| ((43 * i * i + 17 * i) % n_vocab) as u32).collect();
@@ -47,7 +41,7 @@ fn logits(
         for tokens in part.chunks(batch(N_CTX)) {
             let unwanted = tokens.len() - wanted.min(tokens.len());
             all.resize(all.len() + unwanted, None);
-            let logits = engine::logits(&mut started, tokens, unwanted);
+            let logits = text::logits(&mut started, tokens, unwanted);
             let bits = |logits: Vec<f32>| logits.into_iter().map(f32::to_bits).collect();
             all.extend(logits.into_iter().map(|logits| Some(bits(logits))));
         }
@@ -62,14 +56,14 @@ fn compare(
     file: &[u8],
     kind: CacheType,
     workers: &'static dyn Workers,
-    texts: &[&[(usize, usize)]],
+    texts: &[impl AsRef<[(usize, usize)]>],
 ) {
     let alone = logits(file, kind, &SingleThread, &[(1, 1)]);
     // The comparison can fail: no two places of the text have the same logits.
     for (i, logits) in alone.iter().enumerate() {
         assert!(logits.is_some() && !alone[..i].contains(logits), "{name}: token {i}");
     }
-    for parts in texts {
+    for parts in texts.iter().map(AsRef::as_ref) {
         let together = logits(file, kind, workers, parts);
         assert!(together.len() == N && together.iter().any(Option::is_some));
         let differs = |(together, alone)| !(Option::is_none(together) || together == alone);
@@ -82,13 +76,14 @@ fn compare(
 fn a_token_in_a_batch_is_a_token_alone() {
     let models = models(|_| true);
     assert!(models.len() > 36);
+    let texts = [1, 2, 3, 7, 31, 32, 33].into_iter().flat_map(|n| {
+        // All of the text in batches. A prompt of which only the last logits are wanted, then
+        // single tokens. And batches behind more tokens than a window has.
+        [vec![(n, n)], vec![(n, 1), (1, 1)], vec![(19, 1), (n, n)]]
+    });
+    let texts: Vec<_> = texts.collect();
     for (name, file) in models {
-        for n in [1, 2, 3, 7, 31, 32, 33] {
-            // All of the text in batches. A prompt of which only the last logits are wanted, then
-            // single tokens. And batches behind more tokens than a window has.
-            let texts: [&[_]; 3] = [&[(n, n)], &[(n, 1), (1, 1)], &[(19, 1), (n, n)]];
-            compare(&name, &file, CacheType::F16, &SingleThread, &texts);
-        }
+        compare(&name, &file, CacheType::F16, &SingleThread, &texts);
     }
 }
 
@@ -106,8 +101,9 @@ fn threads_change_nothing() {
 fn caches_of_all_types_take_batches() {
     for (name, file) in models(|name| name.ends_with("-Q4_K_M")) {
         for kind in [CacheType::F32, CacheType::Q8_0] {
-            compare(&name, &file, kind, &SingleThread, &[&[(7, 7)], &[(33, 1), (3, 3)]]);
-            compare(&name, &file, kind, &Threads(3), &[&[(3, 3), (31, 31)]]);
+            let texts: [&[_]; 2] = [&[(7, 7)], &[(33, 1), (3, 3)]];
+            compare(&name, &file, kind, &SingleThread, &texts);
+            compare(&name, &file, kind, &Threads(3), &[[(3, 3), (31, 31)]]);
         }
     }
 }
@@ -115,7 +111,7 @@ fn caches_of_all_types_take_batches() {
 #[test]
 fn any_of_the_last_tokens_can_be_asked_for() {
     for (name, file) in models(|name| name.ends_with("-Q8_0")) {
-        let parts: &[_] = &[(13, 0), (1, 0), (17, 3), (2, 1), (23, 23), (3, 2)];
+        let parts = [(13, 0), (1, 0), (17, 3), (2, 1), (23, 23), (3, 2)];
         compare(&name, &file, CacheType::F16, &SingleThread, &[parts]);
         compare(&name, &file, CacheType::F16, &Threads(2), &[parts]);
     }

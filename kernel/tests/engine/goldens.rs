@@ -3,8 +3,6 @@
 //! Each model answers ten prompts with 128 tokens. `test_models/goldens.py` made the files that
 //! this reads.
 
-mod support;
-
 use std::ops::ControlFlow;
 
 use kernel::backend::{BackendOptions, ContextOptions, ModelBuffer, Progress, TransformerBackend};
@@ -13,7 +11,7 @@ use kernel::llm::tokenizer::Tokenizer;
 use kernel::llm::workers::SingleThread;
 use serde::Deserialize;
 
-use support::{hex, read, read_model};
+use crate::support::{hex, read, read_model};
 
 #[derive(Deserialize)]
 struct Generations {
