@@ -16,6 +16,7 @@ use hermit_abi::{
 use super::{convert, files, lent};
 use crate::report::Code;
 use crate::runtime::arch::time;
+use crate::runtime::dev::entropy;
 use crate::runtime::end::{fault, power};
 use crate::runtime::fs;
 use crate::runtime::io::{input, output};
@@ -267,12 +268,25 @@ extern "C" fn sys_abort() -> ! {
 
 // Files and the console.
 
-/// Refuses to give random bytes: `ENOSYS`, or `EINVAL` for flags.
+/// Fills `len` bytes with random bytes that are fit for secrets.
 ///
-/// The ABI promises bits fit for secrets, and there is no source of such bits.
+/// The result is `len`. The result is `ENOSYS` on a machine without a source of such bytes, and
+/// `EINVAL` for flags and for more than `isize::MAX` bytes.
+///
+/// # Safety
+/// As for [`sys_read`].
 #[unsafe(no_mangle)]
-extern "C" fn sys_read_entropy(_buf: *mut u8, _len: usize, flags: u32) -> isize {
-    -(if flags == 0 { ENOSYS } else { EINVAL } as isize)
+unsafe extern "C" fn sys_read_entropy(buf: *mut u8, len: usize, flags: u32) -> isize {
+    if flags != 0 {
+        return -(EINVAL as isize);
+    }
+    // SAFETY: the caller upholds what `room` asks for.
+    let has_filled = unsafe { lent::room(buf, len) }.map(entropy::fill_uninit);
+    match has_filled {
+        Ok(true) => len as isize,
+        Ok(false) => -(ENOSYS as isize),
+        Err(error) => -error as isize,
+    }
 }
 
 /// Reads from an open file, or from the console as soon as a byte is there.
