@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod forward;
 mod guest;
 
 use std::ffi::OsString;
@@ -12,6 +13,7 @@ use clap::{Parser, ValueEnum};
 use kernel::report::Code;
 use kernel::settings::Mode;
 
+use forward::Wanted;
 use guest::{Guest, Word};
 
 use crate::command::{Accelerator, Board, Bus, Device, Host, Machine};
@@ -53,6 +55,11 @@ pub struct Cli {
     /// How the disk is attached [default: mmio, or sd on a Raspberry Pi]
     #[arg(long, value_enum, help_heading = MACHINE)]
     bus: Option<Bus>,
+    /// A network card, and a TCP port of this host that leads to a port of the guest: 8080:80.
+    /// HOST is this host's address [default: 127.0.0.1]; PORT 0: a free port, which is printed. May
+    /// be repeated
+    #[arg(long, value_name = "[HOST:]PORT:GUEST_PORT", help_heading = MACHINE)]
+    forward: Vec<Wanted>,
     /// The kind of machine
     #[arg(long, value_enum, default_value_t = BoardName::Virt, help_heading = MACHINE)]
     board: BoardName,
@@ -265,6 +272,16 @@ impl Cli {
                 return Err("this board has no such --bus: leave --bus out".into());
             }
             devices.push(Device::Disk { file: file.clone(), bus });
+        }
+        if !self.forward.is_empty() {
+            if self.board != BoardName::Virt {
+                return Err("this board has no network card for --forward: leave it out".into());
+            }
+            let bus = match self.bus {
+                Some(bus @ (Bus::MmioLegacy | Bus::Pci)) => bus,
+                _ => Bus::Mmio,
+            };
+            devices.push(Device::Network { bus, forwards: forward::choose(&self.forward)? });
         }
         devices.extend(self.gdb.map(|port| Device::Gdb { port }));
 

@@ -306,6 +306,40 @@ fn instructions_are_counted_on_one_core_by_tcg() {
 }
 
 #[test]
+fn a_forward_brings_a_card_on_the_disk_s_bus() {
+    let network = |words: &str| {
+        let plan = plan(words)?;
+        let mut devices = plan.machine.devices.into_iter();
+        Ok(devices.find_map(|device| match device {
+            Device::Network { bus, forwards } => Some((bus, forwards)),
+            _ => None,
+        }))
+    };
+    assert_eq!(network("--disk /etc/passwd"), Ok::<_, String>(None));
+    for (words, expected) in [
+        ("", Bus::Mmio),
+        ("--disk /etc/passwd", Bus::Mmio),
+        ("--disk /etc/passwd --bus initrd", Bus::Mmio),
+        ("--disk /etc/passwd --bus mmio-legacy", Bus::MmioLegacy),
+        ("--disk /etc/passwd --bus pci", Bus::Pci),
+    ] {
+        let words = format!("{words} --forward 0:80 --forward 0.0.0.0:0:81");
+        let (bus, forwards) = network(&words).unwrap().unwrap();
+        assert_eq!(bus, expected, "{words}");
+        let guests: Vec<u16> = forwards.iter().map(|forward| forward.guest).collect();
+        assert_eq!(guests, [80, 81]);
+        assert!(forwards.iter().all(|forward| forward.host.port() != 0));
+        assert_eq!(forwards[1].host.ip().octets(), [0; 4]);
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let words = format!("--forward {}:80", taken.local_addr().unwrap().port());
+    assert!(network(&words).unwrap_err().contains("is taken"));
+    assert!(network("--forward 80").unwrap_err().contains("PORT:GUEST_PORT"));
+    let pi = network("--board raspi4b --dtb /etc/passwd --forward 0:80");
+    assert!(pi.unwrap_err().contains("--forward"));
+}
+
+#[test]
 fn limits_are_seconds_and_0_is_none() {
     let limits = plan("--boot-timeout 0.5 --idle-timeout 0 --timeout 7").unwrap().limits;
     let seconds = Duration::from_secs_f64;
