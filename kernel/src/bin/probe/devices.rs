@@ -23,8 +23,9 @@ const QUESTIONS: u32 = 300;
 const ANSWER_US: u64 = 900_000;
 /// Time in µs for which the quiet network is watched.
 const QUIET_US: u64 = 500_000;
-/// Number of looks at the card in that time; a wire that stays high gives far more.
-const MAX_LOOKS: u32 = 1000;
+/// Number of looks at the card in that time: some 30 for each sleep of 10 ms. A wire that stays high
+/// gives tens of thousands.
+const MAX_LOOKS: u32 = 10_000;
 
 /// The guest's and the router's address in QEMU's user network.
 const GUEST: [u8; 4] = [10, 0, 2, 15];

@@ -1,5 +1,6 @@
 //! A fake virtio device: a transport for a driver, and a handle that plays the device.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -54,7 +55,11 @@ struct State {
     queues: [Queue; QUEUES],
     pending: InterruptStatus,
     steps: Vec<Step>,
+    meanwhile: Option<Meanwhile>,
 }
+
+/// What the device does while the driver is busy.
+type Meanwhile = Box<dyn FnOnce(&FakeDevice) + Send>;
 
 /// The transport of a fake device, for the driver.
 pub struct FakeTransport(Arc<Mutex<State>>);
@@ -75,6 +80,7 @@ pub fn fake(kind: DeviceType, offered: u64, config: &[u8]) -> (FakeTransport, Fa
         queues: Default::default(),
         pending: InterruptStatus::empty(),
         steps: Vec::new(),
+        meanwhile: None,
     }));
     (FakeTransport(state.clone()), FakeDevice(state))
 }
@@ -213,6 +219,11 @@ impl FakeDevice {
         core::mem::take(&mut self.state().steps)
     }
 
+    /// Makes the device do something right before the driver's next acknowledgement takes effect.
+    pub fn before_acknowledgement(&self, meanwhile: impl FnOnce(&FakeDevice) + Send + 'static) {
+        self.state().meanwhile = Some(Box::new(meanwhile));
+    }
+
     /// Asks the driver for no notifications of a queue, or for some.
     pub fn set_notifications(&self, queue: usize, wanted: bool) {
         poke(self.state().queues[queue].device_area, u16::from(!wanted));
@@ -290,6 +301,10 @@ impl Transport for FakeTransport {
     }
 
     fn ack_interrupt(&mut self) -> InterruptStatus {
+        let meanwhile = self.0.lock().unwrap().meanwhile.take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile(&FakeDevice(self.0.clone()));
+        }
         let mut state = self.0.lock().unwrap();
         state.steps.push(Step::Acknowledge);
         core::mem::replace(&mut state.pending, InterruptStatus::empty())

@@ -368,6 +368,19 @@ fn a_frame_wakes_the_sleeper_whenever_it_comes() {
 }
 
 #[test]
+fn a_frame_that_comes_with_the_acknowledgement_is_seen() {
+    // The acknowledgement of an older interrupt clears that of the frame too.
+    let (mut card, device) = card();
+    device.before_acknowledgement(|device| deliver(device, 12, &frame(60, 1)));
+    assert!(!card.before_sleep());
+    assert!(received(&mut card).is_some());
+    assert!(card.before_sleep());
+    device.before_acknowledgement(|device| deliver(device, 12, &frame(60, 2)));
+    assert!(card.is_woken());
+    assert!(!device.is_raised());
+}
+
+#[test]
 fn a_level_does_not_keep_the_sleeper_awake() {
     let (mut card, device) = card();
     // An interrupt from before, which nobody has acknowledged.
