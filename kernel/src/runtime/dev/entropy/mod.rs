@@ -8,8 +8,10 @@
 //! - `/chosen/rng-seed` of the device tree, random bytes of the boot loader.
 //!
 //! SHA-256 joins the bytes of the sources. So one good source suffices, whatever the others give.
-//! The device tree stays in memory, so its seed counts as read by others later: the generator's key
-//! changes with each request, and no key gives the one before.
+//!
+//! The generator's key changes with each request, and no key gives the key before. The seed of the
+//! device tree stays in memory, as the tree is mapped read-only. Where the seed is the only source,
+//! a reader of all memory could compute earlier bytes.
 
 pub mod virtio;
 
