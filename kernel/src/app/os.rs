@@ -3,6 +3,8 @@
 //! Declarations and error numbers are those of `hermit-abi` 0.5. [`crate::system`] contains what
 //! that ABI has no call for.
 
+mod sockets;
+
 use alloc::ffi::CString;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -15,7 +17,10 @@ use core::sync::atomic::AtomicU32;
 use hermit_abi as abi;
 
 use crate::llm::arena::Pages;
-use crate::system::{self, DiskFailure, Memory};
+use crate::system::{self, DiskFailure, Memory, Network, NetworkConfig, NetworkError};
+
+#[cfg_attr(not(test), expect(unused_imports, reason = "the server that uses them is to come"))]
+pub use sockets::{Interest, PollSet, Readiness, Socket, listen};
 
 /// An error number of the ABI, positive.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,12 +37,16 @@ impl fmt::Display for Errno {
         let name = match self.0 {
             abi::ENOENT => "no such file",
             abi::EIO => "input/output error",
-            abi::EAGAIN => "no core is free",
+            abi::EAGAIN => "not now",
             abi::ENODEV => "no such device",
             abi::ENOTDIR => "not a directory",
             abi::EISDIR => "is a directory",
             abi::EINVAL => "invalid argument",
             abi::ETIMEDOUT => "timed out",
+            abi::EMFILE => "too many open files",
+            abi::EPIPE => "the sending side is closed",
+            abi::EADDRINUSE => "the port is in use",
+            abi::ECONNRESET => "the peer has reset the connection",
             number => return write!(f, "error {number}"),
         };
         f.write_str(name)
@@ -216,9 +225,31 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
-        // SAFETY: the descriptor belongs to this file alone, and is not used afterwards.
-        unsafe { abi::close(self.0) };
+        close(self.0);
     }
+}
+
+/// Closes a descriptor, which has one owner and is not used afterwards.
+fn close(fd: i32) {
+    // SAFETY: the call has no preconditions.
+    unsafe { abi::close(fd) };
+}
+
+/// Starts the network.
+///
+/// # Errors
+/// See [`NetworkError`].
+#[cfg_attr(not(test), expect(dead_code, reason = "the server that uses it is to come"))]
+pub fn configure_network(config: &NetworkConfig) -> Result<(), NetworkError> {
+    system::get().ok_or(NetworkError::NoCard)?.configure_network(config)
+}
+
+/// The network card and its present addresses; `None` before the network has started.
+///
+/// Addresses appear and change while the network is polled: by [`PollSet::wait`], for example.
+#[cfg_attr(not(test), expect(dead_code, reason = "the server that uses it is to come"))]
+pub fn network() -> Option<Network> {
+    system::get().and_then(|system| system.network())
 }
 
 /// Memory that can be made read-only.

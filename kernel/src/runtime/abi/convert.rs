@@ -6,11 +6,14 @@ use alloc::vec::Vec;
 use hermit_abi::errno::{EBADF, EIO, EISDIR, EMFILE, ENODEV, ENOENT, ENOTDIR, ETIMEDOUT};
 use hermit_abi::{DT_DIR, DT_REG, S_IFBLK, S_IFDIR, S_IFREG, dirent64, stat, timespec};
 
-use crate::runtime::fs::files::{FileError, Handle, Kind, Metadata};
+use crate::runtime::fs::files::{FileError, Handle, Kind, MAX_OPEN, Metadata};
 use crate::runtime::fs::volume::Entry;
+use crate::runtime::net::sockets::SocketId;
 
 /// First descriptor of a file, after standard input, output and error.
 const FIRST_FD: i32 = 3;
+/// First descriptor of a socket, after all files.
+const FIRST_SOCKET: i32 = FIRST_FD + MAX_OPEN as i32;
 
 /// Size of the fixed part of a directory record, before the name, in bytes.
 const DIRENT_HEADER_BYTES: usize = core::mem::offset_of!(dirent64, d_name);
@@ -45,6 +48,16 @@ pub fn descriptor(handle: Handle) -> i32 {
 pub fn handle(fd: i32) -> Result<Handle, i32> {
     let number = fd.checked_sub(FIRST_FD).and_then(|number| usize::try_from(number).ok());
     number.map(Handle).ok_or(EBADF)
+}
+
+/// The descriptor of an open socket.
+pub fn socket_descriptor(id: SocketId) -> i32 {
+    FIRST_SOCKET + id.0 as i32
+}
+
+/// Converts a descriptor to the number of a socket; `None` for a descriptor that none can have.
+pub fn socket_id(fd: i32) -> Option<SocketId> {
+    fd.checked_sub(FIRST_SOCKET).and_then(|n| usize::try_from(n).ok()).map(SocketId)
 }
 
 /// Converts the metadata of a file to the result of `fstat`.
@@ -146,6 +159,14 @@ mod tests {
         for bad in [2, 0, -1, i32::MIN] {
             assert_eq!(handle(bad), Err(EBADF));
         }
+    }
+
+    #[test]
+    fn no_file_has_the_descriptor_of_a_socket() {
+        let last_file = descriptor(Handle(MAX_OPEN - 1));
+        assert_eq!((socket_id(last_file), socket_id(2), socket_id(i32::MIN)), (None, None, None));
+        assert_eq!(socket_descriptor(SocketId(0)), last_file + 1);
+        assert_eq!(socket_id(socket_descriptor(SocketId(71))), Some(SocketId(71)));
     }
 
     #[test]
