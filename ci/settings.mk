@@ -8,8 +8,8 @@ keys := \
     dry_penalty_last_n dry_sequence_breakers top_n_sigma xtc_probability xtc_threshold mirostat \
     mirostat_tau mirostat_eta logit_bias system chat_template chat_system_prefix \
     chat_system_suffix chat_user_prefix chat_user_suffix chat_assistant_prefix \
-    chat_assistant_suffix chat_first_user_prefix chat_after_system_prefix threads log verify \
-    at_exit tests
+    chat_assistant_suffix chat_first_user_prefix chat_after_system_prefix ip gateway threads log \
+    verify at_exit tests
 
 # Their second names.
 variable.mode := MODE
@@ -136,6 +136,13 @@ variable.verify := VERIFY
 #:     chat_after_system_prefix
 #:         Text before the first message of a chat with a system message [default:
 #:         chat_user_prefix]
+#:
+#:   Network
+#:     ip
+#:         Addresses of the machine [default: dhcp]
+#:     gateway
+#:         Routers that packets to other networks go to, where ip gives addresses [default: none;
+#:         with `ip = dhcp` what the network says]
 #:
 #:   Machine and self-tests
 #:     threads

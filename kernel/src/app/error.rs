@@ -12,7 +12,7 @@ use crate::app::sha256::Digest;
 use crate::llm;
 use crate::model_files::SumError;
 use crate::report::{Code, Fault};
-use crate::settings::{ConfigError, NotText};
+use crate::settings::{ConfigError, Mode, NotText};
 use crate::system::DiskFailure;
 
 /// An error of the application.
@@ -88,6 +88,8 @@ pub enum Error {
     },
     /// The engine refused the model or the prompt.
     Engine(llm::Error),
+    /// The image does not have this mode.
+    NoSuchMode(Mode),
     /// No self-test's name contains this text.
     NoSuchTest(String),
     /// This many self-tests failed.
@@ -198,6 +200,11 @@ impl Error {
                 },
             ),
             Error::Engine(error) => return engine_fault(error),
+            Error::NoSuchMode(mode) => (
+                Code::Unsupported,
+                format!("this image does not have the mode {mode} yet"),
+                "choose another `mode`".to_string(),
+            ),
             Error::NoSuchTest(name) => (
                 Code::InvalidConfig,
                 format!("no test's name holds `{name}`"),

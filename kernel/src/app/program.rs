@@ -67,6 +67,9 @@ fn try_run<'a, A: AsRef<[u8]> + ?Sized + 'a>(
     if config.mode == Mode::Test {
         return test(&config, pool);
     }
+    if config.mode == Mode::Serve {
+        return Err(Error::NoSuchMode(config.mode));
+    }
     let path = load::choose_model(config.model.as_deref())?;
     if config.mode == Mode::Bench {
         bench::disk(&path)?;
@@ -83,7 +86,7 @@ fn try_run<'a, A: AsRef<[u8]> + ?Sized + 'a>(
         Mode::Chat => chat(&mut backend, &config, Some(&prompt(&config)?)),
         Mode::Bench => bench::engine(&mut backend, &prompt(&config)?, config.max_tokens),
         // Handled above.
-        Mode::Test => Ok(()),
+        Mode::Serve | Mode::Test => Ok(()),
     }
 }
 

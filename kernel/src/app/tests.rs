@@ -102,6 +102,11 @@ impl Run {
 }
 
 #[test]
+fn the_server_is_not_there_yet() {
+    Run::new(model_disk, &["mode=serve"]).fails_with(Code::Unsupported, "the mode serve");
+}
+
+#[test]
 fn a_prompt_is_answered() {
     let run = Run::new(model_disk, &["prompt=Once upon a time", "max_tokens=7"]);
     assert_eq!(run.status, 0, "{}", run.console);

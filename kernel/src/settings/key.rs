@@ -36,6 +36,8 @@ pub enum Group {
     Sampler,
     /// Chats.
     Chat,
+    /// Network.
+    Network,
     /// Machine.
     Machine,
 }

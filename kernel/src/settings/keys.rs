@@ -4,7 +4,8 @@ use alloc::borrow::ToOwned;
 
 use super::chat::{TEMPLATES, texts};
 use super::key::{Group, Initial, Key, MANY, Takes, Variable, docs};
-use super::mode::{ALL, GENERATE, READ_PROMPT};
+use super::mode::{ALL, GENERATE, NETWORK, READ_PROMPT};
+use super::network;
 use super::{AtExit, ChatTemplate, Config, Mode, Prompt};
 use crate::llm::chat::by_name;
 use crate::llm::sampling::{LogitBias, MAX_BREAKER_BYTES, MAX_LAST_N, Mirostat};
@@ -375,6 +376,33 @@ pub const KEYS: &[Key] = &[
         "chat_user_prefix",
         "Text before the first message of a chat with a system message.",
     ),
+    Key {
+        name: "ip",
+        group: Group::Network,
+        modes: NETWORK,
+        variable: Variable::None,
+        takes: Form(
+            "dhcp, or up to 7 of ADDRESS/PREFIX with commas between: 10.0.2.15/24,fd00::15/64",
+            |config, text| network::addresses(text).map(|addresses| config.ip = addresses),
+        ),
+        default: Value("dhcp"),
+        help: docs(
+            "Addresses of the machine. `dhcp` asks a DHCP server for an IPv4 address and takes \
+             IPv6 addresses from router advertisements. An IPv4 prefix may be a netmask.",
+        ),
+    },
+    Key {
+        name: "gateway",
+        group: Group::Network,
+        modes: NETWORK,
+        variable: Variable::None,
+        takes: Form(
+            "an address of IPv4 or IPv6, or one of each with a comma between",
+            |config, text| network::gateways(text).map(|gateways| config.gateway = gateways),
+        ),
+        default: Words("none; with `ip = dhcp` what the network says"),
+        help: docs("Routers that packets to other networks go to, where `ip` gives addresses."),
+    },
     Key {
         name: "threads",
         group: Group::Machine,

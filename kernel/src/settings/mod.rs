@@ -19,11 +19,13 @@ mod error;
 mod key;
 mod keys;
 mod mode;
+mod network;
 mod value;
 
 use alloc::borrow::ToOwned;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 use log::LevelFilter;
 use toml::de::DeTable;
@@ -114,6 +116,10 @@ pub struct Config {
     pub system: String,
     /// Seed of the sampler; `None`: another one at each start.
     pub seed: Option<u64>,
+    /// Fixed addresses with the lengths of their prefixes; empty: the network gives addresses.
+    pub ip: Vec<(IpAddr, u8)>,
+    /// Gateways of fixed addresses.
+    pub gateway: Vec<IpAddr>,
     /// Cores to use; `None`: all.
     pub threads: Option<usize>,
     /// Least level of the log messages that are shown.
@@ -148,6 +154,8 @@ impl Default for Config {
             chat_texts: Template::default(),
             system: String::new(),
             seed: None,
+            ip: Vec::new(),
+            gateway: Vec::new(),
             threads: None,
             log: LevelFilter::Off,
             verify: false,
@@ -182,7 +190,7 @@ impl Config {
         match self.mode {
             Mode::Generate | Mode::Bench => self.parse_special.unwrap_or(true),
             Mode::Perplexity => self.parse_special.unwrap_or(false),
-            Mode::Chat | Mode::Test => false,
+            Mode::Chat | Mode::Serve | Mode::Test => false,
         }
     }
 

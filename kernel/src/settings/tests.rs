@@ -41,6 +41,8 @@ fn every_key_can_be_set_in_the_file() {
         logit_bias = "13:-inf,7:2.5"
         system = "Be brief."
         chat_template = "llama2-sys"
+        ip = "10.0.2.15/24,fd00::15/64"
+        gateway = "10.0.2.2"
         threads = 3
         log = "debug"
         verify = false
@@ -91,6 +93,8 @@ fn every_key_can_be_set_in_the_file() {
         chat_texts: Template::default(),
         system: "Be brief.".into(),
         seed: Some(255),
+        ip: alloc::vec![("10.0.2.15".parse().unwrap(), 24), ("fd00::15".parse().unwrap(), 64)],
+        gateway: alloc::vec!["10.0.2.2".parse().unwrap()],
         threads: Some(3),
         log: LevelFilter::Debug,
         verify: false,
@@ -131,6 +135,7 @@ fn control_tokens_in_prompts_are_parsed_as_by_llama_cpp_and_never_in_chats() {
         ("bench", true, [false, true]),
         ("perplexity", false, [false, true]),
         ("chat", false, [false, false]),
+        ("serve", false, [false, false]),
         ("test", false, [false, false]),
     ] {
         let mode = format!("mode={mode}");
@@ -231,7 +236,7 @@ fn an_error_names_the_key_and_the_line() {
     );
     check_toml_error(
         "mode = \"dance\"",
-        "anchorite.toml, line 1: `mode` takes generate, chat, perplexity, bench or test",
+        "anchorite.toml, line 1: `mode` takes generate, chat, perplexity, serve, bench or test",
     );
     check_toml_error("verify = \"true\"", "anchorite.toml, line 1: `verify` takes true or false");
     check_toml_error(
@@ -356,6 +361,12 @@ fn a_boot_argument_that_does_nothing_in_the_mode_is_refused() {
         ),
         ("perplexity", &["prompt_file=a", "context=9"], &["max_tokens=1", "seed=1", "system=a"]),
         ("bench", &["prompt=a", "max_tokens=1"], &["system=a"]),
+        (
+            "serve",
+            &["ip=10.0.2.15/24", "gateway=10.0.2.2", "context=9"],
+            &["prompt=a", "system=a", "tests=a"],
+        ),
+        ("chat", &[], &["ip=dhcp", "gateway=10.0.2.2"]),
         ("test", &["tests=a", "threads=1"], &["prompt=a", "max_tokens=1", "logit_bias="]),
     ] {
         let mode = format!("mode={mode}");
@@ -426,6 +437,8 @@ fn the_defaults_are_those_of_the_engine() {
         chat_texts: Template::default(),
         system: String::new(),
         seed: None,
+        ip: alloc::vec![],
+        gateway: alloc::vec![],
         threads: None,
         log: LevelFilter::Warn,
         verify: true,
