@@ -142,7 +142,7 @@ variable.verify := VERIFY
 #:         Addresses of the machine [default: dhcp]
 #:     gateway
 #:         Routers that packets to other networks go to, where ip gives addresses [default: none;
-#:         with `ip = dhcp` what the network says]
+#:         with ip=dhcp what the network says]
 #:
 #:   Machine and self-tests
 #:     threads

@@ -1,7 +1,7 @@
 //! What the runtime and the application exchange beyond the Hermit ABI.
 //!
-//! Hermit's ABI has no call for the free memory, for a board's own readings, for the reason why a
-//! disk failed, or for the network's addresses. Here these are Rust types. The runtime implements [`System`], and the binary has
+//! Hermit's ABI has no call for the free memory, for a board's own readings, or for the reason why
+//! a disk failed. Nor does it choose the network's addresses. Here these are Rust types. The runtime implements [`System`], and the binary has
 //! one static [`Application`].
 
 use alloc::string::String;

@@ -400,7 +400,7 @@ pub const KEYS: &[Key] = &[
             "an address of IPv4 or IPv6, or one of each with a comma between",
             |config, text| network::gateways(text).map(|gateways| config.gateway = gateways),
         ),
-        default: Words("none; with `ip = dhcp` what the network says"),
+        default: Words("none; with ip=dhcp what the network says"),
         help: docs("Routers that packets to other networks go to, where `ip` gives addresses."),
     },
     Key {

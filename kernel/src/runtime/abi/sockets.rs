@@ -499,7 +499,7 @@ fn look(entries: &mut [pollfd]) -> i32 {
     entries.iter().filter(|entry| entry.revents != 0).count() as i32
 }
 
-/// The events of a socket. Failures and the end are told unasked.
+/// The events of a socket; `POLLERR` and `POLLHUP` need no wish.
 fn events(readiness: Readiness, wanted: i16) -> i16 {
     let asked = [
         (readiness.is_readable, POLLIN | POLLRDNORM),

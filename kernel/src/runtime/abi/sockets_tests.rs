@@ -43,7 +43,7 @@ fn addresses_have_the_layout_of_the_abi() {
     }
     assert_eq!(address_from(&bytes_of(v6)[..23]), Err(EINVAL));
     assert_eq!(address_from(&[28, AF_VSOCK as u8, 0, 80, 1, 2, 3, 4]), Err(EAFNOSUPPORT));
-    // A place that is too small gets a part, and is told the whole size.
+    // A place that is too small gets a part; the result is the whole size.
     let mut room = [MaybeUninit::new(0xee); 5];
     assert_eq!(address_to(v4, &mut room[..3]), 16);
     // SAFETY: all of it was initialised above.

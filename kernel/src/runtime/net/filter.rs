@@ -3,17 +3,17 @@
 //! smoltcp 0.14 panics on, or stumbles over, some frames that any neighbour may send. Such frames
 //! are dropped here:
 //!
-//! - IPv4 from 0.0.0.0: an answer to that address is an assertion failure in smoltcp.
-//! - TCP to an address that is not the interface's own: a listening socket would take such a
+//! - IPv4 from 0.0.0.0. An answer to that address is an assertion failure in smoltcp.
+//! - TCP to an address that is not the interface's own. A listening socket would take such a
 //!   segment, find no address to answer from, and listen no more.
-//! - IPv4 fragments, and IPv6 packets with hop-by-hop options: the stack puts no fragments together
-//!   and needs no options, and a TCP header behind either would escape the rules here.
-//! - A SYN to a listener whose backlog is full of established connections. smoltcp would answer
-//!   with a reset; without an answer, the client tries again.
-//! - A SYN of a connection that exists, such as a SYN that the network has doubled. smoltcp gives
-//!   each segment to the first socket that takes it, and a listening socket would be a second end
-//!   of that connection. A SYN of a connection in TIME-WAIT ends that connection: the next SYN
-//!   opens a new one.
+//! - IPv4 fragments, and IPv6 packets with hop-by-hop options. The stack puts no fragments together
+//!   and needs no options. A TCP header behind either would escape the rules here.
+//! - A SYN to a listener whose backlog is full. smoltcp would answer with a reset. Without an
+//!   answer, the client tries again.
+//! - A SYN of a connection that exists: the network may have doubled it. smoltcp gives each segment
+//!   to the first socket that takes it. A listening socket would become a second end of that
+//!   connection. A SYN of a connection in TIME-WAIT ends that connection: the next SYN opens a new
+//!   one.
 //!
 //! The filter also notes what the stack must act on before the next frame: TCP segments that open
 //! or end a connection, and router advertisements.

@@ -8,7 +8,7 @@
 //! - [`addresses`] gives the interface its addresses: fixed ones, DHCP's, those of [`slaac`]
 //! - [`tcp`] makes listeners with a backlog of smoltcp's sockets
 //! - [`stack`] polls all of it
-//! - [`sockets`] are the sockets of the application
+//! - [`sockets`] are the sockets of the application, with their numbers from [`descriptors`]
 //!
 //! The functions here serve the ABI, with the only stack of the machine. No interrupt is taken, so
 //! the stack moves on when a call polls it: each call of a socket, and [`wait`].
@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod addresses;
+pub mod descriptors;
 pub mod filter;
 pub mod slaac;
 pub mod sockets;

@@ -3,64 +3,16 @@
 //! No call waits. A call that would have to gives [`SocketError::WouldBlock`]. Errors are typed
 //! here; the ABI gives them numbers.
 
-use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use smoltcp::socket::tcp::State;
 use smoltcp::wire::{IpEndpoint, IpListenEndpoint};
 
+use super::descriptors::{Kind, Open};
 use super::stack::Stack;
-use super::tcp::{Connection, Failure, ListenerId, MAX_CONNECTIONS, MAX_LISTENERS};
+use super::tcp::Connection;
 
-/// Maximum number of sockets: connections, listeners, and a few that are neither yet.
-pub const MAX_SOCKETS: usize = MAX_CONNECTIONS + 2 * MAX_LISTENERS;
-
-/// The number of a socket, counted from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SocketId(pub usize);
-
-/// The family of a socket's addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// IPv4 alone.
-    Ipv4,
-    /// IPv6, and IPv4 as mapped addresses.
-    Ipv6,
-}
-
-/// Why a call of a socket failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SocketError {
-    /// No socket has the number.
-    NotOpen,
-    /// [`MAX_SOCKETS`] are open already.
-    TooManyOpen,
-    /// The call would have to wait.
-    WouldBlock,
-    /// The socket is in no state for the call.
-    Invalid,
-    /// The socket has no peer.
-    NotConnected,
-    /// Another socket listens on the port.
-    AddressInUse,
-    /// The machine does not have the address.
-    NoSuchAddress,
-    /// The sending side is closed.
-    Closed,
-    /// The peer has reset the connection.
-    Reset,
-    /// The peer is gone.
-    TimedOut,
-}
-
-impl From<Failure> for SocketError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Reset => SocketError::Reset,
-            Failure::TimedOut => SocketError::TimedOut,
-        }
-    }
-}
+pub use super::descriptors::{Family, MAX_SOCKETS, SocketError, SocketId};
 
 /// What a socket is ready for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,48 +36,6 @@ pub struct Shutdown {
     pub read: bool,
     /// No more is sent.
     pub write: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Unbound,
-    Bound(IpListenEndpoint),
-    Listener(ListenerId, IpListenEndpoint),
-    Connection(Connection),
-}
-
-/// An open socket.
-#[derive(Clone, Copy, Debug)]
-struct Open {
-    kind: Kind,
-    family: Family,
-    is_nonblocking: bool,
-}
-
-/// The open sockets by their numbers.
-#[derive(Debug, Default)]
-pub struct Descriptors(Vec<Option<Open>>);
-
-impl Descriptors {
-    fn insert(&mut self, socket: Open) -> Result<SocketId, SocketError> {
-        let free = self.0.iter().position(Option::is_none).unwrap_or(self.0.len());
-        if free == MAX_SOCKETS {
-            return Err(SocketError::TooManyOpen);
-        }
-        if free == self.0.len() {
-            self.0.push(None);
-        }
-        self.0[free] = Some(socket);
-        Ok(SocketId(free))
-    }
-
-    fn get(&mut self, id: SocketId) -> Result<&mut Open, SocketError> {
-        self.0.get_mut(id.0).and_then(Option::as_mut).ok_or(SocketError::NotOpen)
-    }
-
-    fn has_room(&self) -> bool {
-        self.0.len() < MAX_SOCKETS || self.0.iter().any(Option::is_none)
-    }
 }
 
 /// Converts an endpoint of smoltcp for a socket of this family.
@@ -326,7 +236,7 @@ impl Stack {
                 self.tcp.close(&mut self.sockets, connection, self.now);
             }
         }
-        self.descriptors.0[id.0] = None;
+        self.descriptors.remove(id);
         self.is_dirty = true;
         Ok(())
     }
@@ -403,7 +313,7 @@ impl Stack {
         let connection = match self.descriptors.get(id)?.kind {
             Kind::Unbound | Kind::Bound(_) => return Ok(Readiness::default()),
             Kind::Listener(listener, _) => {
-                let is_readable = self.tcp.can_accept(&self.sockets, listener);
+                let is_readable = self.tcp.can_accept(listener);
                 return Ok(Readiness { is_readable, ..Readiness::default() });
             }
             Kind::Connection(connection) => connection,

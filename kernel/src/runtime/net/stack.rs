@@ -12,8 +12,8 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr};
 
 use super::addresses::Addresses;
+use super::descriptors::Descriptors;
 use super::filter::{Filter, Filtered};
-use super::sockets::Descriptors;
 use super::tcp::{Phase, Tcp};
 use crate::system::{NetworkConfig, NetworkError};
 

@@ -116,7 +116,7 @@ struct Slot {
     state: State,
     /// Serial number of the entry into the present phase; the oldest slot has the smallest.
     since: u64,
-    /// Why the connection ended early, until the application has been told.
+    /// Why the connection ended early, until the application has asked.
     failure: Option<Failure>,
     /// Whether the application wants no more data.
     is_read_shut: bool,
@@ -134,6 +134,8 @@ struct Listener {
     backlog: usize,
     /// Whether so many wait, or no socket is in LISTEN.
     is_full: bool,
+    /// Whether one waits, and there is a socket to replace it.
+    is_ready: bool,
 }
 
 /// What has just happened when the pool is tended.
@@ -331,8 +333,10 @@ impl Tcp {
                 slot.listen(sockets.get_mut(slot.handle), id, endpoint);
             }
         }
+        let is_ready = n_established > 0 && self.free_slot(sockets).is_some();
         if let Some(listener) = &mut self.listeners[id.0] {
             listener.is_full = n_established >= backlog || !has_room;
+            listener.is_ready = is_ready;
         }
     }
 
@@ -394,7 +398,8 @@ impl Tcp {
             let slot = &mut self.slots[free];
             slot.listen(sockets.get_mut(slot.handle), id, endpoint);
         }
-        self.listeners[id.0] = Some(Listener { endpoint, is_ipv4_only, backlog, is_full: false });
+        self.listeners[id.0] =
+            Some(Listener { endpoint, is_ipv4_only, backlog, is_full: false, is_ready: false });
         Some(id)
     }
 
@@ -404,10 +409,9 @@ impl Tcp {
         free.or_else(|| self.oldest(sockets, Role::Orphan, |state| state == State::TimeWait))
     }
 
-    /// Whether [`Tcp::accept`] would give a connection.
-    pub fn can_accept(&self, sockets: &SocketSet<'static>, id: ListenerId) -> bool {
-        self.oldest(sockets, Role::Backlog(id), is_established).is_some()
-            && self.free_slot(sockets).is_some()
+    /// Whether [`Tcp::accept`] would have given a connection at the last poll.
+    pub fn can_accept(&self, id: ListenerId) -> bool {
+        self.listeners[id.0].is_some_and(|listener| listener.is_ready)
     }
 
     /// Takes the oldest established connection out of a backlog.
@@ -443,7 +447,7 @@ impl Tcp {
         self.slots[connection.0].failure.take()
     }
 
-    /// Whether the connection ended early, and the application has not been told.
+    /// Whether the connection ended early, and the application has not asked why.
     pub fn has_failed(&self, connection: Connection) -> bool {
         self.slots[connection.0].failure.is_some()
     }

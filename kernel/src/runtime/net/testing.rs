@@ -90,13 +90,15 @@ pub struct End {
     side: usize,
     pub mac: [u8; 6],
     pub mtu: usize,
+    /// Whether the card has no room for another frame.
+    pub is_full: bool,
 }
 
 /// A wire: the end of the stack under test, and the other end.
 pub fn wire(faults: Faults, seed: u64) -> (End, End) {
     let queues = [VecDeque::new(), VecDeque::new()];
     let wire = Arc::new(Mutex::new(Wire { queues, faults, numbers: Numbers::new(seed) }));
-    let end = |side, mac| End { wire: Arc::clone(&wire), side, mac, mtu: 1514 };
+    let end = |side, mac| End { wire: Arc::clone(&wire), side, mac, mtu: 1514, is_full: false };
     (end(0, MAC), end(1, PEER_MAC))
 }
 
@@ -164,7 +166,7 @@ impl Device for End {
     }
 
     fn transmit(&mut self, _: Instant) -> Option<ToSend> {
-        Some(ToSend(self.clone()))
+        (!self.is_full).then(|| ToSend(self.clone()))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {

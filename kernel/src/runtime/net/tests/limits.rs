@@ -18,20 +18,34 @@ use crate::runtime::net::testing::{
 
 /// A frame with a TCP segment to the server's port.
 pub fn segment(from: [u8; 4], port: u16, to: [u8; 4], control: TcpControl, seq: i32) -> Vec<u8> {
-    let tcp = TcpRepr {
+    let mss = (control == TcpControl::Syn).then_some(1460);
+    segment_of(from, to, &tcp(port, control, seq, None, mss))
+}
+
+fn tcp(
+    port: u16,
+    control: TcpControl,
+    seq: i32,
+    ack: Option<TcpSeqNumber>,
+    mss: Option<u16>,
+) -> TcpRepr<'static> {
+    TcpRepr {
         src_port: port,
         dst_port: PORT,
         control,
         seq_number: TcpSeqNumber(seq),
-        ack_number: None,
+        ack_number: ack,
         window_len: 8192,
         window_scale: None,
-        max_seg_size: Some(1460),
+        max_seg_size: mss,
         sack_permitted: false,
         sack_ranges: [None; 3],
         timestamp: None,
         payload: &[],
-    };
+    }
+}
+
+fn segment_of(from: [u8; 4], to: [u8; 4], tcp: &TcpRepr<'_>) -> Vec<u8> {
     let ip = Ipv4Repr {
         src_addr: from.into(),
         dst_addr: to.into(),
@@ -155,18 +169,96 @@ fn a_full_backlog_drops_a_syn_and_takes_the_next_once_there_is_room() {
 }
 
 #[test]
-fn a_flood_of_segments_to_addresses_of_many_takes_no_socket() {
+fn segments_to_addresses_of_many_take_no_socket() {
     let mut world = World::new(Faults::default(), 24);
     let listener = world.listen(1);
+    let first = world.peer.connect("10.0.2.15:9".parse().unwrap());
+    world.run(10, |world| world.peer.socket(first).state() == State::Closed);
     for to in [[255; 4], [10, 0, 2, 255], [224, 0, 0, 1]] {
         world.peer.end.put(segment([10, 0, 2, 2], 1234, to, TcpControl::Syn, 1));
     }
-    // An echo request, say, from nowhere: an answer would go to the address of nobody.
+    // An answer to this one would go to the address of nobody.
     world.peer.end.put(segment([0; 4], 1234, SERVER, TcpControl::Syn, 1));
-    world.step();
+    // The client's SYN is received with them.
     let client = world.peer.connect(server());
+    world.peer.poll(world.now_us);
+    let start = world.now_us;
     accept(&mut world, listener);
     assert_eq!(world.peer.socket(client).state(), State::Established);
+    assert!(world.now_us < start + 500_000, "the client had to try again");
+}
+
+#[test]
+fn a_syn_that_comes_twice_makes_no_second_end() {
+    let mut world = World::new(Faults::default(), 32);
+    let listener = world.listen(2);
+    // The peers know each other, and the first socket of the backlog is half open.
+    let first = world.peer.connect("10.0.2.15:9".parse().unwrap());
+    world.run(10, |world| world.peer.socket(first).state() == State::Closed);
+    world.peer.end.put(segment([10, 0, 2, 2], 900, SERVER, TcpControl::Syn, 1000));
+    world.stack.poll(&mut world.end, world.now_us);
+    while world.peer.end.take().is_some() {}
+    let client = world.peer.connect(server());
+    world.peer.poll(world.now_us);
+    let syn = world.end.take().unwrap();
+    world.peer.end.put(syn.clone());
+    let id = accept(&mut world, listener);
+    // The first socket listens again, and would take the copy.
+    world.peer.end.put(segment([10, 0, 2, 2], 900, SERVER, TcpControl::Rst, 1001));
+    world.peer.end.put(syn);
+    world.pass(1);
+    world.peer.socket(client).send_slice(b"one end").unwrap();
+    world.run(5, |world| world.stack.readiness(id).unwrap().is_readable);
+    assert_eq!(world.recv(id).unwrap(), b"one end");
+}
+
+#[test]
+fn nothing_of_a_half_open_connection_that_was_reset_is_left() {
+    let mut world = World::new(Faults::default(), 33);
+    let listener = world.listen(1);
+    let (from, first) = ([10, 0, 2, 2], world.peer.connect("10.0.2.15:9".parse().unwrap()));
+    world.run(10, |world| world.peer.socket(first).state() == State::Closed);
+    // Both sockets of the backlog hear of tiny segments.
+    for port in [900, 901] {
+        let syn = tcp(port, TcpControl::Syn, 1000, None, Some(100));
+        world.peer.end.put(segment_of(from, SERVER, &syn));
+    }
+    world.stack.poll(&mut world.end, world.now_us);
+    for port in [900, 901] {
+        world.peer.end.put(segment(from, port, SERVER, TcpControl::Rst, 1001));
+    }
+    world.stack.poll(&mut world.end, world.now_us);
+    while world.peer.end.take().is_some() {}
+    // A client that says nothing of sizes.
+    let syn = tcp(902, TcpControl::Syn, 5000, None, None);
+    world.peer.end.put(segment_of(from, SERVER, &syn));
+    world.stack.poll(&mut world.end, world.now_us);
+    let answer = world.peer.end.take().expect("no SYN|ACK");
+    let number = TcpPacket::new_checked(&answer[34..]).unwrap().seq_number() + 1;
+    let ack = tcp(902, TcpControl::None, 5001, Some(number), None);
+    world.peer.end.put(segment_of(from, SERVER, &ack));
+    world.stack.poll(&mut world.end, world.now_us);
+    let (id, _) = world.stack.accept(listener).unwrap();
+    world.stack.send(id, &content(2000, 1)).unwrap();
+    world.stack.poll(&mut world.end, world.now_us);
+    let data = world.peer.end.take().expect("no data");
+    // The size that TCP assumes (RFC 9293, 3.7.1).
+    assert_eq!(TcpPacket::new_checked(&data[34..]).unwrap().payload().len(), 536);
+}
+
+#[test]
+fn a_card_without_room_is_tried_again_after_a_while() {
+    let mut world = World::new(Faults::default(), 34);
+    let listener = world.listen(1);
+    let client = world.peer.connect(server());
+    let id = accept(&mut world, listener);
+    world.pass(1);
+    world.end.is_full = true;
+    assert_eq!(world.stack.send(id, b"later"), Ok(5));
+    world.stack.poll(&mut world.end, world.now_us);
+    assert_eq!(world.stack.next_deadline(), Some(world.now_us + 1000));
+    world.end.is_full = false;
+    world.run(1, |world| world.peer.socket(client).recv_queue() == 5);
 }
 
 #[test]
