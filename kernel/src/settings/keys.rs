@@ -3,10 +3,10 @@
 use alloc::borrow::ToOwned;
 
 use super::chat::{TEMPLATES, texts};
-use super::key::{Group, Initial, Key, MANY, Takes, Variable, docs};
+use super::key::{Group, Initial, Key, MANY, Takes, Variable, chat_text, docs, sampler};
 use super::mode::{ALL, GENERATE, NETWORK, READ_PROMPT};
 use super::network;
-use super::{AtExit, ChatTemplate, Config, Mode, Prompt};
+use super::{AtExit, ChatTemplate, Mode, Prompt};
 use crate::llm::chat::by_name;
 use crate::llm::sampling::{LogitBias, MAX_BREAKER_BYTES, MAX_LAST_N, Mirostat};
 
@@ -464,43 +464,6 @@ pub const KEYS: &[Key] = &[
         help: docs("Self-tests that mode `test` runs."),
     },
 ];
-
-impl Key {
-    /// The setting with a second name for `make`.
-    const fn make(self, name: &'static str) -> Key {
-        Key { variable: Guest(name), ..self }
-    }
-}
-
-/// A setting of the sampler.
-const fn sampler(
-    name: &'static str,
-    default: &'static str,
-    takes: Takes,
-    help: &'static str,
-) -> Key {
-    let (group, modes, variable) = (Group::Sampler, GENERATE, Variable::None);
-    Key { name, group, modes, variable, takes, default: Value(default), help: docs(help) }
-}
-
-/// One of the texts around the messages of a chat.
-const fn chat_text(
-    name: &'static str,
-    set: fn(&mut Config, &str),
-    default: &'static str,
-    help: &'static str,
-) -> Key {
-    let (group, modes, variable) = (Group::Chat, &[Mode::Chat], Variable::None);
-    Key {
-        name,
-        group,
-        modes,
-        variable,
-        takes: Text(set),
-        default: Words(default),
-        help: docs(help),
-    }
-}
 
 /// Reads biases of tokens, as in "13:-inf,29871:2.5".
 fn logit_bias(text: &str) -> Option<LogitBias> {

@@ -6,8 +6,7 @@
 //! Without a network, [`sys_socket`] gives `ENODEV`, and no other call has a descriptor to work on.
 
 use core::ffi::c_void;
-use core::mem::MaybeUninit;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::net::SocketAddr;
 
 use hermit_abi::errno::{
     EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, EAGAIN, EBADF, ECONNRESET, EINVAL, EMFILE, ENODEV,
@@ -17,11 +16,10 @@ use hermit_abi::{
     AF_INET, AF_INET6, F_GETFL, F_SETFL, FIONBIO, IPPROTO_IP, IPPROTO_TCP, O_NONBLOCK, O_RDWR,
     POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDHUP, POLLRDNORM, POLLWRNORM, SHUT_RD,
     SHUT_RDWR, SHUT_WR, SO_ERROR, SO_KEEPALIVE, SO_REUSEADDR, SOCK_CLOEXEC, SOCK_NONBLOCK,
-    SOCK_STREAM, SOL_SOCKET, STDIN_FILENO, TCP_NODELAY, nfds_t, pollfd, sockaddr, sockaddr_in,
-    sockaddr_in6, socklen_t,
+    SOCK_STREAM, SOL_SOCKET, STDIN_FILENO, TCP_NODELAY, nfds_t, pollfd, sockaddr, socklen_t,
 };
 
-use super::convert::{socket_descriptor, socket_id};
+use super::convert::{address_from, address_to, socket_descriptor, socket_id};
 use super::lent;
 #[cfg(target_os = "none")]
 use crate::runtime::arch::time::now_us;
@@ -88,46 +86,6 @@ fn code(result: Result<(), i32>) -> i32 {
 /// The result of a call that returns a number of bytes.
 fn count(result: Result<usize, i32>) -> isize {
     result.map_or_else(|error| -error as isize, |n| n as isize)
-}
-
-/// Reads a socket address, which need not be aligned.
-///
-/// # Errors
-/// `EINVAL` for too few bytes, `EAFNOSUPPORT` for a family other than IPv4 and IPv6.
-fn address_from(bytes: &[u8]) -> Result<SocketAddr, i32> {
-    // The layouts of both families start with length, family and port.
-    let (&[_, family, port @ ..], rest) = bytes.split_first_chunk::<4>().ok_or(EINVAL)?;
-    let ip = match i32::from(family) {
-        AF_INET => IpAddr::V4(Ipv4Addr::from(*rest.first_chunk::<4>().ok_or(EINVAL)?)),
-        AF_INET6 => {
-            // The flow information comes first.
-            let octets = rest.get(4..).and_then(<[u8]>::first_chunk::<16>).ok_or(EINVAL)?;
-            IpAddr::V6(Ipv6Addr::from(*octets))
-        }
-        _ => return Err(EAFNOSUPPORT),
-    };
-    Ok(SocketAddr::new(ip, u16::from_be_bytes(port)))
-}
-
-/// Writes a socket address, cut to `room`; returns its whole size in bytes.
-fn address_to(address: SocketAddr, room: &mut [MaybeUninit<u8>]) -> usize {
-    let mut bytes = [0; size_of::<sockaddr_in6>()];
-    let (family, size) = match address.ip() {
-        IpAddr::V4(ip) => {
-            bytes[4..8].copy_from_slice(&ip.octets());
-            (AF_INET, size_of::<sockaddr_in>())
-        }
-        IpAddr::V6(ip) => {
-            bytes[8..24].copy_from_slice(&ip.octets());
-            (AF_INET6, size_of::<sockaddr_in6>())
-        }
-    };
-    bytes[0] = size as u8;
-    bytes[1] = family as u8;
-    bytes[2..4].copy_from_slice(&address.port().to_be_bytes());
-    let n = size.min(room.len());
-    room[..n].write_copy_of_slice(&bytes[..n]);
-    size
 }
 
 /// Writes a socket address where a caller wants it; null pointers want none.

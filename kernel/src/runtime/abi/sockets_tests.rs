@@ -1,3 +1,5 @@
+use std::mem::MaybeUninit;
+use std::net::IpAddr;
 use std::ptr;
 use std::string::String;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -5,7 +7,7 @@ use std::thread;
 use std::vec::Vec;
 
 use hermit_abi::errno::EFAULT;
-use hermit_abi::{AF_VSOCK, SOCK_DGRAM, STDOUT_FILENO};
+use hermit_abi::{AF_VSOCK, SOCK_DGRAM, STDOUT_FILENO, sockaddr_in, sockaddr_in6};
 use smoltcp::socket::tcp::State;
 
 use super::*;

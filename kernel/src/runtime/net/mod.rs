@@ -6,7 +6,7 @@
 //! - [`filter`] drops frames that smoltcp would not take well
 //! - [`slaac`] gives addresses from router advertisements
 //! - [`addresses`] gives the interface its addresses: fixed ones, DHCP's, those of [`slaac`]
-//! - [`tcp`] makes listeners with a backlog of smoltcp's sockets
+//! - [`tcp`] makes listeners with a backlog of smoltcp's sockets, within [`limits`]
 //! - [`stack`] polls all of it
 //! - [`sockets`] are the sockets of the application, with their numbers from [`descriptors`]
 //!
@@ -18,6 +18,7 @@
 pub mod addresses;
 pub mod descriptors;
 pub mod filter;
+pub mod limits;
 pub mod slaac;
 pub mod sockets;
 pub mod stack;

@@ -8,7 +8,7 @@
 //!
 //! - An accepted connection leaves the backlog, and a free socket takes its place.
 //! - If no socket is left in LISTEN, the oldest half-open connection is forgotten. Its peer has
-//!   [`YOUNG`] to answer before that.
+//!   [`YOUNG`](super::limits::YOUNG) to answer before that.
 //! - If n connections are established, or no socket is left in LISTEN, a SYN is dropped, and its
 //!   client tries again: see [`Refusal`].
 //!
@@ -25,32 +25,14 @@ use core::mem;
 use arrayvec::ArrayVec;
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
-use smoltcp::time::{Duration, Instant};
+use smoltcp::time::Instant;
 use smoltcp::wire::{IpAddress, IpEndpoint, IpListenEndpoint};
 
-/// Maximum number of accepted connections, orphans included.
-pub const MAX_CONNECTIONS: usize = 64;
-/// Maximum number of listeners.
-pub const MAX_LISTENERS: usize = 4;
-/// Maximum number of connections in a backlog.
-pub const MAX_BACKLOG: usize = 64;
+use super::limits::{
+    HALF_OPEN_TIMEOUT, KEEP_ALIVE, ORPHAN_TIMEOUT, RECEIVE_BYTES, TIMEOUT, TRANSMIT_BYTES, YOUNG,
+};
 
-/// Size of the buffers of a socket, in bytes.
-const RECEIVE_BYTES: usize = 16 << 10;
-const TRANSMIT_BYTES: usize = 32 << 10;
-
-/// Time after which a peer that sends nothing is asked whether it is there.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// Time after which a peer that sends nothing, though asked, is gone.
-const TIMEOUT: Duration = Duration::from_secs(90);
-/// The same for half-open connections.
-const HALF_OPEN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time in which a half-open connection is not forgotten: the round trip of a near peer.
-///
-/// Without this time, a burst of honest clients would forget each other's connections.
-const YOUNG: Duration = Duration::from_millis(50);
-/// Time after which an orphan without progress is reset; Linux's `tcp_fin_timeout`.
-const ORPHAN_TIMEOUT: Duration = Duration::from_secs(60);
+pub use super::limits::{MAX_BACKLOG, MAX_CONNECTIONS, MAX_LISTENERS};
 
 /// Why a connection ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
