@@ -6,11 +6,15 @@ mod memory;
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use kernel::backend::{BackendOptions, ContextOptions, ModelBuffer, TransformerBackend};
+use kernel::llm::engine::Engine;
 use kernel::llm::kv_cache::CacheType;
+use kernel::llm::plan::WorkspaceOptions;
 use kernel::llm::sampling::{LogitBias, Mirostat, SamplingConfig};
 use kernel::llm::workers::SingleThread;
+use kernel::llm::workspace::{Step, Workspace};
 
 use memory::{COUNT, Counting};
 
@@ -21,12 +25,16 @@ fn allocations() -> usize {
     COUNT.get()
 }
 
-fn loaded(context: ContextOptions) -> TransformerBackend {
+fn model() -> ModelBuffer {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../test_models/tiny.gguf");
     let model = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    ModelBuffer::from(&model[..])
+}
+
+fn loaded(context: ContextOptions) -> TransformerBackend {
     let options = BackendOptions { context, workers: &SingleThread, now_us: || 0 };
     let mut backend = TransformerBackend::with_options(options);
-    backend.load_bytes(ModelBuffer::from(&model[..])).unwrap();
+    backend.load_bytes(model()).unwrap();
     backend
 }
 
@@ -44,6 +52,37 @@ fn generate_without_allocating(backend: &mut TransformerBackend) -> usize {
     assert!(allocations() > before && !result.output.is_empty() && counts.len() > 10);
     assert_eq!(counts.first(), counts.last(), "{counts:?}");
     result.context_shifts
+}
+
+/// Runs texts that share pages, copy them, and evict those of texts that ended.
+fn share_without_allocating() {
+    let engine = Arc::new(Engine::from_file(model(), &SingleThread).unwrap());
+    let context = ContextOptions { n_ctx: Some(97), ..ContextOptions::default() };
+    let n_positions = Some(97 + 32);
+    let options = WorkspaceOptions::new(context, 2);
+    let options = WorkspaceOptions { n_positions, shares_prefixes: true, ..options };
+    let mut workspace = Workspace::with_options(engine, options, &SingleThread).unwrap();
+    let [mut first, mut second] = [0; 2].map(|_| workspace.session().unwrap());
+    let (mut n_cached, mut n_waits) = (0, 0);
+    let mut texts = [vec![1; 71], vec![1; 71], vec![1; 71], vec![2; 71]];
+    texts[1][50] = 300;
+    let before = allocations();
+    for text in texts.iter().chain(&texts) {
+        first.append(text).unwrap();
+        n_cached += workspace.take_prefix(&mut first);
+        second.append(&text[..40]).unwrap();
+        n_cached += workspace.take_prefix(&mut second);
+        for _ in 0..11 {
+            let steps = workspace.step(&mut [&mut first, &mut second]).unwrap();
+            n_waits += steps.iter().filter(|&&step| step == Step::OutOfPages).count();
+        }
+        second.truncate(3);
+        workspace.step(&mut [&mut second]).unwrap();
+        second.clear();
+        first.clear();
+    }
+    assert_eq!(allocations(), before);
+    assert!(n_cached > 97 && n_waits > 0, "{n_cached} cached, {n_waits} waits");
 }
 
 // One test, because the allocations of another one would count.
@@ -78,4 +117,5 @@ fn nothing_is_allocated_while_tokens_are_generated() {
         let short = ContextOptions { n_ctx: Some(19), context_shift: true, keep: 3, ..context };
         assert!(generate_without_allocating(&mut loaded(short)) > 3);
     }
+    share_without_allocating();
 }

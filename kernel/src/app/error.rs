@@ -227,6 +227,9 @@ fn engine_fault(error: &llm::Error) -> Fault {
              README lists what works",
         ),
         llm::Error::OutOfMemory { .. } => (Code::OutOfMemory, MORE_MEMORY),
+        llm::Error::OutOfPages => {
+            (Code::OutOfMemory, "end other texts first, or give the KV cache more positions")
+        }
         llm::Error::ContextFull { .. } => (
             Code::ContextFull,
             "shorten the prompt, raise `context` up to the model's own, or, outside of chats, have \

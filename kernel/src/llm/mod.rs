@@ -109,6 +109,10 @@ pub enum Error {
         /// Positions of the context.
         n_ctx: usize,
     },
+    /// Other texts hold all pages of the KV cache.
+    ///
+    /// A text that ends, or is cleared, releases its pages.
+    OutOfPages,
     /// A setting has no sensible value.
     InvalidConfig {
         /// The setting, with its value.
@@ -136,6 +140,7 @@ impl fmt::Display for Error {
             Error::ContextFull { prompt, n_ctx } => {
                 write!(f, "the prompt needs at least {prompt} positions, the context has {n_ctx}")
             }
+            Error::OutOfPages => f.write_str("other texts hold all pages of the KV cache"),
             Error::InvalidConfig { what } => f.write_str(what),
             Error::NotFinite { what } => {
                 write!(f, "the model computes NaN or infinity: {what}")
