@@ -70,7 +70,7 @@ fn share_without_allocating() {
     for text in texts.iter().chain(&texts) {
         first.append(text).unwrap();
         n_cached += workspace.take_prefix(&mut first);
-        second.append(&text[..40]).unwrap();
+        second.append(&[4; 67]).unwrap();
         n_cached += workspace.take_prefix(&mut second);
         for _ in 0..11 {
             let steps = workspace.step(&mut [&mut first, &mut second]).unwrap();

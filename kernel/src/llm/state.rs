@@ -39,7 +39,9 @@ pub struct State {
     len: usize,
     /// Positions up to which the text may write, from `len` on.
     reserved: usize,
-    /// Pages at the start of the text that are in the prefix index.
+    /// Pages at the start of the text that are in the prefix index, once `len` has passed them.
+    ///
+    /// A text that goes on within one of them takes that page out of the number.
     n_indexed: usize,
     /// Positions at the start of the text that depend on nothing but their tokens.
     ///
@@ -129,7 +131,6 @@ impl State {
         }
         drop(pool);
         (self.len, self.reserved) = (n, n);
-        self.n_indexed = self.n_indexed.min(n / self.shape.groups[0].page);
         if n <= self.n_pure {
             self.n_pure = usize::MAX;
         }
