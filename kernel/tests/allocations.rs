@@ -6,11 +6,15 @@ mod memory;
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use kernel::backend::{BackendOptions, ContextOptions, ModelBuffer, TransformerBackend};
+use kernel::llm::engine::Engine;
 use kernel::llm::kv_cache::CacheType;
-use kernel::llm::sampling::{LogitBias, Mirostat, SamplingConfig};
+use kernel::llm::sampling::{Breakers, DEFAULT_BREAKERS, LogitBias, Mirostat, SamplingConfig};
+use kernel::llm::scheduler::{Request, Scheduler, SchedulerOptions, Update};
 use kernel::llm::workers::SingleThread;
+use kernel::llm::workspace::Workspace;
 
 use memory::{COUNT, Counting};
 
@@ -21,9 +25,13 @@ fn allocations() -> usize {
     COUNT.get()
 }
 
-fn loaded(context: ContextOptions) -> TransformerBackend {
+fn tiny() -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../test_models/tiny.gguf");
-    let model = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn loaded(context: ContextOptions) -> TransformerBackend {
+    let model = tiny();
     let options = BackendOptions { context, workers: &SingleThread, now_us: || 0 };
     let mut backend = TransformerBackend::with_options(options);
     backend.load_bytes(ModelBuffer::from(&model[..])).unwrap();
@@ -46,13 +54,12 @@ fn generate_without_allocating(backend: &mut TransformerBackend) -> usize {
     result.context_shifts
 }
 
-// One test, because the allocations of another one would count.
-#[test]
-fn nothing_is_allocated_while_tokens_are_generated() {
+/// Settings with which every step of sampling has something to do.
+fn every_step() -> SamplingConfig {
     let mut logit_bias = LogitBias::NONE;
     logit_bias.push(7, -1.5).unwrap();
     // Fewer tokens than the text has, so that old ones are dropped.
-    let every_step = SamplingConfig {
+    SamplingConfig {
         logit_bias,
         penalty_last_n: 23,
         repeat_penalty: 1.1,
@@ -65,7 +72,12 @@ fn nothing_is_allocated_while_tokens_are_generated() {
         top_k: 101,
         typical_p: 0.98,
         ..SamplingConfig::creative()
-    };
+    }
+}
+
+#[test]
+fn nothing_is_allocated_while_tokens_are_generated() {
+    let every_step = every_step();
     let mirostat = SamplingConfig { mirostat: Some(Mirostat::DEFAULT), ..every_step };
     let mut backend = loaded(ContextOptions::default());
     for sampling in [SamplingConfig::greedy(), SamplingConfig::creative(), every_step, mirostat] {
@@ -77,5 +89,51 @@ fn nothing_is_allocated_while_tokens_are_generated() {
         assert_eq!(generate_without_allocating(&mut loaded(context)), 0);
         let short = ContextOptions { n_ctx: Some(19), context_shift: true, keep: 3, ..context };
         assert!(generate_without_allocating(&mut loaded(short)) > 3);
+    }
+}
+
+#[test]
+fn no_step_of_the_scheduler_allocates() {
+    let engine = Engine::from_file(ModelBuffer::from(&tiny()[..]), &SingleThread).unwrap();
+    let engine = Arc::new(engine);
+    let breakers = Breakers::new(&DEFAULT_BREAKERS, engine.tokenizer()).unwrap();
+    for context_shift in [false, true] {
+        let context =
+            ContextOptions { n_ctx: Some(101), context_shift, ..ContextOptions::default() };
+        let workspace = Workspace::try_new(engine.clone(), context, 3, &SingleThread).unwrap();
+        let options = SchedulerOptions { parallel: 3, queue: 8, now_us: || 0 };
+        let mut scheduler = Scheduler::try_new(workspace, options).unwrap();
+        let before = allocations();
+        let settings = [SamplingConfig::creative(), every_step()];
+        for (n, sampling) in settings.into_iter().cycle().take(8).enumerate() {
+            let request = Request {
+                tokens: (0..3 + 13 * n as u32).map(|i| 300 + i).collect(),
+                sampling: SamplingConfig { seed: n as u64, ..sampling },
+                breakers: Some(breakers.clone()),
+                logit_bias: (0..50).map(|token| (token, -0.5)).collect(),
+                max_tokens: 120,
+                ignore_end: n.is_multiple_of(2),
+                stop: vec!["the ".repeat(9), "not in the text".into(), "e".repeat(n + 1)],
+                n_probs: n,
+                post_sampling_probs: n.is_multiple_of(3),
+                cache_prompt: true,
+            };
+            scheduler.submit(request).unwrap();
+        }
+        // The count works.
+        assert!(allocations() > before);
+        let (mut n_tokens, mut n_ended) = (0, 0);
+        while !scheduler.is_idle() {
+            let before = allocations();
+            let on_update = &mut |_, update: Update<'_>| match update {
+                Update::Token { .. } => n_tokens += 1,
+                Update::Finished(_) => n_ended += 1,
+                _ => {}
+            };
+            scheduler.step(&mut || (), on_update).unwrap();
+            assert_eq!(allocations(), before, "after {n_tokens} tokens");
+        }
+        assert!(n_tokens > 100, "{n_tokens}");
+        assert_eq!(n_ended, 8);
     }
 }

@@ -5,7 +5,7 @@
 //! memory. [`session`] is one text. [`workspace`] runs sessions through the network of [`model`].
 //! [`tokenizer`] converts text to tokens, [`kernels`] multiply the formats of [`quantize`],
 //! [`state`] holds the KV cache, [`sampling`] chooses the next token. [`generate`] is the loop over
-//! all of them: prefill, then decode.
+//! all of them: prefill, then decode. [`scheduler`] is the loop over many requests at once.
 
 pub mod arena;
 pub mod chat;
@@ -29,6 +29,8 @@ pub mod quantize;
 #[cfg(feature = "llm-transformer")]
 mod remedy;
 pub mod sampling;
+#[cfg(feature = "llm-transformer")]
+pub mod scheduler;
 #[cfg(feature = "llm-transformer")]
 pub mod session;
 #[cfg(feature = "llm-transformer")]

@@ -161,6 +161,21 @@ impl Session {
         Ok(())
     }
 
+    /// Makes a prompt the text, whose first tokens the text holds already, with a new sampler.
+    ///
+    /// # Errors
+    /// As [`Session::append`].
+    ///
+    /// # Panics
+    /// The text is longer than the prompt.
+    pub(super) fn begin(&mut self, prompt: &[u32], sampler: Sampler) -> Result<(), Error> {
+        debug_assert!(prompt.starts_with(&self.tokens), "another text");
+        self.set_sampler(sampler);
+        self.append(&prompt[self.tokens.len()..])?;
+        self.n_keep = prompt.len().min(self.keep);
+        Ok(())
+    }
+
     /// Number of tokens for the next pass, which may shift the context first.
     pub(super) fn n_next(&self) -> usize {
         let left = self.n_ctx() - self.state.len();
@@ -197,12 +212,18 @@ impl Session {
     }
 
     /// Samples the next token and appends it; `None` if its logit is not finite.
-    pub(super) fn sample(&mut self, logits: &[f32], candidates: &mut [Candidate]) -> Option<u32> {
-        let token = self.sampler.sample(logits, candidates);
+    ///
+    /// Gives the candidates that the token was drawn from, too.
+    pub(super) fn sample<'c>(
+        &mut self,
+        logits: &[f32],
+        candidates: &'c mut [Candidate],
+    ) -> Option<(u32, &'c mut [Candidate])> {
+        let (token, drawn_from) = self.sampler.sample_from(logits, candidates);
         logits[token as usize].is_finite().then(|| {
             self.sampler.accept(token);
             self.tokens.push(token);
-            token
+            (token, drawn_from)
         })
     }
 }

@@ -17,7 +17,7 @@ use crate::llm::arena::Arena;
 use crate::llm::engine::Engine;
 use crate::llm::kernels::BATCH;
 use crate::llm::model::scratch::{Scratch, ScratchShape};
-use crate::llm::model::{Compute, Input, Row, Stage};
+use crate::llm::model::{Compute, Input, Row, Stage, StageHook};
 use crate::llm::plan::{ContextOptions, scratch_shape, state_shape};
 use crate::llm::sampling::{Candidate, Sampler, SamplingConfig};
 use crate::llm::session::Session;
@@ -50,6 +50,13 @@ pub enum Step {
 
 /// A step for each session of a pass.
 pub type Steps = ArrayVec<Step, BATCH>;
+
+/// Samples the next token of a session, as [`Session::sample`].
+///
+/// The arguments are the number of the session in the pass, the session, the logits, and the
+/// sampler's scratch space.
+pub(super) type Sample<'a> =
+    dyn FnMut(usize, &mut Session, &[f32], &mut [Candidate]) -> Option<u32> + 'a;
 
 /// A row of a pass whose logits were computed.
 struct LogitsRow<'a> {
@@ -109,6 +116,16 @@ impl Workspace {
         &self.state
     }
 
+    /// Sessions of a pass, at most.
+    pub fn n_sessions(&self) -> usize {
+        self.scratch.n_outputs
+    }
+
+    /// Rows of a pass, at most.
+    pub fn n_rows(&self) -> usize {
+        self.scratch.n_rows
+    }
+
     /// Size of the scratch arena in bytes.
     pub fn arena_bytes(&self) -> usize {
         self.arena.bytes()
@@ -137,12 +154,43 @@ impl Workspace {
     /// A session is empty, full, or of another workspace, or there are more sessions than the
     /// workspace is for.
     pub fn step(&mut self, sessions: &mut [&mut Session]) -> Result<Steps, Error> {
+        let sample = &mut |_, session: &mut Session, logits: &[f32], scratch: &mut [Candidate]| {
+            session.sample(logits, scratch).map(|(token, _)| token)
+        };
+        self.step_and_sample(sessions, None, sample)
+    }
+
+    /// As [`Workspace::step`], with a sampling of the caller's.
+    ///
+    /// The calling thread calls `on_stage` between the stages of the pass, and within long ones.
+    ///
+    /// # Errors
+    /// As [`Workspace::step`].
+    pub(super) fn step_with(
+        &mut self,
+        sessions: &mut [&mut Session],
+        on_stage: &mut (dyn FnMut() + Send),
+        sample: &mut Sample<'_>,
+    ) -> Result<Steps, Error> {
+        // One thread calls it; the lock makes it known to the compiler.
+        let on_stage = Mutex::new(on_stage);
+        self.step_and_sample(sessions, Some(&|| (on_stage.lock())()), sample)
+    }
+
+    fn step_and_sample(
+        &mut self,
+        sessions: &mut [&mut Session],
+        on_stage: Option<&StageHook<'_>>,
+        sample: &mut Sample<'_>,
+    ) -> Result<Steps, Error> {
         let mut steps: Steps = sessions.iter().map(|_| Step::Prefill).collect();
         self.pass(
             sessions,
+            on_stage,
             |session, place, end| place + 1 == end && end == session.tokens.len(),
             |LogitsRow { number, session, is_finite, logits, candidates, .. }| {
-                let token = if is_finite { session.sample(logits, candidates) } else { None };
+                let token =
+                    if is_finite { sample(number, session, logits, candidates) } else { None };
                 steps[number] = token.map_or(Step::NotFinite, Step::Token);
             },
         )?;
@@ -151,7 +199,7 @@ impl Workspace {
 
     /// Processes a chunk of a session's unprocessed tokens, without logits.
     pub(super) fn process(&mut self, session: &mut Session) -> Result<(), Error> {
-        self.pass(&mut [session], |_, _, _| false, |_| ())
+        self.pass(&mut [session], None, |_, _, _| false, |_| ())
     }
 
     /// Appends tokens to a session, and gives the logits after the `wanted` tokens.
@@ -180,6 +228,7 @@ impl Workspace {
             };
             self.pass(
                 &mut [session],
+                None,
                 |session, place, _| {
                     number(session, place).is_some_and(|number| wanted.contains(&number))
                 },
@@ -199,6 +248,7 @@ impl Workspace {
     fn pass(
         &mut self,
         sessions: &mut [&mut Session],
+        on_stage: Option<&StageHook<'_>>,
         wants: impl Fn(&Session, usize, usize) -> bool,
         mut on_output: impl FnMut(LogitsRow<'_>),
     ) -> Result<(), Error> {
@@ -230,6 +280,7 @@ impl Workspace {
             sources: &engine.sources,
             workers: *workers,
             observer: if *verbose { Some(&log_norms) } else { None },
+            on_stage,
         };
         let mut states: ArrayVec<&mut State, BATCH> =
             sessions.iter_mut().map(|session| &mut session.state).collect();
@@ -255,6 +306,7 @@ impl Workspace {
                     logits,
                     candidates,
                 });
+                compute.call_on_stage();
             }
             first += rows.len();
         }
@@ -277,8 +329,12 @@ impl Workspace {
         let Workspace { engine, arena, scratch, workers, .. } = self;
         let mut frame = arena.frame();
         let mut scratch = Scratch::take(&mut frame, &engine.model, *scratch)?;
-        let compute =
-            Compute { sources: &engine.sources, workers: *workers, observer: Some(&observer) };
+        let compute = Compute {
+            sources: &engine.sources,
+            workers: *workers,
+            observer: Some(&observer),
+            on_stage: None,
+        };
         session.state.clear();
         let tokens = &session.tokens[..session.tokens.len().min(session.state.n_ctx())];
         for (place, &token) in tokens.iter().enumerate() {

@@ -61,7 +61,8 @@ fn together(engine: &Engine, kv_cache: CacheType, workers: &dyn Workers) -> Vec<
     let mut frame = arena.frame();
     let mut scratch = Scratch::take(&mut frame, model, sizes).unwrap();
     let mut states = [0; 3].map(|_| State::try_new(shape.clone()).unwrap());
-    let compute = Compute { sources: &engine.sources, workers, observer: None };
+    let sources = &engine.sources;
+    let compute = Compute { sources, workers, observer: None, on_stage: None };
     let mut all = vec![Logits::new(); 3];
     for counts in PASSES {
         let mut rows = Vec::new();
@@ -139,7 +140,9 @@ fn an_embedding_stands_for_its_token() {
         let mut arena = Arena::try_new(Scratch::bytes(model, sizes)).unwrap();
         let mut frame = arena.frame();
         let mut scratch = Scratch::take(&mut frame, model, sizes).unwrap();
-        let compute = Compute { sources: &engine.sources, workers: &SingleThread, observer: None };
+        let sources = &engine.sources;
+        let workers = &SingleThread;
+        let compute = Compute { sources, workers, observer: None, on_stage: None };
         let mut embedding = vec![0.0; engine.metadata().n_embd];
         model.token_embd().dequantize_row(&engine.sources, 7, &mut embedding);
         let mut logits = |inputs: [Input<'_>; 2]| {

@@ -344,7 +344,8 @@ impl Model {
         let places = scores.chunks_exact_mut(sizes.n_ctx);
         let longest = active.iter().map(|row| row.position + 1).max().unwrap_or(0);
         let workers = compute.workers_for(n * n_head, 2 * head_size * longest);
-        for_each_with(workers, places, heads, |scores, (i, (result, mut query))| {
+        let between = || compute.call_on_stage();
+        for_each_with(workers, places, heads, between, |scores, (i, (result, mut query))| {
             let (row, head) = (i / n_head, i % n_head);
             let Row { position, session, .. } = active[row];
             let end = position + 1;
