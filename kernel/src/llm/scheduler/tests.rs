@@ -18,10 +18,12 @@ use crate::llm::sampling::SamplingConfig;
 use crate::llm::workers::{SingleThread, Workers};
 use crate::llm::workspace::Workspace;
 
-/// A model that writes stories.
-const TINY: &[u8] = include_bytes!("../../../../test_models/tiny.gguf");
-/// A model of random weights, quick to run.
+/// Random weights, quick to run; each byte is a token.
 const SMALL: &[u8] = include_bytes!("../../../../test_models/architectures/llama-Q8_0.gguf");
+/// As `SMALL`, with an output that is not the embedding.
+const UNTIED: &[u8] = include_bytes!("../../../../test_models/architectures/qwen2-Q8_0.gguf");
+/// A larger model.
+const TINY: &[u8] = include_bytes!("../../../../test_models/tiny.gguf");
 /// Layers with a window of 11 positions among them.
 const WINDOWED: &[u8] = include_bytes!("../../../../test_models/architectures/gemma2-Q8_0.gguf");
 /// Positions of each slot.
