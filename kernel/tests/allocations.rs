@@ -25,13 +25,13 @@ fn allocations() -> usize {
     COUNT.get()
 }
 
-fn tiny() -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../test_models/tiny.gguf");
+fn model(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../test_models").join(name);
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
 fn loaded(context: ContextOptions) -> TransformerBackend {
-    let model = tiny();
+    let model = model("tiny.gguf");
     let options = BackendOptions { context, workers: &SingleThread, now_us: || 0 };
     let mut backend = TransformerBackend::with_options(options);
     backend.load_bytes(ModelBuffer::from(&model[..])).unwrap();
@@ -94,8 +94,9 @@ fn nothing_is_allocated_while_tokens_are_generated() {
 
 #[test]
 fn no_step_of_the_scheduler_allocates() {
-    let engine = Engine::from_file(ModelBuffer::from(&tiny()[..]), &SingleThread).unwrap();
-    let engine = Arc::new(engine);
+    let file = model("architectures/llama-Q8_0.gguf");
+    let file = ModelBuffer::from(&file[..]);
+    let engine = Arc::new(Engine::from_file(file, &SingleThread).unwrap());
     let breakers = Breakers::new(&DEFAULT_BREAKERS, engine.tokenizer()).unwrap();
     for context_shift in [false, true] {
         let context =
@@ -107,13 +108,13 @@ fn no_step_of_the_scheduler_allocates() {
         let settings = [SamplingConfig::creative(), every_step()];
         for (n, sampling) in settings.into_iter().cycle().take(8).enumerate() {
             let request = Request {
-                tokens: (0..3 + 13 * n as u32).map(|i| 300 + i).collect(),
+                tokens: (0..3 + 11 * n as u32).map(|i| 100 + i).collect(),
                 sampling: SamplingConfig { seed: n as u64, ..sampling },
                 breakers: Some(breakers.clone()),
                 logit_bias: (0..50).map(|token| (token, -0.5)).collect(),
                 max_tokens: 120,
                 ignore_end: n.is_multiple_of(2),
-                stop: vec!["the ".repeat(9), "not in the text".into(), "e".repeat(n + 1)],
+                stop: vec!["ab".repeat(9), "not in the text".into(), "\n".repeat(n + 1)],
                 n_probs: n,
                 post_sampling_probs: n.is_multiple_of(3),
                 cache_prompt: true,
