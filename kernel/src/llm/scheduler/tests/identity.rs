@@ -164,6 +164,12 @@ fn contexts_that_shift_leave_nothing_to_the_next_request() {
         }
         assert!(scheduler.counters().prompt_tokens_cached_total > 0);
     }
+    // The keys of a text that shifted are not those of a prompt with the same tokens.
+    let mut scheduler = scheduler_in(&engine, context, 1, &SingleThread);
+    run_one(&mut scheduler, &requests[0]);
+    let shifted = request(scheduler.slots[0].session.tokens()[..11].to_vec(), 9);
+    assert!(scheduler.slots[0].session.context_shifts() > 0);
+    assert_eq!(run_one(&mut scheduler, &shifted), (alone(&shifted), 0));
     // A prompt that leaves too little to shift is refused.
     let mut scheduler = scheduler_in(&engine, context, 1, &SingleThread);
     assert!(scheduler.submit(request(prompt(&engine, 1, 19), 1)).is_ok());
