@@ -17,7 +17,6 @@
 #![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
-use core::fmt;
 use core::mem;
 
 use super::body::Decoder;
@@ -59,15 +58,6 @@ pub enum WriteError {
     Full,
     /// No response is being streamed any more: the connection is over.
     Gone,
-}
-
-impl fmt::Display for WriteError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            WriteError::Full => "too much waits for the client",
-            WriteError::Gone => "the connection is over",
-        })
-    }
 }
 
 #[derive(Debug)]
@@ -176,7 +166,7 @@ impl<S: Stream> Connection<S> {
             State::Body { head, .. } => head.request.body.capacity(),
             _ => 0,
         };
-        body + self.input.capacity() + self.output.pending()
+        body + self.input.capacity() + self.output.buffered_bytes()
     }
 
     /// Whether no request is being read or answered.
@@ -189,7 +179,7 @@ impl<S: Stream> Connection<S> {
         matches!(self.state, State::Closed)
     }
 
-    /// Whether the client has closed or reset the connection.
+    /// Whether the client had closed or reset the connection at the last poll.
     ///
     /// A client that closes only its sending side looks the same. So a response that is at hand is
     /// still worth sending. Work for a long one may end, by [`Connection::abort`].

@@ -21,8 +21,8 @@
 //! | [`stream`] | the byte stream below a connection |
 //!
 //! The rules are those of RFC 9110 and RFC 9112. Where the RFCs let a server be lenient, this
-//! server is strict, because two lenient parsers in a row can be made to disagree about where a
-//! request ends (request smuggling). A line ends with CR LF and nothing else. A second
+//! server is strict. A lenient proxy and a lenient server can be made to disagree about where a
+//! request ends (request smuggling). So a line ends with CR LF and nothing else. A second
 //! `Content-Length`, or one beside `Transfer-Encoding`, is refused. A refused request ends its
 //! connection.
 //!

@@ -24,6 +24,11 @@ impl Output {
         self.queue.len() - self.queue_sent + self.body.len() - self.body_sent
     }
 
+    /// Bytes of memory for the queue and the body.
+    pub fn buffered_bytes(&self) -> usize {
+        self.queue.capacity() + self.body.len()
+    }
+
     /// The end of the queue, for bytes to be appended. No body may be behind it.
     pub fn queue(&mut self) -> &mut Vec<u8> {
         debug_assert!(self.body.is_empty(), "a body ends an answer");

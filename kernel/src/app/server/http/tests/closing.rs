@@ -188,6 +188,13 @@ fn a_client_that_goes_away_is_noticed_while_its_request_runs() {
     assert_eq!(client.poll(), Poll::Closed);
     assert!(!client.received().contains("0\r\n\r\n"), "the response is incomplete");
 
+    let mut client = Client::with_request(GET);
+    client.connection.begin(Response::new(200));
+    assert_eq!(client.end(), Poll::Pending);
+    client.connection.end();
+    assert_eq!(client.poll(), Poll::Closed, "no request can follow");
+    assert!(client.received().ends_with("\r\n0\r\n\r\n"));
+
     // A reset: noticed by a read, and by a write.
     let mut client = Client::with_request(GET);
     assert_eq!(client.reset(), Poll::Closed);

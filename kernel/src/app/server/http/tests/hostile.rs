@@ -30,6 +30,7 @@ fn request_lines_that_are_none_are_refused() {
         ("GET / HTTP/0.9", Refusal::Version),
         ("GET / HTTP/1.2", Refusal::Version),
         ("GET / HTTP/2.0", Refusal::Version),
+        ("\r\nGET / HTTP/2.0", Refusal::Version),
         ("GET a HTTP/1.1", Refusal::Target),
         ("GET * HTTP/1.1", Refusal::Target),
         ("CONNECT h:443 HTTP/1.1", Refusal::Target),
@@ -234,6 +235,10 @@ fn a_hundred_headers_are_enough() {
             }
         }
     }
+    let mut client = Client::with(limits);
+    assert_eq!(client.send(format!("GET / HTTP/1.1\r\n{}", "a: b\r\n".repeat(100))), Poll::Pending);
+    assert_eq!(client.send("a: b\r"), Poll::Pending);
+    assert_eq!(client.send("\n"), Poll::Refused(Refusal::TooManyHeaders), "before the head ends");
 }
 
 #[test]

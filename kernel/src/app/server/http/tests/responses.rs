@@ -126,6 +126,22 @@ fn the_room_for_a_stream_is_bounded() {
 }
 
 #[test]
+fn a_client_that_is_always_behind_takes_no_more_memory() {
+    let mut client = Client::with_request(GET);
+    client.take_only(1);
+    client.connection.begin(Response::new(200));
+    for _ in 0..1000 {
+        client.connection.write(&[b'x'; 50]).unwrap();
+        // A chunk has 56 bytes; some always wait.
+        client.take_only(56);
+        assert_eq!(client.poll(), Poll::Pending);
+        assert!(client.connection.wants_write());
+        let buffered = client.connection.buffered_bytes();
+        assert!(buffered <= 4 * LIMITS.output_bytes, "{buffered}");
+    }
+}
+
+#[test]
 fn a_client_that_takes_nothing_is_dropped() {
     let mut client = Client::with_request(GET);
     client.take_only(10);
