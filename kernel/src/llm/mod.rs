@@ -30,6 +30,8 @@ pub mod quantize;
 mod remedy;
 pub mod sampling;
 #[cfg(feature = "llm-transformer")]
+pub mod scheduler;
+#[cfg(feature = "llm-transformer")]
 pub mod session;
 #[cfg(feature = "llm-transformer")]
 pub mod state;

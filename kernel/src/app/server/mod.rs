@@ -1,0 +1,3 @@
+//! The server: `mode = "serve"`.
+
+pub mod api;
