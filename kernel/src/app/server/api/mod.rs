@@ -18,6 +18,8 @@ pub mod models;
 pub mod request;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 use alloc::format;
 use alloc::string::String;

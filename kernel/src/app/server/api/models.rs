@@ -168,54 +168,88 @@ pub fn props(served: &Served<'_>) -> String {
     })
 }
 
+/// A running request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Running {
+    /// The number of the request.
+    pub id: u64,
+    /// Tokens of the prompt.
+    pub n_prompt: usize,
+    /// Tokens of the prompt that were cached.
+    pub n_cached: usize,
+    /// Tokens of the prompt that were processed, without the cached ones.
+    pub n_processed: usize,
+    /// Tokens generated so far.
+    pub n_generated: usize,
+    /// Tokens to generate, at most.
+    pub max_tokens: usize,
+    /// Settings of sampling.
+    pub sampling: SamplingConfig,
+}
+
+/// A slot in the answer to `GET /slots`.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Slot {
+    id: usize,
+    n_ctx: usize,
+    speculative: bool,
+    is_processing: bool,
+    #[serde(flatten)]
+    task: Option<Task>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Task {
+    id_task: u64,
+    n_prompt_tokens: usize,
+    n_prompt_tokens_processed: usize,
+    n_prompt_tokens_cache: usize,
+    params: Sampling,
+    next_token: [NextToken; 1],
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct NextToken {
+    has_next_token: bool,
+    n_remain: i64,
+    n_decoded: usize,
+}
+
+/// A slot with its request.
+pub(super) fn slot(served: &Served<'_>, id: usize, n_ctx: usize, running: Option<Running>) -> Slot {
+    let mirostat = served.defaults.sampling.mirostat;
+    let task = |running: Running| Task {
+        id_task: running.id,
+        n_prompt_tokens: running.n_prompt,
+        n_prompt_tokens_processed: running.n_processed,
+        n_prompt_tokens_cache: running.n_cached,
+        params: Sampling::new(&running.sampling, mirostat, running.max_tokens),
+        next_token: [NextToken {
+            has_next_token: true,
+            n_remain: match running.max_tokens {
+                usize::MAX => -1,
+                most => most.saturating_sub(running.n_generated) as i64,
+            },
+            n_decoded: running.n_generated,
+        }],
+    };
+    let is_processing = running.is_some();
+    Slot { id, n_ctx, speculative: false, is_processing, task: running.map(task) }
+}
+
 /// Answers `GET /slots`.
 pub fn slots(served: &Served<'_>, slots: impl Iterator<Item = SlotStatus>) -> String {
-    #[derive(Serialize)]
-    struct NextToken {
-        has_next_token: bool,
-        n_remain: i64,
-        n_decoded: usize,
-    }
-    #[derive(Serialize)]
-    struct Running {
-        id_task: u64,
-        n_prompt_tokens: usize,
-        n_prompt_tokens_processed: usize,
-        n_prompt_tokens_cache: usize,
-        params: Sampling,
-        next_token: [NextToken; 1],
-    }
-    #[derive(Serialize)]
-    struct Slot {
-        id: usize,
-        n_ctx: usize,
-        speculative: bool,
-        is_processing: bool,
-        #[serde(flatten)]
-        running: Option<Running>,
-    }
-
-    let mirostat = served.defaults.sampling.mirostat;
-    let slot = |status: SlotStatus| Slot {
-        id: status.slot,
-        n_ctx: status.n_ctx,
-        speculative: false,
-        is_processing: status.request.is_some(),
-        running: status.request.map(|request| Running {
-            id_task: request.id.number(),
-            n_prompt_tokens: request.n_prompt,
-            n_prompt_tokens_processed: request.n_processed,
-            n_prompt_tokens_cache: request.n_cached,
-            params: Sampling::new(&request.sampling, mirostat, request.max_tokens),
-            next_token: [NextToken {
-                has_next_token: true,
-                n_remain: match request.max_tokens {
-                    usize::MAX => -1,
-                    most => most.saturating_sub(request.n_generated) as i64,
-                },
-                n_decoded: request.n_generated,
-            }],
-        }),
+    let slot = |status: SlotStatus| {
+        let running = status.request.map(|request| Running {
+            id: request.id.number(),
+            n_prompt: request.n_prompt,
+            n_cached: request.n_cached,
+            n_processed: request.n_processed,
+            n_generated: request.n_generated,
+            max_tokens: request.max_tokens,
+            sampling: request.sampling,
+        });
+        slot(served, status.slot, status.n_ctx, running)
     };
     to_json(&slots.map(slot).collect::<Vec<_>>())
 }

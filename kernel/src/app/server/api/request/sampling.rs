@@ -11,7 +11,7 @@ use super::object::{Object, Texts, parse};
 use crate::llm::sampling::{MAX_BREAKER_BYTES, MAX_LAST_N, Mirostat, SamplingConfig};
 
 /// The most sequence breakers of a request: each costs a search of the whole vocabulary.
-const MAX_BREAKERS: usize = 16;
+const MAX_BREAKERS: usize = 8;
 
 /// The order of the samplers by name, which is llama-server's default.
 pub const SAMPLERS: [&str; 9] =

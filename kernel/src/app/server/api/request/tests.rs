@@ -332,7 +332,7 @@ fn biases_of_all_forms_are_read() {
         ("[[1,true]]", "`logit_bias`: invalid value: boolean `true`, expected a number, or false"),
         (
             "[[1,1e39]]",
-            "`logit_bias`: invalid value: floating point `1e39`, expected a number, or false",
+            "`logit_bias`: invalid value: floating point `1e+39`, expected a number, or false",
         ),
         (r#"{"1":"2"}"#, "`logit_bias`: invalid type: string \"2\", expected a number, or false"),
         (
