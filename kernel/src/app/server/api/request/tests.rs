@@ -740,6 +740,26 @@ fn hostile_bodies_are_refused() {
     }
     assert!(Fixture::new().job(Chat, "{\"messages\":\"\u{0}\"}").is_err());
     assert!(generate(Chat, b"{\"prompt\":\"\xff\"}", &Fixture::new().served(), &IDS).is_err());
+    for (fields, message) in [
+        (
+            format!(r#""logit_bias":{}"#, deep(200)),
+            "`logit_bias`: invalid type: sequence, expected a token by its number or text",
+        ),
+        (
+            (0..128).map(|i| format!("\"{i}\":1")).collect::<Vec<_>>().join(","),
+            "the body: more than 128 fields at line 1 column 925",
+        ),
+    ] {
+        refuses(Completion, &format!(r#"{{"prompt":"a",{fields}}}"#), message);
+    }
+    let texts = |n| format!(r#"{{"prompt":[{}]}}"#, vec!["\"\""; n].join(","));
+    refuses(Completion, &texts(1024), "`n`: at most 8 answers at once");
+    refuses(Completion, &texts(1025), "`prompt`: more than 1024 texts and lists");
+    refuses(
+        Completion,
+        &format!(r#"{{"prompt":{}}}"#, deep(200)),
+        "`prompt`: recursion limit exceeded",
+    );
     // A field that nobody reads may be as deep as it likes.
     request_of(Completion, &format!(r#""unknown":{}"#, deep(100_000)));
     refuses(
