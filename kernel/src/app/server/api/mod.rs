@@ -3,7 +3,7 @@
 //!
 //! Names, shapes, errors and statuses are those of OpenAI's API and of llama-server.
 //!
-//! [`request::generate`] reads a request for answers and gives a [`Job`]. Its requests go to the
+//! [`generate`] reads a request for answers and gives a [`Job`]. Its requests go to the
 //! scheduler, whose updates go to [`Answer::on_update`]. The other endpoints are functions from a
 //! body, or from the server's state, to a text.
 
@@ -13,6 +13,7 @@
 
 pub mod answer;
 pub mod error;
+mod job;
 pub mod metrics;
 pub mod models;
 pub mod request;
@@ -28,8 +29,9 @@ use serde::Serialize;
 
 pub use answer::Answer;
 pub use error::{ApiError, ErrorKind};
+pub use job::{Job, generate};
 pub use request::sampling::SamplingDefaults;
-pub use request::{Endpoint, Job, Options, generate};
+pub use request::{Endpoint, Options};
 
 use crate::llm::chat::Template;
 use crate::llm::plan::ModelMetadata;

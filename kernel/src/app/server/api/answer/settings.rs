@@ -5,11 +5,9 @@ use alloc::vec::Vec;
 
 use serde::Serialize;
 
-use super::super::error::ApiError;
-use super::super::request::object::Object;
+use super::super::Served;
 use super::super::request::{Options, sampling};
-use super::super::{Served, request};
-use crate::llm::sampling::SamplingConfig;
+use crate::llm::sampling::{Mirostat, SamplingConfig};
 use crate::llm::scheduler::Request;
 
 /// -1 for all tokens, as llama-server writes it.
@@ -62,11 +60,7 @@ pub struct Sampling {
 
 impl Sampling {
     /// The settings of sampling, and the number of tokens to generate.
-    pub fn new(
-        config: &SamplingConfig,
-        mirostat: crate::llm::sampling::Mirostat,
-        n: usize,
-    ) -> Self {
+    pub fn new(config: &SamplingConfig, mirostat: Mirostat, n: usize) -> Self {
         Sampling {
             seed: config.seed,
             temperature: config.temperature,
@@ -137,17 +131,13 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The settings of a request.
-    ///
-    /// # Errors
-    /// The sequence breakers are malformed.
+    /// The settings that the requests for several answers have in common.
     pub fn new(
-        object: &Object<'_>,
         served: &Served<'_>,
         request: &Request,
+        breakers: Vec<String>,
         options: &Options,
-    ) -> Result<Self, ApiError> {
-        let defaults = &served.defaults.sampling;
+    ) -> Self {
         let Request { sampling, logit_bias, ignore_end, .. } = request;
         let configured = sampling.logit_bias.entries().iter().chain(logit_bias);
         let mut biases: Vec<(u32, f32)> = configured.copied().collect();
@@ -156,9 +146,10 @@ impl Settings {
             let ends = tokens.filter(|&token| served.tokenizer.is_end(token));
             biases.extend(ends.map(|token| (token, f32::NEG_INFINITY)));
         }
-        Ok(Settings {
-            sampling: Sampling::new(sampling, defaults.mirostat, request.max_tokens),
-            dry_sequence_breakers: request::sampling::breakers(object, &defaults.breakers)?,
+        let mirostat = served.defaults.sampling.mirostat;
+        Settings {
+            sampling: Sampling::new(sampling, mirostat, request.max_tokens),
+            dry_sequence_breakers: breakers,
             stop: request.stop.clone(),
             ignore_eos: *ignore_end,
             stream: options.stream,
@@ -170,7 +161,7 @@ impl Settings {
             preserved_tokens: [],
             timings_per_token: options.timings_per_token,
             post_sampling_probs: options.post_sampling_probs,
-        })
+        }
     }
 
     /// The settings with another seed.

@@ -3,7 +3,7 @@
 pub mod chat;
 mod fields;
 mod logit_bias;
-pub(super) mod object;
+mod object;
 mod options;
 mod prompt;
 pub mod sampling;
@@ -12,6 +12,7 @@ mod tests;
 pub mod tokens;
 
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 pub use fields::{FIELDS, Support};
@@ -19,8 +20,6 @@ use object::Object;
 pub use options::Options;
 use prompt::Prompts;
 
-use super::answer::Answer;
-use super::answer::settings::Settings;
 use super::error::ApiError;
 use super::{Ids, Served};
 use crate::llm::sampling::{Breakers, LogitBias};
@@ -50,27 +49,31 @@ impl Endpoint {
 
 /// A request for one or several answers.
 #[derive(Debug)]
-pub struct Job {
-    /// A request for each answer. Its place is the number of the answer ([`Answer::on_update`]).
+pub struct Parsed {
+    /// The form of the answers.
+    pub options: Options,
+    /// A request for each answer: all of the first prompt, then all of the next one.
     pub requests: Vec<Request>,
-    /// Writes the answers.
-    pub answer: Answer,
+    /// The text of each request's prompt, if the answers show it; else an empty text.
+    pub prompts: Vec<String>,
+    /// DRY's sequence breakers.
+    pub breakers: Vec<String>,
 }
 
 /// Reads the body of a request for answers.
 ///
 /// # Errors
 /// [`ApiError`]: the request is malformed, or asks for what is not supported.
-pub fn generate(
+pub fn read(
     endpoint: Endpoint,
     body: &[u8],
     served: &Served<'_>,
     ids: &Ids,
-) -> Result<Job, ApiError> {
+) -> Result<Parsed, ApiError> {
     let object = Object::from_body(body)?;
     fields::check(&object, endpoint)?;
     let options = Options::read(&object, endpoint)?;
-    let prompts = match endpoint {
+    let all = match endpoint {
         Endpoint::Chat => Vec::from([chat_tokens(&object, served)?]),
         Endpoint::Completions | Endpoint::Completion => {
             let Prompts(prompts) = object.require("prompt")?;
@@ -80,29 +83,29 @@ pub fn generate(
             prompts.into_iter().map(tokens).collect::<Result<_, _>>()?
         }
     };
-    if prompts.is_empty() || prompts.iter().any(Vec::is_empty) {
+    if all.is_empty() || all.iter().any(Vec::is_empty) {
         return Err(object.error("prompt", "no tokens"));
     }
-    if prompts.len().saturating_mul(options.n) > served.max_answers {
+    if all.len().saturating_mul(options.n) > served.max_answers {
         let problem = format!("at most {} answers at once", served.max_answers);
         return Err(object.error("n", problem));
     }
-    let request = request(&object, served, ids, &options)?;
-    let settings = Settings::new(&object, served, &request, &options)?;
+    let breakers = sampling::breakers(&object, &served.defaults.sampling.breakers)?;
+    let request = request(&object, served, ids, &options, &breakers)?;
     let with_prompt = endpoint == Endpoint::Completion || options.verbose;
-    let mut requests = Vec::with_capacity(prompts.len().saturating_mul(options.n));
-    let mut answer = Answer::new(endpoint, options, settings, served, ids);
-    for tokens in prompts {
-        for i in 0..answer.options().n {
+    let mut requests = Vec::new();
+    let mut prompts = Vec::new();
+    for tokens in all {
+        for i in 0..options.n {
             let text = with_prompt.then(|| tokens::text(served.tokenizer, &tokens));
             let mut request = Request { tokens: tokens.clone(), ..request.clone() };
             // Each answer to a prompt has a seed of its own.
             request.sampling.seed = request.sampling.seed.wrapping_add(i as u64);
-            answer.expect(&request, text.unwrap_or_default());
+            prompts.push(text.unwrap_or_default());
             requests.push(request);
         }
     }
-    Ok(Job { requests, answer })
+    Ok(Parsed { options, requests, prompts, breakers })
 }
 
 /// Reads all but the prompt.
@@ -111,13 +114,13 @@ fn request(
     served: &Served<'_>,
     ids: &Ids,
     options: &Options,
+    breakers: &[String],
 ) -> Result<Request, ApiError> {
     let defaults = &served.defaults.sampling;
     // 32 bits, so that each client can send the seed again.
     let mut sampling = sampling::read(object, defaults, ids.seed >> 32)?;
-    let breakers = sampling::breakers(object, &defaults.breakers)?;
     let breakers = match sampling.mirostat.is_none() && sampling.dry_multiplier > 0.0 {
-        true => Some(Breakers::new(&breakers, served.tokenizer)?),
+        true => Some(Breakers::new(breakers, served.tokenizer)?),
         false => None,
     };
     let logit_bias = logit_bias::read(object, served.tokenizer)?;

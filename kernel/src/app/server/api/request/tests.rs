@@ -6,7 +6,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::super::testing::*;
-use super::super::{ApiError, ErrorKind, SamplingDefaults};
+use super::super::{ApiError, ErrorKind, Job, SamplingDefaults, generate};
 use super::Endpoint::{Chat, Completion, Completions};
 use super::chat::{Ending, Message, Role, segments};
 use super::options::Probs;
