@@ -22,7 +22,6 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-use alloc::format;
 use alloc::string::String;
 
 use serde::Serialize;
@@ -103,5 +102,7 @@ fn to_json<T: Serialize>(value: &T) -> String {
 
 /// Appends an event of a stream.
 fn push_event(data: &str, out: &mut String) {
-    out.push_str(&format!("data: {data}\n\n"));
+    out.push_str("data: ");
+    out.push_str(data);
+    out.push_str("\n\n");
 }

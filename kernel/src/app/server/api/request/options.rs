@@ -122,6 +122,8 @@ fn probs(object: &Object<'_>, endpoint: Endpoint) -> Result<Option<Probs>, ApiEr
                 }
             }
         }
+        // Some clients send the switch of chats.
+        _ if object.get("logprobs").is_some_and(|value| value.get() == "false") => None,
         Endpoint::Completions => number("logprobs")?,
         // llama-server's other name for `n_probs`.
         Endpoint::Completion => number("logprobs")?.filter(|&n| n > 0),

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use super::super::error::ApiError;
 use super::object::{Object, Texts, parse};
 use crate::llm::sampling::{MAX_BREAKER_BYTES, MAX_LAST_N, Mirostat, SamplingConfig};
+use crate::settings::Config;
 
 /// The most sequence breakers of a request: each costs a search of the whole vocabulary.
 const MAX_BREAKERS: usize = 8;
@@ -61,6 +62,13 @@ pub struct SamplingDefaults {
     pub breakers: Vec<String>,
     /// The seed; `None`: a random one for each request.
     pub seed: Option<u64>,
+}
+
+impl From<&Config> for SamplingDefaults {
+    fn from(config: &Config) -> Self {
+        let &Config { sampling, mirostat, seed, .. } = config;
+        SamplingDefaults { config: sampling, mirostat, breakers: config.dry_breakers.clone(), seed }
+    }
 }
 
 /// Reads the settings of sampling, without `logit_bias`. `random_seed` counts if no seed is given.

@@ -6,13 +6,14 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::super::testing::*;
-use super::super::{ApiError, ErrorKind, Job, SamplingDefaults, generate};
+use super::super::{ApiError, ErrorKind, Job, generate};
 use super::Endpoint::{Chat, Completion, Completions};
 use super::chat::{Ending, Message, Role, segments};
 use super::options::Probs;
 use super::*;
 use crate::llm::chat::{KNOWN, Segment};
-use crate::llm::sampling::{Mirostat, SamplingConfig};
+use crate::llm::sampling::{LogitBias, Mirostat, SamplingConfig};
+use crate::settings::Config;
 
 const HI: &str = r#""messages":[{"role":"user","content":"Hi"}]"#;
 
@@ -213,14 +214,13 @@ fn every_setting_of_sampling_is_read() {
 #[test]
 fn the_configuration_has_the_defaults() {
     let mut fixture = Fixture::new();
-    let config = SamplingConfig {
-        temperature: 0.3,
-        mirostat: Some(Mirostat::DEFAULT),
-        ..SamplingConfig::greedy()
-    };
+    let text = "temperature = 0.3\nmirostat = 2\nmirostat_tau = 3\nmirostat_eta = 0.3\nseed = 5\n\
+                dry_sequence_breakers = [\"x\"]\nlogit_bias = \"5:1.5\"\n";
+    fixture.defaults.sampling = (&Config::from_toml(text).unwrap()).into();
+    assert_eq!(fixture.defaults.sampling.breakers, ["x"]);
+    let config = fixture.defaults.sampling.config;
+    assert_eq!((config.temperature, config.logit_bias.entries()), (0.3, &[(5, 1.5)][..]));
     let mirostat = Mirostat { tau: 3.0, eta: 0.3 };
-    let breakers = vec!["x".to_string()];
-    fixture.defaults.sampling = SamplingDefaults { config, mirostat, breakers, seed: Some(5) };
     fixture.defaults.max_tokens = 64;
     let request = |fields| fixture.job(Chat, &body(Chat, fields)).unwrap().requests.remove(0);
     let defaults = request(r#""model":"x""#);
@@ -229,6 +229,10 @@ fn the_configuration_has_the_defaults() {
     let off = request(r#""mirostat":0,"seed":-1,"max_tokens":-1"#);
     let expected = SamplingConfig { mirostat: None, seed: 7, ..config };
     assert_eq!((off.sampling, off.max_tokens), (expected, usize::MAX));
+    // Biases of the request replace those of the configuration.
+    let biased = request(r#""logit_bias":{"7":1}"#);
+    assert_eq!(biased.sampling.logit_bias, LogitBias::NONE);
+    assert_eq!(biased.logit_bias, [(7, 1.0)]);
 }
 
 #[test]
@@ -448,6 +452,7 @@ fn probabilities_are_asked_for_in_three_ways() {
         (Chat, r#""n_probs":3"#, (top(3), 3)),
         (Completions, r#""logprobs":5"#, (top(5), 5)),
         (Completions, r#""logprobs":0"#, (top(0), 1)),
+        (Completions, r#""logprobs":false"#, (None, 0)),
         (Completion, r#""logprobs":5"#, (top(5), 5)),
         (Completion, r#""n_probs":10,"logprobs":5"#, (top(10), 10)),
         (Completion, r#""n_probs":0"#, (None, 0)),
