@@ -6,6 +6,7 @@
 //! except the configuration needs that ABI. So everything else is built for the bare target, and
 //! for tests, which bring an ABI of their own.
 
+pub mod server;
 pub mod sha256;
 
 #[cfg(any(target_os = "none", test))]
