@@ -163,8 +163,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         def send(event):
             data = f"data: {event if isinstance(event, str) else json.dumps({**common, **event}, ensure_ascii=False)}\n\n".encode()
             # Parts of a stream end anywhere, within a character too.
-            self.part(data[: len(data) // 2])
-            self.part(data[len(data) // 2 :])
+            middle = next((i + 1 for i, byte in enumerate(data) if byte >= 0xC0), len(data) // 2)
+            self.part(data[:middle])
+            if middle != len(data) // 2:
+                time.sleep(0.05)
+            self.part(data[middle:])
 
         def chunk(delta, reason=None, **more):
             send({"choices": [{"index": 0, "delta": delta, "finish_reason": reason}], **more})

@@ -222,7 +222,6 @@ async function answer() {
     frame = 0;
     if (!unseen) return;
     const follow = isNearEnd();
-    if (!text.rest && !text.kept) view.body.replaceChildren();
     text.push(unseen);
     unseen = "";
     const seconds = (performance.now() - started.at) / 1000;
