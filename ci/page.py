@@ -468,8 +468,14 @@ def new_chat(page):
 def runs_nothing_of_the_model(page):
     page.errors()
     page.seed(*((role, text) for text in HOSTILE for role, text in (("user", text), ("assistant", text))))
-    page.js("window.clicked = []; for (const a of document.querySelectorAll('#chat a')) { a.addEventListener('click', (e) => e.preventDefault()); a.click(); clicked.push(a.href) }")
-    page.js("for (const e of document.querySelectorAll('#chat *')) for (const t of ['mouseover', 'load', 'error']) e.dispatchEvent(new Event(t))")
+    page.js("""
+        for (const link of document.querySelectorAll("#chat a")) {
+            link.addEventListener("click", (event) => event.preventDefault());
+            link.click();
+        }
+        for (const one of document.querySelectorAll("#chat *")) {
+            for (const type of ["mouseover", "load", "error"]) one.dispatchEvent(new Event(type));
+        }""")
     time.sleep(0.3)
     expect(page.js("return window.hacked ?? null") is None, "text of the model ran")
     made = page.js("return [...new Set([...document.querySelectorAll('#chat .body *')].map((e) => e.localName))]")
@@ -526,7 +532,8 @@ def renders_streams_as_wholes(page):
     inline = page.js("""
         const root = document.createElement("div");
         new Markdown(root).push(arguments[0]);
-        return [...root.querySelectorAll("em, strong, del, a, li li li, td.right, th.center, code, h3")].map((e) => e.localName + ": " + e.textContent)""", SAMPLE)
+        return [...root.querySelectorAll("em, strong, del, a, li li li, td.right, th.center, code, h3")]
+            .map((e) => e.localName + ": " + e.textContent)""", SAMPLE)
     wanted = ["h3: Tides", "em: rises", "strong: falls", "em: spring tide", "strong: spring tide", "del: lower",
               "code: moon.phase()", "a: the tables", "a: https://example.org/now", "em: sun", "li: deep", "code: code", "strong: more",
               "th: Note", "td: 6.1 m", "code: ok", "td: 16 m", "strong: most",
@@ -599,7 +606,12 @@ def goes_by_keyboard(page):
     expect(page.focused() == "message", f"behind the skip link: {page.focused()}")
     # The focus is to be seen, and not behind a bar.
     for selector in ("#new", "#open-settings", "#send", "#chat .edit"):
-        outline = page.js("document.querySelector('#message').focus(); const e = document.querySelector(arguments[0]); e.focus({ focusVisible: true }); const s = getComputedStyle(e); return parseFloat(s.outlineWidth) >= 2 && s.outlineStyle !== 'none'", selector)
+        outline = page.js("""
+            document.querySelector("#message").focus();
+            const one = document.querySelector(arguments[0]);
+            one.focus({ focusVisible: true });
+            const style = getComputedStyle(one);
+            return parseFloat(style.outlineWidth) >= 2 && style.outlineStyle !== "none";""", selector)
         expect(outline, f"no outline: {selector}")
     # The settings, by keyboard alone.
     page.js("document.querySelector('#open-settings').focus()")
@@ -678,7 +690,9 @@ def looks(page):
             page.axe(f"error, {device}, {scheme}")
             page.click("#open-settings")
             page.shot(f"{device}-{scheme}-settings")
-            fits = "const r = document.querySelector('#settings').getBoundingClientRect(); return r.left >= 0 && r.right <= innerWidth && r.top >= 0 && r.bottom <= innerHeight"
+            fits = """
+                const r = document.querySelector("#settings").getBoundingClientRect();
+                return r.left >= 0 && r.right <= innerWidth && r.top >= 0 && r.bottom <= innerHeight"""
             expect(page.js(fits), f"the settings do not fit {width} by {height} pixels")
             page.axe(f"settings, {device}, {scheme}")
             page.keys(Keys.ESCAPE)
@@ -716,7 +730,12 @@ def copies_code(page):
     expect(code.startswith("def height(hours):\n    return"), f"copied: {code!r}")
     page.until("document.getElementById('status').textContent === 'Copied.'", "a word of the copy", seconds=5)
     # Without HTTPS, the browser has no clipboard to write to.
-    page.js("navigator.clipboard.writeText = () => Promise.reject(); document.execCommand = (c) => { window.old = [c, document.activeElement.value]; return true; }")
+    page.js("""
+        navigator.clipboard.writeText = () => Promise.reject();
+        document.execCommand = (command) => {
+            window.old = [command, document.activeElement.value];
+            return true;
+        }""")
     page.click(".code .copy")
     expect(page.until("window.old", "a copy", seconds=5) == ["copy", code], "the old way copies something else")
 
@@ -807,7 +826,7 @@ def asks_for_the_key(page, fake):
         page.shot("key")
         page.axe("key")
         page.keys("wrong", Keys.ENTER)
-        page.until("document.getElementById('key').open && $('key-why').innerText.includes('did not accept')", "another question", seconds=10)
+        page.until("$('key').open && $('key-why').innerText.includes('did not accept')", "another question", seconds=10)
         page.keys(Keys.ESCAPE)
         page.until("!$('note').hidden && $('note-text').innerText.includes('API key')", "a note", seconds=10)
         page.click("#note-action")
@@ -858,7 +877,8 @@ def explains_errors(page, fake):
     cases = [
         (dict(status=400, error={"message": "too long", "type": "exceed_context_size_error", "n_prompt_tokens": 3000, "n_ctx": 2048}),
          ["3,000 tokens", "2,048 fit", "new chat"]),
-        (dict(status=400, error={"message": "tools is not supported", "type": "invalid_request_error"}), ["tools is not supported", "retry"]),
+        (dict(status=400, error={"message": "tools is not supported", "type": "invalid_request_error"}),
+         ["tools is not supported", "retry"]),
         (dict(status=500, error={"message": "it broke", "type": "server_error"}), ["it broke", "Retry"]),
         (dict(status=413, error={}), ["too large"]),
         (dict(status=404, error={}), ["does not know"]),
@@ -909,7 +929,8 @@ def speaks_in_sentences(page, fake):
     spoken = [re.sub(r"\s+", " ", text).strip() for text in page.js("return spoken")]
     expect(spoken == ["The sea rises.", "It falls by 3.14 m!", "Then:", "Code block.", "The end", "End of the answer."], f"{spoken}")
     for selector in ("#chat", "#chat > li:last-child .body"):
-        expect(page.js("return !document.querySelector(arguments[0]).closest('[aria-live], [role=log], [role=status]')", selector), "each token is read")
+        live = "return document.querySelector(arguments[0]).closest('[aria-live], [role=log], [role=status]')"
+        expect(page.js(live, selector) is None, "each token is read")
 
 
 def follows_the_text(page, fake):
@@ -932,7 +953,10 @@ def survives_a_browser_that_keeps_nothing(page, fake):
     page.ask("Hello.")
     expect("does not keep" in page.text("#note-text"), page.text("#note-text"))
     page.open()
-    page.js("addEventListener('pagehide', () => { localStorage.setItem('anchorite.chat', '{]'); localStorage.setItem('anchorite.settings', '7') })")
+    page.js("""addEventListener("pagehide", () => {
+        localStorage.setItem("anchorite.chat", "{]");
+        localStorage.setItem("anchorite.settings", "7");
+    })""")
     page.driver.refresh()
     page.connected()
     page.ask("Hello.")

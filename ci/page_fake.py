@@ -107,7 +107,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif self.is_refused():
             pass
         elif self.path == "/v1/models":
-            self.answer(200, {"object": "list", "data": [{"id": "fake-model", "object": "model"}, {"id": "other-model", "object": "model"}]})
+            models = [{"id": name, "object": "model"} for name in ("fake-model", "other-model")]
+            self.answer(200, {"object": "list", "data": models})
         elif self.path == "/props":
             params = {"temperature": 0.0, "top_p": 0.949999988079071, "top_k": 40, "min_p": 0.05000000074505806, "repeat_penalty": 1.0,
                       "n_predict": -1, "seed": 4294967295}
@@ -189,9 +190,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         prompt_tokens = sum(len(message["content"].split()) for message in body["messages"]) + 4
         cached = prompt_tokens // 2 if len(body["messages"]) > 1 else 0
-        timings = {"cache_n": cached, "prompt_n": prompt_tokens - cached, "prompt_per_second": 45.5, "predicted_n": n, "predicted_per_second": 12.25}
+        timings = {"cache_n": cached, "prompt_n": prompt_tokens - cached, "prompt_per_second": 45.5,
+                   "predicted_n": n, "predicted_per_second": 12.25}
         chunk({}, finish, timings=timings)
-        usage = {"completion_tokens": n, "prompt_tokens": prompt_tokens, "total_tokens": n + prompt_tokens, "prompt_tokens_details": {"cached_tokens": cached}}
+        usage = {"completion_tokens": n, "prompt_tokens": prompt_tokens, "total_tokens": n + prompt_tokens,
+                 "prompt_tokens_details": {"cached_tokens": cached}}
         send({"choices": [], "usage": usage, "timings": timings})
         send("[DONE]")
         self.part(b"")
