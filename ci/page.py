@@ -916,7 +916,7 @@ def explains_errors(page, fake):
     expect("without text" in page.messages()[-1][1], f"{page.messages()}")
     fake.say("cut", finish="length")
     page.ask("Hello.")
-    expect("Cut at the maximum" in page.text("#chat > li:last-child .foot"), page.text("#chat > li:last-child .foot"))
+    expect("Cut at max tokens" in page.text("#chat > li:last-child .foot"), page.text("#chat > li:last-child .foot"))
 
 
 def speaks_in_sentences(page, fake):

@@ -124,7 +124,7 @@ function show(message) {
 const ENDINGS = {
   stopped: "Stopped.",
   broken: "The answer was interrupted.",
-  length: "Cut at the maximum of tokens, or at the end of the context.",
+  length: "Cut at max tokens, or at the end of the context.",
 };
 
 function showFoot(foot, { ended, stats }) {
