@@ -2,6 +2,7 @@
 #:
 #:   make run      boot a model in QEMU and show what it generates
 #:   make chat     the same, as a conversation; /quit ends it
+#:   make serve    a server with OpenAI's HTTP API and a chat page; see docs/serving.md
 #:   make test     the checks and tests, the boots in QEMU included: about a quarter of an hour
 #:   make test-all  these in their long form, the endurance tests and the second toolchain too
 #:   make torture  every fault there is to inject, and what takes long: up to an hour
@@ -28,7 +29,8 @@
 #:   BUS          mmio, mmio-legacy, pci or initrd                        mmio
 #:   LOG REPORT   files for the serial line's bytes and for a report      none
 #:                LOG is also what make board-report reads
-#:   TIMEOUT      seconds that all of it may take                         3600
+#:   TIMEOUT      seconds that all of it may take                         3600; chat, serve: none
+#:   PORT         port of this computer that leads to make serve          8080; 0: a free one
 #:   ARGS         more arguments for the harness (target/debug/anchorite-qemu --help)
 #:                ARGS, BENCH and GDB_ARGS are cut at each blank, quotes or not
 #:   BENCH        arguments for make bench ("instructions --shape tiny", "--help")  none
@@ -50,12 +52,13 @@ include ci/settings.mk
 guest := $(foreach k,$(keys),$(variable.$k))
 disk := MODEL PROMPT_FILE CONFIG
 
-all_goals := help setup build run chat bench debug test test-all torture test-real test-pi4 test-m1n1 fuzz \
+all_goals := help setup build run chat serve bench debug test test-all torture test-real test-pi4 test-m1n1 fuzz \
              flash-pi4 flash-m1 board-report clean
 # What the goals take. Nothing that the command line sets may do nothing.
 $(foreach g,$(filter-out help clean,$(all_goals)),$(eval takes.$g := TOOLCHAIN))
 takes.run += $(disk) $(guest) $(keys) SMP MEM CPU GIC EL2 BUS LOG REPORT TIMEOUT ARGS
 takes.chat := $(takes.run)
+takes.serve := $(takes.run) PORT
 takes.debug := $(takes.run) GDB_ARGS
 takes.bench += BENCH
 takes.flash-pi4 += $(disk) $(keys) BOOTARGS FIRMWARE DEVICE OUT
@@ -98,7 +101,7 @@ build:
 	@ci/setup.sh build
 	@ci/build.sh
 
-run chat debug:
+run chat serve debug:
 	@ci/run.sh $@
 
 bench:

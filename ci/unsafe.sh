@@ -21,7 +21,7 @@ true_table() {
         [ ! -f "$file" ] || echo "$file"
     done | xargs awk '
         function room(file) {
-            if (file ~ /\/(tests|examples)\// || file ~ /(tests|testing|\/fake(_abi)?)\.rs$/)
+            if (file ~ /\/(tests|examples|fake_abi)\// || file ~ /(tests|testing|\/fake(_abi)?)\.rs$/)
                 return "6 tests and examples"
             if (file ~ /^kernel\/src\/bin\//) return "5 the probe"
             if (file ~ /^kernel\/src\/runtime\//) return "1 `runtime`"

@@ -36,6 +36,10 @@ pub enum Event {
     Model(Model),
     /// A chat waits for a line or has taken a message.
     Chat(Chat),
+    /// The server is reached at these addresses.
+    Serve(Serve),
+    /// The server has answered a request.
+    Request(Request),
     /// One prompt was answered.
     Result(Outcome),
     /// The perplexity of a text was measured.
@@ -175,6 +179,46 @@ pub enum ChatState {
     Answering,
 }
 
+/// The server is reached at these addresses. The event comes again when they change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Serve {
+    /// The addresses, as URLs ("http://10.0.2.15:8080").
+    pub urls: Vec<String>,
+    /// The network card: "virtio-net (mmio)", "virtio-net (pci)".
+    pub card: String,
+    /// The model's name for clients.
+    pub model: String,
+    /// Requests that run at once.
+    pub parallel: usize,
+    /// Positions of each request's context.
+    pub n_ctx: usize,
+}
+
+/// The server has answered a request. No text of a prompt or an answer is reported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The client's address.
+    pub client: String,
+    /// The method; "-" for a request without a readable head.
+    pub method: String,
+    /// The path, without its query; "-" for a request without a readable head.
+    pub path: String,
+    /// The HTTP status; 499 if the client went away before its answer was complete.
+    pub status: u16,
+    /// Tokens of the prompts.
+    pub prompt_tokens: usize,
+    /// Tokens of the prompts that were cached.
+    pub cached_tokens: usize,
+    /// Tokens generated.
+    pub tokens_emitted: usize,
+    /// Time to process the prompt, in µs.
+    pub prompt_us: u64,
+    /// Time to generate the tokens after the first one, in µs.
+    pub generated_us: u64,
+    /// From the request to the last byte of its answer, in µs.
+    pub latency_us: u64,
+}
+
 /// Why the generation stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -276,6 +320,8 @@ pub enum Code {
     DiskError,
     /// The console cannot be read.
     ConsoleError,
+    /// There is no network card, or the network cannot be configured.
+    NetworkError,
     /// The prompt does not fit in the context.
     ContextFull,
     /// A setting is unknown or has no sensible value.

@@ -137,6 +137,10 @@ trials! {
     NoFile "no-file" Expected::HoldsWhere;
     /// Prints the bytes that are typed, up to a `q`.
     Input "input" Expected::HoldsWhere;
+    /// The network card asks for the router's address, and its interrupt wakes the sleeping core.
+    NetFrames "net-frames" Expected::HoldsWhere;
+    /// Random bytes come from exactly the sources that the argument names.
+    Entropy "entropy" Expected::HoldsWhere;
     /// Restarts the machine at the end of the run.
     Reboot "reboot" Expected::Does;
     /// Ends the run with the status that the argument gives.

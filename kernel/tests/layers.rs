@@ -5,6 +5,7 @@
 //!    `ARCHITECTURE.md`.
 //! 3. No files import each other in a circle. A module and the files in its folder count as one.
 //! 4. In the runtime, `abi` alone knows the Hermit ABI.
+//! 5. A room whose row says "no crate but" uses no other crate than those in its row.
 //!
 //! The test reads both tables, so tables and code cannot diverge. An import is a `use` item or a
 //! path in the code. Imports of tests alone do not count.
@@ -360,27 +361,75 @@ fn room(path: &str) -> String {
     first.trim_end_matches(".rs").to_owned()
 }
 
+/// The room of a file: the longest path of the house that the file lies below.
+fn room_in(house: &House, file: &str) -> String {
+    let holds = |room: &&String| {
+        let below = file.strip_prefix(room.as_str());
+        below.is_some_and(|below| below.starts_with('/') || below == ".rs")
+    };
+    let longest = house.keys().filter(holds).max_by_key(|room| room.len());
+    longest.cloned().unwrap_or_else(|| room(file))
+}
+
 /// Reads the table "Rooms, and what they may use" of `ARCHITECTURE.md`.
 fn house(document: &str) -> House {
     let mut house = House::new();
-    for line in document.lines().filter(|line| line.starts_with("| [`kernel/src/")) {
-        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
-        let name = cells[0].trim_start_matches("[`kernel/src/").split('`').next().unwrap_or("");
-        let allowed = match cells[2] {
-            "all" => None,
-            cell => Some(cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()),
-        };
-        house.insert(room(name), allowed);
+    for (name, cell) in rows(document) {
+        let allowed = (cell != "all").then(|| names_in(cell));
+        house.insert(name, allowed);
     }
     house
 }
 
+/// The crates that rooms may use, for the rooms that may not use all.
+fn crates_of_rooms(document: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let closed = |(name, cell): (String, &str)| {
+        cell.split_once("no crate but").map(|(_, crates)| (name, names_in(crates)))
+    };
+    rows(document).filter_map(closed).collect()
+}
+
+/// The rooms of `kernel/src`, each with the cell of what it may use.
+fn rows(document: &str) -> impl Iterator<Item = (String, &str)> {
+    document.lines().filter(|line| line.starts_with("| [`kernel/src/")).map(|line| {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let name = cells[0].trim_start_matches("[`kernel/src/").split('`').next().unwrap_or("");
+        (name.trim_end_matches('/').trim_end_matches(".rs").to_owned(), cells[2])
+    })
+}
+
+fn names_in(cell: &str) -> BTreeSet<String> {
+    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The crates that the kernel depends on, as its code names them.
+fn dependencies(manifest: &str) -> BTreeSet<String> {
+    let mut is_inside = false;
+    let mut names = BTreeSet::new();
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            is_inside = line.trim_end().ends_with("dependencies]");
+        } else if let Some((name, _)) = line.split_once(['.', ' ', '=']).filter(|_| is_inside) {
+            names.insert(name.replace('-', "_"));
+        }
+    }
+    names
+}
+
+/// The texts that hold the rules: tables of rooms and layers, and the kernel's `Cargo.toml`.
+struct Rules<'a> {
+    document: &'a str,
+    runtime: &'a str,
+    manifest: &'a str,
+}
+
 /// All broken rules, one line each.
-fn broken(all: &Crate, layers: &[String], house: &House) -> Vec<String> {
+fn broken(all: &Crate, rules: &Rules) -> Vec<String> {
+    let (layers, house) = (layers(rules.runtime), house(rules.document));
     let edges = all.edges();
-    let mut broken = Vec::new();
+    let mut broken = broken_crates(all, rules);
     for edge in &edges {
-        let (from, to) = (room(&edge.from), room(&edge.to));
+        let (from, to) = (room_in(&house, &edge.from), room_in(&house, &edge.to));
         let is_allowed = match house.get(&from) {
             _ if from == to || from == "lib" => true,
             Some(allowed) => allowed.as_ref().is_none_or(|allowed| allowed.contains(&to)),
@@ -416,6 +465,24 @@ fn broken(all: &Crate, layers: &[String], house: &House) -> Vec<String> {
         }
     }
     broken.extend(circles(&edges));
+    broken
+}
+
+/// Imports of crates that a room may not use.
+fn broken_crates(all: &Crate, rules: &Rules) -> Vec<String> {
+    let (house, crates) = (house(rules.document), crates_of_rooms(rules.document));
+    let dependencies = dependencies(rules.manifest);
+    let mut broken = Vec::new();
+    for Module { file, imports, .. } in all.0.values() {
+        let room = room_in(&house, file);
+        let Some(allowed) = crates.get(&room) else { continue };
+        for Import { path, line } in imports {
+            if dependencies.contains(&path[0]) && !allowed.contains(&path[0]) {
+                let path = path.join("::");
+                broken.push(format!("src/{file}:{line}: `{path}`: no crate for `{room}`"));
+            }
+        }
+    }
     broken
 }
 
@@ -483,11 +550,20 @@ fn imports_keep_to_layers_and_rooms() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let source = |file: &str| read(&root.join("src").join(file));
     let all = Crate::read(&source);
-    let layers = layers(&source("runtime/mod.rs").unwrap());
-    let house = house(&read(&root.join("../ARCHITECTURE.md")).unwrap());
-    assert!(all.0.len() > 150 && layers.len() > 5 && house.len() > 5);
+    let runtime = source("runtime/mod.rs").unwrap();
+    let document = read(&root.join("../ARCHITECTURE.md")).unwrap();
+    let manifest = read(&root.join("Cargo.toml")).unwrap();
+    let house = house(&document);
+    assert!(all.0.len() > 150 && layers(&runtime).len() > 5 && house.len() > 5);
     assert_eq!(house["llm"], Some(["cpu", "formats"].map(String::from).into()));
-    let broken = broken(&all, &layers, &house);
+    let crates = crates_of_rooms(&document);
+    assert_eq!(crates["app/server/http"], BTreeSet::from(["httparse".to_owned()]));
+    let dependencies = dependencies(&manifest);
+    assert!(
+        ["httparse", "hermit_abi", "log", "talc"].iter().all(|&name| dependencies.contains(name))
+    );
+    let rules = Rules { document: &document, runtime: &runtime, manifest: &manifest };
+    let broken = broken(&all, &rules);
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
@@ -496,10 +572,12 @@ fn broken_in(files: &[(&str, &str)]) -> Vec<String> {
     let files: BTreeMap<&str, &str> = files.iter().copied().collect();
     let source = |file: &str| files.get(file).map(|&text| text.to_owned());
     let document = "| [`kernel/src/llm/`](x) | the engine | `cpu`, nothing above it |\n\
+                    | [`kernel/src/llm/pure/`](x) | rules | no room, and no crate but `libm` |\n\
                     | [`kernel/src/cpu.rs`](x) | the processor | nothing |\n\
                     | [`kernel/src/runtime/`](x) | the runtime | `cpu` |\n";
     let table = "//! | [`mem`] | memory |\n//! | [`dev`] | drivers |\n//! | [`abi`] | the ABI |\n";
-    broken(&Crate::read(&source), &layers(table), &house(document))
+    let manifest = "[dependencies]\nlibm = 1\nhermit-abi.workspace = true\n[features]\nsmall = []";
+    broken(&Crate::read(&source), &Rules { document, runtime: table, manifest })
 }
 
 #[test]
@@ -563,6 +641,27 @@ fn what_breaks_a_rule_is_found() {
     );
     let found = one("llm/b.rs", "pub fn f() -> super::a::A {}");
     assert!(found.starts_with("a circle of 2 files:\n  src/llm/a.rs:1: `super::b::f`"), "{found}");
+    // A room within a room, and the crates that a room may use.
+    let pure =
+        |text| with(lib, &[("llm/mod.rs", "mod a; mod b; pub mod pure;"), ("llm/pure.rs", text)]);
+    for text in ["use libm::exp; use core::mem;", "mod f { pub fn g() {} } use self::f::g;"] {
+        assert_eq!(pure(text), [""; 0], "{text}");
+    }
+    let room = "`llm/pure` may not depend on `llm` (ARCHITECTURE.md)";
+    assert_eq!(
+        pure("use super::b::f;"),
+        [format!("src/llm/pure.rs:1: `super::b::f` (llm/b.rs): {room}")]
+    );
+    let found = ["src/llm/pure.rs:2: `hermit_abi::read`: no crate for `llm/pure`"];
+    assert_eq!(pure("\nfn f() { hermit_abi::read() }"), found);
+    let into = &[
+        ("llm/mod.rs", "mod a; mod b; pub mod pure;"),
+        ("llm/pure.rs", "pub fn g() {}"),
+        ("llm/b.rs", "use super::pure::g; pub fn f() {}"),
+    ];
+    let broken = with(lib, into);
+    let room = "`llm` may not depend on `llm/pure` (ARCHITECTURE.md)";
+    assert!(broken.len() == 1 && broken[0].ends_with(room), "{broken:#?}");
     // A room and a layer that are in no table.
     let broken =
         with("pub mod cpu; pub mod llm; pub mod net;", &[("net.rs", "use crate::cpu::Midr;")]);

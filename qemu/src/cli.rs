@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod forward;
 mod guest;
 
 use std::ffi::OsString;
@@ -12,10 +13,12 @@ use clap::{Parser, ValueEnum};
 use kernel::report::Code;
 use kernel::settings::Mode;
 
-use guest::{Guest, Word};
+use forward::Wanted;
+use guest::{Guest, Settings, Word};
 
 use crate::command::{Accelerator, Board, Bus, Device, Host, Machine};
 use crate::judge::Expectations;
+use crate::run::Talk;
 
 /// Limit of cores of a GICv2.
 const GICV2_CORES: u32 = 8;
@@ -34,10 +37,12 @@ const RASPBERRY_PI_CORES: u32 = 4;
                   4 timeout, 128+N stopped by signal N.\n\
                   Environment: PROMPT stands in for --prompt, ANCHORITE_QEMU for --qemu.\n\
                   In a chat at a terminal, Ctrl-C stops an answer; at the prompt, or pressed \
-                  twice, it ends the chat."
+                  twice, it ends the chat. Ctrl-C ends a server once its requests are \
+                  answered; pressed twice, at once."
 )]
 pub struct Cli {
-    /// What to do: `run` judges one run, `chat` connects the terminal to the guest
+    /// What to do: `run` judges one run, `chat` connects the terminal to the guest, `serve` lets
+    /// clients of this host ask the guest over HTTP
     #[arg(value_enum, default_value_t = Action::Run)]
     action: Action,
     /// Settings of the guest, by the kernel's or by make's names: top_k=20, TOKENS=40
@@ -53,6 +58,11 @@ pub struct Cli {
     /// How the disk is attached [default: mmio, or sd on a Raspberry Pi]
     #[arg(long, value_enum, help_heading = MACHINE)]
     bus: Option<Bus>,
+    /// A network card, and a TCP port of this host that leads to a port of the guest: 8080:80.
+    /// HOST is this host's address [default: 127.0.0.1]; PORT 0: a free port, which is printed. May
+    /// be repeated
+    #[arg(long, value_name = "[HOST:]PORT:GUEST_PORT", help_heading = MACHINE)]
+    forward: Vec<Wanted>,
     /// The kind of machine
     #[arg(long, value_enum, default_value_t = BoardName::Virt, help_heading = MACHINE)]
     board: BoardName,
@@ -97,10 +107,11 @@ pub struct Cli {
     /// Seconds from QEMU's start to the guest's `hello`; 0: no limit
     #[arg(long, value_name = "S", default_value = "30", value_parser = seconds, help_heading = LIMITS)]
     boot_timeout: Limit,
-    /// Seconds between two signs of life; 0: no limit. None while a chat waits for a person
+    /// Seconds between two signs of life; 0: no limit. None while a chat waits for a person, nor
+    /// for a server
     #[arg(long, value_name = "S", default_value = "300", value_parser = seconds, help_heading = LIMITS)]
     idle_timeout: Limit,
-    /// Seconds in all; 0: no limit [default: 3600, none in a chat]
+    /// Seconds in all; 0: no limit [default: 3600, none in a chat and for a server]
     #[arg(long, value_name = "S", value_parser = seconds, help_heading = LIMITS)]
     timeout: Option<Limit>,
 
@@ -147,6 +158,8 @@ enum Action {
     Run,
     /// The terminal talks to the guest.
     Chat,
+    /// The guest serves clients over HTTP until Ctrl-C.
+    Serve,
 }
 
 /// A time limit that can be off.
@@ -171,8 +184,8 @@ pub struct Plan {
     pub qemu: PathBuf,
     /// The machine.
     pub machine: Machine,
-    /// Whether standard input goes to the guest.
-    pub chat: bool,
+    /// Who the guest talks to.
+    pub talk: Talk,
     /// Timeouts.
     pub limits: Limits,
     /// Expectations.
@@ -210,13 +223,14 @@ impl Cli {
     /// # Errors
     /// A sentence for the user: what is wrong and what to do.
     pub fn plan(&self, environment: &Environment, host: Host) -> Result<Plan, String> {
-        let (mode, boot_arguments) = self.settings(environment)?;
+        let Settings { mode, port, boot_arguments } = self.settings(environment)?;
         let chat = mode == Some(Mode::Chat);
+        let serves = mode == Some(Mode::Serve);
 
         let limits = if self.gdb.is_some() {
             Limits { boot: None, idle: None, total: None }
         } else {
-            let default = Limit((!chat).then_some(Duration::from_secs(3600)));
+            let default = Limit((!chat && !serves).then_some(Duration::from_secs(3600)));
             Limits {
                 boot: self.boot_timeout.0,
                 idle: self.idle_timeout.0,
@@ -224,10 +238,16 @@ impl Cli {
             }
         };
         let qemu = self.qemu.clone().or_else(|| environment.qemu.clone());
+        let machine = self.machine(boot_arguments, serves.then_some(port), environment, host)?;
+        let talk = match mode {
+            Some(Mode::Chat) => Talk::Input,
+            Some(Mode::Serve) => Talk::Clients { urls: machine.urls(port) },
+            _ => Talk::Nobody,
+        };
         Ok(Plan {
             qemu: qemu.unwrap_or_else(|| "qemu-system-aarch64".into()),
-            machine: self.machine(boot_arguments, environment, host)?,
-            chat,
+            machine,
+            talk,
             limits,
             expected: Expectations {
                 mode,
@@ -242,6 +262,7 @@ impl Cli {
     fn machine(
         &self,
         boot_arguments: Vec<(String, String)>,
+        port: Option<u16>,
         environment: &Environment,
         host: Host,
     ) -> Result<Machine, String> {
@@ -265,6 +286,21 @@ impl Cli {
                 return Err("this board has no such --bus: leave --bus out".into());
             }
             devices.push(Device::Disk { file: file.clone(), bus });
+        }
+        let mut wanted = self.forward.clone();
+        if let Some(port) = port.filter(|_| wanted.is_empty()) {
+            // The same port of this host leads to a server.
+            wanted.push(Wanted::same(port));
+        }
+        if !wanted.is_empty() {
+            if self.board != BoardName::Virt {
+                return Err("this board has no network card for --forward: leave it out".into());
+            }
+            let bus = match self.bus {
+                Some(bus @ (Bus::MmioLegacy | Bus::Pci)) => bus,
+                _ => Bus::Mmio,
+            };
+            devices.push(Device::Network { bus, forwards: forward::choose(&wanted)? });
         }
         devices.extend(self.gdb.map(|port| Device::Gdb { port }));
 

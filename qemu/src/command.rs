@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
+use std::net::SocketAddrV4;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -117,6 +118,15 @@ pub enum Board {
     },
 }
 
+/// A TCP port of this host that leads to a port of the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// The address on this host. The port is not 0.
+    pub host: SocketAddrV4,
+    /// The guest's port.
+    pub guest: u16,
+}
+
 /// A device of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Device {
@@ -126,6 +136,15 @@ pub enum Device {
         file: PathBuf,
         /// The disk's bus.
         bus: Bus,
+    },
+    /// A network card in a network of QEMU's own, in which the guest reaches the outside.
+    ///
+    /// The guest is reached through the forwarded ports alone.
+    Network {
+        /// The card's bus.
+        bus: Bus,
+        /// The forwarded ports.
+        forwards: Vec<Forward>,
     },
     /// A debugger's port; the machine waits for the debugger before its first instruction.
     Gdb {
@@ -156,6 +175,16 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// The addresses of this host that lead to a port of the guest, as URLs.
+    pub fn urls(&self, port: u16) -> Vec<String> {
+        let forwards = self.devices.iter().flat_map(|device| match device {
+            Device::Network { forwards, .. } => &forwards[..],
+            _ => &[],
+        });
+        let to_port = forwards.filter(|forward| forward.guest == port);
+        to_port.map(|forward| format!("http://{}", forward.host)).collect()
+    }
+
     /// The arguments for `qemu-system-aarch64`.
     pub fn arguments(&self) -> Vec<OsString> {
         let mut arguments = Arguments::default();
@@ -201,6 +230,10 @@ impl Machine {
         if !self.boot_arguments.is_empty() {
             arguments.option("-append", boot_argument_line(&self.boot_arguments));
         }
+        // QEMU's `virt` has one kind of MMIO transport for all its devices.
+        if let Some(legacy) = self.devices.iter().find_map(Device::legacy_mmio) {
+            arguments.option("-global", format!("virtio-mmio.force-legacy={legacy}"));
+        }
         for (index, device) in self.devices.iter().enumerate() {
             device.add_to(&mut arguments, index);
         }
@@ -210,11 +243,37 @@ impl Machine {
 }
 
 impl Device {
+    /// Whether the device is on a legacy MMIO transport; `None` on other buses.
+    fn legacy_mmio(&self) -> Option<bool> {
+        match self {
+            Device::Disk { bus, .. } | Device::Network { bus, .. } => match bus {
+                Bus::Mmio => Some(false),
+                Bus::MmioLegacy => Some(true),
+                Bus::Pci | Bus::Initrd | Bus::Sd => None,
+            },
+            Device::Gdb { .. } => None,
+        }
+    }
+
     fn add_to(&self, arguments: &mut Arguments, index: usize) {
         let (file, device) = match self {
             Device::Gdb { port } => {
                 arguments.flags(&["-S"]);
                 arguments.option("-gdb", format!("tcp:127.0.0.1:{port}"));
+                return;
+            }
+            Device::Network { bus, forwards } => {
+                let forwards: String = forwards
+                    .iter()
+                    .map(|Forward { host, guest }| format!(",hostfwd=tcp:{host}-:{guest}"))
+                    .collect();
+                arguments.option("-netdev", format!("user,id=net{index}{forwards}"));
+                // The card needs no ROM to boot from, which QEMU might lack.
+                let device = match bus {
+                    Bus::Pci => "virtio-net-pci,romfile=",
+                    _ => "virtio-net-device",
+                };
+                arguments.option("-device", format!("{device},netdev=net{index}"));
                 return;
             }
             Device::Disk { file, bus: Bus::Initrd } => {
@@ -229,11 +288,7 @@ impl Device {
                 return;
             }
             Device::Disk { file, bus: Bus::Pci } => (file, "virtio-blk-pci"),
-            Device::Disk { file, bus: bus @ (Bus::Mmio | Bus::MmioLegacy) } => {
-                let legacy = *bus == Bus::MmioLegacy;
-                arguments.option("-global", format!("virtio-mmio.force-legacy={legacy}"));
-                (file, "virtio-blk-device")
-            }
+            Device::Disk { file, bus: Bus::Mmio | Bus::MmioLegacy } => (file, "virtio-blk-device"),
         };
         // With the driver named, QEMU finds no protocol in the file name.
         let mut backend = OsString::from(format!(
@@ -392,6 +447,39 @@ mod tests {
             let end = format!("{start}-blockdev {backend} -device {device},drive=disk0");
             assert!(on(bus).ends_with(&end), "{bus:?}: {}", on(bus));
         }
+    }
+
+    #[test]
+    fn the_card_is_on_the_disk_s_bus() {
+        let forwards = vec![
+            Forward { host: "127.0.0.1:8081".parse().unwrap(), guest: 80 },
+            Forward { host: "0.0.0.0:2222".parse().unwrap(), guest: 22 },
+        ];
+        let on = |bus, disk: Option<Bus>| {
+            let disk = disk.map(|bus| Device::Disk { file: "m.img".into(), bus });
+            let network = Device::Network { bus, forwards: forwards.clone() };
+            line(&Machine { devices: disk.into_iter().chain([network]).collect(), ..machine() })
+        };
+        let ports = "hostfwd=tcp:127.0.0.1:8081-:80,hostfwd=tcp:0.0.0.0:2222-:22";
+        for (bus, device, global) in [
+            (Bus::Mmio, "virtio-net-device", Some("-global virtio-mmio.force-legacy=false ")),
+            (Bus::MmioLegacy, "virtio-net-device", Some("-global virtio-mmio.force-legacy=true ")),
+            (Bus::Pci, "virtio-net-pci,romfile=", None),
+        ] {
+            let whole = on(bus, None);
+            let netdev =
+                |i| format!("-netdev user,id=net{i},{ports} -device {device},netdev=net{i}");
+            let expected = format!("{}{}", global.unwrap_or_default(), netdev(0));
+            assert!(whole.ends_with(&expected), "{bus:?}: {whole}");
+            // One bus for both: the kind of transport is named once.
+            let whole = on(bus, Some(bus));
+            assert!(whole.ends_with(&netdev(1)), "{bus:?}: {whole}");
+            let count = whole.matches("-global").count();
+            assert_eq!(count, usize::from(global.is_some()), "{bus:?}: {whole}");
+        }
+        let none = Device::Network { bus: Bus::Mmio, forwards: vec![] };
+        let whole = line(&Machine { devices: vec![none], ..machine() });
+        assert!(whole.ends_with("-netdev user,id=net0 -device virtio-net-device,netdev=net0"));
     }
 
     #[test]

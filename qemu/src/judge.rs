@@ -316,10 +316,12 @@ impl Run<'_> {
         let count = |wanted: fn(&Event) -> bool| events.iter().filter(|e| wanted(e)).count();
         let tests = count(|event| matches!(event, Event::Test(_)));
         let perplexities = count(|event| matches!(event, Event::Perplexity(_)));
+        let serves = count(|event| matches!(event, Event::Serve(_)));
         let missing = match self.expected.mode {
             Some(Mode::Generate) if results == 0 => "a `result`",
             Some(Mode::Perplexity) if perplexities == 0 => "a `perplexity`",
             Some(Mode::Test | Mode::Bench) if tests == 0 => "a `test`",
+            Some(Mode::Serve) if serves == 0 => "a `serve`",
             // A chat needs no message.
             None if results + tests + perplexities == 0 && !self.ready() => "a `model`",
             _ => return None,
@@ -398,6 +400,8 @@ impl Run<'_> {
             Some(Event::Disk(_)) => "after the `disk` event",
             Some(Event::Model(_)) => "after the `model` event",
             Some(Event::Chat(_)) => "after a `chat` event",
+            Some(Event::Serve(_)) => "after a `serve` event",
+            Some(Event::Request(_)) => "after a `request` event",
             Some(Event::Result(_)) => "after a `result` event",
             Some(Event::Perplexity(_)) => "after the `perplexity` event",
             Some(Event::Test(_)) => "after a `test` event",

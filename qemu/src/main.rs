@@ -13,7 +13,7 @@ use host_io::{console, files};
 use kernel::report::Event;
 
 use harness::cli::{Cli, Environment, Plan};
-use harness::command::{Board, Device, Host, Machine, shell_line};
+use harness::command::{Board, Device, Forward, Host, Machine, shell_line};
 use harness::judge::{Evidence, Kind, Verdict, judge};
 use harness::report::{self, Report};
 use harness::run;
@@ -74,11 +74,16 @@ fn boot(
                 "waiting for gdb: gdb-multiarch ELF -ex 'target remote 127.0.0.1:{port}'"
             ));
         }
+        if let Device::Network { forwards, .. } = device {
+            for Forward { host, guest } in forwards {
+                console::say(format_args!("{host} leads to the guest's port {guest}"));
+            }
+        }
     }
     let options = run::Options {
         program: &plan.qemu,
         arguments,
-        chat: plan.chat,
+        talk: plan.talk.clone(),
         limits: plan.limits,
         raw: plan.raw,
         log,

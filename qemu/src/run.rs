@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use host_io::console;
-use kernel::report::{Chat, ChatState, Event};
+use kernel::report::{Chat, ChatState, Event, Printable};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -27,7 +27,7 @@ use crate::cli::Limits;
 use crate::input::{self, Conversation, Input};
 use crate::judge::{End, Garbled, Timeout};
 use crate::serial::{Decoder, Item};
-use crate::terminal::KeyByKey;
+use crate::terminal::{CTRL_C, KeyByKey};
 
 /// Timeout of QEMU's end after the guest's `exit`.
 const POWER_OFF_PATIENCE: Duration = Duration::from_secs(5);
@@ -51,14 +51,28 @@ pub struct Options<'a> {
     pub program: &'a Path,
     /// Its arguments.
     pub arguments: &'a [OsString],
-    /// Whether standard input goes to the guest.
-    pub chat: bool,
+    /// Who the guest talks to.
+    pub talk: Talk,
     /// Timeouts.
     pub limits: Limits,
     /// Whether the serial line is shown as it is.
     pub raw: bool,
     /// File for every byte of the serial line.
     pub log: Option<File>,
+}
+
+/// Who the guest talks to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Talk {
+    /// Nobody.
+    Nobody,
+    /// Whoever has standard input.
+    Input,
+    /// Clients over the network. The first SIGINT or SIGTERM asks the guest to end.
+    Clients {
+        /// The addresses of this host that lead to the guest, as URLs.
+        urls: Vec<String>,
+    },
 }
 
 /// An event with its time.
@@ -124,7 +138,8 @@ pub fn run(options: Options<'_>) -> anyhow::Result<Record> {
     watch_signals(sender.clone())?;
 
     let start = Instant::now();
-    let started = Qemu::start(options.program, options.arguments, options.chat);
+    let has_input = options.talk != Talk::Nobody;
+    let started = Qemu::start(options.program, options.arguments, has_input);
     let (mut qemu, Pipes { input, serial, stderr }) = match started {
         Ok(started) => started,
         Err(e) => {
@@ -139,14 +154,21 @@ pub fn run(options: Options<'_>) -> anyhow::Result<Record> {
     // Declared after `qemu`, so the terminal is given back before QEMU is ended.
     let mut terminal = None;
     let mut conversation = None;
-    if let Some(input) = input {
-        terminal = KeyByKey::enter().context("cannot switch the terminal")?;
-        let scripted = terminal.is_none();
-        let (talk, turns) = Conversation::new(scripted, write_to(input));
-        input::read(scripted, turns, move |input| {
-            let _ = sender.send(Message::Input(input));
-        });
-        conversation = Some(talk);
+    let mut server = None;
+    match (input, options.talk) {
+        (Some(input), Talk::Input) => {
+            terminal = KeyByKey::enter().context("cannot switch the terminal")?;
+            let scripted = terminal.is_none();
+            let (talk, turns) = Conversation::new(scripted, write_to(input));
+            input::read(scripted, turns, move |input| {
+                let _ = sender.send(Message::Input(input));
+            });
+            conversation = Some(talk);
+        }
+        (Some(input), Talk::Clients { urls }) => {
+            server = Some(Server { urls, to_guest: write_to(input), is_ending: false });
+        }
+        _ => {}
     }
 
     let mut watch = Watch {
@@ -155,6 +177,7 @@ pub fn run(options: Options<'_>) -> anyhow::Result<Record> {
         last_sign: start,
         exit_said: None,
         conversation,
+        server,
         log: options.log,
         raw: options.raw,
         unshown: None,
@@ -196,6 +219,14 @@ pub fn run(options: Options<'_>) -> anyhow::Result<Record> {
     })
 }
 
+/// A guest that serves clients over the network.
+struct Server {
+    urls: Vec<String>,
+    to_guest: Sender<Vec<u8>>,
+    /// Whether the guest was asked to end.
+    is_ending: bool,
+}
+
 /// The loop's state.
 struct Watch {
     start: Instant,
@@ -205,6 +236,7 @@ struct Watch {
     /// When the guest said `exit`.
     exit_said: Option<Instant>,
     conversation: Option<Conversation>,
+    server: Option<Server>,
     log: Option<File>,
     raw: bool,
     /// Reason why the text could not be shown. A reader that has gone (`| head`) is no reason: the
@@ -259,7 +291,13 @@ impl Watch {
                     let _ = credits.send(());
                 }
                 Some(Message::SerialEnd) | None => return Ok(None),
-                Some(Message::Signal(signal)) => return Ok(Some(End::Signal(signal))),
+                Some(Message::Signal(signal)) => match &mut self.server {
+                    Some(server) if self.ready && !server.is_ending && signal != SIGHUP => {
+                        server.is_ending = true;
+                        let _ = server.to_guest.send(vec![CTRL_C]);
+                    }
+                    _ => return Ok(Some(End::Signal(signal))),
+                },
                 Some(Message::Input(input)) => {
                     self.last_sign = Instant::now();
                     let Some(conversation) = &mut self.conversation else { continue };
@@ -281,7 +319,9 @@ impl Watch {
         }
         let waits = self.conversation.as_ref().is_some_and(Conversation::waits_for_input);
         let boot = if self.events.is_empty() { self.limits.boot } else { None };
-        let idle = if waits { None } else { self.limits.idle };
+        // A server without clients is silent.
+        let serves = self.server.as_ref().is_some_and(|server| self.ready && !server.is_ending);
+        let idle = if waits || serves { None } else { self.limits.idle };
         let unheard = self.conversation.as_ref().and_then(Conversation::unheard);
         let input = unheard.and(self.limits.idle).map(|idle| idle.min(INPUT_PATIENCE));
         [
@@ -339,7 +379,17 @@ impl Watch {
                         self.is_asked |= *event == waiting;
                     }
                 }
-                self.events.push(Seen { at: at_host, event: *event });
+                if let Some(server) = &self.server
+                    && let Some(line) = server_line(&event, &server.urls)
+                    && !self.raw
+                {
+                    self.show(line.as_bytes());
+                }
+                // A server answers without an end: the first requests stand for all.
+                let is_request = matches!(*event, Event::Request(_));
+                if !is_request || self.events.len() < MAX_EVENTS / 2 {
+                    self.events.push(Seen { at: at_host, event: *event });
+                }
             }
             Item::Garbled { line, error } => {
                 self.garbled.get_or_insert(Garbled { line, error });
@@ -367,6 +417,29 @@ impl Watch {
 
     fn all_shown(&mut self) -> anyhow::Result<()> {
         self.unshown.take().map_or(Ok(()), |e| Err(e.into()))
+    }
+}
+
+/// The line for people about an event of a server.
+fn server_line(event: &Event, urls: &[String]) -> Option<String> {
+    match event {
+        Event::Serve(serve) => Some(format!(
+            "{} is ready at {}; Ctrl-C ends it\n",
+            serve.model,
+            if urls.is_empty() { serve.urls.join(" and ") } else { urls.join(" and ") }
+        )),
+        Event::Request(request) => Some(format!(
+            "{} {} {} {}: {} + {} tokens, {} cached, {:.2} s\n",
+            Printable(&request.client),
+            Printable(&request.method),
+            Printable(&request.path),
+            request.status,
+            request.prompt_tokens,
+            request.tokens_emitted,
+            request.cached_tokens,
+            request.latency_us as f64 / 1e6
+        )),
+        _ => None,
     }
 }
 

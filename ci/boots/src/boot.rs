@@ -3,6 +3,7 @@
 //! The harness runs most boots. QEMU runs those by itself whose machine the harness does not know.
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -173,6 +174,14 @@ impl Boot {
     pub fn icount(mut self) -> Boot {
         self.machine.icount = true;
         self.machine.cores = Some(1);
+        self
+    }
+
+    /// Adds a network card. A free port of this host leads to this port of the guest.
+    ///
+    /// The harness prints the port of this host: see [`Boot::forwarded`].
+    pub fn forward(mut self, guest_port: u16) -> Boot {
+        self.machine.forward = Some(guest_port);
         self
     }
 
@@ -386,6 +395,20 @@ impl Boot {
             command.stdin(File::open(input)?);
         }
         Child::start(command, output, limit)
+    }
+
+    /// Address on this host of the port that [`Boot::forward`] has asked for.
+    ///
+    /// The boot has been started, and has printed something on the serial line.
+    ///
+    /// # Errors
+    /// The harness has not printed the address.
+    pub fn forwarded(&self, lab: &Lab) -> Result<SocketAddr> {
+        let out = std::fs::read_to_string(lab.file(&format!("{}.out", self.name)))?;
+        let port = self.machine.forward.context("the boot has no network card")?;
+        let end = format!(" leads to the guest's port {port}");
+        let address = out.lines().find_map(|line| line.strip_suffix(&end));
+        Ok(address.context("the harness prints no address")?.parse()?)
     }
 
     /// Boots and waits for the end, without a check.

@@ -61,6 +61,10 @@ pub enum Need {
     M1n1,
     /// What m1n1's own Python modules import.
     M1n1Modules,
+    /// The `openai` Python package, in a virtual environment.
+    OpenAi,
+    /// A browser, its driver, and the virtual environment that uses them.
+    Browser,
 }
 
 /// The folder that `M1N1_CLONE` names: a clone of AsahiLinux/m1n1.
@@ -86,6 +90,17 @@ pub fn uboot() -> Result<PathBuf, String> {
     let files = folders.map(|folder| Path::new(folder).join("qemu_arm64/u-boot.bin"));
     let found = files.into_iter().find(|file| file.exists());
     found.ok_or_else(|| "no U-Boot for QEMU (u-boot-qemu)".into())
+}
+
+/// The Python of a virtual environment that `ci/setup.sh` makes.
+pub fn environment_python(name: &str) -> PathBuf {
+    Path::new("target/tools").join(name).join("bin/python")
+}
+
+/// Whether there is a program of this name.
+fn program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }
 
 /// Whether Python runs this.
@@ -175,6 +190,16 @@ impl Lab {
             Need::M1n1Modules => python("import serial, construct")
                 .then_some(())
                 .ok_or_else(|| "no Python modules pyserial and construct".into()),
+            Need::OpenAi => environment_python("openai")
+                .exists()
+                .then_some(())
+                .ok_or_else(|| "no Python package openai (ci/setup.sh test)".into()),
+            Need::Browser => {
+                let has_all = program("chromium") && program("chromedriver");
+                (has_all && environment_python("page").exists())
+                    .then_some(())
+                    .ok_or_else(|| "no browser, or no selenium (ci/setup.sh page)".into())
+            }
         }
     }
 

@@ -34,6 +34,8 @@ pub struct Machine {
     pub el2: bool,
     /// Whether its clock counts instructions; for one core.
     pub icount: bool,
+    /// The guest's port that a free port of this host leads to, by a network card.
+    pub forward: Option<u16>,
 }
 
 impl Machine {
@@ -49,6 +51,7 @@ impl Machine {
         put("--cpu", self.cpu.map(Into::into));
         put("--mem", self.memory_mib.map(|mib| format!("{mib}M")));
         put("--gic", self.gic.map(|version| version.to_string()));
+        put("--forward", self.forward.map(|port| format!("0:{port}")));
         arguments.extend(self.el2.then(|| "--el2".into()));
         arguments.extend(self.icount.then(|| "--icount".into()));
         arguments
@@ -161,7 +164,8 @@ mod tests {
     #[test]
     fn only_what_is_chosen_is_handed_on() {
         assert!(Machine::default().arguments().is_empty());
-        let machine = Machine { cores: Some(2), el2: true, ..Machine::default() };
-        assert_eq!(machine.arguments(), ["--smp", "2", "--el2"]);
+        let machine =
+            Machine { cores: Some(2), el2: true, forward: Some(80), ..Machine::default() };
+        assert_eq!(machine.arguments(), ["--smp", "2", "--forward", "0:80", "--el2"]);
     }
 }

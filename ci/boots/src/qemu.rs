@@ -115,6 +115,26 @@ impl Child {
         Ok(())
     }
 
+    /// Sends SIGINT to the program, as Ctrl-C at a terminal does.
+    ///
+    /// # Errors
+    /// The program has ended.
+    pub fn interrupt(&self) -> Result<()> {
+        kill_process(self.pid, Signal::INT).context("the program cannot be interrupted")
+    }
+
+    /// Sends SIGINT to the only child of the program: to what `make` has started.
+    ///
+    /// # Errors
+    /// The program has no child, or has more than one.
+    pub fn interrupt_child(&self) -> Result<()> {
+        let pid = self.pid.as_raw_nonzero();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        let child = children.trim().parse().ok().and_then(Pid::from_raw);
+        let child = child.with_context(|| format!("its children are {children:?}"))?;
+        kill_process(child, Signal::INT).context("the child cannot be interrupted")
+    }
+
     /// The processor time of the program's threads, in Linux's unit of 10 ms.
     ///
     /// # Errors

@@ -104,9 +104,11 @@ impl<'l> Log<'l> {
             Event::Hello(_) => Stage::Hello,
             Event::Disk(_) => Stage::Disk,
             Event::Model(_) => Stage::Model,
-            Event::Result(_) | Event::Perplexity(_) | Event::Test(_) => Stage::Answer,
+            Event::Result(_) | Event::Perplexity(_) | Event::Test(_) | Event::Request(_) => {
+                Stage::Answer
+            }
             Event::Exit(_) => Stage::Exit,
-            Event::Chat(_) | Event::Error(_) => Stage::Line,
+            Event::Chat(_) | Event::Serve(_) | Event::Error(_) => Stage::Line,
         });
         match &event {
             Event::Hello(hello) => hello.board.iter().for_each(|fact| self.note(fact)),

@@ -132,7 +132,7 @@ fn cores(hello: &Hello) -> String {
 /// The row of another event, if it has one.
 fn of_event(event: &Event) -> Option<(&'static str, String)> {
     Some(match event {
-        Event::Hello(_) | Event::Chat(_) | Event::Error(_) => return None,
+        Event::Hello(_) | Event::Chat(_) | Event::Request(_) | Event::Error(_) => return None,
         Event::Disk(disk) => {
             ("disk", format!("{}, {}, {}", disk.device, mib(disk.bytes), disk.filesystem))
         }
@@ -152,6 +152,7 @@ fn of_event(event: &Event) -> Option<(&'static str, String)> {
             let verdict = if test.pass { "passed" } else { "FAILED" };
             ("test", format!("{} {verdict}: {}", test.name, test.detail))
         }
+        Event::Serve(serve) => ("server", serve.urls.join(" and ")),
         Event::Exit(exit) => ("exit", exit.status.to_string()),
     })
 }

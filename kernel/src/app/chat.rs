@@ -20,7 +20,7 @@ const COMMANDS: &str = "/reset forgets what was said, /stats shows the last answ
      /quit powers off, Ctrl-C stops an answer. Write // for a message that begins with /.";
 
 /// The chat template, and a line for people about its source. `None`: the chat is plain text.
-fn template(config: &Config, declared: &Declared) -> (Option<Template>, String) {
+pub fn template(config: &Config, declared: &Declared) -> (Option<Template>, String) {
     let known = |known: &Known| Some(known.template(&declared.bos, &declared.eos));
     match (&config.chat_template, declared.known) {
         (ChatTemplate::Texts, _) => {

@@ -88,6 +88,11 @@ pub enum Error {
     },
     /// The engine refused the model or the prompt.
     Engine(llm::Error),
+    /// The network cannot be used.
+    NoNetwork {
+        /// The reason.
+        why: String,
+    },
     /// No self-test's name contains this text.
     NoSuchTest(String),
     /// This many self-tests failed.
@@ -198,6 +203,13 @@ impl Error {
                 },
             ),
             Error::Engine(error) => return engine_fault(error),
+            Error::NoNetwork { why } => (
+                Code::NetworkError,
+                format!("the network cannot be used: {why}"),
+                "give the machine a virtio network card (`make serve` does), and look at `ip` and \
+                 `gateway`"
+                    .to_string(),
+            ),
             Error::NoSuchTest(name) => (
                 Code::InvalidConfig,
                 format!("no test's name holds `{name}`"),
@@ -227,6 +239,9 @@ fn engine_fault(error: &llm::Error) -> Fault {
              README lists what works",
         ),
         llm::Error::OutOfMemory { .. } => (Code::OutOfMemory, MORE_MEMORY),
+        llm::Error::OutOfPages => {
+            (Code::OutOfMemory, "end other texts first, or give the KV cache more positions")
+        }
         llm::Error::ContextFull { .. } => (
             Code::ContextFull,
             "shorten the prompt, raise `context` up to the model's own, or, outside of chats, have \

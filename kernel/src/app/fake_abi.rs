@@ -1,7 +1,9 @@
 //! A fake Hermit ABI and [`System`] on the host, for the application's tests.
 //!
-//! The host's standard library plays both. Files and console are in memory. Threads and clock are
-//! those of the host.
+//! The host's standard library plays both. Files and console are in memory. Threads, clock and
+//! sockets are those of the host.
+
+mod sockets;
 
 use std::alloc::Layout;
 use std::collections::{BTreeMap, VecDeque};
@@ -14,7 +16,7 @@ use std::{ptr, slice, thread};
 
 use hermit_abi as abi;
 
-use crate::system::{self, DiskFailure, Memory, System};
+use crate::system::{self, DiskFailure, Memory, Network, NetworkConfig, NetworkError, System};
 
 /// The world that the program can reach.
 pub struct World {
@@ -30,6 +32,8 @@ pub struct World {
     pub board: Vec<std::string::String>,
     /// The last failure of the disk.
     pub disk_failure: Option<DiskFailure>,
+    /// The network card, if the machine has one.
+    pub network: Option<Network>,
     /// Whether there is no disk, so that no file can be reached.
     pub no_disk: bool,
     /// Whether reads from the console fail with EIO once `input` is empty.
@@ -62,6 +66,7 @@ impl World {
             memory: Memory { total_bytes: 128 << 20, free_bytes: 64 << 20 },
             board: Vec::new(),
             disk_failure: None,
+            network: None,
             no_disk: false,
             input_fails: false,
             cores: 2,
@@ -102,7 +107,13 @@ pub fn run_in_world<R>(
     let returned = program();
     let world = world();
     assert!(world.open.is_empty(), "the program left files open");
+    assert!(sockets::are_closed(), "the program left sockets open");
     (returned, std::string::String::from_utf8(world.console.clone()).unwrap())
+}
+
+/// Types on the console of the world in which a program runs.
+pub fn press(keys: &[u8]) {
+    world().input.extend(keys);
 }
 
 /// Requested bytes of each read from a model in this world.
@@ -129,6 +140,17 @@ impl System for FakeSystem {
 
     fn disk_failure(&self) -> Option<DiskFailure> {
         world().disk_failure.clone()
+    }
+
+    fn configure_network(&self, _: &NetworkConfig) -> Result<(), NetworkError> {
+        match world().network {
+            Some(_) => Ok(()),
+            None => Err(NetworkError::NoCard),
+        }
+    }
+
+    fn network(&self) -> Option<Network> {
+        world().network.clone()
     }
 }
 
@@ -230,17 +252,6 @@ extern "C" fn sys_read(fd: i32, buf: *mut u8, len: usize) -> isize {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn sys_poll(fds: *mut abi::pollfd, nfds: abi::nfds_t, timeout: i32) -> i32 {
-    assert_eq!((nfds, timeout), (1, 0));
-    let has_input = !world().input.is_empty();
-    // SAFETY: the caller passes one valid entry.
-    let entry = unsafe { &mut *fds };
-    assert_eq!((entry.fd, entry.events), (abi::STDIN_FILENO, abi::POLLIN));
-    entry.revents = if has_input { abi::POLLIN } else { 0 };
-    i32::from(has_input)
-}
-
-#[unsafe(no_mangle)]
 extern "C" fn sys_open(name: *const c_char, _flags: i32, _mode: i32) -> i32 {
     // SAFETY: the caller passes a C string.
     let path = unsafe { CStr::from_ptr(name) }.to_str().unwrap();
@@ -258,7 +269,7 @@ extern "C" fn sys_open(name: *const c_char, _flags: i32, _mode: i32) -> i32 {
 
 #[unsafe(no_mangle)]
 extern "C" fn sys_close(fd: i32) -> i32 {
-    world().open.remove(&fd).map_or(-abi::EBADF, |_| 0)
+    if world().open.remove(&fd).is_some() { 0 } else { sockets::close(fd) }
 }
 
 #[unsafe(no_mangle)]

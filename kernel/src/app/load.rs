@@ -41,8 +41,16 @@ pub struct Loaded {
     pub plan: Plan,
     /// The file's bytes, repacked for the kernels if that was wanted.
     pub weights: Weights,
+    /// The figures of the load.
+    pub figures: Figures,
+}
+
+/// The figures of a load.
+pub struct Figures {
     /// The file's name.
     pub file: String,
+    /// Size of the file in bytes.
+    pub bytes: u64,
     /// Result of the checksum.
     pub checksum: Checksum,
     /// SHA-256 of the bytes, if it was computed.
@@ -135,8 +143,9 @@ pub fn load(
         Some(repack) => repack.finish(bytes).into(),
         None => bytes.into(),
     };
-    let file = name.to_owned();
-    Ok(Loaded { plan, weights, file, checksum, sha256, load_us, read_us, hash_us })
+    let (file, bytes) = (name.to_owned(), size);
+    let figures = Figures { file, bytes, checksum, sha256, load_us, read_us, hash_us };
+    Ok(Loaded { plan, weights, figures })
 }
 
 /// Loads a model for [`crate::backend::TransformerBackend::load_model`]: checked and repacked.

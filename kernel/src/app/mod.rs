@@ -6,6 +6,7 @@
 //! except the configuration needs that ABI. So everything else is built for the bare target, and
 //! for tests, which bring an ABI of their own.
 
+pub mod server;
 pub mod sha256;
 
 #[cfg(any(target_os = "none", test))]
@@ -24,6 +25,8 @@ mod keyboard;
 mod line_editor;
 #[cfg(any(target_os = "none", test))]
 pub mod load;
+#[cfg(any(target_os = "none", test))]
+mod model;
 #[cfg(any(target_os = "none", test))]
 mod os;
 #[cfg(any(target_os = "none", test))]

@@ -3,6 +3,8 @@
 //! Declarations and error numbers are those of `hermit-abi` 0.5. [`crate::system`] contains what
 //! that ABI has no call for.
 
+mod sockets;
+
 use alloc::ffi::CString;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -15,11 +17,20 @@ use core::sync::atomic::AtomicU32;
 use hermit_abi as abi;
 
 use crate::llm::arena::Pages;
-use crate::system::{self, DiskFailure, Memory};
+use crate::system::{self, DiskFailure, Memory, Network, NetworkConfig, NetworkError};
+
+pub use sockets::{Interest, PollSet, Socket, listen};
 
 /// An error number of the ABI, positive.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Errno(pub i32);
+
+impl Errno {
+    /// Whether a call that never waits had nothing to do yet.
+    pub fn would_block(self) -> bool {
+        self.0 == abi::EAGAIN
+    }
+}
 
 impl fmt::Debug for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,12 +43,16 @@ impl fmt::Display for Errno {
         let name = match self.0 {
             abi::ENOENT => "no such file",
             abi::EIO => "input/output error",
-            abi::EAGAIN => "no core is free",
+            abi::EAGAIN => "not now",
             abi::ENODEV => "no such device",
             abi::ENOTDIR => "not a directory",
             abi::EISDIR => "is a directory",
             abi::EINVAL => "invalid argument",
             abi::ETIMEDOUT => "timed out",
+            abi::EMFILE => "too many open files",
+            abi::EPIPE => "the sending side is closed",
+            abi::EADDRINUSE => "the port is in use",
+            abi::ECONNRESET => "the peer has reset the connection",
             number => return write!(f, "error {number}"),
         };
         f.write_str(name)
@@ -216,9 +231,29 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
-        // SAFETY: the descriptor belongs to this file alone, and is not used afterwards.
-        unsafe { abi::close(self.0) };
+        close(self.0);
     }
+}
+
+/// Closes a descriptor, which has one owner and is not used afterwards.
+fn close(fd: i32) {
+    // SAFETY: the call has no preconditions.
+    unsafe { abi::close(fd) };
+}
+
+/// Starts the network.
+///
+/// # Errors
+/// See [`NetworkError`].
+pub fn configure_network(config: &NetworkConfig) -> Result<(), NetworkError> {
+    system::get().ok_or(NetworkError::NoCard)?.configure_network(config)
+}
+
+/// The network card and its present addresses; `None` before the network has started.
+///
+/// Addresses appear and change while the network is polled: by [`PollSet::wait`], for example.
+pub fn network() -> Option<Network> {
+    system::get().and_then(|system| system.network())
 }
 
 /// Memory that can be made read-only.

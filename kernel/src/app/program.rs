@@ -12,17 +12,19 @@ use crate::app::chat::chat;
 use crate::app::error::Error;
 use crate::app::generate::generate;
 use crate::app::load;
+use crate::app::model::{is_verbose, load_model, report_model};
 use crate::app::os;
-use crate::app::output::{emit, say};
+use crate::app::output::emit;
 use crate::app::perplexity::perplexity;
 use crate::app::selftest::SelfTests;
+use crate::app::server::serve;
 use crate::app::thread_pool::ThreadPool;
 use crate::app::timeout::TIMEOUT_S;
 #[cfg(target_os = "none")]
 use crate::backend::{self, Platform};
 use crate::backend::{BackendOptions, TransformerBackend};
 use crate::llm::workers::Workers;
-use crate::report::{self, Event};
+use crate::report::Event;
 use crate::settings::{AtExit, Config, DEFAULT_PROMPT, MAX_TEXT, Mode, Prompt};
 
 /// The configuration wants the machine restarted at the end.
@@ -68,6 +70,9 @@ fn try_run<'a, A: AsRef<[u8]> + ?Sized + 'a>(
         return test(&config, pool);
     }
     let path = load::choose_model(config.model.as_deref())?;
+    if config.mode == Mode::Serve {
+        return serve(&path, &config, pool);
+    }
     if config.mode == Mode::Bench {
         bench::disk(&path)?;
     }
@@ -83,7 +88,7 @@ fn try_run<'a, A: AsRef<[u8]> + ?Sized + 'a>(
         Mode::Chat => chat(&mut backend, &config, Some(&prompt(&config)?)),
         Mode::Bench => bench::engine(&mut backend, &prompt(&config)?, config.max_tokens),
         // Handled above.
-        Mode::Test => Ok(()),
+        Mode::Serve | Mode::Test => Ok(()),
     }
 }
 
@@ -110,55 +115,18 @@ fn start(
     config: &Config,
     pool: &'static dyn Workers,
 ) -> Result<TransformerBackend, Error> {
-    // The log shows the weights in the file's order, so the load does not repack.
-    let verbose = config.log >= log::LevelFilter::Debug;
-    let context = config.context_options();
-    let loaded = load::load(path, config.verify, !verbose, context, pool, TIMEOUT_S)?;
-    let bytes = loaded.weights.len() as u64;
+    let loaded = load_model(path, config, pool)?;
     let mut backend = TransformerBackend::with_options(BackendOptions {
-        context,
+        context: config.context_options(),
         workers: pool,
         now_us: os::now_us,
     });
-    backend.set_verbose(verbose);
+    backend.set_verbose(is_verbose(config));
     backend.set_sampling_config(config.sampling(os::entropy));
     backend.set_dry_breakers(&config.dry_breakers);
     backend.load(loaded.plan, loaded.weights)?;
-
-    let load_mb_per_s = bytes as f64 / loaded.load_us.max(1) as f64;
     if let Some(workspace) = backend.workspace() {
-        let (model, state) = (workspace.engine().metadata(), workspace.state_shape());
-        say!(
-            "{}: {} {}, {:.1} M parameters, {:.1} MB in {:.3} s ({load_mb_per_s:.0} MB/s)",
-            loaded.file,
-            model.architecture,
-            model.quantization,
-            model.parameters as f64 / 1e6,
-            bytes as f64 / 1e6,
-            loaded.load_us as f64 / 1e6,
-        );
-        emit(&Event::Model(report::Model {
-            name: if model.name.is_empty() { loaded.file.clone() } else { model.name.clone() },
-            file: loaded.file,
-            architecture: model.architecture.clone(),
-            quantization: model.quantization.clone(),
-            parameters: model.parameters,
-            n_layer: model.n_layer,
-            n_embd: model.n_embd,
-            n_head: model.n_head,
-            n_head_kv: model.n_head_kv,
-            n_ff: model.n_ff,
-            n_vocab: model.n_vocab,
-            n_ctx: state.n_ctx,
-            bytes,
-            sha256: loaded.sha256.map(|digest| format!("{digest}")),
-            checksum: loaded.checksum,
-            load_us: loaded.load_us,
-            read_us: loaded.read_us,
-            hash_us: loaded.hash_us,
-            load_mb_per_s,
-            kv_cache_bytes: state.bytes().unwrap_or(0) as u64,
-        }));
+        report_model(&loaded.figures, workspace);
     }
     Ok(backend)
 }

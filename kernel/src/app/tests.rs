@@ -102,6 +102,11 @@ impl Run {
 }
 
 #[test]
+fn a_server_needs_a_network_card() {
+    Run::new(model_disk, &["mode=serve"]).fails_with(Code::NetworkError, "no network card");
+}
+
+#[test]
 fn a_prompt_is_answered() {
     let run = Run::new(model_disk, &["prompt=Once upon a time", "max_tokens=7"]);
     assert_eq!(run.status, 0, "{}", run.console);

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
 mod answers;
+mod prefixes;
 mod sessions;
 
 use super::{

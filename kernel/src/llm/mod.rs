@@ -5,7 +5,7 @@
 //! memory. [`session`] is one text. [`workspace`] runs sessions through the network of [`model`].
 //! [`tokenizer`] converts text to tokens, [`kernels`] multiply the formats of [`quantize`],
 //! [`state`] holds the KV cache, [`sampling`] chooses the next token. [`generate`] is the loop over
-//! all of them: prefill, then decode.
+//! all of them: prefill, then decode. [`scheduler`] is the loop over many requests at once.
 
 pub mod arena;
 pub mod chat;
@@ -29,6 +29,8 @@ pub mod quantize;
 #[cfg(feature = "llm-transformer")]
 mod remedy;
 pub mod sampling;
+#[cfg(feature = "llm-transformer")]
+pub mod scheduler;
 #[cfg(feature = "llm-transformer")]
 pub mod session;
 #[cfg(feature = "llm-transformer")]
@@ -109,6 +111,10 @@ pub enum Error {
         /// Positions of the context.
         n_ctx: usize,
     },
+    /// Other texts hold all pages of the KV cache.
+    ///
+    /// A text that ends, or is cleared, releases its pages.
+    OutOfPages,
     /// A setting has no sensible value.
     InvalidConfig {
         /// The setting, with its value.
@@ -136,6 +142,7 @@ impl fmt::Display for Error {
             Error::ContextFull { prompt, n_ctx } => {
                 write!(f, "the prompt needs at least {prompt} positions, the context has {n_ctx}")
             }
+            Error::OutOfPages => f.write_str("other texts hold all pages of the KV cache"),
             Error::InvalidConfig { what } => f.write_str(what),
             Error::NotFinite { what } => {
                 write!(f, "the model computes NaN or infinity: {what}")

@@ -13,7 +13,7 @@ use crate::llm::kernels::{BATCH, wants_panels};
 use crate::llm::kv_cache::CacheType;
 use crate::llm::model::scratch::{Scratch, ScratchShape};
 use crate::llm::model::{Architecture, Model, Repack, quantization};
-use crate::llm::state::StateShape;
+use crate::llm::state::{CacheOptions, CacheShape, StateShape};
 use crate::llm::tokenizer::Tokenizer;
 
 /// Positions in the KV cache by default.
@@ -39,6 +39,32 @@ pub struct ContextOptions {
     ///
     /// The token that begins a text is kept besides. At most all tokens of the prompt are kept.
     pub keep: usize,
+}
+
+/// The texts that a workspace is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkspaceOptions {
+    /// The context of each session.
+    pub context: ContextOptions,
+    /// Sessions that share a pass, at most.
+    pub n_sessions: usize,
+    /// Positions in the KV cache for all sessions: at least a context.
+    ///
+    /// `None` is a whole context for each of `n_sessions`. Sessions that need more at a time get
+    /// [`Error::OutOfPages`].
+    pub n_positions: Option<usize>,
+    /// Whether sessions share the pages of common prefixes.
+    ///
+    /// Pages of texts that ended are kept until their memory is needed:
+    /// [`Workspace::take_prefix`](crate::llm::workspace::Workspace::take_prefix).
+    pub shares_prefixes: bool,
+}
+
+impl WorkspaceOptions {
+    /// `n_sessions` sessions with a whole context each, which share no prefixes.
+    pub fn new(context: ContextOptions, n_sessions: usize) -> Self {
+        WorkspaceOptions { context, n_sessions, n_positions: None, shares_prefixes: false }
+    }
 }
 
 /// A model's name and sizes.
@@ -182,12 +208,23 @@ impl Plan {
     /// # Errors
     /// [`Error::InvalidConfig`] if the model cannot have this context.
     pub fn needed(&self, context: ContextOptions) -> Result<MemoryNeeded, Error> {
-        let state = state_shape(&self.model, context)?;
-        let scratch = scratch_shape(&state, 1);
+        self.needed_for(WorkspaceOptions::new(context, 1))
+    }
+
+    /// The memory that the model needs beside its file, for the sessions of a workspace.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] if the model cannot have this context.
+    pub fn needed_for(&self, options: WorkspaceOptions) -> Result<MemoryNeeded, Error> {
+        let cache = cache_shape(&self.model, options)?;
+        let scratch = scratch_shape(&cache.text, options.n_sessions);
+        let n_texts = options.n_sessions.max(1);
+        let of_pages = cache.table_bytes(n_texts);
+        let table_bytes = self.table_bytes(cache.text.n_ctx, n_texts);
         Ok(MemoryNeeded {
-            kv_cache_bytes: state.bytes().unwrap_or(usize::MAX),
+            kv_cache_bytes: cache.bytes().unwrap_or(usize::MAX),
             arena_bytes: Scratch::bytes(&self.model, scratch),
-            table_bytes: self.table_bytes(state.n_ctx),
+            table_bytes: table_bytes.saturating_add(of_pages),
         })
     }
 
@@ -198,8 +235,8 @@ impl Plan {
         self.model.repack(source)
     }
 
-    /// Upper bound for the tables of model and header, a prompt and an answer.
-    fn table_bytes(&self, n_ctx: usize) -> usize {
+    /// Upper bound for the tables of model and header, and a prompt and an answer of each session.
+    fn table_bytes(&self, n_ctx: usize, n_sessions: usize) -> usize {
         // The entries of the header's vectors. A growing vector may take three times its contents
         // while it moves.
         let entries = self.n_entries * 512;
@@ -208,7 +245,8 @@ impl Plan {
         let answer = answer_bytes(n_ctx, &self.tokenizer).saturating_add(tokens);
         let longest = self.tokenizer.max_token_bytes().min(USUAL_TOKEN_BYTES);
         let prompt = n_ctx.saturating_mul(longest).saturating_mul(ENCODER_BYTES);
-        let tables = [self.tokenizer.memory_bytes(), entries, answer, prompt];
+        let texts = answer.saturating_add(prompt).saturating_mul(n_sessions);
+        let tables = [self.tokenizer.memory_bytes(), entries, texts];
         tables.into_iter().fold(0, usize::saturating_add)
     }
 }
@@ -256,8 +294,28 @@ pub(super) fn state_shape(model: &Model, context: ContextOptions) -> Result<Stat
     model.state_shape(context.kv_cache, n_ctx, context.context_shift)
 }
 
+/// The shape of the KV cache of all sessions of a workspace.
+///
+/// # Errors
+/// [`Error::InvalidConfig`] if the model cannot have this context, or if no session can fill it.
+pub(super) fn cache_shape(model: &Model, options: WorkspaceOptions) -> Result<CacheShape, Error> {
+    let WorkspaceOptions { context, n_sessions, n_positions, shares_prefixes } = options;
+    let text = state_shape(model, context)?;
+    let n_texts = n_sessions.max(1);
+    let n_positions = n_positions.unwrap_or(text.n_ctx.saturating_mul(n_texts));
+    if n_positions < text.n_ctx {
+        let what = format!(
+            "the KV cache has {n_positions} positions, fewer than `context`, which is {}",
+            text.n_ctx
+        );
+        return Err(Error::InvalidConfig { what });
+    }
+    Ok(CacheShape::new(text, CacheOptions { n_texts, n_positions, shares_prefixes }))
+}
+
 /// The scratch memory for passes of `n_sessions` sessions of this shape.
 pub(super) fn scratch_shape(state: &StateShape, n_sessions: usize) -> ScratchShape {
+    let n_sessions = n_sessions.clamp(1, BATCH);
     let StateShape { n_ctx, kv_cache, .. } = *state;
     let n_rows = BATCH.min(n_ctx.saturating_mul(n_sessions));
     ScratchShape { n_rows, n_outputs: n_sessions.min(n_rows), n_ctx, kv_cache }

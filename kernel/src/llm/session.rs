@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use crate::llm::model::batch;
 use crate::llm::plan::ContextOptions;
 use crate::llm::sampling::{Candidate, Sampler};
-use crate::llm::state::{State, StateShape};
+use crate::llm::state::{KvMemory, State};
 use crate::llm::{Error, with_capacity};
 
 /// Positions that the first prompt leaves free in a context that shifts (llama.cpp's).
@@ -37,14 +37,14 @@ pub struct Session {
 
 impl Session {
     pub(super) fn try_new(
-        shape: StateShape,
+        state: State,
         context: ContextOptions,
         keep: usize,
         sampler: Sampler,
     ) -> Result<Self, Error> {
-        let tokens = with_capacity(shape.n_ctx + 1, "the text's tokens")?;
+        let tokens = with_capacity(state.n_ctx() + 1, "the text's tokens")?;
         Ok(Session {
-            state: State::try_new(shape)?,
+            state,
             tokens,
             sampler,
             context_shift: context.context_shift,
@@ -62,6 +62,12 @@ impl Session {
     /// Number of processed tokens: the tokens in the KV cache.
     pub fn n_past(&self) -> usize {
         self.state.len()
+    }
+
+    /// Tokens at the start of `tokens` that the cache may know: an upper bound for
+    /// [`Workspace::take_prefix`](crate::llm::workspace::Workspace::take_prefix).
+    pub fn known_prefix(&self, tokens: &[u32]) -> usize {
+        self.state.known_prefix(tokens)
     }
 
     /// Number of unprocessed tokens.
@@ -161,6 +167,21 @@ impl Session {
         Ok(())
     }
 
+    /// Makes a prompt the text, whose first tokens the text holds already, with a new sampler.
+    ///
+    /// # Errors
+    /// As [`Session::append`].
+    ///
+    /// # Panics
+    /// The text is longer than the prompt.
+    pub(super) fn begin(&mut self, prompt: &[u32], sampler: Sampler) -> Result<(), Error> {
+        debug_assert!(prompt.starts_with(&self.tokens), "another text");
+        self.set_sampler(sampler);
+        self.append(&prompt[self.tokens.len()..])?;
+        self.n_keep = prompt.len().min(self.keep);
+        Ok(())
+    }
+
     /// Number of tokens for the next pass, which may shift the context first.
     pub(super) fn n_next(&self) -> usize {
         let left = self.n_ctx() - self.state.len();
@@ -176,33 +197,47 @@ impl Session {
 
     /// Prepares a pass of up to `limit` tokens, and returns their number.
     ///
-    /// A full context shifts. A processed text gives its last token again.
+    /// A full context shifts. A processed text gives its last token again. Fewer tokens are
+    /// prepared if there are pages of the KV cache for fewer.
+    ///
+    /// # Errors
+    /// [`Error::OutOfPages`] if there is a page for none. Nothing of the text is lost.
     pub(super) fn begin_pass(
         &mut self,
+        memory: &mut KvMemory,
         limit: usize,
-        shift: impl FnOnce(&mut State, usize) -> usize,
-    ) -> usize {
+        shift: impl FnOnce(&mut State, &mut KvMemory, usize) -> Result<usize, Error>,
+    ) -> Result<usize, Error> {
         if self.n_unprocessed() == 0 {
             assert!(!self.is_empty(), "a session without tokens");
             self.state.truncate(self.tokens.len() - 1);
         }
         let n = self.n_next();
         if self.context_shift && self.state.len() + 1 == self.n_ctx() {
-            let n_dropped = shift(&mut self.state, self.n_keep);
+            let n_dropped = shift(&mut self.state, memory, self.n_keep)?;
             self.tokens.drain(self.n_keep..self.n_keep + n_dropped);
             self.context_shifts += 1;
         }
         assert!(n > 0, "a session whose context is full");
-        n.min(limit)
+        match self.state.reserve(memory, n.min(limit)) {
+            0 => Err(Error::OutOfPages),
+            n => Ok(n),
+        }
     }
 
     /// Samples the next token and appends it; `None` if its logit is not finite.
-    pub(super) fn sample(&mut self, logits: &[f32], candidates: &mut [Candidate]) -> Option<u32> {
-        let token = self.sampler.sample(logits, candidates);
+    ///
+    /// Gives the candidates that the token was drawn from, too.
+    pub(super) fn sample<'c>(
+        &mut self,
+        logits: &[f32],
+        candidates: &'c mut [Candidate],
+    ) -> Option<(u32, &'c mut [Candidate])> {
+        let (token, drawn_from) = self.sampler.sample_from(logits, candidates);
         logits[token as usize].is_finite().then(|| {
             self.sampler.accept(token);
             self.tokens.push(token);
-            token
+            (token, drawn_from)
         })
     }
 }

@@ -42,6 +42,9 @@ pub trait Workers: Sync {
     }
 }
 
+/// The number of the calling thread in [`Workers::run`].
+pub const CALLER: usize = 0;
+
 /// The caller alone.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SingleThread;
@@ -68,27 +71,31 @@ pub fn for_each<I>(workers: &dyn Workers, items: I, work: impl Fn(I::Item) + Syn
 where
     I: Iterator + Send,
 {
-    for_each_with(workers, core::iter::repeat(()), items, |(), item| work(item));
+    for_each_with(workers, core::iter::repeat(()), items, || (), |(), item| work(item));
 }
 
 /// As [`for_each`], with scratch space for each thread.
 ///
 /// Each thread claims one of `places` for all its items. A thread without a place does nothing, so
-/// there must be at least one place.
+/// there must be at least one place. The calling thread calls `between` after each of its items.
 pub fn for_each_with<P, I>(
     workers: &dyn Workers,
     places: P,
     items: I,
+    between: impl Fn() + Sync,
     work: impl Fn(&mut P::Item, I::Item) + Sync,
 ) where
     P: Iterator + Send,
     I: Iterator + Send,
 {
     let (places, items) = (Mutex::new(places), Mutex::new(items));
-    workers.run(&|_| {
+    workers.run(&|thread| {
         let Some(mut place) = claim(&places) else { return };
         while let Some(item) = claim(&items) {
             work(&mut place, item);
+            if thread == CALLER {
+                between();
+            }
         }
     });
 }
@@ -252,8 +259,28 @@ mod tests {
     #[test]
     fn each_participant_has_one_place_and_those_without_do_nothing() {
         let mut places = [0_usize; 2];
-        for_each_with(&Threads(5), places.iter_mut(), 0..1009, |place, item| **place += item);
+        let work = |place: &mut &mut usize, item| **place += item;
+        for_each_with(&Threads(5), places.iter_mut(), 0..1009, || (), work);
         assert_eq!(places.iter().sum::<usize>(), 1009 * 1008 / 2);
+    }
+
+    #[test]
+    fn the_calling_thread_alone_is_called_between_its_items() {
+        let caller = std::thread::current().id();
+        for (workers, most) in [(&SingleThread as &dyn Workers, 1009), (&Threads(3), 1009)] {
+            let (n, n_own) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            let own = || std::thread::current().id() == caller;
+            let between = || {
+                assert!(own());
+                n.fetch_add(1, Ordering::Relaxed);
+            };
+            let work = |(): &mut (), _| {
+                n_own.fetch_add(usize::from(own()), Ordering::Relaxed);
+            };
+            for_each_with(workers, core::iter::repeat(()), 0..1009, between, work);
+            assert_eq!(n.load(Ordering::Relaxed), n_own.load(Ordering::Relaxed));
+            assert!(n.load(Ordering::Relaxed) <= most);
+        }
     }
 
     #[test]

@@ -17,19 +17,20 @@ use crate::llm::arena::Arena;
 use crate::llm::engine::Engine;
 use crate::llm::kernels::BATCH;
 use crate::llm::model::scratch::{Scratch, ScratchShape};
-use crate::llm::model::{Compute, Input, Row, Stage};
-use crate::llm::plan::{ContextOptions, scratch_shape, state_shape};
+use crate::llm::model::{Compute, Input, Row, Stage, StageHook};
+use crate::llm::plan::{ContextOptions, WorkspaceOptions, cache_shape, scratch_shape};
 use crate::llm::sampling::{Candidate, Sampler, SamplingConfig};
 use crate::llm::session::Session;
-use crate::llm::state::{State, StateShape};
+use crate::llm::state::{KvMemory, StateShape, Texts};
 use crate::llm::verbose;
 use crate::llm::workers::Workers;
 
-/// Runs the sessions of one engine, with scratch memory and threads.
+/// Runs the sessions of one engine, with their KV cache, scratch memory and threads.
 pub struct Workspace {
     engine: Arc<Engine>,
     context: ContextOptions,
-    state: StateShape,
+    /// The KV cache of all sessions.
+    memory: KvMemory,
     scratch: ScratchShape,
     arena: Arena,
     workers: &'static dyn Workers,
@@ -44,12 +45,21 @@ pub enum Step {
     Prefill,
     /// All tokens were processed, and this token was sampled and appended.
     Token(u32),
+    /// Nothing was processed: other sessions hold all pages of the KV cache.
+    OutOfPages,
     /// The model computed NaN or infinity: see [`Workspace::find_fault`].
     NotFinite,
 }
 
 /// A step for each session of a pass.
 pub type Steps = ArrayVec<Step, BATCH>;
+
+/// Samples the next token of a session, as [`Session::sample`].
+///
+/// The arguments are the number of the session in the pass, the session, the logits, and the
+/// sampler's scratch space.
+pub(super) type Sample<'a> =
+    dyn FnMut(usize, &mut Session, &[f32], &mut [Candidate]) -> Option<u32> + 'a;
 
 /// A row of a pass whose logits were computed.
 struct LogitsRow<'a> {
@@ -67,7 +77,7 @@ struct LogitsRow<'a> {
 }
 
 impl Workspace {
-    /// A workspace for passes of up to `n_sessions` sessions in such a context.
+    /// A workspace for up to `n_sessions` sessions, each with a whole context.
     ///
     /// # Errors
     /// [`Error::InvalidConfig`] if the model cannot have this context, [`Error::OutOfMemory`].
@@ -77,10 +87,24 @@ impl Workspace {
         n_sessions: usize,
         workers: &'static dyn Workers,
     ) -> Result<Self, Error> {
-        let state = state_shape(&engine.model, context)?;
-        let scratch = scratch_shape(&state, n_sessions.clamp(1, BATCH));
+        Workspace::with_options(engine, WorkspaceOptions::new(context, n_sessions), workers)
+    }
+
+    /// A workspace with these options.
+    ///
+    /// # Errors
+    /// As [`Workspace::try_new`].
+    pub fn with_options(
+        engine: Arc<Engine>,
+        options: WorkspaceOptions,
+        workers: &'static dyn Workers,
+    ) -> Result<Self, Error> {
+        let WorkspaceOptions { context, n_sessions, .. } = options;
+        let cache = cache_shape(&engine.model, options)?;
+        let scratch = scratch_shape(&cache.text, n_sessions);
         let arena = Arena::try_new(Scratch::bytes(&engine.model, scratch))?;
-        Ok(Workspace { engine, context, state, scratch, arena, workers, verbose: false })
+        let memory = KvMemory::try_new(cache)?;
+        Ok(Workspace { engine, context, memory, scratch, arena, workers, verbose: false })
     }
 
     /// A session with an empty text and greedy sampling.
@@ -91,7 +115,7 @@ impl Workspace {
         let begins = usize::from(self.engine.tokenizer.begin().is_some());
         let keep = self.context.keep.saturating_add(begins);
         let sampler = Sampler::new(SamplingConfig::greedy());
-        Session::try_new(self.state.clone(), self.context, keep, sampler)
+        Session::try_new(self.memory.state()?, self.context, keep, sampler)
     }
 
     /// The engine.
@@ -106,7 +130,35 @@ impl Workspace {
 
     /// The shape of each session's state.
     pub fn state_shape(&self) -> &StateShape {
-        &self.state
+        &self.memory.shape().text
+    }
+
+    /// The KV cache of all sessions.
+    pub fn kv_cache(&self) -> &KvMemory {
+        &self.memory
+    }
+
+    /// Processes the longest cached prefix of a session's tokens, and returns its length.
+    ///
+    /// For a session of which nothing is processed yet. The last token is left for its logits. The
+    /// bits of all later logits are those without a cache. Returns 0 if the workspace shares no
+    /// prefixes.
+    ///
+    /// # Panics
+    /// The session is of another workspace.
+    pub fn take_prefix(&mut self, session: &mut Session) -> usize {
+        assert!(self.memory.is_of(&session.state), "a session of another workspace");
+        session.state.take_prefix(&mut self.memory, &session.tokens)
+    }
+
+    /// Sessions of a pass, at most.
+    pub fn n_sessions(&self) -> usize {
+        self.scratch.n_outputs
+    }
+
+    /// Rows of a pass, at most.
+    pub fn n_rows(&self) -> usize {
+        self.scratch.n_rows
     }
 
     /// Size of the scratch arena in bytes.
@@ -128,7 +180,8 @@ impl Workspace {
     ///
     /// Each session gives at least one row. The first sessions give more rows while there is room.
     /// A session whose tokens are all processed gets its next token appended. A session's tokens do
-    /// not depend on the other sessions of its passes. Returns a step for each session.
+    /// not depend on the other sessions of its passes. Returns a step for each session. A session
+    /// for which no page of the KV cache is free stays as it is, and the others go on.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
@@ -137,21 +190,69 @@ impl Workspace {
     /// A session is empty, full, or of another workspace, or there are more sessions than the
     /// workspace is for.
     pub fn step(&mut self, sessions: &mut [&mut Session]) -> Result<Steps, Error> {
+        let sample = &mut |_, session: &mut Session, logits: &[f32], scratch: &mut [Candidate]| {
+            session.sample(logits, scratch).map(|(token, _)| token)
+        };
+        self.step_and_sample(sessions, None, sample)
+    }
+
+    /// As [`Workspace::step`], with a sampling of the caller's.
+    ///
+    /// The calling thread calls `on_stage` between the stages of the pass, and within long ones.
+    ///
+    /// # Errors
+    /// As [`Workspace::step`].
+    pub(super) fn step_with(
+        &mut self,
+        sessions: &mut [&mut Session],
+        on_stage: &mut (dyn FnMut() + Send),
+        sample: &mut Sample<'_>,
+    ) -> Result<Steps, Error> {
+        // One thread calls it; the lock makes it known to the compiler.
+        let on_stage = Mutex::new(on_stage);
+        self.step_and_sample(sessions, Some(&|| (on_stage.lock())()), sample)
+    }
+
+    fn step_and_sample(
+        &mut self,
+        sessions: &mut [&mut Session],
+        on_stage: Option<&StageHook<'_>>,
+        sample: &mut Sample<'_>,
+    ) -> Result<Steps, Error> {
         let mut steps: Steps = sessions.iter().map(|_| Step::Prefill).collect();
-        self.pass(
+        let without_pages = self.pass(
             sessions,
+            on_stage,
             |session, place, end| place + 1 == end && end == session.tokens.len(),
             |LogitsRow { number, session, is_finite, logits, candidates, .. }| {
-                let token = if is_finite { session.sample(logits, candidates) } else { None };
+                let token =
+                    if is_finite { sample(number, session, logits, candidates) } else { None };
                 steps[number] = token.map_or(Step::NotFinite, Step::Token);
             },
         )?;
+        without_pages.into_iter().for_each(|number| steps[number] = Step::OutOfPages);
         Ok(steps)
     }
 
     /// Processes a chunk of a session's unprocessed tokens, without logits.
+    ///
+    /// # Errors
+    /// [`Error::OutOfPages`] if no page of the KV cache is free, [`Error::OutOfMemory`].
     pub(super) fn process(&mut self, session: &mut Session) -> Result<(), Error> {
-        self.pass(&mut [session], |_, _, _| false, |_| ())
+        self.pass_alone(session, |_, _, _| false, |_| ())
+    }
+
+    /// One pass over one session: see [`Workspace::pass`].
+    fn pass_alone(
+        &mut self,
+        session: &mut Session,
+        wants: impl Fn(&Session, usize, usize) -> bool,
+        on_output: impl FnMut(LogitsRow<'_>),
+    ) -> Result<(), Error> {
+        match self.pass(&mut [session], None, wants, on_output)?.is_empty() {
+            true => Ok(()),
+            false => Err(Error::OutOfPages),
+        }
     }
 
     /// Appends tokens to a session, and gives the logits after the `wanted` tokens.
@@ -159,8 +260,9 @@ impl Workspace {
     /// `on_logits` gets the number of a token among `tokens`, and the logits after it: `[n_vocab]`.
     ///
     /// # Errors
-    /// [`Error::ContextFull`] if the tokens do not fit, [`Error::NotFinite`] if the model computes
-    /// NaN or infinity, [`Error::OutOfMemory`].
+    /// [`Error::ContextFull`] if the tokens do not fit. [`Error::NotFinite`] if the model computes
+    /// NaN or infinity. [`Error::OutOfPages`] if no page of the KV cache is free,
+    /// [`Error::OutOfMemory`].
     ///
     /// # Panics
     /// The session is of another workspace.
@@ -178,8 +280,8 @@ impl Workspace {
             let number = |session: &Session, place: usize| {
                 (place + tokens.len()).checked_sub(session.tokens.len())
             };
-            self.pass(
-                &mut [session],
+            self.pass_alone(
+                session,
                 |session, place, _| {
                     number(session, place).is_some_and(|number| wanted.contains(&number))
                 },
@@ -195,14 +297,15 @@ impl Workspace {
 
     /// One pass. `wants` decides for each row whether its logits are computed. Its arguments are
     /// the session, the place of the row's token in the text, and the place after the last token of
-    /// the pass.
+    /// the pass. Returns the numbers of the sessions for which no page was free.
     fn pass(
         &mut self,
         sessions: &mut [&mut Session],
+        on_stage: Option<&StageHook<'_>>,
         wants: impl Fn(&Session, usize, usize) -> bool,
         mut on_output: impl FnMut(LogitsRow<'_>),
-    ) -> Result<(), Error> {
-        let Workspace { engine, arena, state, scratch, workers, verbose, .. } = self;
+    ) -> Result<ArrayVec<usize, BATCH>, Error> {
+        let Workspace { engine, arena, memory, scratch, workers, verbose, .. } = self;
         let (model, n_vocab) = (&engine.model, engine.metadata().n_vocab);
         let n_embd = engine.metadata().n_embd;
         assert!(sessions.len() <= scratch.n_outputs, "{} sessions", sessions.len());
@@ -212,11 +315,21 @@ impl Workspace {
         // Each session has one row. The remaining rows go to the first sessions.
         let mut spare = scratch.shape.n_rows - sessions.len();
         let mut rows: ArrayVec<Row<'_>, BATCH> = ArrayVec::new();
+        let mut without_pages = ArrayVec::new();
         for (number, session) in sessions.iter_mut().enumerate() {
-            assert_eq!(session.state.shape(), state, "a session of another workspace");
-            let n = session
-                .begin_pass(1 + spare, |state, n_keep| model.shift(state, n_keep, &mut scratch));
-            spare -= n - 1;
+            assert!(memory.is_of(&session.state), "a session of another workspace");
+            let shift = |state: &mut _, memory: &mut _, n_keep| {
+                model.shift(state, memory, n_keep, &mut scratch)
+            };
+            let n = match session.begin_pass(memory, 1 + spare, shift) {
+                Ok(n) => n,
+                Err(Error::OutOfPages) => {
+                    without_pages.push(number);
+                    0
+                }
+                Err(error) => return Err(error),
+            };
+            spare = spare + 1 - n;
             let places = session.n_past()..session.n_past() + n;
             rows.extend(places.clone().map(|place| Row {
                 input: Input::Token(session.tokens[place]),
@@ -230,11 +343,16 @@ impl Workspace {
             sources: &engine.sources,
             workers: *workers,
             observer: if *verbose { Some(&log_norms) } else { None },
+            on_stage,
         };
-        let mut states: ArrayVec<&mut State, BATCH> =
-            sessions.iter_mut().map(|session| &mut session.state).collect();
-        model.forward(compute, &rows, &mut states, &mut scratch);
-        drop(states);
+        if rows.is_empty() {
+            return Ok(without_pages);
+        }
+        let states = sessions.iter_mut().map(|session| &mut session.state).collect();
+        model.forward(compute, &rows, &mut Texts { memory, states }, &mut scratch);
+        for session in &mut *sessions {
+            session.state.share(&session.tokens);
+        }
 
         rows.retain(|row| row.wants_logits);
         let mut first = 0;
@@ -255,10 +373,11 @@ impl Workspace {
                     logits,
                     candidates,
                 });
+                compute.call_on_stage();
             }
             first += rows.len();
         }
-        Ok(())
+        Ok(without_pages)
     }
 
     /// Finds where a session's states become NaN or infinite: stage and tensor.
@@ -266,7 +385,7 @@ impl Workspace {
     /// Processes the session's text again and dequantises all weights, which takes long.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
+    /// [`Error::OutOfPages`] if no page of the KV cache is free, [`Error::OutOfMemory`].
     pub fn find_fault(&mut self, session: &mut Session) -> Result<Error, Error> {
         let found = Mutex::new(None);
         let observer = |stage, states: &[f32]| {
@@ -274,17 +393,25 @@ impl Workspace {
                 found.lock().get_or_insert(stage);
             }
         };
-        let Workspace { engine, arena, scratch, workers, .. } = self;
+        let Workspace { engine, arena, memory, scratch, workers, .. } = self;
         let mut frame = arena.frame();
         let mut scratch = Scratch::take(&mut frame, &engine.model, *scratch)?;
-        let compute =
-            Compute { sources: &engine.sources, workers: *workers, observer: Some(&observer) };
+        let compute = Compute {
+            sources: &engine.sources,
+            workers: *workers,
+            observer: Some(&observer),
+            on_stage: None,
+        };
         session.state.clear();
         let tokens = &session.tokens[..session.tokens.len().min(session.state.n_ctx())];
         for (place, &token) in tokens.iter().enumerate() {
             let row =
                 Row { input: Input::Token(token), position: place, session: 0, wants_logits: true };
-            engine.model.forward(compute, &[row], &mut [&mut session.state], &mut scratch);
+            if session.state.reserve(memory, 1) == 0 {
+                return Err(Error::OutOfPages);
+            }
+            let states = core::iter::once(&mut session.state).collect();
+            engine.model.forward(compute, &[row], &mut Texts { memory, states }, &mut scratch);
             engine.model.logits(compute, 0..1, &mut scratch);
             if found.lock().is_some() {
                 break;
@@ -315,7 +442,7 @@ impl Session {
     /// did.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
+    /// [`Error::OutOfPages`] if no page of the KV cache is free, [`Error::OutOfMemory`].
     ///
     /// # Panics
     /// The session is of another workspace.
@@ -338,7 +465,8 @@ impl Session {
     /// If all tokens are processed, the last one is processed again.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] if the model computes NaN or infinity, [`Error::OutOfMemory`].
+    /// [`Error::NotFinite`] if the model computes NaN or infinity, [`Error::OutOfPages`] if no page
+    /// of the KV cache is free, [`Error::OutOfMemory`].
     ///
     /// # Panics
     /// The session is empty, full, or of another workspace.
@@ -347,6 +475,7 @@ impl Session {
             match workspace.step(&mut [self])?[0] {
                 Step::Prefill => {}
                 Step::Token(token) => return Ok(token),
+                Step::OutOfPages => return Err(Error::OutOfPages),
                 Step::NotFinite => return Err(workspace.find_fault(self)?),
             }
         }

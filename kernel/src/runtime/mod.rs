@@ -13,6 +13,7 @@
 //! | [`dev`] | drivers and buses; the devices of this machine; wake-up sources of idle cores |
 //! | [`sched`] | cores that idle, start and end; threads, futexes, sleeping locks |
 //! | [`io`] | text to the consoles and from them, the log |
+//! | [`net`] | TCP/IP: addresses, sockets |
 //! | [`fs`] | disks, volumes, archives, open files |
 //! | [`end`] | panics, exceptions, backtraces, power off |
 //! | [`abi`] | the Hermit ABI, converted to and from the types of the lower layers |
@@ -69,4 +70,5 @@ pub mod fs;
 pub mod io;
 pub mod machine;
 pub mod mem;
+pub mod net;
 pub mod sched;

@@ -135,6 +135,7 @@ const GROUPS: &[(Group, &str)] = &[
     (Group::Context, "Length and context"),
     (Group::Sampler, "Sampler, with the names of llama.cpp"),
     (Group::Chat, "Chats"),
+    (Group::Network, "Network"),
     (Group::Machine, "Machine and self-tests"),
 ];
 

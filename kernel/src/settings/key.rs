@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::RangeInclusive;
 
+use super::mode::{CHATS, SAMPLE};
 use super::{Config, Mode, Value};
 
 /// One setting: everything that any reader or document needs to know about it.
@@ -36,6 +37,8 @@ pub enum Group {
     Sampler,
     /// Chats.
     Chat,
+    /// Network.
+    Network,
     /// Machine.
     Machine,
 }
@@ -147,4 +150,41 @@ pub(super) fn list<T: fmt::Display>(
 /// A text for people, which the kernel's image does without.
 pub(super) const fn docs(text: &'static str) -> &'static str {
     if cfg!(target_os = "none") { "" } else { text }
+}
+
+impl Key {
+    /// The setting with a second name for `make`.
+    pub(super) const fn make(self, name: &'static str) -> Key {
+        Key { variable: Variable::Guest(name), ..self }
+    }
+}
+
+/// A setting of the sampler.
+pub(super) const fn sampler(
+    name: &'static str,
+    default: &'static str,
+    takes: Takes,
+    help: &'static str,
+) -> Key {
+    let (group, modes, variable) = (Group::Sampler, SAMPLE, Variable::None);
+    Key { name, group, modes, variable, takes, default: Initial::Value(default), help: docs(help) }
+}
+
+/// One of the texts around the messages of a chat.
+pub(super) const fn chat_text(
+    name: &'static str,
+    set: fn(&mut Config, &str),
+    default: &'static str,
+    help: &'static str,
+) -> Key {
+    let (group, modes, variable) = (Group::Chat, CHATS, Variable::None);
+    Key {
+        name,
+        group,
+        modes,
+        variable,
+        takes: Takes::Text(set),
+        default: Initial::Words(default),
+        help: docs(help),
+    }
 }

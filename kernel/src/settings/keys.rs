@@ -1,12 +1,16 @@
 //! The table of settings.
 
 use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 use super::chat::{TEMPLATES, texts};
-use super::key::{Group, Initial, Key, MANY, Takes, Variable, docs};
-use super::mode::{ALL, GENERATE, READ_PROMPT};
-use super::{AtExit, ChatTemplate, Config, Mode, Prompt};
+use super::key::{Group, Initial, Key, MANY, Takes, Variable, chat_text, docs, sampler};
+use super::mode::{ALL, CHATS, GENERATE, NETWORK, READ_PROMPT, SAMPLE};
+use super::network;
+use super::{AtExit, ChatTemplate, Cors, Mode, Prompt};
 use crate::llm::chat::by_name;
+use crate::llm::kernels::BATCH;
 use crate::llm::sampling::{LogitBias, MAX_BREAKER_BYTES, MAX_LAST_N, Mirostat};
 
 use Initial::{Value, Words};
@@ -127,7 +131,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "context_shift",
         group: Group::Context,
-        modes: GENERATE,
+        modes: SAMPLE,
         variable: Guest("CONTEXT_SHIFT"),
         takes: Boolean(|config, on| config.context_shift = on),
         default: Value("false"),
@@ -138,7 +142,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "keep",
         group: Group::Context,
-        modes: GENERATE,
+        modes: SAMPLE,
         variable: Guest("KEEP"),
         takes: Whole(-1, i64::MAX as u64, |config, n| {
             config.keep = usize::try_from(n).unwrap_or(usize::MAX);
@@ -311,7 +315,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "chat_template",
         group: Group::Chat,
-        modes: &[Mode::Chat],
+        modes: CHATS,
         variable: Variable::None,
         takes: Choice(TEMPLATES, |config, name| {
             config.chat_template = match name {
@@ -376,6 +380,92 @@ pub const KEYS: &[Key] = &[
         "Text before the first message of a chat with a system message.",
     ),
     Key {
+        name: "port",
+        group: Group::Network,
+        modes: NETWORK,
+        variable: Variable::None,
+        takes: Whole(1, 65535, |config, n| config.port = n as u16),
+        default: Value("8080"),
+        help: docs("TCP port of the server."),
+    },
+    Key {
+        name: "parallel",
+        group: Group::Network,
+        modes: NETWORK,
+        variable: Guest("PARALLEL"),
+        takes: Whole(1, BATCH as u64, |config, n| config.parallel = n as usize),
+        default: Value("4"),
+        help: docs(
+            "Requests that run at once, each with a context of its own. Further requests wait.",
+        ),
+    },
+    Key {
+        name: "api_key",
+        group: Group::Network,
+        modes: NETWORK,
+        variable: Guest("API_KEY"),
+        takes: Form("keys with commas between", |config, text| {
+            let keys: Vec<String> = text.split(',').map(|key| key.trim().to_owned()).collect();
+            let are_keys = keys.iter().all(|key| !key.is_empty());
+            are_keys.then(|| config.api_keys = keys)
+        }),
+        default: Words("none: everyone may ask"),
+        help: docs(
+            "Keys, one of which each request must have: `Authorization: Bearer KEY` or `X-Api-Key: \
+             KEY`. `/health` and the page need none.",
+        ),
+    },
+    Key {
+        name: "cors",
+        group: Group::Network,
+        modes: NETWORK,
+        variable: Variable::None,
+        takes: Form("off, localhost, *, or origins with commas between", |config, text| {
+            Cors::read(text).map(|cors| config.cors = cors)
+        }),
+        default: Value("localhost"),
+        help: docs(
+            "Pages of other sites that may use the server from a browser. `localhost` are pages of \
+             the browser's own machine, `*` all.",
+        ),
+    },
+    Key {
+        name: "shutdown_timeout",
+        group: Group::Network,
+        modes: NETWORK,
+        variable: Variable::None,
+        takes: Whole(0, 86400, |config, n| config.shutdown_timeout = n as u64),
+        default: Value("10"),
+        help: docs("Seconds that running requests have after Ctrl-C on the console."),
+    },
+    Key {
+        name: "ip",
+        group: Group::Network,
+        modes: NETWORK,
+        variable: Variable::None,
+        takes: Form(
+            "dhcp, or up to 7 of ADDRESS/PREFIX with commas between: 10.0.2.15/24,fd00::15/64",
+            |config, text| network::addresses(text).map(|addresses| config.ip = addresses),
+        ),
+        default: Value("dhcp"),
+        help: docs(
+            "Addresses of the machine. `dhcp` asks a DHCP server for an IPv4 address and takes \
+             IPv6 addresses from router advertisements. An IPv4 prefix may be a netmask.",
+        ),
+    },
+    Key {
+        name: "gateway",
+        group: Group::Network,
+        modes: NETWORK,
+        variable: Variable::None,
+        takes: Form(
+            "an address of IPv4 or IPv6, or one of each with a comma between",
+            |config, text| network::gateways(text).map(|gateways| config.gateway = gateways),
+        ),
+        default: Words("none; with ip=dhcp what the network says"),
+        help: docs("Routers that packets to other networks go to, where `ip` gives addresses."),
+    },
+    Key {
         name: "threads",
         group: Group::Machine,
         modes: ALL,
@@ -436,43 +526,6 @@ pub const KEYS: &[Key] = &[
         help: docs("Self-tests that mode `test` runs."),
     },
 ];
-
-impl Key {
-    /// The setting with a second name for `make`.
-    const fn make(self, name: &'static str) -> Key {
-        Key { variable: Guest(name), ..self }
-    }
-}
-
-/// A setting of the sampler.
-const fn sampler(
-    name: &'static str,
-    default: &'static str,
-    takes: Takes,
-    help: &'static str,
-) -> Key {
-    let (group, modes, variable) = (Group::Sampler, GENERATE, Variable::None);
-    Key { name, group, modes, variable, takes, default: Value(default), help: docs(help) }
-}
-
-/// One of the texts around the messages of a chat.
-const fn chat_text(
-    name: &'static str,
-    set: fn(&mut Config, &str),
-    default: &'static str,
-    help: &'static str,
-) -> Key {
-    let (group, modes, variable) = (Group::Chat, &[Mode::Chat], Variable::None);
-    Key {
-        name,
-        group,
-        modes,
-        variable,
-        takes: Text(set),
-        default: Words(default),
-        help: docs(help),
-    }
-}
 
 /// Reads biases of tokens, as in "13:-inf,29871:2.5".
 fn logit_bias(text: &str) -> Option<LogitBias> {

@@ -13,17 +13,20 @@
 #![forbid(unsafe_code)]
 
 mod chat;
+mod cors;
 #[cfg(not(target_os = "none"))]
 mod docs;
 mod error;
 mod key;
 mod keys;
 mod mode;
+mod network;
 mod value;
 
 use alloc::borrow::ToOwned;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 use log::LevelFilter;
 use toml::de::DeTable;
@@ -37,6 +40,7 @@ use chat::CHAT;
 use value::Value;
 
 pub use chat::ChatTemplate;
+pub use cors::Cors;
 #[cfg(not(target_os = "none"))]
 pub use docs::{MAKE_FILE, make_file, of_make, readme};
 pub use error::{ConfigError, Place, Problem};
@@ -112,8 +116,22 @@ pub struct Config {
     pub chat_texts: Template,
     /// The system message of a chat; empty: none.
     pub system: String,
+    /// TCP port of the server.
+    pub port: u16,
+    /// Requests that the server runs at once.
+    pub parallel: usize,
+    /// Keys of the server's clients; empty: everyone may ask.
+    pub api_keys: Vec<String>,
+    /// Pages of other sites that may use the server.
+    pub cors: Cors,
+    /// Seconds that running requests have after Ctrl-C.
+    pub shutdown_timeout: u64,
     /// Seed of the sampler; `None`: another one at each start.
     pub seed: Option<u64>,
+    /// Fixed addresses with the lengths of their prefixes; empty: the network gives addresses.
+    pub ip: Vec<(IpAddr, u8)>,
+    /// Gateways of fixed addresses.
+    pub gateway: Vec<IpAddr>,
     /// Cores to use; `None`: all.
     pub threads: Option<usize>,
     /// Least level of the log messages that are shown.
@@ -148,6 +166,13 @@ impl Default for Config {
             chat_texts: Template::default(),
             system: String::new(),
             seed: None,
+            ip: Vec::new(),
+            gateway: Vec::new(),
+            port: 0,
+            parallel: 0,
+            api_keys: Vec::new(),
+            cors: Cors::default(),
+            shutdown_timeout: 0,
             threads: None,
             log: LevelFilter::Off,
             verify: false,
@@ -182,7 +207,7 @@ impl Config {
         match self.mode {
             Mode::Generate | Mode::Bench => self.parse_special.unwrap_or(true),
             Mode::Perplexity => self.parse_special.unwrap_or(false),
-            Mode::Chat | Mode::Test => false,
+            Mode::Chat | Mode::Serve | Mode::Test => false,
         }
     }
 

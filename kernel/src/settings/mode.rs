@@ -12,24 +12,32 @@ pub enum Mode {
     Chat,
     /// Measures how well the model predicts the prompt.
     Perplexity,
+    /// Answers requests over HTTP.
+    Serve,
     /// Measures the disk, the hash and the engine.
     Bench,
     /// Tests itself.
     Test,
 }
 
-use Mode::{Bench, Chat, Generate, Perplexity, Test};
+use Mode::{Bench, Chat, Generate, Perplexity, Serve, Test};
 
 /// Every mode.
-pub const ALL: &[Mode] = &[Generate, Chat, Perplexity, Bench, Test];
+pub const ALL: &[Mode] = &[Generate, Chat, Perplexity, Serve, Bench, Test];
 /// Modes that read a prompt.
 pub const READ_PROMPT: &[Mode] = &[Generate, Chat, Perplexity, Bench];
+/// Modes that sample.
+pub const SAMPLE: &[Mode] = &[Generate, Chat, Serve, Bench];
+/// Modes that write chats.
+pub const CHATS: &[Mode] = &[Chat, Serve];
 /// Modes that generate text.
 pub const GENERATE: &[Mode] = &[Generate, Chat, Bench];
+/// Modes that use the network.
+pub const NETWORK: &[Mode] = &[Serve];
 
 impl Mode {
     /// The names of all modes.
-    pub const NAMES: &[&str] = &["generate", "chat", "perplexity", "bench", "test"];
+    pub const NAMES: &[&str] = &["generate", "chat", "perplexity", "serve", "bench", "test"];
 
     /// The mode of a name.
     pub fn by_name(name: &str) -> Option<Mode> {
@@ -42,6 +50,7 @@ impl Mode {
             Generate => "generate",
             Chat => "chat",
             Perplexity => "perplexity",
+            Serve => "serve",
             Bench => "bench",
             Test => "test",
         }

@@ -41,6 +41,13 @@ fn every_key_can_be_set_in_the_file() {
         logit_bias = "13:-inf,7:2.5"
         system = "Be brief."
         chat_template = "llama2-sys"
+        port = 81
+        parallel = 7
+        api_key = "one, two"
+        cors = "*"
+        shutdown_timeout = 0
+        ip = "10.0.2.15/24,fd00::15/64"
+        gateway = "10.0.2.2"
         threads = 3
         log = "debug"
         verify = false
@@ -91,6 +98,13 @@ fn every_key_can_be_set_in_the_file() {
         chat_texts: Template::default(),
         system: "Be brief.".into(),
         seed: Some(255),
+        port: 81,
+        parallel: 7,
+        api_keys: alloc::vec!["one".into(), "two".into()],
+        cors: Cors::All,
+        shutdown_timeout: 0,
+        ip: alloc::vec![("10.0.2.15".parse().unwrap(), 24), ("fd00::15".parse().unwrap(), 64)],
+        gateway: alloc::vec!["10.0.2.2".parse().unwrap()],
         threads: Some(3),
         log: LevelFilter::Debug,
         verify: false,
@@ -131,6 +145,7 @@ fn control_tokens_in_prompts_are_parsed_as_by_llama_cpp_and_never_in_chats() {
         ("bench", true, [false, true]),
         ("perplexity", false, [false, true]),
         ("chat", false, [false, false]),
+        ("serve", false, [false, false]),
         ("test", false, [false, false]),
     ] {
         let mode = format!("mode={mode}");
@@ -231,7 +246,7 @@ fn an_error_names_the_key_and_the_line() {
     );
     check_toml_error(
         "mode = \"dance\"",
-        "anchorite.toml, line 1: `mode` takes generate, chat, perplexity, bench or test",
+        "anchorite.toml, line 1: `mode` takes generate, chat, perplexity, serve, bench or test",
     );
     check_toml_error("verify = \"true\"", "anchorite.toml, line 1: `verify` takes true or false");
     check_toml_error(
@@ -341,7 +356,7 @@ fn a_boot_argument_that_does_nothing_in_the_mode_is_refused() {
     );
     assert!(error.hint().contains("`mode`"), "{}", error.hint());
     let error = refused("mode = \"perplexity\"", &["top_k=3"]).unwrap().to_string();
-    let end = "`top_k` does nothing in mode perplexity, only in generate, chat and bench";
+    let end = "`top_k` does nothing in mode perplexity, only in generate, chat, serve and bench";
     assert!(error.ends_with(end), "{error}");
     for (mode, used, unused) in [
         (
@@ -356,6 +371,12 @@ fn a_boot_argument_that_does_nothing_in_the_mode_is_refused() {
         ),
         ("perplexity", &["prompt_file=a", "context=9"], &["max_tokens=1", "seed=1", "system=a"]),
         ("bench", &["prompt=a", "max_tokens=1"], &["system=a"]),
+        (
+            "serve",
+            &["ip=10.0.2.15/24", "gateway=10.0.2.2", "context=9"],
+            &["prompt=a", "system=a", "tests=a"],
+        ),
+        ("chat", &[], &["ip=dhcp", "gateway=10.0.2.2"]),
         ("test", &["tests=a", "threads=1"], &["prompt=a", "max_tokens=1", "logit_bias="]),
     ] {
         let mode = format!("mode={mode}");
@@ -426,6 +447,13 @@ fn the_defaults_are_those_of_the_engine() {
         chat_texts: Template::default(),
         system: String::new(),
         seed: None,
+        port: 8080,
+        parallel: 4,
+        api_keys: alloc::vec![],
+        cors: Cors::Localhost,
+        shutdown_timeout: 10,
+        ip: alloc::vec![],
+        gateway: alloc::vec![],
         threads: None,
         log: LevelFilter::Warn,
         verify: true,

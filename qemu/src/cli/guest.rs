@@ -8,8 +8,16 @@ use super::{Action, Cli, Environment};
 /// A setting: its key and its value. `None`: make's name was given without a value.
 pub type Word = Option<(&'static str, String)>;
 
-/// The guest's mode, `None` if the disk decides, and the boot arguments.
-pub type Settings = (Option<Mode>, Vec<(String, String)>);
+/// The settings of the guest.
+#[derive(Debug)]
+pub struct Settings {
+    /// The guest's mode; `None` if the disk decides.
+    pub mode: Option<Mode>,
+    /// The port of a server.
+    pub port: u16,
+    /// The boot arguments.
+    pub boot_arguments: Vec<(String, String)>,
+}
 
 /// Flags for the settings of the guest.
 #[derive(Debug)]
@@ -109,8 +117,13 @@ impl Cli {
         let mut given = self.guest.given.clone();
         given.extend(self.words.iter().flatten().cloned());
         let has_mode = given.iter().any(|(key, _)| *key == "mode");
-        if self.action == Action::Chat && !has_mode {
-            given.insert(0, ("mode", Mode::Chat.name().into()));
+        let own = match self.action {
+            Action::Run => None,
+            Action::Chat => Some(Mode::Chat),
+            Action::Serve => Some(Mode::Serve),
+        };
+        if let Some(mode) = own.filter(|_| !has_mode) {
+            given.insert(0, ("mode", mode.name().into()));
         }
         let unchecked = self.guest.unchecked.iter().map(|(key, _)| key.as_str());
         let mut keys = given.iter().map(|(key, _)| *key).chain(unchecked);
@@ -127,11 +140,10 @@ impl Cli {
         let words = || words.iter().map(String::as_str);
         let mut config = Config::default();
         config.apply_arguments(words()).map_err(|error| error.to_string())?;
-        let is_chat = self.action == Action::Chat;
-        if is_chat && config.mode != Mode::Chat {
-            return Err("`chat` and another --mode exclude each other".into());
+        if let Some(mode) = own.filter(|&mode| config.mode != mode) {
+            return Err(format!("`{mode}` and another --mode exclude each other"));
         }
-        let mode = (is_chat || has_mode).then_some(config.mode);
+        let mode = (own.is_some() || has_mode).then_some(config.mode);
         if mode.is_some() {
             config.refuse_unused(words()).map_err(|error| error.to_string())?;
         }
@@ -144,6 +156,6 @@ impl Cli {
             }
             settings.push((key.clone(), value.clone()));
         }
-        Ok((mode, settings))
+        Ok(Settings { mode, port: config.port, boot_arguments: settings })
     }
 }

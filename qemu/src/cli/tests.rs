@@ -117,6 +117,7 @@ fn each_setting_has_a_flag_and_is_a_word() {
             (Takes::Boolean(_), _) => "true",
             (Takes::Texts(..), _) => "[]",
             (Takes::Form(..), _) if key.name == "logit_bias" => "7:1",
+            (Takes::Form(..), _) if key.name == "gateway" => "10.0.2.2",
             _ => "a",
         };
         let (name, flag) = (key.name, key.flag());
@@ -275,12 +276,38 @@ fn a_processor_of_32_bits_is_refused() {
 fn a_chat_connects_the_input_and_has_no_end_of_time() {
     for words in ["chat", "--mode chat", "chat --mode chat"] {
         let plan = plan(words).unwrap();
-        assert!(plan.chat, "{words}");
+        assert_eq!(plan.talk, Talk::Input, "{words}");
         assert_eq!(boot_arguments(&plan), [("mode", "chat")]);
         assert_eq!(plan.limits.total, None);
     }
-    assert!(!plan("run").unwrap().chat);
+    assert_eq!(plan("run").unwrap().talk, Talk::Nobody);
     assert!(plan("chat --mode test").unwrap_err().contains("exclude"));
+}
+
+#[test]
+fn a_server_is_reached_by_its_port_and_has_no_end_of_time() {
+    for (words, guest) in [
+        ("serve --forward 0:8080", 8080),
+        ("--mode serve --forward 0:8080 --forward 0:81", 8080),
+        ("serve port=8081 --forward 0:8081", 8081),
+    ] {
+        let plan = plan(words).unwrap();
+        assert_eq!(plan.limits.total, None);
+        let Talk::Clients { urls } = plan.talk else { panic!("{words}") };
+        assert_eq!(urls.len(), 1, "{words}");
+        let forward = plan.machine.devices.iter().find_map(|device| match device {
+            Device::Network { forwards, .. } => forwards.first().copied(),
+            _ => None,
+        });
+        let forward = forward.unwrap();
+        assert_eq!(forward.guest, guest);
+        assert_eq!(urls[0], format!("http://127.0.0.1:{}", forward.host.port()));
+    }
+    assert!(plan("serve --mode test").unwrap_err().contains("exclude"));
+    // Without a port to forward, it is the guest's own.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let plan = plan(&format!("serve port={free}")).unwrap();
+    assert_eq!(plan.talk, Talk::Clients { urls: vec![format!("http://127.0.0.1:{free}")] });
 }
 
 #[test]
@@ -303,6 +330,40 @@ fn instructions_are_counted_on_one_core_by_tcg() {
     assert_eq!(cli(&[]).machine.accelerator, Accelerator::Kvm);
     assert_eq!(cli(&["--icount"]).machine.accelerator, Accelerator::Tcg);
     assert_ne!(virt(&cli(&["--icount"])).0, "host");
+}
+
+#[test]
+fn a_forward_brings_a_card_on_the_disk_s_bus() {
+    let network = |words: &str| {
+        let plan = plan(words)?;
+        let mut devices = plan.machine.devices.into_iter();
+        Ok(devices.find_map(|device| match device {
+            Device::Network { bus, forwards } => Some((bus, forwards)),
+            _ => None,
+        }))
+    };
+    assert_eq!(network("--disk /etc/passwd"), Ok::<_, String>(None));
+    for (words, expected) in [
+        ("", Bus::Mmio),
+        ("--disk /etc/passwd", Bus::Mmio),
+        ("--disk /etc/passwd --bus initrd", Bus::Mmio),
+        ("--disk /etc/passwd --bus mmio-legacy", Bus::MmioLegacy),
+        ("--disk /etc/passwd --bus pci", Bus::Pci),
+    ] {
+        let words = format!("{words} --forward 0:80 --forward 0.0.0.0:0:81");
+        let (bus, forwards) = network(&words).unwrap().unwrap();
+        assert_eq!(bus, expected, "{words}");
+        let guests: Vec<u16> = forwards.iter().map(|forward| forward.guest).collect();
+        assert_eq!(guests, [80, 81]);
+        assert!(forwards.iter().all(|forward| forward.host.port() != 0));
+        assert_eq!(forwards[1].host.ip().octets(), [0; 4]);
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let words = format!("--forward {}:80", taken.local_addr().unwrap().port());
+    assert!(network(&words).unwrap_err().contains("is taken"));
+    assert!(network("--forward 80").unwrap_err().contains("PORT:GUEST_PORT"));
+    let pi = network("--board raspi4b --dtb /etc/passwd --forward 0:80");
+    assert!(pi.unwrap_err().contains("--forward"));
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! Machines and disks on which the model must answer as llama.cpp does.
 
+use anyhow::ensure;
 use harness::command::Bus;
 use kernel::report::{Checksum, StopReason};
 
 use crate::boot::{Boot, Verdict, boot};
-use crate::check::Check;
+use crate::check::{Check, Passed, check};
 use crate::disk::{TINY_ON_DISK, fat32, tiny};
 use crate::event;
 use crate::expect::Expect;
@@ -92,5 +93,18 @@ pub fn checks() -> Vec<Check> {
             .event(event!(Model { checksum == Checksum::Missing }))
             .exits(0),
     ];
-    machines.map(Boot::answers).into_iter().chain(others).map(Check::from).collect()
+    let boots = machines.map(Boot::answers).into_iter().chain(others).map(Check::from);
+    boots.chain([unused_card(Bus::Mmio), unused_card(Bus::Pci)]).collect()
+}
+
+/// A machine answers with a network card that nobody uses, to which the harness forwards a port.
+fn unused_card(bus: Bus) -> Check {
+    let name = format!("card-{}", if bus == Bus::Pci { "pci" } else { "mmio" });
+    check(name.clone(), move |lab| {
+        let boot = boot(name.clone()).disk_on(bus, tiny()).cores(2).forward(80).answers();
+        boot.run(lab)?;
+        let port = boot.forwarded(lab)?.port();
+        ensure!(port != 0, "expected: a port of this host\nseen: {port}");
+        Ok(Passed::default())
+    })
 }

@@ -64,6 +64,10 @@ impl Checkout {
         Ok(Checkout { folder, log: lab.file(&format!("{name}.out")) })
     }
 
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }

@@ -12,6 +12,7 @@ mod modes;
 mod pi4;
 mod probe;
 mod real;
+mod serve;
 mod torture;
 mod uboot;
 
@@ -31,6 +32,7 @@ pub fn table() -> Vec<Check> {
         uboot::checks(),
         image::checks(),
         make::checks(),
+        serve::checks(),
         real::checks(),
         endurance::checks(),
         torture::checks(),

@@ -86,6 +86,7 @@ pub fn together(
             match step {
                 Step::Prefill => {}
                 Step::Token(token) => answers[*i].push(token),
+                Step::OutOfPages => return Err(Error::OutOfPages),
                 Step::NotFinite => return Err(workspace.find_fault(session)?),
             }
         }

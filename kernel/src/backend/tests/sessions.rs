@@ -12,18 +12,22 @@ use crate::llm::engine::{Engine, Weights};
 use crate::llm::gguf::write::{Builder, scalar};
 use crate::llm::gguf::{Gguf, ValueType};
 use crate::llm::kernels::BATCH;
-use crate::llm::plan::{ContextOptions, Header, Plan};
+use crate::llm::plan::{ContextOptions, Header, Plan, WorkspaceOptions};
 use crate::llm::sampling::{Sampler, SamplingConfig};
 use crate::llm::session::Session;
 use crate::llm::workers::threads::Threads;
 use crate::llm::workers::{SingleThread, Workers};
 use crate::llm::workspace::Workspace;
 
-const TINY: &[u8] = include_bytes!("../../../../test_models/tiny.gguf");
+pub(super) const TINY: &[u8] = include_bytes!("../../../../test_models/tiny.gguf");
 /// Layers with a window of 11 positions among them.
-const WINDOWED: &[u8] = include_bytes!("../../../../test_models/architectures/gemma2-Q8_0.gguf");
+pub(super) const WINDOWED: &[u8] =
+    include_bytes!("../../../../test_models/architectures/gemma2-Q8_0.gguf");
 
-fn engine(file: &[u8]) -> Arc<Engine> {
+/// Sessions that a test has at a time, most of them beside those of its passes.
+const N_TEXTS: usize = 8;
+
+pub(super) fn engine(file: &[u8]) -> Arc<Engine> {
     Arc::new(Engine::from_file(ModelBuffer::from(file), &SingleThread).unwrap())
 }
 
@@ -34,7 +38,9 @@ fn workspace(
     workers: &'static dyn Workers,
 ) -> Workspace {
     let context = ContextOptions { n_ctx: Some(n_ctx), ..ContextOptions::default() };
-    Workspace::try_new(Arc::clone(engine), context, n_sessions, workers).unwrap()
+    let n_positions = Some(N_TEXTS * n_ctx);
+    let options = WorkspaceOptions { n_positions, ..WorkspaceOptions::new(context, n_sessions) };
+    Workspace::with_options(Arc::clone(engine), options, workers).unwrap()
 }
 
 #[test]

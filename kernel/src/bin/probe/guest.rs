@@ -8,7 +8,7 @@ use kernel::system::Application;
 use kernel::trials::Trial;
 
 use crate::os::{exit, say};
-use crate::{early_map, faults, files, memory, stops, threads};
+use crate::{devices, early_map, faults, files, memory, stops, threads};
 
 #[unsafe(no_mangle)]
 static APPLICATION: Application =
@@ -53,6 +53,8 @@ fn run(trial: Trial, argument: &str) -> bool {
         Trial::File => files::file(argument),
         Trial::NoFile => files::no_file(argument),
         Trial::Input => files::input(),
+        Trial::NetFrames => devices::net_frames(),
+        Trial::Entropy => devices::entropy(argument),
         Trial::Reboot => {
             REBOOTS.store(true, Ordering::Relaxed);
             true

@@ -18,6 +18,8 @@
 extern crate alloc;
 
 #[cfg(target_os = "none")]
+mod devices;
+#[cfg(target_os = "none")]
 mod early_map;
 #[cfg(target_os = "none")]
 mod faults;

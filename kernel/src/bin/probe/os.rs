@@ -158,6 +158,14 @@ pub fn read(fd: i32, buffer: &mut [u8]) -> isize {
     unsafe { abi::read(fd, buffer.as_mut_ptr(), buffer.len()) }
 }
 
+/// Reads random bytes into a buffer; `None` is a null pointer to one byte.
+pub fn read_entropy(buffer: Option<&mut [u8]>, flags: u32) -> isize {
+    let (start, length) =
+        buffer.map_or((ptr::null_mut(), 1), |buffer| (buffer.as_mut_ptr(), buffer.len()));
+    // SAFETY: null, or valid for writes of its length.
+    unsafe { abi::read_entropy(start, length, flags) }
+}
+
 pub fn close(fd: i32) -> i32 {
     // SAFETY: no preconditions.
     unsafe { abi::close(fd) }

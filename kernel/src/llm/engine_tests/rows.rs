@@ -14,7 +14,7 @@ use crate::llm::kv_cache::CacheType;
 use crate::llm::model::scratch::{Scratch, ScratchShape};
 use crate::llm::model::{Compute, Input, Row};
 use crate::llm::plan::ContextOptions;
-use crate::llm::state::State;
+use crate::llm::state::{CacheOptions, CacheShape, KvMemory, Texts};
 use crate::llm::workers::threads::Threads;
 use crate::llm::workers::{SingleThread, Workers};
 use crate::llm::workspace::Workspace;
@@ -52,21 +52,30 @@ fn alone(engine: &Arc<Engine>, kv_cache: CacheType) -> Vec<Logits> {
     (0..3).map(&mut of_text).collect()
 }
 
+/// Memory for the states of three texts.
+fn memory(engine: &Engine, kv_cache: CacheType) -> KvMemory {
+    let shape = engine.model.state_shape(kv_cache, N_CTX, false).unwrap();
+    let options = CacheOptions { n_texts: 3, n_positions: 3 * N_CTX, shares_prefixes: false };
+    KvMemory::try_new(CacheShape::new(shape, options)).unwrap()
+}
+
 /// The logits in shared passes. Every other row wants none, and its place stays empty.
 fn together(engine: &Engine, kv_cache: CacheType, workers: &dyn Workers) -> Vec<Logits> {
     let model = &engine.model;
-    let shape = model.state_shape(kv_cache, N_CTX, false).unwrap();
+    let mut memory = memory(engine, kv_cache);
     let sizes = ScratchShape { n_rows: 32, n_outputs: 7, n_ctx: N_CTX, kv_cache };
     let mut arena = Arena::try_new(Scratch::bytes(model, sizes)).unwrap();
     let mut frame = arena.frame();
     let mut scratch = Scratch::take(&mut frame, model, sizes).unwrap();
-    let mut states = [0; 3].map(|_| State::try_new(shape.clone()).unwrap());
-    let compute = Compute { sources: &engine.sources, workers, observer: None };
+    let mut states = [0; 3].map(|_| memory.state().unwrap());
+    let sources = &engine.sources;
+    let compute = Compute { sources, workers, observer: None, on_stage: None };
     let mut all = vec![Logits::new(); 3];
     for counts in PASSES {
         let mut rows = Vec::new();
         for (session, n) in counts.into_iter().enumerate() {
             let start = states[session].len();
+            assert_eq!(states[session].reserve(&mut memory, n), n);
             rows.extend((start..start + n).map(|position| Row {
                 input: Input::Token(tokens(engine, session)[position]),
                 position,
@@ -74,8 +83,8 @@ fn together(engine: &Engine, kv_cache: CacheType, workers: &dyn Workers) -> Vec<
                 wants_logits: (position + session) % 2 == 0,
             }));
         }
-        let mut of_pass = states.each_mut();
-        let n_outputs = model.forward(compute, &rows, &mut of_pass, &mut scratch);
+        let mut texts = Texts { memory: &mut memory, states: states.iter_mut().collect() };
+        let n_outputs = model.forward(compute, &rows, &mut texts, &mut scratch);
         let wanted: Vec<_> = rows.iter().filter(|row| row.wants_logits).collect();
         assert_eq!(n_outputs, wanted.len());
         rows.iter().for_each(|row| all[row.session].push(Vec::new()));
@@ -133,24 +142,29 @@ fn an_embedding_stands_for_its_token() {
     // Without scaled embeddings and learned positions, the matrix row is the input.
     for (name, engine) in models(|name| name == "llama-Q8_0" || name == "qwen2-Q4_0") {
         let model = &engine.model;
-        let shape = model.state_shape(CacheType::F16, N_CTX, false).unwrap();
+        let mut memory = memory(&engine, CacheType::F16);
         let sizes =
             ScratchShape { n_rows: 2, n_outputs: 1, n_ctx: N_CTX, kv_cache: CacheType::F16 };
         let mut arena = Arena::try_new(Scratch::bytes(model, sizes)).unwrap();
         let mut frame = arena.frame();
         let mut scratch = Scratch::take(&mut frame, model, sizes).unwrap();
-        let compute = Compute { sources: &engine.sources, workers: &SingleThread, observer: None };
+        let sources = &engine.sources;
+        let workers = &SingleThread;
+        let compute = Compute { sources, workers, observer: None, on_stage: None };
         let mut embedding = vec![0.0; engine.metadata().n_embd];
         model.token_embd().dequantize_row(&engine.sources, 7, &mut embedding);
         let mut logits = |inputs: [Input<'_>; 2]| {
-            let mut state = State::try_new(shape.clone()).unwrap();
+            let mut state = memory.state().unwrap();
+            assert_eq!(state.reserve(&mut memory, 2), 2);
             let rows = [0, 1].map(|position| Row {
                 input: inputs[position],
                 position,
                 session: 0,
                 wants_logits: position == 1,
             });
-            model.forward(compute, &rows, &mut [&mut state], &mut scratch);
+            let states = core::iter::once(&mut state).collect();
+            let mut texts = Texts { memory: &mut memory, states };
+            model.forward(compute, &rows, &mut texts, &mut scratch);
             model.logits(compute, 0..1, &mut scratch);
             bits(&scratch.logits[..engine.metadata().n_vocab])
         };

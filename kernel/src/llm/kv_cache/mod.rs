@@ -1,11 +1,12 @@
 //! The KV cache of an attention layer, in F16 (llama.cpp's default), F32 or Q8_0.
 //!
-//! Rows have the layout of weights of these types, so the same kernels multiply them. A layer with
-//! a sliding window is a ring: it keeps no more positions than the rows of a batch see together.
-//! [`State`](crate::llm::state::State) holds the memory of all layers.
+//! Rows have the layout of weights of these types, so the same kernels multiply them. The rows of a
+//! text lie in pages, whose numbers [`PagePool`](pool::PagePool) gives out.
+//! [`KvMemory`](crate::llm::state::KvMemory) holds the memory of all layers and texts.
 
 #![forbid(unsafe_code)]
 
+pub mod pool;
 #[cfg(test)]
 mod tests;
 
@@ -13,8 +14,11 @@ use core::fmt;
 use core::ops::Range;
 use core::str::FromStr;
 
+use arrayvec::ArrayVec;
+
+use self::pool::Page;
 use crate::llm::kernels::{
-    Activations, HeadRows, add_values_f16, add_values_f32, add_values_q8_0, dot, hadamard,
+    Activations, BATCH, HeadRows, add_values_f16, add_values_f32, add_values_q8_0, dot, hadamard,
     round_f16, scores_f16, scores_f32, store_f16,
 };
 use crate::llm::quantize::{BLOCK, WeightType, dequantize_row, encode};
@@ -101,18 +105,9 @@ pub struct KvShape {
 }
 
 impl KvShape {
-    /// Size in bytes; `None` if it overflows.
-    pub fn bytes(&self) -> Option<usize> {
-        self.row_bytes()?.checked_mul(2)?.checked_mul(self.kept)
-    }
-
-    /// Whether the first `n` of `len` positions can stay.
-    ///
-    /// The layer must still keep all positions that the next row sees.
-    ///
-    /// A ring overwrites old positions, and overwritten positions cannot come back.
-    pub fn can_truncate(&self, len: usize, n: usize) -> bool {
-        (n + 1).saturating_sub(self.window) >= len.saturating_sub(self.kept)
+    /// Size of `n_rows` positions in bytes; `None` if it overflows.
+    pub fn bytes(&self, n_rows: usize) -> Option<usize> {
+        self.row_bytes()?.checked_mul(2)?.checked_mul(n_rows)
     }
 
     /// Bytes of the keys, or the values, of one position.
@@ -159,31 +154,87 @@ impl HadamardRotation {
     }
 }
 
-/// Keys or values of a layer.
-#[derive(Clone, Copy, Debug)]
+/// Positions of a text, as runs of rows that lie one after the other in memory.
+///
+/// Position p is row `p % page` of the page in `pages[p / page % pages.len()]`. Neighbouring pages
+/// are one run.
+#[derive(Clone, Debug)]
+pub struct Runs<'a> {
+    pages: &'a [Option<Page>],
+    page: usize,
+    positions: Range<usize>,
+}
+
+impl<'a> Runs<'a> {
+    /// Positions of a text whose pages have `page` positions each.
+    pub fn new(pages: &'a [Option<Page>], page: usize, positions: Range<usize>) -> Self {
+        Runs { pages, page, positions }
+    }
+
+    /// The row of a position.
+    ///
+    /// # Panics
+    /// The text holds no page of that position.
+    fn row(&self, position: usize) -> usize {
+        match self.pages[position / self.page % self.pages.len()] {
+            Some(page) => page as usize * self.page + position % self.page,
+            None => panic!("no page of position {position}"),
+        }
+    }
+}
+
+impl Iterator for Runs<'_> {
+    type Item = Range<usize>;
+
+    fn next(&mut self) -> Option<Range<usize>> {
+        let Range { start, end } = self.positions;
+        if start >= end {
+            return None;
+        }
+        let first = self.row(start);
+        let mut n = self.page - start % self.page;
+        while n < end - start && self.row(start + n) == first + n {
+            n += self.page;
+        }
+        let n = n.min(end - start);
+        self.positions.start += n;
+        Some(first..first + n)
+    }
+}
+
+/// Keys or values of a text in a layer.
+#[derive(Clone, Debug)]
 pub struct Side<'a> {
     kind: CacheType,
-    /// Rows of positions, the later ones in the second part.
-    parts: [&'a [u8]; 2],
+    /// The rows of all texts.
+    rows: &'a [u8],
+    /// The rows of this text.
+    runs: Runs<'a>,
     row_bytes: usize,
     head_bytes: usize,
 }
 
 impl<'a> Side<'a> {
+    /// The bytes of each run of rows.
+    fn parts(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let (rows, row_bytes) = (self.rows, self.row_bytes);
+        self.runs.clone().map(move |run| &rows[run.start * row_bytes..run.end * row_bytes])
+    }
+
     /// The part of one head at each position.
     pub(in crate::llm) fn head(&self, head: usize) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let range = head * self.head_bytes..(head + 1) * self.head_bytes;
         let row_bytes = self.row_bytes;
-        let rows = self.parts.into_iter().flat_map(move |part| part.chunks_exact(row_bytes));
+        let rows = self.parts().flat_map(move |part| part.chunks_exact(row_bytes));
         rows.map(move |row| &row[range.clone()])
     }
 
-    /// The rows of one head and their number, for each part.
-    fn head_rows(&self, head: usize) -> [(HeadRows<'a>, usize); 2] {
-        self.parts.map(|part| {
-            let bytes = part.get(head * self.head_bytes..).unwrap_or_default();
-            let rows = HeadRows { bytes, stride: self.row_bytes, width: self.head_bytes };
-            (rows, part.len() / self.row_bytes)
+    /// The rows of one head and their number, for each run of rows.
+    fn head_rows(&self, head: usize) -> impl Iterator<Item = (HeadRows<'a>, usize)> + use<'a> {
+        let (stride, width) = (self.row_bytes, self.head_bytes);
+        self.parts().map(move |part| {
+            let bytes = &part[head * width..];
+            (HeadRows { bytes, stride, width }, part.len() / stride)
         })
     }
 
@@ -193,10 +244,10 @@ impl<'a> Side<'a> {
     pub fn scores(&self, head: usize, query: Activations<'_>, out: &mut [f32]) {
         match (self.kind, query) {
             (CacheType::F32, Activations::F32(query)) => {
-                self.each_part(head, out, |keys, out| scores_f32(keys, query, out));
+                self.each_run(head, out, |keys, out| scores_f32(keys, query, out));
             }
             (CacheType::F16, Activations::F16(query)) => {
-                self.each_part(head, out, |keys, out| scores_f16(keys, query, out));
+                self.each_run(head, out, |keys, out| scores_f16(keys, query, out));
             }
             (kind, _) => {
                 for (score, key) in out.iter_mut().zip(self.head(head)) {
@@ -206,8 +257,8 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Calls `scores` for each part of a head's keys, with the part's scores.
-    fn each_part(
+    /// Calls `scores` for each run of a head's keys, with the run's scores.
+    fn each_run(
         &self,
         head: usize,
         mut out: &mut [f32],
@@ -262,20 +313,21 @@ impl Slot<'_> {
     }
 }
 
-/// The places of one layer's keys and values in a session's memory.
+/// One layer's keys and values of all texts.
 ///
-/// The memory is `[2, kept, n_embd_kv]`, keys before values. Position p lies in row `p % kept`.
+/// The memory is `[2, n_rows, n_embd_kv]`, keys before values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KvLayer {
     shape: KvShape,
+    n_rows: usize,
     row_bytes: usize,
 }
 
 impl KvLayer {
-    /// A layer of this shape; `None` if its size overflows.
-    pub fn new(shape: KvShape) -> Option<Self> {
-        shape.bytes()?;
-        Some(KvLayer { row_bytes: shape.row_bytes()?, shape })
+    /// A layer of this shape with `n_rows` rows; `None` if its size overflows.
+    pub fn new(shape: KvShape, n_rows: usize) -> Option<Self> {
+        shape.bytes(n_rows)?;
+        Some(KvLayer { row_bytes: shape.row_bytes()?, shape, n_rows })
     }
 
     /// Its shape.
@@ -290,7 +342,7 @@ impl KvLayer {
 
     /// Bytes of the keys, or the values.
     fn side_bytes(&self) -> usize {
-        self.shape.kept * self.row_bytes
+        self.n_rows * self.row_bytes
     }
 
     /// The bytes of rows of the keys (`side` 0) or the values (1).
@@ -299,66 +351,66 @@ impl KvLayer {
         first + rows.start * self.row_bytes..first + rows.end * self.row_bytes
     }
 
-    /// The slots of `n` positions from `first` on.
+    /// The slots of rows, in the order of `rows`: up to [`BATCH`] rows.
     ///
     /// # Panics
-    /// The layer does not keep `n` positions.
+    /// A row does not exist, or is named twice.
     pub fn slots<'a>(
         &self,
         memory: &'a mut [u8],
-        first: usize,
-        n: usize,
+        rows: &[usize],
     ) -> impl Iterator<Item = Slot<'a>> + Send + use<'a> {
-        let KvShape { kind, kept, .. } = self.shape;
-        assert!(n <= kept, "{n} positions behind {first}, of {kept}");
-        let row_bytes = self.row_bytes;
+        let mut order: ArrayVec<(usize, usize), BATCH> =
+            rows.iter().enumerate().map(|(i, &row)| (row, i)).collect();
+        // Rows are split off the memory from the first one to the last one.
+        order.sort_unstable();
+        let mut slots: ArrayVec<Option<Slot<'a>>, BATCH> = order.iter().map(|_| None).collect();
         let (keys, values) = memory.split_at_mut(self.side_bytes());
-        let [keys, values] = [keys, values].map(|side| {
-            // From the first free row up to the last one, and on at the first.
-            let (before, from) = side.split_at_mut(first % kept * row_bytes);
-            from.chunks_exact_mut(row_bytes).chain(before.chunks_exact_mut(row_bytes))
-        });
-        keys.zip(values).take(n).map(move |(keys, values)| Slot { kind, keys, values })
+        let mut rows =
+            keys.chunks_exact_mut(self.row_bytes).zip(values.chunks_exact_mut(self.row_bytes));
+        let mut next = 0;
+        for (row, i) in order {
+            assert!(row >= next, "row {row} is named twice");
+            let Some((keys, values)) = rows.nth(row - next) else {
+                panic!("row {row} of {}", self.n_rows)
+            };
+            slots[i] = Some(Slot { kind: self.shape.kind, keys, values });
+            next = row + 1;
+        }
+        slots.into_iter().flatten()
     }
 
-    /// Keys and values at these positions, which the layer must still keep.
-    pub fn sides<'a>(&self, memory: &'a [u8], positions: Range<usize>) -> (Side<'a>, Side<'a>) {
-        let kept = self.shape.kept;
-        assert!(positions.len() <= kept, "{} of {kept} positions", positions.len());
-        let first = positions.start % kept;
-        // The rows up to the last one, and the rows that continue at the first.
-        let end = first + positions.len();
-        let parts = [first..end.min(kept), 0..end.saturating_sub(kept)];
-        let side = |side| Side {
+    /// Keys and values of a text.
+    pub fn sides<'a>(&self, memory: &'a [u8], runs: Runs<'a>) -> (Side<'a>, Side<'a>) {
+        let (keys, values) = memory.split_at(self.side_bytes());
+        let side = |rows, runs| Side {
             kind: self.shape.kind,
-            parts: parts.clone().map(|rows| &memory[self.rows(side, rows)]),
+            rows,
+            runs,
             row_bytes: self.row_bytes,
             head_bytes: self.row_bytes / self.shape.n_head_kv,
         };
-        (side(0), side(1))
+        (side(keys, runs.clone()), side(values, runs))
     }
 
-    /// Moves the rows of positions `dropped.end..len` up to `dropped.start`.
-    ///
-    /// The layer must keep all `len` positions.
-    pub fn drop_positions(&self, memory: &mut [u8], dropped: Range<usize>, len: usize) {
+    /// Copies rows to the rows from `to` on, which may overlap with them.
+    pub fn copy_rows(&self, memory: &mut [u8], rows: Range<usize>, to: usize) {
         for side in 0..2 {
-            let to = self.rows(side, dropped.clone()).start;
-            memory.copy_within(self.rows(side, dropped.end..len), to);
+            let to = self.rows(side, to..to).start;
+            memory.copy_within(self.rows(side, rows.clone()), to);
         }
     }
 
-    /// Rewrites the keys of a position, `[n_embd_kv]`, with `change`.
+    /// Rewrites the keys of a row, `[n_embd_kv]`, with `change`.
     ///
     /// `keys` is scratch space for the dequantised keys.
     pub fn change_keys(
         &self,
         memory: &mut [u8],
-        position: usize,
+        row: usize,
         keys: &mut [f32],
         change: impl FnOnce(&mut [f32]),
     ) {
-        let row = position % self.shape.kept;
         let bytes = self.rows(0, row..row + 1);
         dequantize_row(self.shape.kind.weight_type(), &memory[bytes.clone()], keys);
         change(keys);

@@ -7,7 +7,7 @@ use super::scratch::Quantized;
 use crate::llm::arena::ModelBytes;
 use crate::llm::kernels::{self, OutputRows, add_bias};
 use crate::llm::quantize::PANEL_ROWS;
-use crate::llm::workers::{Band, Bands, SingleThread, Workers};
+use crate::llm::workers::{Band, Bands, CALLER, SingleThread, Workers};
 
 /// A point of a forward pass at which an observer gets the states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,11 @@ pub enum Stage {
 /// Gets the states of the rows at a stage: `[n_rows, n_embd]`.
 pub type Observer<'a> = dyn Fn(Stage, &[f32]) + Sync + 'a;
 
+/// Called by the thread that runs a pass, between its stages and within long ones.
+///
+/// The hook must be short, and must not use the pass's threads.
+pub type StageHook<'a> = dyn Fn() + Sync + 'a;
+
 /// The resources of a forward pass: weights and threads.
 #[derive(Clone, Copy)]
 pub struct Compute<'a> {
@@ -32,18 +37,31 @@ pub struct Compute<'a> {
     pub workers: &'a dyn Workers,
     /// Gets the states, if there is an observer.
     pub observer: Option<&'a Observer<'a>>,
+    /// Called between stages, if there is a hook.
+    pub on_stage: Option<&'a StageHook<'a>>,
 }
 
 /// A chunk of a matrix starts at a multiple of this many rows: with a row panel.
 pub const ROWS: usize = PANEL_ROWS;
 /// The least multiply-adds of a claim.
 const LEAST_CLAIMED: usize = 1 << 13;
+/// The most multiply-adds of a claim if there is a [`StageHook`].
+///
+/// A claim of so many takes one core up to some 10 ms, under emulation too.
+const MOST_CLAIMED: usize = 1 << 22;
 /// Guided scheduling: each claim takes 1 / (2 * threads) of the remaining rows.
 ///
 /// So the last claims are small.
 const SHARES_PER_WORKER: usize = 2;
 
 impl<'a> Compute<'a> {
+    /// Calls the stage hook. For the thread that runs the pass.
+    pub fn call_on_stage(&self) {
+        if let Some(on_stage) = self.on_stage {
+            on_stage();
+        }
+    }
+
     /// The threads for `items` of `work` multiply-adds each.
     ///
     /// The caller alone if sharing costs more than it saves.
@@ -80,8 +98,13 @@ impl<'a> Compute<'a> {
             count => count * SHARES_PER_WORKER,
         };
         let least = LEAST_CLAIMED / work.max(1);
+        let most = match self.on_stage {
+            Some(_) => MOST_CLAIMED / work.max(1),
+            None => usize::MAX,
+        };
         let end = |first: usize| {
-            let share = (width - first).div_ceil(shares).max(least).next_multiple_of(ROWS);
+            let share = (width - first).div_ceil(shares).max(least).min(most);
+            let share = share.next_multiple_of(ROWS);
             let ends = (0..parts).map(|part| {
                 let (map, row) = find(maps, part * width + first);
                 first + share.min(map.weights.rows() - row)
@@ -91,7 +114,7 @@ impl<'a> Compute<'a> {
         x.interleave(maps.iter().map(|map| map.weights.kind()), n);
         let x = &*x;
         let bands = Bands::new(out, width);
-        workers.run(&|_| {
+        workers.run(&|thread| {
             while let Some(mut band) = bands.claim(end) {
                 let Range { start, end } = band.columns();
                 for part in 0..parts {
@@ -100,6 +123,9 @@ impl<'a> Compute<'a> {
                     self.multiply_rows(map, rows, x, &mut band.every(parts, part));
                 }
                 finish(&mut band);
+                if thread == CALLER {
+                    self.call_on_stage();
+                }
             }
         });
     }

@@ -14,7 +14,7 @@ use crate::llm::kernels::{
 };
 use crate::llm::kv_cache::{HadamardRotation, Slot};
 use crate::llm::quantize::SUPER_BLOCK;
-use crate::llm::state::{LayerShape, State};
+use crate::llm::state::{LayerShape, State, Texts};
 use crate::llm::workers::{Band, for_each, for_each_with};
 
 /// Cost of an element-wise op per number, in multiply-adds.
@@ -73,16 +73,15 @@ impl<'a> PassRows<'a> {
     /// Slots of a layer for all rows.
     fn slots<'s>(
         &self,
-        states: &'s mut [&mut State],
+        texts: &'s mut Texts<'_>,
         layer: usize,
     ) -> impl Iterator<Item = Slot<'s>> + Send {
-        let counts = states.iter_mut().zip(&self.counts);
-        counts.flat_map(move |(state, &n)| state.slots(layer, n))
+        texts.slots(layer, self.rows.iter().map(|row| (row.session, row.position)))
     }
 }
 
 impl Model {
-    /// Processes rows at the next free positions of their sessions' states.
+    /// Processes rows at the next positions of their sessions' states, which were reserved.
     ///
     /// Rows are grouped by session. Returns the number of rows whose logits are wanted. Their
     /// states lie in `scratch`, in the order of the rows, for [`Model::logits`].
@@ -91,20 +90,20 @@ impl Model {
     ///
     /// # Panics
     /// There are more rows than the scratch memory is for, the rows are not grouped by session, or
-    /// a state has too few positions left.
+    /// a state has reserved too few positions.
     pub fn forward(
         &self,
         compute: Compute<'_>,
         rows: &[Row<'_>],
-        states: &mut [&mut State],
+        texts: &mut Texts<'_>,
         scratch: &mut Scratch<'_>,
     ) -> usize {
         assert!(rows.len() <= scratch.shape.n_rows, "{} rows", rows.len());
-        let pass = PassRows::new(rows, states);
+        let pass = PassRows::new(rows, &texts.states);
         let wanted: ArrayVec<Row<'_>, BATCH> =
             rows.iter().filter(|row| row.wants_logits).copied().collect();
         let n_embd = self.shape.n_embd;
-        self.embed(compute, rows, states, scratch);
+        self.embed(compute, rows, texts, scratch);
         let observe = |stage, n: usize, scratch: &Scratch<'_>| {
             if let Some(observer) = compute.observer {
                 observer(stage, &scratch.x[..n * n_embd]);
@@ -116,7 +115,7 @@ impl Model {
             let next = self.layers.get(i + 1);
             match &layer.mixer {
                 Mixer::Attention(attn) => {
-                    self.write_keys_values(compute, i, attn, &pass, states, scratch);
+                    self.write_keys_values(compute, i, attn, &pass, texts, scratch);
                     if next.is_none() {
                         // The other rows only contribute keys and values.
                         self.keep_wanted(rows, scratch);
@@ -125,7 +124,7 @@ impl Model {
                     if active.is_empty() {
                         break;
                     }
-                    self.attention(compute, i, attn, active, states, scratch);
+                    self.attention(compute, i, attn, active, texts, scratch);
                 }
             }
             let n = active.len();
@@ -138,7 +137,7 @@ impl Model {
             self.add_and_prepare(compute, layer.ffn_post_norm.as_ref(), to_next, n, scratch);
             observe(Stage::Layer(i), n, scratch);
         }
-        for (state, n) in states.iter_mut().zip(pass.counts) {
+        for (state, n) in texts.states.iter_mut().zip(pass.counts) {
             state.advance(n);
         }
         wanted.len()
@@ -177,7 +176,7 @@ impl Model {
         &self,
         compute: Compute<'_>,
         rows_in: &[Row<'_>],
-        states: &[&mut State],
+        texts: &Texts<'_>,
         scratch: &mut Scratch<'_>,
     ) {
         let n_embd = self.shape.n_embd;
@@ -203,7 +202,7 @@ impl Model {
                 embeddings.dequantize_row(compute.sources, row.position, delta);
                 add(x, delta);
             }
-            let n_ctx = states[row.session].n_ctx();
+            let n_ctx = texts.states[row.session].n_ctx();
             for (rope, angles) in self.ropes.iter().zip(self.split_angles(angles)) {
                 rope.angles(row.position, n_ctx, angles);
             }
@@ -273,7 +272,7 @@ impl Model {
         layer: usize,
         attn: &Attention,
         pass: &PassRows<'_>,
-        states: &mut [&mut State],
+        texts: &mut Texts<'_>,
         scratch: &mut Scratch<'_>,
     ) {
         let shape = &self.shape;
@@ -283,9 +282,9 @@ impl Model {
         compute.multiply(&attn.qkv, quantized, 1, qkv, |_| ());
 
         let (n_embd_q, head_size) = (shape.n_embd_q(), shape.head_size);
-        let rotation = rotation(states, layer);
+        let rotation = rotation(texts, layer);
         let vectors = qkv.chunks_exact_mut(shape.n_embd_qkv()).zip(rows(angles, self.n_angles()));
-        let slots = pass.slots(states, layer);
+        let slots = pass.slots(texts, layer);
         let workers = compute.workers_for(n, shape.n_embd_qkv() * ELEMENTWISE_COST);
         for_each(workers, vectors.zip(slots), |((qkv, angles), slot)| {
             let (queries_keys, values) = qkv.split_at_mut(n_embd_q + shape.n_embd_kv());
@@ -327,7 +326,7 @@ impl Model {
         layer: usize,
         attn: &Attention,
         active: &[Row<'_>],
-        states: &[&mut State],
+        texts: &Texts<'_>,
         scratch: &mut Scratch<'_>,
     ) {
         let shape = &self.shape;
@@ -344,13 +343,14 @@ impl Model {
         let places = scores.chunks_exact_mut(sizes.n_ctx);
         let longest = active.iter().map(|row| row.position + 1).max().unwrap_or(0);
         let workers = compute.workers_for(n * n_head, 2 * head_size * longest);
-        for_each_with(workers, places, heads, |scores, (i, (result, mut query))| {
+        let between = || compute.call_on_stage();
+        for_each_with(workers, places, heads, between, |scores, (i, (result, mut query))| {
             let (row, head) = (i / n_head, i % n_head);
             let Row { position, session, .. } = active[row];
             let end = position + 1;
             let seen = attn.window.map_or(0, |window| end.saturating_sub(window))..end;
             let scores = &mut scores[..seen.len()];
-            let (keys, values) = states[session].kv(layer, seen);
+            let (keys, values) = texts.kv(session, layer, seen);
             let place = row * shape.n_embd_qkv() + head * head_size;
             query.set(&qkv[place..][..head_size], core::iter::once(kind));
             keys.scores(head / group, query.for_weights(kind), scores);
@@ -364,7 +364,7 @@ impl Model {
             values.weighted_sum(head / group, scores, result);
         });
 
-        let rotation = rotation(states, layer);
+        let rotation = rotation(texts, layer);
         let joined = joined.chunks_exact_mut(shape.n_embd_q());
         let joined = joined.zip(quantized.vectors(n, shape.n_embd_q()));
         let workers = compute.workers_for(n, shape.n_embd_q() * ELEMENTWISE_COST);
@@ -430,7 +430,7 @@ fn one(map: &Linear) -> &[Linear] {
 }
 
 /// The Hadamard rotation of a layer's Q, K and V, the same for all states.
-fn rotation(states: &[&mut State], layer: usize) -> HadamardRotation {
-    let LayerShape::Kv(shape) = &states[0].shape().layers[layer];
+fn rotation(texts: &Texts<'_>, layer: usize) -> HadamardRotation {
+    let LayerShape::Kv(shape) = &texts.memory.shape().text.layers[layer];
     shape.rotation()
 }

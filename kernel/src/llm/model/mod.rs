@@ -29,7 +29,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-pub use compute::{Compute, Stage};
+pub use compute::{Compute, Stage, StageHook};
 pub use forward::{Input, Row};
 pub use header::Shape;
 use reader::Reader;

@@ -7,7 +7,7 @@ use super::{Mixer, Model, batch};
 use crate::llm::Error;
 use crate::llm::kv_cache::{CacheType, KvShape};
 use crate::llm::quantize::BLOCK;
-use crate::llm::state::{LayerShape, State, StateShape};
+use crate::llm::state::{KvMemory, LayerShape, State, StateShape};
 
 impl Model {
     /// The shape of the state of a text in a context of `n_ctx` positions.
@@ -61,12 +61,21 @@ impl Model {
     /// The other positions move up, and their keys are rotated back. Returns the number of dropped
     /// positions.
     ///
+    /// # Errors
+    /// [`Error::OutOfPages`] if a shared page must be copied and no page is free.
+    ///
     /// # Panics
     /// The state's shape was made for a context that does not shift, or `n_keep` positions are not
     /// in use.
-    pub fn shift(&self, state: &mut State, n_keep: usize, scratch: &mut Scratch<'_>) -> usize {
+    pub fn shift(
+        &self,
+        state: &mut State,
+        memory: &mut KvMemory,
+        n_keep: usize,
+        scratch: &mut Scratch<'_>,
+    ) -> Result<usize, Error> {
         let n_dropped = (state.len() - n_keep) / 2;
-        state.drop_positions(n_keep..n_keep + n_dropped);
+        state.drop_positions(memory, n_keep..n_keep + n_dropped)?;
         let Scratch { angles, qkv, .. } = scratch;
         for (rope, angles) in self.ropes.iter().zip(self.split_angles(angles)) {
             rope.angles_back(n_dropped, state.n_ctx(), angles);
@@ -78,7 +87,7 @@ impl Model {
             let rotation = shape.rotation();
             let Some((rope, angles)) = self.rope(attn, angles) else { continue };
             for position in n_keep..state.len() {
-                state.change_keys(i, position, keys, |keys| {
+                state.change_keys(memory, i, position, keys, |keys| {
                     rotation.keys(keys);
                     let heads = keys.chunks_exact_mut(self.shape.head_size);
                     heads.for_each(|head| rope.rotate(head, angles));
@@ -86,7 +95,7 @@ impl Model {
                 });
             }
         }
-        n_dropped
+        Ok(n_dropped)
     }
 }
 

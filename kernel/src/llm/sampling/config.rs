@@ -215,16 +215,21 @@ impl SamplingConfig {
                 return Err(Error::InvalidConfig { what });
             }
         }
-        if let Some((token, bias)) = self
-            .logit_bias
-            .entries()
-            .iter()
-            .find(|(_, bias)| bias.is_nan() || *bias == f32::INFINITY)
-        {
+        check_biases(self.logit_bias.entries())
+    }
+}
+
+/// Checks that each bias is finite, or negative infinity.
+///
+/// # Errors
+/// [`Error::InvalidConfig`] naming the token.
+pub(super) fn check_biases(biases: &[(u32, f32)]) -> Result<(), Error> {
+    match biases.iter().find(|(_, bias)| bias.is_nan() || *bias == f32::INFINITY) {
+        None => Ok(()),
+        Some((token, bias)) => {
             let what = format!("logit_bias is {bias} for token {token}");
-            return Err(Error::InvalidConfig { what });
+            Err(Error::InvalidConfig { what })
         }
-        Ok(())
     }
 }
 

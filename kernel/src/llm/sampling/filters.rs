@@ -5,8 +5,28 @@
 
 use super::Candidate;
 
-fn by_logit(a: &Candidate, b: &Candidate) -> core::cmp::Ordering {
+pub fn by_logit(a: &Candidate, b: &Candidate) -> core::cmp::Ordering {
     b.logit.total_cmp(&a.logit).then_with(|| a.token.cmp(&b.token))
+}
+
+/// By probability, the best first; of equal candidates, the lower token first.
+pub fn by_probability(a: &Candidate, b: &Candidate) -> core::cmp::Ordering {
+    b.p.total_cmp(&a.p).then_with(|| a.token.cmp(&b.token))
+}
+
+/// The first `n` candidates in this order, sorted; all if there are fewer.
+pub fn first_in_order(
+    candidates: &mut [Candidate],
+    n: usize,
+    order: fn(&Candidate, &Candidate) -> core::cmp::Ordering,
+) -> &mut [Candidate] {
+    let n = n.min(candidates.len());
+    if n > 0 {
+        candidates.select_nth_unstable_by(n - 1, order);
+    }
+    let first = &mut candidates[..n];
+    first.sort_unstable_by(order);
+    first
 }
 
 /// Sorts the best first; of equal candidates, the lower token first.
@@ -65,10 +85,7 @@ pub fn top_k(candidates: &mut [Candidate], k: usize) -> &mut [Candidate] {
     if k == 0 || k >= candidates.len() {
         return candidates;
     }
-    candidates.select_nth_unstable_by(k - 1, by_logit);
-    let kept = &mut candidates[..k];
-    sort(kept);
-    kept
+    first_in_order(candidates, k, by_logit)
 }
 
 /// Locally typical: keeps surprises nearest to the entropy, until they exceed `p`.

@@ -10,6 +10,7 @@ mod config;
 mod dry;
 mod filters;
 mod history;
+mod probabilities;
 mod random;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,12 @@ pub use config::{LogitBias, MAX_BIASES, MAX_LAST_N, Mirostat, SamplingConfig};
 use dry::Dry;
 pub use dry::{Breakers, DEFAULT_BREAKERS, MAX_BREAKER_BYTES};
 use history::History;
+pub use probabilities::{candidate_probabilities, logit_probabilities};
 pub use random::SplitMix64;
+
+use alloc::vec::Vec;
+
+use crate::llm::Error;
 
 /// A token that may be chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -49,6 +55,8 @@ pub struct Sampler {
     generator: SplitMix64,
     history: History,
     dry: Dry,
+    /// Biases beside those of the settings.
+    biases: Vec<(u32, f32)>,
     /// Mirostat's bound on the surprise of a token, in bits.
     mu: f32,
 }
@@ -65,6 +73,7 @@ impl Sampler {
             generator: SplitMix64::new(config.seed),
             history: History::new(last_n),
             dry: Dry::new(dry_n),
+            biases: Vec::new(),
             mu: 0.0,
         };
         sampler.forget();
@@ -74,6 +83,16 @@ impl Sampler {
     /// The settings.
     pub fn config(&self) -> SamplingConfig {
         self.config
+    }
+
+    /// Sets biases beside those of the settings, of any number.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] if one is NaN or infinity.
+    pub fn set_biases(&mut self, biases: Vec<(u32, f32)>) -> Result<(), Error> {
+        config::check_biases(&biases)?;
+        self.biases = biases;
+        Ok(())
     }
 
     /// Whether the settings ask for DRY and no sequence breakers were set.
@@ -119,17 +138,32 @@ impl Sampler {
     /// Logits may have any value. NaN is never chosen. Negative infinity is only chosen without
     /// other logits.
     pub fn sample(&mut self, logits: &[f32], candidates: &mut [Candidate]) -> u32 {
-        if self.config.takes_best() {
-            return argmax(logits);
+        self.sample_from(logits, candidates).0
+    }
+
+    /// As [`Sampler::sample`]; gives the candidates that the token was drawn from, too.
+    ///
+    /// Their probabilities add up to 1.
+    pub fn sample_from<'c>(
+        &mut self,
+        logits: &[f32],
+        candidates: &'c mut [Candidate],
+    ) -> (u32, &'c mut [Candidate]) {
+        if self.config.takes_best() && self.biases.is_empty() {
+            let token = argmax(logits);
+            let n = logits.len().min(candidates.len()).min(1);
+            let best = &mut candidates[..n];
+            best.fill(Candidate { token, logit: 0.0, p: 1.0 });
+            return (token, best);
         }
         let candidates = self.candidates(logits, candidates);
         let drawn = match (self.config.temperature, &*candidates) {
-            (_, []) => return argmax(logits),
+            (_, []) => return (argmax(logits), candidates),
             (temperature, candidates) if temperature > 0.0 => self.draw(candidates),
             (_, &[best, ..]) => best,
         };
         self.observe(drawn);
-        drawn.token
+        (drawn.token, candidates)
     }
 
     /// The candidates of [`Sampler::sample`], with probabilities that add up to 1.
@@ -147,7 +181,7 @@ impl Sampler {
         for (candidate, (token, &logit)) in candidates.iter_mut().zip((0..).zip(logits)) {
             *candidate = Candidate { token, logit, p: 0.0 };
         }
-        for &(token, bias) in config.logit_bias.entries() {
+        for &(token, bias) in config.logit_bias.entries().iter().chain(&self.biases) {
             if let Some(candidate) = candidates.get_mut(token as usize) {
                 candidate.logit += bias;
             }

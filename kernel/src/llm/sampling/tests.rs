@@ -426,3 +426,75 @@ fn settings_that_make_no_sense_are_named() {
         assert!(what.starts_with(name), "{what}");
     }
 }
+
+#[test]
+fn probabilities_of_logits_are_logarithms_of_their_softmax() {
+    let mut scratch = [Candidate::default(); 4];
+    let mut top = Vec::with_capacity(4);
+    let ln = libm::logf;
+    let near = |a: f32, b: f32| (a - b).abs() < 1e-6;
+    let of_token = logit_probabilities(&logits(), 2, 3, &mut scratch, &mut top);
+    assert!(near(of_token, ln(0.1)), "{of_token}");
+    assert_eq!(top.iter().map(|&(token, _)| token).collect::<Vec<_>>(), [1, 3, 0]);
+    let expected = [0.4, 0.3, 0.2].map(ln);
+    assert!(top.iter().zip(expected).all(|(&(_, p), expected)| near(p, expected)), "{top:?}");
+    // Small ones are not rounded to 0, and NaN is as impossible as negative infinity.
+    let logits = [f32::NAN, 0.0, -200.0, f32::NEG_INFINITY];
+    assert_eq!(logit_probabilities(&logits, 2, 9, &mut scratch, &mut top), -200.0);
+    assert_eq!(top, [(1, 0.0), (2, -200.0), (0, f32::MIN), (3, f32::MIN)]);
+}
+
+#[test]
+fn candidates_are_those_that_the_token_was_drawn_from() {
+    let config = SamplingConfig { top_k: 3, ..ALL };
+    let mut sampler = Sampler::new(config);
+    let mut scratch = [Candidate { token: 99, logit: 99.0, p: 99.0 }; 4];
+    let mut top = Vec::with_capacity(4);
+    let mut drawn = Vec::new();
+    for _ in 0..101 {
+        let (token, candidates) = sampler.sample_from(&logits(), &mut scratch);
+        let sum: f32 = candidates.iter().map(Candidate::probability).sum();
+        assert!((sum - 1.0).abs() < 1e-6 && candidates.len() == 3, "{sum}");
+        let own = candidates.iter().find(|it| it.token() == token).unwrap().probability();
+        let of_token = candidate_probabilities(candidates, token, 2, &mut top);
+        assert_eq!(of_token, libm::log(own.into()) as f32);
+        assert_eq!(top.iter().map(|&(token, _)| token).collect::<Vec<_>>(), [1, 3]);
+        drawn.push(token);
+    }
+    assert_eq!(drawn, draw(config, 101));
+    // A banned token is no candidate of probability 0.
+    sampler.set_biases(vec![(1, f32::NEG_INFINITY), (3, f32::NEG_INFINITY)]).unwrap();
+    let (_, candidates) = sampler.sample_from(&logits(), &mut scratch);
+    candidate_probabilities(candidates, 0, 9, &mut top);
+    assert_eq!(top.iter().map(|&(token, _)| token).collect::<Vec<_>>(), [0, 2]);
+    // Greedy sampling has one candidate.
+    let (token, candidates) =
+        Sampler::new(SamplingConfig::greedy()).sample_from(&logits(), &mut scratch);
+    assert_eq!((token, candidate_probabilities(candidates, 1, 9, &mut top)), (1, 0.0));
+    assert_eq!(top, [(1, 0.0)]);
+}
+
+#[test]
+fn biases_of_any_number_come_beside_those_of_the_settings() {
+    let mut logit_bias = LogitBias::NONE;
+    logit_bias.push(1, libm::logf(0.25)).unwrap();
+    let mut sampler = Sampler::new(SamplingConfig { logit_bias, ..ALL });
+    // 0.4 / 4, three times halved; 0.1 times 8.
+    let mut biases = vec![(1, libm::logf(0.5)); 3];
+    biases.extend((0..100).map(|token| (token + 4, 9.0)));
+    biases.push((2, libm::logf(8.0)));
+    sampler.set_biases(biases).unwrap();
+    let mut scratch = [Candidate::default(); 4];
+    let draws: Vec<_> = (0..N).map(|_| sampler.sample(&logits(), &mut scratch)).collect();
+    let sum = 0.2 + 0.0125 + 0.8 + 0.3;
+    let shares = [(0, 0.2 / sum), (1, 0.0125 / sum), (2, 0.8 / sum), (3, 0.3 / sum)];
+    assert_drawn(&draws, &shares);
+    // Greedy sampling heeds them too.
+    let mut sampler = Sampler::new(SamplingConfig::greedy());
+    sampler.set_biases(vec![(2, 5.0)]).unwrap();
+    assert_eq!(sampler.sample(&logits(), &mut scratch), 2);
+    for bad in [f32::NAN, f32::INFINITY] {
+        let refused = sampler.set_biases(vec![(0, 1.0), (3, bad)]);
+        assert!(matches!(refused, Err(Error::InvalidConfig { .. })), "{bad}");
+    }
+}

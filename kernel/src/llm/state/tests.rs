@@ -1,8 +1,11 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+mod shared;
+
 use super::*;
 use crate::llm::kernels::fixtures::{ActivationBuffers, Noise};
+use crate::llm::kv_cache::{CacheType, KvShape};
 use crate::llm::quantize::dequantize_row;
 
 /// How far a number of at most 1 may be off, once it was in the cache.
@@ -17,6 +20,45 @@ fn limit(kind: CacheType) -> f32 {
 
 fn layer_shape(kind: CacheType, kept: usize, window: usize) -> KvShape {
     KvShape { kind, n_head_kv: 3, head_size: 32, kept, window }
+}
+
+/// A text and its memory.
+struct Cache {
+    memory: KvMemory,
+    state: State,
+}
+
+impl Cache {
+    fn new(shape: StateShape) -> Self {
+        let options = CacheOptions { n_texts: 1, n_positions: shape.n_ctx, shares_prefixes: false };
+        let memory = KvMemory::try_new(CacheShape::new(shape, options)).unwrap();
+        let state = memory.state().unwrap();
+        Cache { memory, state }
+    }
+
+    /// Writes numbers of each layer for the next positions.
+    fn write(&mut self, numbers: &[[[Vec<f32>; 2]; 3]]) {
+        let n = numbers.len();
+        assert_eq!(self.state.reserve(&mut self.memory, n), n);
+        for layer in 0..self.state.shape().layers.len() {
+            let slots = self.slots(layer, n);
+            for (slot, numbers) in slots.zip(numbers) {
+                let [keys, values] = &numbers[layer];
+                slot.write(keys, values);
+            }
+        }
+        self.state.advance(n);
+    }
+
+    fn slots(&mut self, layer: usize, n: usize) -> impl Iterator<Item = Slot<'_>> {
+        let len = self.state.len();
+        let rows: Vec<usize> = (len..len + n).map(|i| self.state.row(layer, i)).collect();
+        self.memory.slots(layer, &rows)
+    }
+
+    fn kv(&self, layer: usize, positions: Range<usize>) -> (Side<'_>, Side<'_>) {
+        self.state.kv(&self.memory, layer, positions)
+    }
 }
 
 fn shape_of(kind: CacheType, layers: &[(usize, usize)]) -> StateShape {
@@ -34,23 +76,23 @@ fn numbers(layer: usize, position: usize) -> [Vec<f32>; 2] {
     [noise.floats(96), noise.floats(96)]
 }
 
+/// The numbers of three layers at a position.
+fn of_layers(position: usize) -> [[Vec<f32>; 2]; 3] {
+    [0, 1, 2].map(|layer| numbers(layer, position))
+}
+
 /// A cache of the numbers of these positions, the first one first.
-fn filled(shape: StateShape, positions: &[usize]) -> State {
-    let mut cache = State::try_new(shape).unwrap();
-    for &position in positions {
-        for layer in 0..cache.shape().layers.len() {
-            let [keys, values] = numbers(layer, position);
-            cache.slots(layer, 1).for_each(|slot| slot.write(&keys, &values));
-        }
-        cache.advance(1);
-    }
+fn filled(shape: StateShape, positions: &[usize]) -> Cache {
+    let mut cache = Cache::new(shape);
+    positions.iter().for_each(|&position| cache.write(&[of_layers(position)]));
     cache
 }
 
 /// Keys and values of a layer: `[2, n_positions, n_embd_kv]`.
-fn held(cache: &State, layer: usize, positions: Range<usize>) -> [Vec<Vec<f32>>; 2] {
+fn held(cache: &Cache, layer: usize, positions: Range<usize>) -> [Vec<Vec<f32>>; 2] {
     let (keys, values) = cache.kv(layer, positions.clone());
-    let LayerShape::Kv(KvShape { kind, n_head_kv, head_size, .. }) = cache.shape().layers[layer];
+    let LayerShape::Kv(KvShape { kind, n_head_kv, head_size, .. }) =
+        cache.state.shape().layers[layer];
     [keys, values].map(|side| {
         let mut rows = vec![Vec::new(); positions.len()];
         for head in 0..n_head_kv {
@@ -78,7 +120,7 @@ fn what_is_written_is_read_rounded() {
     for kind in CacheType::ALL {
         let positions: Vec<usize> = (0..13).collect();
         let cache = filled(shape(kind), &positions);
-        assert_eq!(cache.len(), 13);
+        assert_eq!(cache.state.len(), 13);
         // The layer in the middle keeps five; they go round.
         for (layer, seen) in [(0, 0..13), (1, 8..13), (1, 9..12), (1, 10..11), (2, 3..11)] {
             let held = held(&cache, layer, seen.clone());
@@ -95,37 +137,34 @@ fn what_is_written_is_read_rounded() {
 #[test]
 fn positions_written_at_once_are_those_written_one_by_one() {
     for kind in CacheType::ALL {
-        let mut cache = State::try_new(shape(kind)).unwrap();
+        let mut cache = Cache::new(shape(kind));
         // The layer in the middle keeps five: two of three go round.
         for positions in [0..1, 1..4, 4..4, 4..7, 7..11, 11..13] {
-            for layer in 0..3 {
-                let slots = cache.slots(layer, positions.len());
-                assert_eq!(slots.count(), positions.len());
-                for (position, slot) in positions.clone().zip(cache.slots(layer, positions.len())) {
-                    let [keys, values] = numbers(layer, position);
-                    slot.write(&keys, &values);
-                }
-            }
-            cache.advance(positions.len());
+            cache.state.reserve(&mut cache.memory, positions.len());
+            assert_eq!(cache.slots(1, positions.len()).count(), positions.len());
+            cache.write(&Vec::from_iter(positions.map(of_layers)));
         }
         let expected = filled(shape(kind), &Vec::from_iter(0..13));
-        assert_eq!((cache.len(), &cache.memory[..]), (13, &expected.memory[..]));
+        assert_eq!(cache.state.len(), 13);
+        assert_eq!(cache.memory.all_bytes(), expected.memory.all_bytes());
     }
 }
 
 #[test]
-#[should_panic(expected = "6 positions behind 3, of 5")]
+#[should_panic(expected = "row 3 is named twice")]
 fn no_more_positions_are_written_at_once_than_a_layer_keeps() {
-    let _ = filled(shape(CacheType::F16), &[0; 3]).slots(1, 6);
+    let mut cache = filled(shape(CacheType::F16), &[0; 3]);
+    cache.state.reserve(&mut cache.memory, 6);
+    let _ = cache.slots(1, 6);
 }
 
 #[test]
 fn an_emptied_cache_starts_anew() {
     let mut cache = filled(shape(CacheType::F32), &[0, 1, 2, 3, 4, 5, 6]);
-    cache.clear();
-    assert!(cache.is_empty());
+    cache.state.clear();
+    assert!(cache.state.is_empty());
+    cache.write(&[of_layers(7)]);
     let [keys, values] = numbers(1, 7);
-    cache.slots(1, 1).for_each(|slot| slot.write(&keys, &values));
     assert_eq!(held(&cache, 1, 0..1), [[keys], [values]]);
 }
 
@@ -134,11 +173,12 @@ fn its_size_is_the_one_stated() {
     for (kind, bytes) in [(CacheType::F32, 128), (CacheType::F16, 64), (CacheType::Q8_0, 34)] {
         let shape = shape(kind);
         assert_eq!(shape.bytes(), Some((13 + 5 + 13) * 2 * 3 * bytes));
-        assert_eq!(State::try_new(shape.clone()).unwrap().memory.len(), shape.bytes().unwrap());
+        assert_eq!(Cache::new(shape.clone()).memory.bytes(), shape.bytes().unwrap());
         for kept in [vec![usize::MAX], vec![usize::MAX / 192 / 2; 2], vec![1 << 50]] {
             let layers: Vec<_> = kept.into_iter().map(|kept| (kept, kept)).collect();
             let large = shape_of(kind, &layers);
-            let error = State::try_new(large.clone()).unwrap_err();
+            let options = CacheOptions { n_texts: 1, n_positions: 13, shares_prefixes: false };
+            let error = KvMemory::try_new(CacheShape::new(large.clone(), options)).unwrap_err();
             let asked = large.bytes().unwrap_or(usize::MAX) as u64;
             assert_eq!(error, Error::OutOfMemory { what: KV_CACHE, asked });
         }
@@ -152,7 +192,7 @@ fn a_full_cache_takes_nothing() {
 }
 
 #[test]
-#[should_panic(expected = "6 of 5 positions")]
+#[should_panic(expected = "positions 1..7 of 2..7")]
 fn a_window_gives_no_more_than_it_keeps() {
     filled(shape(CacheType::F16), &[0; 7]).kv(1, 1..7);
 }
@@ -197,9 +237,9 @@ fn positions_behind_those_dropped_move_up() {
     for kind in CacheType::ALL {
         let all = shape_of(kind, &[(13, 13); 3]);
         let mut cache = filled(all.clone(), &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
-        cache.drop_positions(3..7);
+        cache.state.drop_positions(&mut cache.memory, 3..7).unwrap();
         let expected = filled(all, &[0, 1, 2, 7, 8, 9, 10]);
-        assert_eq!(cache.len(), expected.len());
+        assert_eq!(cache.state.len(), expected.state.len());
         for layer in 0..3 {
             assert_eq!(held(&cache, layer, 0..7), held(&expected, layer, 0..7));
         }
@@ -209,7 +249,8 @@ fn positions_behind_those_dropped_move_up() {
 #[test]
 #[should_panic(expected = "layer 1 keeps a window")]
 fn positions_are_not_dropped_where_only_a_window_is_kept() {
-    filled(shape(CacheType::F16), &[0; 7]).drop_positions(0..3);
+    let mut cache = filled(shape(CacheType::F16), &[0; 7]);
+    let _ = cache.state.drop_positions(&mut cache.memory, 0..3);
 }
 
 #[test]
@@ -218,7 +259,8 @@ fn keys_are_changed_where_they_are() {
         let mut cache = filled(shape(kind), &[0, 1, 2, 3, 4, 5, 6]);
         let before = held(&cache, 1, 2..7);
         let mut keys = [f32::NAN; 96];
-        cache.change_keys(1, 5, &mut keys, |keys| keys.iter_mut().for_each(|key| *key *= -2.0));
+        let twice = |keys: &mut [f32]| keys.iter_mut().for_each(|key| *key *= -2.0);
+        cache.state.change_keys(&mut cache.memory, 1, 5, &mut keys, twice);
         let after = held(&cache, 1, 2..7);
         for row in 0..5 {
             let factor = if row == 3 { -2.0 } else { 1.0 };
@@ -234,21 +276,30 @@ fn a_text_is_cut_where_the_next_row_still_sees_all() {
     // The layer in the middle keeps five positions and sees three.
     let positions: Vec<usize> = (0..11).collect();
     for (n, left) in [(11, 11), (10, 10), (8, 8), (7, 0), (1, 0), (0, 0)] {
-        let mut state = filled(shape(CacheType::F32), &positions);
-        assert_eq!(state.truncate(n), left, "{n}");
-        assert_eq!(state.len(), left);
+        let mut cache = filled(shape(CacheType::F32), &positions);
+        assert_eq!(cache.state.truncate(n), left, "{n}");
+        assert_eq!(cache.state.len(), left);
         if left > 2 {
             let expected = filled(shape(CacheType::F32), &positions[..left]);
             for layer in 0..3 {
                 assert_eq!(
-                    held(&state, layer, left - 2..left),
+                    held(&cache, layer, left - 2..left),
                     held(&expected, layer, left - 2..left)
                 );
             }
         }
     }
     // Nothing is overwritten yet, or there is no ring.
-    assert_eq!(filled(shape(CacheType::F16), &positions[..5]).truncate(1), 1);
-    assert_eq!(filled(shape_of(CacheType::F16, &[(13, 13)]), &positions).truncate(1), 1);
-    assert_eq!(filled(shape(CacheType::F16), &positions).truncate(13), 11);
+    let truncate = |mut cache: Cache, n| cache.state.truncate(n);
+    assert_eq!(truncate(filled(shape(CacheType::F16), &positions[..5]), 1), 1);
+    assert_eq!(truncate(filled(shape_of(CacheType::F16, &[(13, 13)]), &positions), 1), 1);
+    assert_eq!(truncate(filled(shape(CacheType::F16), &positions), 13), 11);
+}
+
+#[test]
+fn a_text_that_was_cut_remembers_which_positions_are_overwritten() {
+    let mut cache = filled(shape(CacheType::F32), &Vec::from_iter(0..11));
+    assert_eq!(cache.state.truncate(8), 8);
+    // Position 4 was overwritten by position 9 before the text was cut.
+    assert_eq!(cache.state.truncate(6), 0);
 }

@@ -26,6 +26,11 @@ impl Decoder {
         Ok(Decoder { held })
     }
 
+    /// Whether no byte of an incomplete character is held.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
     /// Appends to `out` the text that is complete with this token.
     ///
     /// Bytes that no further byte can complete become U+FFFD.

@@ -182,6 +182,11 @@ impl Tokenizer {
         self.ends.binary_search(&token).is_ok()
     }
 
+    /// The tokens that end a generation, in order.
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
     /// Bytes of the longest token.
     pub fn max_token_bytes(&self) -> usize {
         self.vocab.max_text_bytes()

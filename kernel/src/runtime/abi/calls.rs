@@ -1,4 +1,4 @@
-//! The exported functions except file calls: memory, time, threads, console, end.
+//! The exported functions except calls of files and sockets: memory, time, threads, console, end.
 //!
 //! A core runs one thread, so priorities have no meaning. Each thread has [`stacks::STACK_SIZE`]
 //! bytes of stack.
@@ -9,13 +9,14 @@ use core::ptr;
 use alloc::alloc::{Layout, alloc, dealloc};
 use hermit_abi::{
     CLOCK_MONOTONIC, CLOCK_REALTIME, EAGAIN, EBADF, EINVAL, ENODEV, ENOMEM, ENOSYS, ETIMEDOUT,
-    FUTEX_RELATIVE_TIMEOUT, POLLIN, POLLNVAL, PROT_READ, PROT_WRITE, STDERR_FILENO, STDIN_FILENO,
-    STDOUT_FILENO, Tid, clockid_t, nfds_t, pid_t, pollfd, timespec,
+    FUTEX_RELATIVE_TIMEOUT, PROT_READ, PROT_WRITE, STDERR_FILENO, STDIN_FILENO, STDOUT_FILENO, Tid,
+    clockid_t, pid_t, timespec,
 };
 
-use super::{convert, files, lent};
+use super::{convert, files, lent, sockets};
 use crate::report::Code;
 use crate::runtime::arch::time;
+use crate::runtime::dev::entropy;
 use crate::runtime::end::{fault, power};
 use crate::runtime::fs;
 use crate::runtime::io::{input, output};
@@ -267,15 +268,28 @@ extern "C" fn sys_abort() -> ! {
 
 // Files and the console.
 
-/// Refuses to give random bytes: `ENOSYS`, or `EINVAL` for flags.
+/// Fills `len` bytes with random bytes that are fit for secrets.
 ///
-/// The ABI promises bits fit for secrets, and there is no source of such bits.
+/// The result is `len`. The result is `ENOSYS` on a machine without a source of such bytes, and
+/// `EINVAL` for flags and for more than `isize::MAX` bytes.
+///
+/// # Safety
+/// As for [`sys_read`].
 #[unsafe(no_mangle)]
-extern "C" fn sys_read_entropy(_buf: *mut u8, _len: usize, flags: u32) -> isize {
-    -(if flags == 0 { ENOSYS } else { EINVAL } as isize)
+unsafe extern "C" fn sys_read_entropy(buf: *mut u8, len: usize, flags: u32) -> isize {
+    if flags != 0 {
+        return -(EINVAL as isize);
+    }
+    // SAFETY: the caller upholds what `room` asks for.
+    let has_filled = unsafe { lent::room(buf, len) }.map(entropy::fill_uninit);
+    match has_filled {
+        Ok(true) => len as isize,
+        Ok(false) => -(ENOSYS as isize),
+        Err(error) => -error as isize,
+    }
 }
 
-/// Reads from an open file, or from the console as soon as a byte is there.
+/// Reads from an open file or a connection, or from the console as soon as a byte is there.
 ///
 /// The result is `ENODEV` if the machine has no serial port to read from. The result is `EINVAL`
 /// for more than `isize::MAX` bytes.
@@ -293,6 +307,8 @@ unsafe extern "C" fn sys_read(fd: i32, buf: *mut u8, len: usize) -> isize {
             Ok(room) => input::read(room).map_or(-(ENODEV as isize), |n| n as isize),
             Err(error) => -error as isize,
         },
+        // SAFETY: 1 and 2 are what `recv` asks for.
+        _ if convert::socket_id(fd).is_some() => unsafe { sockets::recv(fd, buf, len) },
         // SAFETY: 1 and 2 are what `read` asks for. If the disk has gone silent, the run ends here.
         _ => match unsafe { files::read(fd, buf, len) } {
             Ok(n) => n as isize,
@@ -309,32 +325,7 @@ fn end_of_silent_disk() -> ! {
     fault::end(Code::DiskError, format_args!("{failure}"), hint, &|_| Ok(()))
 }
 
-/// Polls the console for input; returns the number of ready entries.
-///
-/// The call never waits, so a timeout other than 0 gives `EINVAL`. An entry that is not the
-/// console's input gets `POLLNVAL`.
-///
-/// # Safety
-/// `fds` is null or valid for reads and writes of `nfds` entries.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn sys_poll(fds: *mut pollfd, nfds: nfds_t, timeout: i32) -> i32 {
-    // SAFETY: the caller upholds what `values` asks for.
-    let entries = match unsafe { lent::values(fds, nfds) } {
-        Ok(_) if timeout != 0 => return -EINVAL,
-        Ok(entries) => entries,
-        Err(error) => return -error,
-    };
-    for entry in &mut *entries {
-        entry.revents = match entry.fd {
-            STDIN_FILENO if entry.events & POLLIN != 0 && input::is_ready() => POLLIN,
-            STDIN_FILENO => 0,
-            _ => POLLNVAL,
-        };
-    }
-    entries.iter().filter(|entry| entry.revents != 0).count() as i32
-}
-
-/// Writes to the console, without another core's text in between.
+/// Writes to a connection, or to the console without another core's text in between.
 ///
 /// The result is `EINVAL` for more than `isize::MAX` bytes.
 ///
@@ -345,6 +336,10 @@ unsafe extern "C" fn sys_poll(fds: *mut pollfd, nfds: nfds_t, timeout: i32) -> i
 /// 2. Nobody writes to the bytes before the call returns.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_write(fd: i32, buf: *const u8, len: usize) -> isize {
+    if convert::socket_id(fd).is_some() {
+        // SAFETY: 1 and 2 are what `send` asks for.
+        return unsafe { sockets::send(fd, buf, len) };
+    }
     // SAFETY: 1 and 2 are what `bytes` asks for.
     match unsafe { lent::bytes(buf, len) } {
         Err(error) => -error as isize,

@@ -2,15 +2,25 @@
 #![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
+use core::mem::MaybeUninit;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use hermit_abi::errno::{EBADF, EIO, EISDIR, EMFILE, ENODEV, ENOENT, ENOTDIR, ETIMEDOUT};
-use hermit_abi::{DT_DIR, DT_REG, S_IFBLK, S_IFDIR, S_IFREG, dirent64, stat, timespec};
+use hermit_abi::errno::{
+    EAFNOSUPPORT, EBADF, EINVAL, EIO, EISDIR, EMFILE, ENODEV, ENOENT, ENOTDIR, ETIMEDOUT,
+};
+use hermit_abi::{
+    AF_INET, AF_INET6, DT_DIR, DT_REG, S_IFBLK, S_IFDIR, S_IFREG, dirent64, sockaddr_in,
+    sockaddr_in6, stat, timespec,
+};
 
-use crate::runtime::fs::files::{FileError, Handle, Kind, Metadata};
+use crate::runtime::fs::files::{FileError, Handle, Kind, MAX_OPEN, Metadata};
 use crate::runtime::fs::volume::Entry;
+use crate::runtime::net::sockets::SocketId;
 
 /// First descriptor of a file, after standard input, output and error.
 const FIRST_FD: i32 = 3;
+/// First descriptor of a socket, after all files.
+const FIRST_SOCKET: i32 = FIRST_FD + MAX_OPEN as i32;
 
 /// Size of the fixed part of a directory record, before the name, in bytes.
 const DIRENT_HEADER_BYTES: usize = core::mem::offset_of!(dirent64, d_name);
@@ -45,6 +55,56 @@ pub fn descriptor(handle: Handle) -> i32 {
 pub fn handle(fd: i32) -> Result<Handle, i32> {
     let number = fd.checked_sub(FIRST_FD).and_then(|number| usize::try_from(number).ok());
     number.map(Handle).ok_or(EBADF)
+}
+
+/// The descriptor of an open socket.
+pub fn socket_descriptor(id: SocketId) -> i32 {
+    FIRST_SOCKET + id.0 as i32
+}
+
+/// Converts a descriptor to the number of a socket; `None` for a descriptor that none can have.
+pub fn socket_id(fd: i32) -> Option<SocketId> {
+    fd.checked_sub(FIRST_SOCKET).and_then(|n| usize::try_from(n).ok()).map(SocketId)
+}
+
+/// Reads a socket address, which need not be aligned.
+///
+/// # Errors
+/// `EINVAL` for too few bytes, `EAFNOSUPPORT` for a family other than IPv4 and IPv6.
+pub fn address_from(bytes: &[u8]) -> Result<SocketAddr, i32> {
+    // The layouts of both families start with length, family and port.
+    let (&[_, family, port @ ..], rest) = bytes.split_first_chunk::<4>().ok_or(EINVAL)?;
+    let ip = match i32::from(family) {
+        AF_INET => IpAddr::V4(Ipv4Addr::from(*rest.first_chunk::<4>().ok_or(EINVAL)?)),
+        AF_INET6 => {
+            // The flow information comes first.
+            let octets = rest.get(4..).and_then(<[u8]>::first_chunk::<16>).ok_or(EINVAL)?;
+            IpAddr::V6(Ipv6Addr::from(*octets))
+        }
+        _ => return Err(EAFNOSUPPORT),
+    };
+    Ok(SocketAddr::new(ip, u16::from_be_bytes(port)))
+}
+
+/// Writes a socket address, cut to `room`; returns its whole size in bytes.
+pub fn address_to(address: SocketAddr, room: &mut [MaybeUninit<u8>]) -> usize {
+    let mut bytes = [0; size_of::<sockaddr_in6>()];
+    let (family, size) = match address.ip() {
+        IpAddr::V4(ip) => {
+            bytes[4..8].copy_from_slice(&ip.octets());
+            (AF_INET, size_of::<sockaddr_in>())
+        }
+        IpAddr::V6(ip) => {
+            bytes[8..24].copy_from_slice(&ip.octets());
+            (AF_INET6, size_of::<sockaddr_in6>())
+        }
+    };
+    bytes[0] = size as u8;
+    bytes[1] = family as u8;
+    bytes[2..4].copy_from_slice(&address.port().to_be_bytes());
+    let n = size.min(room.len());
+    room[..n].write_copy_of_slice(&bytes[..n]);
+    size
 }
 
 /// Converts the metadata of a file to the result of `fstat`.
@@ -146,6 +206,14 @@ mod tests {
         for bad in [2, 0, -1, i32::MIN] {
             assert_eq!(handle(bad), Err(EBADF));
         }
+    }
+
+    #[test]
+    fn no_file_has_the_descriptor_of_a_socket() {
+        let last_file = descriptor(Handle(MAX_OPEN - 1));
+        assert_eq!((socket_id(last_file), socket_id(2), socket_id(i32::MIN)), (None, None, None));
+        assert_eq!(socket_descriptor(SocketId(0)), last_file + 1);
+        assert_eq!(socket_id(socket_descriptor(SocketId(71))), Some(SocketId(71)));
     }
 
     #[test]

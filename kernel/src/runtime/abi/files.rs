@@ -9,7 +9,7 @@ use hermit_abi::{
 };
 
 use super::convert::{self, descriptor, errno, handle};
-use super::lent;
+use super::{lent, sockets};
 use crate::runtime::dev::block::Buffer;
 use crate::runtime::fs::{self, files::FileError};
 
@@ -42,9 +42,12 @@ unsafe extern "C" fn sys_open(name: *const c_char, flags: i32, _mode: i32) -> i3
     opened.map_or_else(|error| -errno(error), descriptor)
 }
 
-/// Closes a file or directory.
+/// Closes a file, a directory or a socket.
 #[cfg_attr(target_os = "none", unsafe(no_mangle))]
-extern "C" fn sys_close(fd: i32) -> i32 {
+pub extern "C" fn sys_close(fd: i32) -> i32 {
+    if let Some(socket) = convert::socket_id(fd) {
+        return sockets::close(socket);
+    }
     let closed = handle(fd).and_then(|handle| fs::close(handle).map_err(errno));
     closed.map_or_else(|error| -error, |()| 0)
 }

@@ -4,10 +4,11 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::runtime::arch::time;
 use crate::runtime::dev::videocore;
-use crate::runtime::fs;
 use crate::runtime::mem::heap;
-use crate::system::{DiskFailure, Memory, System};
+use crate::runtime::{fs, net};
+use crate::system::{DiskFailure, Memory, Network, NetworkConfig, NetworkError, System};
 
 /// This runtime, as a [`System`].
 pub struct Runtime;
@@ -23,5 +24,16 @@ impl System for Runtime {
 
     fn disk_failure(&self) -> Option<DiskFailure> {
         fs::failure()
+    }
+
+    fn configure_network(&self, config: &NetworkConfig) -> Result<(), NetworkError> {
+        if !net::has_card() {
+            net::card::attach();
+        }
+        net::configure(config, time::now_us())
+    }
+
+    fn network(&self) -> Option<Network> {
+        net::network()
     }
 }

@@ -40,6 +40,20 @@ pub fn publish() {
     core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
 }
 
+/// Orders all earlier accesses, to memory and to devices, before all later ones.
+///
+/// Driver and device of a queue each write a word of memory and then read one of the other's. The
+/// barrier stands between write and read, so that at least one of the two sees the other's word.
+pub fn barrier() {
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a barrier changes nothing.
+    unsafe {
+        core::arch::asm!("dsb sy", options(nostack, preserves_flags));
+    }
+    #[cfg(not(target_arch = "aarch64"))]
+    core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+}
+
 /// Waits until `ready` holds, with a timeout; false after `timeout_us`.
 ///
 /// `ready` polls a device.

@@ -6,7 +6,8 @@
 //!
 //! - Each core has its own private interrupts, such as the timer's. These are registered before the
 //!   cores are set up ([`Registry::register_private`]). Each core is woken by its own interrupts.
-//! - A [`Source`] is an interrupt that all cores share. A source wakes the core that listens to it.
+//! - A [`Source`] is an interrupt that all cores share. A source wakes the core that listens to it,
+//!   until the core ignores the source.
 //!
 //! Without a supported interrupt controller, `wfe` naps of the timer's event stream replace all
 //! interrupts.
@@ -86,6 +87,15 @@ impl<C: InterruptController> Registry<C> {
             (None, _) => Ok(true),
         }
     }
+
+    /// Stops `source` from ending any core's sleep.
+    ///
+    /// An interrupt that its device raises meanwhile waits at the controller.
+    pub fn ignore(&self, source: &Source) {
+        if let (Some(controller), Some(&interrupt)) = (self.controller(), source.0.get()) {
+            controller.disable(interrupt);
+        }
+    }
 }
 
 /// The interrupt of a device for which a core may wait.
@@ -142,6 +152,11 @@ mod of_this_machine {
         REGISTRY.listen(source, this_core::current())
     }
 
+    /// Stops `source` from ending any core's sleep: see [`Registry::ignore`].
+    pub fn ignore(source: &Source) {
+        REGISTRY.ignore(source);
+    }
+
     /// Wakes `core`.
     pub fn wake(core: usize) {
         match REGISTRY.controller() {
@@ -191,6 +206,9 @@ mod tests {
 
     use super::*;
 
+    /// The core of an interrupt that was disabled.
+    const IGNORED: usize = usize::MAX;
+
     /// Notes the requests; has no part for core 3.
     #[derive(Debug, Default)]
     struct Fake(Mutex<Vec<(Option<Interrupt>, usize)>>);
@@ -204,6 +222,10 @@ mod tests {
         fn enable(&self, interrupt: Interrupt, core: usize) -> Result<(), IrqError> {
             self.0.lock().unwrap().push((Some(interrupt), core));
             Ok(())
+        }
+
+        fn disable(&self, interrupt: Interrupt) {
+            self.0.lock().unwrap().push((Some(interrupt), IGNORED));
         }
 
         fn send_wake(&self, _: usize) {}
@@ -231,6 +253,8 @@ mod tests {
         source.register(interrupt(33));
         source.register(interrupt(34));
         assert_eq!(registry.listen(&source, 2), Ok(true));
+        registry.ignore(&source);
+        registry.ignore(&Source::new());
         let asked = registry.controller().unwrap().0.lock().unwrap().clone();
         let expected = [
             (None, 0),
@@ -239,6 +263,7 @@ mod tests {
             (Some(interrupt(27)), 2),
             (Some(interrupt(30)), 2),
             (Some(interrupt(33)), 2),
+            (Some(interrupt(33)), IGNORED),
         ];
         assert_eq!(asked, expected);
     }
@@ -247,6 +272,7 @@ mod tests {
     fn without_a_controller_the_cores_look_by_themselves() {
         let (registry, source) = (Registry::<Fake>::new(), Source::new());
         assert_eq!(registry.listen(&source, 0), Ok(true));
+        registry.ignore(&source);
         assert_eq!(registry.set_up_core(1, 1), None);
         // A controller that does not work for the boot core is not kept.
         let refused = registry.start(Fake::default(), 3, 5);

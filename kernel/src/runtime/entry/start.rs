@@ -18,8 +18,8 @@ use crate::runtime::abi::system::Runtime;
 use crate::runtime::arch::handover;
 use crate::runtime::arch::this_core::{self, MAX_CORES};
 use crate::runtime::arch::time::{self, UnknownFrequency};
-use crate::runtime::dev::bus::scan::Bus;
-use crate::runtime::dev::{devices, facts, psci, videocore};
+use crate::runtime::dev::bus::scan::{self, Bus};
+use crate::runtime::dev::{devices, entropy, facts, psci, videocore};
 use crate::runtime::end::fault;
 use crate::runtime::fs;
 use crate::runtime::io::sign_of_life::{self, Stage};
@@ -151,7 +151,12 @@ extern "C" fn on_first_core(_: usize) {
 /// Runs the rest of the start, and the application, in the first thread.
 fn run_application(boot: &Boot) -> ! {
     greet(boot);
-    mount(&boot.machine);
+    // SAFETY: the final map has the devices of `devices::regions`, and the heap. This is the only
+    // call.
+    let mut bus = unsafe { Bus::scan(&boot.machine) };
+    entropy::start(&boot.machine, &mut bus);
+    mount(&boot.machine, &mut bus);
+    scan::keep(bus);
     system::install(&Runtime);
     enter_application(boot.machine.bootargs)
 }
@@ -195,10 +200,10 @@ fn greet(boot: &Boot) {
 ///
 /// A machine without a disk runs on, since not every application needs a model. A damaged disk ends
 /// the run.
-fn mount(machine: &Machine<'_>) {
+fn mount(machine: &Machine<'_>, bus: &mut Bus) {
     // SAFETY: the final map has the devices of `devices::regions`, the initrd read-only, and the
     // heap. This is the only call.
-    let disks = unsafe { fs::disks::disks(machine, &mut Bus::scan(machine)) };
+    let disks = unsafe { fs::disks::disks(machine, bus) };
     let mounted = disks.map_err(Fault::from).and_then(|(disks, archive)| fs::mount(disks, archive));
     match mounted {
         Ok(disk) => output::write(Event::Disk(disk).to_record().as_bytes()),

@@ -222,7 +222,7 @@ fn virtio_disk(found: Found) -> Option<Box<dyn BlockDevice>> {
     match VirtioDisk::new(found.transport, name, found.coherence) {
         Ok(disk) => Some(Box::new(disk)),
         Err(error) => {
-            log::warn!("{name}: {error}");
+            log::warn!("{name}: {error}; an initrd can hold the model instead");
             None
         }
     }

@@ -53,12 +53,28 @@ pub fn read(buf: &mut [MaybeUninit<u8>]) -> Option<usize> {
     Some(n)
 }
 
-fn wait(console: &dyn Console) -> u8 {
+/// Lets input end the calling core's sleep; `None` without a port to receive by.
+///
+/// The result is the longest time in µs to sleep without a look at the port.
+pub fn enable_wake() -> Option<u64> {
+    let console = devices::console()?;
     let wakes = wake::listen(&devices::RECEIVER).unwrap_or_else(|error| {
         warn!("the console's interrupt: {error}");
         false
     });
     console.set_receive_interrupt(true);
+    Some(if wakes { DOUBT_US } else { POLL_US })
+}
+
+/// Lets input end no core's sleep any more.
+pub fn disable_wake() {
+    if let Some(console) = devices::console() {
+        console.set_receive_interrupt(false);
+    }
+}
+
+fn wait(console: &dyn Console) -> u8 {
+    let period_us = enable_wake().unwrap_or(POLL_US);
     let received = Cell::new(None);
     // A byte that was taken is kept, because the condition may be checked again.
     let is_here = || {
@@ -67,9 +83,8 @@ fn wait(console: &dyn Console) -> u8 {
         }
         received.get().is_some()
     };
-    let period_us = if wakes { DOUBT_US } else { POLL_US };
     while !idle::wait_until(&is_here, Some(time::now_us() + period_us)) {}
-    console.set_receive_interrupt(false);
+    disable_wake();
     // The wait has no deadline, so the wait ends with a byte.
     received.get().unwrap_or_default()
 }

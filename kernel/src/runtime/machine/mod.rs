@@ -26,12 +26,14 @@ use dtoolkit::error::FdtParseError;
 mod clusters;
 mod framebuffer;
 mod nodes;
+mod pci;
 mod read;
 mod structure;
 mod tree;
 
 pub use clusters::Cluster;
 pub use framebuffer::{Framebuffer, PixelFormat};
+pub use pci::{PciHost, PciInterrupts, PciSpace, PciWindow};
 
 #[cfg(test)]
 mod tests;
@@ -48,6 +50,8 @@ pub const MAX_CLUSTERS: usize = 8;
 pub const MAX_VIRTIO_MMIO: usize = 64;
 /// Maximum number of address windows of a PCI host bridge.
 pub const MAX_PCI_WINDOWS: usize = 8;
+/// Maximum number of entries in a PCI host bridge's interrupt map. QEMU's `virt` machine has 16.
+pub const MAX_PCI_INTERRUPTS: usize = 32;
 /// Maximum number of SD host controllers.
 pub const MAX_SD_HOSTS: usize = 4;
 /// Maximum number of DMA windows of a device.
@@ -256,43 +260,6 @@ pub struct VirtioMmio {
     pub coherence: Coherence,
 }
 
-/// The address space behind a window of a PCI host bridge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PciSpace {
-    /// I/O ports.
-    Io,
-    /// Memory for 32-bit BARs.
-    Memory32,
-    /// Memory for 64-bit BARs.
-    Memory64,
-}
-
-/// A range of the processor's addresses that leads to the PCI bus.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PciWindow {
-    /// The space behind the window.
-    pub space: PciSpace,
-    /// First address on the bus.
-    pub bus_address: u64,
-    /// The window in the processor's address space.
-    pub region: Region,
-}
-
-/// A PCI host bridge with a memory-mapped configuration space (ECAM).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PciHost {
-    /// The configuration space.
-    pub ecam: Region,
-    /// First bus.
-    pub first_bus: u8,
-    /// Last bus.
-    pub last_bus: u8,
-    /// The windows to the devices' memory and ports.
-    pub windows: ArrayVec<PciWindow, MAX_PCI_WINDOWS>,
-    /// The coherence of the devices' DMA.
-    pub coherence: Coherence,
-}
-
 /// A range of memory that a device's DMA reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DmaWindow {
@@ -345,6 +312,8 @@ pub struct Machine<'t> {
     /// The boot arguments; empty if there are none.
     /// By convention the arguments are UTF-8, which is not checked.
     pub bootargs: &'t [u8],
+    /// Random bytes from the boot loader; empty if there are none.
+    pub rng_seed: &'t [u8],
     /// The initial RAM disk that the boot loader left.
     pub initrd: Option<Region>,
     /// The cores in the order of the tree, the boot core included.
@@ -402,6 +371,8 @@ pub enum List {
     DmaWindows,
     /// [`PciHost::windows`].
     PciWindows,
+    /// [`PciHost::interrupts`].
+    PciInterrupts,
     /// The redistributors of [`Gic::V3`].
     Redistributors,
 }

@@ -11,10 +11,9 @@ use super::nodes::{
     read_timer, read_uart, room, uart_kind,
 };
 use super::structure;
-use super::tree::{At, GicNode, number, text, until_nul, value, walk};
+use super::tree::{At, GicNode, text, until_nul, value, walk};
 use super::{
-    Chip, Framebuffer, Header, List, Machine, MachineError, PciHost, PciSpace, PciWindow, Region,
-    SdHost, Uart, VirtioMmio,
+    Chip, Framebuffer, Header, List, Machine, MachineError, Region, SdHost, Uart, VirtioMmio,
 };
 
 impl<'t> Machine<'t> {
@@ -131,6 +130,7 @@ impl<'t> Machine<'t> {
             memory: ArrayVec::new(),
             reserved: ArrayVec::new(),
             bootargs: b"",
+            rng_seed: b"",
             initrd: None,
             cpus: ArrayVec::new(),
             clusters: ArrayVec::new(),
@@ -209,7 +209,7 @@ impl<'t> Machine<'t> {
             self.clock_manager = self.keep(at.region(0));
         } else if at.is_compatible(&["pci-host-ecam-generic"]) {
             if self.pci.is_none() {
-                let pci = self.read_pci(at);
+                let pci = self.read_pci(at, gic);
                 self.pci = self.keep(pci);
             }
             // Devices below the bridge are found by bus enumeration.
@@ -301,6 +301,7 @@ impl<'t> Machine<'t> {
                 self.keep::<()>(Err(at.wrong("bootargs")));
             }
         }
+        self.rng_seed = at.value("rng-seed").unwrap_or_default();
         // A boot loader that names only one end has left an initrd somewhere. The initrd would be
         // overwritten, so the tree is refused.
         if let Some(start) = at.number("linux,initrd-start")? {
@@ -313,49 +314,6 @@ impl<'t> Machine<'t> {
             }
         }
         Ok(())
-    }
-
-    fn read_pci(&mut self, at: &At<'_, 't>) -> Result<PciHost, MachineError> {
-        let ecam = at.region(0)?;
-        // Each bus has 1 MiB of configuration space.
-        if ecam.size < 1 << 20 {
-            return Err(at.wrong("reg"));
-        }
-        let last_in_ecam = (ecam.size >> 20).min(256) - 1;
-        let (first_bus, last_bus) = match at.value("bus-range") {
-            None => (0, last_in_ecam as u8),
-            Some(&[0, 0, 0, first, 0, 0, 0, last]) if first <= last => (first, last),
-            Some(_) => return Err(at.wrong("bus-range")),
-        };
-        if u64::from(last_bus - first_bus) > last_in_ecam {
-            return Err(at.wrong("bus-range"));
-        }
-
-        let mut windows = ArrayVec::new();
-        for range in at.node.ranges().ok().flatten().ok_or_else(|| at.wrong("ranges"))? {
-            // IEEE 1275 PCI binding 2.2.1: the first of three cells holds the space.
-            let [flags, high, low] = range.child_bus_address.as_ref() else {
-                return Err(at.wrong("#address-cells"));
-            };
-            let space = match flags.get() >> 24 & 0b11 {
-                1 => PciSpace::Io,
-                2 => PciSpace::Memory32,
-                3 => PciSpace::Memory64,
-                _ => return Err(at.wrong("ranges")),
-            };
-            let bus_address = u64::from(high.get()) << 32 | u64::from(low.get());
-            let region = number(range.parent_bus_address)
-                .zip(number(range.length))
-                .and_then(|(base, size)| Region::checked(base, size))
-                .ok_or_else(|| at.wrong("ranges"))?;
-            let region = at
-                .translate(region)
-                .ok_or_else(|| MachineError::Unreachable { node: at.name() })?;
-            let window = PciWindow { space, bus_address, region };
-            let fits = windows.try_push(window).is_ok();
-            self.keep(room(fits, List::PciWindows, super::MAX_PCI_WINDOWS));
-        }
-        Ok(PciHost { ecam, first_bus, last_bus, windows, coherence: at.coherence() })
     }
 }
 

@@ -56,7 +56,26 @@ fn reads_virt_with_gicv2() {
     let last = region(0xa00_3e00, 0x200);
     let coherence = Coherence::Coherent;
     assert_eq!(m.virtio_mmio[31], VirtioMmio { region: last, interrupt, coherence });
-    assert_eq!(m.pci.unwrap().coherence, coherence);
+    assert_eq!(m.pci.as_ref().unwrap().coherence, coherence);
+    is_swizzled(&m);
+    // 32 bytes, which differ from boot to boot.
+    assert_eq!((m.rng_seed.len(), m.rng_seed.starts_with(&[0; 8])), (32, false));
+}
+
+/// QEMU's wiring: the pins of neighbouring devices lead to the interrupts 35 to 38 in turn.
+fn is_swizzled(m: &Machine<'_>) {
+    let interrupts = &m.pci.as_ref().unwrap().interrupts;
+    for device in 0..32 {
+        for pin in 1..=4 {
+            let expected = level(35 + (u32::from(device) + u32::from(pin) - 1) % 4);
+            for (bus, function) in [(0, 0), (0, 7), (3, 1)] {
+                let found = interrupts.of(bus, device, function, pin);
+                assert_eq!(found, Some(expected), "device {device}, pin {pin}");
+            }
+        }
+        assert_eq!(interrupts.of(0, device, 0, 0), None);
+        assert_eq!(interrupts.of(0, device, 0, 5), None);
+    }
 }
 
 #[test]
@@ -88,9 +107,12 @@ fn reads_virt_with_gicv3_at_el2() {
                 window(PciSpace::Memory32, 0x1000_0000, 0x1000_0000, 0x2eff_0000),
                 window(PciSpace::Memory64, 0x80_0000_0000, 0x80_0000_0000, 0x80_0000_0000),
             ]),
+            interrupts: m.pci.as_ref().unwrap().interrupts.clone(),
             coherence: Coherence::Coherent,
         })
     );
+    is_swizzled(&m);
+    assert_eq!(m.rng_seed[..4], [0xca, 0x8e, 0xa2, 0x3e]);
 }
 
 #[test]
@@ -140,6 +162,7 @@ fn reads_cloud_hypervisor_s_machine() {
     let pci = m.pci.unwrap();
     assert_eq!((pci.ecam, pci.first_bus, pci.last_bus), (region(0x3000_0000, 1 << 20), 0, 0));
     assert_eq!(pci.coherence, Coherence::Coherent);
+    assert_eq!(pci.interrupts.of(0, 1, 0, 1), None, "the devices have messages alone");
     let memory64 = pci.windows[2];
     assert_eq!(memory64.space, PciSpace::Memory64);
     assert_eq!(memory64.region, region(0x2_0000_0000, 0xfd_fc00_0000));
@@ -807,6 +830,74 @@ fn harmless_lists_are_cut_and_that_is_told() {
             region: region(0x2_0100_0000, 0x100_0000),
         }
     );
+}
+
+/// The cells of an interrupt map's entry: function, pin, controller, shared interrupt.
+fn wire(device: u32, pin: u32, controller: u32, spi: u32) -> [u32; 8] {
+    [device << 11, 0, 0, pin, controller, 0, spi, 4]
+}
+
+/// A machine with a GIC whose phandle is 7, and a host bridge with this interrupt map.
+fn with_interrupt_map(mask: Option<&[u32]>, map: &[u32]) -> Machine<'static> {
+    let mut w = Writer::root();
+    w.begin("intc@8000000");
+    w.property("compatible", b"arm,gic-400\0");
+    w.cells("reg", &[0, 0x800_0000, 0x1000, 0, 0x801_0000, 0x1000]);
+    w.cells("#interrupt-cells", &[3]);
+    w.cells("phandle", &[7]);
+    w.end();
+    w.begin("pcie@20000000");
+    w.property("compatible", b"pci-host-ecam-generic\0");
+    w.cells("#address-cells", &[3]);
+    w.cells("#size-cells", &[2]);
+    w.cells("reg", &[0, 0x2000_0000, 0x30_0000]);
+    w.property("ranges", &[]);
+    mask.into_iter().for_each(|mask| w.cells("interrupt-map-mask", mask));
+    w.cells("interrupt-map", map);
+    w.end();
+    Machine::from_fdt(w.finish().leak()).unwrap()
+}
+
+#[test]
+fn an_interrupt_map_is_read_as_far_as_it_is_the_gic_s() {
+    let of =
+        |m: &Machine<'_>, device, pin| m.pci.as_ref().unwrap().interrupts.of(0, device, 0, pin);
+    // Without a mask, function and pin must be those of the entry.
+    let map = [wire(1, 1, 7, 40), wire(2, 1, 7, 41), wire(3, 1, 8, 42), wire(4, 1, 7, 43)];
+    let m = with_interrupt_map(None, map.as_flattened());
+    assert_eq!(m.left_out[..], []);
+    assert_eq!((of(&m, 1, 1), of(&m, 2, 1)), (Some(level(72)), Some(level(73))));
+    assert_eq!((of(&m, 1, 2), of(&m, 3, 1), of(&m, 4, 1)), (None, None, None));
+    let interrupts = &m.pci.as_ref().unwrap().interrupts;
+    assert_eq!((interrupts.of(0, 1, 1, 1), interrupts.of(1, 1, 0, 1)), (None, None));
+    // One wire for all devices and pins; a function without a pin has none all the same.
+    let m = with_interrupt_map(Some(&[0; 4]), &wire(1, 1, 7, 40));
+    assert_eq!((of(&m, 31, 4), of(&m, 31, 0)), (Some(level(72)), None));
+}
+
+#[test]
+fn a_wrong_interrupt_map_is_left_out_and_that_is_told() {
+    let wrong = |property| {
+        let node = NodeName::from("pcie@20000000").unwrap();
+        MachineError::Property { node, property }
+    };
+    let whole = wire(1, 1, 7, 40);
+    for (mask, map, property) in [
+        (&[0x1800, 0, 0][..], &whole[..], "interrupt-map-mask"),
+        (&[0x1800, 0, 0, 7, 0], &whole, "interrupt-map-mask"),
+        (&[0x1800, 0, 0, 7], &whole[..7], "interrupt-map"),
+        (&[0x1800, 0, 0, 7], &wire(1, 1, 7, 988), "interrupt-map"),
+    ] {
+        let m = with_interrupt_map(Some(mask), map);
+        assert_eq!(m.left_out[..], [wrong(property)]);
+        assert_eq!(m.pci.unwrap().interrupts, PciInterrupts::default());
+    }
+    let many: Vec<_> = (0..=MAX_PCI_INTERRUPTS as u32).map(|i| wire(i, 1, 7, i)).collect();
+    let m = with_interrupt_map(None, many.as_flattened());
+    let list = List::PciInterrupts;
+    assert_eq!(m.left_out[..], [MachineError::TooMany { list, max: MAX_PCI_INTERRUPTS }]);
+    let of = |device| m.pci.as_ref().unwrap().interrupts.of(0, device, 0, 1);
+    assert_eq!(of(31), Some(level(63)), "the others still count");
 }
 
 #[test]

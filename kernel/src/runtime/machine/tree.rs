@@ -307,7 +307,7 @@ impl<'a, 't> At<'a, 't> {
 ///
 /// The cells: type (0 shared, 1 private), number within the type, flags (1 and 2 are edges). Up to
 /// two more cells do not matter here.
-fn decode_interrupt(specifier: &[u8]) -> Option<Interrupt> {
+pub fn decode_interrupt(specifier: &[u8]) -> Option<Interrupt> {
     let cell = |i: usize| {
         let bytes = specifier.get(i * 4..i * 4 + 4)?;
         Some(u32::from_be_bytes(bytes.try_into().ok()?))
@@ -322,16 +322,26 @@ fn decode_interrupt(specifier: &[u8]) -> Option<Interrupt> {
 
 /// Properties of the GIC's node that interrupts of other devices need.
 pub struct GicNode {
-    phandle: u32,
-    interrupt_cells: usize,
+    /// The number by which other nodes name the GIC.
+    pub phandle: u32,
+    /// Number of cells of an address below the GIC, which an interrupt map has before a specifier.
+    pub address_cells: usize,
+    /// Number of cells of an interrupt's specifier.
+    pub interrupt_cells: usize,
 }
 
 impl GicNode {
     /// Reads the properties from the GIC's own node.
     pub fn new(at: &At<'_, '_>) -> Result<GicNode, MachineError> {
         let phandle = at.cell("phandle")?.ok_or_else(|| at.wrong("phandle"))?;
+        let address_cells = match at.cell("#address-cells")?.unwrap_or(0) {
+            cells @ 0..=4 => cells as usize,
+            _ => return Err(at.wrong("#address-cells")),
+        };
         match at.cell("#interrupt-cells")? {
-            Some(cells @ 3..=5) => Ok(GicNode { phandle, interrupt_cells: cells as usize }),
+            Some(cells @ 3..=5) => {
+                Ok(GicNode { phandle, address_cells, interrupt_cells: cells as usize })
+            }
             _ => Err(at.wrong("#interrupt-cells")),
         }
     }

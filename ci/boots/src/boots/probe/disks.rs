@@ -33,7 +33,8 @@ fn content() -> Vec<u8> {
     (0..9_000_011).map(|_| byte()).collect()
 }
 
-fn disk() -> Disk {
+/// The disk with the file.
+pub fn disk() -> Disk {
     Disk::new("probe-file", |_, out| {
         let volume = Volume::of_files(&[(FILE.trim_start_matches('/').into(), content())])?;
         Ok(std::fs::write(out, volume.bytes())?)
@@ -68,6 +69,12 @@ fn mmio(machine: Machine, disk: &str) -> Machine {
 
 fn pci(machine: Machine, disk: &str) -> Machine {
     drive(machine, disk).with(["-device", "virtio-blk-pci,drive=d"])
+}
+
+/// The disk on PCI, as the device with this number.
+pub fn pci_at(machine: Machine, disk: &Path, device: u8) -> Machine {
+    let device = format!("virtio-blk-pci,drive=d,addr={device:x}");
+    drive(machine, &disk.display().to_string()).with(["-device", &device])
 }
 
 fn initrd(machine: Machine, disk: &str) -> Machine {

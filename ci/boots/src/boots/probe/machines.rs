@@ -7,16 +7,13 @@ use anyhow::{Result, ensure};
 use kernel::report::{Code, Event, Exit};
 use kernel::trials::Trial;
 
-use super::{A72, Machine, everywhere, probe, virt, word, words_of};
+use super::{A72, ALL, Machine, everywhere, probe, virt, word, words_of};
 use crate::check::{Check, Passed, check};
 use crate::device_tree::Tree;
 use crate::event;
 use crate::expect::{Expect, literal, pattern};
 use crate::lab::{Lab, Need};
 use crate::seen::Line;
-
-/// A processor with all that QEMU has.
-const ALL: &str = "max,pauth-impdef=on";
 
 /// The machines, and the boot arguments that are none.
 pub fn checks() -> Vec<Check> {

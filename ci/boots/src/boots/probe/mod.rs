@@ -1,8 +1,9 @@
 //! Boots of the probe, which tries out the runtime: `kernel::trials` lists what it tries.
 //!
 //! [`machines`] boots the trials that hold everywhere, and [`ends`] those that end the run. [`disks`]
-//! boots the trials of disks. [`loaders`] starts the probe as other boot loaders do.
+//! boots the trials of disks, and [`devices`] those of other devices. [`loaders`] starts the probe as other boot loaders do.
 
+mod devices;
 mod disks;
 mod ends;
 mod loaders;
@@ -18,6 +19,8 @@ use crate::lab::PROBE;
 
 /// The processor that most boots take.
 const A72: &str = "cortex-a72";
+/// A processor with all that QEMU has.
+const ALL: &str = "max,pauth-impdef=on";
 
 /// The checks of this topic.
 pub fn checks() -> Vec<Check> {
@@ -43,6 +46,8 @@ fn boots_of(trial: Trial) -> Vec<Check> {
         Trial::File => disks::reads(),
         Trial::NoFile => disks::no_disk(),
         Trial::Input => vec![machines::idle()],
+        Trial::NetFrames => devices::network(),
+        Trial::Entropy => devices::entropy(),
         Trial::Reboot => vec![machines::reboot()],
         Trial::Exit => vec![machines::status()],
         Trial::Exhaust => ends::exhausted(),

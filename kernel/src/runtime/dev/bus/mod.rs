@@ -3,6 +3,9 @@
 //! [`scan::Bus`] finds the transports of a machine. The owner of a driver takes the transports of
 //! the driver's type.
 
+#[cfg(test)]
+pub mod fake;
+pub mod lending;
 pub mod pci;
 pub mod virtio;
 

@@ -4,7 +4,7 @@
 //! addresses from the windows of the host bridge that the device tree lists. Only the host bridge's
 //! own bus is enumerated, not the buses behind other bridges.
 //!
-//! Sources: PCI Local Bus Specification 3.0, 6.2.5 "Base Addresses"; PCI Express Base Specification
+//! Sources: PCI Local Bus Specification 3.0, 6.2.5 "Base Addresses", 6.2.4 "Interrupt Pin"; PCI Express Base Specification
 //! 5.0, 7.2.2 "PCI Express Enhanced Configuration Access Mechanism (ECAM)".
 
 use alloc::vec::Vec;
@@ -19,6 +19,9 @@ use crate::runtime::machine::{PciHost, PciSpace, PciWindow};
 /// Value read from a function that does not exist.
 const ABSENT: u32 = !0;
 
+/// Register of the interrupt line (byte 0) and the interrupt pin (byte 1).
+const INTERRUPT_LINE: u8 = 0x3c;
+
 /// The configuration space of a PCI bus in memory.
 pub struct Ecam<'a, R> {
     registers: &'a R,
@@ -30,6 +33,11 @@ impl<'a, R: Registers> Ecam<'a, R> {
     /// The configuration space of `host`, whose ECAM is `registers`.
     pub fn new(host: &PciHost, registers: &'a R) -> Ecam<'a, R> {
         Ecam { registers, first_bus: host.first_bus, last_bus: host.last_bus }
+    }
+
+    /// The interrupt pin of `function`: 1 to 4 for `INTA` to `INTD`, 0 for none.
+    pub fn interrupt_pin(&self, function: DeviceFunction) -> u8 {
+        self.read_word(function, INTERRUPT_LINE).to_le_bytes()[1]
     }
 
     fn offset(&self, function: DeviceFunction, register: u8) -> Option<usize> {
@@ -108,12 +116,16 @@ pub enum SetupError {
 
 /// Assigns addresses to all memory BARs of `function`, and enables memory and DMA.
 ///
+/// The function raises its interrupt pin only with `interrupt`. Functions share the wires of their
+/// pins. So a function whose interrupts nobody acknowledges must not raise its pin.
+///
 /// # Errors
 /// A BAR is invalid, or there is no room for it.
 pub fn enable<C: ConfigurationAccess>(
     bus: &mut PciRoot<C>,
     windows: &mut Windows,
     function: DeviceFunction,
+    interrupt: bool,
 ) -> Result<(), SetupError> {
     let bars = bus.bars(function).map_err(SetupError::Bar)?;
     for (index, bar) in bars.iter().enumerate() {
@@ -127,7 +139,9 @@ pub fn enable<C: ConfigurationAccess>(
             _ => bus.set_bar_32(function, index as u8, address as u32),
         }
     }
-    bus.set_command(function, Command::MEMORY_SPACE | Command::BUS_MASTER);
+    let mut command = Command::MEMORY_SPACE | Command::BUS_MASTER;
+    command.set(Command::INTERRUPT_DISABLE, !interrupt);
+    bus.set_command(function, command);
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::runtime::dev::mmio::{Access, FakeRegisters};
-use crate::runtime::machine::{Coherence, Region};
+use crate::runtime::machine::{Coherence, PciInterrupts, Region};
 use alloc::collections::BTreeMap;
 use arrayvec::ArrayVec;
 
@@ -16,6 +16,7 @@ fn host(windows: &[PciWindow]) -> PciHost {
         first_bus: 3,
         last_bus: 4,
         windows: ArrayVec::from_iter(windows.iter().copied()),
+        interrupts: PciInterrupts::default(),
         coherence: Coherence::Coherent,
     }
 }
@@ -33,6 +34,7 @@ fn bridge() -> FakeRegisters {
                 let (_, fixed) = bars[&register];
                 u64::from(*values.get(&register).unwrap_or(&0) | fixed)
             }
+            (Some(0..0x1000), 0x3c) => 0x0102_03ff,
             (Some(0..0x1000), 4) => u64::from(*values.get(&4).unwrap_or(&0)),
             (Some(0..0x1000), _) => 0,
             _ => u64::from(ABSENT),
@@ -56,7 +58,7 @@ fn bars_get_aligned_addresses_from_the_windows() {
     ]);
     let registers = bridge();
     let mut bus = PciRoot::new(Ecam::new(&host, &registers));
-    enable(&mut bus, &mut Windows::new(&host), FUNCTION).unwrap();
+    enable(&mut bus, &mut Windows::new(&host), FUNCTION, true).unwrap();
     let bars = bus.bars(FUNCTION).unwrap();
     let address = |i: usize| bars[i].as_ref().and_then(BarInfo::memory_address_size);
     assert_eq!(address(1), Some((0x1000_1000, 0x1000)));
@@ -65,6 +67,23 @@ fn bars_get_aligned_addresses_from_the_windows() {
     assert_eq!(address(4), Some((0x80_0000_0000, 0x4000)));
     let (_, command) = bus.get_status_command(FUNCTION);
     assert_eq!(command, Command::MEMORY_SPACE | Command::BUS_MASTER);
+}
+
+#[test]
+fn a_function_whose_interrupts_nobody_acknowledges_raises_none() {
+    let host = host(&[window(PciSpace::Memory32, 0x1000_0000, 1 << 20, 0x1000_0000)]);
+    let registers = bridge();
+    let mut bus = PciRoot::new(Ecam::new(&host, &registers));
+    enable(&mut bus, &mut Windows::new(&host), FUNCTION, false).unwrap();
+    let (_, command) = bus.get_status_command(FUNCTION);
+    let expected = Command::MEMORY_SPACE | Command::BUS_MASTER | Command::INTERRUPT_DISABLE;
+    assert_eq!(command, expected);
+}
+
+#[test]
+fn a_function_names_its_pin() {
+    let registers = bridge();
+    assert_eq!(Ecam::new(&host(&[]), &registers).interrupt_pin(FUNCTION), 3);
 }
 
 #[test]
@@ -77,7 +96,7 @@ fn a_bar_without_room_is_an_error() {
         let host = host(windows);
         let registers = bridge();
         let mut bus = PciRoot::new(Ecam::new(&host, &registers));
-        let error = enable(&mut bus, &mut Windows::new(&host), FUNCTION).unwrap_err();
+        let error = enable(&mut bus, &mut Windows::new(&host), FUNCTION, true).unwrap_err();
         assert!(matches!(error, SetupError::NoRoom(0x1000 | 0x4000)));
     }
 }

@@ -1,4 +1,7 @@
 //! The virtio devices of this machine.
+//!
+//! Devices over MMIO have an interrupt each. Those on PCI share the wires of their pins: only a
+//! device of [`uses_interrupt`] may raise its pin.
 
 use alloc::vec::Vec;
 use core::ptr::NonNull;
@@ -10,8 +13,9 @@ use virtio_drivers::transport::{DeviceType, SomeTransport, Transport};
 
 use super::pci::{self, Ecam, Windows};
 use super::virtio::IdentityHal;
+use crate::runtime::arch::lock::SpinLock;
 use crate::runtime::dev::mmio::Mmio;
-use crate::runtime::machine::{Coherence, Machine, PciHost, VirtioMmio};
+use crate::runtime::machine::{Coherence, Interrupt, Machine, PciHost, VirtioMmio};
 
 /// A device that a driver may take.
 pub struct Found {
@@ -19,6 +23,26 @@ pub struct Found {
     pub transport: SomeTransport<'static>,
     /// What the device tree says of the device's DMA.
     pub coherence: Coherence,
+    /// The device's interrupt; `None` if the tree does not say.
+    pub interrupt: Option<Interrupt>,
+}
+
+/// Whether the driver of such a device listens to the device's interrupt.
+fn uses_interrupt(kind: DeviceType) -> bool {
+    kind == DeviceType::Network
+}
+
+/// The devices that no driver has taken while the machine started.
+static REST: SpinLock<Option<Bus>> = SpinLock::new(None);
+
+/// Keeps the devices that no driver has taken, for [`take_later`].
+pub fn keep(bus: Bus) {
+    *REST.lock() = Some(bus);
+}
+
+/// Takes the devices of a type after the start: see [`Bus::take`].
+pub fn take_later(kind: DeviceType) -> Vec<Found> {
+    REST.lock().as_mut().map(|bus| bus.take(kind)).unwrap_or_default()
 }
 
 /// The virtio devices that no driver has taken yet.
@@ -83,7 +107,8 @@ impl Pci {
             if its_kind != kind {
                 return true;
             }
-            if let Err(error) = pci::enable(&mut root, &mut self.windows, function) {
+            let interrupt = uses_interrupt(kind);
+            if let Err(error) = pci::enable(&mut root, &mut self.windows, function, interrupt) {
                 log::warn!("PCI device {function}: {error:?}");
                 return false;
             }
@@ -92,6 +117,12 @@ impl Pci {
                     taken.push(Found {
                         transport: transport.into(),
                         coherence: self.host.coherence,
+                        interrupt: self.host.interrupts.of(
+                            function.bus,
+                            function.device,
+                            function.function,
+                            Ecam::new(&self.host, &self.registers).interrupt_pin(function),
+                        ),
                     });
                 }
                 Err(error) => log::warn!("PCI device {function}: {error}"),
@@ -109,7 +140,11 @@ unsafe fn at_mmio(node: &VirtioMmio) -> Option<Found> {
     let header = NonNull::new(node.region.base as *mut VirtIOHeader)?;
     // SAFETY: upheld by the caller.
     match unsafe { MmioTransport::new(header, node.region.size as usize) } {
-        Ok(transport) => Some(Found { transport: transport.into(), coherence: node.coherence }),
+        Ok(transport) => Some(Found {
+            transport: transport.into(),
+            coherence: node.coherence,
+            interrupt: node.interrupt,
+        }),
         // Most transports have no device, and say that it is of type 0.
         Err(MmioError::InvalidDeviceID(_)) => None,
         Err(error) => {

@@ -13,6 +13,8 @@ use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
 use crate::runtime::machine::Coherence;
 
+/// `VIRTIO_F_VERSION_1`: the device follows version 1 of the specification.
+pub const FEATURE_VERSION_1: u64 = 1 << 32;
 /// `VIRTIO_F_ACCESS_PLATFORM`: the platform defines how the device accesses memory.
 const FEATURE_ACCESS_PLATFORM: u64 = 1 << 33;
 
@@ -86,12 +88,12 @@ impl fmt::Display for StartError {
         match self {
             StartError::NotCoherent => f.write_str(
                 "its DMA bypasses the processor's caches, as the device tree says \
-                 (`dma-noncoherent`), which this driver cannot cope with: give the model as an initrd",
+                 (`dma-noncoherent`), which this driver cannot cope with",
             ),
             StartError::UnsaidCoherence => f.write_str(
                 "its DMA may bypass the processor's caches, as it has VIRTIO_F_ACCESS_PLATFORM and \
                  the device tree does not say `dma-coherent`: boot with a tree that says so, if that \
-                 is true of the machine, or give the model as an initrd",
+                 is true of the machine",
             ),
             StartError::Driver(error) => error.fmt(f),
         }
@@ -132,4 +134,24 @@ pub fn begin(transport: &mut impl Transport, coherence: Coherence) -> Result<u64
     let features = transport.read_device_features();
     check_coherence(coherence, features)?;
     Ok(features)
+}
+
+/// Tells the device behind `transport` which of its features the driver accepts.
+///
+/// The device is one that [`begin`] has begun. `features` holds `VIRTIO_F_VERSION_1` if the device
+/// offers that. The caller makes the queues next, and then calls `Transport::finish_init`.
+///
+/// # Errors
+/// The device refuses the choice.
+pub fn accept(transport: &mut impl Transport, features: u64) -> Result<(), StartError> {
+    transport.write_driver_features(features);
+    let status = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER | DeviceStatus::FEATURES_OK;
+    transport.set_status(status);
+    // A legacy device does not know the status FEATURES_OK (3.1.2).
+    let is_legacy = features & FEATURE_VERSION_1 == 0;
+    if !is_legacy && !transport.get_status().contains(DeviceStatus::FEATURES_OK) {
+        return Err(virtio_drivers::Error::Unsupported.into());
+    }
+    transport.set_guest_page_size(PAGE_SIZE as u32);
+    Ok(())
 }

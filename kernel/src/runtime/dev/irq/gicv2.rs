@@ -115,6 +115,10 @@ impl<R: Registers> InterruptController for GicV2<R> {
         Ok(())
     }
 
+    fn disable(&self, interrupt: Interrupt) {
+        banks::disable(&self.distributor, self.count, interrupt);
+    }
+
     fn send_wake(&self, core: usize) {
         if let Some(target) = self.target(core) {
             publish();
@@ -231,6 +235,13 @@ mod tests {
         let before = gic.distributor.writes().len();
         gic.enable(Interrupt { intid: 27, edge: false }, 0).unwrap();
         assert_eq!(writes_since(&gic, before), [(0x400 + 27, 0xa0), (0x100, 1 << 27)]);
+        let before = gic.distributor.writes().len();
+        gic.disable(Interrupt { intid: 77, edge: false });
+        assert_eq!(writes_since(&gic, before), [(0x188, 1 << 13)]);
+        let before = gic.distributor.writes().len();
+        gic.disable(Interrupt { intid: 27, edge: false });
+        gic.disable(Interrupt { intid: 96, edge: false });
+        assert_eq!(writes_since(&gic, before), [], "private, and absent");
         let absent = Interrupt { intid: 96, edge: false };
         assert_eq!(gic.enable(absent, 0), Err(IrqError::NoSuchInterrupt { intid: 96 }));
         let timer = Interrupt { intid: 27, edge: false };

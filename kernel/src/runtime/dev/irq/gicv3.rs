@@ -199,6 +199,10 @@ impl<R: Registers, S: SystemRegisters> InterruptController for GicV3<R, S> {
         Ok(())
     }
 
+    fn disable(&self, interrupt: Interrupt) {
+        banks::disable(&self.distributor, self.count, interrupt);
+    }
+
     fn send_wake(&self, core: usize) {
         let Some(mpidr) = self.mpidr(core) else { return };
         let [aff0, aff1, aff2, _, aff3, ..] = mpidr.to_le_bytes().map(u64::from);
@@ -454,6 +458,10 @@ mod tests {
                 (0x104, 0b10)
             ]
         );
+        let before = gic.distributor.writes().len();
+        gic.disable(Interrupt { intid: 33, edge: true });
+        gic.disable(Interrupt { intid: 27, edge: true });
+        assert_eq!(gic.distributor.writes()[before..], [(0x184, 0b10)]);
         let before = gic.redistributors[1].0.writes().len();
         gic.enable(Interrupt { intid: 27, edge: false }, 2).unwrap();
         let frame = 0x6_0000 + SGI_FRAME;

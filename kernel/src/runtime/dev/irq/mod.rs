@@ -53,6 +53,11 @@ pub trait InterruptController {
     /// There is no such interrupt, or the core is not set up.
     fn enable(&self, interrupt: Interrupt, core: usize) -> Result<(), IrqError>;
 
+    /// Stops a shared interrupt from ending the sleep of any core.
+    ///
+    /// A core may still wake once by the interrupt, where the interrupt is on its way.
+    fn disable(&self, interrupt: Interrupt);
+
     /// Ends the sleep of `core`.
     ///
     /// A core that is not set up does not sleep, so the call does nothing. The caller's earlier
@@ -163,6 +168,13 @@ impl<R: Registers, S: SystemRegisters> InterruptController for Controller<R, S> 
         }
     }
 
+    fn disable(&self, interrupt: Interrupt) {
+        match self {
+            Controller::V2(gic) => gic.disable(interrupt),
+            Controller::V3(gic) => gic.disable(interrupt),
+        }
+    }
+
     fn send_wake(&self, core: usize) {
         match self {
             Controller::V2(gic) => gic.send_wake(core),
@@ -233,5 +245,13 @@ mod banks {
             r.write32(config, others | if interrupt.edge { edge } else { 0 });
         }
         r.write32(frame + SET_ENABLE + intid / 32 * 4, 1 << (intid % 32));
+    }
+
+    /// Disables an interrupt of the distributor. The private ones are not the distributor's.
+    pub fn disable(r: &impl Registers, count: u32, interrupt: Interrupt) {
+        if (32..count).contains(&interrupt.intid) {
+            let intid = interrupt.intid as usize;
+            r.write32(CLEAR_ENABLE + intid / 32 * 4, 1 << (intid % 32));
+        }
     }
 }

@@ -1,0 +1,424 @@
+//! The server, asked by clients of this host while the guest is up, and ended by Ctrl-C.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use harness::command::Bus;
+use kernel::report::{Code, Event};
+use serde_json::{Value, json};
+
+use super::make::Checkout;
+use crate::boot::{Boot, boot};
+use crate::check::{Check, Group, Passed, check};
+use crate::disk::{TINY, tiny};
+use crate::event;
+use crate::expect::Expect;
+use crate::http::{self, Response, Server};
+use crate::lab::{Lab, Need, environment_python};
+use crate::machine::MAX;
+use crate::qemu::{Child, Output, command};
+use crate::script::say;
+use crate::seen::{Line, Seen};
+
+/// The server's port in the guest.
+const PORT: u16 = 8080;
+/// The key of servers that have one.
+const KEY: &str = "a-key_of.the/server";
+/// Clients that ask at once.
+const CLIENTS: usize = 16;
+/// Connections that the server has open at once.
+const CONNECTIONS: usize = 64;
+
+/// The checks of this topic.
+pub fn checks() -> Vec<Check> {
+    let mut checks = vec![
+        // The client waits until the half requests time out.
+        check("serve-half-requests", half_requests),
+        check("serve-client-leaves", client_leaves),
+        check("serve-key", key),
+        check("serve-static-address", static_address),
+        Check::from(no_card()),
+        check("serve-openai", openai).needs(Need::OpenAi),
+        check("serve-page", page)
+            .only_in(&[Group::Long, Group::Torture])
+            .needs(Need::Browser)
+            .alone(),
+        check("serve-make", make).needs(Need::Proc),
+        // Others would slow the start down, into the time that is watched.
+        check("serve-idle", idle).needs(Need::Proc).alone(),
+    ];
+    for (bus, bus_name, cpu) in [(Bus::Mmio, "mmio", MAX), (Bus::Pci, "pci", "cortex-a72")] {
+        for cores in [1, 2] {
+            let name = format!("serve-{bus_name}-{cores}");
+            checks.push(check(name.clone(), move |lab| {
+                let card = format!("virtio-net ({bus_name})");
+                let boot = server(&name).disk_on(bus, tiny()).cores(cores).cpu(cpu);
+                answers(lab, boot.event(event!(Serve { card == card, parallel == 4usize })))
+            }));
+        }
+    }
+    checks
+}
+
+/// A boot of the server, by the harness.
+fn server(name: &str) -> Boot {
+    boot(name).disk(tiny()).set("mode", "serve").forward(PORT).watched().exits(0)
+}
+
+fn is_serve(line: &Line) -> bool {
+    matches!(line, Line::Event(Event::Serve(_)))
+}
+
+/// Boots, has the clients ask, ends the server by Ctrl-C, and checks the boot.
+fn with_clients<T>(
+    lab: &Lab,
+    boot: &Boot,
+    clients: impl FnOnce(Server) -> Result<T>,
+) -> Result<(Seen, T)> {
+    let mut child = boot.start(lab)?;
+    child.wait_for("the `serve` event", |lines| lines.iter().any(is_serve))?;
+    let answer = clients(Server::at(boot.forwarded(lab)?));
+    // The log of a server whose clients are not content is kept whole too.
+    child.interrupt()?;
+    let status = child.wait()?;
+    let seen = boot.seen(lab, status)?;
+    let answer =
+        answer.with_context(|| format!("the clients are not content\n{}", seen.shown()))?;
+    boot.check(&seen)?;
+    Ok((seen, answer))
+}
+
+/// A completion by the greedy sampler, of exactly so many tokens.
+fn completion(prompt: &str, n: usize) -> Value {
+    json!({ "prompt": prompt, "n_predict": n, "temperature": 0, "ignore_eos": true })
+}
+
+/// The generated text of a response.
+fn text(response: &Response) -> Result<String> {
+    let answer = response.json()?;
+    let choice = &answer["choices"][0];
+    let text = [&answer["content"], &choice["message"]["content"], &choice["text"]];
+    let text = text.into_iter().find_map(Value::as_str);
+    Ok(text.with_context(|| format!("there is no text: {answer}"))?.to_owned())
+}
+
+/// A server answers single clients and many at once.
+fn answers(lab: &Lab, boot: Boot) -> Result<Passed> {
+    let boot = boot
+        .event(event!(Request { method == "GET", path == "/health", status == 200u16 }))
+        .event(event!(Request { path == "/v1/chat/completions", tokens_emitted == 12usize }))
+        .event(event!(Request { path == "/nothing", status == 404u16 }));
+    let started = Instant::now();
+    let (_, (first, together)) = with_clients(lab, &boot, |server| {
+        let first = first_token(server, started)?;
+        single(server)?;
+        Ok((first, many(server)?))
+    })?;
+    Ok(Passed::with(format!(
+        "first token over HTTP after {:.2} s, {CLIENTS} clients in {:.2} s",
+        first.as_secs_f64(),
+        together.as_secs_f64()
+    )))
+}
+
+/// The time from the start of the machine to the first token over HTTP.
+fn first_token(server: Server, started: Instant) -> Result<Duration> {
+    let mut body = completion("Once upon a time", 1);
+    body["stream"] = true.into();
+    let stream = server.send("POST /completion", &body.to_string())?;
+    for line in BufReader::new(stream).lines() {
+        let Some(event) = line?.strip_prefix("data: ").map(str::to_owned) else { continue };
+        let event: Value = serde_json::from_str(&event)?;
+        if event["content"].as_str().is_some_and(|text| !text.is_empty()) {
+            return Ok(started.elapsed());
+        }
+    }
+    anyhow::bail!("the stream has no token")
+}
+
+/// One client, one request after the other.
+fn single(server: Server) -> Result<()> {
+    ensure!(server.get("/health")?.json()? == json!({ "status": "ok" }), "/health");
+    ensure!(server.get("/v1/models")?.json()?["data"][0]["id"] == "tiny", "/v1/models");
+    ensure!(server.get("/nothing")?.status == 404, "/nothing");
+    let page = server.get("/")?;
+    ensure!(page.head.contains("\r\nContent-Security-Policy: default-src 'none'"), "{}", page.head);
+
+    let mut body = json!({
+        "messages": [{ "role": "user", "content": "Tell me a story." }],
+        "max_tokens": 12, "temperature": 0, "ignore_eos": true,
+        "stream_options": { "include_usage": true },
+    });
+    let whole = server.post("/v1/chat/completions", &body)?;
+    let wanted = text(&whole)?;
+    ensure!(wanted.len() >= 12, "twelve tokens have a text: {whole:?}");
+    body["stream"] = true.into();
+    let streamed = server.post("/v1/chat/completions", &body)?;
+    let events = streamed.events();
+    let (last, chunks) = events.split_last().context("the stream has no event")?;
+    ensure!(*last == "[DONE]", "the stream ends with {last}");
+    let chunks = chunks.iter().map(|chunk| serde_json::from_str(chunk));
+    let chunks: Vec<Value> = chunks.collect::<Result<_, _>>()?;
+    let parts = chunks.iter().map(|chunk| &chunk["choices"][0]["delta"]["content"]);
+    let parts: Vec<&str> = parts.filter_map(Value::as_str).collect();
+    ensure!(parts.concat() == wanted, "expected: {wanted:?}\nseen: {parts:?}");
+    ensure!(parts.len() > 6, "the text comes in parts: {parts:?}");
+    let usage = chunks.last().map(|chunk| &chunk["usage"]["completion_tokens"]);
+    ensure!(usage == Some(&json!(12)), "usage: {streamed:?}");
+    Ok(())
+}
+
+/// The paths and bodies of mixed requests.
+fn mixed() -> Vec<(&'static str, Value)> {
+    let texts = ["Once upon a time", "The cat", "In the", "A"];
+    let request = |i: usize| {
+        let prompt = format!("{} and {i}", texts[i % texts.len()]);
+        let (n, seed, cached) = (3 + 5 * (i % 5), i, i.is_multiple_of(3));
+        let temperature = if i.is_multiple_of(2) { 0.0 } else { 0.9 };
+        let stop = if i.is_multiple_of(7) { json!(["e "]) } else { json!([]) };
+        let mut body = json!({
+            "max_tokens": n, "temperature": temperature, "seed": seed, "cache_prompt": cached,
+            "stop": stop, "ignore_eos": true,
+        });
+        let (path, key, value) = match i % 4 {
+            0 => ("/completion", "prompt", json!(prompt)),
+            1 => ("/v1/completions", "prompt", json!(prompt)),
+            _ => {
+                ("/v1/chat/completions", "messages", json!([{ "role": "user", "content": prompt }]))
+            }
+        };
+        body[key] = value;
+        (path, body)
+    };
+    (0..CLIENTS).map(request).collect()
+}
+
+/// Many clients at once get the answers that each gets alone; gives the time that they took.
+///
+/// The answers are the same on all machines of this run.
+fn many(server: Server) -> Result<Duration> {
+    static ON_ANY_MACHINE: OnceLock<Vec<String>> = OnceLock::new();
+    let requests = mixed();
+    let ask = |(path, body): &(&str, Value)| text(&server.post(path, body)?);
+    let alone: Vec<String> = requests.iter().map(ask).collect::<Result<_>>()?;
+    let other = ON_ANY_MACHINE.get_or_init(|| alone.clone());
+    ensure!(*other == alone, "another machine answers {other:?}\nthis one answers {alone:?}");
+    let started = Instant::now();
+    let together: Vec<Result<String>> = thread::scope(|scope| {
+        let clients = requests.iter().map(|request| scope.spawn(move || ask(request)));
+        let clients: Vec<_> = clients.collect();
+        clients.into_iter().map(|client| client.join().expect("no client panics")).collect()
+    });
+    let took = started.elapsed();
+    for (i, (together, alone)) in together.into_iter().zip(&alone).enumerate() {
+        let together = together.with_context(|| format!("client {i} of {CLIENTS} at once"))?;
+        ensure!(
+            together == *alone,
+            "client {i} is answered otherwise among others\nalone: {alone:?}\namong others: \
+             {together:?}"
+        );
+    }
+    Ok(took)
+}
+
+/// A client that goes away in the middle of a stream ends its request.
+fn client_leaves(lab: &Lab) -> Result<Passed> {
+    const TOKENS: usize = 240;
+    let boot = server("serve-client-leaves").set("parallel", 1).event(event!(Request {
+        path == "/completion",
+        status == 499u16,
+        tokens_emitted < TOKENS / 2,
+    }));
+    with_clients(lab, &boot, |server| {
+        let mut body = completion("Once upon a time", TOKENS);
+        body["stream"] = true.into();
+        let mut stream = server.send("POST /completion", &body.to_string())?;
+        stream.read_exact(&mut [0; 300])?;
+        drop(stream);
+        let answer = server.post("/completion", &completion("The cat", 2))?.json()?;
+        ensure!(answer["tokens_predicted"] == 2, "{answer}");
+        let slots = server.get("/slots")?.json()?;
+        ensure!(slots[0]["is_processing"] == false, "{slots}");
+        Ok(())
+    })?;
+    Ok(Passed::default())
+}
+
+/// All but the page and `/health` need the key.
+fn key(lab: &Lab) -> Result<Passed> {
+    let boot = server("serve-key").set("api_key", KEY).event(event!(Request {
+        path == "/v1/models",
+        status == 401u16,
+    }));
+    with_clients(lab, &boot, |server| {
+        let statuses = |server: Server| -> Result<[u16; 4]> {
+            let chat = json!({ "messages": [{ "role": "user", "content": "a" }], "max_tokens": 1 });
+            Ok([
+                server.get("/health")?.status,
+                server.get("/")?.status,
+                server.get("/v1/models")?.status,
+                server.post("/v1/chat/completions", &chat)?.status,
+            ])
+        };
+        for (server, wanted) in [
+            (server, [200, 200, 401, 401]),
+            (server.with_key("a-key_of.the/serve"), [200, 200, 401, 401]),
+            (server.with_key(KEY), [200; 4]),
+        ] {
+            let seen = statuses(server)?;
+            ensure!(seen == wanted, "{:?}: expected {wanted:?}, seen {seen:?}", server.key);
+        }
+        Ok(())
+    })?;
+    Ok(Passed::default())
+}
+
+/// Connections that send half a head keep others out only until the heads time out.
+fn half_requests(lab: &Lab) -> Result<Passed> {
+    /// The server's timeout of a head, of a closing connection, and some time.
+    const LIMIT: Duration = Duration::from_secs(30);
+    let boot = server("serve-half-requests")
+        .expect(Expect::Events(CONNECTIONS, event!(Request { status == 408u16 })));
+    let refused = |stream: TcpStream| -> Result<()> {
+        let refused = http::read(stream).context("half a request has no answer")?;
+        ensure!(refused.status == 408, "half a request is answered {refused:?}");
+        Ok(())
+    };
+    let (_, (opened, took)) = with_clients(lab, &boot, |server| {
+        thread::scope(|scope| {
+            let (mut clients, started) = (Vec::new(), Instant::now());
+            // QEMU takes a second for some of the connections.
+            for _ in 0..CONNECTIONS {
+                let mut stream = server.connect()?;
+                stream.write_all(b"GET /health HTTP/1.1\r\nHost: a")?;
+                clients.push(scope.spawn(move || refused(stream)));
+            }
+            let (opened, started) = (started.elapsed(), Instant::now());
+            ensure!(server.get("/health")?.status == 200, "/health beside half requests");
+            let took = started.elapsed();
+            ensure!(took < LIMIT, "/health is answered after {took:?}");
+            clients.into_iter().try_for_each(|client| client.join().expect("no client panics"))?;
+            Ok((opened, took))
+        })
+    })?;
+    Ok(Passed::with(format!(
+        "{CONNECTIONS} half requests in {:.1} s, /health {:.1} s later",
+        opened.as_secs_f64(),
+        took.as_secs_f64()
+    )))
+}
+
+/// A boot by QEMU alone, whose guest has this address; and the address of this host that leads to it.
+fn by_qemu(name: &str, words: &str, guest: &str) -> Result<(Boot, SocketAddr)> {
+    // The port is free again when QEMU opens it.
+    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+    let network = format!("user,id=n,hostfwd=tcp:{address}-{guest}:{PORT}");
+    let card = ["-netdev", &network, "-device", "virtio-net-device,netdev=n"];
+    let machine = ["-M", "virt", "-cpu", MAX, "-smp", "2", "-m", "512M", "-initrd", TINY];
+    let boot = boot(name).by_qemu(&format!("mode=serve {words}"), &[&machine[..], &card].concat());
+    Ok((boot.open_input().limit_s(120).exits(0), address))
+}
+
+/// Ends a server by Ctrl-C on its console, and checks the boot.
+fn end(lab: &Lab, boot: &Boot, mut child: Child) -> Result<()> {
+    child.type_in(b"\x03")?;
+    let status = child.wait()?;
+    Ok(boot.check(&boot.seen(lab, status)?)?)
+}
+
+/// A server at an address that DHCP does not give.
+fn static_address(lab: &Lab) -> Result<Passed> {
+    let words = "ip=10.0.2.77/24 gateway=10.0.2.2";
+    let (boot, address) = by_qemu("serve-static-address", words, "10.0.2.77")?;
+    let urls = vec![format!("http://10.0.2.77:{PORT}")];
+    let boot = boot.event(event!(Serve { urls == urls }));
+    let mut child = boot.start(lab)?;
+    child.wait_for("the `serve` event", |lines| lines.iter().any(is_serve))?;
+    ensure!(Server::at(address).get("/health")?.status == 200, "/health");
+    end(lab, &boot, child)?;
+    Ok(Passed::default())
+}
+
+/// A server without clients leaves the host alone: less than a tenth of a core's time.
+fn idle(lab: &Lab) -> Result<Passed> {
+    const SETTLED: Duration = Duration::from_secs(4);
+    const WATCHED: Duration = Duration::from_secs(6);
+    let (boot, address) = by_qemu("serve-idle", "", "10.0.2.15")?;
+    let mut child = boot.start(lab)?;
+    child.wait_for("the `serve` event", |lines| lines.iter().any(is_serve))?;
+    let server = Server::at(address);
+    ensure!(server.post("/completion", &completion("The cat", 2))?.status == 200, "/completion");
+    // A connection without a request stays open.
+    let _open = server.connect()?;
+    thread::sleep(SETTLED);
+    let before = child.processor_time()?;
+    thread::sleep(WATCHED);
+    let used = child.processor_time()? - before;
+    ensure!(
+        used < WATCHED / 10,
+        "expected: less than a tenth of a core's time\nseen: {used:?} in {WATCHED:?}"
+    );
+    end(lab, &boot, child)?;
+    Ok(Passed::with(format!("{used:?} in {WATCHED:?}, {before:?} before")))
+}
+
+/// A machine without a network card.
+fn no_card() -> Boot {
+    let machine = ["-M", "virt", "-cpu", MAX, "-m", "512M", "-initrd", TINY];
+    boot("serve-no-card")
+        .by_qemu("mode=serve", &machine)
+        .event(event!(Error { code == Code::NetworkError, message ~ "network" }))
+        .exits(1)
+        .expect(Expect::NoEvent(event!(Serve {})))
+}
+
+/// The `openai` Python package holds its conversations with the server.
+fn openai(lab: &Lab) -> Result<Passed> {
+    let boot = server("serve-openai").set("api_key", KEY).limit_s(300);
+    let (_, said) = with_clients(lab, &boot, |server| {
+        let mut client = Command::new(environment_python("openai"));
+        client.arg("ci/openai_client.py").arg(server.url()).env("API_KEY", KEY);
+        let said = say(&mut client, &lab.file("serve-openai.client"))?;
+        said.is_content()?;
+        Ok(said)
+    })?;
+    Ok(Passed::with(said.text.lines().last().unwrap_or_default()))
+}
+
+/// The page in a browser holds chats with the server.
+fn page(lab: &Lab) -> Result<Passed> {
+    let boot = server("serve-page").limit_s(900);
+    let (_, said) = with_clients(lab, &boot, |server| {
+        let mut browser = Command::new(environment_python("page"));
+        browser.args(["ci/page.py", &server.url()]).arg(Path::new("target/page"));
+        let said = say(&mut browser, &lab.file("serve-page.client"))?;
+        said.is_content()?;
+        Ok(said)
+    })?;
+    Ok(Passed::with(said.text.lines().last().unwrap_or_default()))
+}
+
+/// `make serve` on a free port, ended as by Ctrl-C.
+fn make(lab: &Lab) -> Result<Passed> {
+    let checkout = Checkout::new(lab, "serve-make")?;
+    let (log, out) = (lab.file("serve-make.log"), lab.file("serve-make.out"));
+    let folder = checkout.folder().display().to_string();
+    let make = command("make", ["-C", &folder, "serve", "PORT=0", "ARGS=--raw"]);
+    let mut child = Child::start(make, Output::Serial(log, out.clone()), Duration::from_secs(120))?;
+    child.wait_for("the `serve` event", |lines| lines.iter().any(is_serve))?;
+    let said = std::fs::read_to_string(&out)?;
+    let address =
+        said.lines().find_map(|line| line.strip_suffix(" leads to the guest's port 8080"));
+    let server = Server::at(address.context("make prints no address")?.parse()?);
+    ensure!(server.get("/health")?.status == 200, "/health");
+    child.interrupt_child()?;
+    let status = child.wait()?;
+    ensure!(status == 0, "make ends with status {status}: {}", out.display());
+    Ok(Passed::default())
+}

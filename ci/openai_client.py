@@ -1,0 +1,231 @@
+#!/usr/bin/env python3
+"""Holds conversations with a server by the `openai` Python package.
+
+    ci/openai_client.py BASE_URL     such as http://127.0.0.1:8080
+    ci/openai_client.py --install    makes the virtual environment with the package, in target/tools/openai
+
+API_KEY in the environment is the server's key. The end is the line `openai: N passed, N failed`.
+"""
+
+import asyncio
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import traceback
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+ENVIRONMENT = ROOT / "target/tools/openai"
+REQUIREMENTS = ROOT / "ci/openai.txt"
+TASKS = 16
+
+
+def install():
+    """Makes the virtual environment, if it is not there or is another one's."""
+    stamp = ENVIRONMENT / "requirements.txt"
+    if stamp.exists() and stamp.read_text() == REQUIREMENTS.read_text():
+        return
+    print(f"making {ENVIRONMENT.relative_to(ROOT)}", file=sys.stderr)
+    shutil.rmtree(ENVIRONMENT, ignore_errors=True)
+    subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True)
+    pip = [ENVIRONMENT / "bin/pip", "install", "--quiet", "--disable-pip-version-check"]
+    try:
+        subprocess.run([*pip, "--no-deps", "--only-binary", ":all:", "--require-hashes", "-r", REQUIREMENTS], check=True)
+    except subprocess.CalledProcessError:
+        # A boot takes the environment for whole if it is there.
+        shutil.rmtree(ENVIRONMENT)
+        sys.exit(1)
+    shutil.copy(REQUIREMENTS, stamp)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--install"]:
+        install()
+        sys.exit(0)
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        print(__doc__.strip(), file=sys.stderr)
+        sys.exit(2)
+
+import openai  # noqa: E402
+
+BASE = sys.argv[1].rstrip("/") + "/v1"
+KEY = os.environ.get("API_KEY", "none")
+# The default hides a connection that breaks: no request is repeated.
+OPTIONS = {"base_url": BASE, "max_retries": 0, "timeout": 120}
+STORY = [{"role": "system", "content": "You tell stories."}, {"role": "user", "content": "Tell me a story."}]
+# The model may end its answer at once; llama-server's `ignore_eos` keeps it talking.
+GREEDY = {"temperature": 0, "extra_body": {"ignore_eos": True}}
+
+
+class Failed(Exception):
+    """Something that must hold does not."""
+
+
+def expect(holds, what):
+    if not holds:
+        raise Failed(what)
+
+
+def lists_models(client):
+    models = client.models.list().data
+    expect(len(models) == 1, f"models: {models}")
+    expect(models[0].object == "model" and models[0].id, f"{models[0]}")
+    return models[0].id
+
+
+def chats(client, model):
+    answer = client.chat.completions.create(model=model, messages=STORY, max_tokens=12, **GREEDY)
+    choice = answer.choices[0]
+    expect(answer.object == "chat.completion" and answer.model == model, f"{answer}")
+    expect(choice.message.role == "assistant" and choice.message.content, f"{choice}")
+    expect(choice.finish_reason == "length", f"{choice}")
+    usage = answer.usage
+    expect(usage.completion_tokens == 12 and usage.prompt_tokens > 4, f"{usage}")
+    expect(usage.total_tokens == usage.prompt_tokens + usage.completion_tokens, f"{usage}")
+    return choice.message.content
+
+
+def streams(client, model):
+    whole = chats(client, model)
+    stream = client.chat.completions.create(
+        model=model, messages=STORY, max_tokens=12, stream=True, stream_options={"include_usage": True}, **GREEDY
+    )
+    chunks = list(stream)
+    expect(chunks[0].choices[0].delta.role == "assistant", f"{chunks[0]}")
+    parts = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
+    expect(len(parts) > 6, f"parts: {parts}")
+    expect("".join(parts) == whole, f"streamed {parts}, whole {whole!r}")
+    reasons = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices]
+    expect(reasons[-1] == "length" and not any(reasons[:-1]), f"{reasons}")
+    expect(not chunks[-1].choices and chunks[-1].usage.completion_tokens == 12, f"{chunks[-1]}")
+
+
+def streams_without_usage(client, model):
+    with client.chat.completions.create(model=model, messages=STORY, max_tokens=3, stream=True, **GREEDY) as stream:
+        chunks = list(stream)
+    expect(all(chunk.usage is None and chunk.choices for chunk in chunks), f"{chunks}")
+
+
+def stops_at_words(client, model):
+    whole = chats(client, model)
+    word = whole.split()[2]
+    answer = client.chat.completions.create(model=model, messages=STORY, max_tokens=12, stop=[word], **GREEDY)
+    expect(answer.choices[0].finish_reason == "stop", f"{answer}")
+    expect(answer.choices[0].message.content == whole[: whole.index(word)], f"{answer} up to {word!r} of {whole!r}")
+
+
+def completes(client, model):
+    answer = client.completions.create(model=model, prompt="Once upon a time", max_tokens=7, **GREEDY)
+    expect(answer.object == "text_completion" and answer.usage.completion_tokens == 7, f"{answer}")
+    expect(answer.choices[0].text and answer.choices[0].finish_reason == "length", f"{answer}")
+    stream = client.completions.create(model=model, prompt="Once upon a time", max_tokens=7, stream=True, **GREEDY)
+    text = "".join(chunk.choices[0].text for chunk in stream if chunk.choices)
+    expect(text == answer.choices[0].text, f"streamed {text!r}, whole {answer}")
+
+
+def gives_many_choices(client, model):
+    answer = client.chat.completions.create(
+        model=model, messages=STORY, max_tokens=6, n=3, temperature=1.5, seed=7, extra_body={"ignore_eos": True}
+    )
+    texts = [choice.message.content for choice in answer.choices]
+    expect([choice.index for choice in answer.choices] == [0, 1, 2], f"{answer}")
+    expect(len(set(texts)) > 1, f"the choices are all {texts[0]!r}")
+
+
+def gives_logprobs(client, model):
+    answer = client.chat.completions.create(
+        model=model, messages=STORY, max_tokens=5, logprobs=True, top_logprobs=3, **GREEDY
+    )
+    tokens = answer.choices[0].logprobs.content
+    expect(len(tokens) == 5, f"{tokens}")
+    expect("".join(token.token for token in tokens) == answer.choices[0].message.content, f"{answer}")
+    for token in tokens:
+        best = token.top_logprobs
+        expect(len(best) == 3 and best[0].logprob >= best[1].logprob >= best[2].logprob, f"{token}")
+        # The greedy sampler takes the best one.
+        expect(best[0].token == token.token and best[0].logprob == token.logprob <= 0, f"{token}")
+    old = client.completions.create(model=model, prompt="Once upon a time", max_tokens=4, logprobs=2, **GREEDY)
+    expect(old.choices[0].logprobs is not None, f"{old}")
+
+
+def refuses_what_it_does_not_support(client, model):
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    try:
+        client.chat.completions.create(model=model, messages=STORY, max_tokens=1, tools=tools)
+    except openai.BadRequestError as error:
+        expect("tools" in error.message, f"the error names no field: {error}")
+    else:
+        raise Failed("tools are ignored")
+
+
+def refuses_a_wrong_key(model):
+    wrong = openai.OpenAI(api_key="wrong", **OPTIONS)
+    for ask in (wrong.models.list, lambda: wrong.chat.completions.create(model=model, messages=STORY, max_tokens=1)):
+        try:
+            ask()
+        except openai.AuthenticationError as error:
+            expect(error.status_code == 401, f"{error}")
+        else:
+            raise Failed("a wrong key is taken")
+
+
+def answers_many_at_once(client, model):
+    """Tasks get the answers that each gets alone."""
+
+    def request(i):
+        return {
+            "model": model,
+            "messages": [{"role": "user", "content": f"Tell story {i}."}],
+            "max_tokens": 3 + i,
+            "temperature": 0.9,
+            "seed": i,
+            "extra_body": {"ignore_eos": True},
+        }
+
+    async def all_at_once():
+        async with openai.AsyncOpenAI(api_key=KEY, **OPTIONS) as many:
+
+            async def streamed(i):
+                stream = await many.chat.completions.create(stream=True, **request(i))
+                return "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
+
+            async def whole(i):
+                answer = await many.chat.completions.create(**request(i))
+                return answer.choices[0].message.content
+
+            return await asyncio.gather(*((streamed if i % 2 else whole)(i) for i in range(TASKS)))
+
+    alone = [client.chat.completions.create(**request(i)).choices[0].message.content for i in range(TASKS)]
+    together = asyncio.run(all_at_once())
+    for i in range(TASKS):
+        expect(alone[i] and together[i] == alone[i], f"task {i}: {together[i]!r}, alone {alone[i]!r}")
+
+
+def main():
+    client = openai.OpenAI(api_key=KEY, **OPTIONS)
+    model = lists_models(client)
+    tests = [
+        chats, streams, streams_without_usage, stops_at_words, completes, gives_many_choices, gives_logprobs,
+        refuses_what_it_does_not_support, answers_many_at_once,
+    ]
+    calls = [(lists_models, (client,)), *((test, (client, model)) for test in tests)]
+    if KEY != "none":
+        calls.append((refuses_a_wrong_key, (model,)))
+    failed = 0
+    for test, arguments in calls:
+        name = test.__name__.replace("_", " ")
+        try:
+            test(*arguments)
+            print(f"ok      {name}")
+        except Exception as error:  # noqa: BLE001 (a test that fails in any way has failed)
+            failed += 1
+            print(f"FAILED  {name}: {error}")
+            if not isinstance(error, Failed):
+                traceback.print_exc()
+    print(f"openai {openai.__version__}: {len(calls) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+//! Which request is for what: paths, methods, keys, and origins of other sites.
+
+#![forbid(unsafe_code)]
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::hint::black_box;
+
+use super::api::request::Endpoint;
+use super::api::{ApiError, ErrorKind, JSON};
+use super::http::{Headers, Method, Request, Response};
+use crate::app::sha256::{Digest, Sha256};
+use crate::settings::Cors;
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// The chat page.
+    Page,
+    /// Whether the server is ready.
+    Health,
+    /// The model, for OpenAI's clients.
+    Models,
+    /// The model and the defaults, for llama-server's clients.
+    Props,
+    /// What each slot does.
+    Slots,
+    /// Counters for Prometheus.
+    Metrics,
+    /// Text of the model.
+    Generate(Endpoint),
+    /// The tokens of a text.
+    Tokenize,
+    /// The text of tokens.
+    Detokenize,
+    /// The text of a chat.
+    ApplyTemplate,
+    /// The number of tokens of a chat.
+    CountTokens,
+}
+
+use Route::{
+    ApplyTemplate, CountTokens, Detokenize, Generate, Health, Metrics, Models, Page, Props, Slots,
+    Tokenize,
+};
+
+/// All paths. Those without `/v1` are llama-server's.
+const PATHS: &[(&str, Route)] = &[
+    ("/", Page),
+    ("/index.html", Page),
+    ("/health", Health),
+    ("/v1/health", Health),
+    ("/models", Models),
+    ("/v1/models", Models),
+    ("/props", Props),
+    ("/slots", Slots),
+    ("/metrics", Metrics),
+    ("/chat/completions", Generate(Endpoint::Chat)),
+    ("/v1/chat/completions", Generate(Endpoint::Chat)),
+    ("/v1/completions", Generate(Endpoint::Completions)),
+    ("/completion", Generate(Endpoint::Completion)),
+    ("/completions", Generate(Endpoint::Completion)),
+    ("/tokenize", Tokenize),
+    ("/detokenize", Detokenize),
+    ("/apply-template", ApplyTemplate),
+    ("/v1/chat/completions/input_tokens", CountTokens),
+];
+
+impl Route {
+    /// Whether the route takes a body, by `POST`. All others are for `GET` and `HEAD`.
+    fn takes_body(self) -> bool {
+        matches!(self, Generate(_) | Tokenize | Detokenize | ApplyTemplate | CountTokens)
+    }
+
+    /// Whether the route needs no key.
+    fn is_public(self) -> bool {
+        matches!(self, Page | Health)
+    }
+}
+
+/// Who may ask for what.
+pub struct Access {
+    /// Digests of the keys. Without keys, all routes are public.
+    keys: Vec<Digest>,
+    cors: Cors,
+}
+
+impl Access {
+    /// Rules for these keys and these origins of other sites.
+    pub fn new(keys: &[String], cors: Cors) -> Self {
+        Access { keys: keys.iter().map(|key| digest(key.as_bytes())).collect(), cors }
+    }
+
+    /// The route of a request by its head.
+    ///
+    /// # Errors
+    /// The response that refuses the request, or that answers `OPTIONS`.
+    pub fn route(&self, request: &Request) -> Result<Route, Response> {
+        let found = PATHS.iter().find(|(path, _)| *path == request.path).map(|(_, route)| *route);
+        if request.method == Method::Options {
+            return Err(preflight());
+        }
+        let Some(route) = found else { return Err(refusal(&ApiError::not_found())) };
+        let fits = match request.method {
+            Method::Get | Method::Head => !route.takes_body(),
+            Method::Post => route.takes_body(),
+            _ => false,
+        };
+        if !fits {
+            let allow = if route.takes_body() { "POST, OPTIONS" } else { "GET, HEAD, OPTIONS" };
+            let error = ApiError::new(ErrorKind::InvalidRequest, format!("use {allow}"));
+            return Err(refusal(&error.with_status(405)).header("Allow", allow));
+        }
+        if !route.is_public() && !self.has_key(&request.headers) {
+            return Err(refusal(&ApiError::wrong_key()).header("WWW-Authenticate", "Bearer"));
+        }
+        Ok(route)
+    }
+
+    /// Whether a request has one of the keys: `Authorization: Bearer KEY` or `X-Api-Key: KEY`.
+    fn has_key(&self, headers: &Headers) -> bool {
+        let bearer = headers.all("Authorization").filter_map(|value| {
+            let (scheme, key) = value.split_at_checked("Bearer ".len())?;
+            scheme.eq_ignore_ascii_case(b"Bearer ").then(|| key.trim_ascii())
+        });
+        let mut given = bearer.chain(headers.all("X-Api-Key").map(<[u8]>::trim_ascii));
+        self.keys.is_empty() || given.any(|key| self.is_key(key))
+    }
+
+    /// Compares a key with all keys. The time does not depend on where they differ.
+    fn is_key(&self, key: &[u8]) -> bool {
+        let given = digest(key);
+        let mut is_one = false;
+        for key in &self.keys {
+            let differences = key.0.iter().zip(&given.0).fold(0, |all, (a, b)| all | (a ^ b));
+            is_one |= black_box(differences) == 0;
+        }
+        is_one
+    }
+
+    /// Adds the headers for a page of another site (CORS) to a response.
+    pub fn with_cors(&self, response: Response, origin: Option<&str>) -> Response {
+        let Some(origin) = origin else { return response };
+        let response = response.header("Vary", "Origin");
+        if !self.cors.allows(origin) {
+            return response;
+        }
+        response
+            .header("Access-Control-Allow-Origin", origin)
+            .header("Access-Control-Allow-Credentials", "true")
+            .header("Access-Control-Allow-Methods", "GET, POST, OPTIONS")
+            .header("Access-Control-Allow-Headers", "Authorization, Content-Type, X-Api-Key, *")
+            .header("Access-Control-Max-Age", "86400")
+    }
+}
+
+fn digest(bytes: &[u8]) -> Digest {
+    let mut hasher = Sha256::new();
+    hasher.update(bytes);
+    hasher.finish()
+}
+
+/// Answers `OPTIONS`.
+fn preflight() -> Response {
+    Response::new(200)
+}
+
+/// The response of an error.
+pub fn refusal(error: &ApiError) -> Response {
+    Response::new(error.status).with_body(JSON, error.body().into_bytes())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,269 @@
+//! The engine's side of the server: the model, and the requests that need it.
+
+#![forbid(unsafe_code)]
+
+use alloc::borrow::ToOwned;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use spin::Mutex;
+
+use super::api::request::{Endpoint, tokens};
+use super::api::{
+    self, ApiError, Defaults, Ids, JSON, METRICS, SamplingDefaults, Served, metrics, models,
+};
+use super::front::{Front, Job};
+use super::http::{Request, Response};
+use super::router::Route;
+use crate::app::chat;
+use crate::app::error::Error;
+use crate::app::load::Loaded;
+use crate::app::model::{load_model, report_model};
+use crate::app::os;
+use crate::app::output::say;
+use crate::app::thread_pool::ThreadPool;
+use crate::llm;
+use crate::llm::chat::Template;
+use crate::llm::engine::Engine;
+use crate::llm::plan::{ContextOptions, WorkspaceOptions};
+use crate::llm::scheduler::{Counters, RequestId, Scheduler, SchedulerOptions};
+use crate::llm::workspace::Workspace;
+use crate::settings::Config;
+
+/// Positions of the context if none are configured, where model and memory have so many.
+const DEFAULT_N_CTX: usize = 4096;
+/// The smallest context that a server without a configured one falls back to.
+const LEAST_N_CTX: usize = 256;
+/// Requests that wait for a slot, at most.
+const QUEUE: usize = 64;
+
+/// The model, its scheduler, and what requests need to know.
+pub struct Service {
+    scheduler: Scheduler,
+    engine: Arc<Engine>,
+    name: String,
+    path: String,
+    bytes: u64,
+    template: Option<Template>,
+    defaults: Defaults,
+    n_ctx: usize,
+    parallel: usize,
+    /// Since when the server runs, in µs.
+    began_us: u64,
+    /// The counters at the last answer to `GET /metrics`.
+    last_reading: Counters,
+}
+
+impl Service {
+    /// Loads the model at a path of the disk.
+    ///
+    /// # Errors
+    /// The model cannot be loaded, or the memory does not suffice.
+    pub fn start(path: &str, config: &Config, pool: &'static ThreadPool) -> Result<Self, Error> {
+        let Loaded { plan, weights, figures } = load_model(path, config, pool)?;
+        let engine = Arc::new(Engine::new(plan, [weights], pool)?);
+        let workspace = workspace(&engine, config, pool)?;
+        report_model(&figures, &workspace);
+        let n_ctx = workspace.state_shape().n_ctx;
+        let options =
+            SchedulerOptions { parallel: config.parallel, queue: QUEUE, now_us: os::now_us };
+        let scheduler = Scheduler::try_new(workspace, options)?;
+        let (template, line) = chat::template(config, &engine.metadata().chat);
+        say!("{line}");
+        let file = path.rsplit('/').next().unwrap_or(path);
+        let sampling = SamplingDefaults {
+            config: config.sampling(|| 0),
+            mirostat: config.mirostat,
+            breakers: config.dry_breakers.clone(),
+            seed: config.seed,
+        };
+        Ok(Service {
+            scheduler,
+            engine,
+            name: file.strip_suffix(".gguf").unwrap_or(file).to_owned(),
+            path: path.to_owned(),
+            bytes: figures.bytes,
+            template,
+            defaults: Defaults { sampling, max_tokens: usize::MAX },
+            n_ctx,
+            parallel: config.parallel,
+            began_us: os::now_us(),
+            last_reading: Counters::default(),
+        })
+    }
+
+    /// The model's name for clients.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Positions of a request's context.
+    pub fn n_ctx(&self) -> usize {
+        self.n_ctx
+    }
+
+    /// Requests that run at once.
+    pub fn parallel(&self) -> usize {
+        self.parallel
+    }
+
+    /// Whether no request runs or waits.
+    pub fn is_idle(&self) -> bool {
+        self.scheduler.is_idle()
+    }
+
+    /// Ends a request.
+    pub fn cancel(&mut self, id: RequestId) {
+        self.scheduler.cancel(id);
+    }
+
+    fn served(&self) -> Served<'_> {
+        Served {
+            model: &self.name,
+            path: &self.path,
+            bytes: self.bytes,
+            metadata: self.engine.metadata(),
+            tokenizer: self.engine.tokenizer(),
+            template: self.template.as_ref(),
+            defaults: &self.defaults,
+            n_ctx: self.n_ctx,
+            parallel: self.parallel,
+            max_answers: QUEUE,
+        }
+    }
+
+    /// Runs one forward pass, if there is something to run.
+    ///
+    /// # Errors
+    /// The engine has no scratch memory.
+    pub fn step(&mut self, front: &Mutex<Front>) -> Result<(), llm::Error> {
+        if self.scheduler.is_idle() {
+            return Ok(());
+        }
+        let tokenizer = self.engine.tokenizer();
+        self.scheduler.step(&mut || front.lock().poll_in_pass(), &mut |id, update| {
+            front.lock().on_update(id, update, tokenizer);
+        })
+    }
+
+    /// Answers a request, or starts its answer.
+    pub fn take(&mut self, job: Job, front: &mut Front) {
+        let Job { client, route, request } = job;
+        let result = match route {
+            Route::Generate(endpoint) => return self.generate(client, endpoint, &request, front),
+            route => self.answer(route, &request),
+        };
+        let Some((access, client)) = front.client(client) else { return };
+        match result {
+            Ok(response) => client.respond(access, response, os::now_us()),
+            Err(error) => client.refuse(access, &error, os::now_us()),
+        }
+        client.connection.flush(os::now_us());
+    }
+
+    /// Answers what the state of the server or the tokenizer alone answers.
+    fn answer(&mut self, route: Route, request: &Request) -> Result<Response, ApiError> {
+        if route == Route::Metrics {
+            return Ok(self.metrics());
+        }
+        let (served, body) = (self.served(), &request.body[..]);
+        let text = match route {
+            Route::Models => models::models(&served, created(self.began_us)),
+            Route::Props => models::props(&served),
+            Route::Slots => models::slots(&served, self.scheduler.slots()),
+            Route::Tokenize => tokens::tokenize(body, &served)?,
+            Route::Detokenize => tokens::detokenize(body, &served)?,
+            Route::ApplyTemplate => tokens::apply_template(body, &served)?,
+            Route::CountTokens => tokens::count_tokens(body, &served)?,
+            Route::Page | Route::Health | Route::Metrics | Route::Generate(_) => {
+                return Err(ApiError::not_found());
+            }
+        };
+        Ok(Response::new(200).with_body(JSON, text.into_bytes()))
+    }
+
+    /// Answers `GET /metrics`. The rates are those since the last reading.
+    fn metrics(&mut self) -> Response {
+        let total = self.scheduler.counters();
+        let text = metrics::metrics(&metrics::Metrics {
+            total,
+            window: &total.since(&self.last_reading),
+            n_running: self.scheduler.n_running(),
+            n_waiting: self.scheduler.n_waiting(),
+        });
+        self.last_reading = *total;
+        Response::new(200)
+            .header("Process-Start-Time-Unix", &created(self.began_us).to_string())
+            .with_body(METRICS, text.into_bytes())
+    }
+
+    /// Starts an answer of the model.
+    fn generate(&mut self, client: u64, endpoint: Endpoint, request: &Request, front: &mut Front) {
+        let now_us = os::now_us();
+        let ids = Ids {
+            id: u128::from(os::entropy()) << 64 | u128::from(os::entropy()),
+            seed: os::entropy(),
+            created: created(now_us),
+        };
+        let job = api::generate(endpoint, &request.body, &self.served(), &ids);
+        let started = job.and_then(|job| {
+            let n_prompt = job.requests.iter().map(|request| request.tokens.len()).sum();
+            let mut requests = Vec::with_capacity(job.requests.len());
+            for request in job.requests {
+                match self.scheduler.submit(request) {
+                    Ok(id) => requests.push(id),
+                    Err(error) => {
+                        requests.into_iter().for_each(|id| self.scheduler.cancel(id));
+                        return Err(error.into());
+                    }
+                }
+            }
+            Ok((job.answer, requests, n_prompt))
+        });
+        let Some((access, client)) = front.client(client) else { return };
+        match started {
+            Ok((answer, requests, n_prompt)) => client.start(answer, requests, n_prompt, now_us),
+            Err(error) => {
+                client.refuse(access, &error, now_us);
+                client.connection.flush(now_us);
+            }
+        }
+    }
+}
+
+/// The workspace for the configured context, or for the largest one that there is memory for.
+fn workspace(
+    engine: &Arc<Engine>,
+    config: &Config,
+    pool: &'static ThreadPool,
+) -> Result<Workspace, llm::Error> {
+    let mut n_ctx = config.context.unwrap_or(DEFAULT_N_CTX.min(engine.metadata().n_ctx_train));
+    loop {
+        let context = ContextOptions { n_ctx: Some(n_ctx), ..config.context_options() };
+        let sessions = |workspace: Workspace| {
+            // A trial: the sessions' memory is the larger part.
+            let trial: Result<Vec<_>, _> =
+                (0..config.parallel).map(|_| workspace.session()).collect();
+            trial.map(|_| workspace)
+        };
+        let options = WorkspaceOptions {
+            shares_prefixes: true,
+            ..WorkspaceOptions::new(context, config.parallel)
+        };
+        let made = Workspace::with_options(engine.clone(), options, pool);
+        match made.and_then(sessions) {
+            Err(llm::Error::OutOfMemory { .. })
+                if config.context.is_none() && n_ctx > LEAST_N_CTX =>
+            {
+                n_ctx = (n_ctx / 2).max(LEAST_N_CTX);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// A time of the machine's clock in seconds. No clock of the machine knows the date.
+fn created(us: u64) -> u64 {
+    us / 1_000_000
+}

@@ -1,0 +1,4 @@
+mod addresses;
+mod connections;
+mod limits;
+mod random;
