@@ -122,7 +122,8 @@ impl Front {
             let is_ready =
                 readiness.read || readiness.write || readiness.peer_done || readiness.gone;
             let is_due = client.next_deadline_us().is_some_and(|deadline| deadline <= now_us);
-            if is_ready || is_due {
+            // A connection may also have ended when an answer was written to it.
+            if is_ready || is_due || client.connection.is_closed() {
                 self.move_on(client, now_us);
             }
         }

@@ -35,6 +35,8 @@ use crate::settings::Config;
 const DEFAULT_N_CTX: usize = 4096;
 /// The smallest context that a server without a configured one falls back to.
 const LEAST_N_CTX: usize = 256;
+/// Memory that the KV cache leaves for sockets, requests and answers, in bytes.
+const RESERVE_BYTES: u64 = 32 << 20;
 /// Requests that wait for a slot, at most.
 const QUEUE: usize = 64;
 
@@ -241,25 +243,19 @@ fn workspace(
     let mut n_ctx = config.context.unwrap_or(DEFAULT_N_CTX.min(engine.metadata().n_ctx_train));
     loop {
         let context = ContextOptions { n_ctx: Some(n_ctx), ..config.context_options() };
-        let sessions = |workspace: Workspace| {
-            // A trial: the sessions' memory is the larger part.
-            let trial: Result<Vec<_>, _> =
-                (0..config.parallel).map(|_| workspace.session()).collect();
-            trial.map(|_| workspace)
-        };
         let options = WorkspaceOptions {
             shares_prefixes: true,
             ..WorkspaceOptions::new(context, config.parallel)
         };
         let made = Workspace::with_options(engine.clone(), options, pool);
-        match made.and_then(sessions) {
-            Err(llm::Error::OutOfMemory { .. })
-                if config.context.is_none() && n_ctx > LEAST_N_CTX =>
-            {
-                n_ctx = (n_ctx / 2).max(LEAST_N_CTX);
-            }
-            result => return result,
+        let fits = match &made {
+            Ok(_) => os::memory_available() >= RESERVE_BYTES,
+            Err(error) => !matches!(error, llm::Error::OutOfMemory { .. }),
+        };
+        if fits || config.context.is_some() || n_ctx <= LEAST_N_CTX {
+            return made;
         }
+        n_ctx = (n_ctx / 2).max(LEAST_N_CTX);
     }
 }
 
