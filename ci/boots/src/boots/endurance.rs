@@ -20,7 +20,7 @@ use crate::script::say;
 /// The number of tokens of a text.
 const TOKENS: usize = 48;
 /// The token that ends a text.
-const END: u32 = 2;
+pub const END: u32 = 2;
 /// The positions of the context, and how many a context shift removes.
 const CONTEXT: usize = 256;
 const FORGOTTEN: usize = CONTEXT / 2;

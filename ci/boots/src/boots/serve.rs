@@ -13,6 +13,7 @@ use harness::command::Bus;
 use kernel::report::{Code, Event};
 use serde_json::{Value, json};
 
+use super::endurance::END;
 use super::make::Checkout;
 use crate::boot::{Boot, boot};
 use crate::check::{Check, Group, Passed, check};
@@ -393,7 +394,8 @@ fn openai(lab: &Lab) -> Result<Passed> {
 
 /// The page in a browser holds chats with the server.
 fn page(lab: &Lab) -> Result<Passed> {
-    let boot = server("serve-page").limit_s(900);
+    // The tiny model would end some answers without a text.
+    let boot = server("serve-page").set("logit_bias", format!("{END}:-inf")).limit_s(900);
     let (_, said) = with_clients(lab, &boot, |server| {
         let mut browser = Command::new(environment_python("page"));
         browser.args(["ci/page.py", &server.url()]).arg(Path::new("target/page"));
