@@ -381,7 +381,10 @@ fn no_card() -> Boot {
 
 /// The `openai` Python package holds its conversations with the server.
 fn openai(lab: &Lab) -> Result<Passed> {
+    // The client repeats requests that QEMU loses, and none that the guest has taken.
+    let lost = event!(Request { status == 499u16 });
     let boot = server("serve-openai").set("api_key", KEY).limit_s(300);
+    let boot = boot.expect(Expect::NoEvent(lost));
     let (_, said) = with_clients(lab, &boot, |server| {
         let mut client = Command::new(environment_python("openai"));
         client.arg("ci/openai_client.py").arg(server.url()).env("API_KEY", KEY);
