@@ -192,6 +192,7 @@ fn a_stream_gives_the_text_of_the_whole_answer() {
         let mut body = json!({
             "messages": [{"role": "user", "content": "Tell me a story."}],
             "max_tokens": 12, "temperature": 0, "stream_options": {"include_usage": true},
+            "ignore_eos": true,
         });
         let whole = server.post("/v1/chat/completions", &body).json();
         assert_eq!(whole["object"], "chat.completion", "{whole}");
@@ -208,6 +209,7 @@ fn a_stream_gives_the_text_of_the_whole_answer() {
             .iter()
             .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str())
             .collect();
+        assert!(!text.is_empty());
         assert_eq!(whole["choices"][0]["message"]["content"].as_str().unwrap(), text);
         assert_eq!(chunks[0]["choices"][0]["delta"]["role"], "assistant");
         assert_eq!(
