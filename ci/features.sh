@@ -33,8 +33,8 @@ tests() {
 for feature in llm-transformer simd; do
     check "clippy for the host with $feature alone" ci/toolchain.sh host clippy -p kernel --all-targets \
         --no-default-features --features "$feature" -- -D warnings
-    check "clippy for the bare target with $feature alone" ci/toolchain.sh bare clippy -p kernel --lib \
-        --bins --no-default-features --features "$feature" -- -D warnings
+    check "clippy for the bare target with $feature alone" ci/toolchain.sh bare clippy --release -p kernel \
+        --lib --bins --no-default-features --features "$feature" -- -D warnings
 done
 check 'tests without features' tests
 

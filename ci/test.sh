@@ -60,7 +60,7 @@ step() {
         status=0
         "$@" 2>&1 </dev/null || status=$?
         echo "$status" >"$logs/$name.status"
-    } | tee "$logs/$name.log" | awk -v step="$name" '{ print step "| " $0; fflush() }'
+    } | tee "$logs/$name.log" | while IFS= read -r line; do printf '%s| %s\n' "$name" "$line"; done
     count "$name" "$(cat "$logs/$name.status")" $(($(date +%s) - started))
 }
 
