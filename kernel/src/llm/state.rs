@@ -22,7 +22,7 @@ use crate::llm::Error;
 use crate::llm::kernels::BATCH;
 pub use crate::llm::kv_cache::pool::KV_CACHE;
 use crate::llm::kv_cache::pool::{Page, PagePool};
-use crate::llm::kv_cache::{Runs, Side, Slot};
+use crate::llm::kv_cache::{Runs, Side, Slots};
 pub use memory::KvMemory;
 pub use shape::{CacheOptions, CacheShape, GroupShape, LayerShape, PAGE, StateShape};
 
@@ -230,6 +230,7 @@ impl State {
     }
 
     /// Keys and values of a layer at these positions, which the layer must still hold.
+    #[inline]
     pub fn kv<'a>(
         &'a self,
         memory: &'a KvMemory,
@@ -322,19 +323,21 @@ pub struct Texts<'a> {
 }
 
 impl Texts<'_> {
-    /// The slots of positions in a layer. A position is a number of a state, and a place in the
-    /// text of that state that was reserved.
-    pub fn slots<P: Iterator<Item = (usize, usize)>>(
-        &mut self,
+    /// Fills `slots` with those of positions in a layer.
+    ///
+    /// A position is a number of a state, and a place in the text of that state that was reserved.
+    pub fn slots<'a>(
+        &'a mut self,
         layer: usize,
-        positions: P,
-    ) -> impl Iterator<Item = Slot<'_>> + Send + use<'_, P> {
+        positions: impl Iterator<Item = (usize, usize)>,
+        slots: &mut Slots<'a>,
+    ) {
         let row = |(state, position): (usize, usize)| self.states[state].row(layer, position);
-        let rows: ArrayVec<usize, BATCH> = positions.map(row).collect();
-        self.memory.slots(layer, &rows)
+        self.memory.slots(layer, positions.map(row), slots);
     }
 
     /// Keys and values of a state in a layer: see [`State::kv`].
+    #[inline]
     pub fn kv(&self, state: usize, layer: usize, positions: Range<usize>) -> (Side<'_>, Side<'_>) {
         self.states[state].kv(self.memory, layer, positions)
     }

@@ -181,24 +181,29 @@ impl<'a> Runs<'a> {
             None => panic!("no page of position {position}"),
         }
     }
+
+    /// The run from position `start` on, which is before the end.
+    fn run_at(&self, start: usize) -> Range<usize> {
+        let left = self.positions.end - start;
+        let first = self.row(start);
+        let mut n = self.page - start % self.page;
+        while n < left && self.row(start + n) == first + n {
+            n += self.page;
+        }
+        first..first + n.min(left)
+    }
 }
 
 impl Iterator for Runs<'_> {
     type Item = Range<usize>;
 
     fn next(&mut self) -> Option<Range<usize>> {
-        let Range { start, end } = self.positions;
-        if start >= end {
-            return None;
-        }
-        let first = self.row(start);
-        let mut n = self.page - start % self.page;
-        while n < end - start && self.row(start + n) == first + n {
-            n += self.page;
-        }
-        let n = n.min(end - start);
-        self.positions.start += n;
-        Some(first..first + n)
+        let start = self.positions.start;
+        (start < self.positions.end).then(|| {
+            let run = self.run_at(start);
+            self.positions.start += run.len();
+            run
+        })
     }
 }
 
@@ -215,27 +220,27 @@ pub struct Side<'a> {
 }
 
 impl<'a> Side<'a> {
-    /// The bytes of each run of rows.
-    fn parts(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let (rows, row_bytes) = (self.rows, self.row_bytes);
-        self.runs.clone().map(move |run| &rows[run.start * row_bytes..run.end * row_bytes])
-    }
-
     /// The part of one head at each position.
     pub(in crate::llm) fn head(&self, head: usize) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let range = head * self.head_bytes..(head + 1) * self.head_bytes;
-        let row_bytes = self.row_bytes;
-        let rows = self.parts().flat_map(move |part| part.chunks_exact(row_bytes));
+        let (rows, row_bytes) = (self.rows, self.row_bytes);
+        let parts = self.runs.clone().map(move |run| run.start * row_bytes..run.end * row_bytes);
+        let rows = parts.flat_map(move |part| rows[part].chunks_exact(row_bytes));
         rows.map(move |row| &row[range.clone()])
     }
 
-    /// The rows of one head and their number, for each run of rows.
-    fn head_rows(&self, head: usize) -> impl Iterator<Item = (HeadRows<'a>, usize)> + use<'a> {
+    /// Calls `work` for each run of a head's rows, with the places of the run's positions.
+    fn each_run(&self, head: usize, mut work: impl FnMut(HeadRows<'a>, Range<usize>)) {
+        let Range { start, end } = self.runs.positions;
         let (stride, width) = (self.row_bytes, self.head_bytes);
-        self.parts().map(move |part| {
-            let bytes = &part[head * width..];
-            (HeadRows { bytes, stride, width }, part.len() / stride)
-        })
+        let mut first = start;
+        while first < end {
+            let run = self.runs.run_at(first);
+            let n = run.len();
+            let bytes = &self.rows[run.start * stride + head * width..run.end * stride];
+            work(HeadRows { bytes, stride, width }, first - start..first - start + n);
+            first += n;
+        }
     }
 
     /// Attention scores: dot products of a query with a head's keys.
@@ -244,30 +249,16 @@ impl<'a> Side<'a> {
     pub fn scores(&self, head: usize, query: Activations<'_>, out: &mut [f32]) {
         match (self.kind, query) {
             (CacheType::F32, Activations::F32(query)) => {
-                self.each_run(head, out, |keys, out| scores_f32(keys, query, out));
+                self.each_run(head, |keys, places| scores_f32(keys, query, &mut out[places]));
             }
             (CacheType::F16, Activations::F16(query)) => {
-                self.each_run(head, out, |keys, out| scores_f16(keys, query, out));
+                self.each_run(head, |keys, places| scores_f16(keys, query, &mut out[places]));
             }
             (kind, _) => {
                 for (score, key) in out.iter_mut().zip(self.head(head)) {
                     *score = dot(kind.weight_type(), key, &query);
                 }
             }
-        }
-    }
-
-    /// Calls `scores` for each run of a head's keys, with the run's scores.
-    fn each_run(
-        &self,
-        head: usize,
-        mut out: &mut [f32],
-        scores: impl Fn(HeadRows<'_>, &mut [f32]),
-    ) {
-        for (keys, n) in self.head_rows(head) {
-            let (now, later) = out.split_at_mut(n);
-            scores(keys, now);
-            out = later;
         }
     }
 
@@ -279,16 +270,14 @@ impl<'a> Side<'a> {
             round_f16(probabilities);
         }
         out.fill(0.0);
-        let mut probabilities = &*probabilities;
-        for (values, n) in self.head_rows(head) {
-            let (now, later) = probabilities.split_at(n);
+        self.each_run(head, |values, places| {
+            let probabilities = &probabilities[places];
             match self.kind {
-                CacheType::F32 => add_values_f32(values, now, out),
-                CacheType::F16 => add_values_f16(values, now, out),
-                CacheType::Q8_0 => add_values_q8_0(values, now, out),
+                CacheType::F32 => add_values_f32(values, probabilities, out),
+                CacheType::F16 => add_values_f16(values, probabilities, out),
+                CacheType::Q8_0 => add_values_q8_0(values, probabilities, out),
             }
-            probabilities = later;
-        }
+        });
     }
 }
 
@@ -305,13 +294,16 @@ impl Slot<'_> {
     ///
     /// # Panics
     /// `keys` or `values` have another length than `n_embd_kv`.
-    pub fn write(self, keys: &[f32], values: &[f32]) {
-        for (numbers, row) in [(keys, self.keys), (values, self.values)] {
+    pub fn write(&mut self, keys: &[f32], values: &[f32]) {
+        for (numbers, row) in [(keys, &mut *self.keys), (values, &mut *self.values)] {
             assert_eq!(self.kind.weight_type().row_bytes(numbers.len()), row.len());
             self.kind.encode(numbers, row);
         }
     }
 }
+
+/// The slots of a pass in one layer, each of them present.
+pub type Slots<'a> = ArrayVec<Option<Slot<'a>>, BATCH>;
 
 /// One layer's keys and values of all texts.
 ///
@@ -351,25 +343,28 @@ impl KvLayer {
         first + rows.start * self.row_bytes..first + rows.end * self.row_bytes
     }
 
-    /// The slots of rows, in the order of `rows`: up to [`BATCH`] rows.
+    /// Fills `slots` with those of rows, in the order of `rows`: up to [`BATCH`] rows.
     ///
     /// # Panics
     /// A row does not exist, or is named twice.
     pub fn slots<'a>(
         &self,
         memory: &'a mut [u8],
-        rows: &[usize],
-    ) -> impl Iterator<Item = Slot<'a>> + Send + use<'a> {
-        let mut order: ArrayVec<(usize, usize), BATCH> =
-            rows.iter().enumerate().map(|(i, &row)| (row, i)).collect();
+        rows: impl Iterator<Item = usize>,
+        slots: &mut Slots<'a>,
+    ) {
+        // Arrays are filled in their place, as a token would pay for each copy of them.
+        let mut order = ArrayVec::<(usize, usize), BATCH>::new();
+        order.extend(rows.enumerate().map(|(i, row)| (row, i)));
         // Rows are split off the memory from the first one to the last one.
         order.sort_unstable();
-        let mut slots: ArrayVec<Option<Slot<'a>>, BATCH> = order.iter().map(|_| None).collect();
+        slots.clear();
+        slots.extend(order.iter().map(|_| None));
         let (keys, values) = memory.split_at_mut(self.side_bytes());
         let mut rows =
             keys.chunks_exact_mut(self.row_bytes).zip(values.chunks_exact_mut(self.row_bytes));
         let mut next = 0;
-        for (row, i) in order {
+        for &(row, i) in &order {
             assert!(row >= next, "row {row} is named twice");
             let Some((keys, values)) = rows.nth(row - next) else {
                 panic!("row {row} of {}", self.n_rows)
@@ -377,10 +372,10 @@ impl KvLayer {
             slots[i] = Some(Slot { kind: self.shape.kind, keys, values });
             next = row + 1;
         }
-        slots.into_iter().flatten()
     }
 
     /// Keys and values of a text.
+    #[inline]
     pub fn sides<'a>(&self, memory: &'a [u8], runs: Runs<'a>) -> (Side<'a>, Side<'a>) {
         let (keys, values) = memory.split_at(self.side_bytes());
         let side = |rows, runs| Side {

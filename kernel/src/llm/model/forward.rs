@@ -12,7 +12,7 @@ use super::{
 use crate::llm::kernels::{
     BATCH, add, geglu, gelu, layer_norm, rms_norm, scale, silu, softcap, softmax, swiglu,
 };
-use crate::llm::kv_cache::{HadamardRotation, Slot};
+use crate::llm::kv_cache::{HadamardRotation, Slots};
 use crate::llm::quantize::SUPER_BLOCK;
 use crate::llm::state::{LayerShape, State, Texts};
 use crate::llm::workers::{Band, for_each, for_each_with};
@@ -69,15 +69,6 @@ impl<'a> PassRows<'a> {
         }
         PassRows { rows, counts }
     }
-
-    /// Slots of a layer for all rows.
-    fn slots<'s>(
-        &self,
-        texts: &'s mut Texts<'_>,
-        layer: usize,
-    ) -> impl Iterator<Item = Slot<'s>> + Send {
-        texts.slots(layer, self.rows.iter().map(|row| (row.session, row.position)))
-    }
 }
 
 impl Model {
@@ -100,8 +91,8 @@ impl Model {
     ) -> usize {
         assert!(rows.len() <= scratch.shape.n_rows, "{} rows", rows.len());
         let pass = PassRows::new(rows, &texts.states);
-        let wanted: ArrayVec<Row<'_>, BATCH> =
-            rows.iter().filter(|row| row.wants_logits).copied().collect();
+        let mut wanted = ArrayVec::<Row<'_>, BATCH>::new();
+        wanted.extend(rows.iter().filter(|row| row.wants_logits).copied());
         let n_embd = self.shape.n_embd;
         self.embed(compute, rows, texts, scratch);
         let observe = |stage, n: usize, scratch: &Scratch<'_>| {
@@ -284,7 +275,10 @@ impl Model {
         let (n_embd_q, head_size) = (shape.n_embd_q(), shape.head_size);
         let rotation = rotation(texts, layer);
         let vectors = qkv.chunks_exact_mut(shape.n_embd_qkv()).zip(rows(angles, self.n_angles()));
-        let slots = pass.slots(texts, layer);
+        let mut slots = Slots::new();
+        let positions = pass.rows.iter().map(|row| (row.session, row.position));
+        texts.slots(layer, positions, &mut slots);
+        let slots = slots.iter_mut().flatten();
         let workers = compute.workers_for(n, shape.n_embd_qkv() * ELEMENTWISE_COST);
         for_each(workers, vectors.zip(slots), |((qkv, angles), slot)| {
             let (queries_keys, values) = qkv.split_at_mut(n_embd_q + shape.n_embd_kv());

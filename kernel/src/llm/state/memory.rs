@@ -8,7 +8,7 @@ use spin::Mutex;
 use super::{CacheShape, State};
 use crate::llm::arena::ModelBuffer;
 use crate::llm::kv_cache::pool::{KV_CACHE, Page, PagePool};
-use crate::llm::kv_cache::{KvLayer, Runs, Side, Slot};
+use crate::llm::kv_cache::{KvLayer, Runs, Side, Slots};
 use crate::llm::{Error, with_capacity};
 
 /// The keys and values of all texts, and the pool of their pages.
@@ -100,17 +100,19 @@ impl KvMemory {
         (layer, &mut self.memory[*start..][..layer.bytes()])
     }
 
-    /// The slots of rows of a layer, in the order of `rows`.
-    pub(super) fn slots(
-        &mut self,
+    /// Fills `slots` with those of rows of a layer, in the order of `rows`.
+    pub(super) fn slots<'a>(
+        &'a mut self,
         layer: usize,
-        rows: &[usize],
-    ) -> impl Iterator<Item = Slot<'_>> + Send + use<'_> {
+        rows: impl Iterator<Item = usize>,
+        slots: &mut Slots<'a>,
+    ) {
         let (layer, memory) = self.layer_mut(layer);
-        layer.slots(memory, rows)
+        layer.slots(memory, rows, slots);
     }
 
     /// Keys and values of a text in a layer.
+    #[inline]
     pub(super) fn sides<'a>(&'a self, layer: usize, runs: Runs<'a>) -> (Side<'a>, Side<'a>) {
         let (start, layer) = &self.layers[layer];
         layer.sides(&self.memory[*start..][..layer.bytes()], runs)

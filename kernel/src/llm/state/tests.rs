@@ -41,8 +41,7 @@ impl Cache {
         let n = numbers.len();
         assert_eq!(self.state.reserve(&mut self.memory, n), n);
         for layer in 0..self.state.shape().layers.len() {
-            let slots = self.slots(layer, n);
-            for (slot, numbers) in slots.zip(numbers) {
+            for (slot, numbers) in self.slots(layer, n).iter_mut().flatten().zip(numbers) {
                 let [keys, values] = &numbers[layer];
                 slot.write(keys, values);
             }
@@ -50,10 +49,12 @@ impl Cache {
         self.state.advance(n);
     }
 
-    fn slots(&mut self, layer: usize, n: usize) -> impl Iterator<Item = Slot<'_>> {
+    fn slots(&mut self, layer: usize, n: usize) -> Slots<'_> {
         let len = self.state.len();
-        let rows: Vec<usize> = (len..len + n).map(|i| self.state.row(layer, i)).collect();
-        self.memory.slots(layer, &rows)
+        let rows = (len..len + n).map(|i| self.state.row(layer, i));
+        let mut slots = Slots::new();
+        self.memory.slots(layer, rows, &mut slots);
+        slots
     }
 
     fn kv(&self, layer: usize, positions: Range<usize>) -> (Side<'_>, Side<'_>) {
@@ -141,7 +142,8 @@ fn positions_written_at_once_are_those_written_one_by_one() {
         // The layer in the middle keeps five: two of three go round.
         for positions in [0..1, 1..4, 4..4, 4..7, 7..11, 11..13] {
             cache.state.reserve(&mut cache.memory, positions.len());
-            assert_eq!(cache.slots(1, positions.len()).count(), positions.len());
+            let n_slots = cache.slots(1, positions.len()).iter().flatten().count();
+            assert_eq!(n_slots, positions.len());
             cache.write(&Vec::from_iter(positions.map(of_layers)));
         }
         let expected = filled(shape(kind), &Vec::from_iter(0..13));

@@ -67,8 +67,9 @@ impl Text {
         for layer in 0..3 {
             let states = core::iter::once(&mut self.state).collect();
             let mut texts = Texts { memory, states };
-            let slots = texts.slots(layer, (len..len + n).map(|position| (0, position)));
-            for (slot, &[keys, values]) in slots.zip(&self.hashes[len..]) {
+            let mut slots = Slots::new();
+            texts.slots(layer, (len..len + n).map(|position| (0, position)), &mut slots);
+            for (slot, &[keys, values]) in slots.iter_mut().flatten().zip(&self.hashes[len..]) {
                 slot.write(&[content(keys, layer, 0)], &[content(values, layer, 1)]);
             }
         }
