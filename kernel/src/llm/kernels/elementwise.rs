@@ -86,14 +86,18 @@ pub fn layer_norm<L: Lanes>(x: &mut [f32], weights: &[F32Bytes], bias: &[F32Byte
     add::<L>(x, bias);
 }
 
+/// The largest number, which is never NaN; negative infinity if there is none.
+pub fn largest<L: Lanes>(x: &[f32]) -> f32 {
+    let lowest = f32::NEG_INFINITY;
+    fold(x, lowest, L::splat(lowest), |largest: L, x| largest.max(x)).largest()
+}
+
 /// Softmax: turns scores into probabilities that add up to 1.
 pub fn softmax<L: Lanes>(scores: &mut [f32]) {
-    let lowest = f32::NEG_INFINITY;
-    let largest = fold(scores, lowest, L::splat(lowest), |largest: L, x| largest.max(x)).largest();
-    let largest = L::splat(largest);
+    let largest = L::splat(largest::<L>(scores));
     let mut sums = L::no_sums();
     // The padding becomes 0.
-    each(scores, lowest, |x: L| {
+    each(scores, f32::NEG_INFINITY, |x: L| {
         let x = exp(x - largest);
         sums = x.add_to(sums);
         x
@@ -242,8 +246,8 @@ pub fn hadamard<L: Lanes>(x: &mut [f32], width: usize) {
 #[cfg(test)]
 mod tests {
     use crate::llm::kernels::{
-        geglu, gelu, hadamard, layer_norm, rms_norm, rotate_halves, rotate_neighbours, silu,
-        softcap, softmax, swiglu,
+        geglu, gelu, hadamard, largest, layer_norm, rms_norm, rotate_halves, rotate_neighbours,
+        silu, softcap, softmax, swiglu,
     };
     use crate::llm::quantize::{F32Bytes, f16_to_f32, round_to_f16};
     use alloc::vec::Vec;
@@ -330,6 +334,20 @@ mod tests {
         let mut far = [-1e30, 300.0, f32::NEG_INFINITY, 300.0, 0.0];
         softmax(&mut far);
         assert_eq!(far, [0.0, 0.5, 0.0, 0.5, 0.0]);
+    }
+
+    #[test]
+    fn the_largest_is_found_at_each_place_and_is_never_nan() {
+        for n in 1..10 {
+            for place in 0..n {
+                let mut x = [-2.0, f32::NAN, f32::NEG_INFINITY].repeat(3);
+                x[place] = -1.0;
+                assert_eq!(largest(&x[..n]), -1.0, "place {place} of {n}");
+            }
+        }
+        for none in [&[][..], &[f32::NAN, f32::NEG_INFINITY]] {
+            assert_eq!(largest(none), f32::NEG_INFINITY);
+        }
     }
 
     #[test]

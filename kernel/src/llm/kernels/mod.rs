@@ -136,10 +136,13 @@ pub fn dot(kind: WeightType, row: &[u8], x: &Activations<'_>) -> f32 {
 
 /// Makes an op public as it runs on the vector unit in use.
 macro_rules! on_active_lanes {
-    ($($(#[$doc:meta])* $module:ident::$op:ident($($argument:ident: $kind:ty),*);)*) => {$(
+    ($(
+        $(#[$doc:meta])*
+        $module:ident::$op:ident($($argument:ident: $kind:ty),*) $(-> $result:ty)?;
+    )*) => {$(
         $(#[$doc])*
-        pub fn $op($($argument: $kind),*) {
-            $module::$op::<active::Vector>($($argument),*);
+        pub fn $op($($argument: $kind),*) $(-> $result)? {
+            $module::$op::<active::Vector>($($argument),*)
         }
     )*};
 }
@@ -156,6 +159,8 @@ on_active_lanes! {
     /// LayerNorm.
     elementwise::layer_norm(
         x: &mut [f32], weights: &[F32Bytes], bias: &[F32Bytes], epsilon: f32);
+    /// The largest number, which is never NaN; negative infinity if there is none.
+    elementwise::largest(x: &[f32]) -> f32;
     /// Softmax.
     elementwise::softmax(scores: &mut [f32]);
     /// Logit softcapping.

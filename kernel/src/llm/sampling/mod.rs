@@ -25,6 +25,7 @@ pub use random::SplitMix64;
 use alloc::vec::Vec;
 
 use crate::llm::Error;
+use crate::llm::kernels::largest;
 
 /// A token that may be chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -276,12 +277,19 @@ impl Sampler {
 }
 
 /// The token of the largest logit, the first of equal ones.
+///
+/// NaN is never the largest. Without a logit above negative infinity, the token is 0.
 pub fn argmax(logits: &[f32]) -> u32 {
+    /// Logits whose largest one is found at a time. Only one such block is searched for the token.
+    const BLOCK: usize = 256;
     let mut best = (0, f32::NEG_INFINITY);
-    for (token, &logit) in (0..).zip(logits) {
-        if logit > best.1 {
-            best = (token, logit);
+    for (i, block) in logits.chunks(BLOCK).enumerate() {
+        let largest = largest(block);
+        if largest > best.1 {
+            best = (BLOCK * i, largest);
         }
     }
-    best.0
+    let (start, largest) = best;
+    let is_best = |&logit: &f32| logit == largest && logit > f32::NEG_INFINITY;
+    (start + logits[start..].iter().position(is_best).unwrap_or(0)) as u32
 }

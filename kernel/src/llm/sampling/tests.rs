@@ -62,8 +62,34 @@ fn greedy_takes_the_first_of_the_best() {
     assert_eq!(argmax(&[0.5, 2.0, 1.0, 2.0]), 1);
     assert_eq!(argmax(&[f32::NAN, -3.0, f32::NEG_INFINITY]), 1);
     assert_eq!(argmax(&[]), 0);
+    assert_eq!(argmax(&[f32::NAN, f32::NEG_INFINITY]), 0);
     assert_eq!(draw(SamplingConfig::greedy(), 3), [1, 1, 1]);
     assert_eq!(draw(SamplingConfig { top_k: 1, ..ALL }, 3), [1, 1, 1]);
+}
+
+#[test]
+fn the_best_of_many_logits_is_the_one_of_a_plain_search() {
+    // Few different numbers, so that many logits are equal.
+    let few = [f32::NEG_INFINITY, -1.5, -0.0, 0.0, 1.5, f32::NAN];
+    let mut generator = SplitMix64::new(7);
+    for n in (0..300).chain([511, 512, 513, 1009]) {
+        let mut logits: Vec<f32> =
+            (0..n).map(|_| few[(generator.next_u64() % few.len() as u64) as usize]).collect();
+        let mut peak = None;
+        if let Some(place) = (generator.next_u64() as usize).checked_rem(2 * n) {
+            // One logit is above all others in half of the rounds.
+            peak = logits.get_mut(place).map(|logit| *logit = 2.0).map(|()| place);
+        }
+        let mut expected = (0, f32::NEG_INFINITY);
+        for (token, &logit) in (0..).zip(&logits) {
+            if logit > expected.1 {
+                expected = (token, logit);
+            }
+        }
+        let (expected, _) = expected;
+        assert_eq!(argmax(&logits), expected, "{n} logits, {peak:?}");
+        assert!(peak.is_none_or(|peak| peak == expected as usize));
+    }
 }
 
 #[test]
