@@ -114,7 +114,8 @@ function show(message) {
   actions.append(action("retry", "Retry", "Retry the last answer", retry));
   const entry = element("li", message.role, element("h2", "unseen", isUser ? "You" : "Model"), body, foot, actions);
   if (isUser) body.append(message.content);
-  else new Markdown(body).push(message.content);
+  else if (message.content) new Markdown(body).push(message.content);
+  else body.append(element("p", "nothing", "The model ended its answer at once, without text."));
   showFoot(foot, message);
   $("chat").append(entry);
   $("welcome").hidden = true;
@@ -206,7 +207,7 @@ async function answer() {
   const progress = element("progress");
   progress.setAttribute("aria-label", "Prompt processed");
   view.entry.classList.add("pending");
-  view.body.append(element("div", "wait", progress, element("span", "", "Waiting for the server")));
+  view.body.replaceChildren(element("div", "wait", progress, element("span", "", "Waiting for the server")));
   document.body.classList.add("busy");
   $("send").setAttribute("aria-label", "Stop");
   $("send").title = "Stop (Esc)";
@@ -303,9 +304,9 @@ async function answer() {
   } else if (failure || message.ended === "stopped") {
     view.entry.remove();
   } else {
+    view.entry.remove();
     messages.push(message);
-    view.body.replaceChildren(element("p", "nothing", "The model ended its answer at once, without text."));
-    showFoot(view.foot, message);
+    show(message);
   }
   speech.end(message.ended === "stopped" ? "" : failure ? "" : "End of the answer.");
   if (failure) note(failure.message, { label: "Retry", act: retry });
