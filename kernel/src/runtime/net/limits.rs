@@ -26,3 +26,5 @@ pub const HALF_OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 pub const YOUNG: Duration = Duration::from_millis(50);
 /// Time after which an orphan without progress is reset; Linux's `tcp_fin_timeout`.
 pub const ORPHAN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time that an orphan has for its last data when another connection waits for its socket.
+pub const ORPHAN_GRACE: Duration = Duration::from_secs(10);

@@ -6,7 +6,8 @@
 //! - [`filter`] drops frames that smoltcp would not take well
 //! - [`slaac`] gives addresses from router advertisements
 //! - [`addresses`] gives the interface its addresses: fixed ones, DHCP's, those of [`slaac`]
-//! - [`tcp`] makes listeners with a backlog of smoltcp's sockets, within [`limits`]
+//! - [`tcp`] makes listeners with a backlog of smoltcp's sockets, each in a [`slot`], within
+//!   [`limits`]
 //! - [`stack`] polls all of it
 //! - [`sockets`] are the sockets of the application, with their numbers from [`descriptors`]
 //!
@@ -22,6 +23,7 @@ pub mod descriptors;
 pub mod filter;
 pub mod limits;
 pub mod slaac;
+mod slot;
 pub mod sockets;
 pub mod stack;
 pub mod tcp;

@@ -148,8 +148,9 @@ impl Stack {
     }
 
     fn tend(&mut self, phase: Phase) {
-        self.tcp.tend(&mut self.sockets, self.now, phase);
-        self.brief_filter();
+        if self.tcp.tend(&mut self.sockets, self.now, phase) {
+            self.brief_filter();
+        }
     }
 
     /// Gives the filter the connections that exist, and those that are refused.

@@ -15,22 +15,22 @@
 //! All buffers are allocated by [`Tcp::listen`]. The pool has [`MAX_CONNECTIONS`] sockets beside the
 //! backlogs.
 //!
-//! A connection that the application has closed is an *orphan*: its FIN handshake goes on. Orphans
-//! in TIME-WAIT give their socket back when no other socket is free.
+//! A connection that the application has closed is an *orphan*: its FIN handshake goes on. While no
+//! other socket is free, orphans give their sockets to connections that wait for `accept`. Those in
+//! TIME-WAIT go first. Others are reset: in FIN-WAIT-2 at once, else after
+//! [`ORPHAN_GRACE`](super::limits::ORPHAN_GRACE).
 
-use alloc::vec;
 use alloc::vec::Vec;
 use core::mem;
 
 use arrayvec::ArrayVec;
-use smoltcp::iface::{SocketHandle, SocketSet};
-use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
+use smoltcp::iface::SocketSet;
+use smoltcp::socket::tcp::{Socket, State};
 use smoltcp::time::Instant;
 use smoltcp::wire::{IpAddress, IpEndpoint, IpListenEndpoint};
 
-use super::limits::{
-    HALF_OPEN_TIMEOUT, KEEP_ALIVE, ORPHAN_TIMEOUT, RECEIVE_BYTES, TIMEOUT, TRANSMIT_BYTES, YOUNG,
-};
+use super::limits::{ORPHAN_TIMEOUT, TIMEOUT, YOUNG};
+use super::slot::{Role, Slot, discard};
 
 pub use super::limits::{MAX_BACKLOG, MAX_CONNECTIONS, MAX_LISTENERS};
 
@@ -77,37 +77,6 @@ pub struct Connection(usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenerId(usize);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    /// In CLOSED, and used for nothing.
-    Free,
-    /// Part of a listener's backlog.
-    Backlog(ListenerId),
-    /// Accepted by the application.
-    Connection,
-    /// Closed by the application.
-    Orphan,
-}
-
-/// A socket of the pool.
-#[derive(Debug)]
-struct Slot {
-    handle: SocketHandle,
-    role: Role,
-    /// The state when the slot was last tended.
-    state: State,
-    /// Serial number of the entry into the present phase; the oldest slot has the smallest.
-    since: u64,
-    /// Why the connection ended early, until the application has asked.
-    failure: Option<Failure>,
-    /// Whether the application wants no more data.
-    is_read_shut: bool,
-    /// Bytes that an orphan had left to send.
-    left: usize,
-    /// When an orphan last made progress, or when a connection became half-open.
-    progress: Instant,
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Listener {
     endpoint: IpListenEndpoint,
@@ -135,85 +104,14 @@ pub struct Tcp {
     slots: Vec<Slot>,
     listeners: [Option<Listener>; MAX_LISTENERS],
     serial: u64,
+    /// Whether a connection waits for `accept` that no other socket can replace.
+    is_short: bool,
+    /// Whether the application has changed what slots are used for, since the last [`Tcp::tend`].
+    has_changed: bool,
 }
 
 fn is_established(state: State) -> bool {
     matches!(state, State::Established | State::CloseWait)
-}
-
-/// Forgets a connection without a word to the peer.
-fn clear(socket: &mut Socket<'_>) {
-    socket.abort();
-    // A socket that starts to listen forgets its connection; one that is aborted sends a reset.
-    let _ = socket.listen(1);
-    socket.close();
-}
-
-/// Takes all data that a socket has received.
-fn discard(socket: &mut Socket<'_>) {
-    while socket.can_recv() && socket.recv(|data| (data.len(), ())).is_ok() {}
-}
-
-impl Slot {
-    fn new(sockets: &mut SocketSet<'static>) -> Slot {
-        let buffer = |bytes| SocketBuffer::new(vec![0; bytes]);
-        let mut socket = Socket::new(buffer(RECEIVE_BYTES), buffer(TRANSMIT_BYTES));
-        socket.set_ack_delay(None);
-        socket.set_keep_alive(Some(KEEP_ALIVE));
-        Slot {
-            handle: sockets.add(socket),
-            role: Role::Free,
-            state: State::Closed,
-            since: 0,
-            failure: None,
-            is_read_shut: false,
-            left: 0,
-            progress: Instant::ZERO,
-        }
-    }
-
-    fn free(&mut self, socket: &mut Socket<'_>) {
-        clear(socket);
-        self.role = Role::Free;
-        self.state = State::Closed;
-    }
-
-    fn listen(&mut self, socket: &mut Socket<'_>, id: ListenerId, endpoint: IpListenEndpoint) {
-        socket.abort();
-        socket.set_nagle_enabled(false);
-        socket.set_timeout(Some(HALF_OPEN_TIMEOUT));
-        // The socket is closed and the port is not 0, so nothing can fail.
-        let _ = socket.listen(endpoint);
-        self.role = Role::Backlog(id);
-        self.state = State::Listen;
-        self.failure = None;
-        self.is_read_shut = false;
-    }
-
-    fn orphan(&mut self, socket: &mut Socket<'_>, now: Instant) {
-        discard(socket);
-        self.role = Role::Orphan;
-        self.left = socket.send_queue();
-        self.progress = now;
-    }
-
-    /// Tends an orphan; returns whether it has entered TIME-WAIT.
-    fn tend_orphan(&mut self, socket: &mut Socket<'_>, before: State, now: Instant) -> bool {
-        discard(socket);
-        let (state, left) = (socket.state(), socket.send_queue());
-        let is_over = now >= self.progress + ORPHAN_TIMEOUT;
-        if state == State::Closed && (socket.remote_endpoint().is_none() || is_over) {
-            self.free(socket);
-        } else if state != before || left != self.left {
-            self.left = left;
-            self.progress = now;
-        } else if is_over && state != State::TimeWait {
-            socket.abort();
-            // The reset has its time too.
-            self.progress = now;
-        }
-        state == State::TimeWait && before != State::TimeWait
-    }
 }
 
 impl Tcp {
@@ -243,12 +141,16 @@ impl Tcp {
         *serial
     }
 
-    /// Brings all sockets up to date, after `phase`.
-    pub fn tend(&mut self, sockets: &mut SocketSet<'static>, now: Instant, phase: Phase) {
+    /// Brings all sockets up to date, after `phase`; returns whether one has changed.
+    pub fn tend(&mut self, sockets: &mut SocketSet<'static>, now: Instant, phase: Phase) -> bool {
+        let mut has_changed = mem::take(&mut self.has_changed);
+        let mut has_half_open = false;
         for slot in &mut self.slots {
             let socket = sockets.get_mut::<Socket<'_>>(slot.handle);
             let state = socket.state();
             let before = mem::replace(&mut slot.state, state);
+            has_changed |= state != before;
+            has_half_open |= state == State::SynReceived;
             match slot.role {
                 Role::Free => {}
                 Role::Backlog(id) => {
@@ -292,11 +194,33 @@ impl Tcp {
                     if slot.tend_orphan(socket, before, now) {
                         slot.since = Self::next_serial(&mut self.serial);
                     }
+                    has_changed |= slot.role == Role::Free;
                 }
             }
         }
-        for i in 0..MAX_LISTENERS {
-            self.make_room(sockets, ListenerId(i), now);
+        // Without a change, only time can make room.
+        if has_changed || has_half_open || self.is_short {
+            self.reclaim(sockets, now);
+            for i in 0..MAX_LISTENERS {
+                self.make_room(sockets, ListenerId(i), now);
+            }
+        }
+        has_changed || has_half_open
+    }
+
+    /// Resets an orphan where a connection waits for its socket.
+    fn reclaim(&mut self, sockets: &mut SocketSet<'static>, now: Instant) {
+        let waits =
+            |slot: &Slot| matches!(slot.role, Role::Backlog(_)) && is_established(slot.state);
+        self.is_short = self.slots.iter().any(waits) && self.free_slot(sockets).is_none();
+        if !self.is_short {
+            return;
+        }
+        let ends = self.slots.iter().filter_map(|slot| Some((slot.grace_end()?, slot.handle)));
+        if let Some((end, handle)) = ends.min_by_key(|(end, _)| *end)
+            && end <= now
+        {
+            sockets.get_mut::<Socket<'_>>(handle).abort();
         }
     }
 
@@ -348,6 +272,7 @@ impl Tcp {
             let ends = (socket.local_endpoint(), socket.remote_endpoint());
             if socket.state() == State::TimeWait && ends == (Some(over.local), Some(over.remote)) {
                 slot.free(socket);
+                self.has_changed = true;
             }
         }
     }
@@ -382,13 +307,15 @@ impl Tcp {
         }
         self.listeners[id.0] =
             Some(Listener { endpoint, is_ipv4_only, backlog, is_full: false, is_ready: false });
+        self.has_changed = true;
         Some(id)
     }
 
-    /// A free slot, or that of the oldest orphan in TIME-WAIT.
+    /// A free slot, or that of the oldest orphan that has nothing to say but a reset.
     fn free_slot(&self, sockets: &SocketSet<'static>) -> Option<usize> {
         let free = self.oldest(sockets, Role::Free, |_| true);
-        free.or_else(|| self.oldest(sockets, Role::Orphan, |state| state == State::TimeWait))
+        let is_over = |state| matches!(state, State::TimeWait | State::Closed);
+        free.or_else(|| self.oldest(sockets, Role::Orphan, is_over))
     }
 
     /// Whether [`Tcp::accept`] would have given a connection at the last poll.
@@ -411,6 +338,7 @@ impl Tcp {
         self.slots[accepted].role = Role::Connection;
         let slot = &mut self.slots[free];
         slot.listen(sockets.get_mut(slot.handle), id, endpoint);
+        self.has_changed = true;
         self.make_room(sockets, id, now);
         Some(Connection(accepted))
     }
@@ -456,6 +384,7 @@ impl Tcp {
         let socket = sockets.get_mut::<Socket<'_>>(slot.handle);
         socket.close();
         slot.orphan(socket, now);
+        self.has_changed = true;
     }
 
     /// Stops to listen; connections of the backlog are reset.
@@ -466,6 +395,7 @@ impl Tcp {
         now: Instant,
     ) {
         self.listeners[id.0] = None;
+        self.has_changed = true;
         for slot in self.slots.iter_mut().filter(|slot| slot.role == Role::Backlog(id)) {
             let socket = sockets.get_mut::<Socket<'_>>(slot.handle);
             if socket.state() == State::Listen {
@@ -477,12 +407,14 @@ impl Tcp {
         }
     }
 
-    /// The moment when an orphan without progress is reset, or a half-open connection may go.
+    /// The moment when an orphan is reset, or a half-open connection may go.
     pub fn deadline(&self) -> Option<Instant> {
         let is_full = |id: ListenerId| self.listeners[id.0].is_some_and(|l| l.is_full);
         let deadlines = self.slots.iter().filter_map(|slot| match (slot.role, slot.state) {
             (Role::Orphan, state) if state != State::TimeWait => {
-                Some(slot.progress + ORPHAN_TIMEOUT)
+                let timeout = slot.progress + ORPHAN_TIMEOUT;
+                let grace_end = slot.grace_end().filter(|_| self.is_short);
+                Some(grace_end.map_or(timeout, |end| timeout.min(end)))
             }
             (Role::Backlog(id), State::SynReceived) if is_full(id) => Some(slot.progress + YOUNG),
             _ => None,

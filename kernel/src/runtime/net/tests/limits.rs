@@ -3,6 +3,7 @@
 use std::vec;
 use std::vec::Vec;
 
+use smoltcp::iface::SocketHandle;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::tcp::State;
 use smoltcp::wire::{
@@ -132,6 +133,21 @@ fn a_flood_that_goes_on_keeps_no_client_out() {
         world.step();
     }
     panic!("the client was kept out");
+}
+
+#[test]
+fn half_open_connections_make_room_though_nothing_happens() {
+    let mut world = World::new(Faults::default(), 38);
+    let listener = world.listen(1);
+    for port in [900, 901] {
+        let from = [10, 0, 3, 1];
+        world.peer.end.put(segment(from, port, SERVER, TcpControl::Syn, 1000));
+    }
+    world.pass(1);
+    let start = world.now_us;
+    world.peer.connect(server());
+    accept(&mut world, listener);
+    assert!(world.now_us < start + 500_000, "the client had to try again");
 }
 
 #[test]
@@ -280,6 +296,69 @@ fn connections_in_time_wait_give_their_sockets_back() {
     world.pass(15);
     let (all, free) = world.stack.pool();
     assert_eq!((all, all - free), (MAX_CONNECTIONS + 5, 5));
+}
+
+/// Fills all sockets with orphans, whose clients take nothing and never close.
+///
+/// The server sends `data` on each connection before it closes it.
+fn fill_with_orphans(world: &mut World, listener: SocketId, data: &[u8]) -> Vec<SocketHandle> {
+    let connect = |_| {
+        let client = world.peer.connect(server());
+        let id = accept(world, listener);
+        assert_eq!(world.stack.send(id, data), Ok(data.len()));
+        world.stack.close(id).unwrap();
+        client
+    };
+    (0..MAX_CONNECTIONS).map(connect).collect()
+}
+
+#[test]
+fn clients_that_never_close_keep_nobody_out() {
+    let mut world = World::new(Faults::default(), 35);
+    let listener = world.listen(4);
+    let clients = fill_with_orphans(&mut world, listener, b"the end");
+    world.pass(1);
+    // Each newcomer takes the place of the oldest, whose client hears of that.
+    for (n, &client) in clients.iter().enumerate() {
+        let states = clients.iter().map(|&client| world.peer.socket(client).state());
+        let closed = states.filter(|&state| state == State::Closed).count();
+        assert_eq!((closed, world.peer.socket(client).state()), (n, State::CloseWait));
+        let start = world.now_us;
+        let newcomer = world.peer.connect(server());
+        let id = accept(&mut world, listener);
+        world.stack.send(id, b"hello").unwrap();
+        world.run(1, |world| world.peer.socket(newcomer).recv_queue() == 5);
+        world.run(1, |world| world.peer.socket(client).state() == State::Closed);
+        assert!(world.now_us < start + 500_000, "newcomer {n} had to wait");
+    }
+}
+
+#[test]
+fn clients_that_take_no_data_keep_others_out_for_a_while_alone() {
+    let mut world = World::new(Faults::default(), 36);
+    let listener = world.listen(4);
+    let start = world.now_us;
+    let clients = fill_with_orphans(&mut world, listener, &content(32 << 10, 5));
+    let filled = world.now_us;
+    world.peer.connect(server());
+    accept(&mut world, listener);
+    assert!(world.now_us >= start + 10_000_000 && world.now_us < filled + 11_000_000);
+    assert_eq!(world.peer.socket(clients[1]).state(), State::Established);
+}
+
+#[test]
+fn a_reset_that_cannot_be_sent_holds_no_socket() {
+    let mut world = World::new(Faults::default(), 37);
+    let listener = world.listen(4);
+    fill_with_orphans(&mut world, listener, b"the end");
+    world.pass(1);
+    world.peer.connect(server());
+    world.peer.poll(world.now_us);
+    world.stack.poll(&mut world.end, world.now_us);
+    world.peer.poll(world.now_us);
+    world.end.is_full = true;
+    world.stack.poll(&mut world.end, world.now_us);
+    assert!(world.stack.accept(listener).is_ok());
 }
 
 #[test]
