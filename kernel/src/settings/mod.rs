@@ -8,7 +8,8 @@
 //! is an error that names key and place.
 //!
 //! Boot arguments before a word `--` are ignored. A Raspberry Pi's firmware puts dozens of words
-//! for Linux there, and the words differ with each version of the firmware and each screen.
+//! for Linux there, and the words differ with each version of the firmware and each screen. Only
+//! addresses count there, as urunc writes them for Hermit: `ip=10.0.0.2/24 gateway=10.0.0.1`.
 
 #![forbid(unsafe_code)]
 
@@ -258,7 +259,8 @@ impl Config {
     ) -> Result<(), ConfigError> {
         let mut seen = Vec::new();
         let model = self.model.clone();
-        for word in ours(arguments) {
+        let (foreign, ours) = split(arguments);
+        for word in ours {
             let shown = String::from_utf8_lossy(word);
             let error = |problem| ConfigError {
                 place: Place::BootArgument(shown.clone().into_owned()),
@@ -270,6 +272,9 @@ impl Config {
             })?;
             self.set(key, &Value::Word(value), &mut seen).map_err(error)?;
         }
+        if !seen.contains(&"ip") {
+            self.take_addresses(&foreign);
+        }
         // The file's texts belong to the model that the file names.
         let is_other = model.is_some() && model != self.model;
         let stands = seen.iter().any(|key| key.starts_with(CHAT));
@@ -277,6 +282,17 @@ impl Config {
             self.chat_template = ChatTemplate::Auto;
         }
         Ok(())
+    }
+
+    /// Takes addresses from words before `--`. Linux's own `ip` has another form.
+    fn take_addresses(&mut self, words: &[&[u8]]) {
+        let value = |start: &[u8]| {
+            str::from_utf8(words.iter().rev().find_map(|word| word.strip_prefix(start))?).ok()
+        };
+        let ip = value(b"ip=").and_then(network::addresses).filter(|ip| !ip.is_empty());
+        let Some(ip) = ip else { return };
+        self.ip = ip;
+        self.gateway = value(b"gateway=").and_then(network::gateways).unwrap_or_default();
     }
 
     /// Refuses boot arguments without effect in the mode, after [`Config::apply_arguments`].
@@ -290,7 +306,7 @@ impl Config {
         arguments: impl IntoIterator<Item = &'a A>,
     ) -> Result<(), ConfigError> {
         // Arguments that are not UTF-8 were refused before.
-        for word in ours(arguments).into_iter().filter_map(|word| str::from_utf8(word).ok()) {
+        for word in split(arguments).1.into_iter().filter_map(|word| str::from_utf8(word).ok()) {
             let name = word.split_once('=').map_or(word, |(name, _)| name);
             let Some(key) = KEYS.iter().find(|key| key.name == name) else { continue };
             if !key.modes.contains(&self.mode) {
@@ -328,14 +344,15 @@ impl Config {
     }
 }
 
-/// The boot arguments that are settings: all, or those behind `--` if there is one.
-fn ours<'a, A: AsRef<[u8]> + ?Sized + 'a>(
+/// The boot arguments before `--`, and those that are settings: all others.
+fn split<'a, A: AsRef<[u8]> + ?Sized + 'a>(
     arguments: impl IntoIterator<Item = &'a A>,
-) -> Vec<&'a [u8]> {
+) -> (Vec<&'a [u8]>, Vec<&'a [u8]>) {
     let mut arguments: Vec<&[u8]> = arguments.into_iter().map(AsRef::as_ref).collect();
     let is_separator = |word: &&[u8]| *word == SEPARATOR.as_bytes();
     let first = arguments.iter().position(is_separator).map_or(0, |i| i + 1);
-    arguments.split_off(first)
+    let ours = arguments.split_off(first);
+    (arguments, ours)
 }
 
 #[cfg(test)]

@@ -400,6 +400,34 @@ fn the_hint_for_an_unknown_key_lists_the_keys() {
     assert!(KEYS.iter().all(|key| hint.contains(key.name)));
 }
 
+/// What urunc writes for a unikernel of type `hermit`, and what Linux's own `ip` looks like.
+#[test]
+fn addresses_of_a_container_runtime_count_before_the_mark() {
+    let addresses = |words: &str| {
+        let mut config = Config::from_toml("ip = \"dhcp\"").unwrap();
+        config.apply_arguments(words.split(' ')).unwrap();
+        config.refuse_unused(words.split(' ')).unwrap();
+        (config.ip, config.gateway)
+    };
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    let urunc = (vec![(ip("10.4.0.7"), 24)], vec![ip("10.4.0.1")]);
+    let none = (vec![], vec![]);
+    for (words, expected) in [
+        ("ip=10.4.0.7/24 gateway=10.4.0.1 -- mode=serve parallel=2", &urunc),
+        ("ip=10.4.0.7/24 gateway=10.4.0.1 mode=serve", &urunc),
+        ("quiet ip=10.4.0.7/24 gateway=10.4.0.1 -- mode=chat", &urunc),
+        ("ip=10.9.0.9/8 gateway=10.9.0.1 -- mode=serve ip=10.4.0.7/24 gateway=10.4.0.1", &urunc),
+        ("ip=10.4.0.7::10.4.0.1:255.255.255.0::eth0:off gateway=10.4.0.1 -- mode=serve", &none),
+        ("ip=10.9.0.9/8 -- mode=serve ip=dhcp", &none),
+        ("gateway=10.4.0.1 -- mode=serve", &none),
+        ("ip=dhcp -- mode=serve", &none),
+    ] {
+        assert_eq!(addresses(words), *expected, "{words}");
+    }
+    let alone = addresses("ip=10.4.0.7/24 gateway=none -- mode=serve");
+    assert_eq!(alone, (urunc.0.clone(), vec![]));
+}
+
 /// What `/chosen/bootargs` holds on a Raspberry Pi 4: the words of its device tree, of the
 /// firmware, and of the `cmdline.txt` that `image-builder sd` writes.
 #[test]
