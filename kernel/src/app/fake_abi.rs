@@ -34,6 +34,8 @@ pub struct World {
     pub disk_failure: Option<DiskFailure>,
     /// The network card, if the machine has one.
     pub network: Option<Network>,
+    /// Whether the next send fails with ECONNRESET, without a word of it in polls.
+    pub send_fails: bool,
     /// Whether there is no disk, so that no file can be reached.
     pub no_disk: bool,
     /// Whether reads from the console fail with EIO once `input` is empty.
@@ -44,6 +46,8 @@ pub struct World {
     pub sizes: BTreeMap<&'static str, i64>,
     /// Number of reads from models that still succeed; later reads fail with EIO.
     pub reads_left: usize,
+    /// How long each read from the disk takes.
+    pub read_takes: Duration,
     /// Requested bytes of each read from a model.
     pub reads: Vec<usize>,
     /// The program's protections of memory: start, bytes and flags of each call.
@@ -67,11 +71,13 @@ impl World {
             board: Vec::new(),
             disk_failure: None,
             network: None,
+            send_fails: false,
             no_disk: false,
             input_fails: false,
             cores: 2,
             sizes: BTreeMap::new(),
             reads_left: usize::MAX,
+            read_takes: Duration::ZERO,
             reads: Vec::new(),
             protected: Vec::new(),
             open: BTreeMap::new(),
@@ -114,6 +120,11 @@ pub fn run_in_world<R>(
 /// Types on the console of the world in which a program runs.
 pub fn press(keys: &[u8]) {
     world().input.extend(keys);
+}
+
+/// Lets the next send on a socket fail, in the world in which a program runs.
+pub fn fail_next_send() {
+    world().send_fails = true;
 }
 
 /// Requested bytes of each read from a model in this world.
@@ -221,6 +232,10 @@ extern "C" fn sys_write(fd: i32, buf: *const u8, len: usize) -> isize {
 extern "C" fn sys_read(fd: i32, buf: *mut u8, len: usize) -> isize {
     // SAFETY: the caller passes a buffer valid for writes of its length.
     let buf = unsafe { slice::from_raw_parts_mut(buf, len) };
+    let pause = world().read_takes;
+    if fd != abi::STDIN_FILENO && !pause.is_zero() {
+        thread::sleep(pause);
+    }
     let mut world = world();
     if fd == abi::STDIN_FILENO {
         if world.input.is_empty() && world.input_fails {

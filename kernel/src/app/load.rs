@@ -67,7 +67,7 @@ pub struct Figures {
 ///
 /// With `verify`, the file is checked against its `.sha256` file. With `repack`, the weights are
 /// repacked for the kernels on the way, if the header is found in time. The memory for `context` is
-/// checked before the file is read.
+/// checked before the file is read. The first worker calls `meanwhile` between two chunks.
 ///
 /// # Errors
 /// The memory does not suffice, the disk fails, or the checksum differs. The header shows that the
@@ -83,6 +83,7 @@ pub fn load(
     context: ContextOptions,
     workers: &dyn Workers,
     timeout_s: u32,
+    meanwhile: &(dyn Fn() + Sync),
 ) -> Result<Loaded, Error> {
     let name = path.rsplit('/').next().unwrap_or(path);
     let expected = if verify { expected_digest(name, path)? } else { None };
@@ -121,8 +122,9 @@ pub fn load(
     let hashes = HASHES.min(workers.count() - 1);
     let reader = Reader { file: &file, rest: bytes.as_mut_slice(), present: done };
     let hashes = verify.then_some(hashes);
-    let pipeline =
+    let mut pipeline =
         Pipeline::new((name, size), reader, hashes, repack.as_ref(), timeout_s, &mut outcome);
+    pipeline.meanwhile = meanwhile;
     workers.run(&|worker| pipeline.run(worker));
     drop(pipeline);
     let Outcome { read, read_us, sha256, hash_us } = outcome;
@@ -160,7 +162,7 @@ pub fn for_backend(
     workers: &'static dyn Workers,
 ) -> Result<backend::Loaded, LoadError> {
     let absolute = format!("/{}", path.trim_start_matches('/'));
-    match load(&absolute, true, true, context, workers, TIMEOUT_S) {
+    match load(&absolute, true, true, context, workers, TIMEOUT_S, &|| {}) {
         Ok(Loaded { plan, weights, .. }) => Ok(backend::Loaded { plan, weights }),
         Err(Error::Engine(error)) => Err(LoadError::Engine(error)),
         Err(error) => Err(LoadError::File { path: path.to_owned(), why: error.fault().message }),
@@ -226,6 +228,7 @@ mod tests {
                         ContextOptions::default(),
                         &workers,
                         1,
+                        &|| {},
                     ))
                 },
             );

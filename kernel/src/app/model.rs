@@ -18,14 +18,20 @@ pub fn is_verbose(config: &Config) -> bool {
     config.log >= log::LevelFilter::Debug
 }
 
-/// Loads the model at a path of the disk.
+/// Loads the model at a path of the disk, and calls `meanwhile` now and then.
 ///
 /// # Errors
 /// Those of [`load::load`].
-pub fn load_model(path: &str, config: &Config, pool: &dyn Workers) -> Result<Loaded, Error> {
+pub fn load_model(
+    path: &str,
+    config: &Config,
+    pool: &dyn Workers,
+    meanwhile: &(dyn Fn() + Sync),
+) -> Result<Loaded, Error> {
     // The log shows the weights in the file's order, so the load does not repack.
     let repack = !is_verbose(config);
-    load::load(path, config.verify, repack, config.context_options(), pool, TIMEOUT_S)
+    let options = config.context_options();
+    load::load(path, config.verify, repack, options, pool, TIMEOUT_S, meanwhile)
 }
 
 /// Reports a model that was loaded.

@@ -115,7 +115,7 @@ fn start(
     config: &Config,
     pool: &'static dyn Workers,
 ) -> Result<TransformerBackend, Error> {
-    let loaded = load_model(path, config, pool)?;
+    let loaded = load_model(path, config, pool, &|| {})?;
     let mut backend = TransformerBackend::with_options(BackendOptions {
         context: config.context_options(),
         workers: pool,

@@ -199,10 +199,13 @@ extern "C" fn sys_recv(fd: i32, buf: *mut u8, len: usize, flags: i32) -> isize {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn sys_send(fd: i32, mem: *const c_void, len: usize, flags: i32) -> isize {
+extern "C" fn sys_send(fd: i32, data: *const c_void, len: usize, flags: i32) -> isize {
     assert_eq!(flags, 0);
     // SAFETY: the caller passes a buffer valid for reads of its length.
-    let bytes = unsafe { slice::from_raw_parts(mem.cast::<u8>(), len) };
+    let bytes = unsafe { slice::from_raw_parts(data.cast::<u8>(), len) };
+    if mem::take(&mut world().send_fails) {
+        return -abi::ECONNRESET as isize;
+    }
     on_stream(fd, |stream| stream.write(bytes))
 }
 

@@ -48,6 +48,8 @@ pub struct Pipeline<'a> {
     hashes: Option<usize>,
     /// How the chunks are repacked, if they are.
     repack: Option<&'a Repack>,
+    /// What the thread that reads does between two chunks.
+    pub meanwhile: &'a (dyn Fn() + Sync),
     outcome: Mutex<&'a mut Outcome>,
 }
 
@@ -151,6 +153,7 @@ impl<'a> Pipeline<'a> {
             timeout_s,
             hashes,
             repack,
+            meanwhile: &|| {},
             outcome: Mutex::new(outcome),
         }
     }
@@ -169,6 +172,9 @@ impl<'a> Pipeline<'a> {
         while let Some((start, chunk)) = self.next_of(&self.hashed) {
             if let Some(repack) = self.repack {
                 repack.chunk(start, chunk);
+            }
+            if thread == READS {
+                (self.meanwhile)();
             }
         }
     }
@@ -222,6 +228,7 @@ impl<'a> Pipeline<'a> {
             if let Some(progress) = &mut progress {
                 progress.update(start as u64);
             }
+            (self.meanwhile)();
         }
         next.push(None);
         let mut outcome = self.outcome.lock();
@@ -242,6 +249,9 @@ impl<'a> Pipeline<'a> {
                 us += os::now_us() - before_us;
                 done += part.len() as u64;
                 progress.update(done);
+                if self.hashes == Some(READS) {
+                    (self.meanwhile)();
+                }
             }
             self.hashed.push(Some((start, chunk)));
         }

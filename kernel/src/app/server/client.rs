@@ -19,6 +19,9 @@ use crate::report::{self, Event};
 /// Time without an event after which a stream gets a comment, in µs.
 const PING_US: u64 = 15_000_000;
 
+/// Paths whose successes are no events: load balancers ask for them every second.
+const UNREPORTED: [&str; 2] = ["/health", "/v1/health"];
+
 /// A client.
 pub struct Client {
     /// The name of the client, unique in the server.
@@ -105,6 +108,9 @@ impl Client {
     /// Reports the request, which is answered.
     fn report(&mut self, status: u16, now_us: u64) {
         let Some(exchange) = self.exchange.take() else { return };
+        if status == 200 && UNREPORTED.contains(&exchange.path.as_str()) {
+            return;
+        }
         let running = exchange.running.as_ref();
         emit(&Event::Request(report::Request {
             client: alloc::format!("{}", self.peer.ip()),

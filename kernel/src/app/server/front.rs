@@ -53,10 +53,12 @@ pub struct Front {
     polled_us: u64,
     has_console: bool,
     is_interrupted: bool,
+    /// Whether the model is not there yet.
+    is_loading: bool,
 }
 
 impl Front {
-    /// A front without clients.
+    /// A front without clients, for the time until [`Front::start`].
     pub fn new(listener: Socket, access: Access, page: ResponseParts, limits: Limits) -> Self {
         Front {
             listener: Some(listener),
@@ -71,7 +73,14 @@ impl Front {
             polled_us: 0,
             has_console: true,
             is_interrupted: false,
+            is_loading: true,
         }
+    }
+
+    /// Takes requests for the model from now on. New connections have these limits.
+    pub fn start(&mut self, limits: Limits) {
+        self.is_loading = false;
+        self.limits = limits;
     }
 
     /// Moves all clients on, if that was not done a moment ago.
@@ -202,6 +211,12 @@ impl Front {
                 return client.refuse(&self.access, &error, now_us);
             }
             Ok(Route::Page) => self.page(&request),
+            Ok(_) if self.is_loading => {
+                let error = ApiError::new(ErrorKind::Unavailable, "Loading model");
+                client.refuse(&self.access, &error, now_us);
+                // The next connection has other limits.
+                return client.connection.finish();
+            }
             Ok(Route::Health) => Response::new(200).with_body(JSON, models::health().as_bytes()),
             Ok(route) => {
                 self.jobs.push_back(Job { client: client.id, route, request });

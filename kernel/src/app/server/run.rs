@@ -38,11 +38,14 @@ fn body_bytes(free: u64) -> usize {
 /// There is no network, or the model cannot be loaded.
 pub fn serve(path: &str, config: &Config, pool: &'static ThreadPool) -> Result<(), Error> {
     network::configure(config)?;
-    let mut service = Service::start(path, config, pool)?;
     let listener = os::listen(config.port, BACKLOG).map_err(network::error)?;
     let access = Access::new(&config.api_keys, config.cors.clone());
-    let limits = Limits { body_bytes: body_bytes(os::memory_available()), ..Limits::default() };
-    let front = Mutex::new(Front::new(listener, access, page::response_parts(), limits));
+    // The model comes first: bodies get what memory it leaves.
+    let limits = |body_bytes| Limits { body_bytes, ..Limits::default() };
+    let (parts, least) = (page::response_parts(), limits(body_bytes(0)));
+    let front = Mutex::new(Front::new(listener, access, parts, least));
+    let mut service = Service::start(path, config, pool, &|| front.lock().poll_in_pass())?;
+    front.lock().start(limits(body_bytes(os::memory_available())));
     let mut addresses = Addresses::new(config.port);
 
     let mut ends_us = None;

@@ -11,7 +11,7 @@ use std::vec::Vec;
 
 use serde_json::{Value, json};
 
-use crate::app::fake_abi::{press, run_in_world};
+use crate::app::fake_abi::{fail_next_send, press, run_in_world};
 use crate::app::program;
 use crate::system::Network;
 
@@ -72,6 +72,13 @@ impl Address {
         read(self.send(head, body))
     }
 
+    fn wait_for_the_model(self) {
+        let until = Instant::now() + Duration::from_secs(30);
+        while self.ask("GET /health", "").status == 503 {
+            assert!(Instant::now() < until, "the model is still loading");
+        }
+    }
+
     fn post(self, path: &str, body: &Value) -> Response {
         self.ask(&format!("POST {path}"), &body.to_string())
     }
@@ -109,6 +116,18 @@ fn read(stream: TcpStream) -> Response {
 ///
 /// Returns what the server wrote to the console.
 fn with_server(settings: &[&str], clients: impl FnOnce(Address) + Send) -> String {
+    with_slow_disk(settings, Duration::ZERO, |server| {
+        server.wait_for_the_model();
+        clients(server);
+    })
+}
+
+/// The same from the start on, with a disk whose reads take some time.
+fn with_slow_disk(
+    settings: &[&str],
+    read_takes: Duration,
+    clients: impl FnOnce(Address) + Send,
+) -> String {
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
     let mut arguments: Vec<String> = settings.iter().map(ToString::to_string).collect();
     arguments.extend(["mode=serve".into(), "threads=2".into(), format!("port={port}")]);
@@ -116,6 +135,7 @@ fn with_server(settings: &[&str], clients: impl FnOnce(Address) + Send) -> Strin
         |world| {
             world.files.insert("/models/tiny.gguf", TINY.to_vec());
             world.memory.free_bytes = 1 << 30;
+            world.read_takes = read_takes;
             world.network = Some(Network {
                 name: "virtio-net (fake)".into(),
                 mac: [2, 0, 0, 0, 0, 1],
@@ -149,6 +169,25 @@ fn with_server(settings: &[&str], clients: impl FnOnce(Address) + Send) -> Strin
     console
 }
 
+#[test]
+fn while_the_model_loads_the_page_alone_is_there() {
+    with_slow_disk(&[], Duration::from_millis(300), |server| {
+        let loading = json!({
+            "error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}
+        });
+        for path in ["GET /health", "GET /v1/models", "POST /completion"] {
+            let body = if path.starts_with("POST") { "{}" } else { "" };
+            let answer = server.ask(path, body);
+            assert_eq!((answer.status, answer.json()), (503, loading.clone()), "{path}");
+            assert!(answer.head.contains("\r\nRetry-After: 1\r\n"), "{}", answer.head);
+        }
+        assert_eq!(server.ask("GET /", "").status, 200);
+        server.wait_for_the_model();
+        assert_eq!(server.ask("GET /health", "").json(), json!({"status": "ok"}));
+        assert_eq!(server.post("/completion", &completion("The cat", 2)).status, 200);
+    });
+}
+
 /// A body for a completion by the greedy sampler.
 fn completion(prompt: &str, n: usize) -> Value {
     json!({"prompt": prompt, "n_predict": n, "temperature": 0})
@@ -176,6 +215,7 @@ fn the_server_answers_each_endpoint() {
         assert_eq!(answer["tokens_predicted"], 7, "{answer}");
         let metrics = server.ask("GET /metrics", "").body;
         assert!(metrics.contains("\nllamacpp:tokens_predicted_total 7\n"), "{metrics}");
+        assert!(metrics.ends_with("\nprocess_resident_memory_bytes 0\n"), "{metrics}");
         assert_eq!(server.ask("GET /nothing", "").json()["error"]["type"], "not_found_error");
         assert_eq!(server.ask("POST /v1/chat/completions", "{").status, 400);
     });
@@ -183,6 +223,8 @@ fn the_server_answers_each_endpoint() {
     {
         assert!(console.contains(part), "{part}: {console}");
     }
+    let check = "\"path\":\"/health\",\"status\":200";
+    assert!(!console.contains(check), "health checks would fill a slow console: {console}");
     assert!(!console.contains("Once upon"), "the text of a prompt is nobody's business: {console}");
 }
 
@@ -300,6 +342,23 @@ fn a_client_that_goes_away_ends_its_request() {
         let answer = server.post("/completion", &completion("The cat", 2)).json();
         assert_eq!(answer["tokens_predicted"], 2, "{answer}");
         assert_eq!(server.ask("GET /slots", "").json()[0]["is_processing"], false);
+    });
+    assert!(console.contains("\"status\":499"), "{console}");
+}
+
+#[test]
+fn a_connection_that_fails_while_it_is_written_to_ends_its_request() {
+    let console = with_server(&["parallel=1"], |server| {
+        let mut body = completion("Once upon a time", 1000);
+        body["stream"] = true.into();
+        body["ignore_eos"] = true.into();
+        let mut stream = server.send("POST /completion", &body.to_string());
+        stream.read_exact(&mut [0; 64]).unwrap();
+        fail_next_send();
+        // No poll tells of the failure: the client stays, and hears that the server has ended.
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        let answer = server.post("/completion", &completion("The cat", 2)).json();
+        assert_eq!(answer["tokens_predicted"], 2, "{answer}");
     });
     assert!(console.contains("\"status\":499"), "{console}");
 }

@@ -58,12 +58,17 @@ pub struct Service {
 }
 
 impl Service {
-    /// Loads the model at a path of the disk.
+    /// Loads the model at a path of the disk, and calls `meanwhile` now and then.
     ///
     /// # Errors
     /// The model cannot be loaded, or the memory does not suffice.
-    pub fn start(path: &str, config: &Config, pool: &'static ThreadPool) -> Result<Self, Error> {
-        let Loaded { plan, weights, figures } = load_model(path, config, pool)?;
+    pub fn start(
+        path: &str,
+        config: &Config,
+        pool: &'static ThreadPool,
+        meanwhile: &(dyn Fn() + Sync),
+    ) -> Result<Self, Error> {
+        let Loaded { plan, weights, figures } = load_model(path, config, pool, meanwhile)?;
         let engine = Arc::new(Engine::new(plan, [weights], pool)?);
         let workspace = workspace(&engine, config, pool)?;
         report_model(&figures, &workspace);
@@ -188,13 +193,17 @@ impl Service {
     /// Answers `GET /metrics`. The rates are those since the last reading.
     fn metrics(&mut self) -> Response {
         let total = self.scheduler.counters();
-        let text = metrics::metrics(&metrics::Metrics {
+        let mut text = metrics::metrics(&metrics::Metrics {
             total,
             window: &total.since(&self.last_reading),
             n_running: self.scheduler.n_running(),
             n_waiting: self.scheduler.n_waiting(),
         });
         self.last_reading = *total;
+        // Prometheus's own name for the memory of a process, which is the machine here.
+        text.push_str("# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes ");
+        text.push_str(&os::memory_in_use().to_string());
+        text.push('\n');
         Response::new(200)
             .header("Process-Start-Time-Unix", &created(self.began_us).to_string())
             .with_body(METRICS, text.into_bytes())

@@ -131,7 +131,8 @@ pub fn input() -> bool {
 pub fn write_model(place: &str) -> bool {
     let pool: &'static ThreadPool = Box::leak(Box::new(ThreadPool::new(cores(), 60)));
     let context = ContextOptions::default();
-    let loaded = choose_model(None).and_then(|path| load(&path, true, true, context, pool, 60));
+    let loaded =
+        choose_model(None).and_then(|path| load(&path, true, true, context, pool, 60, &|| {}));
     let Ok(loaded) = loaded else { return false };
     let last = if place == "last" { loaded.weights.len() - 1 } else { 0 };
     let address = loaded.weights.as_ptr().expose_provenance() + last;

@@ -106,7 +106,7 @@ pub fn stall_load(thread: &str) -> bool {
     let pool = ThreadPool::new(cores(), 60);
     let workers = Without(&pool, thread.parse().unwrap_or(0));
     choose_model(None)
-        .and_then(|path| load(&path, true, true, ContextOptions::default(), &workers, 2))
+        .and_then(|path| load(&path, true, true, ContextOptions::default(), &workers, 2, &|| {}))
         .is_err()
 }
 
