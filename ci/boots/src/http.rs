@@ -115,7 +115,14 @@ impl Server {
 /// # Errors
 /// The response is not whole, or is none of HTTP/1.1.
 pub fn read(stream: impl Read) -> Result<Response> {
-    let mut reader = BufReader::new(stream);
+    read_from(&mut BufReader::new(stream))
+}
+
+/// Reads the next response on a connection.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_from(reader: &mut impl BufRead) -> Result<Response> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         let bytes = reader.read_line(&mut head).with_context(|| format!("within {head:?}"))?;
@@ -127,7 +134,7 @@ pub fn read(stream: impl Read) -> Result<Response> {
     let names = head.to_ascii_lowercase();
     let mut body = Vec::new();
     if names.contains("\r\ntransfer-encoding: chunked\r\n") {
-        while let chunk @ [_, ..] = &chunk(&mut reader)?[..] {
+        while let chunk @ [_, ..] = &chunk(reader)?[..] {
             body.extend_from_slice(chunk);
         }
     } else {

@@ -1,6 +1,7 @@
 //! The table: every check there is, by topic.
 
 mod answers;
+mod bad_clients;
 mod disks;
 mod endurance;
 mod faults;
@@ -33,6 +34,7 @@ pub fn table() -> Vec<Check> {
         image::checks(),
         make::checks(),
         serve::checks(),
+        bad_clients::checks(),
         real::checks(),
         endurance::checks(),
         torture::checks(),

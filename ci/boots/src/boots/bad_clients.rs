@@ -1,0 +1,294 @@
+//! A server with slow, malformed and vanishing clients: it serves the others as if it were alone.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::serve::{completion, server, with_clients};
+use crate::check::{Check, Passed, check};
+use crate::event;
+use crate::expect::Expect;
+use crate::http::{self, Response, Server};
+use crate::lab::Lab;
+
+/// Connections that the server has open at once.
+const CONNECTIONS: usize = 64;
+/// Clients that send a head byte by byte. The others find room beside them.
+const SLOW_HEADS: usize = 32;
+/// Streams that are left in the middle.
+const LEFT: usize = 6;
+/// The server's timeout of a head, of a closing connection, and some time.
+const LIMIT: Duration = Duration::from_secs(30);
+/// Time between two bytes of a slow client.
+const DRIP: Duration = Duration::from_millis(500);
+/// Memory by which lists may have grown, in bytes: less than 200 for each bad client.
+const TOLERANCE: u64 = 16 << 10;
+
+/// The checks of this topic.
+pub fn checks() -> Vec<Check> {
+    // The client waits until slow heads time out.
+    vec![check("serve-bad-clients", bad_clients)]
+}
+
+/// While a client streams, others do what they can against it.
+fn bad_clients(lab: &Lab) -> Result<Passed> {
+    let left = event!(Request { path == "/completion", status == 499u16 });
+    let boot = server("serve-bad-clients").expect(Expect::Events(LEFT, left));
+    let (_, remark) = with_clients(lab, &boot, |server| {
+        let alone = stream(server)?;
+        // Lists of clients take their memory once.
+        let all: Vec<TcpStream> =
+            (0..CONNECTIONS).map(|_| server.connect()).collect::<Result<_>>()?;
+        drop(all);
+        settle(server)?;
+        let before = memory(server)?;
+
+        let is_over = AtomicBool::new(false);
+        let (answers, took) = thread::scope(|scope| -> Result<_> {
+            let good = scope.spawn(|| among_others(server, &alone, &is_over));
+            let bad = all_bad(server);
+            is_over.store(true, Ordering::Relaxed);
+            let answers = good.join().expect("no client panics")?;
+            Ok((answers, bad?))
+        })?;
+
+        settle(server)?;
+        let after = memory(server)?;
+        ensure!(
+            after <= before + TOLERANCE,
+            "memory in use: {before} bytes before, {after} bytes after"
+        );
+        ensure!(stream(server)? == alone, "an answer afterwards differs");
+        Ok(format!(
+            "{answers} streams among bad clients, /health beside {CONNECTIONS} half requests after \
+             {:.1} s, {before} bytes in use before and {after} after",
+            took.as_secs_f64()
+        ))
+    })?;
+    Ok(Passed::with(remark))
+}
+
+/// The answer of the good client, as events without times.
+fn stream(server: Server) -> Result<Vec<(String, Value)>> {
+    let mut body = completion("Once upon a time", 40);
+    body["stream"] = true.into();
+    body["return_tokens"] = true.into();
+    let response = server.post("/completion", &body)?;
+    let events = response.events().into_iter().map(|event| {
+        let event: Value = serde_json::from_str(event)?;
+        let text = event["content"].as_str().context("an event has a text")?;
+        Ok((text.to_owned(), event["tokens"].clone()))
+    });
+    let events = events.collect::<Result<Vec<_>>>()?;
+    ensure!(events.len() > 30, "forty tokens come in parts: {events:?}");
+    Ok(events)
+}
+
+/// Streams on one connection after the other until the others are done; gives their number.
+fn among_others(server: Server, alone: &[(String, Value)], is_over: &AtomicBool) -> Result<usize> {
+    let mut answers = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        let answer = stream(server).context("the good client")?;
+        ensure!(answer == alone, "alone: {alone:?}\namong bad clients: {answer:?}");
+        answers += 1;
+    }
+    Ok(answers)
+}
+
+/// Waits until no other connection is open and no request runs.
+fn settle(server: Server) -> Result<()> {
+    let started = Instant::now();
+    loop {
+        let metrics = server.get("/metrics")?.body;
+        let is_idle = ["processing", "deferred"]
+            .iter()
+            .all(|what| metrics.contains(&format!("\nllamacpp:requests_{what} 0\n")));
+        let slots = server.get("/slots")?.json()?;
+        let slots = slots.as_array().context("slots are a list")?;
+        let is_free = slots.iter().all(|slot| slot["is_processing"] == false);
+        // Closed connections give their memory back when the guest hears of their ends.
+        if is_idle && is_free && started.elapsed() > Duration::from_secs(1) {
+            return Ok(());
+        }
+        ensure!(started.elapsed() < LIMIT, "requests run on: {metrics}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The memory of the machine in use.
+fn memory(server: Server) -> Result<u64> {
+    let metrics = server.get("/metrics")?.body;
+    let line = metrics.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes "));
+    Ok(line.context("no metric of memory")?.parse()?)
+}
+
+/// All bad clients; gives the time that `/health` took while half requests held all connections.
+fn all_bad(server: Server) -> Result<Duration> {
+    thread::scope(|scope| {
+        let slow: Vec<TcpStream> =
+            (0..SLOW_HEADS).map(|_| half_request(server)).collect::<Result<_>>()?;
+        let slow = scope.spawn(|| slow_heads(slow));
+        let bodies = scope.spawn(move || slow_bodies(server));
+        for _ in 0..LEFT {
+            leaves(server)?;
+        }
+        for (request, status) in refused() {
+            let shown = String::from_utf8_lossy(&request[..request.len().min(60)]).into_owned();
+            let answers = raw(server, &request).with_context(|| shown.clone())?;
+            let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+            ensure!(statuses == [status], "{shown}: expected {status}, seen {statuses:?}");
+        }
+        bodies.join().expect("no client panics")?;
+
+        // With these, all connections are taken until the first heads time out.
+        let rest = CONNECTIONS - SLOW_HEADS;
+        let rest: Vec<TcpStream> =
+            (0..rest).map(|_| half_request(server)).collect::<Result<_>>()?;
+        let started = Instant::now();
+        ensure!(server.get("/health")?.status == 200, "/health beside half requests");
+        let took = started.elapsed();
+        ensure!(took < LIMIT, "/health is answered after {took:?}");
+        drop(rest);
+        slow.join().expect("no client panics")?;
+        Ok(took)
+    })
+}
+
+/// A connection with half a head.
+fn half_request(server: Server) -> Result<TcpStream> {
+    let mut stream = server.connect()?;
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: a")?;
+    Ok(stream)
+}
+
+fn times_out(stream: TcpStream) -> Result<()> {
+    let refused = http::read(stream).context("half a request has no answer")?;
+    ensure!(refused.status == 408, "half a request is answered {refused:?}");
+    Ok(())
+}
+
+/// Clients that send their heads byte by byte, until the server has enough.
+fn slow_heads(mut streams: Vec<TcpStream>) -> Result<()> {
+    let started = Instant::now();
+    let mut answer = [0];
+    for stream in &streams {
+        stream.set_nonblocking(true)?;
+    }
+    let is_waiting = |stream: &TcpStream, answer: &mut [u8]| {
+        stream.peek(answer).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    };
+    while streams.iter().any(|stream| is_waiting(stream, &mut answer)) {
+        ensure!(started.elapsed() < LIMIT, "a slow head is not refused");
+        thread::sleep(DRIP);
+        for stream in &mut streams {
+            if is_waiting(stream, &mut answer) {
+                // The answer may be on its way.
+                let _ = stream.write_all(b"a");
+            }
+        }
+    }
+    streams.into_iter().try_for_each(|stream| {
+        stream.set_nonblocking(false)?;
+        times_out(stream)
+    })
+}
+
+/// Clients that send less than they say, slowly: one ends its sending side, one vanishes.
+fn slow_bodies(server: Server) -> Result<()> {
+    let head = "POST /completion HTTP/1.1\r\nHost: a\r\nContent-Length: 4000000\r\n\r\n{";
+    let mut streams = [server.connect()?, server.connect()?];
+    for stream in &mut streams {
+        stream.write_all(head.as_bytes())?;
+    }
+    for _ in 0..6 {
+        thread::sleep(DRIP);
+        for stream in &mut streams {
+            stream.write_all(&[b' '; 1000])?;
+        }
+    }
+    let [given_up, vanishing] = streams;
+    drop(vanishing);
+    given_up.shutdown(Shutdown::Write)?;
+    let refused = http::read(given_up).context("half a body has no answer")?;
+    ensure!(refused.status == 400, "half a body is answered {refused:?}");
+    Ok(())
+}
+
+/// A client that resets its connection in the middle of a stream.
+fn leaves(server: Server) -> Result<()> {
+    let mut body = completion("The cat", 200);
+    body["stream"] = true.into();
+    let mut stream = server.send("POST /completion", &body.to_string())?;
+    stream.read_exact(&mut [0; 300])?;
+    // A socket that closes with unread bytes resets its connection.
+    let mut unread = [0];
+    ensure!(stream.peek(&mut unread)? == 1, "the stream has ended");
+    Ok(())
+}
+
+/// Requests that are malformed, too large, or lie about their length, and their statuses.
+fn refused() -> Vec<(Vec<u8>, u16)> {
+    let post = |headers: &str, body: &str| {
+        let head = "POST /completion HTTP/1.1\r\nHost: a\r\nConnection: close\r\n";
+        format!("{head}{headers}\r\n{body}").into_bytes()
+    };
+    let get = |target: &str, headers: &str| {
+        format!("GET {target} HTTP/1.1\r\nHost: a\r\n{headers}\r\n").into_bytes()
+    };
+    let long = |n: usize| "x".repeat(n);
+    let whole = r#"{"prompt": "A", "n_predict": 1}"#;
+    vec![
+        (get(&format!("/{}", long(9000)), ""), 414),
+        (get("/health", &format!("X-Long: {}\r\n", long(33 << 10))), 431),
+        (get("/health", &"X-Many: 1\r\n".repeat(101)), 431),
+        (post("Content-Length: 100000000000\r\n", "{"), 413),
+        (post("Transfer-Encoding: chunked\r\n", "FFFFFFFFFFF\r\n{"), 413),
+        (post("Content-Length: 99999999999999999999999\r\n", "{"), 413),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n".to_vec(), 400),
+        (b"GET /health HTTP/1.1\nHost: a\n\n".to_vec(), 400),
+        (b"GET /health HTTP/9.9\r\nHost: a\r\n\r\n".to_vec(), 505),
+        (get("/health", "A b: c\r\n"), 400),
+        (post("Content-Length: -1\r\n", "{"), 400),
+        (post("Content-Length: 3\r\n", "{{{"), 400),
+        (post("", whole), 411),
+        (post("Content-Length: 31\r\nContent-Length: 32\r\n", whole), 400),
+        (post("Content-Length: 31\r\nTransfer-Encoding: chunked\r\n", whole), 400),
+        // Longer than it says: what is behind the length is no second request.
+        (post("Content-Length: 5\r\n", &format!("{whole}GET /health HTTP/1.1\r\n\r\n")), 400),
+        (
+            post(
+                &format!("Content-Length: {}\r\n", whole.len()),
+                &format!("{whole}GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n"),
+            ),
+            200,
+        ),
+    ]
+}
+
+/// Sends bytes, and reads all responses until the server closes.
+fn raw(server: Server, request: &[u8]) -> Result<Vec<Response>> {
+    let mut stream = server.connect()?;
+    // The server may have refused the request before its end.
+    let _ = stream.write_all(request);
+    let mut answer = Vec::new();
+    let mut part = [0; 4096];
+    loop {
+        match stream.read(&mut part) {
+            Ok(0) => break,
+            Ok(n) => answer.extend_from_slice(&part[..n]),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let mut rest = &answer[..];
+    let mut responses = Vec::new();
+    while !rest.is_empty() {
+        responses.push(http::read_from(&mut rest)?);
+    }
+    Ok(responses)
+}
