@@ -64,6 +64,7 @@ const PATHS: &[(&str, Route)] = &[
     ("/tokenize", Tokenize),
     ("/detokenize", Detokenize),
     ("/apply-template", ApplyTemplate),
+    ("/chat/completions/input_tokens", CountTokens),
     ("/v1/chat/completions/input_tokens", CountTokens),
 ];
 

@@ -117,3 +117,12 @@ fn only_allowed_origins_may_read_answers() {
     assert!(!has(Some("https://example.org"), "Access-Control"));
     assert!(has(Some("https://example.org"), "Vary"));
 }
+
+#[test]
+fn paths_of_openai_also_go_without_v1() {
+    let found = |path: &str| PATHS.iter().find(|(it, _)| *it == path).map(|(_, route)| *route);
+    for path in ["/models", "/health", "/chat/completions", "/chat/completions/input_tokens"] {
+        assert!(found(path).is_some(), "{path}");
+        assert_eq!(found(path), found(&std::format!("/v1{path}")), "{path}");
+    }
+}

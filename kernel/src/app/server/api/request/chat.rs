@@ -15,6 +15,9 @@ const MAX_MESSAGES: usize = 4096;
 /// The most parts of a message.
 const MAX_PARTS: usize = 256;
 
+/// The field that asks to continue the last message.
+const CONTINUE: &str = "continue_final_message";
+
 /// The author of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -53,14 +56,16 @@ pub enum Ending {
 pub fn messages(object: &Object<'_>) -> Result<Vec<Message>, ApiError> {
     const NAME: &str = "messages";
     let List(list) = object.require::<List<'_, MAX_MESSAGES>>(NAME)?;
-    if list.is_empty() {
+    let Some(last) = list.len().checked_sub(1) else {
         return Err(object.error(NAME, "at least one message is needed"));
-    }
-    let read = |(i, value)| message(&format!("{NAME}[{i}]"), value);
+    };
+    let may_continue = object.switch(CONTINUE, true)?;
+    let read = |(i, value)| message(&format!("{NAME}[{i}]"), value, may_continue && i == last);
     list.into_iter().enumerate().map(read).collect()
 }
 
-fn message(place: &str, value: &RawValue) -> Result<Message, ApiError> {
+/// Reads a message. `may_continue`: an answer of the assistant here is one to continue.
+fn message(place: &str, value: &RawValue, may_continue: bool) -> Result<Message, ApiError> {
     let object = Object::from_value(place, value)?;
     let role = match object.require::<String>("role")?.as_str() {
         "system" | "developer" => Role::System,
@@ -77,16 +82,18 @@ fn message(place: &str, value: &RawValue) -> Result<Message, ApiError> {
             return Err(ApiError::unsupported(&object.name(name)));
         }
     }
+    // As in llama-server, blank lines stand between the parts of an answer to continue.
+    let between = if may_continue && role == Role::Assistant { "\n\n" } else { "\n" };
     let text = match object.get("content") {
-        Some(value) => content(&object.name("content"), value)?,
+        Some(value) => content(&object.name("content"), value, between)?,
         None if role == Role::Assistant => String::new(),
         None => return Err(object.error("content", "required")),
     };
     Ok(Message { role, text })
 }
 
-/// Reads the content of a message: a text, or a list of parts, which become lines.
-fn content(name: &str, value: &RawValue) -> Result<String, ApiError> {
+/// Reads the content of a message: a text, or a list of parts with `between` between them.
+fn content(name: &str, value: &RawValue, between: &str) -> Result<String, ApiError> {
     if !value.get().starts_with('[') {
         return parse(name, value);
     }
@@ -97,7 +104,7 @@ fn content(name: &str, value: &RawValue) -> Result<String, ApiError> {
         match part.require::<String>("type")?.as_str() {
             "text" => {
                 if !text.is_empty() {
-                    text.push('\n');
+                    text.push_str(between);
                 }
                 text.push_str(&part.require::<String>("text")?);
             }
@@ -114,7 +121,6 @@ fn content(name: &str, value: &RawValue) -> Result<String, ApiError> {
 /// # Errors
 /// The fields contradict each other or the messages.
 pub fn ending(object: &Object<'_>, messages: &[Message]) -> Result<Ending, ApiError> {
-    const CONTINUE: &str = "continue_final_message";
     let asks = object.read::<bool>("add_generation_prompt")?;
     let is_assistant =
         |message: Option<&Message>| message.is_some_and(|message| message.role == Role::Assistant);

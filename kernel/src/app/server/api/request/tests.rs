@@ -591,6 +591,26 @@ fn the_end_of_a_prompt_is_asked_for() {
         let text = end(&both, fields).unwrap();
         assert!(text.ends_with(&format!("{expected}\"}}")), "{fields}: {text}");
     }
+    // Blank lines stand between the parts of an answer to continue, lines end other parts.
+    let parts = r#"{"role":"assistant","content":[{"type":"text","text":"Wh"},
+        {"type":"text","text":"ill"}]}"#;
+    for (messages, fields, expected) in [
+        (format!("{user},{parts}"), "", "assistant\\nWh\\n\\nill"),
+        (
+            format!("{user},{parts}"),
+            r#","continue_final_message":false"#,
+            "assistant\\nWh\\nill<|im_end|>\\n<|im_start|>assistant\\n",
+        ),
+        (
+            format!("{user},{parts},{user}"),
+            "",
+            "assistant\\nWh\\nill<|im_end|>\\n<|im_start|>user\\nA<|im_end|>\\n\
+             <|im_start|>assistant\\n",
+        ),
+    ] {
+        let text = end(&messages, fields).unwrap();
+        assert!(text.ends_with(&format!("{expected}\"}}")), "{fields}: {text}");
+    }
     let text = end(user, r#","add_generation_prompt":false"#).unwrap();
     assert!(text.ends_with("A<|im_end|>\\n\"}"), "{text}");
     let exclusive = r#","continue_final_message":true,"add_generation_prompt":true"#;
