@@ -27,6 +27,7 @@ pub struct Program<'a> {
     text: String,
     bos: &'a str,
     eos: &'a str,
+    now: i64,
 }
 
 impl<'a> Program<'a> {
@@ -48,7 +49,7 @@ impl<'a> Program<'a> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
         environment.add_function("strftime_now", move |format: String| format_date(&format, now));
-        Program { environment, text: without_generation_tags(text), bos, eos }
+        Program { environment, text: without_generation_tags(text), bos, eos, now }
     }
 
     /// Renders the messages; with `ask`, followed by the prompt for an answer.
@@ -67,6 +68,10 @@ impl<'a> Program<'a> {
             eos_token => self.eos,
             tools => (),
             documents => (),
+            // llama.cpp gives these beside the values of `transformers`.
+            enable_thinking => true,
+            date_string => format_date("%d %b %Y", self.now)?,
+            datetime => format_date("%b %d %Y", self.now)?,
         };
         self.environment.render_named_str("chat_template", &self.text, values).map_err(|error| {
             let place = error.line().map(|line| format!("line {line}: "));
@@ -128,12 +133,14 @@ mod tests {
     }
 
     #[test]
-    fn a_template_has_what_transformers_gives_it() {
+    fn a_template_has_what_transformers_and_llama_cpp_give_it() {
         let text = "  {% if tools is none and documents is none and not x is defined %}\n\
             \x20   {{ bos_token ~ messages[0].content.upper().split('H') | tojson ~ eos_token }}\n\
             {% endif %}";
         assert_eq!(render(text).unwrap(), "    <s>[\"W\", \"O?\"]</s>\n");
         assert_eq!(render("{{ strftime_now('%d %b %Y, %H:%M') }}").unwrap(), "02 Jan 2006, 15:04");
+        let of_llama_cpp = "{{ enable_thinking }}, {{ date_string }}, {{ datetime }}";
+        assert_eq!(render(of_llama_cpp).unwrap(), "True, 02 Jan 2006, Jan 02 2006");
         let iterable = "{{ tools is iterable }}{{ messages is iterable }}{{ 'a' is iterable }}";
         assert_eq!(render(iterable).unwrap(), "FalseTrueTrue");
         assert_eq!(render("{% for i in range(7) %}{% break %}{% endfor %}a").unwrap(), "a");
