@@ -23,7 +23,6 @@
 //! | [`disk`], [`volume`], [`model`] | disks, damage to them, models made for a boot |
 //! | [`expect`], [`seen`] | expectations; the events, lines and screen that a boot has shown |
 //! | [`qemu`], [`screen`] | boots without the harness: serial line, monitor, screen |
-//! | [`http`] | a client for the server that a boot starts |
 //! | [`check`] | a row of the table; [`check::check`] makes one of a function |
 //! | [`script`] | scripts that run to their end |
 //! | [`runner`], [`junit`] | jobs side by side, the last lines, the report for CI |
@@ -43,7 +42,6 @@ mod failure;
 mod files;
 mod goldens;
 mod gzip;
-mod http;
 mod junit;
 mod lab;
 mod machine;

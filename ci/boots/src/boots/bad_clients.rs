@@ -7,13 +7,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use host_io::http::{self, Incoming, Response, Server};
 use serde_json::Value;
 
 use super::serve::{completion, server, with_clients};
 use crate::check::{Check, Passed, check};
 use crate::event;
 use crate::expect::Expect;
-use crate::http::{self, Response, Server};
 use crate::lab::Lab;
 
 /// Connections that the server has open at once.
@@ -285,10 +285,10 @@ fn raw(server: Server, request: &[u8]) -> Result<Vec<Response>> {
             Err(error) => return Err(error.into()),
         }
     }
-    let mut rest = &answer[..];
+    let mut incoming = Incoming::new(&answer[..]);
     let mut responses = Vec::new();
-    while !rest.is_empty() {
-        responses.push(http::read_from(&mut rest)?);
+    while !incoming.is_over()? {
+        responses.push(incoming.response()?);
     }
     Ok(responses)
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use harness::command::Bus;
+use host_io::http::{Response, Server};
 use kernel::report::{Code, Event};
 use serde_json::{Value, json};
 
@@ -20,7 +21,6 @@ use crate::check::{Check, Group, Passed, check};
 use crate::disk::{TINY, tiny};
 use crate::event;
 use crate::expect::Expect;
-use crate::http::{Response, Server};
 use crate::lab::{Lab, Need, environment_python};
 use crate::machine::MAX;
 use crate::qemu::{Child, Output, command};
