@@ -105,7 +105,7 @@ run chat serve debug:
 	@ci/run.sh $@
 
 bench:
-	@ci/setup.sh $(if $(filter peer,$(BENCH)),peer,bench)
+	@ci/setup.sh $(if $(filter peer serve,$(BENCH)),peer,bench)
 	@ci/build.sh
 	@target/debug/anchorite-bench $$BENCH
 

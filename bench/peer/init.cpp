@@ -2,18 +2,13 @@
 //
 // The program does what the unikernel's benchmark does, with `/model.gguf`. The kernel passes unknown
 // boot arguments in the environment: `threads`, `prompt` and `tokens`.
-#include <fcntl.h>
-#include <sys/mount.h>
-#include <sys/reboot.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <vector>
 
+#include "guest.h"
 #include "llama.h"
 
 static int number(const char *name) {
@@ -68,21 +63,8 @@ static bool measure() {
 }
 
 int main() {
-    // The console exists only after this.
-    mkdir("/dev", 0755);
-    if (mount("devtmpfs", "/dev", "devtmpfs", 0, "") == 0) {
-        int console = open("/dev/console", O_RDWR);
-        dup2(console, 1);
-        dup2(console, 2);
-    }
-    // ggml reads these to count the cores.
-    mkdir("/proc", 0555);
-    mkdir("/sys", 0555);
-    mount("proc", "/proc", "proc", 0, "");
-    mount("sysfs", "/sys", "sysfs", 0, "");
+    start();
     if (!measure()) puts("\npeer failed");
-    fflush(stdout);
-    sync();
-    reboot(RB_POWER_OFF);
+    power_off();
     return 1;
 }

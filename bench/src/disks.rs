@@ -5,16 +5,16 @@
 use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use host_io::console;
 use host_io::files::Target;
 use sha2::{Digest, Sha256};
 
 use crate::guest::{Build, wait};
 use crate::model::Model;
-use crate::shape::ShapeName;
+use crate::shape::{Shape, ShapeName};
 
 /// The prefix of the folders that hold models and disks.
 const MADE: &str = "made-";
@@ -25,10 +25,11 @@ const MADE: &str = "made-";
 /// The disk cannot be made.
 pub fn disk(build: &Build, name: ShapeName) -> Result<PathBuf> {
     let model = model(build, name)?;
-    if !model.exists() {
-        write_model(&model, name).with_context(|| format!("cannot write {}", model.display()))?;
+    if let Some(shape) = name.shape().filter(|_| !model.exists()) {
+        let context = || format!("cannot write {}", model.display());
+        write_model(&model, name.title(), &shape).with_context(context)?;
     }
-    let disk = model.with_extension("img");
+    let disk = folder_of(build)?.join(format!("{}.img", name.name()));
     if !disk.exists() {
         let mut command = Command::new(build.image_builder());
         command.arg("disk").arg("--out").arg(&disk).arg(&model);
@@ -37,14 +38,25 @@ pub fn disk(build: &Build, name: ShapeName) -> Result<PathBuf> {
     Ok(disk)
 }
 
-/// The path of the model of this shape, which may not exist yet.
+/// The path of the model of this shape. One of random weights may not exist yet.
 ///
 /// # Errors
-/// The model's folder cannot be made.
+/// The model's folder cannot be made, or the model cannot be downloaded.
 pub fn model(build: &Build, name: ShapeName) -> Result<PathBuf> {
+    if name.shape().is_some() {
+        return Ok(folder_of(build)?.join(format!("{}.gguf", name.name())));
+    }
+    let mut fetch = Command::new("ci/models.sh");
+    let output = fetch.args(["path", name.name()]).stderr(Stdio::inherit()).output();
+    let output = output.context("cannot start ci/models.sh")?;
+    ensure!(output.status.success(), "ci/models.sh cannot fetch {}", name.name());
+    Ok(String::from_utf8(output.stdout).context("a path of UTF-8")?.trim_end().into())
+}
+
+/// The folder for the files of this build.
+fn folder_of(build: &Build) -> Result<PathBuf> {
     let this_program = std::env::current_exe().context("cannot find the path of this program")?;
-    let folder = folder(&build.bench(), &[&this_program, &build.image_builder()])?;
-    Ok(folder.join(format!("{}.gguf", name.name())))
+    folder(&build.bench(), &[&this_program, &build.image_builder()])
 }
 
 /// The folder in `bench` for the files of these programs.
@@ -72,13 +84,8 @@ fn folder(bench: &Path, programs: &[&Path]) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// The size of this shape's model, in bytes.
-pub fn model_bytes(name: ShapeName) -> u64 {
-    Model::new(name.title(), &name.shape()).bytes()
-}
-
-fn write_model(path: &Path, name: ShapeName) -> Result<()> {
-    let model = Model::new(name.title(), &name.shape());
+fn write_model(path: &Path, title: &str, shape: &Shape) -> Result<()> {
+    let model = Model::new(title, shape);
     let megabytes = model.bytes() as f64 / 1e6;
     console::say(format_args!("writing {}: {megabytes:.1} MB", path.display()));
     Target::new(path, &[])?.write(|file| {

@@ -114,7 +114,8 @@ impl Build {
         self.target.join("bare/aarch64-unknown-none/release/anchorite")
     }
 
-    fn image(&self) -> PathBuf {
+    /// The kernel's bootable image.
+    pub fn image(&self) -> PathBuf {
         self.target.join("anchorite.img")
     }
 
@@ -197,7 +198,7 @@ pub fn wait(what: &str, command: &mut Command) -> Result<()> {
 }
 
 /// The last lines of a program's output.
-fn end_of(log: &mut File) -> String {
+pub fn end_of(log: &mut File) -> String {
     use std::io::{Read, Seek};
     let mut text = Vec::new();
     let _ = log.rewind().and_then(|()| log.read_to_end(&mut text));

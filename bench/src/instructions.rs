@@ -82,7 +82,7 @@ impl Instructions {
             (ShapeName::Gpt2, Cpu::NeoverseN1) => (66.4, 15.3),
             (ShapeName::TinyLlama, Cpu::CortexA72) => (988.0, 882.0),
             (ShapeName::TinyLlama, Cpu::NeoverseN1) => (314.0, 131.0),
-            (ShapeName::Gpt2 | ShapeName::TinyLlama, Cpu::Max) => return None,
+            (ShapeName::SmolLm2, _) | (_, Cpu::Max) => return None,
         };
         Some(Reference { generate, prompt })
     }
@@ -97,7 +97,7 @@ impl Instructions {
             (ShapeName::Gpt2, Cpu::NeoverseN1) => (47.1, 11.7),
             (ShapeName::TinyLlama, Cpu::CortexA72) => (395.0, 310.0),
             (ShapeName::TinyLlama, Cpu::NeoverseN1) => (226.0, 120.0),
-            (ShapeName::Gpt2 | ShapeName::TinyLlama, Cpu::Max) => return None,
+            (ShapeName::SmolLm2, _) | (_, Cpu::Max) => return None,
         };
         Some(Reference { generate, prompt })
     }

@@ -61,7 +61,7 @@ pub fn measure(build: &Build, shape: ShapeName, cpu: Cpu, rounds: usize) -> Resu
         prompt_tokens: PROMPT,
         tokens: 1,
     };
-    let file_mb = disks::model_bytes(shape) as f64 / 1e6;
+    let file_mb = disks::model(build, shape)?.metadata()?.len() as f64 / 1e6;
     let host = Host::now();
     let mut all = vec![];
     for round in 1..=rounds {

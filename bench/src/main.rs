@@ -16,6 +16,7 @@ mod peer;
 mod random;
 mod rates;
 mod results;
+mod serve;
 mod shape;
 
 use std::fs;
@@ -23,7 +24,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
 use host_io::console;
 use host_io::files::Target;
@@ -35,6 +36,7 @@ use machine::Machine;
 use peer::Peer;
 use rates::Rates;
 use results::{Row, Store};
+use serve::Serve;
 use shape::{Cpu, ShapeName};
 
 /// Measures Anchorite in QEMU, with models of random weights that it makes itself.
@@ -44,13 +46,13 @@ use shape::{Cpu, ShapeName};
 #[derive(Debug, Parser)]
 #[command(name = "anchorite-bench", version)]
 struct Cli {
-    /// What to measure [default: all but peer]
+    /// What to measure [default: all but peer and serve]
     #[arg(value_enum)]
     instruments: Vec<Instrument>,
-    /// The model's shape; may be repeated [default: tiny and gpt2]
+    /// The model's shape; may be repeated [default: tiny and gpt2; for serve, tiny and smollm2]
     #[arg(long, value_enum, value_name = "SHAPE")]
     shape: Vec<ShapeName>,
-    /// The processor; may be repeated [default: all]
+    /// The processor; may be repeated [default: all; for serve, cortex-a72 and neoverse-n1]
     #[arg(long, value_enum, value_name = "CPU")]
     cpu: Vec<Cpu>,
     /// All shapes: TinyLlama takes 1.3 GB of disk and many minutes
@@ -83,12 +85,33 @@ enum Instrument {
     Cycles,
     /// Tokens a second beside llama.cpp on Linux, which is built first; only on request
     Peer,
+    /// The server beside llama-server on Linux, which is built first; only on request
+    Serve,
 }
 
 impl Instrument {
     /// The default instruments: all that download nothing.
     const USUAL: &[Instrument] =
         &[Instrument::Instructions, Instrument::Rates, Instrument::Machine, Instrument::Cycles];
+
+    /// The models and processors to measure.
+    fn subjects(self, cli: &Cli) -> Result<Vec<(ShapeName, Cpu)>> {
+        let (all, usual, cpus): (&[_], _, &[_]) = match self {
+            Instrument::Serve => (
+                ShapeName::value_variants(),
+                [ShapeName::Tiny, ShapeName::SmolLm2],
+                &[Cpu::CortexA72, Cpu::NeoverseN1],
+            ),
+            _ => (&ShapeName::RANDOM, [ShapeName::Tiny, ShapeName::Gpt2], Cpu::value_variants()),
+        };
+        let shapes = if cli.full { all.into() } else { or(&cli.shape, &usual) };
+        for shape in &shapes {
+            ensure!(all.contains(shape), "the shape {} is for `serve` alone", shape.name());
+        }
+        let cpus = &or(&cli.cpu, cpus);
+        let pairs = shapes.into_iter().flat_map(|shape| cpus.iter().map(move |&cpu| (shape, cpu)));
+        Ok(pairs.collect())
+    }
 }
 
 fn main() -> ExitCode {
@@ -114,28 +137,26 @@ fn run(cli: &Cli) -> Result<()> {
         return instruments.into_iter().try_for_each(|instrument| show(instrument, &cli.results));
     }
     let build = Build::new(&cli.target)?;
-    let shapes = match cli.full {
-        true => ShapeName::value_variants().into(),
-        false => or(&cli.shape, &[ShapeName::Tiny, ShapeName::Gpt2]),
-    };
-    let cpus = or(&cli.cpu, Cpu::value_variants());
-    let pairs = || shapes.iter().flat_map(|&shape| cpus.iter().map(move |&cpu| (shape, cpu)));
     let rounds = cli.rounds as usize;
-    for instrument in instruments {
+    let subjects: Result<Vec<_>> = instruments.iter().map(|it| it.subjects(cli)).collect();
+    for (instrument, subjects) in instruments.into_iter().zip(subjects?) {
         match instrument {
             Instrument::Instructions => {
-                each::<Instructions>(&cli.results, pairs(), |(shape, cpu)| {
+                each::<Instructions>(&cli.results, subjects, |(shape, cpu)| {
                     instructions::measure(&build, shape, cpu)
                 })?
             }
-            Instrument::Rates => each::<Rates>(&cli.results, pairs(), |(shape, cpu)| {
+            Instrument::Rates => each::<Rates>(&cli.results, subjects, |(shape, cpu)| {
                 rates::measure(&build, shape, cpu, rounds)
             })?,
-            Instrument::Machine => each::<Machine>(&cli.results, pairs(), |(shape, cpu)| {
+            Instrument::Machine => each::<Machine>(&cli.results, subjects, |(shape, cpu)| {
                 machine::measure(&build, shape, cpu, rounds)
             })?,
-            Instrument::Peer => each::<Peer>(&cli.results, pairs(), |(shape, cpu)| {
+            Instrument::Peer => each::<Peer>(&cli.results, subjects, |(shape, cpu)| {
                 peer::measure(&build, shape, cpu, rounds)
+            })?,
+            Instrument::Serve => each::<Serve>(&cli.results, subjects, |(shape, cpu)| {
+                serve::measure(&build, shape, cpu, rounds)
             })?,
             Instrument::Cycles => {
                 // An empty store drops kernels that no longer exist.
@@ -153,7 +174,7 @@ fn run(cli: &Cli) -> Result<()> {
 /// Measures each subject, saves each result at once, and shows the table.
 fn each<R: Row>(
     folder: &Path,
-    subjects: impl Iterator<Item = (ShapeName, Cpu)>,
+    subjects: Vec<(ShapeName, Cpu)>,
     mut measure: impl FnMut((ShapeName, Cpu)) -> Result<R>,
 ) -> Result<()> {
     let mut store = Store::<R>::open(folder)?;
@@ -170,6 +191,7 @@ fn show(instrument: Instrument, folder: &Path) -> Result<()> {
         Instrument::Machine => publish(folder, &Store::<Machine>::open(folder)?),
         Instrument::Cycles => publish(folder, &Store::<Cycles>::open(folder)?),
         Instrument::Peer => publish(folder, &Store::<Peer>::open(folder)?),
+        Instrument::Serve => publish(folder, &Store::<Serve>::open(folder)?),
     }
 }
 
@@ -196,6 +218,17 @@ mod tests {
     }
 
     #[test]
+    fn the_real_model_is_for_serve_alone() {
+        let cli = |words: &[&str]| Cli::parse_from([&["anchorite-bench"], words].concat());
+        let real = cli(&["--shape=smollm2"]);
+        let error = Instrument::Rates.subjects(&real).unwrap_err().to_string();
+        assert!(error.contains("smollm2 is for `serve` alone"), "{error}");
+        let pairs = [Cpu::CortexA72, Cpu::NeoverseN1].map(|cpu| (ShapeName::SmolLm2, cpu));
+        assert_eq!(Instrument::Serve.subjects(&real).unwrap(), pairs);
+        assert_eq!(Instrument::Rates.subjects(&cli(&["--full"])).unwrap().len(), 3 * 3);
+    }
+
+    #[test]
     fn the_readme_has_the_tables_of_the_results() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
         let readme = fs::read_to_string(folder.join("README.md")).unwrap();
@@ -208,6 +241,7 @@ mod tests {
         check(Rates::NAME, Store::<Rates>::open(&results).unwrap().table());
         check(Machine::NAME, Store::<Machine>::open(&results).unwrap().table());
         check(Peer::NAME, Store::<Peer>::open(&results).unwrap().table());
+        check(Serve::NAME, Store::<Serve>::open(&results).unwrap().table());
         check(Cycles::NAME, Store::<Cycles>::open(&results).unwrap().table());
     }
 }

@@ -1,7 +1,7 @@
 //! Comparison with llama.cpp on Linux, in the same emulated machine.
 //!
-//! `bench/peer/build.sh` builds the peer: a Linux kernel, and for each processor a program that
-//! runs the model. The program is the guest's only process. The unikernel and the peer take turns
+//! `bench/peer/build.sh` builds the peer: a Linux kernel, and for the processor a program that runs
+//! the model. The program is the guest's only process. The unikernel and the peer take turns
 //! on two cores. Ratios are taken within each round, so that the host's noise hits both.
 
 #![forbid(unsafe_code)]
@@ -52,13 +52,11 @@ pub struct Peer {
 /// The peer cannot be built, or a run fails.
 pub fn measure(build: &Build, shape: ShapeName, cpu: Cpu, rounds: usize) -> Result<Peer> {
     let disk = disks::disk(build, shape)?;
-    let folder = build.bench().join("peer");
-    let compile = &mut Command::new("bench/peer/build.sh");
-    wait("building llama.cpp for Linux", compile.arg(&folder))?;
+    let folder = self::build(build, "init", cpu)?;
     let initramfs = folder.join("initramfs");
     let files = [
-        ("init", folder.join(format!("init-{}", cpu.name()))),
-        ("model.gguf", disks::model(build, shape)?),
+        ("init".to_owned(), folder.join(format!("init-{}", cpu.name()))),
+        ("model.gguf".into(), disks::model(build, shape)?),
     ];
     write_initramfs(&initramfs, &files)
         .with_context(|| format!("cannot write {}", initramfs.display()))?;
@@ -93,7 +91,20 @@ pub fn measure(build: &Build, shape: ShapeName, cpu: Cpu, rounds: usize) -> Resu
     Ok(Peer { shape, cpu, host, rounds, ours: medians(&ours), peer: medians(&peer), ratio })
 }
 
-fn medians(pairs: &[Pair]) -> Pair {
+/// Builds a program of the peer's for this processor, and returns the folder that it is in.
+///
+/// # Errors
+/// The program cannot be built.
+pub fn build(build: &Build, program: &str, cpu: Cpu) -> Result<PathBuf> {
+    let folder = build.bench().join("peer");
+    let mut compile = Command::new("bench/peer/build.sh");
+    compile.arg(&folder).args([program, cpu.name()]);
+    wait("building llama.cpp for Linux", &mut compile)?;
+    Ok(folder)
+}
+
+/// The median of each of both numbers.
+pub fn medians(pairs: &[Pair]) -> Pair {
     let of = |pick: fn(&Pair) -> f64| median(pairs.iter().map(pick).collect());
     (of(|pair| pair.0), of(|pair| pair.1))
 }
@@ -127,7 +138,10 @@ fn rates(log: &str) -> Option<Pair> {
 /// Writes a cpio archive of executable `files`.
 ///
 /// The format is "newc": Linux, Documentation/driver-api/early-userspace/buffer-format.rst.
-fn write_initramfs(path: &Path, files: &[(&str, PathBuf)]) -> Result<()> {
+///
+/// # Errors
+/// A file cannot be read, or the archive cannot be written.
+pub fn write_initramfs(path: &Path, files: &[(String, PathBuf)]) -> Result<()> {
     const EXECUTABLE_FILE: u32 = 0o100_755;
     let mut out = BufWriter::new(File::create(path)?);
     for (name, from) in files {
@@ -183,7 +197,7 @@ mod tests {
         let file = folder.path().join("file");
         fs::write(&file, [7; 13]).unwrap();
         let archive = folder.path().join("archive");
-        write_initramfs(&archive, &[("init", file.clone()), ("b", file)]).unwrap();
+        write_initramfs(&archive, &[("init".into(), file.clone()), ("b".into(), file)]).unwrap();
         let bytes = fs::read(&archive).unwrap();
         // A header of 110 bytes with the name, then the file, each padded to a multiple of four.
         let starts = [0, 116 + 16, 116 + 16 + 112 + 16];

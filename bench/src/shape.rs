@@ -16,6 +16,8 @@ pub enum ShapeName {
     Gpt2,
     /// TinyLlama with 1.1 billion parameters.
     TinyLlama,
+    /// SmolLM2-135M-Instruct itself, which is downloaded; for `serve` alone.
+    SmolLm2,
 }
 
 /// The shape of a model.
@@ -40,12 +42,16 @@ pub struct Shape {
 }
 
 impl ShapeName {
+    /// The shapes of random weights.
+    pub const RANDOM: [ShapeName; 3] = [ShapeName::Tiny, ShapeName::Gpt2, ShapeName::TinyLlama];
+
     /// The name in commands, tables and files.
     pub fn name(self) -> &'static str {
         match self {
             ShapeName::Tiny => "tiny",
             ShapeName::Gpt2 => "gpt2",
             ShapeName::TinyLlama => "tinyllama",
+            ShapeName::SmolLm2 => "smollm2",
         }
     }
 
@@ -55,6 +61,7 @@ impl ShapeName {
             ShapeName::Tiny => "tiny",
             ShapeName::Gpt2 => "GPT-2-124M",
             ShapeName::TinyLlama => "TinyLlama-1.1B",
+            ShapeName::SmolLm2 => "SmolLM2-135M",
         }
     }
 
@@ -62,13 +69,13 @@ impl ShapeName {
     pub fn tokens(self) -> usize {
         match self {
             ShapeName::Tiny => 97,
-            ShapeName::Gpt2 => 17,
+            ShapeName::Gpt2 | ShapeName::SmolLm2 => 17,
             ShapeName::TinyLlama => 7,
         }
     }
 
-    /// The shape itself.
-    pub fn shape(self) -> Shape {
+    /// The shape itself; `None` of a model that is downloaded.
+    pub fn shape(self) -> Option<Shape> {
         let tiny = Shape {
             architecture: "llama",
             n_layer: 6,
@@ -77,9 +84,10 @@ impl ShapeName {
             n_head_kv: 4,
             n_ff: 1024,
             n_vocab: 8192,
-            n_ctx: 256,
+            n_ctx: 1024,
         };
-        match self {
+        Some(match self {
+            ShapeName::SmolLm2 => return None,
             ShapeName::Tiny => tiny,
             ShapeName::Gpt2 => Shape {
                 architecture: "gpt2",
@@ -100,7 +108,7 @@ impl ShapeName {
                 n_ctx: 2048,
                 ..tiny
             },
-        }
+        })
     }
 }
 

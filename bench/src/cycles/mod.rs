@@ -87,11 +87,7 @@ pub struct Cycles {
 /// # Errors
 /// LLVM's tools are missing or refuse the code, or no kernel is found.
 pub fn measure(elf: &Path) -> Result<Vec<Cycles>> {
-    let mut objdump = Command::new("llvm-objdump");
-    objdump.args(["--disassemble", "--no-show-raw-insn", EXTENSIONS]).arg(elf);
-    let listing = output(&mut objdump, "")?;
-    let loops: Vec<_> = disassembly::parse(&listing).iter().flat_map(loops::innermost).collect();
-    let names = names(elf, &loops)?;
+    let (loops, names) = kernels(elf)?;
     let mut kernels: Vec<Cycles> = vec![];
     console::say(format_args!("cycles: simulating {} loops", loops.len()));
     for (body, name) in loops.iter().zip(names) {
@@ -105,6 +101,27 @@ pub fn measure(elf: &Path) -> Result<Vec<Cycles>> {
     }
     ensure!(!kernels.is_empty(), "{} holds no loop that multiplies bytes", elf.display());
     Ok(kernels)
+}
+
+/// The instructions that a product takes in the kernel `name` with `extension`.
+///
+/// # Errors
+/// LLVM's tools are missing or refuse the code, or there is no such kernel.
+pub fn instructions(elf: &Path, name: &str, extension: Extension) -> Result<f64> {
+    let (loops, names) = kernels(elf)?;
+    let found = loops.iter().zip(names).filter(|(body, of)| of == name && extension == used(body));
+    let each = found.map(|(body, _)| body.len() as f64 / loops::products(body) as f64);
+    each.reduce(f64::min).with_context(|| format!("there is no {name} with {extension:?}"))
+}
+
+/// The innermost loops that multiply bytes, and the kernel that each belongs to.
+fn kernels(elf: &Path) -> Result<(Vec<loops::Loop>, Vec<String>)> {
+    let mut objdump = Command::new("llvm-objdump");
+    objdump.args(["--disassemble", "--no-show-raw-insn", EXTENSIONS]).arg(elf);
+    let listing = output(&mut objdump, "")?;
+    let loops: Vec<_> = disassembly::parse(&listing).iter().flat_map(loops::innermost).collect();
+    let names = names(elf, &loops)?;
+    Ok((loops, names))
 }
 
 /// The name of the kernel that each loop belongs to.
@@ -185,14 +202,19 @@ fn weight_type(name: &str) -> Option<TensorType> {
     named.max_by_key(|kind| kind.name.len()).copied()
 }
 
-/// The cycles of a loop on all chips, by LLVM's models.
-fn simulate_loop(body: &[Instruction], name: String) -> Result<Cycles> {
+/// The extension that a loop uses.
+fn used(body: &[Instruction]) -> Extension {
     let has = |word| body.iter().any(|instruction| instruction.mnemonic.ends_with(word));
-    let extension = match (has("mmla"), has("dot")) {
+    match (has("mmla"), has("dot")) {
         (true, _) => Extension::I8mm,
         (false, true) => Extension::Dotprod,
         (false, false) => Extension::Neon,
-    };
+    }
+}
+
+/// The cycles of a loop on all chips, by LLVM's models.
+fn simulate_loop(body: &[Instruction], name: String) -> Result<Cycles> {
+    let extension = used(body);
     let products = loops::products(body);
     let code: String = body.iter().map(|instruction| instruction.assembly() + "\n").collect();
     let mut cycles = [None; CHIPS.len()];
