@@ -1,6 +1,6 @@
 //! The kernels: matrix products (GEMV, GEMM), attention, and element-wise ops.
 //!
-//! - [`multiply`] chooses between GEMV (one token), GEMM (prefill) and single rows. [`operands`]
+//! - [`multiply`] chooses between GEMV (few tokens), GEMM (prefill) and single rows. [`operands`]
 //!   describes its arguments.
 //! - Each dot product has a portable reference (`scalar`) and, with the feature `simd`, one for the
 //!   vector unit at hand (`neon`).
@@ -37,9 +37,12 @@ use alloc::vec::Vec;
 
 use crate::cpu::Features;
 use crate::llm::quantize::{
-    self, BlockQ8_0, BlockQ8_1, BlockQ8K, F16Bytes, F32Bytes, Interleave, PANEL_ROWS, PANEL_TOKENS,
-    WeightType,
+    self, ActivationType, BlockQ8_0, BlockQ8_1, BlockQ8K, F16Bytes, F32Bytes, Interleave,
+    PANEL_ROWS, PANEL_TOKENS, WeightType,
 };
+
+/// Bytes of row panels that kernels read in turns, for different tokens: half of a small L1 cache.
+const PANELS_IN_TURNS: usize = 16 << 10;
 
 /// The kernels in use: the best that the processor has.
 fn set() -> active::KernelSet {
@@ -72,10 +75,17 @@ pub fn interleave<B: Interleave>(tokens: &[B], n: usize, panels: &mut [B::Panel]
     quantize::interleave(tokens, n, panels, active::interleave_tokens);
 }
 
+/// How many of `n` tokens GEMM takes, in activation panels of this format.
+///
+/// They are the first ones. The others are few, and go to GEMV.
+pub fn n_in_panels(format: ActivationType, n: usize) -> usize {
+    active::n_in_panels(set(), format, n)
+}
+
 /// Matrix product: rows of weights times the activations of each token.
 ///
-/// Row panels go to GEMV (one token) or GEMM (activation panels of several tokens). The remaining
-/// rows go to dot products of single rows.
+/// Row panels go to GEMM for the tokens of [`n_in_panels`], and to GEMV for the others. A panel
+/// comes from memory once for all tokens. The remaining rows go to dot products of single rows.
 ///
 /// # Panics
 /// The activations are not in the format that the weights take ([`WeightType::activations`]), or
@@ -100,19 +110,12 @@ fn multiply_with(
     let n_packed = panels.len() / row_bytes;
     if n_packed == 0 {
         // A type without panels, or a matrix of a few rows.
-    } else if matches!(x.panels, ActivationPanels::None) || !active::KernelSet::WANTS_PANELS {
-        for (token, out) in out.of_tokens().enumerate() {
-            let (sums, _) = out[..n_packed].as_chunks_mut();
-            active::gemv(set, kind, panels, &x.token(token), sums);
+    } else if x.n == 1 {
+        for out in out.of_tokens() {
+            active::gemv(set, kind, panels, &x.x, out[..n_packed].as_chunks_mut().0);
         }
     } else {
-        let mut sums = [[0.0; PANEL_ROWS]; BATCH];
-        let sums = &mut sums[..x.n.next_multiple_of(PANEL_TOKENS)];
-        active::gemm(set, kind, rows.columns, panels, &x.panels, sums, &mut |i, sums| {
-            for (sums, out) in sums.iter().zip(out.of_tokens()) {
-                active::copy_sums(sums, &mut out.as_chunks_mut().0[i]);
-            }
-        });
+        multiply_panels(set, rows, panels, x, out);
     }
     for (token, out) in out.of_tokens().enumerate() {
         let x = x.token(token);
@@ -120,6 +123,55 @@ fn multiply_with(
         assert_eq!(rest.len(), sums.len() * row_bytes, "bytes of rows for {} places", sums.len());
         for (sum, row) in sums.iter_mut().zip(rest.chunks_exact(row_bytes)) {
             *sum = active::dot(kind, row, &x);
+        }
+    }
+}
+
+/// Multiplies row panels with the activations of several tokens.
+fn multiply_panels(
+    set: active::KernelSet,
+    rows: &Rows<'_>,
+    panels: &[u8],
+    x: &Batch<'_>,
+    out: &mut impl OutputRows,
+) {
+    let Rows { kind, columns, .. } = *rows;
+    let n_gemm = match x.panels {
+        ActivationPanels::None => 0,
+        _ => active::n_in_panels(set, x.x.kind(), x.n),
+    };
+    let n_gemv = x.n - n_gemm;
+    let together = active::multiplies_together(set, x.x.kind(), n_gemv);
+    let n_readers = usize::from(n_gemm > 0) + if together { 1 } else { n_gemv };
+    let panel_bytes = PANEL_ROWS * rows.row_bytes();
+    let n_panels = match n_readers {
+        1 => panels.len() / panel_bytes,
+        _ => (PANELS_IN_TURNS / panel_bytes).max(1),
+    };
+    let mut sums = [[0.0; PANEL_ROWS]; BATCH];
+    for (turn, panels) in panels.chunks(n_panels * panel_bytes).enumerate() {
+        let first = turn * n_panels;
+        let mut copy = |panel: usize, token: usize, sums: &[RowSums]| {
+            for (sums, out) in sums.iter().zip(out.of_tokens().skip(token)) {
+                active::copy_sums(sums, &mut out.as_chunks_mut().0[first + panel]);
+            }
+        };
+        if n_gemm > 0 {
+            let sums = &mut sums[..n_gemm.next_multiple_of(PANEL_TOKENS)];
+            active::gemm(set, kind, columns, panels, &x.panels, sums, &mut |panel, sums| {
+                copy(panel, 0, &sums[..n_gemm]);
+            });
+        }
+        if together {
+            let (sums, x) = (&mut sums[..n_gemv], x.x.part(n_gemm * columns..x.x.len()));
+            active::gemv_together(set, kind, columns, panels, &x, sums, &mut |panel, sums| {
+                copy(panel, n_gemm, sums);
+            });
+        } else {
+            for (token, out) in out.of_tokens().enumerate().skip(n_gemm) {
+                let sums = &mut out.as_chunks_mut().0[first..][..panels.len() / panel_bytes];
+                active::gemv(set, kind, panels, &x.token(token), sums);
+            }
         }
     }
 }

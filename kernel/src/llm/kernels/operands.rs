@@ -55,16 +55,16 @@ pub struct Batch<'a> {
     pub n: usize,
     /// The activations, one token after the other.
     pub x: Activations<'a>,
-    /// The same activations in panels of four tokens, for GEMM.
+    /// The activations of the first tokens in panels of four tokens, for GEMM.
     pub panels: ActivationPanels<'a>,
 }
 
 /// Activation panels, four tokens interleaved.
 ///
-/// `[n_tokens / 4, n_blocks]`, rounded up.
+/// `[n_tokens / 4, n_blocks]`, rounded up, for the tokens of [`n_in_panels`](super::n_in_panels).
 #[derive(Clone, Copy, Debug)]
 pub enum ActivationPanels<'a> {
-    /// No panels: there is one token, or the weights are not packed.
+    /// No panels: there are few tokens, or the weights are not packed.
     None,
     /// Panels of [`Activations::Q8_0`].
     Q8_0(&'a [BlockQ8_0x4]),

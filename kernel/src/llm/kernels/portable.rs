@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::operands::{ActivationPanels, Activations, OnPanelSums, RowSums};
 use super::scalar::Dot;
 use crate::cpu::Features;
-use crate::llm::quantize::{PANEL_ROWS, Row, WeightType, interleave_units};
+use crate::llm::quantize::{ActivationType, PANEL_ROWS, Row, WeightType, interleave_units};
 
 pub use super::scalar::{Vector, dot};
 pub use crate::llm::quantize::interleave_tokens;
@@ -17,7 +17,7 @@ pub use crate::llm::quantize::interleave_tokens;
 pub struct KernelSet;
 
 impl KernelSet {
-    /// The portable kernels take rows in the file's layout, and tokens one by one.
+    /// The portable kernels take rows in the file's layout.
     pub const WANTS_PANELS: bool = false;
 
     /// The only set.
@@ -52,7 +52,30 @@ pub fn gemv(
     }
 }
 
-/// GEMM: never called, see [`KernelSet::WANTS_PANELS`].
+/// Tokens are taken without activation panels.
+pub fn n_in_panels(_: KernelSet, _: ActivationType, _: usize) -> usize {
+    0
+}
+
+/// Tokens are taken one by one.
+pub fn multiplies_together(_: KernelSet, _: ActivationType, _: usize) -> bool {
+    false
+}
+
+/// GEMV for several tokens: never called, see [`multiplies_together`].
+pub fn gemv_together(
+    _: KernelSet,
+    _: WeightType,
+    _: usize,
+    _: &[u8],
+    _: &Activations<'_>,
+    _: &mut [RowSums],
+    _: OnPanelSums<'_>,
+) {
+    unreachable!("tokens are taken one by one")
+}
+
+/// GEMM: never called, see [`n_in_panels`].
 pub fn gemm(
     _: KernelSet,
     _: WeightType,

@@ -72,7 +72,7 @@ impl<'a> Compute<'a> {
         }
     }
 
-    /// Applies linear maps to `n` vectors: GEMV for one, GEMM for several (prefill).
+    /// Applies linear maps to `n` vectors: see [`kernels::multiply`].
     ///
     /// The outputs of all maps, one map after the other, are cut into `parts` of the same width:
     /// `out` is `[n, parts, width]`. `finish` gets each band of the `n * parts` rows once the band

@@ -4,8 +4,8 @@ use super::{Linear, Model};
 use crate::llm::Error;
 use crate::llm::arena::{Frame, Plain, slice_bytes};
 use crate::llm::kernels::{
-    ActivationPanels, Activations, Batch, interleave, quantize_q8_0, quantize_q8_1, quantize_q8_k,
-    round_f16, wants_panels,
+    ActivationPanels, Activations, Batch, interleave, n_in_panels, quantize_q8_0, quantize_q8_1,
+    quantize_q8_k, round_f16, wants_panels,
 };
 use crate::llm::kv_cache::CacheType;
 use crate::llm::quantize::{
@@ -223,25 +223,25 @@ impl<'a> Quantized<'a> {
         }
     }
 
-    /// Packs the activations of `n` tokens into panels, for packed weights.
+    /// Packs activations of `n` tokens into panels, for packed weights: see [`n_in_panels`].
     ///
-    /// `kinds` are the types of the weights. One token needs no panels.
+    /// `kinds` are the types of the weights.
     pub fn interleave(&mut self, kinds: impl Iterator<Item = WeightType>, n: usize) {
-        if n == 1 {
-            return;
-        }
         let width = self.len / n;
         for kind in formats(kinds.filter(|&kind| wants_panels(kind))) {
+            let n = n_in_panels(kind, n);
             match kind {
                 ActivationType::Q8_0 => {
-                    interleave(&self.q8_0[..self.len / BLOCK], width / BLOCK, self.panels_q8_0);
+                    let width = width / BLOCK;
+                    interleave(&self.q8_0[..n * width], width, self.panels_q8_0);
                 }
                 ActivationType::Q8_1 => {
-                    interleave(&self.q8_1[..self.len / BLOCK], width / BLOCK, self.panels_q8_1);
+                    let width = width / BLOCK;
+                    interleave(&self.q8_1[..n * width], width, self.panels_q8_1);
                 }
                 ActivationType::Q8_K => {
-                    let (len, width) = (self.len / SUPER_BLOCK, width / SUPER_BLOCK);
-                    interleave(&self.q8_k[..len], width, self.panels_q8_k);
+                    let width = width / SUPER_BLOCK;
+                    interleave(&self.q8_k[..n * width], width, self.panels_q8_k);
                 }
                 ActivationType::F32 | ActivationType::F16 | ActivationType::BF16 => {}
             }
@@ -251,7 +251,7 @@ impl<'a> Quantized<'a> {
     /// All activations of `n` tokens, for GEMV or GEMM: see [`Quantized::for_weights`].
     pub fn batch(&self, kind: WeightType, n: usize) -> Batch<'_> {
         let panels = match kind.activations() {
-            _ if n == 1 || !wants_panels(kind) => ActivationPanels::None,
+            format if !wants_panels(kind) || n_in_panels(format, n) == 0 => ActivationPanels::None,
             ActivationType::Q8_0 => ActivationPanels::Q8_0(self.panels_q8_0),
             ActivationType::Q8_1 => ActivationPanels::Q8_1(self.panels_q8_1),
             ActivationType::Q8_K => ActivationPanels::Q8K(self.panels_q8_k),

@@ -12,7 +12,7 @@ use crate::cpu::Features;
 use crate::llm::kernels::operands::{
     ActivationPanels, Activations, FORMATS_AGREE, OnPanelSums, RowSums,
 };
-use crate::llm::quantize::{BLOCK, SUPER_BLOCK, WeightType};
+use crate::llm::quantize::{ActivationType, BLOCK, PANEL_TOKENS, SUPER_BLOCK, WeightType};
 
 /// The instructions in use.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +49,33 @@ impl KernelSet {
             KernelSet::I8mm(_) => "i8mm",
         }
     }
+}
+
+/// See [`n_in_panels`](crate::llm::kernels::n_in_panels).
+pub fn n_in_panels(set: KernelSet, format: ActivationType, n: usize) -> usize {
+    let rest = n % PANEL_TOKENS;
+    match (format, set) {
+        // The missing tokens of a panel cost as much as others. GEMV unpacks weights for each
+        // token.
+        (ActivationType::Q8_K, _) if n == 2 || rest == 1 => n - rest,
+        (ActivationType::Q8_K, _) => n,
+        // Without an instruction for four tokens, `gemv_together` takes fewer instructions.
+        (_, KernelSet::Neon) => 0,
+        _ if n >= 2 * PANEL_TOKENS => n - rest,
+        _ => 0,
+    }
+}
+
+/// Whether [`gemv_together`] multiplies `n` tokens in less time than [`gemv`] each of them.
+///
+/// It unpacks a block once for all tokens. A block of K-quants takes too many registers for that.
+pub fn multiplies_together(set: KernelSet, format: ActivationType, n: usize) -> bool {
+    let least = match set {
+        KernelSet::Neon => 2,
+        // GEMV loads activations once for two panels.
+        KernelSet::DotProd(_) | KernelSet::I8mm(_) => 3,
+    };
+    format != ActivationType::Q8_K && n >= least
 }
 
 /// Calls one of two generic functions with the [`unpack`] type of a weight type.
@@ -88,6 +115,26 @@ pub fn gemv(
     for_type!(kind, gemv_simple, gemv_k_quant, (set, panels, x, sums));
 }
 
+/// GEMV for several tokens: row panels of `columns` columns times their activations.
+///
+/// `sums` is scratch space for the sums of a panel: `[n_tokens]`. `on_sums` gets the sums of each
+/// panel.
+///
+/// # Panics
+/// As [`gemv`], or [`multiplies_together`] says no.
+pub fn gemv_together(
+    set: KernelSet,
+    kind: WeightType,
+    columns: usize,
+    panels: &[u8],
+    x: &Activations<'_>,
+    sums: &mut [RowSums],
+    on_sums: OnPanelSums<'_>,
+) {
+    let panels = as_vectors(panels);
+    for_type!(kind, together_simple, together_k_quant, (set, columns, panels, x, sums, on_sums));
+}
+
 /// GEMM: row panels of `columns` columns times several tokens' activations.
 ///
 /// `sums` is scratch space for the sums of a panel: `[n_tokens]`, rounded up to whole activation
@@ -124,23 +171,6 @@ macro_rules! for_one_token {
     };
 }
 
-/// Calls a GEMM kernel with the instructions of a set.
-macro_rules! for_four_tokens {
-    ($set:expr, $largest:expr, $isa:ident => $call:expr) => {
-        // SAFETY: this module is only built where the whole build has NEON.
-        unsafe {
-            match $set {
-                KernelSet::Neon => {
-                    let $isa = Neon { largest: $largest };
-                    $call
-                }
-                KernelSet::DotProd($isa) => $call,
-                KernelSet::I8mm($isa) => $call,
-            }
-        }
-    };
-}
-
 fn gemv_simple<F: UnpackSimple>(
     set: KernelSet,
     panels: &[uint8x16_t],
@@ -148,11 +178,22 @@ fn gemv_simple<F: UnpackSimple>(
     sums: &mut [RowSums],
 ) {
     let (blocks, x) = (F::Block::of(panels), F::Activations::of(x));
-    if F::HAS_NIBBLES && matches!(set, KernelSet::Neon) {
-        // SAFETY: this module is only built where the whole build has NEON.
-        return unsafe { super::gemv::nibble_panels::<F>(blocks, x, sums) };
-    }
     for_one_token!(set, F::LARGEST, isa => super::gemv::simple_panels::<_, F>(isa, blocks, x, sums));
+}
+
+fn together_simple<F: UnpackSimple>(
+    set: KernelSet,
+    columns: usize,
+    panels: &[uint8x16_t],
+    x: &Activations<'_>,
+    sums: &mut [RowSums],
+    on_sums: OnPanelSums<'_>,
+) {
+    let panels = F::Block::of(panels).chunks_exact(columns / BLOCK);
+    let x = F::Activations::of(x);
+    for_one_token!(set, F::LARGEST, isa => {
+        super::gemv::several_tokens::<_, F>(isa, panels, x, sums, on_sums)
+    });
 }
 
 fn gemm_simple<F: UnpackSimple>(
@@ -165,9 +206,16 @@ fn gemm_simple<F: UnpackSimple>(
 ) {
     let panels = F::Block::of(panels).chunks_exact(columns / BLOCK);
     let x = F::Activations::panels(x);
-    for_four_tokens!(set, F::LARGEST, isa => {
-        super::gemm::gemm_simple::<_, F>(isa, panels, x, sums, on_sums)
-    });
+    // SAFETY: this module is only built where the whole build has NEON.
+    unsafe {
+        match set {
+            KernelSet::Neon => unreachable!("GEMV takes all tokens: see `n_in_panels`"),
+            KernelSet::DotProd(isa) => {
+                super::gemm::gemm_simple::<_, F>(isa, panels, x, sums, on_sums)
+            }
+            KernelSet::I8mm(isa) => super::gemm::gemm_simple::<_, F>(isa, panels, x, sums, on_sums),
+        }
+    }
 }
 
 fn gemv_k_quant<F: UnpackKQuant>(
@@ -181,6 +229,17 @@ fn gemv_k_quant<F: UnpackKQuant>(
     for_one_token!(set, F::LARGEST, isa => super::gemv::gemv_k_quant::<_, F>(isa, blocks, x, sums));
 }
 
+fn together_k_quant<F: UnpackKQuant>(
+    _: KernelSet,
+    _: usize,
+    _: &[uint8x16_t],
+    _: &Activations<'_>,
+    _: &mut [RowSums],
+    _: OnPanelSums<'_>,
+) {
+    unreachable!("see `multiplies_together`")
+}
+
 fn gemm_k_quant<F: UnpackKQuant>(
     set: KernelSet,
     columns: usize,
@@ -191,7 +250,19 @@ fn gemm_k_quant<F: UnpackKQuant>(
 ) {
     let panels = F::Block::of(panels).chunks_exact(columns / SUPER_BLOCK);
     let ActivationPanels::Q8K(x) = *x else { unreachable!("{FORMATS_AGREE}") };
-    for_four_tokens!(set, F::LARGEST, isa => {
-        super::gemm::gemm_k_quant::<_, F>(isa, panels, x, sums, on_sums)
-    });
+    // SAFETY: this module is only built where the whole build has NEON.
+    unsafe {
+        match set {
+            KernelSet::Neon => {
+                let isa = Neon { largest: F::LARGEST };
+                super::gemm::gemm_k_quant::<_, F>(isa, panels, x, sums, on_sums)
+            }
+            KernelSet::DotProd(isa) => {
+                super::gemm::gemm_k_quant::<_, F>(isa, panels, x, sums, on_sums)
+            }
+            KernelSet::I8mm(isa) => {
+                super::gemm::gemm_k_quant::<_, F>(isa, panels, x, sums, on_sums)
+            }
+        }
+    }
 }

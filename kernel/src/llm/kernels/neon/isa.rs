@@ -10,7 +10,9 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
+use super::vectors::load_vectors;
 use crate::cpu::Features;
+use crate::llm::quantize::BLOCK;
 
 /// Four columns of eight rows: `[8 rows, 4 columns]`, four rows in each vector.
 pub type FourColumns = [int8x16_t; 2];
@@ -18,20 +20,23 @@ pub type FourColumns = [int8x16_t; 2];
 /// A sum for each of eight rows.
 pub type IntSums = [int32x4_t; 2];
 
-/// Instructions for one token. `N` is a number of groups of four columns, a multiple of four.
+/// Instructions for one token.
 pub trait OneToken: Copy {
     /// Whether the registers suffice for two panels at once.
     const TWO_PANELS: bool;
 
+    /// A block of activations in registers.
+    type Block: Copy;
+
+    /// Loads a block of activations.
+    fn load(self, x: &[i8; BLOCK]) -> Self::Block;
+
+    /// Keeps the compiler from moving a part of [`OneToken::one`] in front of a loop over tokens.
+    #[inline(always)]
+    fn keep_in_loop(self, _: &mut [FourColumns; BLOCK / 4]) {}
+
     /// Adds the dot products of each row with the token's activations to `start`.
-    ///
-    /// Each vector of `x` holds 16 activations.
-    fn one<const N: usize>(
-        self,
-        weights: [FourColumns; N],
-        x: &[int8x16_t],
-        start: int32x4_t,
-    ) -> IntSums;
+    fn one(self, weights: &[FourColumns; BLOCK / 4], x: Self::Block, start: int32x4_t) -> IntSums;
 
     /// Four dot products of 16 columns each, with activations of their own.
     ///
@@ -44,7 +49,7 @@ pub trait OneToken: Copy {
     ) -> [IntSums; 4];
 }
 
-/// Instructions for four tokens. `N` is as for [`OneToken`].
+/// Instructions for four tokens. `N` is a number of groups of four columns.
 pub trait FourTokens: Copy {
     /// Reorders weights for [`FourTokens::four`].
     #[inline(always)]
@@ -181,19 +186,34 @@ impl Neon {
 impl OneToken for Neon {
     const TWO_PANELS: bool = false;
 
+    /// Each four activations, repeated in all lanes.
+    type Block = [int8x16_t; BLOCK / 4];
+
     #[inline(always)]
-    fn one<const N: usize>(
-        self,
-        weights: [FourColumns; N],
-        x: &[int8x16_t],
-        start: int32x4_t,
-    ) -> IntSums {
+    fn load(self, x: &[i8; BLOCK]) -> Self::Block {
+        let (halves, _) = x.as_chunks::<16>();
+        // SAFETY: each reference is valid for reads of 16 bytes.
+        let [first, second] =
+            [0, 1].map(|half: usize| unsafe { vld4q_dup_s32(halves[half].as_ptr().cast()) });
+        let (int32x4x4_t(a, b, c, d), int32x4x4_t(e, f, g, h)) = (first, second);
         // SAFETY: as in `add_products`.
-        let mut groups = unsafe { [vdupq_n_s8(0); N] };
-        for (groups, &x) in groups.as_chunks_mut::<4>().0.iter_mut().zip(x) {
-            for_each_lane!(LANE => { groups[LANE as usize] = repeat::<LANE>(x); });
+        [a, b, c, d, e, f, g, h].map(|four| unsafe { vreinterpretq_s8_s32(four) })
+    }
+
+    /// The compiler would widen all weights to 16 bits there, for which there are no registers.
+    #[inline(always)]
+    fn keep_in_loop(self, weights: &mut [FourColumns; BLOCK / 4]) {
+        for weights in weights.as_flattened_mut() {
+            // SAFETY: there is no instruction.
+            unsafe {
+                asm!("/* {:v} */", inout(vreg) * weights, options(nomem, nostack, preserves_flags));
+            }
         }
-        self.sums(weights, groups, start)
+    }
+
+    #[inline(always)]
+    fn one(self, weights: &[FourColumns; BLOCK / 4], x: Self::Block, start: int32x4_t) -> IntSums {
+        self.sums(*weights, x, start)
     }
 
     #[inline(always)]
@@ -265,15 +285,18 @@ impl DotProd {
 impl OneToken for DotProd {
     const TWO_PANELS: bool = true;
 
+    type Block = [int8x16_t; 2];
+
     #[inline(always)]
-    fn one<const N: usize>(
-        self,
-        weights: [FourColumns; N],
-        x: &[int8x16_t],
-        start: int32x4_t,
-    ) -> IntSums {
+    fn load(self, x: &[i8; BLOCK]) -> Self::Block {
+        // SAFETY: as in `add_products`.
+        unsafe { load_vectors(x).map(|half| vreinterpretq_s8_u8(half)) }
+    }
+
+    #[inline(always)]
+    fn one(self, weights: &[FourColumns; BLOCK / 4], x: Self::Block, start: int32x4_t) -> IntSums {
         let [mut first, mut second] = [start; 2];
-        for (weights, &x) in weights.as_chunks::<4>().0.iter().zip(x) {
+        for (weights, x) in weights.as_chunks::<4>().0.iter().zip(x) {
             for_each_lane!(LANE => {
                 let [a, b] = weights[LANE as usize];
                 first = self.add::<LANE>(first, a, x);

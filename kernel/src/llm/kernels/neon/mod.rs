@@ -20,7 +20,7 @@ mod unpack;
 mod vec_dot;
 mod vectors;
 
-pub use dispatch::{KernelSet, gemm, gemv};
+pub use dispatch::{KernelSet, gemm, gemv, gemv_together, multiplies_together, n_in_panels};
 pub use lanes::Neon as Vector;
 pub use repack::{interleave_tokens, pack_panel};
 pub use sums::copy_sums;

@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::RangeInclusive;
 
 use super::{LENGTHS, Outcome, ROWS, TOLERANCE, compare, summary};
 use crate::cpu::Features;
@@ -14,8 +15,12 @@ use crate::llm::kernels::{
 };
 use crate::llm::quantize::{ActivationType, PANEL_ROWS, WeightType, dequantize_row};
 
-/// Tokens, for each case.
-const TOKENS: [usize; 7] = [1, 2, 3, 5, 1, 4, 7];
+/// Tokens, for each case. The longest rows get tokens for GEMM and for GEMV.
+const TOKENS: [usize; 7] = [1, 2, 3, 5, 1, 4, 14];
+/// More numbers of tokens: GEMM takes none of them, all, and all but each possible remainder.
+const EACH_NUMBER_OF_TOKENS: RangeInclusive<usize> = 1..=11;
+/// Blocks in a row, and rows, for each of [`EACH_NUMBER_OF_TOKENS`].
+const SHAPE: (usize, usize) = (3, 17);
 /// The tolerance where activations carry their sum as an F16.
 ///
 /// The sum comes from the scale before rounding.
@@ -46,7 +51,8 @@ fn check(kind: WeightType) -> Outcome {
     let mut noise = Noise::new(17);
     let block = kind.tensor_type().block_weights as usize;
     let mut cases = Vec::new();
-    for ((blocks, rows), tokens) in LENGTHS.into_iter().zip(ROWS).zip(TOKENS) {
+    let shapes = LENGTHS.into_iter().zip(ROWS).zip(TOKENS);
+    for ((blocks, rows), tokens) in shapes.chain(EACH_NUMBER_OF_TOKENS.map(|n| (SHAPE, n))) {
         let x = noise.floats(tokens * blocks * block);
         cases.push((random_row(kind, rows * blocks, 1.0, &mut noise), x, tokens));
     }
@@ -110,7 +116,7 @@ pub(crate) fn compare_sets(
         let rows =
             if packed { packed_rows(kind, rows, row_bytes) } else { ModelBuffer::from(rows) };
         let rows = Rows { kind, columns, bytes: &rows, packed };
-        // By GEMM, and by GEMV token by token.
+        // By GEMM for the tokens in panels, and by GEMV alone.
         for batch in [x.batch(), Batch { panels: ActivationPanels::None, ..x.batch() }] {
             let mut actual = Products(expected.iter().map(|sums| vec![0.0; sums.len()]).collect());
             multiply_with(set, &rows, &batch, &mut actual);
