@@ -167,10 +167,9 @@ impl SamplingConfig {
         self.mirostat.is_none() && self.xtc_probability > 0.0 && self.xtc_threshold <= 0.5
     }
 
-    /// Whether the settings always take the token of the largest logit.
+    /// Whether the settings always take the token of the largest logit, biases added.
     pub(super) fn takes_best(&self) -> bool {
-        let changes_logits =
-            !self.logit_bias.entries().is_empty() || self.penalizes() || self.dries();
+        let changes_logits = self.penalizes() || self.dries();
         let leaves_best_out = self.typical_p < 1.0 || self.excludes();
         self.temperature <= 0.0 && !changes_logits && !leaves_best_out
     }

@@ -27,6 +27,9 @@ use alloc::vec::Vec;
 use crate::llm::Error;
 use crate::llm::kernels::largest;
 
+/// The most biases that are searched for each of them.
+const FEW_BIASES: usize = 32;
+
 /// A token that may be chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[repr(C)]
@@ -150,8 +153,9 @@ impl Sampler {
         logits: &[f32],
         candidates: &'c mut [Candidate],
     ) -> (u32, &'c mut [Candidate]) {
-        if self.config.takes_best() && self.biases.is_empty() {
-            let token = argmax(logits);
+        if self.config.takes_best()
+            && let Some(token) = self.best(logits)
+        {
             let n = logits.len().min(candidates.len()).min(1);
             let best = &mut candidates[..n];
             best.fill(Candidate { token, logit: 0.0, p: 1.0 });
@@ -182,7 +186,7 @@ impl Sampler {
         for (candidate, (token, &logit)) in candidates.iter_mut().zip((0..).zip(logits)) {
             *candidate = Candidate { token, logit, p: 0.0 };
         }
-        for &(token, bias) in config.logit_bias.entries().iter().chain(&self.biases) {
+        for (token, bias) in self.biases() {
             if let Some(candidate) = candidates.get_mut(token as usize) {
                 candidate.logit += bias;
             }
@@ -222,6 +226,37 @@ impl Sampler {
         };
         filters::softmax(candidates);
         candidates
+    }
+
+    /// The biases of the settings, and those beside them.
+    fn biases(&self) -> impl Iterator<Item = (u32, f32)> {
+        self.config.logit_bias.entries().iter().chain(&self.biases).copied()
+    }
+
+    /// The token of the largest logit, biases added, if a search without candidates finds it.
+    ///
+    /// That is so unless the largest logit of all has a bias, or there are many biases.
+    fn best(&self, logits: &[f32]) -> Option<u32> {
+        let token = argmax(logits);
+        let n_biases = self.biases().count();
+        if n_biases == 0 {
+            return Some(token);
+        }
+        let is_biased = self.biases().any(|(biased, _)| biased == token);
+        let logit = *logits.get(token as usize)?;
+        if n_biases > FEW_BIASES || is_biased || logit == f32::NEG_INFINITY || logit.is_nan() {
+            return None;
+        }
+        let mut best = (token, logit);
+        for (token, _) in self.biases() {
+            let Some(&logit) = logits.get(token as usize) else { continue };
+            let own = self.biases().filter(|(biased, _)| *biased == token);
+            let logit = own.fold(logit, |logit, (_, bias)| logit + bias);
+            if logit > best.1 || logit == best.1 && token < best.0 {
+                best = (token, logit);
+            }
+        }
+        Some(best.0)
     }
 
     fn penalize(&mut self, candidates: &mut [Candidate]) {

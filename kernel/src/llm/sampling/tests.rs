@@ -93,6 +93,31 @@ fn the_best_of_many_logits_is_the_one_of_a_plain_search() {
 }
 
 #[test]
+fn the_best_with_biases_is_the_best_of_all_candidates() {
+    let few = [f32::NEG_INFINITY, -1.5, 0.0, 1.5, 2.0, f32::NAN];
+    let of_biases = [f32::NEG_INFINITY, -0.5, 0.5, 1.5];
+    let mut generator = SplitMix64::new(11);
+    let mut below = |n: usize| (generator.next_u64() % n as u64) as usize;
+    let mut n_found = 0;
+    for n in (1..200).cycle().take(2000) {
+        let logits: Vec<f32> = (0..n).map(|_| few[below(few.len())]).collect();
+        // Some tokens have two biases, and some do not exist.
+        let n_biases = below(FEW_BIASES + 4);
+        let biases =
+            (0..n_biases).map(|_| (below(n + 2) as u32, of_biases[below(of_biases.len())]));
+        let mut sampler = Sampler::new(SamplingConfig::greedy());
+        sampler.set_biases(biases.collect()).unwrap();
+        let mut scratch = vec![Candidate::default(); n];
+        let expected = sampler.candidates(&logits, &mut scratch)[0].token;
+        let found = sampler.best(&logits);
+        assert!(found.is_none_or(|found| found == expected), "{logits:?} {:?}", sampler.biases);
+        assert_eq!(sampler.sample(&logits, &mut scratch), expected);
+        n_found += usize::from(found.is_some());
+    }
+    assert!((200..1800).contains(&n_found), "{n_found} found without candidates");
+}
+
+#[test]
 fn tokens_come_as_often_as_their_probability_says() {
     assert_shares(ALL, &[(0, 0.2), (1, 0.4), (2, 0.1), (3, 0.3)]);
 }

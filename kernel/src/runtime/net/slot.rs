@@ -10,7 +10,19 @@ use smoltcp::wire::IpListenEndpoint;
 use super::limits::{
     HALF_OPEN_TIMEOUT, KEEP_ALIVE, ORPHAN_GRACE, ORPHAN_TIMEOUT, RECEIVE_BYTES, TRANSMIT_BYTES,
 };
-use super::tcp::{Failure, ListenerId};
+
+/// Why a connection ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The peer has reset the connection.
+    Reset,
+    /// The peer has not answered in time, or the machine has lost its address.
+    TimedOut,
+}
+
+/// The number of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerId(pub(super) usize);
 
 /// What a socket of the pool is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -33,15 +33,7 @@ use super::limits::{ORPHAN_TIMEOUT, TIMEOUT, YOUNG};
 use super::slot::{Role, Slot, discard};
 
 pub use super::limits::{MAX_BACKLOG, MAX_CONNECTIONS, MAX_LISTENERS};
-
-/// Why a connection ended early.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// The peer has reset the connection.
-    Reset,
-    /// The peer has not answered in time, or the machine has lost its address.
-    TimedOut,
-}
+pub use super::slot::{Failure, ListenerId};
 
 /// Connections to a port that are refused by dropping their SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,10 +64,6 @@ pub struct Taken {
 /// The number of a connection in the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection(usize);
-
-/// The number of a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ListenerId(usize);
 
 #[derive(Clone, Copy, Debug)]
 struct Listener {
