@@ -17,9 +17,10 @@ mkdir -p "$logs"
 tests() {
     log=$logs/tests.log
     status=0
-    # Less optimised than the host's tests: the build is what takes the time.
-    ci/toolchain.sh host test -p kernel --lib --no-default-features \
-        --config profile.dev.package.kernel.opt-level=1 >"$log" 2>&1 || status=$?
+    # Without optimisation, unlike the host's tests: the build is what takes the time.
+    kernel=profile.dev.package.kernel
+    ci/toolchain.sh host test -p kernel --lib --no-default-features --config "$kernel.opt-level=0" \
+        --config "$kernel.codegen-units=16" >"$log" 2>&1 || status=$?
     line=$(grep '^test result: ' "$log" || tail -n 20 "$log")
     echo "$line"
     case $status$line in
@@ -33,9 +34,12 @@ tests() {
 for feature in llm-transformer simd; do
     check "clippy for the host with $feature alone" ci/toolchain.sh host clippy -p kernel --all-targets \
         --no-default-features --features "$feature" -- -D warnings
+done
+check 'tests without features' tests
+# These come last: in `ci/test.sh` they may wait until the images are built.
+for feature in llm-transformer simd; do
     check "clippy for the bare target with $feature alone" ci/toolchain.sh bare clippy --release -p kernel \
         --lib --bins --no-default-features --features "$feature" -- -D warnings
 done
-check 'tests without features' tests
 
 total features

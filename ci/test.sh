@@ -10,8 +10,8 @@
 # their seconds, the skipped checks with their reasons, and the line `N passed, N failed, N skipped`.
 # Each step's output is kept in target/ci/steps/STEP.log.
 #
-# Two steps run at a time up to the boots: compilers often keep one core busy, and tests two. The two
-# build into different folders, so neither waits for the other's lock.
+# Two steps run at a time. Compilers often keep one core busy, and boots wait for time to pass. Steps
+# beside each other build into different folders, so that neither waits for the other's lock.
 #
 # A step ends with the line `NAME: N passed, N failed` or `NAME: N passed, N failed, N skipped`. Each
 # of its skipped checks has a line `skipped  CHECK: REASON`.
@@ -41,6 +41,8 @@ case $only in
     # Steps have a long form: `LONG` leaves nothing out that takes long.
     export LONG=1
     ;;
+# The tests are built in a step of their own.
+*' host-tests '*) only="${only}host-build " ;;
 esac
 
 # wanted STEP: whether the step is to run.
@@ -134,14 +136,17 @@ step deny ci/deny.sh || :
 beside &
 step check ci/check.sh || :
 step features ci/features.sh || :
-if wanted host-tests && step host-tests ci/host-tests.sh; then
-    # The commands for the host are built with their tests: `ci/build.sh` has none to build.
+# The commands for the host are built with their tests, so that `ci/build.sh` has none to build.
+if wanted host-build && step host-build ci/host-tests.sh build; then
     export COMMANDS_BUILT=1
 fi
 wait
+# The tests and the boots run side by side.
+step host-tests ci/host-tests.sh &
 step build ci/build.sh || :
 # shellcheck disable=SC2046 # the groups are words
 boot boots ci/boots.sh $([ ! "$all" ] || echo --group quick --group long --group endurance)
+wait
 if [ "$all" ] || [ "$only" ]; then
     step second-toolchain second || :
 fi

@@ -20,12 +20,16 @@ use crate::lab::Lab;
 const CONNECTIONS: usize = 64;
 /// Clients that send a head byte by byte. The others find room beside them.
 const SLOW_HEADS: usize = 32;
+/// Malformed requests at once.
+const AT_ONCE: usize = 6;
 /// Streams that are left in the middle.
 const LEFT: usize = 6;
 /// The server's timeout of a head, of a closing connection, and some time.
 const LIMIT: Duration = Duration::from_secs(30);
 /// Time between two bytes of a slow client.
 const DRIP: Duration = Duration::from_millis(500);
+/// Time between two streams of the good client, which leaves the host to other boots.
+const PAUSE: Duration = Duration::from_millis(500);
 /// Memory by which lists may have grown, in bytes: less than 200 for each bad client.
 const TOLERANCE: u64 = 16 << 10;
 
@@ -96,6 +100,7 @@ fn among_others(server: Server, alone: &[(String, Value)], is_over: &AtomicBool)
         let answer = stream(server).context("the good client")?;
         ensure!(answer == alone, "alone: {alone:?}\namong bad clients: {answer:?}");
         answers += 1;
+        thread::sleep(PAUSE);
     }
     Ok(answers)
 }
@@ -129,6 +134,7 @@ fn memory(server: Server) -> Result<u64> {
 
 /// All bad clients; gives the time that `/health` took while half requests held all connections.
 fn all_bad(server: Server) -> Result<Duration> {
+    let refused = refused();
     thread::scope(|scope| {
         let slow: Vec<TcpStream> =
             (0..SLOW_HEADS).map(|_| half_request(server)).collect::<Result<_>>()?;
@@ -137,11 +143,13 @@ fn all_bad(server: Server) -> Result<Duration> {
         for _ in 0..LEFT {
             leaves(server)?;
         }
-        for (request, status) in refused() {
-            let shown = String::from_utf8_lossy(&request[..request.len().min(60)]).into_owned();
-            let answers = raw(server, &request).with_context(|| shown.clone())?;
-            let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
-            ensure!(statuses == [status], "{shown}: expected {status}, seen {statuses:?}");
+        // The server waits a while for the rest of a request that it has refused.
+        for some in refused.chunks(AT_ONCE) {
+            let send = |case| scope.spawn(move || is_refused(server, case));
+            let clients: Vec<_> = some.iter().map(send).collect();
+            for client in clients {
+                client.join().expect("no client panics")?;
+            }
         }
         bodies.join().expect("no client panics")?;
 
@@ -157,6 +165,15 @@ fn all_bad(server: Server) -> Result<Duration> {
         slow.join().expect("no client panics")?;
         Ok(took)
     })
+}
+
+/// Sends a request, and checks that the only answer has its status.
+fn is_refused(server: Server, (request, status): &(Vec<u8>, u16)) -> Result<()> {
+    let shown = String::from_utf8_lossy(&request[..request.len().min(60)]);
+    let answers = raw(server, request).with_context(|| shown.clone().into_owned())?;
+    let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+    ensure!(statuses == [*status], "{shown}: expected {status}, seen {statuses:?}");
+    Ok(())
 }
 
 /// A connection with half a head.
