@@ -7,8 +7,8 @@
 //!   a token in each forward pass. So a token takes an eighth of a pass, with all that the machine
 //!   does meanwhile.
 //! - A prompt token is one of the last [`CHUNK`] of a prompt: the difference of two prompts, alone.
-//! - The output layer of a token is that of a token that is generated alone: weights, times the
-//!   instructions of the kernel's loop for each.
+//! - The output layer of a token is that of a token alone: the number of weights, times the
+//!   instructions of the GEMV loop for a weight.
 
 #![forbid(unsafe_code)]
 

@@ -25,7 +25,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 /// The smallest memory in MiB with which a server answers four requests at once.
 ///
-/// A server that takes more than twice the time that it takes with enough memory does not count: it
+/// A server that takes more than twice its time with enough memory does not count. Such a server
 /// reads the model from the disk again and again.
 ///
 /// # Errors
