@@ -121,7 +121,11 @@ impl Client {
         }
     }
 
-    fn try_open(server: Server, silence: Duration) -> Result<Client> {
+    /// As [`Client::open`], with one attempt.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or is not healthy.
+    pub fn try_open(server: Server, silence: Duration) -> Result<Client> {
         let mut client = Client::new(server, silence)?;
         let health = server.request("GET /health", "", false);
         client.stream.write_all(health.as_bytes()).context("cannot send a request")?;

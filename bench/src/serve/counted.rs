@@ -7,8 +7,8 @@
 //!   a token in each forward pass. So a token takes an eighth of a pass, with all that the machine
 //!   does meanwhile.
 //! - A prompt token is one of the last [`CHUNK`] of a prompt: the difference of two prompts, alone.
-//! - The output layer of a token is that of a token alone: the number of weights, times the
-//!   instructions of the GEMV loop for a weight.
+//! - The output layer is that of a token alone. It takes the instructions of the GEMV loop for each
+//!   weight.
 
 #![forbid(unsafe_code)]
 
@@ -16,12 +16,12 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use kernel::llm::gguf::Gguf;
 use serde::{Deserialize, Serialize};
 
+use super::SILENCE;
 use super::client::{Answer, Client, Request, ask, text};
 use super::machine::{Files, Side, Size};
 use crate::cycles::{self, Extension};
@@ -37,9 +37,6 @@ const CHUNK: usize = 32;
 const PROMPT: usize = 3 * CHUNK;
 /// Bytes in which a model's header ends.
 const HEADER: u64 = 16 << 20;
-/// Longest time without a token.
-const SILENCE: Duration = Duration::from_secs(600);
-
 /// Instructions in millions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Counted {

@@ -10,10 +10,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use harness::command::{Accelerator, Board, Bus, Device, Forward, Machine};
-use host_io::http::{self, Server};
+use host_io::http::Server;
 
+use super::client::Client;
 use crate::disks;
 use crate::guest::{Build, end_of};
 use crate::peer;
@@ -208,22 +209,14 @@ impl Running {
             // are lost. So attempts overlap.
             let (sender, server) = (sender.clone(), self.server);
             thread::spawn(move || {
-                is_healthy(server).is_ok_and(|well| well) && sender.send(()).is_ok()
+                Client::try_open(server, ATTEMPT).is_ok() && sender.send(()).is_ok()
             });
             if receiver.recv_timeout(PAUSE).is_ok() {
                 return Ok(());
             }
         }
-        let end = end_of(&mut File::open(&self.log)?);
-        ensure!(self.started.elapsed() < limit, "no answer after {limit:?}:\n{end}");
-        Ok(())
+        bail!("no answer after {limit:?}:\n{}", end_of(&mut File::open(&self.log)?))
     }
-}
-
-fn is_healthy(server: Server) -> Result<bool> {
-    let stream = server.send("GET /health", "")?;
-    stream.set_read_timeout(Some(ATTEMPT))?;
-    Ok(http::read(stream)?.status == 200)
 }
 
 impl Drop for Running {

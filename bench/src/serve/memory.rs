@@ -1,8 +1,7 @@
 //! The smallest machine that a server works in.
 //!
 //! Memory in use cannot be compared: Linux fills what is free with files, and counts in another
-//! way.
-//! QEMU's `-m` is the same for both.
+//! way. QEMU's `-m` is the same for both.
 
 #![forbid(unsafe_code)]
 

@@ -275,14 +275,13 @@ impl Serve {
             lines.push(line(&measure, load.gap_s, &seconds, over(load.gap_s), Goal::None));
         }
         let (uncached, cached) = (self.uncached_s, self.cached_s);
-        lines.push(line(
-            "prompt of 508, nothing cached",
-            uncached,
-            &seconds,
-            over(uncached),
-            Goal::None,
-        ));
-        lines.push(line("prompt of 508, 500 cached", cached, &seconds, over(cached), Goal::None));
+        let prompt = format!("prompt of {}", SHARED + OWN);
+        for (state, pair) in
+            [("nothing cached".to_owned(), uncached), (format!("{SHARED} cached"), cached)]
+        {
+            let measure = format!("{prompt}, {state}");
+            lines.push(line(&measure, pair, &seconds, over(pair), Goal::None));
+        }
         let share = |x: f64| format!("{x:.3}");
         let goal = Goal::AtMost(0.1);
         let ratio = self.cached_ratio;
