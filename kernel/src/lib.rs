@@ -29,3 +29,11 @@ pub mod runtime;
 pub mod settings;
 pub mod system;
 pub mod trials;
+
+#[cfg(test)]
+#[path = "../tests/support/memory.rs"]
+mod memory;
+
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: memory::Counting = memory::Counting;

@@ -6,7 +6,6 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
 
@@ -21,8 +20,6 @@ pub struct Script {
     pub never: Option<u64>,
     /// First sector and length in sectors of each request so far.
     pub log: Vec<(u64, u64)>,
-    /// Addresses of the memory that these requests lent to the disk.
-    pub lent: Vec<Range<usize>>,
     /// Maximum number of requests that were in flight at once.
     pub most_in_flight: usize,
 }
@@ -94,8 +91,6 @@ impl BlockDevice for FakeDisk {
     fn submit(&mut self, request: Request) {
         let mut script = self.script.lock().unwrap();
         script.log.push((request.sector, (request.buffer.len() / self.sector_bytes) as u64));
-        let start = request.buffer.as_ptr().cast::<u8>().addr().get();
-        script.lent.push(start..start + request.buffer.len());
         self.queue.push(request);
         assert!(self.queue.len() <= self.depth, "more requests than the queue holds");
         script.most_in_flight = script.most_in_flight.max(self.queue.len());
