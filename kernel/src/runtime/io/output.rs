@@ -4,7 +4,7 @@
 //! is drawn at the end of the text, so only the final changes are drawn.
 
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering, fence};
 
 use lock_api::MutexGuard;
 
@@ -17,10 +17,17 @@ use crate::runtime::dev::devices;
 use crate::runtime::dev::mmio::Mmio;
 use crate::runtime::sched::ending;
 
-/// Timeout of a fault's wait for the text of another core, in µs.
-const TIMEOUT_US: u64 = 20_000;
+/// Timeout of a fault's wait for another core to stop writing, in µs.
+///
+/// A host may leave a core of its virtual machine alone for long.
+const TIMEOUT_US: u64 = 1_000_000;
 
 static OUTPUT: SpinLock<Output> = SpinLock::new(Output { line: Line::START, text: Text::START });
+
+/// The number of the core that may be writing, plus one; 0 while none may.
+///
+/// A core that stops keeps the lock, but is not writing any more.
+static WRITING: AtomicUsize = AtomicUsize::new(0);
 
 /// The number of the core that draws on the screen, plus one; 0 while none does.
 static DRAWING: AtomicUsize = AtomicUsize::new(0);
@@ -51,7 +58,7 @@ impl Output {
     /// Starts a new line, unless the text is at the start of a line.
     fn begin(&mut self) {
         if !self.line.is_at_start() {
-            self.write(b"\n", ending::stop_if_ending);
+            self.write(b"\n", go_on);
         }
     }
 }
@@ -65,40 +72,57 @@ fn draw(flush: impl FnOnce(&Screen<'static, Mmio>)) {
     }
 }
 
-/// Prints `text`, without another core's text in between.
-pub fn write(text: &[u8]) {
+/// Lets the calling core write, and no other one.
+fn in_turn(write: impl FnOnce(&mut Output)) {
     ending::stop_if_ending();
     let mut output = OUTPUT.lock();
-    // The core stops if another core has begun to end the run: the text of that core comes next.
-    output.write(text, ending::stop_if_ending);
-    draw(|screen| screen.flush(ending::stop_if_ending));
+    WRITING.store(this_core::current() + 1, Ordering::Relaxed);
+    // Either `take_over` sees that this core writes, or `go_on` sees that the run ends.
+    fence(Ordering::SeqCst);
+    write(&mut output);
+    draw(|screen| screen.flush(go_on));
+    WRITING.store(0, Ordering::Release);
+}
+
+/// Stops the calling core, whose turn it is, if another core ends the run.
+///
+/// The text of that core comes next.
+fn go_on() {
+    if ending::must_stop() {
+        WRITING.store(0, Ordering::Release);
+        ending::stop_core();
+    }
+}
+
+/// Prints `text`, without another core's text in between.
+pub fn write(text: &[u8]) {
+    in_turn(|output| output.write(text, go_on));
 }
 
 /// Prints `text` and a newline on a line of its own.
 ///
 /// No text of another core comes in between.
 pub fn print_line(text: fmt::Arguments<'_>) {
-    ending::stop_if_ending();
-    let mut output = OUTPUT.lock();
-    output.begin();
-    // The consoles accept every byte.
-    let _ = writeln!(Printer(&mut output), "{text}");
-    draw(|screen| screen.flush(ending::stop_if_ending));
+    in_turn(|output| {
+        output.begin();
+        // The consoles accept every byte.
+        let _ = writeln!(Printer(output), "{text}");
+    });
 }
 
 struct Printer<'a>(&'a mut Output);
 
 impl Write for Printer<'_> {
     fn write_str(&mut self, s: &str) -> fmt::Result {
-        self.0.write(s.as_bytes(), ending::stop_if_ending);
+        self.0.write(s.as_bytes(), go_on);
         Ok(())
     }
 }
 
 /// The consoles for a core that ends the run.
 ///
-/// The core does not wait for the lock for long, as the lock's holder may be what broke. No other
-/// core prints from then on. The wait for a stuck port has a timeout, too
+/// The core does not wait for another core for long, as that core may be what broke. No other core
+/// prints from then on. The wait for a stuck port has a timeout, too
 /// ([`Console::write_byte`]).
 pub struct Emergency {
     output: Output,
@@ -107,20 +131,23 @@ pub struct Emergency {
 }
 
 impl Emergency {
-    /// Takes the consoles over, after a short wait for the text of another core.
+    /// Takes the consoles over, once no other core is writing.
     pub fn take_over() -> Self {
+        let me = this_core::current() + 1;
         let deadline = time::now_us() + TIMEOUT_US;
+        fence(Ordering::SeqCst);
         let output = loop {
             if let Some(guard) = OUTPUT.try_lock() {
                 // The lock stays held: the run ends with this text.
                 break *MutexGuard::leak(guard);
             }
-            if time::now_us() >= deadline {
+            let writing = WRITING.load(Ordering::Acquire);
+            if writing == 0 || writing == me || time::now_us() >= deadline {
                 break Output { line: Line::UNKNOWN, text: Text::START };
             }
             core::hint::spin_loop();
         };
-        let may_draw = DRAWING.load(Ordering::Relaxed) != this_core::current() + 1;
+        let may_draw = DRAWING.load(Ordering::Relaxed) != me;
         Emergency { output, may_draw }
     }
 }

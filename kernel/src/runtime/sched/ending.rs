@@ -30,10 +30,15 @@ pub fn claim() -> Claim {
     }
 }
 
+/// Whether another core ends the run, so that the calling core has to stop.
+pub fn must_stop() -> bool {
+    let ending = ENDING.load(Ordering::Acquire);
+    ending != 0 && ending != this_core::current() + 1
+}
+
 /// Stops the calling core if another core ends the run.
 pub fn stop_if_ending() {
-    let ending = ENDING.load(Ordering::Acquire);
-    if ending != 0 && ending != this_core::current() + 1 {
+    if must_stop() {
         stop_core();
     }
 }
