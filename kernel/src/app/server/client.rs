@@ -9,7 +9,7 @@ use core::net::SocketAddr;
 
 use super::api::{Answer, ApiError, PING};
 use super::http::{Connection, Request, Response, WriteError};
-use super::router::{self, Access};
+use super::router::{self, Access, Route};
 use crate::app::os::Socket;
 use crate::app::output::emit;
 use crate::llm::scheduler::{Finished, RequestId, Update};
@@ -18,9 +18,6 @@ use crate::report::{self, Event};
 
 /// Time without an event after which a stream gets a comment, in µs.
 const PING_US: u64 = 15_000_000;
-
-/// Paths whose successes are no events: load balancers ask for them every second.
-const UNREPORTED: [&str; 2] = ["/health", "/v1/health"];
 
 /// A client.
 pub struct Client {
@@ -108,7 +105,8 @@ impl Client {
     /// Reports the request, which is answered.
     fn report(&mut self, status: u16, now_us: u64) {
         let Some(exchange) = self.exchange.take() else { return };
-        if status == 200 && UNREPORTED.contains(&exchange.path.as_str()) {
+        // Load balancers ask for the health every second.
+        if status == 200 && Route::of(&exchange.path) == Some(Route::Health) {
             return;
         }
         let running = exchange.running.as_ref();

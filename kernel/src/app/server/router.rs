@@ -69,6 +69,11 @@ const PATHS: &[(&str, Route)] = &[
 ];
 
 impl Route {
+    /// The route of a path.
+    pub fn of(path: &str) -> Option<Route> {
+        PATHS.iter().find(|(of, _)| *of == path).map(|(_, route)| *route)
+    }
+
     /// Whether the route takes a body, by `POST`. All others are for `GET` and `HEAD`.
     fn takes_body(self) -> bool {
         matches!(self, Generate(_) | Tokenize | Detokenize | ApplyTemplate | CountTokens)
@@ -98,11 +103,12 @@ impl Access {
     /// # Errors
     /// The response that refuses the request, or that answers `OPTIONS`.
     pub fn route(&self, request: &Request) -> Result<Route, Response> {
-        let found = PATHS.iter().find(|(path, _)| *path == request.path).map(|(_, route)| *route);
         if request.method == Method::Options {
             return Err(preflight());
         }
-        let Some(route) = found else { return Err(refusal(&ApiError::not_found())) };
+        let Some(route) = Route::of(&request.path) else {
+            return Err(refusal(&ApiError::not_found()));
+        };
         let fits = match request.method {
             Method::Get | Method::Head => !route.takes_body(),
             Method::Post => route.takes_body(),

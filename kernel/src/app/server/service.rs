@@ -193,17 +193,14 @@ impl Service {
     /// Answers `GET /metrics`. The rates are those since the last reading.
     fn metrics(&mut self) -> Response {
         let total = self.scheduler.counters();
-        let mut text = metrics::metrics(&metrics::Metrics {
+        let text = metrics::metrics(&metrics::Metrics {
             total,
             window: &total.since(&self.last_reading),
             n_running: self.scheduler.n_running(),
             n_waiting: self.scheduler.n_waiting(),
+            resident_bytes: os::memory_in_use(),
         });
         self.last_reading = *total;
-        // Prometheus's own name for the memory of a process, which is the machine here.
-        text.push_str("# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes ");
-        text.push_str(&os::memory_in_use().to_string());
-        text.push('\n');
         Response::new(200)
             .header("Process-Start-Time-Unix", &created(self.began_us).to_string())
             .with_body(METRICS, text.into_bytes())

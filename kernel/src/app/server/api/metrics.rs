@@ -1,5 +1,6 @@
 //! `GET /metrics`, in the text format of Prometheus and under llama-server's names.
 
+use alloc::format;
 use alloc::string::String;
 use core::fmt::Write as _;
 
@@ -16,11 +17,13 @@ pub struct Metrics<'a> {
     pub n_running: usize,
     /// Requests that wait.
     pub n_waiting: usize,
+    /// Memory in use.
+    pub resident_bytes: u64,
 }
 
 /// Answers `GET /metrics`.
 pub fn metrics(metrics: &Metrics<'_>) -> String {
-    let Metrics { total, window, n_running, n_waiting } = metrics;
+    let Metrics { total, window, n_running, n_waiting, resident_bytes } = metrics;
     let seconds = |us: u64| us as f64 / 1e6;
     let counters = [
         (
@@ -71,13 +74,15 @@ pub fn metrics(metrics: &Metrics<'_>) -> String {
         ),
     ];
     let mut text = String::new();
+    // Writing to a text cannot fail.
+    let mut write = |name: &str, kind: &str, help: &str, value: f64| {
+        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
+    };
     let counters = counters.iter().map(|item| ("counter", item));
     for (kind, (name, help, value)) in counters.chain(gauges.iter().map(|item| ("gauge", item))) {
-        // Writing to a text cannot fail.
-        let _ = write!(
-            text,
-            "# HELP llamacpp:{name} {help}\n# TYPE llamacpp:{name} {kind}\nllamacpp:{name} {value}\n"
-        );
+        write(&format!("llamacpp:{name}"), kind, help, *value);
     }
+    // Prometheus's own name for the memory of a process, which is the machine here.
+    write("process_resident_memory_bytes", "gauge", "Memory in use.", *resident_bytes as f64);
     text
 }

@@ -137,7 +137,13 @@ fn the_metrics_are_those_of_llama_server() {
         tokens_predicted_us_total: 1_000_000,
         ..Counters::default()
     };
-    let state = Metrics { total: &total, window: &window, n_running: 3, n_waiting: 1 };
+    let state = Metrics {
+        total: &total,
+        window: &window,
+        n_running: 3,
+        n_waiting: 1,
+        resident_bytes: 5 << 20,
+    };
     let text = metrics(&state);
     let values: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
     let expected = [
@@ -156,6 +162,7 @@ fn the_metrics_are_those_of_llama_server() {
         "llamacpp:requests_processing 3",
         "llamacpp:requests_deferred 1",
         "llamacpp:n_busy_slots_per_decode 1.5",
+        "process_resident_memory_bytes 5242880",
     ];
     assert_eq!(values, expected);
     for line in expected {
@@ -166,7 +173,13 @@ fn the_metrics_are_those_of_llama_server() {
     }
     // Nothing has happened yet.
     let none = Counters::default();
-    let idle = metrics(&Metrics { total: &none, window: &none, n_running: 0, n_waiting: 0 });
+    let idle = metrics(&Metrics {
+        total: &none,
+        window: &none,
+        n_running: 0,
+        n_waiting: 0,
+        resident_bytes: 0,
+    });
     let values = idle.lines().filter(|line| !line.starts_with('#'));
     assert!(values.into_iter().all(|line| line.ends_with(" 0")), "{}", idle.to_string());
 }
