@@ -82,7 +82,7 @@ pub fn top_n_sigma(candidates: &mut [Candidate], n: f32) -> &mut [Candidate] {
 
 /// Top-k: keeps the `k` best, sorted; all if `k` is 0.
 pub fn top_k(candidates: &mut [Candidate], k: usize) -> &mut [Candidate] {
-    if k == 0 || k >= candidates.len() {
+    if k == 0 {
         return candidates;
     }
     first_in_order(candidates, k, by_logit)

@@ -29,6 +29,10 @@ use crate::llm::kernels::largest;
 
 /// The most biases that are searched for each of them.
 const FEW_BIASES: usize = 32;
+/// The most tokens with biases and penalties that are searched for each likely token.
+const FEW_CHANGED: usize = 128;
+/// Logits whose largest one decides whether one of them is likely.
+const BLOCK: usize = 64;
 
 /// A token that may be chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -182,12 +186,16 @@ impl Sampler {
     ) -> &'c mut [Candidate] {
         let config = self.config;
         let n = logits.len().min(candidates.len());
-        let candidates = &mut candidates[..n];
-        for (candidate, (token, &logit)) in candidates.iter_mut().zip((0..).zip(logits)) {
-            *candidate = Candidate { token, logit, p: 0.0 };
-        }
+        let (logits, candidates) = (&logits[..n], &mut candidates[..n]);
+        let n_likely = self.likely(logits, candidates).unwrap_or_else(|| {
+            for (candidate, (token, &logit)) in candidates.iter_mut().zip((0..).zip(logits)) {
+                *candidate = Candidate { token, logit, p: 0.0 };
+            }
+            n
+        });
+        let candidates = &mut candidates[..n_likely];
         for (token, bias) in self.biases() {
-            if let Some(candidate) = candidates.get_mut(token as usize) {
+            if let Some(candidate) = find(candidates, token) {
                 candidate.logit += bias;
             }
         }
@@ -259,13 +267,66 @@ impl Sampler {
         Some(best.0)
     }
 
+    /// Makes candidates of the tokens that top-k may keep; returns their number.
+    ///
+    /// The first ones are the tokens with biases and penalties, at most [`FEW_CHANGED`]. The others
+    /// are the tokens of large logits. The result is `None` if that saves nothing, or if other
+    /// tokens count.
+    fn likely(&mut self, logits: &[f32], candidates: &mut [Candidate]) -> Option<usize> {
+        let config = self.config;
+        let needs_all = config.top_n_sigma > 0.0 || config.mirostat.is_some() || config.dries();
+        let n_blocks = logits.len().div_ceil(BLOCK);
+        if needs_all || config.top_k == 0 || config.top_k > n_blocks {
+            return None;
+        }
+        let mut n_changed = 0;
+        let mut change = |token: u32| {
+            let Some(&logit) = logits.get(token as usize) else { return true };
+            let is_known = candidates[..n_changed].iter().any(|changed| changed.token == token);
+            if !is_known && n_changed < FEW_CHANGED {
+                candidates[n_changed] = Candidate { token, logit, p: 0.0 };
+                n_changed += 1;
+                return true;
+            }
+            is_known
+        };
+        let are_few = self.biases().all(|(token, _)| change(token))
+            && (!config.penalizes() || self.history.counts().all(|(token, _)| change(token)));
+        // Of so many blocks, each has a logit of this size. Some of these logits may be changed.
+        let n_wanted = config.top_k + n_changed;
+        if !are_few || n_wanted > n_blocks || n_changed + n_blocks > candidates.len() {
+            return None;
+        }
+        let (changed, others) = candidates.split_at_mut(n_changed);
+        let of_blocks = &mut others[..n_blocks];
+        for (candidate, block) in of_blocks.iter_mut().zip(logits.chunks(BLOCK)) {
+            candidate.logit = largest(block);
+        }
+        let by_logit = |a: &Candidate, b: &Candidate| b.logit.total_cmp(&a.logit);
+        let (_, least, _) = of_blocks.select_nth_unstable_by(n_wanted - 1, by_logit);
+        let least = least.logit;
+        if !least.is_finite() {
+            return None;
+        }
+        let blocks = (0..).step_by(BLOCK).zip(logits.chunks(BLOCK));
+        let large = blocks
+            .filter(|(_, block)| largest(block) >= least)
+            .flat_map(|(at, block)| (at..).zip(block).filter(|(_, logit)| **logit >= least));
+        let is_other = |token: u32| changed.iter().all(|changed| changed.token != token);
+        let large = large.filter(|(token, _)| is_other(*token));
+        let mut n_likely = n_changed;
+        for (candidate, (token, &logit)) in others.iter_mut().zip(large) {
+            *candidate = Candidate { token, logit, p: 0.0 };
+            n_likely += 1;
+        }
+        Some(n_likely)
+    }
+
     fn penalize(&mut self, candidates: &mut [Candidate]) {
         let SamplingConfig { repeat_penalty, frequency_penalty, presence_penalty, .. } =
             self.config;
         for (token, count) in self.history.counts() {
-            let Some(Candidate { logit, .. }) = candidates.get_mut(token as usize) else {
-                continue;
-            };
+            let Some(Candidate { logit, .. }) = find(candidates, token) else { continue };
             if *logit <= 0.0 {
                 *logit *= repeat_penalty;
             } else {
@@ -311,12 +372,21 @@ impl Sampler {
     }
 }
 
+/// The candidate of a token: at the token's place if all tokens are candidates, else in front.
+fn find(candidates: &mut [Candidate], token: u32) -> Option<&mut Candidate> {
+    let is_it = |candidate: &&Candidate| candidate.token == token;
+    let place = match candidates.get(token as usize).filter(is_it) {
+        Some(_) => token as usize,
+        None => candidates.iter().take(FEW_CHANGED).position(|candidate| is_it(&candidate))?,
+    };
+    candidates.get_mut(place)
+}
+
 /// The token of the largest logit, the first of equal ones.
 ///
 /// NaN is never the largest. Without a logit above negative infinity, the token is 0.
 pub fn argmax(logits: &[f32]) -> u32 {
-    /// Logits whose largest one is found at a time. Only one such block is searched for the token.
-    const BLOCK: usize = 256;
+    // Only one block is searched for the token.
     let mut best = (0, f32::NEG_INFINITY);
     for (i, block) in logits.chunks(BLOCK).enumerate() {
         let largest = largest(block);

@@ -131,6 +131,68 @@ fn top_k_keeps_the_best() {
 }
 
 #[test]
+fn the_likely_tokens_are_all_that_top_k_needs() {
+    let of_biases = [f32::NEG_INFINITY, -2.5, -0.5, 0.5, 2.5];
+    let mut generator = SplitMix64::new(13);
+    let mut below = |n: usize| (generator.next_u64() % n as u64) as usize;
+    let (mut n_found, mut n_rounds) = (0, 0);
+    for n in [50, 640, 1009, 4096, 9001].into_iter().cycle().take(500) {
+        // Coarse numbers make many logits equal.
+        let steps = [7, 1000, 1 << 20][below(3)];
+        let mut logits: Vec<f32> =
+            (0..n).map(|_| below(steps) as f32 * 8.0 / steps as f32).collect();
+        for _ in 0..below(4) {
+            logits[below(n)] = [f32::NAN, f32::NEG_INFINITY, 9.0, 11.0][below(4)];
+        }
+        let biases: Vec<_> = (0..below(2) * below(40))
+            .map(|_| (below(n + 2) as u32, of_biases[below(of_biases.len())]))
+            .collect();
+        let text: Vec<u32> = (0..below(2) * below(60)).map(|_| below(n + 2) as u32).collect();
+        let config = SamplingConfig {
+            top_k: 1 + below(60),
+            repeat_penalty: 1.5,
+            frequency_penalty: 0.25,
+            presence_penalty: -0.5,
+            penalty_last_n: 64,
+            ..ALL
+        };
+        let mut sampler = Sampler::new(config);
+        sampler.set_text(&text);
+        sampler.biases = biases;
+
+        let mut all: Vec<Candidate> = (0..)
+            .zip(&logits)
+            .map(|(token, &logit)| {
+                let own = sampler.biases.iter().filter(|(biased, _)| *biased == token);
+                let mut logit = own.fold(logit, |logit, (_, bias)| logit + bias);
+                let count = text.iter().filter(|&&said| said == token).count();
+                if count > 0 {
+                    logit = if logit <= 0.0 { logit * 1.5 } else { logit / 1.5 };
+                    logit -= count as f32 * 0.25 - 0.5;
+                }
+                let logit = if logit.is_nan() { f32::NEG_INFINITY } else { logit };
+                Candidate { token, logit, p: 0.0 }
+            })
+            .collect();
+        all.sort_by(filters::by_logit);
+        let expected: Vec<u32> = all.iter().take(config.top_k).map(Candidate::token).collect();
+
+        let mut scratch = vec![Candidate { token: 3, logit: 99.0, p: 99.0 }; n];
+        n_rounds += 1;
+        n_found +=
+            usize::from(sampler.likely(&logits, &mut scratch).is_some_and(|found| found < n));
+        let found = sampler.candidates(&logits, &mut scratch);
+        let tokens: Vec<u32> = found.iter().map(Candidate::token).collect();
+        assert_eq!(tokens, expected, "{n} logits, {config:?}, {text:?}");
+        let best = all[0].logit;
+        for (candidate, all) in found.iter().zip(&all) {
+            assert_eq!(candidate.logit.to_bits(), (all.logit - best).to_bits(), "{candidate:?}");
+        }
+    }
+    assert!((n_rounds / 4..n_rounds).contains(&n_found), "{n_found} of {n_rounds} found few");
+}
+
+#[test]
 fn top_p_keeps_the_best_that_reach_it() {
     // 0.4 and 0.3 do not reach 0.75, with 0.2 they do.
     let config = SamplingConfig { top_p: 0.75, ..ALL };
