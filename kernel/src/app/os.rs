@@ -64,12 +64,22 @@ fn checked(returned: isize) -> Result<usize, Errno> {
     usize::try_from(returned).map_err(|_| Errno(returned.unsigned_abs() as i32))
 }
 
-/// The time since some fixed moment in µs, which never goes back.
-pub fn now_us() -> u64 {
+fn clock(clock: abi::clockid_t) -> abi::timespec {
     let mut time = abi::timespec::default();
     // SAFETY: `time` is a valid place for the answer.
-    unsafe { abi::clock_gettime(abi::CLOCK_MONOTONIC, &raw mut time) };
+    unsafe { abi::clock_gettime(clock, &raw mut time) };
+    time
+}
+
+/// The time since some fixed moment in µs, which never goes back.
+pub fn now_us() -> u64 {
+    let time = clock(abi::CLOCK_MONOTONIC);
     time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
+}
+
+/// The date in seconds since 1970, UTC; the time since the start if no clock knows the date.
+pub fn date() -> u64 {
+    clock(abi::CLOCK_REALTIME).tv_sec as u64
 }
 
 /// Number of cores that threads can run on.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use harness::command::Bus;
@@ -146,7 +146,12 @@ fn first_token(server: Server, started: Instant) -> Result<Duration> {
 /// One client, one request after the other.
 fn single(server: Server) -> Result<()> {
     ensure!(server.get("/health")?.json()? == json!({ "status": "ok" }), "/health");
-    ensure!(server.get("/v1/models")?.json()?["data"][0]["id"] == "tiny", "/v1/models");
+    let model = server.get("/v1/models")?.json()?["data"][0].take();
+    ensure!(model["id"] == "tiny", "/v1/models: {model}");
+    // QEMU's clock has the host's date.
+    let date = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+    let created = model["created"].as_u64().context("no date")?;
+    ensure!((date - 600..=date).contains(&created), "created at {created}, not {date}");
     ensure!(server.get("/nothing")?.status == 404, "/nothing");
     let page = server.get("/")?;
     ensure!(page.head.contains("\r\nContent-Security-Policy: default-src 'none'"), "{}", page.head);

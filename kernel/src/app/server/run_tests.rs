@@ -11,7 +11,7 @@ use std::vec::Vec;
 
 use serde_json::{Value, json};
 
-use crate::app::fake_abi::{fail_next_send, press, run_in_world};
+use crate::app::fake_abi::{DATE, fail_next_send, press, run_in_world};
 use crate::app::program;
 use crate::system::Network;
 
@@ -206,6 +206,8 @@ fn the_server_answers_each_endpoint() {
         assert!(page.head.contains("Content-Security-Policy: default-src 'none'"), "{}", page.head);
         let models = server.ask("GET /v1/models", "").json();
         assert_eq!(models["data"][0]["id"], "tiny");
+        let created = models["data"][0]["created"].as_u64().unwrap();
+        assert!((0..86400).contains(&(created - DATE.as_secs())), "{models}");
         let tokens = server.post("/tokenize", &json!({"content": "Once upon a time"})).json();
         let text = server.post("/detokenize", &tokens).json();
         assert_eq!(text["content"].as_str().unwrap().trim_start(), "Once upon a time");

@@ -51,8 +51,8 @@ pub struct Service {
     defaults: Defaults,
     n_ctx: usize,
     parallel: usize,
-    /// Since when the server runs, in µs.
-    began_us: u64,
+    /// The date at which the server began: see [`os::date`].
+    began: u64,
     /// The counters at the last answer to `GET /metrics`.
     last_reading: Counters,
 }
@@ -95,7 +95,7 @@ impl Service {
             defaults: Defaults { sampling, max_tokens: usize::MAX },
             n_ctx,
             parallel: config.parallel,
-            began_us: os::now_us(),
+            began: os::date(),
             last_reading: Counters::default(),
         })
     }
@@ -176,7 +176,7 @@ impl Service {
         }
         let (served, body) = (self.served(), &request.body[..]);
         let text = match route {
-            Route::Models => models::models(&served, created(self.began_us)),
+            Route::Models => models::models(&served, self.began),
             Route::Props => models::props(&served),
             Route::Slots => models::slots(&served, self.scheduler.slots()),
             Route::Tokenize => tokens::tokenize(body, &served)?,
@@ -202,7 +202,7 @@ impl Service {
         });
         self.last_reading = *total;
         Response::new(200)
-            .header("Process-Start-Time-Unix", &created(self.began_us).to_string())
+            .header("Process-Start-Time-Unix", &self.began.to_string())
             .with_body(METRICS, text.into_bytes())
     }
 
@@ -212,7 +212,7 @@ impl Service {
         let ids = Ids {
             id: u128::from(os::entropy()) << 64 | u128::from(os::entropy()),
             seed: os::entropy(),
-            created: created(now_us),
+            created: os::date(),
         };
         let job = api::generate(endpoint, &request.body, &self.served(), &ids);
         let started = job.and_then(|job| {
@@ -263,9 +263,4 @@ fn workspace(
         }
         n_ctx = (n_ctx / 2).max(LEAST_N_CTX);
     }
-}
-
-/// A time of the machine's clock in seconds. No clock of the machine knows the date.
-fn created(us: u64) -> u64 {
-    us / 1_000_000
 }

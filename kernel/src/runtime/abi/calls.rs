@@ -123,16 +123,20 @@ unsafe extern "C" fn sys_mprotect(ptr: *mut u8, size: usize, prot_flags: u32) ->
 
 // Time.
 
-/// Reads a clock. Both clocks count from power on, as no clock knows the date.
+/// Reads a clock.
+///
+/// `CLOCK_REALTIME` is the date, in UTC. Without a real-time clock it counts from power on, as
+/// `CLOCK_MONOTONIC` does.
 #[unsafe(no_mangle)]
 extern "C" fn sys_clock_gettime(clock: clockid_t, tp: Option<&mut MaybeUninit<timespec>>) -> i32 {
-    match (clock, tp) {
-        (CLOCK_MONOTONIC | CLOCK_REALTIME, Some(tp)) => {
-            tp.write(convert::time(time::now_ns()));
-            0
-        }
-        _ => -EINVAL,
-    }
+    let ns = match clock {
+        CLOCK_MONOTONIC => time::now_ns(),
+        CLOCK_REALTIME => time::date_ns(),
+        _ => return -EINVAL,
+    };
+    let Some(tp) = tp else { return -EINVAL };
+    tp.write(convert::time(ns));
+    0
 }
 
 /// Sleeps for at least `us` microseconds.

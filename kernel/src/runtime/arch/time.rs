@@ -71,7 +71,7 @@ pub use core_timer::*;
 #[cfg(target_os = "none")]
 mod core_timer {
     use core::arch::asm;
-    use core::sync::atomic::{AtomicU32, Ordering};
+    use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
     use super::Rate;
     use crate::runtime::arch::this_core::read_register;
@@ -130,6 +130,20 @@ mod core_timer {
     /// The clock, in ns from the same start.
     pub fn now_ns() -> u64 {
         rate().ns(counter())
+    }
+
+    /// The date at the clock's start, in ns since 1970; 0 if it is not known.
+    static START_NS: AtomicU64 = AtomicU64::new(0);
+
+    /// Sets the date, in seconds since 1970.
+    pub fn set_date(seconds: u64) {
+        let date_ns = seconds.saturating_mul(1_000_000_000);
+        START_NS.store(date_ns.saturating_sub(now_ns()), Ordering::Relaxed);
+    }
+
+    /// The date in ns since 1970; the clock if nothing has set the date.
+    pub fn date_ns() -> u64 {
+        START_NS.load(Ordering::Relaxed).saturating_add(now_ns())
     }
 
     /// Sets the calling core's alarm.

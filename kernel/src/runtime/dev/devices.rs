@@ -15,7 +15,7 @@ use super::irq::{Controller, CoreRegisters};
 use super::mailbox::Clock;
 use super::mmio::{Mmio, Registers};
 use super::wake::{self, Source};
-use super::{cpufreq, header, videocore};
+use super::{cpufreq, header, rtc, videocore};
 use crate::runtime::arch::{this_core, time};
 use crate::runtime::machine::{Chip, DmaWindow, Gic, Machine, PciSpace, Region};
 use crate::runtime::mem::early;
@@ -187,12 +187,25 @@ pub fn regions<'m>(machine: &'m Machine<'_>) -> impl Iterator<Item = Region> + '
         .chain(machine.power_manager)
         .chain(machine.mailbox)
         .chain(machine.watchdog)
+        .chain(machine.rtc)
         .chain(machine.clock_manager)
         .chain(gic)
         .chain(machine.virtio_mmio.iter().map(|node| node.region))
         .chain(pci)
         .chain(sd)
         .chain(clusters)
+}
+
+/// Sets the date by the real-time clock, if there is one.
+///
+/// # Safety
+/// As for [`set_up_consoles`].
+pub unsafe fn set_date(machine: &Machine<'_>) {
+    // SAFETY: upheld by the caller.
+    let registers = machine.rtc.map(|region| unsafe { Mmio::new(region) });
+    if let Some(seconds) = registers.and_then(|registers| rtc::seconds(&registers)) {
+        time::set_date(seconds);
+    }
 }
 
 /// Raises the clocks of the core clusters as far as the tree allows.

@@ -17,6 +17,7 @@ pub mod mmio;
 pub mod net;
 pub mod power_manager;
 pub mod psci;
+pub mod rtc;
 pub mod wake;
 
 #[cfg(target_os = "none")]

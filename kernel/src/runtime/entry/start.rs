@@ -121,6 +121,8 @@ extern "C" fn go_on() -> ! {
     // SAFETY: the final map has the devices of `devices::regions`.
     unsafe { devices::set_up_interrupts(machine) };
     // SAFETY: as above.
+    unsafe { devices::set_date(machine) };
+    // SAFETY: as above.
     unsafe { devices::raise_clocks(machine) };
     // SAFETY: as above.
     unsafe { devices::note_sd_hosts(machine) };

@@ -329,6 +329,8 @@ pub struct Machine<'t> {
     pub mailbox: Option<Region>,
     /// Registers of an Apple chip's watchdog, which can restart the chip.
     pub watchdog: Option<Region>,
+    /// Registers of a real-time clock PL031.
+    pub rtc: Option<Region>,
     /// Registers of the clocks of a [`Chip::Bcm2711`].
     pub clock_manager: Option<Region>,
     /// The serial port of `/chosen/stdout-path`.

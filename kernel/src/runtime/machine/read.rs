@@ -138,6 +138,7 @@ impl<'t> Machine<'t> {
             power_manager: None,
             mailbox: None,
             watchdog: None,
+            rtc: None,
             clock_manager: None,
             console: None,
             header: Header::default(),
@@ -205,6 +206,8 @@ impl<'t> Machine<'t> {
                 let fits = self.sd_hosts.try_push(host).is_ok();
                 self.keep(room(fits, List::SdHosts, super::MAX_SD_HOSTS));
             }
+        } else if at.is_compatible(&["arm,pl031"]) {
+            self.rtc = self.keep(at.region(0));
         } else if at.is_compatible(CLOCK_MANAGER) {
             self.clock_manager = self.keep(at.region(0));
         } else if at.is_compatible(&["pci-host-ecam-generic"]) {

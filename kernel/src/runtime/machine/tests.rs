@@ -50,6 +50,7 @@ fn reads_virt_with_gicv2() {
         })
     );
     assert_eq!(m.timer, Some(Timer { virtual_timer: level(27), frequency_hz: None }));
+    assert_eq!(m.rtc, Some(region(0x901_0000, 0x1000)));
     assert_eq!(m.virtio_mmio.len(), 32);
     assert!(m.virtio_mmio.is_sorted_by_key(|device| device.region.base));
     let interrupt = Some(Interrupt { intid: 32 + 16 + 31, edge: true });
