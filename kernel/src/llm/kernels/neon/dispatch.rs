@@ -78,23 +78,43 @@ pub fn multiplies_together(set: KernelSet, format: ActivationType, n: usize) -> 
     format != ActivationType::Q8_K && n >= least
 }
 
-/// Calls one of two generic functions with the [`unpack`] type of a weight type.
+/// Runs an expression with the [`unpack`] type of a weight type: one of a list, or another one.
 macro_rules! for_type {
-    ($kind:expr, $simple:ident, $k_quant:ident, ($($argument:expr),*)) => {
+    (
+        $kind:expr, [$($weights:ident => $of:ident),*],
+        $unpack:ident => $call:expr, $other:pat => $otherwise:expr
+    ) => {
         match $kind {
-            WeightType::Q4_0 => $simple::<unpack::Q4_0>($($argument),*),
-            WeightType::Q4_1 => $simple::<unpack::Q4_1>($($argument),*),
-            WeightType::Q5_0 => $simple::<unpack::Q5_0>($($argument),*),
-            WeightType::Q5_1 => $simple::<unpack::Q5_1>($($argument),*),
-            WeightType::Q8_0 => $simple::<unpack::Q8_0>($($argument),*),
-            WeightType::IQ4_NL => $simple::<unpack::Iq4Nl>($($argument),*),
-            WeightType::Q2_K => $k_quant::<unpack::Q2K>($($argument),*),
-            WeightType::Q3_K => $k_quant::<unpack::Q3K>($($argument),*),
-            WeightType::Q4_K => $k_quant::<unpack::Q4K>($($argument),*),
-            WeightType::Q5_K => $k_quant::<unpack::Q5K>($($argument),*),
-            WeightType::Q6_K => $k_quant::<unpack::Q6K>($($argument),*),
-            kind => unreachable!("{kind:?} has no panels"),
+            $(WeightType::$weights => {
+                type $unpack = unpack::$of;
+                $call
+            })*
+            $other => $otherwise,
         }
+    };
+}
+
+/// Runs an expression with the [`unpack`] type of a weight type without super-blocks.
+macro_rules! for_simple {
+    ($kind:expr, $unpack:ident => $call:expr, $other:pat => $otherwise:expr) => {
+        for_type!(
+            $kind,
+            [Q4_0 => Q4_0, Q4_1 => Q4_1, Q5_0 => Q5_0, Q5_1 => Q5_1, Q8_0 => Q8_0, IQ4_NL => Iq4Nl],
+            $unpack => $call,
+            $other => $otherwise
+        )
+    };
+}
+
+/// Runs an expression with the [`unpack`] type of a K-quant.
+macro_rules! for_k_quant {
+    ($kind:expr, $unpack:ident => $call:expr) => {
+        for_type!(
+            $kind,
+            [Q2_K => Q2K, Q3_K => Q3K, Q4_K => Q4K, Q5_K => Q5K, Q6_K => Q6K],
+            $unpack => $call,
+            kind => unreachable!("{kind:?} has no panels")
+        )
     };
 }
 
@@ -112,7 +132,11 @@ pub fn gemv(
     sums: &mut [RowSums],
 ) {
     let panels = as_vectors(panels);
-    for_type!(kind, gemv_simple, gemv_k_quant, (set, panels, x, sums));
+    for_simple!(
+        kind,
+        F => gemv_simple::<F>(set, panels, x, sums),
+        kind => for_k_quant!(kind, F => gemv_k_quant::<F>(set, panels, x, sums))
+    );
 }
 
 /// GEMV for several tokens: row panels of `columns` columns times their activations.
@@ -132,7 +156,11 @@ pub fn gemv_together(
     on_sums: OnPanelSums<'_>,
 ) {
     let panels = as_vectors(panels);
-    for_type!(kind, together_simple, together_k_quant, (set, columns, panels, x, sums, on_sums));
+    for_simple!(
+        kind,
+        F => together_simple::<F>(set, columns, panels, x, sums, on_sums),
+        kind => unreachable!("{kind:?}: see `multiplies_together`")
+    );
 }
 
 /// GEMM: row panels of `columns` columns times several tokens' activations.
@@ -152,7 +180,11 @@ pub fn gemm(
     on_sums: OnPanelSums<'_>,
 ) {
     let panels = as_vectors(panels);
-    for_type!(kind, gemm_simple, gemm_k_quant, (set, columns, panels, x, sums, on_sums));
+    for_simple!(
+        kind,
+        F => gemm_simple::<F>(set, columns, panels, x, sums, on_sums),
+        kind => for_k_quant!(kind, F => gemm_k_quant::<F>(set, columns, panels, x, sums, on_sums))
+    );
 }
 
 /// Calls a GEMV kernel with the instructions of a set.
@@ -178,6 +210,10 @@ fn gemv_simple<F: UnpackSimple>(
     sums: &mut [RowSums],
 ) {
     let (blocks, x) = (F::Block::of(panels), F::Activations::of(x));
+    if F::HAS_NIBBLES && matches!(set, KernelSet::Neon) {
+        // SAFETY: this module is only built where the whole build has NEON.
+        return unsafe { super::gemv::nibble_panels::<F>(blocks, x, sums) };
+    }
     for_one_token!(set, F::LARGEST, isa => super::gemv::simple_panels::<_, F>(isa, blocks, x, sums));
 }
 
@@ -227,17 +263,6 @@ fn gemv_k_quant<F: UnpackKQuant>(
     let Activations::Q8K(x) = *x else { unreachable!("{FORMATS_AGREE}") };
     let blocks = F::Block::of(panels);
     for_one_token!(set, F::LARGEST, isa => super::gemv::gemv_k_quant::<_, F>(isa, blocks, x, sums));
-}
-
-fn together_k_quant<F: UnpackKQuant>(
-    _: KernelSet,
-    _: usize,
-    _: &[uint8x16_t],
-    _: &Activations<'_>,
-    _: &mut [RowSums],
-    _: OnPanelSums<'_>,
-) {
-    unreachable!("see `multiplies_together`")
 }
 
 fn gemm_k_quant<F: UnpackKQuant>(

@@ -82,12 +82,17 @@ pub fn gemm_k_quant<I: FourTokens, F: UnpackKQuant>(
 ) {
     let mut weights = [[[vdupq_n_s8(0); 2]; 4]; GROUPS];
     for (panel, blocks) in panels.enumerate() {
-        row_sums.fill([0.0; 8]);
         for (i, block) in blocks.iter().enumerate() {
-            for (quarter, groups) in F::QUARTERS.into_iter().enumerate() {
-                let words: [_; 4] = core::array::from_fn(|i| F::weights(block, quarter, i));
-                for (i, group) in groups.into_iter().enumerate() {
-                    weights[group] = isa.reorder(words.map(|groups| groups[i]));
+            for (quarter, groups) in F::QUARTERS.iter().enumerate() {
+                // Two columns' words at a time, of which the registers hold all groups.
+                for i in [0, 2] {
+                    let first = F::weights(block, quarter, i);
+                    let second = F::weights(block, quarter, i + 1);
+                    for (group, (first, second)) in groups.iter().zip(first.iter().zip(&second)) {
+                        let [first, second] = isa.reorder([*first, *second]);
+                        let weights = &mut weights[*group];
+                        (weights[i], weights[i + 1]) = (first, second);
+                    }
                 }
             }
             let (scales, mins) = F::scales(block);
@@ -101,13 +106,13 @@ pub fn gemm_k_quant<I: FourTokens, F: UnpackKQuant>(
                 let (starts, rest) = rest.split_at(GROUPS);
                 let (x_sums, x_d) = rest.split_at(GROUPS / 2);
                 let (qs, _) = qs.as_chunks::<4>();
-                let mut sums = [[vdupq_n_s32(0); 2]; PANEL_TOKENS];
-                let mut min_sums = sums;
+                let [mut sums, mut min_sums] = [[[vdupq_n_s32(0); 2]; PANEL_TOKENS]; 2];
                 for (((weights, scales), qs), start) in
                     weights.iter().zip(&scales).zip(qs).zip(starts)
                 {
                     let products = isa.four(weights, qs, F::start(vreinterpretq_s32_s8(*start)));
-                    for (sums, products) in sums.iter_mut().zip(products) {
+                    // By reference: the compiler would copy the array with `memcpy`.
+                    for (sums, products) in sums.iter_mut().zip(&products) {
                         for half in 0..2 {
                             sums[half] = vmlaq_s32(sums[half], products[half], scales[half]);
                         }
@@ -131,7 +136,10 @@ pub fn gemm_k_quant<I: FourTokens, F: UnpackKQuant>(
                 let x_d = vreinterpretq_f32_s8(x_d[0]);
                 for_each_lane!(TOKEN => {
                     let token = TOKEN as usize;
-                    let mut total = load_totals(&row_sums[token]);
+                    let mut total = [vdupq_n_f32(0.0); 2];
+                    if i > 0 {
+                        total = load_totals(&row_sums[token]);
+                    }
                     let x_d = vgetq_lane_f32::<TOKEN>(x_d);
                     add_k_block::<F>(&mut total, &d, x_d, sums[token], min_sums[token]);
                     store_totals(total, &mut row_sums[token]);

@@ -60,6 +60,18 @@ pub trait UnpackSimple {
     /// Whether the type has offsets.
     const HAS_OFFSETS: bool = false;
 
+    /// Whether the type has [`UnpackSimple::nibbles`].
+    const HAS_NIBBLES: bool = false;
+
+    /// The words whose nibbles are the weights: `[4 words, 8 rows]`.
+    ///
+    /// Low nibbles are the weights of the first 16 columns. `None` if the type stores weights
+    /// otherwise.
+    #[inline(always)]
+    fn nibbles(_: &Self::Block) -> Option<[[uint8x16_t; 2]; 4]> {
+        None
+    }
+
     /// The weights as stored: a type may add a constant to each weight.
     fn weights(block: &Self::Block) -> [FourColumns; 8];
 

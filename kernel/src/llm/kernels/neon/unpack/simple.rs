@@ -5,6 +5,12 @@ use core::arch::aarch64::*;
 use super::{FourColumns, UnpackSimple, high, low, signed, word};
 use crate::llm::quantize::{BlockQ8_0, BlockQ8_1, IQ4_VALUES};
 
+/// Four words from vector `at` of a panel block.
+#[inline(always)]
+fn words<const N: usize>(block: &[uint8x16_t; N], at: usize) -> [[uint8x16_t; 2]; 4] {
+    core::array::from_fn(|i| word(block, at, i))
+}
+
 /// The nibbles of four words from vector `at`: the low nibbles, then the high ones.
 #[inline(always)]
 fn nibbles<const N: usize>(block: &[uint8x16_t; N], at: usize) -> [[uint8x16_t; 2]; 8] {
@@ -45,6 +51,12 @@ impl UnpackSimple for Q4_0 {
     type Activations = BlockQ8_0;
 
     const LARGEST: i32 = 15;
+    const HAS_NIBBLES: bool = true;
+
+    #[inline(always)]
+    fn nibbles(block: &Self::Block) -> Option<[[uint8x16_t; 2]; 4]> {
+        Some(words(block, 1))
+    }
 
     #[inline(always)]
     fn weights(block: &Self::Block) -> [FourColumns; 8] {
@@ -66,6 +78,12 @@ impl UnpackSimple for Q4_1 {
 
     const HAS_OFFSETS: bool = true;
     const LARGEST: i32 = 15;
+    const HAS_NIBBLES: bool = true;
+
+    #[inline(always)]
+    fn nibbles(block: &Self::Block) -> Option<[[uint8x16_t; 2]; 4]> {
+        Some(words(block, 2))
+    }
 
     #[inline(always)]
     fn weights(block: &Self::Block) -> [FourColumns; 8] {
