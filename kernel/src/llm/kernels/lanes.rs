@@ -58,6 +58,9 @@ pub trait Lanes:
     /// Sums in double precision, one for each lane.
     type Sums: Copy;
 
+    /// Whether the queries of attention share the loads of keys and values.
+    const SHARES_LOADS: bool;
+
     /// The same number in all lanes.
     fn splat(x: f32) -> Self;
 
@@ -187,6 +190,9 @@ impl Div for Portable {
 
 impl Lanes for Portable {
     type Sums = [f64; LANES];
+
+    /// As the reference, it goes the plain way.
+    const SHARES_LOADS: bool = false;
 
     #[inline]
     fn splat(x: f32) -> Self {

@@ -30,7 +30,7 @@ use neon as active;
 #[cfg(not(all(feature = "simd", target_arch = "aarch64", target_feature = "neon")))]
 use portable as active;
 
-pub use attention::HeadRows;
+pub use attention::{HeadRows, TOGETHER};
 pub use operands::{ActivationPanels, Activations, BATCH, Batch, OutputRows, RowSums, Rows};
 
 use alloc::vec::Vec;
@@ -241,17 +241,17 @@ on_active_lanes! {
     quantizers::quantize_q8_1(x: &[f32], out: &mut [BlockQ8_1]);
     /// Quantises activations to Q8_K: a block for each 256.
     quantizers::quantize_q8_k(x: &[f32], out: &mut [BlockQ8K]);
-    /// Attention scores with keys in F32.
-    attention::scores_f32(keys: HeadRows<'_>, query: &[f32], out: &mut [f32]);
-    /// Attention scores with keys in F16; the query is rounded to F16.
-    attention::scores_f16(keys: HeadRows<'_>, query: &[f32], out: &mut [f32]);
-    /// Attention's weighted sum of values in F32.
+    /// Attention scores of queries with keys in F32.
+    attention::scores_f32(keys: HeadRows<'_>, queries: &[&[f32]], outs: &mut [&mut [f32]]);
+    /// Attention scores with keys in F16; the queries are rounded to F16.
+    attention::scores_f16(keys: HeadRows<'_>, queries: &[&[f32]], outs: &mut [&mut [f32]]);
+    /// Attention's weighted sums of values in F32, with probabilities for each sum.
     attention::add_values_f32(
-        values: HeadRows<'_>, probabilities: &[f32], out: &mut [f32]);
-    /// Attention's weighted sum of values in F16.
+        values: HeadRows<'_>, probabilities: &[&[f32]], outs: &mut [&mut [f32]]);
+    /// Attention's weighted sums of values in F16.
     attention::add_values_f16(
-        values: HeadRows<'_>, probabilities: &[f32], out: &mut [f32]);
-    /// Attention's weighted sum of values in Q8_0.
+        values: HeadRows<'_>, probabilities: &[&[f32]], outs: &mut [&mut [f32]]);
+    /// Attention's weighted sums of values in Q8_0.
     attention::add_values_q8_0(
-        values: HeadRows<'_>, probabilities: &[f32], out: &mut [f32]);
+        values: HeadRows<'_>, probabilities: &[&[f32]], outs: &mut [&mut [f32]]);
 }

@@ -18,8 +18,8 @@ use arrayvec::ArrayVec;
 
 use self::pool::Page;
 use crate::llm::kernels::{
-    Activations, BATCH, HeadRows, add_values_f16, add_values_f32, add_values_q8_0, dot, hadamard,
-    round_f16, scores_f16, scores_f32, store_f16,
+    Activations, BATCH, HeadRows, TOGETHER, add_values_f16, add_values_f32, add_values_q8_0, dot,
+    hadamard, round_f16, scores_f16, scores_f32, store_f16,
 };
 use crate::llm::quantize::{BLOCK, WeightType, dequantize_row, encode};
 
@@ -243,42 +243,61 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Attention scores: dot products of a query with a head's keys.
+    /// Attention scores: dot products of queries with a head's keys.
     ///
-    /// The query is in the format that the keys' type takes.
-    pub fn scores(&self, head: usize, query: Activations<'_>, out: &mut [f32]) {
-        match (self.kind, query) {
-            (CacheType::F32, Activations::F32(query)) => {
-                self.each_run(head, |keys, places| scores_f32(keys, query, &mut out[places]));
-            }
-            (CacheType::F16, Activations::F16(query)) => {
-                self.each_run(head, |keys, places| scores_f16(keys, query, &mut out[places]));
-            }
-            (kind, _) => {
+    /// There are up to [`TOGETHER`] queries, in the format that the keys' type takes.
+    pub fn scores(&self, head: usize, queries: &[Activations<'_>], outs: &mut [&mut [f32]]) {
+        let floats = queries.iter().filter_map(|query| match query {
+            Activations::F32(query) | Activations::F16(query) => Some(*query),
+            _ => None,
+        });
+        let floats: ArrayVec<&[f32], TOGETHER> = floats.collect();
+        self.each_run(head, |keys, places| match self.kind {
+            CacheType::F32 => scores_f32(keys, &floats, &mut parts(outs, &places)),
+            CacheType::F16 => scores_f16(keys, &floats, &mut parts(outs, &places)),
+            CacheType::Q8_0 => {}
+        });
+        if self.kind == CacheType::Q8_0 {
+            for (query, out) in queries.iter().zip(outs) {
                 for (score, key) in out.iter_mut().zip(self.head(head)) {
-                    *score = dot(kind.weight_type(), key, &query);
+                    *score = dot(WeightType::Q8_0, key, query);
                 }
             }
         }
     }
 
-    /// The sum of a head's values, weighted by the probabilities of their positions.
+    /// The sums of a head's values, each weighted by probabilities of the positions.
     ///
-    /// With values in F16, probabilities are rounded to F16 first, as in ggml.
-    pub fn weighted_sum(&self, head: usize, probabilities: &mut [f32], out: &mut [f32]) {
+    /// There are up to [`TOGETHER`] sums. With values in F16, probabilities are rounded to F16
+    /// first, as in ggml.
+    pub fn weighted_sums(
+        &self,
+        head: usize,
+        probabilities: &mut [&mut [f32]],
+        outs: &mut [&mut [f32]],
+    ) {
         if self.kind == CacheType::F16 {
-            round_f16(probabilities);
+            probabilities.iter_mut().for_each(|probabilities| round_f16(probabilities));
         }
-        out.fill(0.0);
+        outs.iter_mut().for_each(|out| out.fill(0.0));
         self.each_run(head, |values, places| {
-            let probabilities = &probabilities[places];
+            let probabilities = probabilities.iter().map(|of_all| &of_all[places.clone()]);
+            let probabilities: ArrayVec<&[f32], TOGETHER> = probabilities.collect();
             match self.kind {
-                CacheType::F32 => add_values_f32(values, probabilities, out),
-                CacheType::F16 => add_values_f16(values, probabilities, out),
-                CacheType::Q8_0 => add_values_q8_0(values, probabilities, out),
+                CacheType::F32 => add_values_f32(values, &probabilities, outs),
+                CacheType::F16 => add_values_f16(values, &probabilities, outs),
+                CacheType::Q8_0 => add_values_q8_0(values, &probabilities, outs),
             }
         });
     }
+}
+
+/// The same part of each vector.
+fn parts<'a>(
+    vectors: &'a mut [&mut [f32]],
+    places: &Range<usize>,
+) -> ArrayVec<&'a mut [f32], TOGETHER> {
+    vectors.iter_mut().map(|vector| &mut vector[places.clone()]).collect()
 }
 
 /// The place of one position's keys and values in one layer.

@@ -10,7 +10,7 @@ use super::{
     Activation, Attention, Compute, Dense, FeedForward, Layer, Linear, Mixer, Model, Norm, Scale,
 };
 use crate::llm::kernels::{
-    BATCH, add, geglu, gelu, layer_norm, rms_norm, scale, silu, softcap, softmax, swiglu,
+    BATCH, TOGETHER, add, geglu, gelu, layer_norm, rms_norm, scale, silu, softcap, softmax, swiglu,
 };
 use crate::llm::kv_cache::{HadamardRotation, Slots};
 use crate::llm::quantize::SUPER_BLOCK;
@@ -329,33 +329,53 @@ impl Model {
         let n = active.len();
         let joined = &mut normed[..n * shape.n_embd_q()];
 
-        let group = n_head / shape.n_head_kv;
         // As in ggml, queries are converted to the format that the keys' type takes.
         let kind = sizes.kv_cache.weight_type();
-        let heads = joined.chunks_exact_mut(head_size);
-        let heads = heads.zip(quantized.vectors(n * n_head, head_size)).enumerate();
-        let places = scores.chunks_exact_mut(sizes.n_ctx);
+        let n_embd_q = shape.n_embd_q();
+        let of_rows = qkv.chunks_exact(shape.n_embd_qkv()).zip(quantized.vectors(n, n_embd_q));
+        let workers = compute.workers_for(n, n_embd_q * ELEMENTWISE_COST);
+        for_each(workers, of_rows, |(qkv, mut vector)| {
+            vector.set(&qkv[..n_embd_q], core::iter::once(kind));
+        });
+        let queries = quantized.for_weights(kind);
+
+        // Some heads with the same keys and values at a time.
+        let group = n_head / shape.n_head_kv;
+        let of_group = group.div_ceil(TOGETHER);
+        let heads = joined.chunks_exact_mut(group * head_size);
+        let heads = heads.flat_map(|heads| heads.chunks_mut(TOGETHER * head_size)).enumerate();
+        let places = scores.chunks_exact_mut(TOGETHER * sizes.n_ctx);
         let longest = active.iter().map(|row| row.position + 1).max().unwrap_or(0);
-        let workers = compute.workers_for(n * n_head, 2 * head_size * longest);
+        let n_items = n * shape.n_head_kv * of_group;
+        let workers = compute.workers_for(n_items, 2 * TOGETHER * head_size * longest);
         let between = || compute.call_on_stage();
-        for_each_with(workers, places, heads, between, |scores, (i, (result, mut query))| {
-            let (row, head) = (i / n_head, i % n_head);
+        for_each_with(workers, places, heads, between, |scores, (i, results)| {
+            let (row, head_kv) = (i / of_group / shape.n_head_kv, i / of_group % shape.n_head_kv);
+            let head = head_kv * group + i % of_group * TOGETHER;
             let Row { position, session, .. } = active[row];
             let end = position + 1;
             let seen = attn.window.map_or(0, |window| end.saturating_sub(window))..end;
-            let scores = &mut scores[..seen.len()];
+            let n_seen = seen.len();
             let (keys, values) = texts.kv(session, layer, seen);
-            let place = row * shape.n_embd_qkv() + head * head_size;
-            query.set(&qkv[place..][..head_size], core::iter::once(kind));
-            keys.scores(head / group, query.for_weights(kind), scores);
-            if let Some(cap) = attn.score_softcap {
-                softcap(scores, cap);
+            let start = row * n_embd_q + head * head_size;
+            let mut results: ArrayVec<_, TOGETHER> = results.chunks_exact_mut(head_size).collect();
+            let starts = (0..results.len()).map(|i| start + i * head_size);
+            let queries: ArrayVec<_, TOGETHER> =
+                starts.map(|start| queries.part(start..start + head_size)).collect();
+            let scores = scores.chunks_exact_mut(sizes.n_ctx).take(results.len());
+            let mut scores: ArrayVec<_, TOGETHER> =
+                scores.map(|scores| &mut scores[..n_seen]).collect();
+            keys.scores(head_kv, &queries, &mut scores);
+            for scores in &mut scores {
+                if let Some(cap) = attn.score_softcap {
+                    softcap(scores, cap);
+                }
+                if let Scale::Scores(factor) = attn.scale {
+                    scale(scores, factor);
+                }
+                softmax(scores);
             }
-            if let Scale::Scores(factor) = attn.scale {
-                scale(scores, factor);
-            }
-            softmax(scores);
-            values.weighted_sum(head / group, scores, result);
+            values.weighted_sums(head_kv, &mut scores, &mut results);
         });
 
         let rotation = rotation(texts, layer);

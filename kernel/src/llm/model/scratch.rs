@@ -4,8 +4,8 @@ use super::{Linear, Model};
 use crate::llm::Error;
 use crate::llm::arena::{Frame, Plain, slice_bytes};
 use crate::llm::kernels::{
-    ActivationPanels, Activations, Batch, interleave, n_in_panels, quantize_q8_0, quantize_q8_1,
-    quantize_q8_k, round_f16, wants_panels,
+    ActivationPanels, Activations, Batch, TOGETHER, interleave, n_in_panels, quantize_q8_0,
+    quantize_q8_1, quantize_q8_k, round_f16, wants_panels,
 };
 use crate::llm::kv_cache::CacheType;
 use crate::llm::quantize::{
@@ -39,9 +39,9 @@ pub struct Scratch<'a> {
     pub normed: &'a mut [f32],
     /// Queries, keys and values: `[n_rows, n_embd_q + 2 * n_embd_kv]`.
     pub qkv: &'a mut [f32],
-    /// Attention scores: `[n_head, n_ctx]`.
+    /// Attention scores: `[n_head, n_ctx]`, rounded up to [`TOGETHER`] heads.
     ///
-    /// `n_head` heads of any rows are processed at a time.
+    /// So many heads of any rows are processed at a time.
     pub scores: &'a mut [f32],
     /// Gate and values of the FFN: `[n_rows, 2, n_ff]`, or `[n_rows, n_ff]`.
     pub gate_up: &'a mut [f32],
@@ -90,7 +90,8 @@ impl<'a> Scratch<'a> {
             delta: source.take(rows(shape.n_embd))?,
             normed: source.take(rows(shape.n_embd.max(shape.n_embd_q())))?,
             qkv: source.take(rows(shape.n_embd_qkv()))?,
-            scores: source.take(shape.n_head.saturating_mul(sizes.n_ctx))?,
+            scores: source
+                .take(shape.n_head.next_multiple_of(TOGETHER).saturating_mul(sizes.n_ctx))?,
             gate_up: source.take(rows(model.n_gate_up()))?,
             angles: source.take(rows(model.n_angles()))?,
             logits: source.take(sizes.n_outputs.saturating_mul(shape.n_vocab))?,

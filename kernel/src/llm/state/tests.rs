@@ -214,14 +214,14 @@ fn scores_and_sums_are_those_of_the_numbers_held() {
             for head in 0..3 {
                 let of_head = |row: &Vec<f32>| row[head * 32..(head + 1) * 32].to_vec();
                 let mut scores = [f32::NAN; 5];
-                keys.scores(head, query.batch().x, &mut scores);
+                keys.scores(head, &[query.batch().x], &mut [&mut scores]);
                 let expected: Vec<f32> = key_rows
                     .iter()
                     .map(|row| of_head(row).iter().zip(query.values()).map(|(k, q)| k * q).sum())
                     .collect();
                 assert_near(&scores, &expected, 1e-5);
                 let mut sum = [f32::NAN; 32];
-                values.weighted_sum(head, &mut probabilities.clone(), &mut sum);
+                values.weighted_sums(head, &mut [&mut probabilities.clone()], &mut [&mut sum]);
                 let mut expected = [0.0; 32];
                 for (row, p) in value_rows.iter().zip(&probabilities) {
                     expected.iter_mut().zip(of_head(row)).for_each(|(sum, v)| *sum += p * v);

@@ -59,6 +59,8 @@ impl Div for Neon {
 impl Lanes for Neon {
     type Sums = [float64x2_t; 2];
 
+    const SHARES_LOADS: bool = true;
+
     #[inline]
     fn splat(x: f32) -> Self {
         Neon(on_neon!(vdupq_n_f32(x)))

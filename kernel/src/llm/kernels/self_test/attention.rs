@@ -3,10 +3,11 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
+use alloc::vec::Vec;
 
 use super::{LENGTHS, Outcome, ROWS, TOLERANCE, both_lanes, compare, summary};
 use crate::llm::kernels::fixtures::{Noise, random_row};
-use crate::llm::kernels::{HeadRows, active, attention, scalar};
+use crate::llm::kernels::{HeadRows, TOGETHER, active, attention, scalar};
 use crate::llm::quantize::{WeightType, dequantize_row};
 
 /// The check of each type of the KV cache.
@@ -18,7 +19,7 @@ pub fn checks() -> impl Iterator<Item = (String, Outcome)> {
 }
 
 /// A kernel of attention.
-type Attend = fn(HeadRows<'_>, &[f32], &mut [f32]);
+type Attend = fn(HeadRows<'_>, &[&[f32]], &mut [&mut [f32]]);
 /// The kernels of attention for a type of the KV cache: in use, and portable.
 pub struct OfCache {
     kind: WeightType,
@@ -45,6 +46,15 @@ pub const OF_CACHES: [OfCache; 3] = [
     },
 ];
 
+/// Queries at once: some share the load of each key, and one has none to share with.
+const QUERIES: usize = TOGETHER + 1;
+
+fn attend(kernel: Attend, head: HeadRows<'_>, inputs: &[Vec<f32>], outs: &mut [Vec<f32>]) {
+    let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
+    let mut outs: Vec<&mut [f32]> = outs.iter_mut().map(Vec::as_mut_slice).collect();
+    kernel(head, &inputs, &mut outs);
+}
+
 fn check(of_cache: &OfCache) -> Outcome {
     let kind = of_cache.kind;
     let block = kind.tensor_type().block_weights as usize;
@@ -61,26 +71,32 @@ fn check(of_cache: &OfCache) -> Outcome {
         let number = |position: usize, i: usize| f64::from(numbers[(3 * position + 1) * n + i]);
 
         if let Some([active, portable]) = of_cache.scores {
-            let query = noise.floats(n);
-            let (mut actual, mut expected) = (vec![0.0; positions], vec![0.0; positions]);
-            active(head, &query, &mut actual);
-            portable(head, &query, &mut expected);
-            for position in 0..positions {
-                let products = (0..n).map(|i| number(position, i) * f64::from(query[i]));
-                let (actual, expected) = (actual[position], expected[position]);
-                largest = largest.max(compare(n, actual, expected, TOLERANCE, products)?);
+            let queries = [(); QUERIES].map(|()| noise.floats(n));
+            let [mut actual, mut expected] = [(); 2].map(|()| vec![vec![0.0; positions]; QUERIES]);
+            attend(active, head, &queries, &mut actual);
+            attend(portable, head, &queries, &mut expected);
+            for ((query, actual), expected) in queries.iter().zip(&actual).zip(&expected) {
+                for position in 0..positions {
+                    let products = (0..n).map(|i| number(position, i) * f64::from(query[i]));
+                    let (actual, expected) = (actual[position], expected[position]);
+                    largest = largest.max(compare(n, actual, expected, TOLERANCE, products)?);
+                }
             }
         }
-        let (before, probabilities) = (noise.floats(n), noise.floats(positions));
+        let before = [(); QUERIES].map(|()| noise.floats(n));
+        let probabilities = [(); QUERIES].map(|()| noise.floats(positions));
         let [mut actual, mut expected] = [before.clone(), before.clone()];
         let [active, portable] = of_cache.add_values;
-        active(head, &probabilities, &mut actual);
-        portable(head, &probabilities, &mut expected);
-        for i in 0..n {
-            let products = probabilities.iter().enumerate();
-            let products = products.map(|(position, &p)| number(position, i) * f64::from(p));
-            let terms = products.chain([f64::from(before[i])]);
-            largest = largest.max(compare(n, actual[i], expected[i], TOLERANCE, terms)?);
+        attend(active, head, &probabilities, &mut actual);
+        attend(portable, head, &probabilities, &mut expected);
+        for query in 0..QUERIES {
+            for i in 0..n {
+                let products = probabilities[query].iter().enumerate();
+                let products = products.map(|(position, &p)| number(position, i) * f64::from(p));
+                let terms = products.chain([f64::from(before[query][i])]);
+                let (actual, expected) = (actual[query][i], expected[query][i]);
+                largest = largest.max(compare(n, actual, expected, TOLERANCE, terms)?);
+            }
         }
     }
     Ok(summary(largest))
