@@ -37,6 +37,7 @@ const CHUNK: usize = 32;
 const PROMPT: usize = 3 * CHUNK;
 /// Bytes in which a model's header ends.
 const HEADER: u64 = 16 << 20;
+
 /// Instructions in millions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Counted {

@@ -37,38 +37,6 @@ fn q8_0_block<L: Lanes>(bytes: &[u8; Q8_0_BYTES]) -> [L; BLOCK_VECTORS] {
     L::load_byte_block(numbers.first_chunk().expect("a block")).map(|four| four * d)
 }
 
-pub fn scores_f32<L: Lanes>(keys: HeadRows<'_>, queries: &[&[f32]], outs: &mut [&mut [f32]]) {
-    scores(keys, queries, outs, f32_block::<L>);
-}
-
-pub fn scores_f16<L: Lanes>(keys: HeadRows<'_>, queries: &[&[f32]], outs: &mut [&mut [f32]]) {
-    scores(keys, queries, outs, L::load_f16_block);
-}
-
-pub fn add_values_f32<L: Lanes>(
-    values: HeadRows<'_>,
-    probabilities: &[&[f32]],
-    outs: &mut [&mut [f32]],
-) {
-    add_values(values, probabilities, outs, f32_block::<L>);
-}
-
-pub fn add_values_f16<L: Lanes>(
-    values: HeadRows<'_>,
-    probabilities: &[&[f32]],
-    outs: &mut [&mut [f32]],
-) {
-    add_values(values, probabilities, outs, L::load_f16_block);
-}
-
-pub fn add_values_q8_0<L: Lanes>(
-    values: HeadRows<'_>,
-    probabilities: &[&[f32]],
-    outs: &mut [&mut [f32]],
-) {
-    add_values(values, probabilities, outs, q8_0_block::<L>);
-}
-
 /// Calls a function for [`TOGETHER`] queries at a time, and for each of the others alone.
 macro_rules! for_queries {
     ($of:ident($rows:expr, $inputs:expr, $outs:expr, $load:expr)) => {{
@@ -88,18 +56,41 @@ macro_rules! for_queries {
     }};
 }
 
-/// `load` makes vectors of a block of N bytes.
-#[inline(always)]
-fn scores<L: Lanes, const N: usize>(
-    keys: HeadRows<'_>,
-    queries: &[&[f32]],
+pub fn scores_f32<L: Lanes>(keys: HeadRows<'_>, queries: &[&[f32]], outs: &mut [&mut [f32]]) {
+    for_queries!(scores_of(keys, queries, outs, &f32_block::<L>));
+}
+
+pub fn scores_f16<L: Lanes>(keys: HeadRows<'_>, queries: &[&[f32]], outs: &mut [&mut [f32]]) {
+    for_queries!(scores_of(keys, queries, outs, &L::load_f16_block));
+}
+
+pub fn add_values_f32<L: Lanes>(
+    values: HeadRows<'_>,
+    probabilities: &[&[f32]],
     outs: &mut [&mut [f32]],
-    load: impl Fn(&[u8; N]) -> [L; BLOCK_VECTORS],
 ) {
-    for_queries!(scores_of(keys, queries, outs, &load));
+    for_queries!(add_values_of(values, probabilities, outs, &f32_block::<L>));
+}
+
+pub fn add_values_f16<L: Lanes>(
+    values: HeadRows<'_>,
+    probabilities: &[&[f32]],
+    outs: &mut [&mut [f32]],
+) {
+    for_queries!(add_values_of(values, probabilities, outs, &L::load_f16_block));
+}
+
+pub fn add_values_q8_0<L: Lanes>(
+    values: HeadRows<'_>,
+    probabilities: &[&[f32]],
+    outs: &mut [&mut [f32]],
+) {
+    for_queries!(add_values_of(values, probabilities, outs, &q8_0_block::<L>));
 }
 
 /// The scores of Q queries with the same keys.
+///
+/// `load` makes vectors of a block of N bytes.
 #[inline(always)]
 fn scores_of<L: Lanes, const N: usize, const Q: usize>(
     keys: HeadRows<'_>,
@@ -162,18 +153,9 @@ fn products<L: Lanes, const N: usize, const Q: usize>(
     sums
 }
 
-/// `load` makes vectors of a block of N bytes.
-#[inline(always)]
-fn add_values<L: Lanes, const N: usize>(
-    values: HeadRows<'_>,
-    probabilities: &[&[f32]],
-    outs: &mut [&mut [f32]],
-    load: impl Fn(&[u8; N]) -> [L; BLOCK_VECTORS],
-) {
-    for_queries!(add_values_of(values, probabilities, outs, &load));
-}
-
 /// Adds the same values to the sums of Q queries.
+///
+/// `load` makes vectors of a block of N bytes.
 #[inline(always)]
 fn add_values_of<L: Lanes, const N: usize, const Q: usize>(
     values: HeadRows<'_>,

@@ -245,25 +245,33 @@ impl<'a> Side<'a> {
 
     /// Attention scores: dot products of queries with a head's keys.
     ///
-    /// There are up to [`TOGETHER`] queries, in the format that the keys' type takes.
+    /// There are up to [`TOGETHER`] queries.
+    ///
+    /// # Panics
+    /// The queries are not in the format that the keys' type takes.
     pub fn scores(&self, head: usize, queries: &[Activations<'_>], outs: &mut [&mut [f32]]) {
-        let floats = queries.iter().filter_map(|query| match query {
-            Activations::F32(query) | Activations::F16(query) => Some(*query),
-            _ => None,
+        let scores = match self.kind {
+            CacheType::F32 => scores_f32,
+            CacheType::F16 => scores_f16,
+            CacheType::Q8_0 => {
+                for (query, out) in queries.iter().zip(outs) {
+                    for (score, key) in out.iter_mut().zip(self.head(head)) {
+                        *score = dot(WeightType::Q8_0, key, query);
+                    }
+                }
+                return;
+            }
+        };
+        let floats = queries.iter().map(|query| match (self.kind, query) {
+            (CacheType::F32, Activations::F32(query)) => *query,
+            (CacheType::F16, Activations::F16(query)) => *query,
+            (kind, _) => panic!("keys in {kind} with queries in {:?}", query.kind()),
         });
         let floats: ArrayVec<&[f32], TOGETHER> = floats.collect();
-        self.each_run(head, |keys, places| match self.kind {
-            CacheType::F32 => scores_f32(keys, &floats, &mut parts(outs, &places)),
-            CacheType::F16 => scores_f16(keys, &floats, &mut parts(outs, &places)),
-            CacheType::Q8_0 => {}
+        self.each_run(head, |keys, places| {
+            let outs = outs.iter_mut().map(|out| &mut out[places.clone()]);
+            scores(keys, &floats, &mut outs.collect::<ArrayVec<_, TOGETHER>>());
         });
-        if self.kind == CacheType::Q8_0 {
-            for (query, out) in queries.iter().zip(outs) {
-                for (score, key) in out.iter_mut().zip(self.head(head)) {
-                    *score = dot(WeightType::Q8_0, key, query);
-                }
-            }
-        }
     }
 
     /// The sums of a head's values, each weighted by probabilities of the positions.
@@ -290,14 +298,6 @@ impl<'a> Side<'a> {
             }
         });
     }
-}
-
-/// The same part of each vector.
-fn parts<'a>(
-    vectors: &'a mut [&mut [f32]],
-    places: &Range<usize>,
-) -> ArrayVec<&'a mut [f32], TOGETHER> {
-    vectors.iter_mut().map(|vector| &mut vector[places.clone()]).collect()
 }
 
 /// The place of one position's keys and values in one layer.

@@ -308,6 +308,7 @@ impl Sampler {
         if !least.is_finite() {
             return None;
         }
+        // The places of the blocks' largest are filled with candidates, so they are found again.
         let blocks = (0..).step_by(BLOCK).zip(logits.chunks(BLOCK));
         let large = blocks
             .filter(|(_, block)| largest(block) >= least)
