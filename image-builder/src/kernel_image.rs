@@ -1,7 +1,7 @@
 //! Flattens the kernel's ELF file to the arm64 `Image` that boot loaders start.
 //!
 //! The header follows Linux, Documentation/arch/arm64/booting.rst. The load segments lie as in
-//! memory, with a symbol table behind them (see [`symbols`]).
+//! memory, without the zeros at their end. A symbol table follows (see [`symbols`]).
 //!
 //! Behind the header is a slot for the SHA-256 of the whole image, computed with zeros in the slot.
 //! The kernel reports this checksum in `hello`, so that a log identifies its image.
@@ -40,12 +40,12 @@ pub fn build(elf: &Path, out: &Path) -> Result<()> {
     let image = flatten(&bytes).with_context(|| format!("{} cannot be booted", elf.display()))?;
     target.write(|file| Ok(file.write_all(&image.bytes)?))?;
     print_line(format_args!(
-        "{}: {} bytes ({} loaded, {} cleared at boot, {} with symbols)",
+        "{}: {} bytes ({} of code and data, {} of symbols), {} in memory",
         out.display(),
         image.bytes.len(),
         image.loaded,
-        image.cleared,
-        image.symbols
+        image.symbols,
+        image.memory
     ))?;
     Ok(print_line(format_args!("    SHA-256 {}", image.sum))?)
 }
@@ -98,8 +98,8 @@ struct Image {
     bytes: Vec<u8>,
     /// From the ELF file.
     loaded: usize,
-    /// Zeros, which are in the image only because the symbol table follows them.
-    cleared: usize,
+    /// The image in memory.
+    memory: usize,
     /// The symbol table.
     symbols: usize,
     /// The checksum in the slot.
@@ -151,17 +151,30 @@ fn flatten(bytes: &[u8]) -> Result<Image> {
     );
 
     let loaded = image.len();
-    let cleared = image_size - loaded;
+    let mut memory = image_size;
     let mut symbols = 0;
     if let Some(table) = symbols::table(&file, base) {
+        let place = symbols::place(&file, base)
+            .context("it lacks the symbols `__bss_start` and `early_tables`")?;
+        ensure!(
+            place.start >= loaded && place.start % 16 == 0,
+            "its data ends behind `__bss_start`"
+        );
         symbols = table.len();
-        image.resize(image_size, 0);
+        let bytes = symbols.next_multiple_of(PAGE);
+        ensure!(
+            place.start + bytes <= place.end,
+            "its symbol table of {symbols} bytes is too large to be moved at boot: `.bss` has room for \
+             {} bytes",
+            place.len()
+        );
+        image.resize(place.start, 0);
         image.extend(table);
-        image.resize(image.len().next_multiple_of(PAGE), 0);
-        let image_size = (image.len() as u64).to_le_bytes();
-        image[IMAGE_SIZE..][..8].copy_from_slice(&image_size);
+        image.resize(place.start + bytes, 0);
+        memory += bytes;
+        image[IMAGE_SIZE..][..8].copy_from_slice(&(memory as u64).to_le_bytes());
     }
     let sum = sum_of(&image);
     image[SLOT].copy_from_slice(sum.as_bytes());
-    Ok(Image { bytes: image, loaded, cleared, symbols, sum })
+    Ok(Image { bytes: image, loaded, memory, symbols, sum })
 }

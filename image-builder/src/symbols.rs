@@ -1,8 +1,10 @@
-//! The symbol table behind the kernel's image, for the functions in fault reports.
+//! The symbol table in the kernel's image, for the functions in fault reports.
 //!
-//! The table starts at the end of the kernel's own memory (the linker's `__image_end`). It ends
-//! `image_size` bytes from the image's first byte; `image_size` is in the header. An image without
-//! the table ends at `__image_end`. All numbers are little endian:
+//! In the file, the table starts where the kernel's `.bss` starts in memory (the linker's
+//! `__bss_start`), and is the end of the file. `boot.s` moves the table before it clears `.bss`.
+//! In memory, the table starts at the end of the kernel's own memory (`__image_end`). The table
+//! ends `image_size` bytes from the image's first byte; `image_size` is in the header. An image
+//! without the table ends at `__image_end`. All numbers are little endian:
 //!
 //! | bytes | |
 //! |---|---|
@@ -17,9 +19,22 @@
 //! name.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use object::read::elf::ElfFile64;
 use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind};
+
+/// The place for the table in the file of the image whose first loaded byte is at `base`.
+///
+/// The place ends before the early page tables, which are in use when the table is moved. The
+/// result is `None` if the file does not name the place.
+pub fn place<E: object::Endian>(elf: &ElfFile64<'_, E>, base: u64) -> Option<Range<usize>> {
+    let offset = |name| {
+        let symbol = elf.symbols().find(|symbol| symbol.name() == Ok(name))?;
+        usize::try_from(symbol.address().checked_sub(base)?).ok()
+    };
+    Some(offset("__bss_start")?..offset("early_tables")?)
+}
 
 /// The table of the functions in `elf`, whose first loaded byte is at `base`.
 ///

@@ -3,12 +3,15 @@
 use super::common::{Place, read, system_tool};
 
 const TEXT: u64 = 0x1000;
+const BSS_START: u64 = 0x3000;
 const BSS_END: u64 = 0x5000;
 
 /// The `image_size` in the header.
 const IMAGE_SIZE: u64 = BSS_END;
 
 /// An ELF file for aarch64: code at 0, data at 0x2003 that continues in memory.
+///
+/// Symbols behind the code belong to no section.
 struct Elf {
     machine: u16,
     magic: [u8; 4],
@@ -28,6 +31,8 @@ impl Elf {
             ("zebra", 0x40, 2),
             ("aardvark", 0x40, 2),
             ("label", 0x50, 0),
+            ("__bss_start", BSS_START, 0),
+            ("early_tables", BSS_END - 0x1000, 0),
         ];
         Elf {
             machine: 183,
@@ -50,7 +55,8 @@ impl Elf {
         let mut symbols = vec![0; 24];
         for (name, address, kind) in &self.symbols {
             symbols.extend((names.len() as u32).to_le_bytes());
-            symbols.extend([0x10 | kind, 0, 1, 0]);
+            symbols.extend([0x10 | kind, 0]);
+            symbols.extend(if *address < TEXT { 1_u16 } else { 0xfff1 }.to_le_bytes());
             symbols.extend(address.to_le_bytes());
             symbols.extend(7_u64.to_le_bytes());
             names.extend(name.as_bytes());
@@ -127,7 +133,7 @@ fn word(bytes: &[u8], at: usize) -> usize {
 }
 
 #[test]
-fn segments_lie_where_they_lie_in_memory_and_symbols_follow() {
+fn segments_lie_where_they_lie_in_memory_and_symbols_are_in_the_place_of_bss() {
     let place = Place::new();
     place.write("k.elf", Elf::new().build());
     place.run(["kernel", "--elf", "k.elf", "--out", "k.img"]).succeeds();
@@ -136,14 +142,13 @@ fn segments_lie_where_they_lie_in_memory_and_symbols_follow() {
     assert!(image[0x68..TEXT as usize].iter().all(|&byte| byte == 0x11));
     assert!(image[TEXT as usize..0x2003].iter().all(|&byte| byte == 0));
     assert!(image[0x2003..0x2003 + 13].iter().all(|&byte| byte == 0x22));
-    assert!(image[0x2003 + 13..BSS_END as usize].iter().all(|&byte| byte == 0));
+    assert!(image[0x2003 + 13..BSS_START as usize].iter().all(|&byte| byte == 0));
 
-    // The header's `image_size` covers the table too, in whole pages.
-    assert_eq!(word(&image, 0x10), image.len());
-    assert_eq!(image.len() % 4096, 0);
-    assert!(image.len() > BSS_END as usize);
+    // The header's `image_size` covers the place that the table is moved to, in whole pages.
+    let table = &image[BSS_START as usize..];
+    assert_eq!(word(&image, 0x10), BSS_END as usize + table.len());
+    assert_eq!(table.len(), 4096);
 
-    let table = &image[BSS_END as usize..];
     let n = word(table, 0);
     let names = 4 + (n + 1) * 8;
     let symbols: Vec<_> = (0..n)
@@ -174,7 +179,18 @@ fn a_stripped_file_makes_an_image_without_symbols() {
 fn what_cannot_be_booted_is_refused() {
     let place = Place::new();
     let good = Elf::new().build();
-    let cases: [(&[u8], &str); 6] = [
+    let with_symbols = |change: &dyn Fn(&mut Vec<(&'static str, u64, u8)>)| {
+        let mut elf = Elf::new();
+        change(&mut elf.symbols);
+        elf.build()
+    };
+    let no_place = with_symbols(&|symbols| symbols.truncate(symbols.len() - 1));
+    let no_room = with_symbols(&|symbols| symbols.last_mut().unwrap().1 = BSS_START + 0xfff);
+    let overlap = with_symbols(&|symbols| symbols[7].1 = 0x2000);
+    let cases: [(&[u8], &str); 9] = [
+        (&no_place, "lacks the symbols `__bss_start` and `early_tables`"),
+        (&no_room, "room for 4095 bytes"),
+        (&overlap, "ends behind `__bss_start`"),
         (b"no ELF file at all", "not a 64-bit ELF file"),
         (&Elf { machine: 62, ..Elf::new() }.build(), "not for little-endian aarch64"),
         (&Elf { magic: *b"ARM?", ..Elf::new() }.build(), "does not start with an arm64 Image"),
@@ -215,8 +231,8 @@ fn the_image_holds_its_own_sum() {
     assert!(json.contains(&format!("\"sha256\": \"{sum}\"")), "{json}");
     assert!(json.contains("\"verified\""), "{json}");
 
-    // A change shows in the header, the code, the cleared bytes, the symbols and the checksum.
-    for at in [0x10, 0x3f, 0x48, 0x67, 0x68, 0x2003, BSS_END as usize - 1, image.len() - 1] {
+    // A change shows in the header, the code, the data, the symbols and the checksum.
+    for at in [0x10, 0x3f, 0x48, 0x67, 0x68, 0x2003, BSS_START as usize, image.len() - 1] {
         let mut damaged = image.clone();
         damaged[at] ^= 1;
         place.write("damaged.img", damaged);

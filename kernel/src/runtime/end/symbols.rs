@@ -1,6 +1,6 @@
 //! The names of functions, for backtraces.
 //!
-//! `image-builder kernel` appends the names to the image; its `symbols.rs` describes the table.
+//! `image-builder kernel` puts the names into the image; its `symbols.rs` describes the table.
 #![forbid(unsafe_code)]
 
 /// A table of functions.

@@ -81,7 +81,7 @@ boot_core:
     add     x2, x1, x2
     bl      map_normal
 1:  adrp    x1, __image_start
-    ldr     x2, [x1, #16]               // the header's image_size: includes the names of functions
+    ldr     x2, [x1, #16]               // the header's image_size: includes the place for the names
     add     x2, x1, x2
     bl      map_normal
     mov     x8, #{CODE_BLOCK_LOW}
@@ -122,16 +122,29 @@ boot_core:
 6:  add     x4, x4, #(63 * 8)
     b       3b
 
+    // The names of functions are in the file where .bss begins. Their place is behind the image's
+    // own memory, up to the header's image_size.
 7:  adrp    x1, __bss_start
+    add     x1, x1, :lo12:__bss_start
+    adrp    x2, __image_end
+    ldr     x3, [x0, #16]
+    add     x3, x0, x3
+9:  cmp     x2, x3
+    b.hs    10f
+    ldp     x4, x5, [x1], #16
+    stp     x4, x5, [x2], #16
+    b       9b
+
+10: adrp    x1, __bss_start
     add     x1, x1, :lo12:__bss_start
     adrp    x2, __bss_end
     add     x2, x2, :lo12:__bss_end
-9:  cmp     x1, x2
-    b.hs    10f
+11: cmp     x1, x2
+    b.hs    12f
     stp     xzr, xzr, [x1], #16
-    b       9b
+    b       11b
 
-10: adrp    x1, {EARLY_STACKS}
+12: adrp    x1, {EARLY_STACKS}
     add     x1, x1, :lo12:{EARLY_STACKS}
     add     x1, x1, #{EXCEPTION_STACK_SIZE}
     add     x2, x1, #{EARLY_STACK_SIZE}

@@ -47,7 +47,7 @@ pub fn data() -> Range<u64> {
     rodata().end..(&raw const __image_end) as u64
 }
 
-/// The symbol table that `image-builder kernel` appends; empty without a table.
+/// The symbol table of `image-builder kernel`, which `boot.s` has moved here; empty without one.
 ///
 /// The table ends where the image ends by its header, since the builder makes the header's
 /// `image_size` larger.
