@@ -3,11 +3,11 @@
 # Settings by their own names.
 keys := \
     mode model prompt prompt_file max_tokens context kv_cache cut_prompt parse_special \
-    context_shift keep seed temperature top_k top_p min_p typical_p repeat_penalty \
-    frequency_penalty presence_penalty penalty_last_n dry_multiplier dry_base dry_allowed_length \
-    dry_penalty_last_n dry_sequence_breakers top_n_sigma xtc_probability xtc_threshold mirostat \
-    mirostat_tau mirostat_eta logit_bias system chat_template chat_system_prefix \
-    chat_system_suffix chat_user_prefix chat_user_suffix chat_assistant_prefix \
+    context_shift keep seed grammar json_schema temperature top_k top_p min_p typical_p \
+    repeat_penalty frequency_penalty presence_penalty penalty_last_n dry_multiplier dry_base \
+    dry_allowed_length dry_penalty_last_n dry_sequence_breakers top_n_sigma xtc_probability \
+    xtc_threshold mirostat mirostat_tau mirostat_eta logit_bias system chat_template \
+    chat_system_prefix chat_system_suffix chat_user_prefix chat_user_suffix chat_assistant_prefix \
     chat_assistant_suffix chat_first_user_prefix chat_after_system_prefix port parallel api_key \
     cors shutdown_timeout ip gateway threads log verify at_exit tests
 
@@ -20,6 +20,8 @@ variable.kv_cache := KV_CACHE
 variable.context_shift := CONTEXT_SHIFT
 variable.keep := KEEP
 variable.seed := SEED
+variable.grammar := GRAMMAR
+variable.json_schema := JSON_SCHEMA
 variable.temperature := TEMPERATURE
 variable.top_k := TOP_K
 variable.top_p := TOP_P
@@ -67,6 +69,10 @@ variable.verify := VERIFY
 #:   Sampler, with the names of llama.cpp
 #:     seed SEED
 #:         Seed of the sampler [default: another one at each start]
+#:     grammar GRAMMAR
+#:         A grammar in llama.cpp's GBNF, such as root ::= "yes" | "no" [default: none]
+#:     json_schema JSON_SCHEMA
+#:         A JSON schema [default: none]
 #:     temperature TEMPERATURE
 #:         Temperature of the sampler; 0 always takes the most likely token [default: 0]
 #:     top_k TOP_K

@@ -4,8 +4,11 @@
 
 use alloc::boxed::Box;
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::value::RawValue;
 
 use crate::app::bench;
 use crate::app::chat::chat;
@@ -17,15 +20,17 @@ use crate::app::os;
 use crate::app::output::emit;
 use crate::app::perplexity::perplexity;
 use crate::app::selftest::SelfTests;
+use crate::app::server::api::schema;
 use crate::app::server::serve;
 use crate::app::thread_pool::ThreadPool;
 use crate::app::timeout::TIMEOUT_S;
 #[cfg(target_os = "none")]
 use crate::backend::{self, Platform};
 use crate::backend::{BackendOptions, TransformerBackend};
+use crate::llm;
 use crate::llm::workers::Workers;
 use crate::report::Event;
-use crate::settings::{AtExit, Config, DEFAULT_PROMPT, MAX_TEXT, Mode, Prompt};
+use crate::settings::{AtExit, Config, DEFAULT_PROMPT, GENERATE, Grammar, MAX_TEXT, Mode, Prompt};
 
 /// The configuration wants the machine restarted at the end.
 static REBOOTS: AtomicBool = AtomicBool::new(false);
@@ -78,6 +83,9 @@ fn try_run<'a, A: AsRef<[u8]> + ?Sized + 'a>(
     }
     let mut backend = start(&path, &config, pool)?;
     backend.set_parse_special(config.parses_special());
+    if GENERATE.contains(&config.mode) {
+        backend.set_grammar(grammar(&config)?.as_deref())?;
+    }
     match config.mode {
         Mode::Generate => {
             backend.set_cut_prompt(config.cut_prompt);
@@ -129,6 +137,25 @@ fn start(
         report_model(&loaded.figures, workspace);
     }
     Ok(backend)
+}
+
+/// The configured grammar of answers, in GBNF.
+///
+/// # Errors
+/// The JSON schema is malformed.
+fn grammar(config: &Config) -> Result<Option<String>, Error> {
+    const NAME: &str = "json_schema";
+    let invalid = |what| Error::Engine(llm::Error::InvalidConfig { what });
+    match &config.grammar {
+        Grammar::None => Ok(None),
+        Grammar::Gbnf(text) => Ok(Some(text.clone())),
+        Grammar::JsonSchema(text) => {
+            let value: &RawValue = serde_json::from_str(text)
+                .map_err(|error| invalid(format!("`{NAME}`: {error}")))?;
+            let grammar = schema::grammar(NAME, value);
+            grammar.map(Some).map_err(|error| invalid(error.message))
+        }
+    }
 }
 
 /// The text of the configured prompt.

@@ -24,6 +24,7 @@ pub mod self_test;
 #[cfg(test)]
 mod tests;
 
+use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -36,6 +37,7 @@ use crate::llm::engine::{Engine, Weights};
 use crate::llm::generate::{GenerateOptions, Prompt, generate};
 pub use crate::llm::generate::{InferenceResult, Progress, StopReason};
 use crate::llm::gguf::Gguf;
+use crate::llm::grammar::{Constraint, Grammar, Trigger};
 pub use crate::llm::perplexity::Perplexity;
 use crate::llm::perplexity::perplexity;
 pub use crate::llm::plan::{ContextOptions, ModelMetadata, Plan};
@@ -138,6 +140,7 @@ pub struct TransformerBackend {
     sampling: SamplingConfig,
     /// DRY's sequence breakers.
     dry_breakers: Vec<String>,
+    grammar: Option<Arc<Grammar>>,
     /// Whether the session's sampler was made with older settings.
     is_sampler_stale: bool,
     verbose: bool,
@@ -174,6 +177,7 @@ impl TransformerBackend {
             context,
             sampling: SamplingConfig::greedy(),
             dry_breakers: DEFAULT_BREAKERS.map(String::from).into(),
+            grammar: None,
             is_sampler_stale: true,
             verbose: false,
             ignore_end: false,
@@ -243,6 +247,7 @@ impl TransformerBackend {
         let mut shared = TransformerBackend {
             platform: Platform { workers, ..self.platform },
             dry_breakers: self.dry_breakers.clone(),
+            grammar: self.grammar.clone(),
             loaded: None,
             ..*self
         };
@@ -282,6 +287,25 @@ impl TransformerBackend {
     pub fn set_dry_breakers(&mut self, texts: &[String]) {
         self.dry_breakers = texts.into();
         self.is_sampler_stale = true;
+    }
+
+    /// Sets the grammar that each answer is held to, in GBNF; `None`: none.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] if the grammar is malformed or too large, or without a model.
+    pub fn set_grammar(&mut self, text: Option<&str>) -> Result<(), Error> {
+        let invalid = |what: String| Error::InvalidConfig { what };
+        self.grammar = match text {
+            None => None,
+            Some(text) => {
+                let no_model = || invalid("no model is loaded".into());
+                let tokenizer = self.workspace().ok_or_else(no_model)?.engine().tokenizer();
+                let grammar = Grammar::parse(text, tokenizer)
+                    .map_err(|error| invalid(format!("the grammar: {error}")))?;
+                Some(Arc::new(grammar))
+            }
+        };
+        Ok(())
     }
 
     /// Whether to log weights, norms of activations and best tokens, at level debug.
@@ -396,7 +420,16 @@ impl TransformerBackend {
             cut_prompt: self.cut_prompt,
             now_us: self.platform.now_us,
         };
+        let grammar = self.grammar.clone();
         let (workspace, session) = self.ready()?;
+        let constraint = match grammar {
+            None => None,
+            Some(grammar) => {
+                let index = workspace.engine().token_index()?;
+                Some(Constraint::try_new(grammar, Trigger::Start, index)?)
+            }
+        };
+        session.set_constraint(constraint);
         generate(workspace, session, prompt, options, on_progress)
     }
 

@@ -4,13 +4,17 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Deref;
 
+use spin::Once;
+
 use crate::llm::Error;
 use crate::llm::arena::{ModelBuffer, ModelBytes};
 use crate::llm::gguf::Gguf;
+use crate::llm::grammar::TokenIndex;
 use crate::llm::model::tensors::Place;
 use crate::llm::model::{Model, Repacked};
 use crate::llm::plan::{ModelMetadata, Plan};
@@ -56,6 +60,8 @@ pub struct Engine {
     pub(super) model: Model,
     pub(super) tokenizer: Tokenizer,
     metadata: ModelMetadata,
+    /// Made for the first grammar.
+    token_index: Once<Arc<TokenIndex>>,
 }
 
 impl Engine {
@@ -89,7 +95,7 @@ impl Engine {
         }
         let Plan { mut model, tokenizer, metadata, .. } = plan;
         model.bind(&sources);
-        Ok(Engine { sources, model, tokenizer, metadata })
+        Ok(Engine { sources, model, tokenizer, metadata, token_index: Once::new() })
     }
 
     /// The model in one file.
@@ -109,6 +115,17 @@ impl Engine {
     /// The model's tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// The vocabulary in the order of the tokens' bytes, for grammars.
+    ///
+    /// The first call sorts the vocabulary.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn token_index(&self) -> Result<Arc<TokenIndex>, Error> {
+        let make = || Ok(Arc::new(TokenIndex::try_new(&self.tokenizer)?));
+        self.token_index.try_call_once(make).cloned()
     }
 
     /// The tensors that hold NaN or infinity: names, and counts of non-finite values.

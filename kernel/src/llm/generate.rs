@@ -231,7 +231,7 @@ pub fn generate(
         if session.is_full() {
             break StopReason::ContextFull;
         }
-        let token = session.step(workspace)?;
+        let Some(token) = session.try_step(workspace)? else { break StopReason::EndOfSequence };
         if tokens.is_empty() {
             first_token_us = now_us() - start_us;
         }

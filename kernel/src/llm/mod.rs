@@ -16,6 +16,7 @@ pub(crate) mod engine_tests;
 #[cfg(feature = "llm-transformer")]
 pub mod generate;
 pub mod gguf;
+pub mod grammar;
 pub mod kernels;
 #[cfg(feature = "llm-transformer")]
 pub mod kv_cache;

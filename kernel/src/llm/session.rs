@@ -4,8 +4,10 @@
 
 #![forbid(unsafe_code)]
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use crate::llm::grammar::{Constraint, Halt};
 use crate::llm::model::batch;
 use crate::llm::plan::ContextOptions;
 use crate::llm::sampling::{Candidate, Sampler};
@@ -27,6 +29,7 @@ pub struct Session {
     /// All tokens: first the processed ones, then the unprocessed ones.
     pub(super) tokens: Vec<u32>,
     sampler: Sampler,
+    constraint: Option<Box<Constraint>>,
     context_shift: bool,
     /// Tokens at the start of the first prompt that a context shift keeps, at most.
     keep: usize,
@@ -47,6 +50,7 @@ impl Session {
             state,
             tokens,
             sampler,
+            constraint: None,
             context_shift: context.context_shift,
             keep,
             n_keep: 0,
@@ -225,19 +229,31 @@ impl Session {
         }
     }
 
-    /// Samples the next token and appends it; `None` if its logit is not finite.
+    /// Holds the tokens sampled from now on to a grammar, or to none.
+    pub fn set_constraint(&mut self, constraint: Option<Constraint>) {
+        self.constraint = constraint.map(Box::new);
+    }
+
+    /// Samples the next token and appends it.
     ///
     /// Gives the candidates that the token was drawn from, too.
+    ///
+    /// # Errors
+    /// The token's logit is not finite, or the grammar allows no token.
     pub(super) fn sample<'c>(
         &mut self,
         logits: &[f32],
         candidates: &'c mut [Candidate],
-    ) -> Option<(u32, &'c mut [Candidate])> {
-        let (token, drawn_from) = self.sampler.sample_from(logits, candidates);
-        logits[token as usize].is_finite().then(|| {
-            self.sampler.accept(token);
-            self.tokens.push(token);
-            (token, drawn_from)
-        })
+    ) -> Result<(u32, &'c mut [Candidate]), Halt> {
+        let (token, drawn_from) = match &mut self.constraint {
+            None => self.sampler.sample_from(logits, candidates),
+            Some(constraint) => constraint.sample(&mut self.sampler, logits, candidates)?,
+        };
+        if !logits[token as usize].is_finite() {
+            return Err(Halt::NotFinite);
+        }
+        self.sampler.accept(token);
+        self.tokens.push(token);
+        Ok((token, drawn_from))
     }
 }

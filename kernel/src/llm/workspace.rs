@@ -15,6 +15,7 @@ use spin::Mutex;
 use crate::llm::Error;
 use crate::llm::arena::Arena;
 use crate::llm::engine::Engine;
+use crate::llm::grammar::Halt;
 use crate::llm::kernels::BATCH;
 use crate::llm::model::scratch::{Scratch, ScratchShape};
 use crate::llm::model::{Compute, Input, Row, Stage, StageHook};
@@ -47,8 +48,10 @@ pub enum Step {
     Token(u32),
     /// Nothing was processed: other sessions hold all pages of the KV cache.
     OutOfPages,
-    /// The model computed NaN or infinity: see [`Workspace::find_fault`].
-    NotFinite,
+    /// All tokens were processed, and no token was sampled.
+    ///
+    /// For [`Halt::NotFinite`] see [`Workspace::find_fault`].
+    Halted(Halt),
 }
 
 /// A step for each session of a pass.
@@ -59,7 +62,7 @@ pub type Steps = ArrayVec<Step, BATCH>;
 /// The arguments are the number of the session in the pass, the session, the logits, and the
 /// sampler's scratch space.
 pub(super) type Sample<'a> =
-    dyn FnMut(usize, &mut Session, &[f32], &mut [Candidate]) -> Option<u32> + 'a;
+    dyn FnMut(usize, &mut Session, &[f32], &mut [Candidate]) -> Result<u32, Halt> + 'a;
 
 /// A row of a pass whose logits were computed.
 struct LogitsRow<'a> {
@@ -225,9 +228,11 @@ impl Workspace {
             on_stage,
             |session, place, end| place + 1 == end && end == session.tokens.len(),
             |LogitsRow { number, session, is_finite, logits, candidates, .. }| {
-                let token =
-                    if is_finite { sample(number, session, logits, candidates) } else { None };
-                steps[number] = token.map_or(Step::NotFinite, Step::Token);
+                let token = match is_finite {
+                    true => sample(number, session, logits, candidates),
+                    false => Err(Halt::NotFinite),
+                };
+                steps[number] = token.map_or_else(Step::Halted, Step::Token);
             },
         )?;
         without_pages.into_iter().for_each(|number| steps[number] = Step::OutOfPages);
@@ -469,14 +474,28 @@ impl Session {
     /// of the KV cache is free, [`Error::OutOfMemory`].
     ///
     /// # Panics
-    /// The session is empty, full, or of another workspace.
+    /// The session is empty, full, or of another workspace, or its answer is complete by its
+    /// constraint.
     pub fn step(&mut self, workspace: &mut Workspace) -> Result<u32, Error> {
+        Ok(self.try_step(workspace)?.expect("an answer that can go on"))
+    }
+
+    /// As [`Session::step`]; `None` if the constraint allows the end alone, and no token ends it.
+    ///
+    /// # Errors
+    /// As [`Session::step`], and those of [`Halt::error`].
+    ///
+    /// # Panics
+    /// The session is empty, full, or of another workspace.
+    pub fn try_step(&mut self, workspace: &mut Workspace) -> Result<Option<u32>, Error> {
         loop {
             match workspace.step(&mut [self])?[0] {
                 Step::Prefill => {}
-                Step::Token(token) => return Ok(token),
+                Step::Token(token) => return Ok(Some(token)),
                 Step::OutOfPages => return Err(Error::OutOfPages),
-                Step::NotFinite => return Err(workspace.find_fault(self)?),
+                Step::Halted(Halt::Complete) => return Ok(None),
+                Step::Halted(Halt::NotFinite) => return Err(workspace.find_fault(self)?),
+                Step::Halted(halt) => return Err(halt.error()),
             }
         }
     }

@@ -8,7 +8,7 @@ use super::chat::{TEMPLATES, texts};
 use super::key::{Group, Initial, Key, MANY, Takes, Variable, chat_text, docs, sampler};
 use super::mode::{ALL, CHATS, GENERATE, NETWORK, READ_PROMPT, SAMPLE};
 use super::network;
-use super::{AtExit, ChatTemplate, Cors, Mode, Prompt};
+use super::{AtExit, ChatTemplate, Cors, Grammar, Mode, Prompt};
 use crate::llm::chat::by_name;
 use crate::llm::kernels::BATCH;
 use crate::llm::sampling::{LogitBias, MAX_BREAKER_BYTES, MAX_LAST_N, Mirostat};
@@ -161,6 +161,27 @@ pub const KEYS: &[Key] = &[
             "Seed of the sampler.",
         )
         .make("SEED")
+    },
+    Key {
+        name: "grammar",
+        group: Group::Sampler,
+        modes: GENERATE,
+        variable: Guest("GRAMMAR"),
+        takes: Text(|config, text| config.grammar = Grammar::Gbnf(text.to_owned())),
+        default: Words("none"),
+        help: docs(
+            "A grammar in llama.cpp's GBNF, such as `root ::= \"yes\" | \"no\"`. Each answer is a \
+             text of the grammar. The server ignores it: each request has its own.",
+        ),
+    },
+    Key {
+        name: "json_schema",
+        group: Group::Sampler,
+        modes: GENERATE,
+        variable: Guest("JSON_SCHEMA"),
+        takes: Text(|config, text| config.grammar = Grammar::JsonSchema(text.to_owned())),
+        default: Words("none"),
+        help: docs("A JSON schema. Each answer is JSON of that schema; `{}` is any object."),
     },
     sampler(
         "temperature",

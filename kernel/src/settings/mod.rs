@@ -47,7 +47,7 @@ pub use docs::{MAKE_FILE, make_file, of_make, readme};
 pub use error::{ConfigError, Place, Problem};
 pub use key::{Group, Initial, Key, MANY, Takes, Variable};
 pub use keys::KEYS;
-pub use mode::Mode;
+pub use mode::{GENERATE, Mode};
 pub use value::NotText;
 
 /// The largest configuration or prompt file, in bytes.
@@ -81,6 +81,18 @@ pub enum Prompt {
     File(String),
 }
 
+/// The grammar that answers are held to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Grammar {
+    /// None.
+    #[default]
+    None,
+    /// A grammar in GBNF.
+    Gbnf(String),
+    /// A JSON schema.
+    JsonSchema(String),
+}
+
 /// The value of every setting.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -111,6 +123,8 @@ pub struct Config {
     pub dry_breakers: Vec<String>,
     /// Settings of Mirostat, which count if `sampling` chooses Mirostat.
     pub mirostat: Mirostat,
+    /// The grammar of answers.
+    pub grammar: Grammar,
     /// Source of the text around the messages of a chat.
     pub chat_template: ChatTemplate,
     /// The texts that are set by hand.
@@ -163,6 +177,7 @@ impl Default for Config {
             sampling: SamplingConfig::greedy(),
             dry_breakers: Vec::new(),
             mirostat: Mirostat::DEFAULT,
+            grammar: Grammar::default(),
             chat_template: ChatTemplate::default(),
             chat_texts: Template::default(),
             system: String::new(),
@@ -331,6 +346,7 @@ impl Config {
             .ok_or_else(|| Problem::UnknownKey(name.to_owned()))?;
         let excludes = |other: &str| match (key.name, other) {
             ("prompt", "prompt_file") | ("prompt_file", "prompt") => true,
+            ("grammar", "json_schema") | ("json_schema", "grammar") => true,
             ("chat_template", other) => other.starts_with(CHAT),
             (name, "chat_template") => name.starts_with(CHAT),
             (name, other) => name == other,

@@ -39,6 +39,7 @@ fn every_key_can_be_set_in_the_file() {
         mirostat_tau = 3
         mirostat_eta = 0.5
         logit_bias = "13:-inf,7:2.5"
+        grammar = "root ::= [a-z]+"
         system = "Be brief."
         chat_template = "llama2-sys"
         port = 81
@@ -94,6 +95,7 @@ fn every_key_can_be_set_in_the_file() {
         sampling,
         dry_breakers: alloc::vec!["\n".into(), "<|im_end|>".into()],
         mirostat: Mirostat { tau: 3.0, eta: 0.5 },
+        grammar: Grammar::Gbnf("root ::= [a-z]+".into()),
         chat_template: ChatTemplate::Known(by_name("llama2-sys").unwrap()),
         chat_texts: Template::default(),
         system: "Be brief.".into(),
@@ -267,6 +269,10 @@ fn an_error_names_the_key_and_the_line() {
     check_toml_error(
         "prompt = \"a\"\nprompt_file = \"b\"\n",
         "anchorite.toml, line 2: `prompt` and `prompt_file` exclude each other",
+    );
+    check_toml_error(
+        "grammar = \"b\"\njson_schema = \"{}\"\n",
+        "anchorite.toml, line 2: `grammar` and `json_schema` exclude each other",
     );
     let error = Config::from_toml("seed = 1\nmode = \n").unwrap_err();
     assert_eq!(error.place, Place::Line(2));
@@ -471,6 +477,7 @@ fn the_defaults_are_those_of_the_engine() {
         sampling: SamplingConfig { temperature: 0.0, ..SamplingConfig::creative() },
         dry_breakers: DEFAULT_BREAKERS.map(String::from).into(),
         mirostat: Mirostat::DEFAULT,
+        grammar: Grammar::None,
         chat_template: ChatTemplate::Auto,
         chat_texts: Template::default(),
         system: String::new(),

@@ -106,6 +106,7 @@ fn no_step_of_the_scheduler_allocates() {
                 sampling: SamplingConfig { seed: n as u64, ..sampling },
                 breakers: Some(breakers.clone()),
                 logit_bias: (0..50).map(|token| (token, -0.5)).collect(),
+                constraint: None,
                 max_tokens: 120,
                 ignore_end: n.is_multiple_of(2),
                 stop: vec!["ab".repeat(9), "not in the text".into(), "\n".repeat(n + 1)],

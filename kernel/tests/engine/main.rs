@@ -6,6 +6,7 @@ mod allocations;
 mod architectures;
 mod batches;
 mod goldens;
+mod grammars;
 mod kv_cache;
 mod malformed;
 #[path = "../support/memory.rs"]

@@ -87,7 +87,7 @@ pub fn together(
                 Step::Prefill => {}
                 Step::Token(token) => answers[*i].push(token),
                 Step::OutOfPages => return Err(Error::OutOfPages),
-                Step::NotFinite => return Err(workspace.find_fault(session)?),
+                Step::Halted(_) => return Err(workspace.find_fault(session)?),
             }
         }
         sessions.retain(|&(i, _)| answers[i].len() < texts[i].n);

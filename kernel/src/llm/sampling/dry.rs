@@ -152,7 +152,7 @@ impl Dry {
             _ => usize::MAX,
         };
         for &(token, length) in &self.repeats {
-            let Some(candidate) = candidates.get_mut(token as usize) else { continue };
+            let Some(candidate) = super::find(candidates, token) else { continue };
             if self.breakers.tails(token).any(<[u32]>::is_empty) {
                 continue;
             }

@@ -157,7 +157,18 @@ impl Sampler {
         logits: &[f32],
         candidates: &'c mut [Candidate],
     ) -> (u32, &'c mut [Candidate]) {
-        if self.config.takes_best()
+        self.sample_among(logits, candidates, None)
+    }
+
+    /// As [`Sampler::sample_from`], among the tokens whose bits are set in a mask.
+    pub fn sample_among<'c>(
+        &mut self,
+        logits: &[f32],
+        candidates: &'c mut [Candidate],
+        mask: Option<&[u64]>,
+    ) -> (u32, &'c mut [Candidate]) {
+        if mask.is_none()
+            && self.config.takes_best()
             && let Some(token) = self.best(logits)
         {
             let n = logits.len().min(candidates.len()).min(1);
@@ -165,7 +176,7 @@ impl Sampler {
             best.fill(Candidate { token, logit: 0.0, p: 1.0 });
             return (token, best);
         }
-        let candidates = self.candidates(logits, candidates);
+        let candidates = self.candidates_among(logits, candidates, mask);
         let drawn = match (self.config.temperature, &*candidates) {
             (_, []) => return (argmax(logits), candidates),
             (temperature, candidates) if temperature > 0.0 => self.draw(candidates),
@@ -184,16 +195,33 @@ impl Sampler {
         logits: &[f32],
         candidates: &'c mut [Candidate],
     ) -> &'c mut [Candidate] {
+        self.candidates_among(logits, candidates, None)
+    }
+
+    /// As [`Sampler::candidates`], among the tokens whose bits are set in a mask.
+    fn candidates_among<'c>(
+        &mut self,
+        logits: &[f32],
+        candidates: &'c mut [Candidate],
+        mask: Option<&[u64]>,
+    ) -> &'c mut [Candidate] {
         let config = self.config;
         let n = logits.len().min(candidates.len());
         let (logits, candidates) = (&logits[..n], &mut candidates[..n]);
-        let n_likely = self.likely(logits, candidates).unwrap_or_else(|| {
-            for (candidate, (token, &logit)) in candidates.iter_mut().zip((0..).zip(logits)) {
+        let likely = if mask.is_none() { self.likely(logits, candidates) } else { None };
+        let n = likely.unwrap_or_else(|| {
+            let is_set = |token: u32| {
+                mask.is_none_or(|mask| mask[token as usize / 64] >> (token % 64) & 1 == 1)
+            };
+            let allowed = (0..).zip(logits).filter(|(token, _)| is_set(*token));
+            let mut n = 0;
+            for (candidate, (token, &logit)) in candidates.iter_mut().zip(allowed) {
                 *candidate = Candidate { token, logit, p: 0.0 };
+                n += 1;
             }
             n
         });
-        let candidates = &mut candidates[..n_likely];
+        let candidates = &mut candidates[..n];
         for (token, bias) in self.biases() {
             if let Some(candidate) = find(candidates, token) {
                 candidate.logit += bias;
@@ -373,12 +401,18 @@ impl Sampler {
     }
 }
 
-/// The candidate of a token: at the token's place if all tokens are candidates, else in front.
+/// The candidate of a token.
+///
+/// The candidates are in the order of their tokens, or those that are looked for are in front.
 fn find(candidates: &mut [Candidate], token: u32) -> Option<&mut Candidate> {
-    let is_it = |candidate: &&Candidate| candidate.token == token;
-    let place = match candidates.get(token as usize).filter(is_it) {
-        Some(_) => token as usize,
-        None => candidates.iter().take(FEW_CHANGED).position(|candidate| is_it(&candidate))?,
+    let is_it = |candidate: &Candidate| candidate.token == token;
+    let by_token = |candidate: &Candidate| candidate.token;
+    let place = match candidates.get(token as usize) {
+        Some(candidate) if is_it(candidate) => token as usize,
+        _ => match candidates.binary_search_by_key(&token, by_token) {
+            Ok(place) => place,
+            Err(_) => candidates.iter().take(FEW_CHANGED).position(is_it)?,
+        },
     };
     candidates.get_mut(place)
 }

@@ -26,10 +26,12 @@ use arrayvec::ArrayVec;
 
 pub use probs::TokenProbs;
 pub use request::{
-    Counters, Finished, Request, RequestId, RequestStatus, SlotStatus, Stop, SubmitError, Update,
+    Constrained, Counters, Finished, Request, RequestId, RequestStatus, SlotStatus, Stop,
+    SubmitError, Update,
 };
 use slot::{Run, Slot, Waiting};
 
+use crate::llm::grammar::Halt;
 use crate::llm::kernels::BATCH;
 use crate::llm::sampling::Candidate;
 use crate::llm::session::Session;
@@ -132,7 +134,8 @@ impl Scheduler {
             return Err(SubmitError::QueueFull);
         }
         let id = RequestId(self.last_id + 1);
-        self.waiting.push_back(Run::try_new(id, request, tokenizer)?);
+        let waiting = Run::try_new(id, request, self.workspace.engine())?;
+        self.waiting.push_back(waiting);
         self.last_id = id.0;
         Ok(id)
     }
@@ -223,7 +226,9 @@ impl Scheduler {
                            session: &mut Session,
                            logits: &[f32],
                            scratch: &mut [Candidate]| {
-            runs[number].1.as_mut()?.sample(session, logits, scratch)
+            // Each session of the pass has a request.
+            let run = runs[number].1.as_mut().ok_or(Halt::Complete)?;
+            run.sample(session, logits, scratch)
         };
         let steps = workspace.step_with(&mut sessions, on_stage, sample)?;
 
@@ -250,11 +255,19 @@ impl Scheduler {
                     on_update(Update::Failed(Error::OutOfPages));
                     true
                 }
-                Step::NotFinite => {
+                Step::Halted(Halt::Complete) => {
+                    on_update(run.finished(Stop::End));
+                    true
+                }
+                Step::Halted(Halt::NotFinite) => {
                     let error = find_fault(workspace, session, fault);
                     // No other request takes over what is not finite.
                     session.clear();
                     on_update(Update::Failed(error));
+                    true
+                }
+                Step::Halted(halt) => {
+                    on_update(Update::Failed(halt.error()));
                     true
                 }
             };

@@ -1,11 +1,13 @@
 //! The types of the scheduler's interface: requests, updates, counters, slots.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
 use super::probs::TokenProbs;
 use crate::llm::Error;
+use crate::llm::grammar::{Grammar, Trigger};
 use crate::llm::sampling::{Breakers, SamplingConfig};
 
 /// The name of a request, unique in its scheduler.
@@ -38,6 +40,8 @@ pub struct Request {
     ///
     /// Negative infinity bans a token.
     pub logit_bias: Vec<(u32, f32)>,
+    /// The grammar of the answer.
+    pub constraint: Option<Constrained>,
     /// Tokens to generate, at most. `usize::MAX`: until the context is full.
     ///
     /// With 0, the prompt is processed and cached, and nothing is generated.
@@ -54,6 +58,15 @@ pub struct Request {
     pub post_sampling_probs: bool,
     /// Whether a cached prefix may be used.
     pub cache_prompt: bool,
+}
+
+/// The grammar that holds an answer, or the end of it.
+#[derive(Clone, Debug)]
+pub struct Constrained {
+    /// The grammar.
+    pub grammar: Arc<Grammar>,
+    /// Where the part of the answer begins that the grammar holds.
+    pub trigger: Trigger,
 }
 
 /// News of a request.

@@ -6,9 +6,11 @@ use alloc::vec::Vec;
 use super::answer::Answer;
 use super::probs::TokenProbs;
 use super::request::{
-    Counters, Finished, Request, RequestId, RequestStatus, SlotStatus, Stop, Update,
+    Constrained, Counters, Finished, Request, RequestId, RequestStatus, SlotStatus, Stop, Update,
 };
 use crate::llm::Error;
+use crate::llm::engine::Engine;
+use crate::llm::grammar::{Constraint, Halt};
 use crate::llm::sampling::{Candidate, Sampler, SamplingConfig};
 use crate::llm::session::Session;
 use crate::llm::tokenizer::Tokenizer;
@@ -43,7 +45,7 @@ impl Slot {
         waiting: Waiting,
         now_us: u64,
     ) -> Result<usize, Error> {
-        let Waiting { mut run, tokens, sampler, cache_prompt } = waiting;
+        let Waiting { mut run, tokens, sampler, constraint, cache_prompt } = waiting;
         run.counted_us = now_us;
         let n_own = self.n_common(&tokens, cache_prompt);
         // The index of shared pages may know more of the prompt than this slot's text.
@@ -55,6 +57,7 @@ impl Slot {
             run.n_cached = self.cut(n_own);
             self.session.begin(&tokens, sampler)?;
         }
+        self.session.set_constraint(constraint);
         let n_cached = run.n_cached;
         self.run = Some(run);
         Ok(n_cached)
@@ -89,6 +92,7 @@ impl Slot {
     /// Ends the request, after so many passes. The text stays.
     pub fn end(&mut self, n_passes: u64) {
         self.run = None;
+        self.session.set_constraint(None);
         self.last_used = n_passes;
     }
 
@@ -131,11 +135,8 @@ impl Run {
     ///
     /// # Errors
     /// [`Error::InvalidConfig`] if a setting makes no sense, [`Error::OutOfMemory`].
-    pub fn try_new(
-        id: RequestId,
-        request: Request,
-        tokenizer: &Tokenizer,
-    ) -> Result<Waiting, Error> {
+    pub fn try_new(id: RequestId, request: Request, engine: &Engine) -> Result<Waiting, Error> {
+        let tokenizer = engine.tokenizer();
         let Request { tokens, sampling, mut logit_bias, n_probs, post_sampling_probs, .. } =
             request;
         sampling.check()?;
@@ -151,6 +152,12 @@ impl Run {
         if let Some(breakers) = request.breakers {
             sampler.set_breakers(breakers);
         }
+        let constraint = match request.constraint {
+            None => None,
+            Some(Constrained { grammar, trigger }) => {
+                Some(Constraint::try_new(grammar, trigger, engine.token_index()?)?)
+            }
+        };
         let n_probs = n_probs.min(tokenizer.n_vocab());
         let probs = match n_probs {
             0 => None,
@@ -170,7 +177,7 @@ impl Run {
             generated_us: 0,
             counted_us: 0,
         };
-        Ok(Waiting { run, tokens, sampler, cache_prompt: request.cache_prompt })
+        Ok(Waiting { run, tokens, sampler, constraint, cache_prompt: request.cache_prompt })
     }
 
     fn status(&self) -> RequestStatus {
@@ -185,20 +192,23 @@ impl Run {
         }
     }
 
-    /// Samples the session's next token; `None` if its logit is not finite.
+    /// Samples the session's next token.
+    ///
+    /// # Errors
+    /// As [`Session::sample`].
     pub fn sample(
         &mut self,
         session: &mut Session,
         logits: &[f32],
         scratch: &mut [Candidate],
-    ) -> Option<u32> {
+    ) -> Result<u32, Halt> {
         let (token, drawn) = session.sample(logits, scratch)?;
         match &mut self.probs {
             Some(probs) if probs.is_post_sampling() => probs.set_by_candidates(token, drawn),
             Some(probs) => probs.set_by_logits(token, logits, scratch),
             None => {}
         }
-        Some(token)
+        Ok(token)
     }
 
     /// Counts a pass, after which the session has a text of these tokens.
@@ -272,7 +282,7 @@ impl Run {
     }
 
     /// The update at the end of the answer, with the text that was held back.
-    fn finished(&mut self, stop: Stop) -> Update<'static> {
+    pub fn finished(&mut self, stop: Stop) -> Update<'static> {
         let (text, stopped) = self.answer.finish();
         let finished = match stopped {
             Some(stopped) => {
@@ -304,5 +314,6 @@ pub struct Waiting {
     pub run: Run,
     pub tokens: Vec<u32>,
     pub sampler: Sampler,
+    pub constraint: Option<Constraint>,
     pub cache_prompt: bool,
 }

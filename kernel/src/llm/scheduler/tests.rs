@@ -71,6 +71,7 @@ fn request(tokens: Vec<u32>, max_tokens: usize) -> Request {
         tokens,
         sampling: SamplingConfig::greedy(),
         breakers: None,
+        constraint: None,
         logit_bias: Vec::new(),
         max_tokens,
         ignore_end: true,

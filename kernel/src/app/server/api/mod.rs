@@ -17,6 +17,7 @@ mod job;
 pub mod metrics;
 pub mod models;
 pub mod request;
+pub mod schema;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

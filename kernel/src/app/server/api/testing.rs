@@ -30,7 +30,7 @@ pub fn byte(byte: u8) -> u32 {
     3 + u32::from(byte)
 }
 
-fn tokenizer() -> Tokenizer {
+pub fn tokenizer() -> Tokenizer {
     let mut tokens: Vec<(String, i32)> = Vec::new();
     tokens.extend([("<unk>", 2), ("<s>", 3), ("</s>", 3)].map(|(text, kind)| (text.into(), kind)));
     tokens.extend((0..256).map(|byte| (format!("<0x{byte:02X}>"), 6)));

@@ -1,9 +1,10 @@
 //! `generation_settings`: the settings of a request, under llama-server's names.
 
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::super::Served;
 use super::super::request::{Options, sampling};
@@ -111,6 +112,10 @@ struct Bias {
     token: u32,
 }
 
+fn text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
+}
+
 /// The settings of a request.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Settings {
@@ -122,7 +127,8 @@ pub struct Settings {
     stream: bool,
     logit_bias: Vec<Bias>,
     n_probs: usize,
-    grammar: &'static str,
+    #[serde(serialize_with = "text")]
+    grammar: Arc<str>,
     grammar_lazy: bool,
     grammar_triggers: [u8; 0],
     preserved_tokens: [u8; 0],
@@ -136,6 +142,7 @@ impl Settings {
         served: &Served<'_>,
         request: &Request,
         breakers: Vec<String>,
+        grammar: Option<Arc<str>>,
         options: &Options,
     ) -> Self {
         let Request { sampling, logit_bias, ignore_end, .. } = request;
@@ -155,7 +162,7 @@ impl Settings {
             stream: options.stream,
             logit_bias: biases.into_iter().map(|(token, bias)| Bias { bias, token }).collect(),
             n_probs: options.probs.map_or(0, |probs| probs.n_top),
-            grammar: "",
+            grammar: grammar.unwrap_or_default(),
             grammar_lazy: false,
             grammar_triggers: [],
             preserved_tokens: [],

@@ -107,9 +107,9 @@ pub const FIELDS: &[(&str, Support)] = &[
     ("function_call", Refused(&["\"none\"", "\"auto\""])),
     ("web_search_options", Refused(NONE)),
     // Constraints of the text.
-    ("response_format", Refused(&["{\"type\":\"text\"}"])),
-    ("json_schema", Refused(NONE)),
-    ("grammar", Refused(&["\"\""])),
+    ("response_format", Read(ALL)),
+    ("json_schema", Read(ALL)),
+    ("grammar", Read(ALL)),
     ("grammar_lazy", Refused(&["false"])),
     ("grammar_triggers", Refused(&["[]"])),
     ("preserved_tokens", Refused(&["[]"])),

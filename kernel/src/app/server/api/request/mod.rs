@@ -1,9 +1,10 @@
 //! Requests: from the bytes of a body to requests for the scheduler.
 
 pub mod chat;
+mod constraint;
 mod fields;
 mod logit_bias;
-mod object;
+pub(super) mod object;
 mod options;
 mod prompt;
 pub mod sampling;
@@ -13,6 +14,7 @@ pub mod tokens;
 
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 pub use fields::{FIELDS, Support};
@@ -22,8 +24,9 @@ use prompt::Prompts;
 
 use super::error::ApiError;
 use super::{Ids, Served};
+use crate::llm::grammar::Trigger;
 use crate::llm::sampling::{Breakers, LogitBias};
-use crate::llm::scheduler::Request;
+use crate::llm::scheduler::{Constrained, Request};
 
 /// An endpoint that generates text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +61,8 @@ pub struct Parsed {
     pub prompts: Vec<String>,
     /// DRY's sequence breakers.
     pub breakers: Vec<String>,
+    /// The text of the grammar.
+    pub grammar: Option<Arc<str>>,
 }
 
 /// Reads the body of a request for answers.
@@ -91,7 +96,11 @@ pub fn read(
         return Err(object.error("n", problem));
     }
     let breakers = sampling::breakers(&object, &served.defaults.sampling.breakers)?;
-    let request = request(&object, served, ids, &options, &breakers)?;
+    let grammar = constraint::read(&object, served.tokenizer)?;
+    let constraint = grammar
+        .as_ref()
+        .map(|of| Constrained { grammar: of.grammar.clone(), trigger: Trigger::Start });
+    let request = Request { constraint, ..request(&object, served, ids, &options, &breakers)? };
     let with_prompt = endpoint == Endpoint::Completion || options.verbose;
     let mut requests = Vec::new();
     let mut prompts = Vec::new();
@@ -105,7 +114,8 @@ pub fn read(
             requests.push(request);
         }
     }
-    Ok(Parsed { options, requests, prompts, breakers })
+    let grammar = grammar.map(|of| of.text);
+    Ok(Parsed { options, requests, prompts, breakers, grammar })
 }
 
 /// Reads all but the prompt.
@@ -133,6 +143,7 @@ fn request(
         sampling,
         breakers,
         logit_bias: logit_bias.unwrap_or_default(),
+        constraint: None,
         max_tokens,
         ignore_end: object.switch("ignore_eos", false)?,
         stop: options::stop(object)?,

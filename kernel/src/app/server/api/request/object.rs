@@ -15,8 +15,10 @@ use serde_json::value::RawValue;
 
 use super::super::error::ApiError;
 
-/// The most fields of an object. Clients send up to some sixty.
-const MAX_FIELDS: usize = 128;
+/// The most fields of a request. Clients send up to some sixty.
+const MAX_REQUEST_FIELDS: usize = 128;
+/// The most fields of an object within, such as the properties of a JSON schema.
+const MAX_FIELDS: usize = 1024;
 
 /// An object of a request.
 #[derive(Debug)]
@@ -34,6 +36,10 @@ impl<'a> Object<'a> {
     pub fn from_body(body: &'a [u8]) -> Result<Self, ApiError> {
         let fields: Fields<'_> = serde_json::from_slice(body)
             .map_err(|e| ApiError::invalid(format!("the body: {e}")))?;
+        if fields.0.len() > MAX_REQUEST_FIELDS {
+            let problem = format!("the body: more than {MAX_REQUEST_FIELDS} fields");
+            return Err(ApiError::invalid(problem));
+        }
         Ok(Object { place: String::new(), fields: fields.0 })
     }
 
@@ -50,6 +56,19 @@ impl<'a> Object<'a> {
     pub fn fields(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
         let is_there = |(_, value): &&(String, &RawValue)| value.get() != "null";
         self.fields.iter().filter(is_there).map(|(name, value)| (name.as_str(), *value))
+    }
+
+    /// All fields, with their values.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+        self.fields.iter().map(|(name, value)| (name.as_str(), *value))
+    }
+
+    /// Reads a field that is an object.
+    ///
+    /// # Errors
+    /// The value is no object.
+    pub fn below(&self, field: &str) -> Result<Option<Object<'a>>, ApiError> {
+        self.get(field).map(|value| Object::from_value(&self.name(field), value)).transpose()
     }
 
     /// A field's value; `None` for null, as clients send null for the default.

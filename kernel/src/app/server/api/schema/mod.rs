@@ -1,0 +1,728 @@
+//! JSON schemas as grammars: the texts in JSON that a schema allows, in GBNF.
+//!
+//! Schemas mean what they mean for llama.cpp (`common/json-schema-to-grammar.cpp`). The properties
+//! of an object come in the order of the schema. An object with `properties` has no others, unless
+//! `additionalProperties` allows them. Keywords that are not in this module are ignored, such as
+//! `uniqueItems`, or `minimum` for a `number`.
+//!
+//! Two things differ. A pattern without a form in GBNF is an error; in llama.cpp it allows any
+//! string. And a pattern never allows what breaks the JSON, such as a quotation mark for `.`.
+
+#![forbid(unsafe_code)]
+
+mod integer;
+mod pattern;
+#[cfg(test)]
+mod tests;
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use serde_json::value::RawValue;
+
+use super::error::ApiError;
+use super::request::object::{List, Object, Texts, parse};
+use super::to_json;
+
+/// The most schemas within a schema, each use of a reference or of a type counted.
+const MAX_SCHEMAS: usize = 4096;
+/// The most schemas within each other.
+const MAX_DEPTH: usize = 64;
+/// The most rules of a grammar.
+const MAX_RULES: usize = 1 << 14;
+/// The most bytes of a grammar's text.
+const MAX_BYTES: usize = 1 << 20;
+/// The most values of an `enum`, and elements of other lists.
+const MAX_ELEMENTS: usize = 4096;
+/// The most bytes of a schema's path that errors show.
+const MAX_PATH: usize = 100;
+/// The most characters of a rule's name that come from the schema.
+const MAX_NAME: usize = 24;
+
+/// The rules that any schema may use: name, body, and the rules that the body uses.
+const RULES: &[(&str, &str, &[&str])] = &[
+    ("space", r#"| " " | "\n"{1,2} [ \t]{0,20}"#, &[]),
+    ("null", r#""null""#, &[]),
+    ("boolean", r#""true" | "false""#, &[]),
+    ("digits", "[0-9]{1,16}", &[]),
+    ("natural", r#""0" | [1-9] [0-9]{0,15}"#, &[]),
+    ("integer", r#""-"? natural"#, &["natural"]),
+    ("number", r#"integer ("." digits)? ([eE] [-+]? natural)?"#, &["integer", "digits"]),
+    ("char", r#"[^"\\\x7F\x00-\x1F] | "\\" (["\\bfnrt] | "u" [0-9a-fA-F]{4})"#, &[]),
+    ("string", r#""\"" char* "\"""#, &["char"]),
+    ("member", r#"string ":" space value"#, &["string", "space", "value"]),
+    ("object", r#""{" space (member ("," space member)*)? space "}""#, &["space", "member"]),
+    ("array", r#""[" space (value ("," space value)*)? space "]""#, &["space", "value"]),
+    (
+        "value",
+        "object | array | string | number | boolean | null",
+        &["object", "array", "string", "number", "boolean", "null"],
+    ),
+    ("uuid", r#""\"" [0-9a-fA-F]{8} ("-" [0-9a-fA-F]{4}){3} "-" [0-9a-fA-F]{12} "\"""#, &[]),
+    (
+        "date",
+        r#"[0-9]{4} "-" ("0" [1-9] | "1" [0-2]) "-" ("0" [1-9] | [12] [0-9] | "3" [01])"#,
+        &[],
+    ),
+    (
+        "time",
+        r#"hour ":" [0-5] [0-9] ":" [0-5] [0-9] ("." [0-9]{3})? ("Z" | [-+] hour ":" [0-5] [0-9])"#,
+        &["hour"],
+    ),
+    ("hour", r#"[01] [0-9] | "2" [0-3]"#, &[]),
+];
+
+/// The text of a grammar, rule by rule.
+#[derive(Debug, Default)]
+pub struct GrammarText {
+    /// Names and bodies.
+    rules: Vec<(String, String)>,
+    n_bytes: usize,
+    n_names: usize,
+    n_schemas: usize,
+}
+
+impl GrammarText {
+    /// A grammar without rules.
+    pub fn new() -> Self {
+        GrammarText::default()
+    }
+
+    /// Adds a rule, and returns its name: `hint` with a number.
+    ///
+    /// # Errors
+    /// The grammar becomes too large.
+    pub fn add(&mut self, hint: &str, body: String) -> Result<String, ApiError> {
+        let name = self.name(hint);
+        self.push(name.clone(), body)?;
+        Ok(name)
+    }
+
+    /// A name that no other rule has.
+    fn name(&mut self, hint: &str) -> String {
+        self.n_names = self.n_names.saturating_add(1);
+        format!("{hint}-{}", self.n_names)
+    }
+
+    /// Adds the rule `root`.
+    ///
+    /// # Errors
+    /// The grammar becomes too large.
+    pub fn root(&mut self, body: String) -> Result<(), ApiError> {
+        self.push("root".into(), body)
+    }
+
+    fn push(&mut self, name: String, body: String) -> Result<(), ApiError> {
+        self.n_bytes = self.n_bytes.saturating_add(name.len()).saturating_add(body.len());
+        if self.rules.len() >= MAX_RULES || self.n_bytes > MAX_BYTES {
+            return Err(ApiError::invalid("the JSON schema is too large for a grammar"));
+        }
+        self.rules.push((name, body));
+        Ok(())
+    }
+
+    /// Adds one of [`RULES`], with those that it uses.
+    fn use_rule(&mut self, name: &'static str) -> Result<String, ApiError> {
+        let mut wanted = Vec::from([name]);
+        while let Some(name) = wanted.pop() {
+            let of_name = |rule: &&(&str, &str, &'static [&'static str])| rule.0 == name;
+            let is_there = self.rules.iter().any(|(other, _)| other == name);
+            if let Some((_, body, uses)) = RULES.iter().find(of_name).filter(|_| !is_there) {
+                self.push(name.into(), (*body).into())?;
+                wanted.extend_from_slice(uses);
+            }
+        }
+        Ok(name.into())
+    }
+
+    /// Adds the rules of a schema, and returns the name of the first one.
+    ///
+    /// `place` is the schema's place in the request, for errors.
+    ///
+    /// # Errors
+    /// The schema is malformed, or too large.
+    pub fn schema(&mut self, place: &str, schema: &RawValue) -> Result<String, ApiError> {
+        self.use_rule("space")?;
+        let object = Object::from_value(place, schema)?;
+        // As in llama-server, a schema that says nothing is that of an object.
+        if object.all().next().is_none() {
+            return self.use_rule("object");
+        }
+        let place = Place { hint: "schema", path: place, schema, depth: 0 };
+        Converter { text: self, root: schema, references: Vec::new() }.visit(&place)
+    }
+
+    /// Adds a rule for a key in quotation marks that is none of these names.
+    ///
+    /// There is a rule for each start of a name. It goes on with a character of a name, or with
+    /// another one, which is not escaped.
+    fn other_key(&mut self, names: &[&str]) -> Result<String, ApiError> {
+        self.use_rule("char")?;
+        let mut names: Vec<Vec<String>> = names.iter().map(|name| characters(name)).collect();
+        names.sort();
+        names.dedup();
+        let first = self.name("key");
+        let mut starts = Vec::from([(0..names.len(), 0_usize, first.clone())]);
+        while let Some((of_start, n, rule)) = starts.pop() {
+            let mut parts = Vec::new();
+            let mut excluded = String::new();
+            let mut is_name = false;
+            let mut at = of_start.start;
+            while let Some(name) = names.get(at).filter(|_| at < of_start.end) {
+                let Some(next) = name.get(n) else {
+                    is_name = true;
+                    at = at.saturating_add(1);
+                    continue;
+                };
+                let same = |name: &&Vec<String>| name.get(n) == Some(next);
+                let n_same = names[at..of_start.end].iter().take_while(same).count();
+                let end = at.saturating_add(n_same);
+                let child = self.name("key");
+                parts.push(format!("{} {child}", quoted(next)));
+                if !next.starts_with('\\') {
+                    next.chars().for_each(|c| push_escaped(c, &mut excluded));
+                }
+                starts.push((at..end, n.saturating_add(1), child));
+                at = end;
+            }
+            parts.push(match parts.is_empty() {
+                true => "char char*".into(),
+                false => format!(r#"[^{excluded}"\\\x7F\x00-\x1F] char*"#),
+            });
+            if !is_name {
+                parts.push("\"\"".into());
+            }
+            self.push(rule, parts.join(" | "))?;
+        }
+        self.add("key", format!(r#""\"" {first} "\"""#))
+    }
+
+    /// The text.
+    pub fn finish(self) -> String {
+        let mut text = String::with_capacity(self.n_bytes.saturating_add(8 * self.rules.len()));
+        for (name, body) in &self.rules {
+            for part in [name, " ::= ", body, "\n"] {
+                text.push_str(part);
+            }
+        }
+        text
+    }
+}
+
+/// The grammar of the texts that a schema allows.
+///
+/// # Errors
+/// The schema is malformed, or too large.
+pub fn grammar(place: &str, schema: &RawValue) -> Result<String, ApiError> {
+    let mut text = GrammarText::new();
+    let rule = text.schema(place, schema)?;
+    text.root(rule)?;
+    Ok(text.finish())
+}
+
+/// The grammar of any JSON object.
+///
+/// # Errors
+/// None.
+pub fn any_object() -> Result<String, ApiError> {
+    let mut text = GrammarText::new();
+    let rule = text.use_rule("object")?;
+    text.root(rule)?;
+    Ok(text.finish())
+}
+
+/// A schema, and where it is.
+#[derive(Clone, Copy)]
+struct Place<'p, 'a> {
+    /// The start of its rule's name.
+    hint: &'p str,
+    /// Its path in the request.
+    path: &'p str,
+    schema: &'a RawValue,
+    /// The number of schemas around it.
+    depth: usize,
+}
+
+impl<'a> Place<'_, 'a> {
+    fn error(&self, problem: impl core::fmt::Display) -> ApiError {
+        ApiError::field(self.path, problem)
+    }
+}
+
+/// Turns a schema into rules.
+struct Converter<'t, 'a> {
+    text: &'t mut GrammarText,
+    root: &'a RawValue,
+    /// Each `$ref` and the name of its rule.
+    references: Vec<(String, String)>,
+}
+
+/// A property of an object.
+struct Property<'a> {
+    name: String,
+    schema: &'a RawValue,
+    is_required: bool,
+}
+
+impl<'a> Converter<'_, 'a> {
+    /// Adds a rule for the texts that a schema allows, and returns its name.
+    fn visit(&mut self, place: &Place<'_, 'a>) -> Result<String, ApiError> {
+        self.visit_as(place, None)
+    }
+
+    /// Visits a schema within another one.
+    fn visit_in(
+        &mut self,
+        place: &Place<'_, 'a>,
+        hint: &str,
+        below: &str,
+        schema: &'a RawValue,
+    ) -> Result<String, ApiError> {
+        let path = format!("{}.{below}", place.path);
+        let cut = path.ceil_char_boundary(path.len().saturating_sub(MAX_PATH));
+        let path = if cut > 0 { format!("…{}", &path[cut..]) } else { path };
+        self.visit(&Place { hint, path: &path, schema, depth: place.depth.saturating_add(1) })
+    }
+
+    /// Visits a schema, as if `type` were this one.
+    fn visit_as(&mut self, place: &Place<'_, 'a>, only: Option<&str>) -> Result<String, ApiError> {
+        self.text.n_schemas = self.text.n_schemas.saturating_add(1);
+        if place.depth > MAX_DEPTH || self.text.n_schemas > MAX_SCHEMAS {
+            return Err(place.error("the JSON schema is too large, or has too many levels"));
+        }
+        if place.schema.get() == "true" {
+            return self.text.use_rule("value");
+        }
+        let object = Object::from_value(place.path, place.schema)?;
+        if let Some(reference) = object.read::<String>("$ref")? {
+            return self.reference(place, reference);
+        }
+        for key in ["oneOf", "anyOf"] {
+            if let Some(value) = object.get(key) {
+                let List(all) = parse::<List<'_, MAX_ELEMENTS>>(&object.name(key), value)?;
+                return self.any_of(place, key, &all);
+            }
+        }
+        let kind = match object.get("type") {
+            _ if only.is_some() => only.map(ToString::to_string),
+            Some(value) if value.get().starts_with('[') => {
+                let Texts(kinds) = parse::<Texts<16>>(&object.name("type"), value)?;
+                return self.any_type(place, &kinds);
+            }
+            Some(value) => Some(parse::<String>(&object.name("type"), value)?),
+            None => None,
+        };
+        // `get` takes null for a missing field, but null is a value here.
+        if let Some((_, value)) = object.all().find(|(name, _)| *name == "const") {
+            return self.text.add(place.hint, literal(value));
+        }
+        if let Some(value) = object.get("enum") {
+            let List(all) = parse::<List<'_, MAX_ELEMENTS>>(&object.name("enum"), value)?;
+            let values: Vec<String> = all.into_iter().map(literal).collect();
+            return match values.is_empty() {
+                true => Err(object.error("enum", "an empty list allows nothing")),
+                false => self.text.add(place.hint, values.join(" | ")),
+            };
+        }
+        let has = |key: &str| object.get(key).is_some();
+        let additional = object.get("additionalProperties").map(RawValue::get);
+        let has_properties = has("properties") || additional.is_some_and(|value| value != "true");
+        match kind.as_deref() {
+            None if has_properties => self.object(place, &object),
+            None | Some("string") if has("allOf") => self.all_of(place, &object),
+            Some("object") if has("allOf") && !has_properties => self.all_of(place, &object),
+            Some("object") => self.object(place, &object),
+            Some("array") => self.array(place, &object),
+            None if has("items") || has("prefixItems") => self.array(place, &object),
+            Some("string") => self.string(place, &object),
+            None if has("pattern") || has("minLength") || has("maxLength") => {
+                self.string(place, &object)
+            }
+            None if format_of(&object)?.is_some() => self.string(place, &object),
+            None => self.text.use_rule("value"),
+            Some("integer") => self.integer(place, &object),
+            Some("number") => self.text.use_rule("number"),
+            Some("boolean") => self.text.use_rule("boolean"),
+            Some("null") => self.text.use_rule("null"),
+            Some(other) => Err(object.error("type", format!("there is no type `{other}`"))),
+        }
+    }
+
+    /// A reference to a schema of the same document.
+    fn reference(&mut self, place: &Place<'_, 'a>, to: String) -> Result<String, ApiError> {
+        if let Some((_, rule)) = self.references.iter().find(|(other, _)| *other == to) {
+            return Ok(rule.clone());
+        }
+        let schema = self.target(place, &to)?;
+        let hint = name_of(to.rsplit('/').next().unwrap_or_default());
+        // The rule has its name before its body, so that a schema may contain itself.
+        let rule = self.text.name(&hint);
+        self.references.push((to, rule.clone()));
+        let depth = place.depth.saturating_add(1);
+        let body = self.visit(&Place { hint: &hint, schema, depth, ..*place })?;
+        self.text.push(rule.clone(), body)?;
+        Ok(rule)
+    }
+
+    /// The schema that a reference names by its path: `#/$defs/name`.
+    fn target(&self, place: &Place<'_, 'a>, to: &str) -> Result<&'a RawValue, ApiError> {
+        let error = |problem| place.error(format!("`$ref` is `{to}`, {problem}"));
+        let Some(path) = to.strip_prefix('#') else {
+            return Err(error("but only references within the schema (`#/…`) are supported"));
+        };
+        let mut target = self.root;
+        for step in path.split('/').skip(1) {
+            let step = step.replace("~1", "/").replace("~0", "~");
+            let found = match target.get().starts_with('[') {
+                true => {
+                    let List(all) = parse::<List<'_, MAX_ELEMENTS>>(place.path, target)?;
+                    step.parse::<usize>().ok().and_then(|i| all.get(i).copied())
+                }
+                false => Object::from_value(place.path, target)?.get(&step),
+            };
+            target = found.ok_or_else(|| error("which is not there"))?;
+        }
+        Ok(target)
+    }
+
+    fn any_of(
+        &mut self,
+        place: &Place<'_, 'a>,
+        key: &str,
+        all: &[&'a RawValue],
+    ) -> Result<String, ApiError> {
+        if all.is_empty() {
+            return Err(place.error(format!("`{key}`: an empty list allows nothing")));
+        }
+        let mut rules = Vec::new();
+        for (i, schema) in all.iter().enumerate() {
+            rules.push(self.visit_in(place, place.hint, &format!("{key}[{i}]"), schema)?);
+        }
+        self.text.add(place.hint, rules.join(" | "))
+    }
+
+    /// A schema with several types.
+    fn any_type(&mut self, place: &Place<'_, 'a>, kinds: &[String]) -> Result<String, ApiError> {
+        let mut rules = Vec::new();
+        for kind in kinds {
+            let depth = place.depth.saturating_add(1);
+            rules.push(self.visit_as(&Place { depth, ..*place }, Some(kind))?);
+        }
+        match rules.is_empty() {
+            true => Err(place.error("`type`: an empty list allows nothing")),
+            false => self.text.add(place.hint, rules.join(" | ")),
+        }
+    }
+
+    /// `allOf`: an object with the properties of all parts, or the values that are in each `enum`.
+    fn all_of(&mut self, place: &Place<'_, 'a>, object: &Object<'a>) -> Result<String, ApiError> {
+        let List(all) = object.require::<List<'_, MAX_ELEMENTS>>("allOf")?;
+        let n = all.len();
+        let mut parts: Vec<(&'a RawValue, bool)> = Vec::new();
+        for schema in all.into_iter().rev() {
+            let part = Object::from_value(place.path, schema)?;
+            match part.read::<List<'_, MAX_ELEMENTS>>("anyOf")? {
+                Some(List(some)) => parts.extend(some.into_iter().rev().map(|it| (it, false))),
+                None => parts.push((schema, true)),
+            }
+        }
+        let mut properties: Vec<Property<'a>> = Vec::new();
+        let mut values: Vec<(String, usize)> = Vec::new();
+        let mut n_visits = 0_usize;
+        while let Some((schema, is_required)) = parts.pop() {
+            n_visits = n_visits.saturating_add(1);
+            if n_visits > MAX_SCHEMAS {
+                return Err(place.error("`allOf` is too large"));
+            }
+            let part = Object::from_value(place.path, schema)?;
+            if let Some(reference) = part.read::<String>("$ref")? {
+                parts.push((self.target(place, &reference)?, is_required));
+                continue;
+            }
+            if let Some(List(some)) = part.read::<List<'_, MAX_ELEMENTS>>("enum")? {
+                for value in some.into_iter().map(literal) {
+                    match values.iter_mut().find(|(other, _)| *other == value) {
+                        Some((_, n)) => *n = n.saturating_add(1),
+                        None => values.push((value, 1)),
+                    }
+                }
+            }
+            for (name, schema) in part.below("properties")?.iter().flat_map(Object::all) {
+                let is_other = |property: &Property<'_>| property.name != name;
+                if properties.iter().all(is_other) {
+                    properties.push(Property { name: name.to_string(), schema, is_required });
+                }
+            }
+        }
+        values.retain(|(_, times)| *times == n);
+        if !values.is_empty() {
+            let values: Vec<String> = values.into_iter().map(|(value, _)| value).collect();
+            return self.text.add(place.hint, values.join(" | "));
+        }
+        self.members(place, properties, None)
+    }
+
+    fn object(&mut self, place: &Place<'_, 'a>, object: &Object<'a>) -> Result<String, ApiError> {
+        let required =
+            object.read::<Texts<MAX_ELEMENTS>>("required")?.map_or_else(Vec::new, |it| it.0);
+        let properties = object.below("properties")?;
+        let additional = match object.get("additionalProperties") {
+            Some(value) if value.get() == "false" => None,
+            None if properties.is_some() => None,
+            None => Some(None),
+            Some(value) if value.get() == "true" => Some(None),
+            Some(value) => Some(Some(value)),
+        };
+        let properties: Vec<Property<'a>> = properties
+            .iter()
+            .flat_map(Object::all)
+            .map(|(name, schema)| Property {
+                name: name.to_string(),
+                schema,
+                is_required: required.iter().any(|other| other == name),
+            })
+            .collect();
+        if properties.is_empty() && matches!(additional, Some(None)) {
+            return self.text.use_rule("object");
+        }
+        self.members(place, properties, additional)
+    }
+
+    /// An object with these properties, the required ones first.
+    ///
+    /// `additional`: whether others may follow, and the schema of their values.
+    fn members(
+        &mut self,
+        place: &Place<'_, 'a>,
+        properties: Vec<Property<'a>>,
+        additional: Option<Option<&'a RawValue>>,
+    ) -> Result<String, ApiError> {
+        let mut required = Vec::new();
+        // The rules of the members that may be left out, and whether each may be repeated.
+        let mut optional: Vec<(String, bool)> = Vec::new();
+        for Property { name, schema, is_required } in &properties {
+            let hint = name_of(name);
+            let value = self.visit_in(place, &hint, &format!("properties.{name}"), schema)?;
+            let body = format!("{} space \":\" space {value}", quoted(&to_json(&name)));
+            let member = self.text.add(&hint, body)?;
+            match is_required {
+                true => required.push(member),
+                false => optional.push((member, false)),
+            }
+        }
+        if let Some(schema) = additional {
+            let value = match schema {
+                None => self.text.use_rule("value")?,
+                Some(schema) => self.visit_in(place, "other", "additionalProperties", schema)?,
+            };
+            let key = match properties.is_empty() {
+                true => self.text.use_rule("string")?,
+                false => {
+                    let names: Vec<&str> = properties.iter().map(|it| &*it.name).collect();
+                    self.text.other_key(&names)?
+                }
+            };
+            let body = format!("{key} \":\" space {value}");
+            optional.push((self.text.add("other", body)?, true));
+        }
+        let mut body = String::from("\"{\" space ");
+        body.push_str(&required.join(" \",\" space "));
+        if !optional.is_empty() {
+            // `rest`: the members behind one that is there, each with its comma.
+            let mut rest: Option<String> = None;
+            let mut starts = Vec::new();
+            for (member, repeats) in optional.iter().rev() {
+                let times = if *repeats { "*" } else { "?" };
+                let after = rest.as_deref().unwrap_or_default();
+                let again = if *repeats { format!(" (\",\" space {member})*") } else { "".into() };
+                starts.push(format!("{member}{again} {after}"));
+                let more = format!("(\",\" space {member}){times} {after}");
+                rest = Some(self.text.add("rest", more)?);
+            }
+            starts.reverse();
+            let comma = if required.is_empty() { "" } else { " \",\" space" };
+            body.push_str(&format!(" ({comma} ({}))?", starts.join(" | ")));
+        }
+        body.push_str(" space \"}\"");
+        self.text.add(place.hint, body)
+    }
+
+    fn array(&mut self, place: &Place<'_, 'a>, object: &Object<'a>) -> Result<String, ApiError> {
+        let key = if object.get("items").is_some() { "items" } else { "prefixItems" };
+        let items = object.get(key);
+        if let Some(List(tuple)) = items
+            .filter(|items| items.get().starts_with('['))
+            .map(|items| parse::<List<'_, MAX_ELEMENTS>>(&object.name(key), items))
+            .transpose()?
+        {
+            let mut rules = Vec::new();
+            for (i, schema) in tuple.into_iter().enumerate() {
+                rules.push(self.visit_in(place, "item", &format!("{key}[{i}]"), schema)?);
+            }
+            let body = format!("\"[\" space {} space \"]\"", rules.join(" \",\" space "));
+            return self.text.add(place.hint, body);
+        }
+        let item = match items {
+            Some(items) => self.visit_in(place, "item", key, items)?,
+            None => self.text.use_rule("value")?,
+        };
+        let (least, most) = counts(object, "minItems", "maxItems")?;
+        let more = |least: usize, most: Option<usize>| {
+            times(&format!("(\",\" space {item})"), least, most)
+        };
+        let items = match (least, most) {
+            (_, Some(0)) => String::new(),
+            (0, most) => {
+                format!("({item} {})?", more(0, most.map(|most| most.saturating_sub(1))))
+            }
+            (least, most) => {
+                let most = most.map(|most| most.saturating_sub(1));
+                format!("{item} {}", more(least.saturating_sub(1), most))
+            }
+        };
+        self.text.add(place.hint, format!("\"[\" space {items} space \"]\""))
+    }
+
+    fn string(&mut self, place: &Place<'_, 'a>, object: &Object<'a>) -> Result<String, ApiError> {
+        if let Some(pattern) = object.read::<String>("pattern")? {
+            let body = pattern::rule(&pattern).map_err(|(at, problem)| {
+                object
+                    .error("pattern", format!("{problem} (at character {})", at.saturating_add(1)))
+            })?;
+            self.text.use_rule("char")?;
+            return self.text.add(place.hint, body);
+        }
+        match format_of(object)? {
+            Some("uuid") => return self.text.use_rule("uuid"),
+            Some("date-time") => {
+                let (date, time) = (self.text.use_rule("date")?, self.text.use_rule("time")?);
+                return self.text.add(place.hint, format!(r#""\"" {date} "T" {time} "\"""#));
+            }
+            Some(part) => {
+                let part = self.text.use_rule(part)?;
+                return self.text.add(place.hint, format!(r#""\"" {part} "\"""#));
+            }
+            None => {}
+        }
+        let (least, most) = counts(object, "minLength", "maxLength")?;
+        if (least, most) == (0, None) {
+            return self.text.use_rule("string");
+        }
+        self.text.use_rule("char")?;
+        let body = format!(r#""\"" {} "\"""#, times("char", least, most));
+        self.text.add(place.hint, body)
+    }
+
+    fn integer(&mut self, place: &Place<'_, 'a>, object: &Object<'a>) -> Result<String, ApiError> {
+        match integer::rule(object)? {
+            Some(body) => self.text.add(place.hint, body),
+            None => self.text.use_rule("integer"),
+        }
+    }
+}
+
+/// The format of a text, if the grammar knows it.
+fn format_of(object: &Object<'_>) -> Result<Option<&'static str>, ApiError> {
+    Ok(match object.read::<String>("format")?.as_deref() {
+        Some("date") => Some("date"),
+        Some("time") => Some("time"),
+        Some("date-time") => Some("date-time"),
+        Some("uuid" | "uuid1" | "uuid2" | "uuid3" | "uuid4" | "uuid5") => Some("uuid"),
+        _ => None,
+    })
+}
+
+/// A lower and an upper bound.
+fn counts(
+    object: &Object<'_>,
+    least: &str,
+    most: &str,
+) -> Result<(usize, Option<usize>), ApiError> {
+    let read = |key| object.whole(key, 0..=i32::MAX.into());
+    let (low, high) = (read(least)?.unwrap_or(0) as usize, read(most)?.map(|n| n as usize));
+    match high.is_some_and(|high| high < low) {
+        true => Err(object.error(most, format!("below `{least}`"))),
+        false => Ok((low, high)),
+    }
+}
+
+/// An item of a rule, so many times.
+fn times(item: &str, least: usize, most: Option<usize>) -> String {
+    match (least, most) {
+        (0, None) => format!("{item}*"),
+        (least, None) => format!("{item}{{{least},}}"),
+        (_, Some(0)) => String::new(),
+        (least, Some(most)) => format!("{item}{{{least},{most}}}"),
+    }
+}
+
+/// A JSON value as a text in GBNF, without blanks.
+fn literal(value: &RawValue) -> String {
+    let text = value.get();
+    let mut compact = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('"') {
+        compact.extend(rest[..at].chars().filter(|c| !c.is_ascii_whitespace()));
+        let mut is_escaped = false;
+        let behind = rest[at.saturating_add(1)..].find(|c| {
+            let ends = c == '"' && !is_escaped;
+            is_escaped = c == '\\' && !is_escaped;
+            ends
+        });
+        let end = at.saturating_add(2).saturating_add(behind.unwrap_or_default());
+        let (string, after) = rest.split_at(at.max(end.min(rest.len())));
+        let string = &string[at..];
+        // Each text has the escapes that a model learns, whatever those of the request.
+        match serde_json::from_str::<String>(string) {
+            Ok(string) => compact.push_str(&to_json(&string)),
+            Err(_) => compact.push_str(string),
+        }
+        rest = after;
+    }
+    compact.extend(rest.chars().filter(|c| !c.is_ascii_whitespace()));
+    quoted(&compact)
+}
+
+/// A text in quotation marks, as in GBNF.
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len().saturating_add(2));
+    out.push('"');
+    text.chars().for_each(|c| push_escaped(c, &mut out));
+    out.push('"');
+    out
+}
+
+/// Appends a character as it stands in quotation marks or brackets of GBNF.
+fn push_escaped(c: char, out: &mut String) {
+    match c {
+        '"' | '\\' | '[' | ']' | '-' => out.extend(['\\', c]),
+        '^' | '\0'..' ' | '\x7f' => out.push_str(&format!("\\x{:02X}", u32::from(c))),
+        c => out.push(c),
+    }
+}
+
+/// A part of a rule's name, from a text of the schema.
+fn name_of(text: &str) -> String {
+    let letters = text.chars().filter(char::is_ascii_alphanumeric).take(MAX_NAME);
+    let name: String = letters.collect();
+    if name.is_empty() { "key".into() } else { name }
+}
+
+/// The characters of a text in JSON: each as it stands there, escaped or not.
+fn characters(text: &str) -> Vec<String> {
+    let json = to_json(&text);
+    let mut rest = json.trim_start_matches('"');
+    let mut characters = Vec::new();
+    while let Some(first) = rest.chars().next().filter(|_| rest.len() > 1) {
+        let n = match first {
+            '\\' if rest.starts_with("\\u") => 6,
+            '\\' => 2,
+            first => first.len_utf8(),
+        };
+        let (character, behind) = rest.split_at(n.min(rest.len()));
+        characters.push(character.to_string());
+        rest = behind;
+    }
+    characters
+}
