@@ -12,14 +12,21 @@
 // No arithmetic wraps on a number of the file or of a message.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation))]
 
+pub mod calls;
+pub mod conversation;
+pub mod json;
 mod known;
+mod signature;
 #[cfg(test)]
 mod tests;
+pub mod tools;
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 pub use known::{KNOWN, Known, by_name, recognise};
+use tools::ToolTexts;
 
 use crate::llm::Error;
 use crate::llm::gguf::{Gguf, Value, ValueType};
@@ -50,6 +57,8 @@ pub struct Template {
     pub first_user_prefix: Option<String>,
     /// Before the user's first message after a system message, if different.
     pub after_system_prefix: Option<String>,
+    /// The texts around tools, calls and results; `None`: the template has no such texts.
+    pub tools: Option<Box<ToolTexts>>,
 }
 
 impl Template {

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::calls::ToolCall;
 use super::probs::{ChatLogprobs, CompletionLogprobs, Entry};
 use super::settings::Settings;
 use super::timings::{Progress, Timings, Usage};
@@ -60,9 +61,12 @@ pub struct ChatChoice<'a> {
 #[derive(Debug, Serialize)]
 pub struct ChatMessage<'a> {
     pub role: &'static str,
-    pub content: &'a str,
+    /// Null in an answer that consists of calls.
+    pub content: Option<&'a str>,
     /// Always null; strict clients want the field.
     pub refusal: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall<'a>>,
 }
 
 /// A part of a chat's answer in a stream.
@@ -83,6 +87,8 @@ pub enum Delta<'a> {
     Role { role: &'static str, content: Option<&'static str> },
     /// Text.
     Content { content: &'a str },
+    /// A part of a call.
+    Calls { tool_calls: [ToolCall<'a>; 1] },
     /// The last part: nothing.
     End {},
 }

@@ -10,11 +10,14 @@ pub mod sampling;
 #[cfg(test)]
 mod tests;
 pub mod tokens;
+pub mod tool_grammar;
+mod tools;
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use chat::Chat;
 pub use fields::{FIELDS, Support};
 use object::Object;
 pub use options::Options;
@@ -22,6 +25,7 @@ use prompt::Prompts;
 
 use super::error::ApiError;
 use super::{Ids, Served};
+use crate::llm::chat::calls::CallForm;
 use crate::llm::sampling::{Breakers, LogitBias};
 use crate::llm::scheduler::Request;
 
@@ -58,6 +62,8 @@ pub struct Parsed {
     pub prompts: Vec<String>,
     /// DRY's sequence breakers.
     pub breakers: Vec<String>,
+    /// The form of calls in the answers, if they may have any.
+    pub call_form: Option<CallForm>,
 }
 
 /// Reads the body of a request for answers.
@@ -73,8 +79,15 @@ pub fn read(
     let object = Object::from_body(body)?;
     fields::check(&object, endpoint)?;
     let options = Options::read(&object, endpoint)?;
+    let mut call_form = None;
     let all = match endpoint {
-        Endpoint::Chat => Vec::from([chat_tokens(&object, served)?]),
+        Endpoint::Chat => {
+            let chat = Chat::read(&object, served)?;
+            tool_grammar::check(&chat.tools)?;
+            let tokens = served.tokenizer.encode_segments(&chat.segments(served), true);
+            call_form = chat.call_form;
+            Vec::from([tokens])
+        }
         Endpoint::Completions | Endpoint::Completion => {
             let Prompts(prompts) = object.require("prompt")?;
             let name = object.name("prompt");
@@ -91,7 +104,8 @@ pub fn read(
         return Err(object.error("n", problem));
     }
     let breakers = sampling::breakers(&object, &served.defaults.sampling.breakers)?;
-    let request = request(&object, served, ids, &options, &breakers)?;
+    let mut request = request(&object, served, ids, &options, &breakers)?;
+    request.shown = call_form.as_ref().map_or_else(Vec::new, |form| form.marks(served.tokenizer));
     let with_prompt = endpoint == Endpoint::Completion || options.verbose;
     let mut requests = Vec::new();
     let mut prompts = Vec::new();
@@ -105,7 +119,7 @@ pub fn read(
             requests.push(request);
         }
     }
-    Ok(Parsed { options, requests, prompts, breakers })
+    Ok(Parsed { options, requests, prompts, breakers, call_form })
 }
 
 /// Reads all but the prompt.
@@ -139,13 +153,6 @@ fn request(
         n_probs: options.probs.map_or(0, |probs| probs.n_asked()),
         post_sampling_probs: options.post_sampling_probs,
         cache_prompt: object.switch("cache_prompt", true)?,
+        shown: Vec::new(),
     })
-}
-
-/// The tokens of a chat.
-fn chat_tokens(object: &Object<'_>, served: &Served<'_>) -> Result<Vec<u32>, ApiError> {
-    let messages = chat::messages(object)?;
-    let ending = chat::ending(object, &messages)?;
-    let segments = chat::segments(served.template, &messages, ending);
-    Ok(served.tokenizer.encode_segments(&segments, true))
 }
