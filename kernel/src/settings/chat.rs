@@ -1,5 +1,8 @@
 //! What surrounds the messages of a chat.
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+
 use super::Config;
 use crate::llm::chat::tools::ToolTexts;
 use crate::llm::chat::{Known, Template};
@@ -27,7 +30,20 @@ pub fn texts(config: &mut Config) -> &mut Template {
     &mut config.chat_texts
 }
 
+/// Stores a text. One function for all such settings keeps the image small.
+#[inline(never)]
+pub fn put(slot: &mut String, text: &str) {
+    *slot = text.to_owned();
+}
+
+/// Stores a text that may be missing.
+#[inline(never)]
+pub fn put_some(slot: &mut Option<String>, text: &str) {
+    *slot = Some(text.to_owned());
+}
+
 /// The texts around tools that are set by hand.
+#[inline(never)]
 pub fn tool_texts(config: &mut Config) -> &mut ToolTexts {
     texts(config).tools.get_or_insert_default()
 }
@@ -66,7 +82,7 @@ pub const TEMPLATES: &[&str] = &[
 #[cfg(test)]
 mod tests {
     use alloc::format;
-    use alloc::string::{String, ToString};
+    use alloc::string::ToString;
 
     use super::super::tests::{check_argument_error, check_toml_error};
     use super::*;

@@ -4,7 +4,7 @@ use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::chat::{TEMPLATES, texts, tool_texts};
+use super::chat::{TEMPLATES, put, put_some, texts, tool_texts};
 use super::key::{Group, Initial, Key, MANY, Takes, Variable, chat_text, docs, sampler, tool_text};
 use super::mode::{ALL, CHATS, GENERATE, NETWORK, READ_PROMPT, SAMPLE};
 use super::network;
@@ -404,103 +404,103 @@ pub const KEYS: &[Key] = &[
     },
     tool_text(
         "chat_tools_prefix",
-        |config, text| tool_texts(config).tools.prefix = text.to_owned(),
+        |config, text| put(&mut tool_texts(config).tools.prefix, text),
         "none",
         "Text before the tools of a request.",
     ),
     tool_text(
         "chat_tools_suffix",
-        |config, text| tool_texts(config).tools.suffix = text.to_owned(),
+        |config, text| put(&mut tool_texts(config).tools.suffix, text),
         "none",
         "Text after the tools of a request.",
     ),
     tool_text(
         "chat_tools_separator",
-        |config, text| tool_texts(config).separator = text.to_owned(),
+        |config, text| put(&mut tool_texts(config).separator, text),
         "none",
         "Text between two tools.",
     ),
     tool_text(
         "chat_tools_system_prefix",
-        |config, text| tool_texts(config).system.prefix = text.to_owned(),
+        |config, text| put(&mut tool_texts(config).system.prefix, text),
         "none",
         "Text before a system message that stands beside tools.",
     ),
     tool_text(
         "chat_tools_system_suffix",
-        |config, text| tool_texts(config).system.suffix = text.to_owned(),
+        |config, text| put(&mut tool_texts(config).system.suffix, text),
         "none",
         "Text after a system message that stands beside tools.",
     ),
     tool_text(
         "chat_tools_user_prefix",
-        |config, text| tool_texts(config).user_prefix = Some(text.to_owned()),
+        |config, text| put_some(&mut tool_texts(config).user_prefix, text),
         "chat_user_prefix",
         "Text before the first message of the user that stands behind tools.",
     ),
     tool_text(
         "chat_calls_prefix",
-        |config, text| tool_texts(config).call.prefix = text.to_owned(),
+        |config, text| put(&mut tool_texts(config).call.prefix, text),
         "none",
         "Text before the name in the first call of an answer.",
     ),
     tool_text(
         "chat_calls_arguments_prefix",
-        |config, text| tool_texts(config).arguments_prefix = text.to_owned(),
+        |config, text| put(&mut tool_texts(config).arguments_prefix, text),
         "none",
         "Text between the name and the arguments of a call.",
     ),
     tool_text(
         "chat_calls_id_prefix",
-        |config, text| tool_texts(config).id_prefix = Some(text.to_owned()),
+        |config, text| put_some(&mut tool_texts(config).id_prefix, text),
         "no ID",
         "Text between the arguments and the ID of a call.",
     ),
     tool_text(
         "chat_calls_separator",
-        |config, text| tool_texts(config).call_separator = Some(text.to_owned()),
+        |config, text| put_some(&mut tool_texts(config).call_separator, text),
         "one call an answer",
         "Text from the end of a call to the name of the next one.",
     ),
     tool_text(
         "chat_calls_suffix",
-        |config, text| tool_texts(config).call.suffix = text.to_owned(),
+        |config, text| put(&mut tool_texts(config).call.suffix, text),
         "none",
         "Text after the last call of an answer.",
     ),
     tool_text(
         "chat_calls_text_suffix",
-        |config, text| tool_texts(config).text_suffix = Some(text.to_owned()),
+        |config, text| put_some(&mut tool_texts(config).text_suffix, text),
         "the text is left out",
         "Text between the text and the calls of an answer.",
     ),
     tool_text(
         "chat_results_prefix",
-        |config, text| tool_texts(config).results.prefix = text.to_owned(),
+        |config, text| put(&mut tool_texts(config).results.prefix, text),
         "none",
         "Text before the results of calls.",
     ),
     tool_text(
         "chat_results_id_prefix",
-        |config, text| tool_texts(config).result_id_prefix = Some(text.to_owned()),
+        |config, text| put_some(&mut tool_texts(config).result_id_prefix, text),
         "no ID",
         "Text between a result and the ID of its call.",
     ),
     tool_text(
         "chat_results_separator",
-        |config, text| tool_texts(config).result_separator = text.to_owned(),
+        |config, text| put(&mut tool_texts(config).result_separator, text),
         "none",
         "Text between two results.",
     ),
     tool_text(
         "chat_results_suffix",
-        |config, text| tool_texts(config).results.suffix = text.to_owned(),
+        |config, text| put(&mut tool_texts(config).results.suffix, text),
         "none",
         "Text after the results of calls.",
     ),
     tool_text(
         "chat_results_last_suffix",
-        |config, text| tool_texts(config).last_result_suffix = Some(text.to_owned()),
+        |config, text| put_some(&mut tool_texts(config).last_result_suffix, text),
         "chat_results_suffix",
         "Text after the results of calls that an answer follows.",
     ),

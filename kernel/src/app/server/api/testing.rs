@@ -75,6 +75,7 @@ impl Fixture {
                 has_template: true,
                 problem: None,
                 known: by_name("chatml"),
+                tools: None,
                 bos: "<s>".into(),
                 eos: "</s>".into(),
             },
