@@ -8,6 +8,8 @@ use alloc::vec::Vec;
 
 /// The most arrays and objects within each other, as in `serde_json`.
 const MAX_DEPTH: usize = 127;
+/// The most bytes of an indented text. The blanks of deep lines can be many times the rest.
+const MAX_INDENTED: usize = 1 << 20;
 
 /// A reader of one JSON value that comes byte by byte.
 #[derive(Clone, Debug)]
@@ -193,12 +195,13 @@ impl Scanner {
 /// Appends a JSON text as Python writes it, or returns `None` if it is malformed.
 ///
 /// `indent` is Python's: the number of blanks of a level, or `None` for one line. A lone surrogate
-/// counts as malformed.
+/// counts as malformed, and so does a text that is too long with its indents.
 pub fn reformat(text: &str, indent: Option<usize>, out: &mut String) -> Option<()> {
     let mut scanner = Scanner::default();
     // The place of an open text, and whether an array or an object was just opened.
     let mut start = 0;
     let mut is_empty = false;
+    let most = out.len().saturating_add(MAX_INDENTED);
     let line = |depth: usize, out: &mut String| {
         if let Some(indent) = indent {
             out.push('\n');
@@ -213,6 +216,9 @@ pub fn reformat(text: &str, indent: Option<usize>, out: &mut String) -> Option<(
                 push_text(&unescape(text.get(start..i)?)?, out);
             }
             continue;
+        }
+        if indent.is_some() && out.len() > most {
+            return None;
         }
         let depth = scanner.open.len();
         let closes = matches!(byte, b'}' | b']');
@@ -423,6 +429,11 @@ mod tests {
         let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
         assert!(reformatted(&deep(127), None).is_some());
         assert!(reformatted(&deep(128), None).is_none());
+        // Each of these numbers has a line with 480 blanks.
+        let wide = |n| format!("{}{}1{}", "[".repeat(120), "1,".repeat(n), "]".repeat(120));
+        assert!(reformatted(&wide(2000), Some(4)).is_some_and(|text| text.len() > 960_000));
+        assert!(reformatted(&wide(3000), Some(4)).is_none());
+        assert!(reformatted(&wide(3000), None).is_some());
     }
 
     #[test]

@@ -92,7 +92,7 @@ fn mistral(blank: &str) -> ToolTexts {
         place: ToolPlace::LastUser,
         form: ToolForm::RawFunction,
         tools: Around {
-            prefix: marked("[AVAILABLE_TOOLS]", "[") + TOOL,
+            prefix: marked("[AVAILABLE_TOOLS]", &["[", TOOL].concat()),
             suffix: "}][/AVAILABLE_TOOLS]".into(),
         },
         separator: ["}, ", TOOL].concat(),

@@ -21,6 +21,8 @@ pub const MAX_TOOLS: usize = 128;
 const MAX_NAME: usize = 64;
 /// The longest JSON of a tool, in bytes.
 const MAX_TOOL_BYTES: usize = 64 << 10;
+/// The most bytes of all tools as the chat template writes them: far beyond any context.
+const MAX_WRITTEN: usize = 4 << 20;
 
 const CHOICE: &str = "tool_choice";
 
@@ -110,13 +112,20 @@ impl<'a> Tools<'a> {
     /// The tools as the chat template writes them.
     ///
     /// # Errors
-    /// A text of a tool is no Unicode.
+    /// A text of a tool is no Unicode, or the texts are too long.
     pub fn written(&self, texts: &ToolTexts) -> Result<Vec<String>, ApiError> {
-        let write = |(i, tool): (usize, &Tool<'_>)| {
+        let mut all = Vec::with_capacity(self.tools.len());
+        let mut n_bytes: usize = 0;
+        for (i, tool) in self.tools.iter().enumerate() {
             let written = texts.form.write(tool.text.get());
-            written.ok_or_else(|| ApiError::field(&format!("tools[{i}]"), NO_UNICODE))
-        };
-        self.tools.iter().enumerate().map(write).collect()
+            let written = written.ok_or_else(|| ApiError::field(&format!("tools[{i}]"), UNFIT))?;
+            n_bytes = n_bytes.saturating_add(written.len());
+            if n_bytes > MAX_WRITTEN {
+                return Err(ApiError::field("tools", "too long in the form of the chat template"));
+            }
+            all.push(written);
+        }
+        Ok(all)
     }
 
     /// The form of the calls to cut out of an answer, if calls are asked for.
@@ -137,8 +146,8 @@ impl<'a> Tools<'a> {
     }
 }
 
-/// A text with half of a character outside of Unicode's first 65,536.
-pub const NO_UNICODE: &str = "a text is no Unicode, or arrays and objects are too deep";
+/// The problem with a tool that has no written form: a lone surrogate, or much within much.
+const UNFIT: &str = "a text is no Unicode, or arrays and objects are too deep";
 
 /// The texts of the chat template around tools, or why there are none.
 pub fn texts<'s>(served: &Served<'s>) -> Result<&'s ToolTexts, &'static str> {

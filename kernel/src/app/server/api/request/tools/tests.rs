@@ -10,6 +10,7 @@ use super::super::Endpoint::{Chat, Completion, Completions};
 use super::super::tokens::{apply_template, count_tokens};
 use super::*;
 use crate::llm::chat::Around;
+use crate::llm::chat::tools::ToolForm;
 use crate::llm::scheduler::Request;
 
 const HI: &str = r#""messages":[{"role":"user","content":"Hi"}]"#;
@@ -153,6 +154,24 @@ fn malformed_tools_are_refused_with_their_place() {
         )
         .is_ok()
     );
+}
+
+#[test]
+fn tools_take_bounded_memory() {
+    let indented = ToolTexts { form: ToolForm::IndentedTool, ..tool_texts() };
+    let fixture = Fixture::with_tools(indented);
+    let tool = |name: usize, n: usize| {
+        let (open, close) = ("[".repeat(100), "]".repeat(100));
+        let wide = format!("{open}{}1{close}", "1,".repeat(n));
+        format!(r#"{{"type":"function","function":{{"name":"f{name}","x":{wide}}}}}"#)
+    };
+    let tools = |n: usize, wide: usize| {
+        let tools: Vec<String> = (0..n).map(|name| tool(name, wide)).collect();
+        chat(&format!(r#""tools":[{}]"#, tools.join(",")))
+    };
+    assert!(prompt(&fixture, &tools(2, 2000)).unwrap().len() > 1_600_000);
+    refuses(&fixture, &tools(8, 2000), "`tools`: too long in the form of the chat template");
+    refuses(&fixture, &tools(1, 3000), UNICODE);
 }
 
 const NAME: &str =
