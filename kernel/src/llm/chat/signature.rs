@@ -1,7 +1,7 @@
 //! Tools as Hermes' templates write them: with a Python signature in the description.
 //!
-//! The text is what Jinja makes of those templates, with their oddities: line ends and quotes in a
-//! description have no escapes, and the elements of a list have no type.
+//! The text is what Jinja makes of those templates, with their oddities. Line ends and quotes in a
+//! description have no escapes. The elements of a list have no type.
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -7,35 +7,11 @@ use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use serde::Serialize;
-
 use super::probs::Form;
-use super::shapes::Delta;
+use super::shapes::{Delta, Function, ToolCall};
 use super::{Answer, Choice};
 use crate::llm::chat::calls::{CallForm, CallParser, Part};
 use crate::llm::scheduler::Stop;
-
-/// A call, or a part of one in a stream.
-#[derive(Debug, Serialize)]
-pub struct ToolCall<'a> {
-    /// The number of the call in its answer, in a stream.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub index: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<&'a str>,
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    pub kind: Option<&'static str>,
-    pub function: Function<'a>,
-}
-
-/// The function of a call.
-#[derive(Debug, Serialize)]
-pub struct Function<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<&'a str>,
-    /// The arguments: the text of a JSON object, or a piece of it.
-    pub arguments: &'a str,
-}
 
 /// A call of an answer that is sent as a whole.
 #[derive(Debug, Default)]

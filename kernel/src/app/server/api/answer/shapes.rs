@@ -6,7 +6,6 @@ use alloc::vec::Vec;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::calls::ToolCall;
 use super::probs::{ChatLogprobs, CompletionLogprobs, Entry};
 use super::settings::Settings;
 use super::timings::{Progress, Timings, Usage};
@@ -91,6 +90,28 @@ pub enum Delta<'a> {
     Calls { tool_calls: [ToolCall<'a>; 1] },
     /// The last part: nothing.
     End {},
+}
+
+/// A call, or a part of one in a stream.
+#[derive(Debug, Serialize)]
+pub struct ToolCall<'a> {
+    /// The number of the call in its answer, in a stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<&'a str>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<&'static str>,
+    pub function: Function<'a>,
+}
+
+/// The function of a call.
+#[derive(Debug, Serialize)]
+pub struct Function<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<&'a str>,
+    /// The arguments: the text of a JSON object, or a piece of it.
+    pub arguments: &'a str,
 }
 
 /// An answer of OpenAI's older API, or a part of one.
