@@ -3,13 +3,18 @@
 # Settings by their own names.
 keys := \
     mode model prompt prompt_file max_tokens context kv_cache cut_prompt parse_special \
-    context_shift keep seed grammar json_schema temperature top_k top_p min_p typical_p \
-    repeat_penalty frequency_penalty presence_penalty penalty_last_n dry_multiplier dry_base \
-    dry_allowed_length dry_penalty_last_n dry_sequence_breakers top_n_sigma xtc_probability \
-    xtc_threshold mirostat mirostat_tau mirostat_eta logit_bias system chat_template \
-    chat_system_prefix chat_system_suffix chat_user_prefix chat_user_suffix chat_assistant_prefix \
-    chat_assistant_suffix chat_first_user_prefix chat_after_system_prefix port parallel api_key \
-    cors shutdown_timeout ip gateway threads log verify at_exit tests
+    context_shift keep seed temperature top_k top_p min_p typical_p repeat_penalty \
+    frequency_penalty presence_penalty penalty_last_n dry_multiplier dry_base dry_allowed_length \
+    dry_penalty_last_n dry_sequence_breakers top_n_sigma xtc_probability xtc_threshold mirostat \
+    mirostat_tau mirostat_eta logit_bias system chat_template chat_system_prefix \
+    chat_system_suffix chat_user_prefix chat_user_suffix chat_assistant_prefix \
+    chat_assistant_suffix chat_first_user_prefix chat_after_system_prefix chat_tools_place \
+    chat_tools_form chat_tools_prefix chat_tools_suffix chat_tools_separator \
+    chat_tools_system_prefix chat_tools_system_suffix chat_tools_user_prefix chat_calls_prefix \
+    chat_calls_arguments_prefix chat_calls_id_prefix chat_calls_separator chat_calls_suffix \
+    chat_calls_text_suffix chat_results_prefix chat_results_id_prefix chat_results_separator \
+    chat_results_suffix chat_results_last_suffix chat_results_form port parallel api_key cors \
+    shutdown_timeout ip gateway threads log verify at_exit tests
 
 # Their second names.
 variable.mode := MODE
@@ -144,6 +149,48 @@ variable.verify := VERIFY
 #:     chat_after_system_prefix
 #:         Text before the first message of a chat with a system message [default:
 #:         chat_user_prefix]
+#:     chat_tools_place
+#:         Where the tools of a request stand: beside the system message, or later [default:
+#:         after-system]
+#:     chat_tools_form
+#:         How the JSON of a tool is written [default: tool]
+#:     chat_tools_prefix
+#:         Text before the tools of a request [default: none]
+#:     chat_tools_suffix
+#:         Text after the tools of a request [default: none]
+#:     chat_tools_separator
+#:         Text between two tools [default: none]
+#:     chat_tools_system_prefix
+#:         Text before a system message that stands beside tools [default: none]
+#:     chat_tools_system_suffix
+#:         Text after a system message that stands beside tools [default: none]
+#:     chat_tools_user_prefix
+#:         Text before the first message of the user that stands behind tools [default:
+#:         chat_user_prefix]
+#:     chat_calls_prefix
+#:         Text before the name in the first call of an answer [default: none]
+#:     chat_calls_arguments_prefix
+#:         Text between the name and the arguments of a call [default: none]
+#:     chat_calls_id_prefix
+#:         Text between the arguments and the ID of a call [default: no ID]
+#:     chat_calls_separator
+#:         Text from the end of a call to the name of the next one [default: one call an answer]
+#:     chat_calls_suffix
+#:         Text after the last call of an answer [default: none]
+#:     chat_calls_text_suffix
+#:         Text between the text and the calls of an answer [default: the text is left out]
+#:     chat_results_prefix
+#:         Text before the results of calls [default: none]
+#:     chat_results_id_prefix
+#:         Text between a result and the ID of its call [default: no ID]
+#:     chat_results_separator
+#:         Text between two results [default: none]
+#:     chat_results_suffix
+#:         Text after the results of calls [default: none]
+#:     chat_results_last_suffix
+#:         Text after the results of calls that an answer follows [default: chat_results_suffix]
+#:     chat_results_form
+#:         Whether the result of a call is written as it is, or as a JSON string [default: plain]
 #:
 #:   Network
 #:     port

@@ -1,13 +1,17 @@
 //! Runs a chat template as `transformers` and llama.cpp run it.
 
 use std::env;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use kernel::llm::chat::json;
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Value, context};
+use serde_json::value::RawValue;
 
 /// The limit of a template's steps. The longest known templates take a hundredth.
 const FUEL: u64 = 1_000_000;
@@ -45,6 +49,7 @@ impl<'a> Program<'a> {
         // In Jinja, undefined is not iterable: `tools is iterable` asks whether there are tools.
         environment
             .add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
+        environment.add_filter("tojson", to_json);
         environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
@@ -57,16 +62,24 @@ impl<'a> Program<'a> {
     /// # Errors
     /// The template is malformed, or refuses the messages.
     pub fn render(&self, messages: &[Message<'_>], ask: bool) -> Result<String> {
-        let messages: Vec<Value> = messages
+        let messages = messages
             .iter()
             .map(|message| context! { role => message.role, content => message.content })
             .collect();
+        self.render_values(messages, Value::from(()), ask)
+    }
+
+    /// Renders messages with all of their fields, and tools: a list, or none.
+    ///
+    /// # Errors
+    /// The template is malformed, or refuses the messages.
+    pub fn render_values(&self, messages: Vec<Value>, tools: Value, ask: bool) -> Result<String> {
         let values = context! {
             messages,
             add_generation_prompt => ask,
             bos_token => self.bos,
             eos_token => self.eos,
-            tools => (),
+            tools,
             documents => (),
             // llama.cpp gives these beside the values of `transformers`.
             enable_thinking => true,
@@ -79,6 +92,103 @@ impl<'a> Program<'a> {
             anyhow::anyhow!("{}{why}", place.unwrap_or_default())
         })
     }
+}
+
+/// An object of JSON, whose fields keep their order.
+#[derive(Debug)]
+struct Fields(Vec<(String, Value)>);
+
+impl Object for Fields {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Map
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let key = key.as_str()?;
+        self.0.iter().find(|(other, _)| other == key).map(|(_, value)| value.clone())
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.0.iter().map(|(key, _)| Value::from(key.clone())).collect())
+    }
+}
+
+/// The value of a JSON text.
+///
+/// # Errors
+/// The text is malformed.
+pub fn from_json(text: &str) -> Result<Value> {
+    let text = text.trim();
+    if let Some(fields) = json::fields(text) {
+        let field = |(key, value): (String, &str)| Ok((key, from_json(value)?));
+        return Ok(Value::from_object(Fields(
+            fields.into_iter().map(field).collect::<Result<_>>()?,
+        )));
+    }
+    if text.starts_with('[') {
+        let elements: Vec<&RawValue> = serde_json::from_str(text)?;
+        let values = elements.into_iter().map(|element| from_json(element.get()));
+        return Ok(Value::from(values.collect::<Result<Vec<_>>>()?));
+    }
+    Ok(match serde_json::from_str(text)? {
+        serde_json::Value::Bool(value) => Value::from(value),
+        serde_json::Value::String(text) => Value::from(text),
+        serde_json::Value::Number(number) => match number.as_i64() {
+            Some(number) => Value::from(number),
+            None => Value::from(number.as_f64()),
+        },
+        _ => Value::from(()),
+    })
+}
+
+/// The filter `tojson` as `transformers` has it: without the escapes of HTML.
+fn to_json(value: &Value, indent: Option<Value>, arguments: Kwargs) -> Result<Value, Error> {
+    let wrong = |what: &str| Error::new(ErrorKind::InvalidOperation, format!("tojson: {what}"));
+    let indent = match indent {
+        Some(indent) => Some(indent),
+        None => arguments.get::<Option<Value>>("indent")?,
+    };
+    let indent = indent.filter(|indent| !indent.is_none()).map(usize::try_from).transpose()?;
+    if arguments.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false) {
+        return Err(wrong("`ensure_ascii` is not supported"));
+    }
+    arguments.assert_all_used()?;
+    let mut compact = String::new();
+    push_json(value, &mut compact)?;
+    let mut out = String::new();
+    json::reformat(&compact, indent, &mut out).ok_or_else(|| wrong("a value is no JSON"))?;
+    Ok(Value::from(out))
+}
+
+fn push_json(value: &Value, out: &mut String) -> Result<(), Error> {
+    let mut between = "";
+    match value.kind() {
+        ValueKind::Undefined | ValueKind::None => out.push_str("null"),
+        ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
+        ValueKind::Number => out.push_str(&value.to_string()),
+        ValueKind::Seq | ValueKind::Iterable => {
+            out.push('[');
+            for element in value.try_iter()? {
+                out.push_str(between);
+                push_json(&element, out)?;
+                between = ",";
+            }
+            out.push(']');
+        }
+        ValueKind::Map => {
+            out.push('{');
+            for key in value.try_iter()? {
+                out.push_str(between);
+                json::push_text(&key.to_string(), out);
+                out.push(':');
+                push_json(&value.get_item(&key)?, out)?;
+                between = ",";
+            }
+            out.push('}');
+        }
+        _ => json::push_text(&value.to_string(), out),
+    }
+    Ok(())
 }
 
 /// Replaces `{% generation %}` and its end by comments.

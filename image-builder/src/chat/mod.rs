@@ -6,6 +6,7 @@
 mod jinja;
 #[cfg(test)]
 mod tests;
+mod tools;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +14,7 @@ use std::fmt;
 use anyhow::{Context, Result, ensure};
 pub use jinja::now;
 use jinja::{Message, Program};
+use kernel::llm::chat::tools::ToolTexts;
 use kernel::llm::chat::{Around, Declared, Segment, Template, template};
 use kernel::llm::gguf::Gguf;
 use kernel::llm::tokenizer::Tokenizer;
@@ -25,6 +27,9 @@ const QUESTIONS: [&str; 3] =
 const ANSWERS: [&str; 2] = ["anchorite-answer-one", "anchorite-answer-two"];
 const ANSWER: Message<'_> = Message { role: "assistant", content: ANSWERS[0] };
 
+/// The key of a template for conversations with tools, beside that for others.
+const TOOL_TEMPLATE: &str = "tokenizer.chat_template.tool_use";
+
 /// The result of the search in a model's chat template.
 #[derive(Serialize)]
 pub struct Found {
@@ -36,6 +41,8 @@ pub struct Found {
     pub takes_system: bool,
     /// Why there are no texts, or where they differ from the template.
     pub problem: Option<String>,
+    /// Why there are no texts around tools.
+    pub tools_problem: Option<String>,
 }
 
 impl fmt::Display for Found {
@@ -53,8 +60,11 @@ impl fmt::Display for Found {
                 "    It has no place for a system message, which goes before the first message."
             )?;
         }
-        match &self.problem {
-            Some(problem) => writeln!(f, "    Incomplete: {problem}"),
+        if let Some(problem) = &self.problem {
+            writeln!(f, "    Incomplete: {problem}")?;
+        }
+        match &self.tools_problem {
+            Some(problem) => writeln!(f, "    No tools: {problem}"),
             None => Ok(()),
         }
     }
@@ -75,7 +85,14 @@ pub fn find(gguf: &Gguf<'_>, now: i64) -> Option<Found> {
         Ok(text) => text?,
         Err(error) => {
             let problem = Some(error.to_string());
-            return Some(Found { recognised, settings: None, takes_system: false, problem });
+            let (settings, tools_problem) = (None, None);
+            return Some(Found {
+                recognised,
+                settings,
+                takes_system: false,
+                problem,
+                tools_problem,
+            });
         }
     };
     // The kernel puts the bos token before each text, so the texts do not need it.
@@ -84,9 +101,21 @@ pub fn find(gguf: &Gguf<'_>, now: i64) -> Option<Found> {
         None => "",
     };
     let program = Program::new(text, &declared.bos, &declared.eos, now);
-    let derived = Derived::from_program(&program, begin);
+    let mut derived = Derived::from_program(&program, begin);
+    let mut tools_problem = None;
+    if let Ok(derived) = &mut derived {
+        // Some models have a template of their own for conversations with tools.
+        let own = gguf.string(TOOL_TEMPLATE).ok().flatten();
+        let own = own.map(|text| Program::new(text, &declared.bos, &declared.eos, now));
+        let (with_tools, is_own) = (own.as_ref().unwrap_or(&program), own.is_some());
+        match tools::find(with_tools, derived, begin, is_own) {
+            Ok(texts) => derived.template.tools = Some(Box::new(texts)),
+            Err(error) => tools_problem = Some(format!("{error:#}")),
+        }
+    }
     Some(Found {
         recognised,
+        tools_problem,
         takes_system: derived.as_ref().is_ok_and(|derived| derived.takes_system),
         settings: derived.as_ref().ok().map(|derived| settings(&derived.template)),
         problem: match derived {
@@ -98,7 +127,9 @@ pub fn find(gguf: &Gguf<'_>, now: i64) -> Option<Found> {
 
 /// The kernel's settings for these texts, without default values.
 fn settings(template: &Template) -> BTreeMap<&'static str, String> {
-    let Template { system, user, assistant, first_user_prefix, after_system_prefix } = template;
+    let Template { system, user, assistant, first_user_prefix, after_system_prefix, tools } =
+        template;
+    let mut settings = BTreeMap::new();
     let given = [
         ("chat_system_prefix", Some(&system.prefix)),
         ("chat_system_suffix", Some(&system.suffix)),
@@ -109,7 +140,40 @@ fn settings(template: &Template) -> BTreeMap<&'static str, String> {
         ("chat_first_user_prefix", first_user_prefix.as_ref()),
         ("chat_after_system_prefix", after_system_prefix.as_ref()),
     ];
-    given.into_iter().filter_map(|(key, text)| Some((key, text?.clone()))).collect()
+    settings.extend(given.into_iter().filter_map(|(key, text)| Some((key, text?.clone()))));
+    if let Some(tools) = tools {
+        settings.extend(tool_settings(tools));
+    }
+    settings
+}
+
+/// The kernel's settings for the texts around tools, without default values.
+fn tool_settings(texts: &ToolTexts) -> impl Iterator<Item = (&'static str, String)> {
+    let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let results_form = if texts.quotes_results { "quoted" } else { "plain" };
+    let settings = [
+        ("chat_tools_place", Some(texts.place.name().to_owned())),
+        ("chat_tools_form", Some(texts.form.name().to_owned())),
+        ("chat_tools_prefix", some(&texts.tools.prefix)),
+        ("chat_tools_suffix", some(&texts.tools.suffix)),
+        ("chat_tools_separator", some(&texts.separator)),
+        ("chat_tools_system_prefix", some(&texts.system.prefix)),
+        ("chat_tools_system_suffix", some(&texts.system.suffix)),
+        ("chat_tools_user_prefix", texts.user_prefix.clone()),
+        ("chat_calls_prefix", some(&texts.call.prefix)),
+        ("chat_calls_arguments_prefix", some(&texts.arguments_prefix)),
+        ("chat_calls_id_prefix", texts.id_prefix.clone()),
+        ("chat_calls_separator", texts.call_separator.clone()),
+        ("chat_calls_suffix", some(&texts.call.suffix)),
+        ("chat_calls_text_suffix", texts.text_suffix.clone()),
+        ("chat_results_form", Some(results_form.to_owned())),
+        ("chat_results_prefix", some(&texts.results.prefix)),
+        ("chat_results_id_prefix", texts.result_id_prefix.clone()),
+        ("chat_results_separator", some(&texts.result_separator)),
+        ("chat_results_suffix", some(&texts.results.suffix)),
+        ("chat_results_last_suffix", texts.last_result_suffix.clone()),
+    ];
+    settings.into_iter().filter_map(|(key, text)| Some((key, text?)))
 }
 
 /// Formats settings as lines of TOML.
@@ -205,6 +269,7 @@ impl Derived {
         let template = Template {
             system: Around { prefix: system_prefix, suffix: own.unwrap_or(behind).to_owned() },
             after_system_prefix: own.is_none().then(String::new),
+            tools: None,
             first_user_prefix: (opening != user_prefix).then_some(opening),
             user: Around { prefix: user_prefix, suffix: user_suffix },
             assistant: Around { prefix: asking, suffix: assistant_suffix },

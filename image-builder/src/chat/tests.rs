@@ -15,6 +15,8 @@ use serde::Deserialize;
 
 use super::*;
 
+mod with_tools;
+
 #[derive(Deserialize)]
 struct Goldens {
     conversations: Vec<Vec<GoldenMessage>>,
@@ -153,9 +155,14 @@ fn the_kernel_reads_the_texts_that_are_written() {
 
 /// A model with this template.
 fn model(template: &str) -> Builder {
+    model_of(["<s>", "</s>"], template)
+}
+
+/// A model with this template, and these tokens for begin and end.
+fn model_of([begin, end]: [&str; 2], template: &str) -> Builder {
     Builder::new()
         .string("tokenizer.ggml.model", "llama")
-        .strings("tokenizer.ggml.tokens", &["<unk>", "<s>", "</s>"])
+        .strings("tokenizer.ggml.tokens", &["<unk>", begin, end])
         .f32s("tokenizer.ggml.scores", &[0.0; 3])
         .i32s("tokenizer.ggml.token_type", &[2, 3, 3])
         .string(TEMPLATE, template)
@@ -216,4 +223,48 @@ fn a_system_message_without_a_place_stands_before_the_first_message() {
     let other = Derived::from_program(&program("gemma3", with_place), &golden.bos).unwrap();
     assert!(other.takes_system);
     assert_eq!(derived.template, other.template);
+}
+
+#[test]
+fn the_report_says_why_a_template_has_no_texts_for_tools() {
+    let open = "{% for m in messages %}{{ m.role }}: {{ m.content }};{% endfor %}assistant: ";
+    let problem = |tools: &str, message: &str| {
+        let body = open.replace("{{ m.content }}", message);
+        found(&model(&format!("{tools}{body}"))).tools_problem.unwrap_or_default()
+    };
+    let tools = "{% for t in tools or [] %}{{ t | tojson }};{% endfor %}";
+    let calls = "{{ m.content }}{% for c in m.tool_calls or [] %}\
+                 {{ c.function.name }}{{ c.function.arguments | tojson }}{% endfor %}";
+    let marked = calls.replace("{{ c.function.name", "CALL{{ c.function.name");
+    for (tools, message, says) in [
+        ("", "{{ m.content }}", "it leaves tools out"),
+        ("{{ tools[0].function.name if tools }}", "{{ m.content }}", "in a form of its own"),
+        (
+            "{% for t in tools or [] %}{{ t | tojson if loop.first else t.function | tojson }}\
+             {% endfor %}",
+            "{{ m.content }}",
+            "it writes two tools in another form",
+        ),
+        (tools, "{{ m.content }}", "calls of tools: "),
+        (tools, calls, "calls of tools: nothing marks the start of a call"),
+        (
+            tools,
+            &marked.replace("arguments | tojson", "arguments | length"),
+            "calls of tools: it writes the arguments in a form of its own",
+        ),
+        (
+            tools,
+            &format!("{marked}{{{{ 'X' if loop.index > 5 }}}}"),
+            "with 0 tools and 7 messages it writes \"",
+        ),
+        (
+            tools,
+            &format!("{marked}{{{{ raise_exception('full') if loop.index > 5 }}}}"),
+            "it refuses 7 messages with 0 tools: line 1: full",
+        ),
+    ] {
+        let problem = problem(tools, message);
+        assert!(problem.contains(says), "{tools}{message}: {problem}");
+    }
+    assert_eq!(problem(tools, &marked), "");
 }

@@ -21,7 +21,8 @@ const COMMANDS: &str = "/reset forgets what was said, /stats shows the last answ
 
 /// The chat template, and a line for people about its source. `None`: the chat is plain text.
 pub fn template(config: &Config, declared: &Declared) -> (Option<Template>, String) {
-    let known = |known: &Known| Some(known.template(&declared.bos, &declared.eos));
+    let (bos, eos) = (&declared.bos, &declared.eos);
+    let known = |known: &Known| Some(known.template(bos, eos));
     match (&config.chat_template, declared.known) {
         (ChatTemplate::Texts, _) => {
             (Some(config.chat_texts.clone()), "chat template: as configured".into())
@@ -30,7 +31,10 @@ pub fn template(config: &Config, declared: &Declared) -> (Option<Template>, Stri
             (known(chosen), format!("chat template: {}, as configured", chosen.name))
         }
         (ChatTemplate::Auto, Some(found)) => {
-            (known(found), format!("chat template: the model's, recognised as {}", found.name))
+            let tools = declared.tools.map(|known| known.texts().into());
+            let template = Template { tools, ..found.template(bos, eos) };
+            let line = format!("chat template: the model's, recognised as {}", found.name);
+            (Some(template), line)
         }
         (ChatTemplate::Plain, _) => (None, "no chat template, as configured".into()),
         (ChatTemplate::Auto, None) if !declared.has_template => {

@@ -1,6 +1,10 @@
 //! What surrounds the messages of a chat.
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+
 use super::Config;
+use crate::llm::chat::tools::ToolTexts;
 use crate::llm::chat::{Known, Template};
 
 /// Source of the text around the messages of a chat.
@@ -24,6 +28,24 @@ pub const CHAT: &str = "chat_";
 pub fn texts(config: &mut Config) -> &mut Template {
     config.chat_template = ChatTemplate::Texts;
     &mut config.chat_texts
+}
+
+/// Stores a text. One function for all such settings keeps the image small.
+#[inline(never)]
+pub fn put(slot: &mut String, text: &str) {
+    *slot = text.to_owned();
+}
+
+/// Stores a text that may be missing.
+#[inline(never)]
+pub fn put_some(slot: &mut Option<String>, text: &str) {
+    *slot = Some(text.to_owned());
+}
+
+/// The texts around tools that are set by hand.
+#[inline(never)]
+pub fn tool_texts(config: &mut Config) -> &mut ToolTexts {
+    texts(config).tools.get_or_insert_default()
 }
 
 /// Names that `chat_template` takes; a test compares them with the templates that are known.
@@ -64,7 +86,12 @@ mod tests {
 
     use super::super::tests::{check_argument_error, check_toml_error};
     use super::*;
+    use crate::llm::chat::tools::{ToolForm, ToolPlace};
     use crate::llm::chat::{Around, KNOWN};
+
+    fn around(prefix: &str, suffix: &str) -> Around {
+        Around { prefix: prefix.into(), suffix: suffix.into() }
+    }
 
     const TEXTS: &str = r#"
         model = "a.gguf"
@@ -81,14 +108,13 @@ mod tests {
     #[test]
     fn the_texts_of_a_chat_can_be_set_in_the_file() {
         let config = Config::from_toml(TEXTS).unwrap();
-        let around =
-            |prefix: &str, suffix: &str| Around { prefix: prefix.into(), suffix: suffix.into() };
         let expected = Template {
             system: around("<sys>\n", "</sys>"),
             user: around("U: \u{1f}", "\""),
             assistant: around("A:", "\n"),
             first_user_prefix: Some("".into()),
             after_system_prefix: Some("S".into()),
+            tools: None,
         };
         assert_eq!((config.chat_template, config.chat_texts), (ChatTemplate::Texts, expected));
         check_toml_error(
@@ -107,6 +133,60 @@ mod tests {
             assert!(listed, "{name} is not in: {error}");
             assert!(Config::from_toml(&format!("chat_template = \"{name}\"")).is_ok(), "{name}");
         }
+    }
+
+    #[test]
+    fn the_texts_around_tools_can_be_set_in_the_file() {
+        let some = |text: &str| Some(String::from(text));
+        let expected = ToolTexts {
+            place: ToolPlace::LastUser,
+            form: ToolForm::RawFunction,
+            tools: around("a", "b"),
+            separator: "c".into(),
+            system: around("d", "e"),
+            user_prefix: some("f"),
+            text_suffix: some("g"),
+            call: around("h", "i"),
+            arguments_prefix: "j".into(),
+            id_prefix: some("k"),
+            call_separator: some("l"),
+            results: around("m", "n"),
+            result_separator: "o".into(),
+            result_id_prefix: some("p"),
+            last_result_suffix: some(""),
+            quotes_results: true,
+        };
+        let text = r#"
+            chat_tools_place = "last-user"
+            chat_tools_form = "raw-function"
+            chat_tools_prefix = "a"
+            chat_tools_suffix = "b"
+            chat_tools_separator = "c"
+            chat_tools_system_prefix = "d"
+            chat_tools_system_suffix = "e"
+            chat_tools_user_prefix = "f"
+            chat_calls_text_suffix = "g"
+            chat_calls_prefix = "h"
+            chat_calls_suffix = "i"
+            chat_calls_arguments_prefix = "j"
+            chat_calls_id_prefix = "k"
+            chat_calls_separator = "l"
+            chat_results_prefix = "m"
+            chat_results_suffix = "n"
+            chat_results_separator = "o"
+            chat_results_id_prefix = "p"
+            chat_results_last_suffix = ""
+            chat_results_form = "quoted"
+        "#;
+        let tools = |text: &str| Config::from_toml(text).unwrap().chat_texts.tools;
+        assert_eq!(tools(text).as_deref(), Some(&expected));
+        assert_eq!(tools(TEXTS), None);
+        assert_eq!(tools("chat_calls_prefix = \"\"").as_deref(), Some(&ToolTexts::default()));
+        check_toml_error(
+            "chat_tools_place = \"first-user\"",
+            "anchorite.toml, line 1: `chat_tools_place` takes after-system, before-system or \
+             last-user",
+        );
     }
 
     #[test]

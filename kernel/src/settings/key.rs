@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::RangeInclusive;
 
-use super::mode::{CHATS, SAMPLE};
+use super::mode::{CHATS, NETWORK, SAMPLE};
 use super::{Config, Mode, Value};
 
 /// One setting: everything that any reader or document needs to know about it.
@@ -187,4 +187,14 @@ pub(super) const fn chat_text(
         default: Initial::Words(default),
         help: docs(help),
     }
+}
+
+/// One of the texts around tools, calls and results. The server alone has tools.
+pub(super) const fn tool_text(
+    name: &'static str,
+    set: fn(&mut Config, &str),
+    default: &'static str,
+    help: &'static str,
+) -> Key {
+    Key { modes: NETWORK, ..chat_text(name, set, default, help) }
 }

@@ -4,12 +4,13 @@ use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::chat::{TEMPLATES, texts};
-use super::key::{Group, Initial, Key, MANY, Takes, Variable, chat_text, docs, sampler};
+use super::chat::{TEMPLATES, put, put_some, texts, tool_texts};
+use super::key::{Group, Initial, Key, MANY, Takes, Variable, chat_text, docs, sampler, tool_text};
 use super::mode::{ALL, CHATS, GENERATE, NETWORK, READ_PROMPT, SAMPLE};
 use super::network;
 use super::{AtExit, ChatTemplate, Cors, Grammar, Mode, Prompt};
 use crate::llm::chat::by_name;
+use crate::llm::chat::tools::{ToolForm, ToolPlace};
 use crate::llm::kernels::BATCH;
 use crate::llm::sampling::{LogitBias, MAX_BREAKER_BYTES, MAX_LAST_N, Mirostat};
 
@@ -400,6 +401,142 @@ pub const KEYS: &[Key] = &[
         "chat_user_prefix",
         "Text before the first message of a chat with a system message.",
     ),
+    Key {
+        name: "chat_tools_place",
+        group: Group::Chat,
+        modes: NETWORK,
+        variable: Variable::None,
+        takes: Choice(&ToolPlace::NAMES, |config, name| {
+            ToolPlace::by_name(name).map(|place| tool_texts(config).place = place)
+        }),
+        default: Words("after-system"),
+        help: docs("Where the tools of a request stand: beside the system message, or later."),
+    },
+    Key {
+        name: "chat_tools_form",
+        group: Group::Chat,
+        modes: NETWORK,
+        variable: Variable::None,
+        takes: Choice(&ToolForm::NAMES, |config, name| {
+            ToolForm::by_name(name).map(|form| tool_texts(config).form = form)
+        }),
+        default: Words("tool"),
+        help: docs("How the JSON of a tool is written."),
+    },
+    tool_text(
+        "chat_tools_prefix",
+        |config, text| put(&mut tool_texts(config).tools.prefix, text),
+        "none",
+        "Text before the tools of a request.",
+    ),
+    tool_text(
+        "chat_tools_suffix",
+        |config, text| put(&mut tool_texts(config).tools.suffix, text),
+        "none",
+        "Text after the tools of a request.",
+    ),
+    tool_text(
+        "chat_tools_separator",
+        |config, text| put(&mut tool_texts(config).separator, text),
+        "none",
+        "Text between two tools.",
+    ),
+    tool_text(
+        "chat_tools_system_prefix",
+        |config, text| put(&mut tool_texts(config).system.prefix, text),
+        "none",
+        "Text before a system message that stands beside tools.",
+    ),
+    tool_text(
+        "chat_tools_system_suffix",
+        |config, text| put(&mut tool_texts(config).system.suffix, text),
+        "none",
+        "Text after a system message that stands beside tools.",
+    ),
+    tool_text(
+        "chat_tools_user_prefix",
+        |config, text| put_some(&mut tool_texts(config).user_prefix, text),
+        "chat_user_prefix",
+        "Text before the first message of the user that stands behind tools.",
+    ),
+    tool_text(
+        "chat_calls_prefix",
+        |config, text| put(&mut tool_texts(config).call.prefix, text),
+        "none",
+        "Text before the name in the first call of an answer.",
+    ),
+    tool_text(
+        "chat_calls_arguments_prefix",
+        |config, text| put(&mut tool_texts(config).arguments_prefix, text),
+        "none",
+        "Text between the name and the arguments of a call.",
+    ),
+    tool_text(
+        "chat_calls_id_prefix",
+        |config, text| put_some(&mut tool_texts(config).id_prefix, text),
+        "no ID",
+        "Text between the arguments and the ID of a call.",
+    ),
+    tool_text(
+        "chat_calls_separator",
+        |config, text| put_some(&mut tool_texts(config).call_separator, text),
+        "one call an answer",
+        "Text from the end of a call to the name of the next one.",
+    ),
+    tool_text(
+        "chat_calls_suffix",
+        |config, text| put(&mut tool_texts(config).call.suffix, text),
+        "none",
+        "Text after the last call of an answer.",
+    ),
+    tool_text(
+        "chat_calls_text_suffix",
+        |config, text| put_some(&mut tool_texts(config).text_suffix, text),
+        "the text is left out",
+        "Text between the text and the calls of an answer.",
+    ),
+    tool_text(
+        "chat_results_prefix",
+        |config, text| put(&mut tool_texts(config).results.prefix, text),
+        "none",
+        "Text before the results of calls.",
+    ),
+    tool_text(
+        "chat_results_id_prefix",
+        |config, text| put_some(&mut tool_texts(config).result_id_prefix, text),
+        "no ID",
+        "Text between a result and the ID of its call.",
+    ),
+    tool_text(
+        "chat_results_separator",
+        |config, text| put(&mut tool_texts(config).result_separator, text),
+        "none",
+        "Text between two results.",
+    ),
+    tool_text(
+        "chat_results_suffix",
+        |config, text| put(&mut tool_texts(config).results.suffix, text),
+        "none",
+        "Text after the results of calls.",
+    ),
+    tool_text(
+        "chat_results_last_suffix",
+        |config, text| put_some(&mut tool_texts(config).last_result_suffix, text),
+        "chat_results_suffix",
+        "Text after the results of calls that an answer follows.",
+    ),
+    Key {
+        name: "chat_results_form",
+        group: Group::Chat,
+        modes: NETWORK,
+        variable: Variable::None,
+        takes: Choice(&["plain", "quoted"], |config, form| {
+            tool_texts(config).quotes_results = form == "quoted";
+            Some(())
+        }),
+        default: Words("plain"),
+        help: docs("Whether the result of a call is written as it is, or as a JSON string."),
+    },
     Key {
         name: "port",
         group: Group::Network,

@@ -113,6 +113,7 @@ fn no_step_of_the_scheduler_allocates() {
                 n_probs: n,
                 post_sampling_probs: n.is_multiple_of(3),
                 cache_prompt: true,
+                shown: Vec::new(),
             };
             scheduler.submit(request).unwrap();
         }

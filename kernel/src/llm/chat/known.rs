@@ -35,6 +35,7 @@ impl Known {
             assistant: around(self.assistant),
             first_user_prefix: self.first_user_prefix.map(text),
             after_system_prefix: self.after_system_prefix.map(text),
+            tools: None,
         }
     }
 }

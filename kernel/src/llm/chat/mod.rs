@@ -12,14 +12,23 @@
 // No arithmetic wraps on a number of the file or of a message.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation))]
 
+pub mod calls;
+pub mod conversation;
+pub mod json;
 mod known;
+mod known_tools;
+mod signature;
 #[cfg(test)]
 mod tests;
+pub mod tools;
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 pub use known::{KNOWN, Known, by_name, recognise};
+pub use known_tools::KnownTools;
+use tools::ToolTexts;
 
 use crate::llm::Error;
 use crate::llm::gguf::{Gguf, Value, ValueType};
@@ -50,6 +59,8 @@ pub struct Template {
     pub first_user_prefix: Option<String>,
     /// Before the user's first message after a system message, if different.
     pub after_system_prefix: Option<String>,
+    /// The texts around tools, calls and results; `None`: the template has no such texts.
+    pub tools: Option<Box<ToolTexts>>,
 }
 
 impl Template {
@@ -100,6 +111,8 @@ pub struct Declared {
     pub problem: Option<String>,
     /// The known template that the file's template was recognised as.
     pub known: Option<&'static Known>,
+    /// The known texts around tools that the file's template was recognised to have.
+    pub tools: Option<KnownTools>,
     /// The text of the token that begins a text; empty if there is none.
     pub bos: String,
     /// The text of the token that ends a text; empty if there is none.
@@ -123,7 +136,8 @@ impl Declared {
         Declared {
             has_template: value.is_some(),
             problem: template(gguf).err().map(|error| error.to_string()),
-            known: text.and_then(|text| recognise(&text)),
+            known: text.as_deref().and_then(recognise),
+            tools: text.as_deref().and_then(KnownTools::recognise),
             bos: token_text(gguf, "tokenizer.ggml.bos_token_id", default(1)),
             eos: token_text(gguf, "tokenizer.ggml.eos_token_id", default(2)),
         }

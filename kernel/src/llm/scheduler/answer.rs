@@ -21,6 +21,8 @@ pub struct Answer {
     n_seen: usize,
     /// Tokens whose text is not given out: the place in `held` of their text, and their number.
     tokens: Vec<(usize, usize)>,
+    /// Control tokens whose names belong to the text.
+    shown: Vec<(u32, String)>,
 }
 
 /// The answer's end by a stop string.
@@ -37,7 +39,7 @@ impl Answer {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
-    pub fn try_new(tokenizer: &Tokenizer, stop: Vec<String>) -> Result<Self, Error> {
+    pub fn try_new(tokenizer: &Tokenizer, stop: Vec<String>, shown: &[u32]) -> Result<Self, Error> {
         let words = StopWords::try_new(stop.into_iter())?;
         // Each byte of a token, and of a character before it, may become a U+FFFD.
         let token = tokenizer.max_token_bytes().saturating_add(4);
@@ -48,7 +50,13 @@ impl Answer {
         // The tokens' places are all different, and at most the length of what is held.
         let tokens = with_capacity(words.longest().saturating_add(1), WHAT)?;
         let decoder = Decoder::try_new(tokenizer.max_token_bytes())?;
-        Ok(Answer { decoder, words, held, n_seen: 0, tokens })
+        let name = |&token: &u32| {
+            let mut bytes = Vec::new();
+            tokenizer.push_piece(token, &mut bytes);
+            (token, String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let shown = shown.iter().map(name).collect();
+        Ok(Answer { decoder, words, held, n_seen: 0, tokens, shown })
     }
 
     /// Appends a token.
@@ -60,7 +68,13 @@ impl Answer {
             Some((place, n)) if *place == self.held.len() => *n += 1,
             _ => self.tokens.push((self.held.len(), 1)),
         }
-        self.decoder.push(tokenizer, token, &mut self.held);
+        match self.shown.iter().find(|(shown, _)| *shown == token) {
+            Some((_, name)) => {
+                self.decoder.finish(&mut self.held);
+                self.held.push_str(name);
+            }
+            None => self.decoder.push(tokenizer, token, &mut self.held),
+        }
         self.search()
     }
 
@@ -106,5 +120,43 @@ impl Answer {
             }
         }
         (self.held.len() - self.words.n_held(), None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::llm::gguf::Gguf;
+    use crate::llm::gguf::write::Builder;
+
+    #[test]
+    fn control_tokens_that_are_shown_are_text_in_their_place() {
+        let texts = ["<unk>", "<s>", "</s>", "[CALL]", "<0xC3>", "a", "[HIDDEN]"];
+        let file = Builder::new()
+            .string("tokenizer.ggml.model", "llama")
+            .strings("tokenizer.ggml.tokens", &texts)
+            .f32s("tokenizer.ggml.scores", &[0.0; 7])
+            .i32s("tokenizer.ggml.token_type", &[2, 3, 3, 3, 6, 1, 3])
+            .build();
+        let tokenizer = Tokenizer::from_gguf(&Gguf::parse(&file).unwrap()).unwrap();
+        let text = |shown: &[u32], stop: Vec<String>| {
+            let mut answer = Answer::try_new(&tokenizer, stop, shown).unwrap();
+            let mut text = String::new();
+            for token in [5, 3, 6, 4, 3, 5] {
+                let (n, stopped) = answer.push(&tokenizer, token);
+                text.push_str(&answer.text()[..n]);
+                if stopped.is_some() {
+                    return text;
+                }
+                answer.give_out(n);
+            }
+            text + &answer.finish().0
+        };
+        assert_eq!(text(&[], vec![]), "a\u{fffd}a");
+        // The byte before it is no character any more.
+        assert_eq!(text(&[3], vec![]), "a[CALL]\u{fffd}[CALL]a");
+        assert_eq!(text(&[3], vec!["ALL]\u{fffd}".into()]), "a[C");
     }
 }

@@ -58,6 +58,10 @@ pub struct Request {
     pub post_sampling_probs: bool,
     /// Whether a cached prefix may be used.
     pub cache_prompt: bool,
+    /// Control tokens whose names belong to the text of the answer.
+    ///
+    /// All others add nothing to the text.
+    pub shown: Vec<u32>,
 }
 
 /// The grammar that holds an answer, or the end of it.

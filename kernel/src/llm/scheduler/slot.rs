@@ -169,7 +169,7 @@ impl Run {
             n_cached: 0,
             sampling,
             max_tokens: request.max_tokens,
-            answer: Answer::try_new(tokenizer, request.stop)?,
+            answer: Answer::try_new(tokenizer, request.stop, &request.shown)?,
             probs,
             n_processed: 0,
             n_generated: 0,

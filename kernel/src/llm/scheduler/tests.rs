@@ -79,6 +79,7 @@ fn request(tokens: Vec<u32>, max_tokens: usize) -> Request {
         n_probs: 0,
         post_sampling_probs: false,
         cache_prompt: true,
+        shown: Vec::new(),
     }
 }
 

@@ -89,6 +89,13 @@ impl ApiError {
 
     /// A field with a wrong value.
     pub fn field(name: &str, problem: impl core::fmt::Display) -> Self {
+        ApiError::field_of(name, &problem)
+    }
+
+    /// The same for all types of problems: code of its own for each would take much room.
+    #[cold]
+    #[inline(never)]
+    fn field_of(name: &str, problem: &dyn core::fmt::Display) -> Self {
         ApiError::invalid(format!("`{name}`: {problem}"))
     }
 

@@ -29,10 +29,10 @@ pub fn generate(
     ids: &Ids,
 ) -> Result<Job, ApiError> {
     let parsed = request::read(endpoint, body, served, ids)?;
-    let Parsed { options, requests, prompts, breakers, grammar } = parsed;
+    let Parsed { options, requests, prompts, breakers, grammar, call_form } = parsed;
     let [first, ..] = &requests[..] else { return Err(ApiError::invalid("no prompt")) };
     let settings = Settings::new(served, first, breakers, grammar, &options);
-    let mut answer = Answer::new(endpoint, options, settings, served, ids);
+    let mut answer = Answer::new(endpoint, options, settings, call_form, served, ids);
     for (request, prompt) in requests.iter().zip(prompts) {
         answer.expect(request, prompt);
     }

@@ -5,7 +5,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{Answer, ApiError, Defaults, Endpoint, Ids, Job, SamplingDefaults, Served, generate};
-use crate::llm::chat::{Declared, Template, by_name};
+use crate::llm::chat::tools::ToolTexts;
+use crate::llm::chat::{Around, Declared, Template, by_name};
 use crate::llm::gguf::Gguf;
 use crate::llm::gguf::write::Builder;
 use crate::llm::plan::ModelMetadata;
@@ -74,6 +75,7 @@ impl Fixture {
                 has_template: true,
                 problem: None,
                 known: by_name("chatml"),
+                tools: None,
                 bos: "<s>".into(),
                 eos: "</s>".into(),
             },
@@ -90,6 +92,14 @@ impl Fixture {
             template: by_name("chatml").map(|known| known.template("<s>", "</s>")),
             defaults: Defaults { sampling, max_tokens: usize::MAX },
         }
+    }
+
+    /// With a template that has texts around tools.
+    pub fn with_tools(texts: ToolTexts) -> Self {
+        let mut fixture = Fixture::new();
+        let template = fixture.template.get_or_insert_default();
+        template.tools = Some(texts.into());
+        fixture
     }
 
     pub fn served(&self) -> Served<'_> {
@@ -114,6 +124,25 @@ impl Fixture {
     /// The tokens of a text that begins a prompt.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         self.tokenizer.encode(text, true, true)
+    }
+}
+
+/// Texts around tools as Qwen's templates have them.
+pub fn tool_texts() -> ToolTexts {
+    let call = "<tool_call>\n{\"name\": \"";
+    let around =
+        |prefix: &str, suffix: &str| Around { prefix: prefix.into(), suffix: suffix.into() };
+    ToolTexts {
+        tools: around("<|im_start|>system\nTools:", "<|im_end|>\n"),
+        separator: "\n".into(),
+        system: around("<|im_start|>system\n", "\nTools:"),
+        text_suffix: Some("\n".into()),
+        call: around(call, "}\n</tool_call>"),
+        arguments_prefix: "\", \"arguments\": ".into(),
+        call_separator: Some(["}\n</tool_call>\n", call].concat()),
+        results: around("<|im_start|>user\n<result>", "</result><|im_end|>\n"),
+        result_separator: "</result><result>".into(),
+        ..ToolTexts::default()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Answers: from the scheduler's updates to JSON or server-sent events.
 
+mod calls;
 mod parts;
 mod probs;
 pub mod settings;
@@ -12,6 +13,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use calls::WholeCall;
 use probs::{ChatLogprobs, CompletionLogprobs, Form};
 use settings::Settings;
 use shapes::{Delta, Envelope, NativeChunk};
@@ -20,6 +22,7 @@ use timings::{Counts, Progress, Timings, Usage};
 use super::error::ApiError;
 use super::request::{Endpoint, Options};
 use super::{EVENT_STREAM, Ids, JSON, Served, push_event, to_json};
+use crate::llm::chat::calls::{CallForm, CallParser};
 use crate::llm::scheduler::{Finished, Request, Stop, TokenProbs, Update};
 use crate::llm::tokenizer::Tokenizer;
 
@@ -33,6 +36,10 @@ pub struct Answer {
     created: u64,
     model: String,
     n_ctx: usize,
+    /// The form of calls in the answers, if they may have any.
+    call_form: Option<CallForm>,
+    /// Random bits for the IDs of calls.
+    call_seed: u64,
     choices: Vec<Choice>,
     /// Answers that are not complete.
     n_open: usize,
@@ -50,6 +57,16 @@ struct Choice {
     slot: usize,
     /// The text of an answer that is sent as a whole.
     text: String,
+    /// The text beside calls of an answer that is sent as a whole.
+    content: Option<String>,
+    /// The calls of an answer that is sent as a whole.
+    calls: Vec<WholeCall>,
+    /// The search for calls in a stream.
+    parser: CallParser,
+    /// Calls whose start was sent in a stream.
+    n_calls: usize,
+    /// Whether a call is complete.
+    has_call: bool,
     /// The tokens of an answer that is sent as a whole.
     tokens: Vec<u32>,
     /// Probabilities that are not sent yet.
@@ -71,6 +88,7 @@ impl Answer {
         endpoint: Endpoint,
         options: Options,
         settings: Settings,
+        call_form: Option<CallForm>,
         served: &Served<'_>,
         ids: &Ids,
     ) -> Self {
@@ -83,6 +101,8 @@ impl Answer {
             created: ids.created,
             model: served.model.into(),
             n_ctx: served.n_ctx,
+            call_form,
+            call_seed: ids.id as u64,
             choices: Vec::new(),
             n_open: 0,
             has_begun: false,
@@ -256,9 +276,7 @@ impl Answer {
             return;
         }
         self.write_role(number, out);
-        if !text.is_empty() {
-            self.write_text(number, text, &form, out);
-        }
+        self.write_parts(number, text, None, &form, out);
     }
 
     /// Writes the author of a chat's answer, if that is not done yet.
@@ -273,29 +291,31 @@ impl Answer {
 
     /// Writes text with the probabilities of its tokens.
     fn write_text(&mut self, number: usize, text: &str, form: &Form<'_>, out: &mut String) {
+        if self.endpoint == Endpoint::Chat {
+            return self.write_delta(number, Delta::Content { content: text }, form, out);
+        }
+        let Some(choice) = self.choices.get(number) else { return };
+        let timings = self.timings(choice);
+        let mut offset = choice.offset;
+        let has_probs = !choice.probs.is_empty();
+        let logprobs = has_probs.then(|| CompletionLogprobs::new(form, &choice.probs, &mut offset));
+        let chunk = self.text_chunk(number, text, logprobs, None);
+        let event = to_json(&Envelope { timings, ..chunk });
+        if let Some(choice) = self.choices.get_mut(number) {
+            choice.offset = offset;
+        }
+        push_event(&event, out);
+        self.sent(number);
+    }
+
+    /// Writes a part of a chat's answer with the probabilities of its tokens.
+    fn write_delta(&mut self, number: usize, delta: Delta<'_>, form: &Form<'_>, out: &mut String) {
         let Some(choice) = self.choices.get(number) else { return };
         let timings = self.timings(choice);
         let has_probs = !choice.probs.is_empty();
-        let event = match self.endpoint {
-            Endpoint::Chat => {
-                let logprobs = has_probs.then(|| ChatLogprobs::new(form, &choice.probs));
-                let delta = Delta::Content { content: text };
-                let chunk = self.chat_chunk(number, delta, logprobs, None);
-                to_json(&Envelope { timings, ..chunk })
-            }
-            _ => {
-                let mut offset = choice.offset;
-                let logprobs =
-                    has_probs.then(|| CompletionLogprobs::new(form, &choice.probs, &mut offset));
-                let chunk = self.text_chunk(number, text, logprobs, None);
-                let event = to_json(&Envelope { timings, ..chunk });
-                if let Some(choice) = self.choices.get_mut(number) {
-                    choice.offset = offset;
-                }
-                event
-            }
-        };
-        push_event(&event, out);
+        let logprobs = has_probs.then(|| ChatLogprobs::new(form, &choice.probs));
+        let chunk = self.chat_chunk(number, delta, logprobs, None);
+        push_event(&to_json(&Envelope { timings, ..chunk }), out);
         self.sent(number);
     }
 
@@ -315,14 +335,14 @@ impl Answer {
             return;
         };
         let is_native = self.endpoint == Endpoint::Completion;
-        if !finished.text.is_empty() && !is_native {
+        if !is_native {
             let form = self.form(tokenizer);
-            self.write_text(number, &finished.text, &form, out);
+            self.write_parts(number, &finished.text, Some(finished.stop), &form, out);
         }
         self.has_begun = true;
         let Some(choice) = self.choices.get(number) else { return };
         let timings = Some(Timings::from(choice.counts));
-        let reason = Some(shapes::finish_reason(finished.stop));
+        let reason = choice.finish_reason();
         let verbose = || self.options.verbose.then(|| self.native(number, choice, tokenizer));
         let include_usage = self.options.include_usage;
         match self.endpoint {
@@ -366,6 +386,14 @@ impl Choice {
         }
         self.counts.n_generated = self.counts.n_generated.saturating_add(1);
         self.counts.generated_us = now_us.saturating_sub(self.first_token_us);
+    }
+
+    /// OpenAI's reason for the end, if the answer is complete.
+    fn finish_reason(&self) -> Option<&'static str> {
+        match self.finished.as_ref()?.stop {
+            Stop::End | Stop::Word(_) if self.has_call => Some("tool_calls"),
+            stop => Some(shapes::finish_reason(stop)),
+        }
     }
 
     /// The tokens of this answer.

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use serde::Serialize;
 
+use super::calls::WholeCall;
 use super::probs::{ChatLogprobs, CompletionLogprobs, Form};
 use super::shapes::{
     self, ChatChoice, ChatChunk, ChatMessage, Delta, Envelope, Native, NativeChunk, TextChoice,
@@ -25,6 +26,7 @@ impl Answer {
                 choice.text.push_str(&finished.text);
             }
         }
+        self.cut_calls();
         let form = self.form(tokenizer);
         let natives = || {
             let all = self.choices.iter().enumerate();
@@ -40,8 +42,12 @@ impl Answer {
                     index: number,
                     message: ChatMessage {
                         role: "assistant",
-                        content: &choice.text,
+                        content: match self.call_form {
+                            Some(_) => choice.content.as_deref(),
+                            None => Some(&choice.text),
+                        },
                         refusal: None,
+                        tool_calls: choice.calls.iter().map(WholeCall::shape).collect(),
                     },
                     logprobs: self.options.probs.map(|_| ChatLogprobs::new(&form, &choice.probs)),
                 });
@@ -78,10 +84,8 @@ impl Answer {
         make: impl Fn(usize, &'a Choice, &'static str) -> T,
     ) -> Vec<T> {
         let all = self.choices.iter().enumerate();
-        let ended = all.filter_map(|(number, choice)| {
-            let stop = choice.finished.as_ref()?.stop;
-            Some(make(number, choice, shapes::finish_reason(stop)))
-        });
+        let ended =
+            all.filter_map(|(number, choice)| Some(make(number, choice, choice.finish_reason()?)));
         ended.collect()
     }
 

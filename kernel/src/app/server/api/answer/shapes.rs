@@ -60,9 +60,12 @@ pub struct ChatChoice<'a> {
 #[derive(Debug, Serialize)]
 pub struct ChatMessage<'a> {
     pub role: &'static str,
-    pub content: &'a str,
+    /// Null in an answer that consists of calls.
+    pub content: Option<&'a str>,
     /// Always null; strict clients want the field.
     pub refusal: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall<'a>>,
 }
 
 /// A part of a chat's answer in a stream.
@@ -83,8 +86,32 @@ pub enum Delta<'a> {
     Role { role: &'static str, content: Option<&'static str> },
     /// Text.
     Content { content: &'a str },
+    /// A part of a call.
+    Calls { tool_calls: [ToolCall<'a>; 1] },
     /// The last part: nothing.
     End {},
+}
+
+/// A call, or a part of one in a stream.
+#[derive(Debug, Serialize)]
+pub struct ToolCall<'a> {
+    /// The number of the call in its answer, in a stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<&'a str>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<&'static str>,
+    pub function: Function<'a>,
+}
+
+/// The function of a call.
+#[derive(Debug, Serialize)]
+pub struct Function<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<&'a str>,
+    /// The arguments: the text of a JSON object, or a piece of it.
+    pub arguments: &'a str,
 }
 
 /// An answer of OpenAI's older API, or a part of one.

@@ -1,14 +1,19 @@
 //! The messages of a chat, and the prompt that a chat template makes of them.
 
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde_json::value::RawValue;
 
+use super::super::Served;
 use super::super::error::ApiError;
 use super::object::{List, Object, parse};
-use crate::llm::chat::{Segment, Template};
+use super::tools::{self, MAX_TOOLS, Tools};
+use crate::llm::chat::calls::CallForm;
+pub use crate::llm::chat::conversation::{Call, Ending, Message, Role, segments, text};
+use crate::llm::chat::tools::ToolTexts;
+use crate::llm::chat::{Segment, json};
 
 /// The most messages of a chat.
 const MAX_MESSAGES: usize = 4096;
@@ -17,79 +22,145 @@ const MAX_PARTS: usize = 256;
 
 /// The field that asks to continue the last message.
 const CONTINUE: &str = "continue_final_message";
+const CALLS: &str = "tool_calls";
+const CALL_ID: &str = "tool_call_id";
 
-/// The author of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The client's program; OpenAI's `developer` too.
-    System,
-    /// A person.
-    User,
-    /// The model.
-    Assistant,
+/// A chat: what makes a prompt, and what its answer may hold.
+#[derive(Debug)]
+pub struct Chat<'a> {
+    messages: Vec<Message>,
+    ending: Ending,
+    /// The tools, as the chat template writes them.
+    written: Vec<String>,
+    /// The tools of the request.
+    pub tools: Tools<'a>,
+    /// The form of calls in the answer, if it may have any.
+    pub call_form: Option<CallForm>,
 }
 
-/// A message of a chat.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// The author.
-    pub role: Role,
-    /// The text.
-    pub text: String,
-}
+impl<'a> Chat<'a> {
+    /// Reads a chat.
+    ///
+    /// # Errors
+    /// A message or a tool has a wrong form, or contents that are not supported.
+    pub fn read(object: &Object<'a>, served: &Served<'_>) -> Result<Self, ApiError> {
+        let messages = messages(object, served)?;
+        let ending = ending(object, &messages)?;
+        let tools = Tools::read(object)?;
+        let texts = tools.texts(served)?;
+        let written = texts.map(|texts| tools.written(texts)).transpose()?.unwrap_or_default();
+        let call_form = texts.and_then(|texts| tools.call_form(texts));
+        Ok(Chat { messages, ending, written, tools, call_form })
+    }
 
-/// The end of a prompt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// The texts that ask for an answer: `add_generation_prompt`.
-    Ask,
-    /// The last message with the texts behind it.
-    Close,
-    /// The last message, which the answer continues: `continue_final_message`.
-    Continue,
+    /// The segments of the prompt.
+    pub fn segments<'t>(&'t self, served: &Served<'t>) -> Vec<Segment<'t>> {
+        segments(served.template, &self.messages, &self.written, self.ending)
+    }
 }
 
 /// Reads the messages.
-///
-/// # Errors
-/// A message has a wrong form, or contents that are not supported.
-pub fn messages(object: &Object<'_>) -> Result<Vec<Message>, ApiError> {
+fn messages(object: &Object<'_>, served: &Served<'_>) -> Result<Vec<Message>, ApiError> {
     const NAME: &str = "messages";
     let List(list) = object.require::<List<'_, MAX_MESSAGES>>(NAME)?;
     let Some(last) = list.len().checked_sub(1) else {
         return Err(object.error(NAME, "at least one message is needed"));
     };
     let may_continue = object.switch(CONTINUE, true)?;
-    let read = |(i, value)| message(&format!("{NAME}[{i}]"), value, may_continue && i == last);
+    let read =
+        |(i, value)| message(&format!("{NAME}[{i}]"), value, may_continue && i == last, served);
     list.into_iter().enumerate().map(read).collect()
 }
 
 /// Reads a message. `may_continue`: an answer of the assistant here is one to continue.
-fn message(place: &str, value: &RawValue, may_continue: bool) -> Result<Message, ApiError> {
+fn message(
+    place: &str,
+    value: &RawValue,
+    may_continue: bool,
+    served: &Served<'_>,
+) -> Result<Message, ApiError> {
     let object = Object::from_value(place, value)?;
     let role = match object.require::<String>("role")?.as_str() {
         "system" | "developer" => Role::System,
         "user" => Role::User,
         "assistant" => Role::Assistant,
-        other @ ("tool" | "function") => {
-            return Err(object.error("role", format!("`{other}` is not supported")));
-        }
+        "tool" => Role::Tool,
+        "function" => return Err(object.error("role", "`function` is not supported")),
         other => return Err(object.error("role", format!("there is no role `{other}`"))),
     };
+    let read = match role {
+        Role::Assistant => Some(CALLS),
+        Role::Tool => Some(CALL_ID),
+        _ => None,
+    };
     // Clients send an answer back as they got it, with empty fields.
-    for name in ["tool_calls", "function_call", "audio", "tool_call_id"] {
-        if object.get(name).is_some_and(|value| value.get() != "[]") {
+    for name in [CALLS, "function_call", "audio", CALL_ID] {
+        if read != Some(name) && object.get(name).is_some_and(|value| value.get() != "[]") {
             return Err(ApiError::unsupported(&object.name(name)));
         }
     }
+    let texts = |field: &str| tools::texts(served).map_err(|problem| object.error(field, problem));
+    let calls = match object.get(CALLS) {
+        Some(value) if role == Role::Assistant && value.get() != "[]" => {
+            calls(&object.name(CALLS), value, texts(CALLS)?)?
+        }
+        _ => Vec::new(),
+    };
     // As in llama-server, blank lines stand between the parts of an answer to continue.
     let between = if may_continue && role == Role::Assistant { "\n\n" } else { "\n" };
-    let text = match object.get("content") {
+    let mut text = match object.get("content") {
         Some(value) => content(&object.name("content"), value, between)?,
         None if role == Role::Assistant => String::new(),
         None => return Err(object.error("content", "required")),
     };
-    Ok(Message { role, text })
+    let mut call_id = String::new();
+    if role == Role::Tool {
+        text = texts("role")?.result(text);
+        call_id = object.read(CALL_ID)?.unwrap_or_default();
+    }
+    Ok(Message { role, text, calls, call_id })
+}
+
+/// Reads the calls of an answer.
+fn calls(name: &str, value: &RawValue, texts: &ToolTexts) -> Result<Vec<Call>, ApiError> {
+    let List(list) = parse::<List<'_, MAX_TOOLS>>(name, value)?;
+    if list.len() > 1 && texts.call_separator.is_none() {
+        return Err(ApiError::field(name, "the chat template takes one call an answer"));
+    }
+    let read = |(i, value)| {
+        let call = Object::from_value(&format!("{name}[{i}]"), value)?;
+        let function = Object::from_value(&call.name("function"), call.require("function")?)?;
+        let function_name = function.require::<String>("name")?;
+        if !tools::is_name(&function_name) {
+            return Err(function.error("name", tools::wrong_name()));
+        }
+        Ok(Call {
+            id: call.read("id")?.unwrap_or_default(),
+            name: function_name,
+            arguments: arguments(&function)?,
+        })
+    };
+    list.into_iter().enumerate().map(read).collect()
+}
+
+/// Reads the arguments of a call: JSON in a text, as OpenAI has them, or an object.
+fn arguments(function: &Object<'_>) -> Result<String, ApiError> {
+    const NAME: &str = "arguments";
+    let Some(value) = function.get(NAME) else { return Ok("{}".into()) };
+    let quoted;
+    let object = match value.get().starts_with('"') {
+        true => {
+            quoted = function.require::<String>(NAME)?;
+            // A call without arguments, in the answers of some servers.
+            if quoted.trim().is_empty() { "{}" } else { quoted.trim() }
+        }
+        false => value.get(),
+    };
+    let mut out = String::new();
+    match json::reformat(object, None, &mut out).filter(|()| object.starts_with('{')) {
+        Some(()) => Ok(out),
+        None => Err(function.error(NAME, "no JSON object")),
+    }
 }
 
 /// Reads the content of a message: a text, or a list of parts with `between` between them.
@@ -116,14 +187,13 @@ fn content(name: &str, value: &RawValue, between: &str) -> Result<String, ApiErr
 
 /// Reads how the prompt ends.
 ///
-/// As in llama-server, an answer at the end is continued, unless the request says otherwise.
-///
-/// # Errors
-/// The fields contradict each other or the messages.
-pub fn ending(object: &Object<'_>, messages: &[Message]) -> Result<Ending, ApiError> {
+/// As in llama-server, an answer at the end is continued, unless the request says otherwise. An
+/// answer with calls is complete.
+fn ending(object: &Object<'_>, messages: &[Message]) -> Result<Ending, ApiError> {
     let asks = object.read::<bool>("add_generation_prompt")?;
-    let is_assistant =
-        |message: Option<&Message>| message.is_some_and(|message| message.role == Role::Assistant);
+    let is_assistant = |message: Option<&Message>| {
+        message.is_some_and(|it| it.role == Role::Assistant && it.calls.is_empty())
+    };
     let ends_in_answer = is_assistant(messages.last());
     match (object.read(CONTINUE)?, asks) {
         (Some(true), Some(true)) => {
@@ -143,59 +213,4 @@ pub fn ending(object: &Object<'_>, messages: &[Message]) -> Result<Ending, ApiEr
         (_, Some(false)) => Ok(Ending::Close),
         (_, _) => Ok(Ending::Ask),
     }
-}
-
-/// The segments of a prompt. Without a template, blank lines stand between the messages.
-///
-/// System messages and those of users are trimmed, as most templates do. An answer stays as it is,
-/// so that its tokens are those that the KV cache holds. An empty system message counts as none.
-pub fn segments<'t>(
-    template: Option<&'t Template>,
-    messages: &'t [Message],
-    ending: Ending,
-) -> Vec<Segment<'t>> {
-    use Segment::Template as Text;
-    let mut segments = Vec::new();
-    let Some(template) = template else {
-        for message in messages {
-            if !segments.is_empty() {
-                segments.push(Text("\n\n"));
-            }
-            segments.push(Segment::Message(&message.text));
-        }
-        return segments;
-    };
-    let is_there =
-        |message: &&Message| message.role != Role::System || !message.text.trim().is_empty();
-    let mut before = None;
-    for Message { role, text } in messages.iter().filter(is_there) {
-        let around = match role {
-            Role::System => &template.system,
-            Role::User => &template.user,
-            Role::Assistant => &template.assistant,
-        };
-        let special = match (role, before) {
-            (Role::User, None) => template.first_user_prefix.as_ref(),
-            (Role::User, Some(Role::System)) => template.after_system_prefix.as_ref(),
-            _ => None,
-        };
-        let text = if *role == Role::Assistant { text } else { text.trim() };
-        segments.extend([
-            Text(special.unwrap_or(&around.prefix)),
-            Segment::Message(text),
-            Text(&around.suffix),
-        ]);
-        before = Some(*role);
-    }
-    match ending {
-        Ending::Ask => segments.push(Text(&template.assistant.prefix)),
-        Ending::Close => {}
-        Ending::Continue => drop(segments.pop()),
-    }
-    segments
-}
-
-/// The text of a prompt.
-pub fn text(segments: &[Segment<'_>]) -> String {
-    segments.iter().map(|segment| segment.text().to_string()).collect()
 }

@@ -1,4 +1,4 @@
-//! The grammar of an answer: `grammar`, `json_schema` and `response_format`.
+//! The grammar of an answer: `grammar`, `json_schema`, `response_format`, and that of calls.
 
 use alloc::format;
 use alloc::string::String;
@@ -7,9 +7,12 @@ use alloc::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::super::error::ApiError;
-use super::super::schema;
+use super::super::{Served, schema};
+use super::chat::Chat;
 use super::object::Object;
-use crate::llm::grammar::Grammar;
+use super::tool_grammar::{self, ToolGrammar};
+use crate::llm::grammar::{Grammar, Trigger};
+use crate::llm::scheduler::Constrained;
 use crate::llm::tokenizer::Tokenizer;
 
 /// A grammar and its text.
@@ -17,8 +20,23 @@ use crate::llm::tokenizer::Tokenizer;
 pub struct GrammarOf {
     /// The text, in GBNF.
     pub text: Arc<str>,
-    /// The grammar.
-    pub grammar: Arc<Grammar>,
+    /// The grammar, and where it begins.
+    pub constrained: Constrained,
+}
+
+impl GrammarOf {
+    /// Reads a grammar; errors name the field that it is made of.
+    fn new(
+        field: &str,
+        text: String,
+        trigger: Trigger,
+        tokenizer: &Tokenizer,
+    ) -> Result<Self, ApiError> {
+        let grammar =
+            Grammar::parse(&text, tokenizer).map_err(|error| ApiError::field(field, error))?;
+        let constrained = Constrained { grammar: Arc::new(grammar), trigger };
+        Ok(GrammarOf { text: text.into(), constrained })
+    }
 }
 
 /// Reads the grammar of the answer, if the request has one.
@@ -38,9 +56,27 @@ pub fn read(object: &Object<'_>, tokenizer: &Tokenizer) -> Result<Option<Grammar
         found = Some((name, text));
     }
     let Some((name, text)) = found else { return Ok(None) };
-    let text = text?;
-    let grammar = Grammar::parse(&text, tokenizer).map_err(|error| object.error(name, error))?;
-    Ok(Some(GrammarOf { text: text.into(), grammar: Arc::new(grammar) }))
+    GrammarOf::new(&object.name(name), text?, Trigger::Start, tokenizer).map(Some)
+}
+
+/// The grammar of the calls of a chat's tools, if the answer may have calls.
+///
+/// `shown` are the control tokens in the text of calls.
+///
+/// # Errors
+/// The schema of a tool is malformed or too large.
+pub fn of_calls(
+    chat: &Chat<'_>,
+    shown: &[u32],
+    served: &Served<'_>,
+) -> Result<Option<GrammarOf>, ApiError> {
+    let Some(texts) = chat.tools.texts(served)? else { return Ok(None) };
+    let marks = tool_grammar::marks(shown, served.tokenizer);
+    let Some(ToolGrammar { text, trigger }) = tool_grammar::write(texts, &chat.tools, &marks)?
+    else {
+        return Ok(None);
+    };
+    GrammarOf::new("tools", text, trigger, served.tokenizer).map(Some)
 }
 
 fn of_schema(object: &Object<'_>, value: &RawValue) -> Result<String, ApiError> {

@@ -27,9 +27,8 @@ pub enum Support {
 }
 
 const ALL: &[Endpoint] = &[Chat, Completions, Completion];
-const SWITCH: &[&str] = &["true", "false"];
 /// Values that switch a field off.
-const OFF: &[&str] = &["false", "[]"];
+const OFF: &[&str] = &["false", "[]", "\"none\"", "\"auto\""];
 const NONE: &[&str] = &[];
 
 /// The fields of requests for answers.
@@ -98,11 +97,11 @@ pub const FIELDS: &[(&str, Support)] = &[
     ("id_slot", Ignored),
     // This field counts with `adaptive_target` alone.
     ("adaptive_decay", Ignored),
-    // Tools. Without tools, these choices ask for nothing.
-    ("tools", Refused(&["[]"])),
-    ("tool_choice", Refused(&["\"none\"", "\"auto\""])),
-    ("parallel_tool_calls", Refused(SWITCH)),
-    ("parse_tool_calls", Refused(SWITCH)),
+    // Tools.
+    ("tools", Read(&[Chat])),
+    ("tool_choice", Read(&[Chat])),
+    ("parallel_tool_calls", Read(&[Chat])),
+    ("parse_tool_calls", Read(&[Chat])),
     ("functions", Refused(&["[]"])),
     ("function_call", Refused(&["\"none\"", "\"auto\""])),
     ("web_search_options", Refused(NONE)),

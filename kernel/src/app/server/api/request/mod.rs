@@ -11,12 +11,15 @@ pub mod sampling;
 #[cfg(test)]
 mod tests;
 pub mod tokens;
+pub mod tool_grammar;
+mod tools;
 
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use chat::Chat;
 pub use fields::{FIELDS, Support};
 use object::Object;
 pub use options::Options;
@@ -24,9 +27,9 @@ use prompt::Prompts;
 
 use super::error::ApiError;
 use super::{Ids, Served};
-use crate::llm::grammar::Trigger;
+use crate::llm::chat::calls::CallForm;
 use crate::llm::sampling::{Breakers, LogitBias};
-use crate::llm::scheduler::{Constrained, Request};
+use crate::llm::scheduler::Request;
 
 /// An endpoint that generates text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +66,8 @@ pub struct Parsed {
     pub breakers: Vec<String>,
     /// The text of the grammar.
     pub grammar: Option<Arc<str>>,
+    /// The form of calls in the answers, if they may have any.
+    pub call_form: Option<CallForm>,
 }
 
 /// Reads the body of a request for answers.
@@ -78,8 +83,26 @@ pub fn read(
     let object = Object::from_body(body)?;
     fields::check(&object, endpoint)?;
     let options = Options::read(&object, endpoint)?;
+    let mut grammar = constraint::read(&object, served.tokenizer)?;
+    let mut shown = Vec::new();
+    let mut call_form = None;
     let all = match endpoint {
-        Endpoint::Chat => Vec::from([chat_tokens(&object, served)?]),
+        Endpoint::Chat => {
+            let chat = Chat::read(&object, served)?;
+            let tokens = served.tokenizer.encode_segments(&chat.segments(served), true);
+            if let Some(form) = &chat.call_form {
+                shown = form.marks(served.tokenizer);
+            }
+            if let Some(of_calls) = constraint::of_calls(&chat, &shown, served)? {
+                if grammar.is_some() {
+                    let problem = "cannot be used with a grammar or a schema of the answer";
+                    return Err(object.error("tools", problem));
+                }
+                grammar = Some(of_calls);
+            }
+            call_form = chat.call_form;
+            Vec::from([tokens])
+        }
         Endpoint::Completions | Endpoint::Completion => {
             let Prompts(prompts) = object.require("prompt")?;
             let name = object.name("prompt");
@@ -96,11 +119,9 @@ pub fn read(
         return Err(object.error("n", problem));
     }
     let breakers = sampling::breakers(&object, &served.defaults.sampling.breakers)?;
-    let grammar = constraint::read(&object, served.tokenizer)?;
-    let constraint = grammar
-        .as_ref()
-        .map(|of| Constrained { grammar: of.grammar.clone(), trigger: Trigger::Start });
-    let request = Request { constraint, ..request(&object, served, ids, &options, &breakers)? };
+    let constraint = grammar.as_ref().map(|of| of.constrained.clone());
+    let request =
+        Request { constraint, shown, ..request(&object, served, ids, &options, &breakers)? };
     let with_prompt = endpoint == Endpoint::Completion || options.verbose;
     let mut requests = Vec::new();
     let mut prompts = Vec::new();
@@ -115,7 +136,7 @@ pub fn read(
         }
     }
     let grammar = grammar.map(|of| of.text);
-    Ok(Parsed { options, requests, prompts, breakers, grammar })
+    Ok(Parsed { options, requests, prompts, breakers, grammar, call_form })
 }
 
 /// Reads all but the prompt.
@@ -150,13 +171,6 @@ fn request(
         n_probs: options.probs.map_or(0, |probs| probs.n_asked()),
         post_sampling_probs: options.post_sampling_probs,
         cache_prompt: object.switch("cache_prompt", true)?,
+        shown: Vec::new(),
     })
-}
-
-/// The tokens of a chat.
-fn chat_tokens(object: &Object<'_>, served: &Served<'_>) -> Result<Vec<u32>, ApiError> {
-    let messages = chat::messages(object)?;
-    let ending = chat::ending(object, &messages)?;
-    let segments = chat::segments(served.template, &messages, ending);
-    Ok(served.tokenizer.encode_segments(&segments, true))
 }

@@ -83,6 +83,12 @@ impl<'a> Object<'a> {
 
     /// A field with a wrong value.
     pub fn error(&self, field: &str, problem: impl fmt::Display) -> ApiError {
+        self.error_of(field, &problem)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn error_of(&self, field: &str, problem: &dyn fmt::Display) -> ApiError {
         ApiError::field(&self.name(field), problem)
     }
 
@@ -148,12 +154,16 @@ impl<'a> Object<'a> {
 /// # Errors
 /// The value has another type.
 pub fn parse<'a, T: Deserialize<'a>>(name: &str, value: &'a RawValue) -> Result<T, ApiError> {
-    serde_json::from_str(value.get()).map_err(|error| {
-        let text = error.to_string();
-        // The line and column are those within the value.
-        let problem = text.rsplit_once(" at line ").map_or(&*text, |(problem, _)| problem);
-        ApiError::field(name, problem)
-    })
+    serde_json::from_str(value.get()).map_err(|error| parse_error(name, &error))
+}
+
+#[cold]
+#[inline(never)]
+fn parse_error(name: &str, error: &serde_json::Error) -> ApiError {
+    let text = error.to_string();
+    // The line and column are those within the value.
+    let problem = text.rsplit_once(" at line ").map_or(&*text, |(problem, _)| problem);
+    ApiError::field(name, problem)
 }
 
 /// The fields of an object.

@@ -147,7 +147,7 @@ fn each_field_that_is_read_has_a_type() {
         let Support::Read(endpoints) = support else { continue };
         for &endpoint in *endpoints {
             let wrong = match *name {
-                "stream_options" | "response_format" | "json_schema" => "7",
+                "stream_options" | "tool_choice" | "response_format" | "json_schema" => "7",
                 _ => r#"{"x":true}"#,
             };
             let body = match *name {
@@ -192,8 +192,6 @@ fn each_field_that_is_not_supported_is_refused_by_name() {
 #[test]
 fn values_that_ask_for_something_are_refused() {
     for (fields, name) in [
-        (r#""tools":[{"type":"function","function":{"name":"f"}}]"#, "tools"),
-        (r#""tool_choice":"required""#, "tool_choice"),
         (r#""modalities":["text","audio"]"#, "modalities"),
         (r#""lora":[{"id":0,"scale":1}]"#, "lora"),
         (r#""min_keep":1"#, "min_keep"),
@@ -588,11 +586,25 @@ fn messages_of_other_forms_are_refused() {
         (r#"[{"role":"bot","content":"x"}]"#, "`messages[0].role`: there is no role `bot`"),
         (
             r#"[{"role":"tool","tool_call_id":"1","content":"x"}]"#,
-            "`messages[0].role`: `tool` is not supported",
+            "`messages[0].role`: the chat template has no texts for tools; `image-builder inspect` \
+             names the reason",
+        ),
+        (
+            r#"[{"role":"function","name":"f","content":"x"}]"#,
+            "`messages[0].role`: `function` is not supported",
         ),
         (
             r#"[{"role":"assistant","tool_calls":[{"id":"1"}]}]"#,
+            "`messages[0].tool_calls`: the chat template has no texts for tools; `image-builder \
+             inspect` names the reason",
+        ),
+        (
+            r#"[{"role":"user","content":"x","tool_calls":[{"id":"1"}]}]"#,
             "`messages[0].tool_calls`: not supported by this server",
+        ),
+        (
+            r#"[{"role":"user","content":"x","tool_call_id":"1"}]"#,
+            "`messages[0].tool_call_id`: not supported by this server",
         ),
         (
             r#"[{"role":"user","content":[{"type":"text","text":"x"},
@@ -672,7 +684,7 @@ fn the_end_of_a_prompt_is_asked_for() {
 
 #[test]
 fn a_conversation_is_that_of_the_console() {
-    let message = |role, text: &str| Message { role, text: text.into() };
+    let message = |role, text: &str| Message::new(role, text);
     let first = [message(Role::System, "S"), message(Role::User, "U")];
     let more = [message(Role::Assistant, " A"), message(Role::User, "V")];
     let joined = |segments: &[Segment<'_>]| -> Vec<Segment<'static>> {
@@ -699,7 +711,7 @@ fn a_conversation_is_that_of_the_console() {
             let messages = [&first[skipped..], &more].concat();
             let mut expected = template.open(system, "U");
             assert_eq!(
-                joined(&segments(Some(&template), &first[skipped..], Ending::Ask)),
+                joined(&segments(Some(&template), &first[skipped..], &[], Ending::Ask)),
                 joined(&expected),
                 "{}",
                 known.name
@@ -707,7 +719,7 @@ fn a_conversation_is_that_of_the_console() {
             expected.push(Segment::Message(" A"));
             expected.extend(template.go_on("V"));
             assert_eq!(
-                joined(&segments(Some(&template), &messages, Ending::Ask)),
+                joined(&segments(Some(&template), &messages, &[], Ending::Ask)),
                 joined(&expected),
                 "{}",
                 known.name

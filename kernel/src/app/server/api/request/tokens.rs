@@ -7,9 +7,10 @@ use serde::Serialize;
 
 use super::super::error::ApiError;
 use super::super::{Served, to_json};
+use super::chat::Chat;
 use super::object::Object;
 use super::prompt::{Prompt, check_tokens};
-use super::{Endpoint, chat, chat_tokens, fields};
+use super::{Endpoint, chat, fields};
 use crate::llm::tokenizer::Tokenizer;
 
 /// Appends the bytes of a token, as llama-server writes it: control tokens have their names.
@@ -106,10 +107,8 @@ pub fn apply_template(body: &[u8], served: &Served<'_>) -> Result<String, ApiErr
 
     let object = Object::from_body(body)?;
     fields::check(&object, Endpoint::Chat)?;
-    let messages = chat::messages(&object)?;
-    let ending = chat::ending(&object, &messages)?;
-    let segments = chat::segments(served.template, &messages, ending);
-    Ok(to_json(&Prompt { prompt: chat::text(&segments) }))
+    let chat = Chat::read(&object, served)?;
+    Ok(to_json(&Prompt { prompt: chat::text(&chat.segments(served)) }))
 }
 
 /// Answers `POST /v1/chat/completions/input_tokens`: the number of a chat's tokens.
@@ -125,6 +124,7 @@ pub fn count_tokens(body: &[u8], served: &Served<'_>) -> Result<String, ApiError
 
     let object = Object::from_body(body)?;
     fields::check(&object, Endpoint::Chat)?;
-    let input_tokens = chat_tokens(&object, served)?.len();
+    let chat = Chat::read(&object, served)?;
+    let input_tokens = served.tokenizer.encode_segments(&chat.segments(served), true).len();
     Ok(to_json(&Count { input_tokens, object: "response.input_tokens" }))
 }

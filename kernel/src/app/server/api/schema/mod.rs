@@ -122,6 +122,14 @@ impl GrammarText {
         Ok(())
     }
 
+    /// Adds the rules of any object, and returns the name of the first one.
+    ///
+    /// # Errors
+    /// The grammar becomes too large.
+    pub fn object(&mut self) -> Result<String, ApiError> {
+        self.use_rule("object")
+    }
+
     /// Adds one of [`RULES`], with those that it uses.
     fn use_rule(&mut self, name: &'static str) -> Result<String, ApiError> {
         let mut wanted = Vec::from([name]);
@@ -227,7 +235,7 @@ pub fn grammar(place: &str, schema: &RawValue) -> Result<String, ApiError> {
 /// None.
 pub fn any_object() -> Result<String, ApiError> {
     let mut text = GrammarText::new();
-    let rule = text.use_rule("object")?;
+    let rule = text.object()?;
     text.root(rule)?;
     Ok(text.finish())
 }
@@ -685,7 +693,7 @@ fn literal(value: &RawValue) -> String {
 }
 
 /// A text in quotation marks, as in GBNF.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len().saturating_add(2));
     out.push('"');
     text.chars().for_each(|c| push_escaped(c, &mut out));
