@@ -132,6 +132,15 @@ impl ApiError {
         ApiError { status, ..self }
     }
 
+    /// The body of the answer in ollama's form.
+    pub fn ollama_body(&self) -> String {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            error: &'a str,
+        }
+        to_json(&Body { error: &self.message })
+    }
+
     /// The error object: the body of the answer.
     pub fn body(&self) -> String {
         #[derive(Serialize)]

@@ -1,5 +1,6 @@
 //! Answers: from the scheduler's updates to JSON or server-sent events.
 
+mod ollama;
 mod parts;
 mod probs;
 pub mod settings;
@@ -19,7 +20,7 @@ use timings::{Counts, Progress, Timings, Usage};
 
 use super::error::ApiError;
 use super::request::{Endpoint, Options};
-use super::{EVENT_STREAM, Ids, JSON, Served, push_event, to_json};
+use super::{EVENT_STREAM, Ids, JSON, NDJSON, Served, push_event, to_json};
 use crate::llm::scheduler::{Finished, Request, Stop, TokenProbs, Update};
 use crate::llm::tokenizer::Tokenizer;
 
@@ -33,6 +34,8 @@ pub struct Answer {
     created: u64,
     model: String,
     n_ctx: usize,
+    /// The times, if the answer has ollama's form.
+    ollama: Option<ollama::Clock>,
     choices: Vec<Choice>,
     /// Answers that are not complete.
     n_open: usize,
@@ -83,6 +86,7 @@ impl Answer {
             created: ids.created,
             model: served.model.into(),
             n_ctx: served.n_ctx,
+            ollama: None,
             choices: Vec::new(),
             n_open: 0,
             has_begun: false,
@@ -103,7 +107,11 @@ impl Answer {
 
     /// The content type of what [`Answer::on_update`] writes.
     pub fn content_type(&self) -> &'static str {
-        if self.options.stream { EVENT_STREAM } else { JSON }
+        match (self.options.stream, self.ollama) {
+            (true, Some(_)) => NDJSON,
+            (true, None) => EVENT_STREAM,
+            (false, _) => JSON,
+        }
     }
 
     /// Whether everything was written. Requests that still run are of no use then.
@@ -116,9 +124,20 @@ impl Answer {
     /// Nothing is written for an answer that is done, or that is sent as a whole.
     pub fn abort(&mut self, error: &ApiError, out: &mut String) {
         if self.has_begun && !self.is_done() {
-            push_event(&error.body(), out);
+            self.push_error(error, out);
         }
         self.n_open = 0;
+    }
+
+    /// Writes an error into a stream, as its last event or line.
+    pub fn push_error(&self, error: &ApiError, out: &mut String) {
+        match self.ollama {
+            Some(_) => {
+                out.push_str(&error.ollama_body());
+                out.push('\n');
+            }
+            None => push_event(&error.body(), out),
+        }
     }
 
     /// Takes an update of the request with this place in [`super::Job::requests`].
@@ -140,6 +159,9 @@ impl Answer {
         let is_open = |choice: &Choice| choice.finished.is_none();
         if self.is_done() || !self.choices.get(number).is_some_and(is_open) {
             return Ok(());
+        }
+        if let Some(clock) = &mut self.ollama {
+            clock.now_us = now_us;
         }
         let Some(choice) = self.choices.get_mut(number) else { return Ok(()) };
         match update {
@@ -244,6 +266,9 @@ impl Answer {
         tokenizer: &Tokenizer,
         out: &mut String,
     ) {
+        if let Some(clock) = self.ollama {
+            return self.write_ollama_line(clock, number, text, false, tokenizer, out);
+        }
         let form = self.form(tokenizer);
         if self.endpoint == Endpoint::Completion {
             let Some(choice) = self.choices.get(number) else { return };
@@ -309,11 +334,15 @@ impl Answer {
 
     /// Writes the end of an answer in a stream, and that of the stream.
     fn write_end(&mut self, number: usize, tokenizer: &Tokenizer, out: &mut String) {
-        self.write_role(number, out);
         let Some(finished) = self.choices.get(number).and_then(|choice| choice.finished.clone())
         else {
             return;
         };
+        if let Some(clock) = self.ollama {
+            self.write_ollama_line(clock, number, &finished.text, false, tokenizer, out);
+            return self.write_ollama_line(clock, number, "", true, tokenizer, out);
+        }
+        self.write_role(number, out);
         let is_native = self.endpoint == Endpoint::Completion;
         if !finished.text.is_empty() && !is_native {
             let form = self.form(tokenizer);

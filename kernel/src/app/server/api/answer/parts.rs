@@ -25,6 +25,9 @@ impl Answer {
                 choice.text.push_str(&finished.text);
             }
         }
+        if let Some(clock) = self.ollama {
+            return self.write_ollama_whole(clock, tokenizer, out);
+        }
         let form = self.form(tokenizer);
         let natives = || {
             let all = self.choices.iter().enumerate();

@@ -3,7 +3,8 @@
 pub mod chat;
 mod fields;
 mod logit_bias;
-mod object;
+pub mod object;
+pub mod ollama;
 mod options;
 mod prompt;
 pub mod sampling;

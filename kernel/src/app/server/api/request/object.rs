@@ -19,7 +19,7 @@ use super::super::error::ApiError;
 const MAX_FIELDS: usize = 128;
 
 /// An object of a request.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Object<'a> {
     /// The object's place in the body, which goes before its fields' names in errors.
     place: String,
