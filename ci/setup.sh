@@ -144,10 +144,10 @@ elsewhere() {
         ci/boards.sh >/dev/null ||
             say 'no QEMU with a Raspberry Pi 4, see above: its boots will be skipped'
         ci/deny.sh install >&2 || say 'no cargo-deny, see above: its checks will be skipped'
-        ci/openai_client.py --install >&2 ||
-            say 'no Python package openai, see above: its boot will be skipped'
+        ci/environment.py clients >&2 ||
+            say 'no Python packages openai and ollama, see above: their boots will be skipped'
         ;;
-    page) ci/page.py --install >&2 || say 'no selenium, see above: the tests of the page will be skipped' ;;
+    page) ci/environment.py page >&2 || say 'no selenium, see above: the tests of the page will be skipped' ;;
     esac
 }
 

@@ -6,6 +6,7 @@ use alloc::string::{String, ToString};
 use serde::Serialize;
 
 use super::to_json;
+use super::writer::Writer;
 use crate::llm;
 use crate::llm::scheduler::SubmitError;
 
@@ -74,7 +75,11 @@ pub struct ApiError {
 impl ApiError {
     /// An error with the usual status of its kind. A long message is cut.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        let mut message = message.into();
+        ApiError::of(kind, message.into())
+    }
+
+    #[inline(never)]
+    fn of(kind: ErrorKind, mut message: String) -> Self {
         if message.len() > MAX_MESSAGE {
             message.truncate(message.floor_char_boundary(MAX_MESSAGE));
             message.push('…');
@@ -134,11 +139,7 @@ impl ApiError {
 
     /// The body of the answer in ollama's form.
     pub fn ollama_body(&self) -> String {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            error: &'a str,
-        }
-        to_json(&Body { error: &self.message })
+        Writer::new().text("error", &self.message).end()
     }
 
     /// The error object: the body of the answer.

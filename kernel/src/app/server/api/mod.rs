@@ -24,6 +24,7 @@ pub mod request;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use alloc::string::String;
 

@@ -1,17 +1,13 @@
 //! Answers in ollama's form: one JSON object, or one a line.
 
 use alloc::string::String;
-use alloc::vec::Vec;
 
-use serde::Serialize;
-
-use super::probs::Entry;
 use super::shapes;
 use super::{Answer, Choice};
 use crate::app::server::api::date::rfc3339;
 use crate::app::server::api::request::Endpoint;
 use crate::app::server::api::to_json;
-use crate::llm::scheduler::TokenProbs;
+use crate::app::server::api::writer::Writer;
 use crate::llm::tokenizer::Tokenizer;
 
 /// The times of an answer in ollama's form, by the scheduler's clock.
@@ -23,41 +19,6 @@ pub(super) struct Clock {
     pub(super) now_us: u64,
 }
 
-/// An answer, or a part of one.
-#[derive(Serialize)]
-struct Line<'a> {
-    model: &'a str,
-    created_at: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<Message<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    response: Option<&'a str>,
-    done: bool,
-    #[serde(flatten)]
-    end: Option<End>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    logprobs: Option<Vec<Entry>>,
-}
-
-#[derive(Serialize)]
-struct Message<'a> {
-    role: &'static str,
-    content: &'a str,
-}
-
-/// The end of an answer. Times are in ns.
-#[derive(Clone, Copy, Serialize)]
-struct End {
-    done_reason: &'static str,
-    total_duration: u64,
-    /// The time until the request ran.
-    load_duration: u64,
-    prompt_eval_count: usize,
-    prompt_eval_duration: u64,
-    eval_count: usize,
-    eval_duration: u64,
-}
-
 impl Answer {
     /// Gives the answer in ollama's form, with this name of the model.
     ///
@@ -67,38 +28,43 @@ impl Answer {
         self.ollama = Some(Clock { began_us: now_us, now_us });
     }
 
-    /// The object of a text. `choice` ends with it if `is_end`.
-    fn ollama_object(
+    /// Writes the object of a text, with the probabilities that are not sent. Times are in ns.
+    fn write_ollama_object(
         &self,
         clock: Clock,
         choice: &Choice,
         text: &str,
-        probs: &[TokenProbs],
         is_end: bool,
         tokenizer: &Tokenizer,
-    ) -> String {
+        out: &mut String,
+    ) {
         let Clock { began_us, now_us } = clock;
-        let since = |from: u64, to: u64| to.saturating_sub(from).saturating_mul(1000);
-        let ended = choice.finished.as_ref().filter(|_| is_end);
-        let is_chat = self.endpoint == Endpoint::Chat;
-        let date_us = self.created.saturating_mul(1_000_000);
-        to_json(&Line {
-            model: &self.model,
-            created_at: rfc3339(date_us.saturating_add(now_us.saturating_sub(began_us))),
-            message: is_chat.then_some(Message { role: "assistant", content: text }),
-            response: (!is_chat).then_some(text),
-            done: ended.is_some(),
-            end: ended.map(|finished| End {
-                done_reason: shapes::finish_reason(finished.stop),
-                total_duration: since(began_us, now_us),
-                load_duration: since(began_us, choice.started_us),
-                prompt_eval_count: choice.n_prompt,
-                prompt_eval_duration: since(0, choice.counts.prompt_us),
-                eval_count: choice.counts.n_generated,
-                eval_duration: since(0, choice.counts.generated_us),
-            }),
-            logprobs: (!probs.is_empty()).then(|| self.form(tokenizer).entries(probs)),
-        })
+        let total_us = now_us.saturating_sub(began_us);
+        let date_us = self.created.saturating_mul(1_000_000).saturating_add(total_us);
+        let mut line = Writer::new();
+        line.text("model", &self.model).text("created_at", &rfc3339(date_us));
+        line.ollama_text(self.endpoint == Endpoint::Chat, text);
+        line.json("done", if is_end { "true" } else { "false" });
+        if let Some(finished) = choice.finished.as_ref().filter(|_| is_end) {
+            line.text("done_reason", shapes::finish_reason(finished.stop));
+            let counts = &choice.counts;
+            let ran_us = counts.prompt_us.saturating_add(counts.generated_us);
+            for (name, us) in [
+                ("total_duration", total_us),
+                // The model is there: this is the time until the request ran.
+                ("load_duration", total_us.saturating_sub(ran_us)),
+                ("prompt_eval_duration", counts.prompt_us),
+                ("eval_duration", counts.generated_us),
+            ] {
+                line.number(name, us.saturating_mul(1000));
+            }
+            line.number("prompt_eval_count", choice.n_prompt as u64);
+            line.number("eval_count", counts.n_generated as u64);
+        }
+        if !choice.probs.is_empty() {
+            line.json("logprobs", &to_json(&self.form(tokenizer).entries(&choice.probs)));
+        }
+        out.push_str(&line.end());
     }
 
     /// Writes a part of an answer that is sent in parts. An empty part is written at the end alone.
@@ -115,7 +81,7 @@ impl Answer {
         if text.is_empty() && !is_end {
             return;
         }
-        out.push_str(&self.ollama_object(clock, choice, text, &choice.probs, is_end, tokenizer));
+        self.write_ollama_object(clock, choice, text, is_end, tokenizer, out);
         out.push('\n');
         self.sent(number);
     }
@@ -123,7 +89,6 @@ impl Answer {
     /// Writes an answer that is sent as a whole.
     pub(super) fn write_ollama_whole(&self, clock: Clock, tokenizer: &Tokenizer, out: &mut String) {
         let Some(choice) = self.choices.first() else { return };
-        let Choice { text, probs, .. } = choice;
-        out.push_str(&self.ollama_object(clock, choice, text, probs, true, tokenizer));
+        self.write_ollama_object(clock, choice, &choice.text, true, tokenizer, out);
     }
 }

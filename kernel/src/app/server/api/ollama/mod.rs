@@ -10,11 +10,10 @@ mod tests;
 use alloc::format;
 use alloc::string::String;
 
-use serde::Serialize;
-
 use super::request::object::Object;
 use super::request::ollama::{Asked, KeepAlive, TAG, Task, check_model, read};
-use super::{ApiError, Endpoint, ErrorKind, Ids, JSON, Job, NDJSON, Served, job, to_json};
+use super::writer::Writer;
+use super::{ApiError, Endpoint, ErrorKind, Ids, JSON, Job, NDJSON, Served, job};
 
 /// What answers `GET /` where no page is asked for. Clients look for the text.
 pub const RUNNING: &str = "Ollama is running";
@@ -87,11 +86,7 @@ pub fn has(path: &str) -> bool {
 
 /// Answers `GET /api/version`.
 pub fn version() -> String {
-    #[derive(Serialize)]
-    struct Body {
-        version: &'static str,
-    }
-    to_json(&Body { version: VERSION })
+    Writer::new().text("version", VERSION).end()
 }
 
 /// What a client gets.

@@ -64,7 +64,7 @@ fn the_model_is_listed_under_its_name_and_tag() {
     let digest = "a5".repeat(32);
     assert_eq!(text(Call::Version, ""), (JSON, r#"{"version":"0.12.11"}"#.into()));
     let expected = format!(
-        r#"{{"models":[{{"name":"tiny:latest","model":"tiny:latest","modified_at":"2020-09-13T12:26:40.000000Z","size":6789,"digest":"{digest}",{DETAILS},"capabilities":["completion"]}}]}}"#
+        r#"{{"models":[{{"name":"tiny:latest","model":"tiny:latest","size":6789,"digest":"{digest}",{DETAILS},"modified_at":"2020-09-13T12:26:40.000000Z","capabilities":["completion"]}}]}}"#
     );
     assert_eq!(text(Call::Tags, ""), (JSON, expected));
     let expected = format!(
@@ -346,7 +346,7 @@ fn run<'f>(fixture: &'f Fixture, of: Call, fields: &str) -> Run<'f> {
 /// The end of [`finished`] after three updates.
 fn end(n_prompt: usize) -> String {
     format!(
-        r#""done":true,"done_reason":"stop","total_duration":603000000,"load_duration":600000000,"prompt_eval_count":{n_prompt},"prompt_eval_duration":6000000,"eval_count":2,"eval_duration":4000000"#
+        r#""done":true,"done_reason":"stop","total_duration":603000000,"load_duration":593000000,"prompt_eval_duration":6000000,"eval_duration":4000000,"prompt_eval_count":{n_prompt},"eval_count":2"#
     )
 }
 

@@ -129,12 +129,16 @@ impl<'a> Object<'a> {
 /// # Errors
 /// The value has another type.
 pub fn parse<'a, T: Deserialize<'a>>(name: &str, value: &'a RawValue) -> Result<T, ApiError> {
-    serde_json::from_str(value.get()).map_err(|error| {
-        let text = error.to_string();
-        // The line and column are those within the value.
-        let problem = text.rsplit_once(" at line ").map_or(&*text, |(problem, _)| problem);
-        ApiError::field(name, problem)
-    })
+    serde_json::from_str(value.get()).map_err(|error| wrong_type(name, &error))
+}
+
+/// The error of a value of another type; apart, as there is a [`parse`] for each type.
+#[cold]
+fn wrong_type(name: &str, error: &serde_json::Error) -> ApiError {
+    let text = error.to_string();
+    // The line and column are those within the value.
+    let problem = text.rsplit_once(" at line ").map_or(&*text, |(problem, _)| problem);
+    ApiError::field(name, problem)
 }
 
 /// The fields of an object.

@@ -34,10 +34,9 @@ impl KeepAlive {
     pub fn read(object: &Object<'_>) -> Result<Option<KeepAlive>, ApiError> {
         const NAME: &str = "keep_alive";
         let Some(value) = object.get(NAME) else { return Ok(None) };
-        let name = object.name(NAME);
         let time = match value.get().starts_with('"') {
-            true => duration(&parse::<String>(&name, value)?),
-            false => Some(seconds(parse(&name, value)?)),
+            true => duration(&parse::<String>(&object.name(NAME), value)?),
+            false => object.number(NAME)?.map(|number| seconds(number.into())),
         };
         time.map(Some).ok_or_else(|| object.error(NAME, "a time is needed, such as \"5m\" or 300"))
     }
