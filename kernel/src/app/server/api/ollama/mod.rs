@@ -162,7 +162,7 @@ fn pull(body: &[u8], served: &Served<'_>) -> Result<Reply, ApiError> {
     check_model(&object, served).map_err(|error| match error.kind {
         ErrorKind::NotFound => {
             let message = format!("{}, and this server pulls none", error.message);
-            ApiError { message, ..error }
+            ApiError::new(error.kind, message)
         }
         _ => error,
     })?;
