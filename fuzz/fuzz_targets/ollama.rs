@@ -23,7 +23,7 @@ fn run(first: u8, body: &[u8]) {
         Ok(Reply::Text(_, text)) => assert!(object(&text).is_object()),
         Ok(Reply::Job(job)) => {
             let stream = job.answer.options().stream;
-            let all = served::answer(job);
+            let all = served::answer(*job);
             assert_eq!(all.ends_with('\n'), stream);
             let lines: Vec<Value> = all.lines().map(object).collect();
             let (last, parts) = lines.split_last().unwrap();

@@ -170,7 +170,7 @@ impl Service {
             }
             Route::Ollama(call) => {
                 match ollama::reply(call, &request.body, &self.served(), self.began, &ids) {
-                    Ok(Reply::Job(job)) => return self.start_answer(client, Ok(job), front),
+                    Ok(Reply::Job(job)) => return self.start_answer(client, Ok(*job), front),
                     Ok(Reply::Text(content_type, text)) => {
                         Ok(Response::new(200).with_body(content_type, text.into_bytes()))
                     }

@@ -7,6 +7,7 @@ mod models;
 #[cfg(test)]
 mod tests;
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 
@@ -95,7 +96,7 @@ pub enum Reply {
     /// A text of this content type, at once.
     Text(&'static str, String),
     /// An answer of the model.
-    Job(Job),
+    Job(Box<Job>),
 }
 
 /// Answers a call. `began` is the date of the model, in seconds since 1970.
@@ -146,7 +147,7 @@ fn generate(
         Task::Answer(parsed) => {
             let mut job = job::of(endpoint, parsed, served, ids)?;
             job.answer.speak_ollama(model, ids.now_us);
-            Ok(Reply::Job(job))
+            Ok(Reply::Job(Box::new(job)))
         }
         // One model is served, which stays loaded whatever a client asks for.
         Task::Load if keep_alive == Some(KeepAlive::For(0)) => {

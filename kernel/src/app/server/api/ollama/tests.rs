@@ -27,7 +27,7 @@ fn text(of: Call, body: &str) -> (&'static str, String) {
 
 fn job(of: Call, body: &str) -> Job {
     match call(of, body) {
-        Ok(Reply::Job(job)) => job,
+        Ok(Reply::Job(job)) => *job,
         other => panic!("{body}: {other:?}"),
     }
 }
