@@ -2,55 +2,20 @@
 """Holds conversations with a server by the `openai` Python package.
 
     ci/openai_client.py BASE_URL     such as http://127.0.0.1:8080
-    ci/openai_client.py --install    makes the virtual environment with the package, in target/tools/openai
 
-API_KEY in the environment is the server's key. The end is the line `openai: N passed, N failed`.
+The package is in the virtual environment that `ci/environment.py clients` makes. API_KEY in the environment is the
+server's key. The end is the line `openai: N passed, N failed`.
 """
 
 import asyncio
-import os
-import pathlib
-import shutil
-import subprocess
-import sys
-import traceback
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-ENVIRONMENT = ROOT / "target/tools/openai"
-REQUIREMENTS = ROOT / "ci/openai.txt"
-TASKS = 16
+from client_tests import KEY, Failed, base_url, expect, run
 
-
-def install():
-    """Makes the virtual environment, if it is not there or is another one's."""
-    stamp = ENVIRONMENT / "requirements.txt"
-    if stamp.exists() and stamp.read_text() == REQUIREMENTS.read_text():
-        return
-    print(f"making {ENVIRONMENT.relative_to(ROOT)}", file=sys.stderr)
-    shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-    subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True)
-    pip = [ENVIRONMENT / "bin/pip", "install", "--quiet", "--disable-pip-version-check"]
-    try:
-        subprocess.run([*pip, "--no-deps", "--only-binary", ":all:", "--require-hashes", "-r", REQUIREMENTS], check=True)
-    except subprocess.CalledProcessError:
-        # A boot takes the environment for whole if it is there.
-        shutil.rmtree(ENVIRONMENT)
-        sys.exit(1)
-    shutil.copy(REQUIREMENTS, stamp)
-
-
-if __name__ == "__main__":
-    if sys.argv[1:] == ["--install"]:
-        install()
-        sys.exit(0)
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
-        print(__doc__.strip(), file=sys.stderr)
-        sys.exit(2)
+BASE = base_url(__doc__) + "/v1"
 
 import openai  # noqa: E402
 
-BASE = sys.argv[1].rstrip("/") + "/v1"
-KEY = os.environ.get("API_KEY", "none")
+TASKS = 16
 # The package repeats a request whose connection breaks. Here a break is a failure.
 OPTIONS = {"base_url": BASE, "max_retries": 0, "timeout": 120}
 # Many connections at once are another matter. QEMU's user network listens with room for one connection, and a Linux
@@ -59,15 +24,6 @@ MANY_OPTIONS = OPTIONS | {"max_retries": 4}
 STORY = [{"role": "system", "content": "You tell stories."}, {"role": "user", "content": "Tell me a story."}]
 # The model may end its answer at once; llama-server's `ignore_eos` keeps it talking.
 GREEDY = {"temperature": 0, "extra_body": {"ignore_eos": True}}
-
-
-class Failed(Exception):
-    """Something that must hold does not."""
-
-
-def expect(holds, what):
-    if not holds:
-        raise Failed(what)
 
 
 def lists_models(client):
@@ -212,23 +168,11 @@ def main():
         chats, streams, streams_without_usage, stops_at_words, completes, gives_many_choices, gives_logprobs,
         refuses_what_it_does_not_support, answers_many_at_once,
     ]
-    calls = [(lists_models, (client,)), *((test, (client, model)) for test in tests)]
+    calls = [(lists_models, client), *((test, client, model) for test in tests)]
     if KEY != "none":
-        calls.append((refuses_a_wrong_key, (model,)))
-    failed = 0
-    for test, arguments in calls:
-        name = test.__name__.replace("_", " ")
-        try:
-            test(*arguments)
-            print(f"ok      {name}")
-        except Exception as error:  # noqa: BLE001 (a test that fails in any way has failed)
-            failed += 1
-            print(f"FAILED  {name}: {error}")
-            if not isinstance(error, Failed):
-                traceback.print_exc()
-    print(f"openai {openai.__version__}: {len(calls) - failed} passed, {failed} failed")
-    return 1 if failed else 0
+        calls.append((refuses_a_wrong_key, model))
+    run(f"openai {openai.__version__}", calls)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

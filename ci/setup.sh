@@ -9,7 +9,8 @@
 #   ci/setup.sh peer     what `bench` needs, and what builds llama.cpp for a Linux guest
 #   ci/setup.sh model    what `build` needs, and what fetches models by name
 #   ci/setup.sh page     what `build` needs, and a browser for the tests of the chat page
-#   ci/setup.sh all      all of these but `peer`, `model` and `page`
+#   ci/setup.sh litellm  what `run` needs, and litellm for the test by its client, of 190 MB
+#   ci/setup.sh all      all of these but `peer`, `model`, `page` and `litellm`
 #
 # Packages are installed with apt-get, where there is one; elsewhere the script says what it would
 # need and stops. SETUP=check in the environment only says what is missing, as a failure.
@@ -17,7 +18,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 purpose=${1:-test}
-case $purpose in build | run | test | bench | peer | model | page | debug | all) ;; *)
+case $purpose in build | run | test | bench | peer | model | page | litellm | debug | all) ;; *)
     sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
@@ -74,6 +75,12 @@ case $purpose in peer)
 esac
 case $purpose in peer | model)
     need pip3 python3-pip
+    ;;
+esac
+case $purpose in litellm)
+    need python3 python3
+    # Debian's Python makes no virtual environment without it.
+    python3 -c 'import ensurepip' 2>/dev/null || packages="$packages python3-venv"
     ;;
 esac
 case $purpose in page)
@@ -144,10 +151,11 @@ elsewhere() {
         ci/boards.sh >/dev/null ||
             say 'no QEMU with a Raspberry Pi 4, see above: its boots will be skipped'
         ci/deny.sh install >&2 || say 'no cargo-deny, see above: its checks will be skipped'
-        ci/openai_client.py --install >&2 ||
-            say 'no Python package openai, see above: its boot will be skipped'
+        ci/environment.py clients >&2 ||
+            say 'no Python packages openai and ollama, see above: their boots will be skipped'
         ;;
-    page) ci/page.py --install >&2 || say 'no selenium, see above: the tests of the page will be skipped' ;;
+    litellm) ci/environment.py litellm >&2 || say 'no litellm, see above: its boot will be skipped' ;;
+    page) ci/environment.py page >&2 || say 'no selenium, see above: the tests of the page will be skipped' ;;
     esac
 }
 

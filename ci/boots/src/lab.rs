@@ -61,8 +61,10 @@ pub enum Need {
     M1n1,
     /// What m1n1's own Python modules import.
     M1n1Modules,
-    /// The `openai` Python package, in a virtual environment.
-    OpenAi,
+    /// The Python packages `openai` and `ollama`, in a virtual environment.
+    Clients,
+    /// The Python package `litellm`, in a virtual environment of its own.
+    LiteLlm,
     /// A browser, its driver, and the virtual environment that uses them.
     Browser,
 }
@@ -190,10 +192,14 @@ impl Lab {
             Need::M1n1Modules => python("import serial, construct")
                 .then_some(())
                 .ok_or_else(|| "no Python modules pyserial and construct".into()),
-            Need::OpenAi => environment_python("openai")
+            Need::Clients => environment_python("clients")
                 .exists()
                 .then_some(())
-                .ok_or_else(|| "no Python package openai (ci/setup.sh test)".into()),
+                .ok_or_else(|| "no Python packages openai and ollama (ci/setup.sh test)".into()),
+            Need::LiteLlm => environment_python("litellm")
+                .exists()
+                .then_some(())
+                .ok_or_else(|| "no Python package litellm (ci/setup.sh litellm)".into()),
             Need::Browser => {
                 let has_all = program("chromium") && program("chromedriver");
                 (has_all && environment_python("page").exists())

@@ -41,7 +41,13 @@ pub fn checks() -> Vec<Check> {
         check("serve-key", key),
         check("serve-static-address", static_address),
         Check::from(no_card()),
-        check("serve-openai", openai).needs(Need::OpenAi),
+        check("serve-openai", |lab| package(lab, "openai", "clients", Some(KEY)))
+            .needs(Need::Clients),
+        check("serve-ollama", |lab| package(lab, "ollama", "clients", Some(KEY)))
+            .needs(Need::Clients),
+        check("serve-litellm", |lab| package(lab, "litellm", "litellm", None))
+            .only_in(&[Group::Long, Group::Torture])
+            .needs(Need::LiteLlm),
         check("serve-page", page)
             .only_in(&[Group::Long, Group::Torture])
             .needs(Need::Browser)
@@ -153,7 +159,9 @@ fn single(server: Server) -> Result<()> {
     let created = model["created"].as_u64().context("no date")?;
     ensure!((date - 600..=date).contains(&created), "created at {created}, not {date}");
     ensure!(server.get("/nothing")?.status == 404, "/nothing");
-    let page = server.get("/")?;
+    let answer = server.get("/")?;
+    ensure!(answer.body == "Ollama is running", "/: {answer:?}");
+    let page = server.get("/index.html")?;
     ensure!(page.head.contains("\r\nContent-Security-Policy: default-src 'none'"), "{}", page.head);
 
     let mut body = json!({
@@ -350,16 +358,17 @@ fn no_card() -> Boot {
         .expect(Expect::NoEvent(event!(Serve {})))
 }
 
-/// The `openai` Python package holds its conversations with the server.
-fn openai(lab: &Lab) -> Result<Passed> {
+/// A Python package of an environment holds its conversations with the server.
+fn package(lab: &Lab, name: &str, environment: &str, key: Option<&str>) -> Result<Passed> {
     // The client repeats requests that QEMU loses, and none that the guest has taken.
     let lost = event!(Request { status == 499u16 });
-    let boot = server("serve-openai").set("api_key", KEY).limit_s(300);
-    let boot = boot.expect(Expect::NoEvent(lost));
+    let boot = server(&format!("serve-{name}")).limit_s(300).expect(Expect::NoEvent(lost));
+    let boot = if let Some(key) = key { boot.set("api_key", key) } else { boot };
     let (_, said) = with_clients(lab, &boot, |server| {
-        let mut client = Command::new(environment_python("openai"));
-        client.arg("ci/openai_client.py").arg(server.url()).env("API_KEY", KEY);
-        let said = say(&mut client, &lab.file("serve-openai.client"))?;
+        let mut client = Command::new(environment_python(environment));
+        client.arg(format!("ci/{name}_client.py")).arg(server.url());
+        client.env("API_KEY", key.unwrap_or("none"));
+        let said = say(&mut client, &lab.file(&format!("serve-{name}.client")))?;
         said.is_content()?;
         Ok(said)
     })?;

@@ -95,7 +95,8 @@ impl Client {
 
     /// Answers with an error.
     pub fn refuse(&mut self, access: &Access, error: &ApiError, now_us: u64) {
-        let mut response = router::refusal(error);
+        let path = self.exchange.as_ref().map_or("", |exchange| &exchange.path);
+        let mut response = router::refusal(path, error);
         if error.status == 503 {
             response = response.header("Retry-After", "1");
         }
@@ -183,8 +184,8 @@ impl Client {
         if let Err(error) = result {
             let requests = core::mem::take(&mut running.requests);
             if running.has_begun {
-                // Comments were sent before: the status is gone, so the error is an event.
-                running.out.push_str(&alloc::format!("data: {}\n\n", error.body()));
+                // Comments were sent before: the status is gone, so the error is in the stream.
+                running.answer.push_error(&error, &mut running.out);
                 self.finish_stream(now_us);
             } else {
                 self.refuse(access, &error, now_us);

@@ -8,9 +8,10 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+use super::api::ollama::{self, Call};
 use super::api::{ApiError, ErrorKind, JSON, models};
 use super::client::Client;
-use super::http::{Connection, Limits, Poll, Refusal, Request, Response};
+use super::http::{Connection, Headers, Limits, Poll, Refusal, Request, Response};
 use super::page::ResponseParts;
 use super::router::{Access, Route};
 use crate::app::os::{self, Interest, PollSet, Socket};
@@ -23,6 +24,8 @@ pub const MAX_CLIENTS: usize = 64;
 const STAGE_US: u64 = 2_000;
 /// Bytes that are read from the console at once.
 const CONSOLE_BYTES: usize = 32;
+/// The content type of what ollama's clients find at `/`.
+const TEXT: &str = "text/plain; charset=utf-8";
 /// Ctrl-C on the console ends the server.
 const INTERRUPT: u8 = 3;
 /// The status in the event of a request whose client went away, as in nginx.
@@ -211,6 +214,9 @@ impl Front {
                 return client.refuse(&self.access, &error, now_us);
             }
             Ok(Route::Page) => self.page(&request),
+            Ok(Route::Ollama(Call::Version)) => {
+                Response::new(200).with_body(JSON, ollama::version().into_bytes())
+            }
             Ok(_) if self.is_loading => {
                 let error = ApiError::new(ErrorKind::Unavailable, "Loading model");
                 client.refuse(&self.access, &error, now_us);
@@ -226,12 +232,19 @@ impl Front {
         client.respond(&self.access, response, now_us);
     }
 
+    /// The page; at `/` for those that ask for HTML, as browsers do. Others look for ollama there.
     fn page(&self, request: &Request) -> Response {
+        let is_root = request.path == "/";
+        if is_root && !asks_for_html(&request.headers) {
+            let response = Response::new(200).with_body(TEXT, ollama::RUNNING.as_bytes());
+            return response.header("Vary", "Accept");
+        }
         let known = request.headers.get("If-None-Match");
         let response = match known.is_some_and(|etags| self.page.is_unmodified(etags)) {
             true => Response::new(304),
             false => Response::new(200).with_bytes(self.page.body),
         };
+        let response = if is_root { response.header("Vary", "Accept") } else { response };
         let headers = self.page.headers.iter();
         headers.fold(response, |response, (name, value)| response.header(name, value))
     }
@@ -303,6 +316,14 @@ impl Front {
         }
         self.poll(Some(0));
     }
+}
+
+/// Whether a client names HTML among what it accepts: `*/*` does not.
+fn asks_for_html(headers: &Headers) -> bool {
+    headers.list("Accept").any(|range| {
+        let kind = range.split(|&byte| byte == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(b"text/html")
+    })
 }
 
 /// The error of a request that HTTP refuses.

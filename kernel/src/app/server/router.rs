@@ -7,6 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::hint::black_box;
 
+use super::api::ollama::{self, Call};
 use super::api::request::Endpoint;
 use super::api::{ApiError, ErrorKind, JSON};
 use super::http::{Headers, Method, Request, Response};
@@ -38,14 +39,16 @@ pub enum Route {
     ApplyTemplate,
     /// The number of tokens of a chat.
     CountTokens,
+    /// What ollama's clients ask for.
+    Ollama(Call),
 }
 
 use Route::{
-    ApplyTemplate, CountTokens, Detokenize, Generate, Health, Metrics, Models, Page, Props, Slots,
-    Tokenize,
+    ApplyTemplate, CountTokens, Detokenize, Generate, Health, Metrics, Models, Ollama, Page, Props,
+    Slots, Tokenize,
 };
 
-/// All paths. Those without `/v1` are llama-server's.
+/// All paths but ollama's. Those without `/v1` are llama-server's.
 const PATHS: &[(&str, Route)] = &[
     ("/", Page),
     ("/index.html", Page),
@@ -71,12 +74,26 @@ const PATHS: &[(&str, Route)] = &[
 impl Route {
     /// The route of a path.
     pub fn of(path: &str) -> Option<Route> {
-        PATHS.iter().find(|(of, _)| *of == path).map(|(_, route)| *route)
+        let own = PATHS.iter().find(|(of, _)| *of == path).map(|(_, route)| *route);
+        own.or_else(|| Call::of(path).map(Ollama))
     }
 
     /// Whether the route takes a body, by `POST`. All others are for `GET` and `HEAD`.
     fn takes_body(self) -> bool {
-        matches!(self, Generate(_) | Tokenize | Detokenize | ApplyTemplate | CountTokens)
+        match self {
+            Generate(_) | Tokenize | Detokenize | ApplyTemplate | CountTokens => true,
+            Ollama(call) => call.takes_body(),
+            Page | Health | Models | Props | Slots | Metrics => false,
+        }
+    }
+
+    /// Whether a request has the route's method, and the methods that there are.
+    fn allows(self, method: &Method) -> (bool, &'static str) {
+        match self {
+            Ollama(Call::Delete) => (*method == Method::Delete, "DELETE, OPTIONS"),
+            _ if self.takes_body() => (*method == Method::Post, "POST, OPTIONS"),
+            _ => (matches!(method, Method::Get | Method::Head), "GET, HEAD, OPTIONS"),
+        }
     }
 
     /// Whether the route needs no key.
@@ -107,20 +124,17 @@ impl Access {
             return Err(preflight());
         }
         let Some(route) = Route::of(&request.path) else {
-            return Err(refusal(&ApiError::not_found()));
+            return Err(refusal(&request.path, &ApiError::not_found()));
         };
-        let fits = match request.method {
-            Method::Get | Method::Head => !route.takes_body(),
-            Method::Post => route.takes_body(),
-            _ => false,
-        };
+        let (fits, allow) = route.allows(&request.method);
         if !fits {
-            let allow = if route.takes_body() { "POST, OPTIONS" } else { "GET, HEAD, OPTIONS" };
             let error = ApiError::new(ErrorKind::InvalidRequest, format!("use {allow}"));
-            return Err(refusal(&error.with_status(405)).header("Allow", allow));
+            let error = error.with_status(405);
+            return Err(refusal(&request.path, &error).header("Allow", allow));
         }
         if !route.is_public() && !self.has_key(&request.headers) {
-            return Err(refusal(&ApiError::wrong_key()).header("WWW-Authenticate", "Bearer"));
+            let response = refusal(&request.path, &ApiError::wrong_key());
+            return Err(response.header("WWW-Authenticate", "Bearer"));
         }
         Ok(route)
     }
@@ -156,7 +170,7 @@ impl Access {
         response
             .header("Access-Control-Allow-Origin", origin)
             .header("Access-Control-Allow-Credentials", "true")
-            .header("Access-Control-Allow-Methods", "GET, POST, OPTIONS")
+            .header("Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS")
             .header("Access-Control-Allow-Headers", "Authorization, Content-Type, X-Api-Key, *")
             .header("Access-Control-Max-Age", "86400")
     }
@@ -173,9 +187,10 @@ fn preflight() -> Response {
     Response::new(200)
 }
 
-/// The response of an error.
-pub fn refusal(error: &ApiError) -> Response {
-    Response::new(error.status).with_body(JSON, error.body().into_bytes())
+/// The response of an error, in the form of the path's protocol.
+pub fn refusal(path: &str, error: &ApiError) -> Response {
+    let body = if ollama::has(path) { error.ollama_body() } else { error.body() };
+    Response::new(error.status).with_body(JSON, body.into_bytes())
 }
 
 #[cfg(test)]

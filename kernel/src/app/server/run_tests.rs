@@ -188,6 +188,15 @@ fn while_the_model_loads_the_page_alone_is_there() {
     });
 }
 
+#[test]
+fn while_the_model_loads_ollamas_version_is_there() {
+    with_slow_disk(&[], Duration::from_millis(300), |server| {
+        assert_eq!(server.ask("GET /api/version", "").json()["version"], "0.12.11");
+        let answer = server.ask("GET /api/tags", "");
+        assert_eq!((answer.status, answer.json()), (503, json!({"error": "Loading model"})));
+    });
+}
+
 /// A body for a completion by the greedy sampler.
 fn completion(prompt: &str, n: usize) -> Value {
     json!({"prompt": prompt, "n_predict": n, "temperature": 0})
@@ -197,7 +206,7 @@ fn completion(prompt: &str, n: usize) -> Value {
 fn the_server_answers_each_endpoint() {
     let console = with_server(&[], |server| {
         assert_eq!(server.ask("GET /health", "").json(), json!({"status": "ok"}));
-        let page = server.ask("GET /", "");
+        let page = server.ask("GET /index.html", "");
         assert!(
             page.status == 200 && page.body.to_ascii_lowercase().starts_with("<!doctype html>"),
             "{}",
@@ -260,6 +269,89 @@ fn a_stream_gives_the_text_of_the_whole_answer() {
             chunks.last().unwrap()["usage"]["completion_tokens"],
             whole["usage"]["completion_tokens"]
         );
+    });
+}
+
+#[test]
+fn the_page_is_for_those_that_ask_for_html() {
+    with_server(&[], |server| {
+        let ask = |method: &str, accept: &str| {
+            let answer = server.ask(&format!("{method} HTTP/1.1\r\nAccept: {accept}\r\nX: "), "");
+            assert!(answer.head.contains("\r\nVary: Accept\r\n"), "{}", answer.head);
+            answer
+        };
+        for accept in ["text/html,application/xml;q=0.9,*/*;q=0.8", "*/*, Text/HTML;q=0.5"] {
+            let page = ask("GET /", accept);
+            assert!(page.body.to_ascii_lowercase().starts_with("<!doctype html>"), "{accept}");
+        }
+        for accept in ["*/*", "application/json", "text/plain, text/htm"] {
+            let answer = ask("GET /", accept);
+            assert!(answer.head.contains("\r\nContent-Type: text/plain"), "{}", answer.head);
+            assert_eq!((answer.status, &*answer.body), (200, "Ollama is running"), "{accept}");
+        }
+        let head = ask("HEAD /", "*/*");
+        assert!(head.head.contains("\r\nContent-Length: 17\r\n") && head.body.is_empty());
+        assert_eq!(server.ask("GET /", "").body, "Ollama is running");
+    });
+}
+
+#[test]
+fn clients_of_ollama_are_answered_line_by_line() {
+    let console = with_server(&[], |server| {
+        let options = json!({"temperature": 0, "num_predict": 12, "ignore_eos": true});
+        let story = json!([{"role": "user", "content": "Tell me a story."}]);
+        let mut chat = json!({"model": "tiny:latest", "messages": story, "options": options});
+        let streamed = server.post("/api/chat", &chat);
+        assert!(streamed.head.contains("\r\nContent-Type: application/x-ndjson\r\n"));
+        let lines: Vec<Value> =
+            streamed.body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let (last, parts) = lines.split_last().unwrap();
+        assert!(parts.len() > 6 && parts.iter().all(|line| line["done"] == false), "{lines:?}");
+        assert_eq!((&last["done_reason"], &last["eval_count"]), (&json!("length"), &json!(12)));
+        let date = last["created_at"].as_str().unwrap();
+        assert!(date.starts_with("2027-01-15T") && date.ends_with('Z'), "{date}");
+        let load = last["load_duration"].as_u64().unwrap();
+        let times = ["prompt_eval_duration", "eval_duration"].map(|name| last[name].as_u64());
+        let sum = load + times.iter().flatten().sum::<u64>();
+        assert!(times[1] > Some(0) && last["total_duration"].as_u64() >= Some(sum), "{last}");
+        let text: String =
+            parts.iter().filter_map(|line| line["message"]["content"].as_str()).collect();
+        chat["stream"] = false.into();
+        let whole = server.post("/api/chat", &chat).json();
+        assert_eq!(whole["message"]["content"], text, "{whole}");
+        let prompt = json!({"model": "tiny", "prompt": "The cat", "raw": true, "stream": false,
+            "options": options});
+        let ours =
+            json!({"prompt": "The cat", "n_predict": 12, "temperature": 0, "ignore_eos": true});
+        let ours = server.post("/completion", &ours).json();
+        assert_eq!(server.post("/api/generate", &prompt).json()["response"], ours["content"]);
+        let loaded = server.post("/api/generate", &json!({"model": "tiny"})).json();
+        assert_eq!(loaded["done_reason"], "load");
+        let models = server.ask("GET /api/tags", "").json();
+        assert_eq!(models["models"][0]["name"], "tiny:latest");
+        assert_eq!(server.ask("GET /api/ps", "").json()["models"][0]["context_length"], 256);
+        let long = json!({"model": "tiny", "prompt": "The cat ".repeat(400)});
+        let answer = server.post("/api/generate", &long);
+        let error = answer.json();
+        assert_eq!(answer.status, 400);
+        assert!(error["error"].as_str().unwrap().contains("context size"), "{error}");
+        assert_eq!(server.post("/api/embed", &json!({"model": "tiny"})).status, 501);
+        let none = server.post("/api/none", &json!({}));
+        assert_eq!((none.status, none.json()), (404, json!({"error": "File Not Found"})));
+    });
+    assert!(console.contains("\"path\":\"/api/chat\",\"status\":200"), "{console}");
+}
+
+#[test]
+fn a_line_is_the_last_word_of_an_answer_to_ollama_that_is_cut() {
+    with_server(&["shutdown_timeout=0"], |server| {
+        let body = json!({"model": "tiny", "prompt": "Once upon a time", "raw": true,
+            "options": {"num_predict": 240, "ignore_eos": true}});
+        let stream = server.send("POST /api/generate", &body.to_string());
+        stream.peek(&mut [0]).unwrap();
+        press(b"\x03");
+        let answer = read(stream);
+        assert_eq!(answer.body.lines().last(), Some(r#"{"error":"the server is shutting down"}"#));
     });
 }
 

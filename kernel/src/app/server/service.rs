@@ -9,9 +9,10 @@ use alloc::vec::Vec;
 
 use spin::Mutex;
 
-use super::api::request::{Endpoint, tokens};
+use super::api::ollama::Reply;
+use super::api::request::tokens;
 use super::api::{
-    self, ApiError, Defaults, Ids, JSON, METRICS, SamplingDefaults, Served, metrics, models,
+    self, ApiError, Defaults, Ids, JSON, METRICS, SamplingDefaults, Served, metrics, models, ollama,
 };
 use super::front::{Front, Job};
 use super::http::{Request, Response};
@@ -22,6 +23,7 @@ use crate::app::load::Loaded;
 use crate::app::model::{load_model, report_model};
 use crate::app::os;
 use crate::app::output::say;
+use crate::app::sha256::Digest;
 use crate::app::thread_pool::ThreadPool;
 use crate::llm;
 use crate::llm::chat::Template;
@@ -47,6 +49,7 @@ pub struct Service {
     name: String,
     path: String,
     bytes: u64,
+    digest: Option<Digest>,
     template: Option<Template>,
     defaults: Defaults,
     n_ctx: usize,
@@ -91,6 +94,7 @@ impl Service {
             name: file.strip_suffix(".gguf").unwrap_or(file).to_owned(),
             path: path.to_owned(),
             bytes: figures.bytes,
+            digest: figures.sha256,
             template,
             defaults: Defaults { sampling, max_tokens: usize::MAX },
             n_ctx,
@@ -130,6 +134,7 @@ impl Service {
             model: &self.name,
             path: &self.path,
             bytes: self.bytes,
+            digest: self.digest,
             metadata: self.engine.metadata(),
             tokenizer: self.engine.tokenizer(),
             template: self.template.as_ref(),
@@ -157,8 +162,21 @@ impl Service {
     /// Answers a request, or starts its answer.
     pub fn take(&mut self, job: Job, front: &mut Front) {
         let Job { client, route, request } = job;
+        let ids = ids();
         let result = match route {
-            Route::Generate(endpoint) => return self.generate(client, endpoint, &request, front),
+            Route::Generate(endpoint) => {
+                let job = api::generate(endpoint, &request.body, &self.served(), &ids);
+                return self.start_answer(client, job, front);
+            }
+            Route::Ollama(call) => {
+                match ollama::reply(call, &request.body, &self.served(), self.began, &ids) {
+                    Ok(Reply::Job(job)) => return self.start_answer(client, Ok(*job), front),
+                    Ok(Reply::Text(content_type, text)) => {
+                        Ok(Response::new(200).with_body(content_type, text.into_bytes()))
+                    }
+                    Err(error) => Err(error),
+                }
+            }
             route => self.answer(route, &request),
         };
         let Some((access, client)) = front.client(client) else { return };
@@ -183,7 +201,11 @@ impl Service {
             Route::Detokenize => tokens::detokenize(body, &served)?,
             Route::ApplyTemplate => tokens::apply_template(body, &served)?,
             Route::CountTokens => tokens::count_tokens(body, &served)?,
-            Route::Page | Route::Health | Route::Metrics | Route::Generate(_) => {
+            Route::Page
+            | Route::Health
+            | Route::Metrics
+            | Route::Generate(_)
+            | Route::Ollama(_) => {
                 return Err(ApiError::not_found());
             }
         };
@@ -207,14 +229,8 @@ impl Service {
     }
 
     /// Starts an answer of the model.
-    fn generate(&mut self, client: u64, endpoint: Endpoint, request: &Request, front: &mut Front) {
+    fn start_answer(&mut self, client: u64, job: Result<api::Job, ApiError>, front: &mut Front) {
         let now_us = os::now_us();
-        let ids = Ids {
-            id: u128::from(os::entropy()) << 64 | u128::from(os::entropy()),
-            seed: os::entropy(),
-            created: os::date(),
-        };
-        let job = api::generate(endpoint, &request.body, &self.served(), &ids);
         let started = job.and_then(|job| {
             let n_prompt = job.requests.iter().map(|request| request.tokens.len()).sum();
             let mut requests = Vec::with_capacity(job.requests.len());
@@ -237,6 +253,16 @@ impl Service {
                 client.connection.flush(now_us);
             }
         }
+    }
+}
+
+/// What makes the answer to a request that is taken now different from others.
+fn ids() -> Ids {
+    Ids {
+        id: u128::from(os::entropy()) << 64 | u128::from(os::entropy()),
+        seed: os::entropy(),
+        created: os::date(),
+        now_us: os::now_us(),
     }
 }
 

@@ -6,6 +6,7 @@ use alloc::string::{String, ToString};
 use serde::Serialize;
 
 use super::to_json;
+use super::writer::Writer;
 use crate::llm;
 use crate::llm::scheduler::SubmitError;
 
@@ -74,7 +75,11 @@ pub struct ApiError {
 impl ApiError {
     /// An error with the usual status of its kind. A long message is cut.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        let mut message = message.into();
+        ApiError::of(kind, message.into())
+    }
+
+    #[inline(never)]
+    fn of(kind: ErrorKind, mut message: String) -> Self {
         if message.len() > MAX_MESSAGE {
             message.truncate(message.floor_char_boundary(MAX_MESSAGE));
             message.push('…');
@@ -137,6 +142,11 @@ impl ApiError {
     /// The same error with another HTTP status, as HTTP itself has more than llama-server.
     pub fn with_status(self, status: u16) -> Self {
         ApiError { status, ..self }
+    }
+
+    /// The body of the answer in ollama's form.
+    pub fn ollama_body(&self) -> String {
+        Writer::new().text("error", &self.message).end()
     }
 
     /// The error object: the body of the answer.

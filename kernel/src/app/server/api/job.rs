@@ -28,7 +28,19 @@ pub fn generate(
     served: &Served<'_>,
     ids: &Ids,
 ) -> Result<Job, ApiError> {
-    let parsed = request::read(endpoint, body, served, ids)?;
+    of(endpoint, request::read(endpoint, body, served, ids)?, served, ids)
+}
+
+/// The job of a request that was read.
+///
+/// # Errors
+/// There is no prompt.
+pub fn of(
+    endpoint: Endpoint,
+    parsed: Parsed,
+    served: &Served<'_>,
+    ids: &Ids,
+) -> Result<Job, ApiError> {
     let Parsed { options, requests, prompts, breakers, grammar, call_form } = parsed;
     let [first, ..] = &requests[..] else { return Err(ApiError::invalid("no prompt")) };
     let settings = Settings::new(served, first, breakers, grammar, &options);

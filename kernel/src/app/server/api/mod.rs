@@ -1,7 +1,8 @@
 //! The JSON of the server's endpoints, as pure code: bytes in, typed requests out; updates of the
 //! scheduler in, JSON and server-sent events out.
 //!
-//! Names, shapes, errors and statuses are those of OpenAI's API and of llama-server.
+//! Names, shapes, errors and statuses are those of OpenAI's API and of llama-server. Paths under
+//! `/api/` speak ollama's protocol ([`ollama`]).
 //!
 //! [`generate`] reads a request for answers and gives a [`Job`]. Its requests go to the
 //! scheduler, whose updates go to [`Answer::on_update`]. The other endpoints are functions from a
@@ -12,16 +13,19 @@
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 pub mod answer;
+mod date;
 pub mod error;
 mod job;
 pub mod metrics;
 pub mod models;
+pub mod ollama;
 pub mod request;
 pub mod schema;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use alloc::string::String;
 
@@ -33,6 +37,7 @@ pub use job::{Job, generate};
 pub use request::sampling::SamplingDefaults;
 pub use request::{Endpoint, Options};
 
+use crate::app::sha256::Digest;
 use crate::llm::chat::Template;
 use crate::llm::plan::ModelMetadata;
 use crate::llm::tokenizer::Tokenizer;
@@ -44,6 +49,8 @@ pub const BUILD: &str = concat!("b", env!("CARGO_PKG_VERSION"), "-anchorite");
 pub const JSON: &str = "application/json; charset=utf-8";
 /// The content type of a stream.
 pub const EVENT_STREAM: &str = "text/event-stream";
+/// The content type of ollama's streams: one JSON object a line.
+pub const NDJSON: &str = "application/x-ndjson";
 /// The content type of `GET /metrics`.
 pub const METRICS: &str = "text/plain; version=0.0.4";
 
@@ -68,6 +75,8 @@ pub struct Served<'a> {
     pub path: &'a str,
     /// Size of the model's file.
     pub bytes: u64,
+    /// SHA-256 of the model's file, if it was computed.
+    pub digest: Option<Digest>,
     /// The model's sizes.
     pub metadata: &'a ModelMetadata,
     /// The model's tokenizer.
@@ -93,6 +102,8 @@ pub struct Ids {
     pub seed: u64,
     /// The time in seconds since 1970.
     pub created: u64,
+    /// The same time by the scheduler's clock, in µs.
+    pub now_us: u64,
 }
 
 /// The JSON of a value.

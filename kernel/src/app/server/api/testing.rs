@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{Answer, ApiError, Defaults, Endpoint, Ids, Job, SamplingDefaults, Served, generate};
+use crate::app::sha256::Digest;
 use crate::llm::chat::tools::ToolTexts;
 use crate::llm::chat::{Around, Declared, Template, by_name};
 use crate::llm::gguf::Gguf;
@@ -107,6 +108,7 @@ impl Fixture {
             model: "tiny",
             path: "models/tiny.gguf",
             bytes: 6789,
+            digest: Some(Digest([0xa5; 32])),
             metadata: &self.metadata,
             tokenizer: &self.tokenizer,
             template: self.template.as_ref(),
@@ -146,7 +148,7 @@ pub fn tool_texts() -> ToolTexts {
     }
 }
 
-pub const IDS: Ids = Ids { id: 0x2a, seed: 7 << 32 | 5, created: 1_700_000_000 };
+pub const IDS: Ids = Ids { id: 0x2a, seed: 7 << 32 | 5, created: 1_700_000_000, now_us: 400_000 };
 
 /// A run of an answer: what each update wrote.
 pub struct Run<'f> {

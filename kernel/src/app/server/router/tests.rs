@@ -69,6 +69,23 @@ fn each_path_has_its_method() {
         }
         assert_eq!(status(&access, &request(&std::format!("OPTIONS {path}"), "")), 200, "{path}");
     }
+    for &(path, call) in ollama::PATHS {
+        let own = match call {
+            Call::Delete => "DELETE",
+            call if call.takes_body() => "POST",
+            _ => "GET",
+        };
+        for method in ["GET", "POST", "PUT", "DELETE"] {
+            let body = if method == "GET" { "" } else { "Content-Length: 0\r\n" };
+            let asked = access.route(&request(&std::format!("{method} {path}"), body));
+            match method == own {
+                true => assert_eq!(asked, Ok(Ollama(call)), "{method} {path}"),
+                false => assert_eq!(asked.unwrap_err().status, 405, "{method} {path}"),
+            }
+        }
+        let head = access.route(&request(&std::format!("HEAD {path}"), ""));
+        assert_eq!(head.is_ok(), own == "GET", "{path}");
+    }
     for path in ["/v1", "/v1/models/", "/V1/models", "//health", "/favicon.ico"] {
         assert_eq!(status(&access, &request(&std::format!("GET {path}"), "")), 404, "{path}");
     }
@@ -103,6 +120,21 @@ fn keys_are_needed_but_for_health_and_the_page() {
     }
     // Paths are no secret.
     assert_eq!(status(&access, &request("GET /nothing", "")), 404);
+}
+
+#[test]
+fn errors_have_the_form_of_their_protocol() {
+    let access = access(&["key"]);
+    let body = |line: &str| {
+        let headers = if line.starts_with("GET") { "" } else { "Content-Length: 0\r\n" };
+        let response = access.route(&request(line, headers)).unwrap_err();
+        (response.status, String::from_utf8(response.body().to_vec()).unwrap())
+    };
+    assert_eq!(body("GET /api/tags"), (401, r#"{"error":"Invalid API Key"}"#.into()));
+    assert_eq!(body("GET /api/none"), (404, r#"{"error":"File Not Found"}"#.into()));
+    assert_eq!(body("POST /api/tags"), (405, r#"{"error":"use GET, HEAD, OPTIONS"}"#.into()));
+    assert_eq!(body("POST /api/delete"), (405, r#"{"error":"use DELETE, OPTIONS"}"#.into()));
+    assert!(body("GET /none").1.starts_with(r#"{"error":{"code":404,"#));
 }
 
 #[test]

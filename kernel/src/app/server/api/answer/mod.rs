@@ -1,6 +1,7 @@
 //! Answers: from the scheduler's updates to JSON or server-sent events.
 
 mod calls;
+mod ollama;
 mod parts;
 mod probs;
 pub mod settings;
@@ -21,7 +22,7 @@ use timings::{Counts, Progress, Timings, Usage};
 
 use super::error::ApiError;
 use super::request::{Endpoint, Options};
-use super::{EVENT_STREAM, Ids, JSON, Served, push_event, to_json};
+use super::{EVENT_STREAM, Ids, JSON, NDJSON, Served, push_event, to_json};
 use crate::llm::chat::calls::{CallForm, CallParser};
 use crate::llm::scheduler::{Finished, Request, Stop, TokenProbs, Update};
 use crate::llm::tokenizer::Tokenizer;
@@ -40,6 +41,8 @@ pub struct Answer {
     call_form: Option<CallForm>,
     /// Random bits for the IDs of calls.
     call_seed: u64,
+    /// The times, if the answer has ollama's form.
+    ollama: Option<ollama::Clock>,
     choices: Vec<Choice>,
     /// Answers that are not complete.
     n_open: usize,
@@ -103,6 +106,7 @@ impl Answer {
             n_ctx: served.n_ctx,
             call_form,
             call_seed: ids.id as u64,
+            ollama: None,
             choices: Vec::new(),
             n_open: 0,
             has_begun: false,
@@ -123,7 +127,11 @@ impl Answer {
 
     /// The content type of what [`Answer::on_update`] writes.
     pub fn content_type(&self) -> &'static str {
-        if self.options.stream { EVENT_STREAM } else { JSON }
+        match (self.options.stream, self.ollama) {
+            (true, Some(_)) => NDJSON,
+            (true, None) => EVENT_STREAM,
+            (false, _) => JSON,
+        }
     }
 
     /// Whether everything was written. Requests that still run are of no use then.
@@ -136,9 +144,20 @@ impl Answer {
     /// Nothing is written for an answer that is done, or that is sent as a whole.
     pub fn abort(&mut self, error: &ApiError, out: &mut String) {
         if self.has_begun && !self.is_done() {
-            push_event(&error.body(), out);
+            self.push_error(error, out);
         }
         self.n_open = 0;
+    }
+
+    /// Writes an error into a stream, as its last event or line.
+    pub fn push_error(&self, error: &ApiError, out: &mut String) {
+        match self.ollama {
+            Some(_) => {
+                out.push_str(&error.ollama_body());
+                out.push('\n');
+            }
+            None => push_event(&error.body(), out),
+        }
     }
 
     /// Takes an update of the request with this place in [`super::Job::requests`].
@@ -160,6 +179,9 @@ impl Answer {
         let is_open = |choice: &Choice| choice.finished.is_none();
         if self.is_done() || !self.choices.get(number).is_some_and(is_open) {
             return Ok(());
+        }
+        if let Some(clock) = &mut self.ollama {
+            clock.now_us = now_us;
         }
         let Some(choice) = self.choices.get_mut(number) else { return Ok(()) };
         match update {
@@ -264,6 +286,9 @@ impl Answer {
         tokenizer: &Tokenizer,
         out: &mut String,
     ) {
+        if let Some(clock) = self.ollama {
+            return self.write_ollama_line(clock, number, text, false, tokenizer, out);
+        }
         let form = self.form(tokenizer);
         if self.endpoint == Endpoint::Completion {
             let Some(choice) = self.choices.get(number) else { return };
@@ -329,11 +354,15 @@ impl Answer {
 
     /// Writes the end of an answer in a stream, and that of the stream.
     fn write_end(&mut self, number: usize, tokenizer: &Tokenizer, out: &mut String) {
-        self.write_role(number, out);
         let Some(finished) = self.choices.get(number).and_then(|choice| choice.finished.clone())
         else {
             return;
         };
+        if let Some(clock) = self.ollama {
+            self.write_ollama_line(clock, number, &finished.text, false, tokenizer, out);
+            return self.write_ollama_line(clock, number, "", true, tokenizer, out);
+        }
+        self.write_role(number, out);
         let is_native = self.endpoint == Endpoint::Completion;
         if !is_native {
             let form = self.form(tokenizer);

@@ -27,6 +27,9 @@ impl Answer {
             }
         }
         self.cut_calls();
+        if let Some(clock) = self.ollama {
+            return self.write_ollama_whole(clock, tokenizer, out);
+        }
         let form = self.form(tokenizer);
         let natives = || {
             let all = self.choices.iter().enumerate();

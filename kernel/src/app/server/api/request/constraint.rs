@@ -83,6 +83,27 @@ fn of_schema(object: &Object<'_>, value: &RawValue) -> Result<String, ApiError> 
     schema::grammar(&object.name("json_schema"), value)
 }
 
+/// The grammar for ollama's `format`: `"json"`, or a JSON schema.
+///
+/// # Errors
+/// The schema is malformed or too large.
+pub fn of_format(
+    object: &Object<'_>,
+    tokenizer: &Tokenizer,
+) -> Result<Option<GrammarOf>, ApiError> {
+    const NAME: &str = "format";
+    let text = match object.get(NAME) {
+        None => return Ok(None),
+        Some(value) if value.get().starts_with('{') => schema::grammar(NAME, value)?,
+        Some(_) => match object.read::<String>(NAME)?.as_deref() {
+            None | Some("") => return Ok(None),
+            Some("json") => schema::any_object()?,
+            Some(_) => return Err(object.error(NAME, "neither \"json\" nor a JSON schema")),
+        },
+    };
+    GrammarOf::new(NAME, text, Trigger::Start, tokenizer).map(Some)
+}
+
 /// The grammar for a `response_format`; `None` if that is any text.
 fn response_format(object: &Object<'_>) -> Option<Result<String, ApiError>> {
     const NAME: &str = "response_format";

@@ -190,7 +190,7 @@ pub fn check(object: &Object<'_>, endpoint: Endpoint) -> Result<(), ApiError> {
 }
 
 /// Whether a value is written as one of these, blanks between its parts aside.
-fn is_one_of(value: &RawValue, texts: &[&str]) -> bool {
+pub fn is_one_of(value: &RawValue, texts: &[&str]) -> bool {
     let longest = texts.iter().map(|text| text.len()).max().unwrap_or(0);
     let mut is_text = false;
     let mut compact = String::new();

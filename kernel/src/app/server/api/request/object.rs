@@ -21,7 +21,7 @@ const MAX_REQUEST_FIELDS: usize = 128;
 const MAX_FIELDS: usize = 1024;
 
 /// An object of a request.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Object<'a> {
     /// The object's place in the body, which goes before its fields' names in errors.
     place: String,
@@ -154,12 +154,12 @@ impl<'a> Object<'a> {
 /// # Errors
 /// The value has another type.
 pub fn parse<'a, T: Deserialize<'a>>(name: &str, value: &'a RawValue) -> Result<T, ApiError> {
-    serde_json::from_str(value.get()).map_err(|error| parse_error(name, &error))
+    serde_json::from_str(value.get()).map_err(|error| wrong_type(name, &error))
 }
 
+/// The error of a value of another type; apart, as there is a [`parse`] for each type.
 #[cold]
-#[inline(never)]
-fn parse_error(name: &str, error: &serde_json::Error) -> ApiError {
+fn wrong_type(name: &str, error: &serde_json::Error) -> ApiError {
     let text = error.to_string();
     // The line and column are those within the value.
     let problem = text.rsplit_once(" at line ").map_or(&*text, |(problem, _)| problem);

@@ -14,7 +14,7 @@ const MAX_STOPS: usize = 128;
 /// The longest stop string, in bytes.
 const MAX_STOP_BYTES: usize = 1024;
 /// The most probable tokens to report with each token, as OpenAI.
-const MAX_PROBS: i128 = 20;
+pub const MAX_PROBS: i128 = 20;
 /// The most fields that `response_fields` selects.
 const MAX_RESPONSE_FIELDS: usize = 64;
 

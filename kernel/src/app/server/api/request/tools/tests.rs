@@ -11,6 +11,7 @@ use super::super::tokens::{apply_template, count_tokens};
 use super::*;
 use crate::llm::chat::Around;
 use crate::llm::chat::tools::ToolForm;
+use crate::llm::grammar::Trigger;
 use crate::llm::scheduler::Request;
 
 const HI: &str = r#""messages":[{"role":"user","content":"Hi"}]"#;
@@ -182,13 +183,9 @@ const UNICODE: &str = "`tools[0]`: a text is no Unicode, or arrays and objects a
 fn choices_are_read_or_refused() {
     let fixture = fixture();
     let with = |fields: &str| chat(&format!(r#""tools":[{TOOL}],{fields}"#));
-    let unsupported =
-        "`tool_choice`: `required` and a single function are not supported by this server";
     let named =
         |name| format!(r#""tool_choice":{{"type":"function","function":{{"name":"{name}"}}}}"#);
     for (fields, message) in [
-        (r#""tool_choice":"required""#.into(), unsupported),
-        (named("f"), unsupported),
         (named("g"), "`tool_choice`: there is no tool `g`"),
         (r#""tool_choice":"some""#.into(), "`tool_choice`: there is no choice `some`"),
         (
@@ -213,7 +210,30 @@ fn choices_are_read_or_refused() {
     let auto = prompt(&fixture, &with(r#""tool_choice":"auto""#)).unwrap();
     assert!(auto.contains("Tools:{"), "{auto}");
     assert_eq!(prompt(&fixture, &with(r#""tool_choice":"none""#)), Ok(auto.clone()));
+    assert_eq!(prompt(&fixture, &with(r#""tool_choice":"required""#)), Ok(auto.clone()));
     assert_eq!(prompt(&fixture, &with(&named("f"))), Ok(auto));
+}
+
+#[test]
+fn calls_are_held_to_the_schemas_of_the_tools() {
+    let fixture = fixture();
+    let constraint = |fields: &str| {
+        let body = chat(&format!(r#""tools":[{TOOL}]{fields}"#));
+        fixture.job(Chat, &body).unwrap().requests.remove(0).constraint
+    };
+    let call = "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>";
+    for (fields, trigger) in [
+        ("", Trigger::Text("<tool_call>".into())),
+        (r#","tool_choice":"required""#, Trigger::Start),
+        (r#","tool_choice":{"type":"function","function":{"name":"f"}}"#, Trigger::Start),
+    ] {
+        let constraint = constraint(fields).unwrap();
+        assert_eq!(constraint.trigger, trigger, "{fields}");
+        assert!(constraint.grammar.reads(call.as_bytes()).unwrap(), "{fields}");
+    }
+    assert!(constraint(r#","tool_choice":"none""#).is_none());
+    let both = chat(&format!(r#""tools":[{TOOL}],"json_schema":{{}}"#));
+    refuses(&fixture, &both, "`tools`: cannot be used with a grammar or a schema of the answer");
 }
 
 #[test]

@@ -1,0 +1,201 @@
+//! Bodies of ollama's clients.
+//!
+//! The options have the names of the other endpoints' fields, so one reader serves both. An option
+//! or a field that ollama does not know is ignored there, and here.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::super::error::{ApiError, ErrorKind};
+use super::super::{Ids, Served};
+use super::chat::Chat;
+use super::object::{List, Object};
+use super::options::{MAX_PROBS, Options, Probs};
+use super::{Endpoint, Parsed, constraint, fields, request, sampling};
+use crate::llm::chat::conversation::{Ending, Message, Role, segments};
+pub use keep_alive::KeepAlive;
+
+mod keep_alive;
+
+/// The tag of a name that gives none.
+pub const TAG: &str = ":latest";
+
+/// The most messages that are looked at for images: no chat has more.
+const MAX_MESSAGES: usize = 4096;
+
+/// Fields for what this server does not have, and the values that ask for nothing.
+const REFUSED: &[(&str, &[&str])] = &[
+    ("tools", &["[]"]),
+    ("images", &["[]"]),
+    ("template", &["\"\""]),
+    ("suffix", &["\"\""]),
+    // Answers give no context, so that no client has one. `/api/chat` takes the messages.
+    ("context", &["[]"]),
+    ("_debug_render_only", &["false"]),
+];
+
+/// A request for a text of the model.
+#[derive(Debug)]
+pub struct Asked {
+    /// The model's name, as the client wrote it.
+    pub model: String,
+    /// How long the model is to stay loaded, if the request says so.
+    pub keep_alive: Option<KeepAlive>,
+    /// What is to be done.
+    pub task: Task,
+}
+
+/// What a request asks to do.
+#[derive(Debug)]
+pub enum Task {
+    /// Answer.
+    Answer(Parsed),
+    /// Load the model; with [`KeepAlive::For`] 0, unload it.
+    Load,
+}
+
+/// Reads the body of `/api/chat`, or of `/api/generate` as a completion.
+///
+/// # Errors
+/// [`ApiError`]: the request is malformed, or asks for what is not supported.
+pub fn read(
+    endpoint: Endpoint,
+    body: &[u8],
+    served: &Served<'_>,
+    ids: &Ids,
+) -> Result<Asked, ApiError> {
+    let object = Object::from_body(body)?;
+    let model = check_model(&object, served)?;
+    let refused = object.fields().find(|(name, value)| {
+        REFUSED.iter().any(|(field, values)| field == name && !fields::is_one_of(value, values))
+    });
+    if let Some((name, _)) = refused {
+        return Err(ApiError::unsupported(name));
+    }
+    check_thinking(&object, &model)?;
+    let keep_alive = KeepAlive::read(&object)?;
+    let tokens = match endpoint {
+        Endpoint::Chat => messages(&object, served)?,
+        Endpoint::Completions | Endpoint::Completion => prompt(&object, served)?,
+    };
+    let task = match tokens {
+        None => Task::Load,
+        Some(tokens) if tokens.is_empty() => return Err(object.error("prompt", "no tokens")),
+        Some(tokens) => Task::Answer(parse(&object, endpoint, tokens, served, ids)?),
+    };
+    Ok(Asked { model, keep_alive, task })
+}
+
+/// Reads all but the prompt.
+fn parse(
+    object: &Object<'_>,
+    endpoint: Endpoint,
+    tokens: Vec<u32>,
+    served: &Served<'_>,
+    ids: &Ids,
+) -> Result<Parsed, ApiError> {
+    const OPTIONS: &str = "options";
+    let fields = match object.get(OPTIONS) {
+        Some(value) => Object::from_value(OPTIONS, value)?,
+        None => Object::default(),
+    };
+    let any = || i32::MIN.into()..=i32::MAX.into();
+    // The context is the server's: clients send the number of the model that they know.
+    fields.whole("num_ctx", any())?;
+    // Each negative number is no limit: -1 for ever, -2 until the context is full.
+    let max_tokens = fields.whole("num_predict", any())?;
+    let options = Options {
+        stream: object.switch("stream", true)?,
+        // A comment would be no line of JSON.
+        ping_interval_s: Some(0),
+        max_tokens: max_tokens.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
+        probs: probs(object)?,
+        ..Options::read(&Object::default(), endpoint)?
+    };
+    let breakers = sampling::breakers(&fields, &served.defaults.sampling.breakers)?;
+    let request = request(&fields, served, ids, &options, &breakers)?;
+    let grammar = constraint::of_format(object, served.tokenizer)?;
+    let constraint = grammar.as_ref().map(|of| of.constrained.clone());
+    Ok(Parsed {
+        options,
+        requests: Vec::from([super::Request { tokens, constraint, ..request }]),
+        prompts: Vec::from([String::new()]),
+        breakers,
+        grammar: grammar.map(|of| of.text),
+        call_form: None,
+    })
+}
+
+/// The tokens of a chat; `None` if there are no messages.
+fn messages(object: &Object<'_>, served: &Served<'_>) -> Result<Option<Vec<u32>>, ApiError> {
+    const NAME: &str = "messages";
+    let list = object.read::<List<'_, MAX_MESSAGES>>(NAME)?;
+    let Some(List(list)) = list.filter(|List(list)| !list.is_empty()) else { return Ok(None) };
+    for (i, message) in list.into_iter().enumerate() {
+        let message = Object::from_value(&format!("{NAME}[{i}]"), message)?;
+        if message.get("images").is_some_and(|images| !fields::is_one_of(images, &["[]"])) {
+            return Err(ApiError::unsupported(&message.name("images")));
+        }
+    }
+    let chat = Chat::read(object, served)?;
+    Ok(Some(served.tokenizer.encode_segments(&chat.segments(served), true)))
+}
+
+/// The tokens of a prompt, as a chat of one message; `None` if there is no prompt.
+fn prompt(object: &Object<'_>, served: &Served<'_>) -> Result<Option<Vec<u32>>, ApiError> {
+    let prompt = object.read::<String>("prompt")?.unwrap_or_default();
+    let system = object.read::<String>("system")?.unwrap_or_default();
+    let is_raw = object.switch("raw", false)?;
+    if is_raw && !system.is_empty() {
+        return Err(object.error("system", "`raw` takes the prompt alone"));
+    }
+    if prompt.is_empty() {
+        return Ok(None);
+    }
+    if is_raw {
+        return Ok(Some(served.tokenizer.encode(&prompt, true, true)));
+    }
+    let system = (!system.is_empty()).then(|| Message::new(Role::System, system));
+    let user = Message::new(Role::User, prompt);
+    let messages: Vec<Message> = system.into_iter().chain([user]).collect();
+    let segments = segments(served.template, &messages, &[], Ending::Ask);
+    Ok(Some(served.tokenizer.encode_segments(&segments, true)))
+}
+
+/// Refuses thoughts apart from the text, as ollama does for a model without them.
+fn check_thinking(object: &Object<'_>, model: &str) -> Result<(), ApiError> {
+    match object.get("think").is_some_and(|value| value.get() != "false") {
+        true => Err(ApiError::invalid(format!("\"{model}\" does not support thinking"))),
+        false => Ok(()),
+    }
+}
+
+/// Reads how many probabilities to report. The number counts with the switch alone, as in ollama.
+fn probs(object: &Object<'_>) -> Result<Option<Probs>, ApiError> {
+    let n_top = object.whole("top_logprobs", 0..=MAX_PROBS)?.unwrap_or(0);
+    Ok(object.switch("logprobs", false)?.then_some(Probs { n_top: n_top as usize }))
+}
+
+/// Checks that a body names the model; gives the name as it was sent.
+///
+/// # Errors
+/// The body names no model, or another one.
+pub fn check_model(object: &Object<'_>, served: &Served<'_>) -> Result<String, ApiError> {
+    let name = match object.read::<String>("model")? {
+        Some(name) if !name.is_empty() => name,
+        // The older field.
+        _ => object.read::<String>("name")?.unwrap_or_default(),
+    };
+    if name.is_empty() {
+        return Err(ApiError::invalid("model is required"));
+    }
+    let without_tag = name.strip_suffix(TAG).unwrap_or(&name);
+    match without_tag.eq_ignore_ascii_case(served.model) {
+        true => Ok(name),
+        false => {
+            let message = format!("model '{name}' not found");
+            Err(ApiError::new(ErrorKind::NotFound, message))
+        }
+    }
+}
