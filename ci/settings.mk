@@ -3,11 +3,11 @@
 # Settings by their own names.
 keys := \
     mode model prompt prompt_file max_tokens context kv_cache cut_prompt parse_special \
-    context_shift keep seed temperature top_k top_p min_p typical_p repeat_penalty \
-    frequency_penalty presence_penalty penalty_last_n dry_multiplier dry_base dry_allowed_length \
-    dry_penalty_last_n dry_sequence_breakers top_n_sigma xtc_probability xtc_threshold mirostat \
-    mirostat_tau mirostat_eta logit_bias system chat_template chat_system_prefix \
-    chat_system_suffix chat_user_prefix chat_user_suffix chat_assistant_prefix \
+    context_shift keep seed grammar json_schema temperature top_k top_p min_p typical_p \
+    repeat_penalty frequency_penalty presence_penalty penalty_last_n dry_multiplier dry_base \
+    dry_allowed_length dry_penalty_last_n dry_sequence_breakers top_n_sigma xtc_probability \
+    xtc_threshold mirostat mirostat_tau mirostat_eta logit_bias system chat_template \
+    chat_system_prefix chat_system_suffix chat_user_prefix chat_user_suffix chat_assistant_prefix \
     chat_assistant_suffix chat_first_user_prefix chat_after_system_prefix chat_tools_place \
     chat_tools_form chat_tools_prefix chat_tools_suffix chat_tools_separator \
     chat_tools_system_prefix chat_tools_system_suffix chat_tools_user_prefix chat_calls_prefix \
