@@ -38,11 +38,15 @@ pub enum Route {
     ApplyTemplate,
     /// The number of tokens of a chat.
     CountTokens,
+    /// The load of a model.
+    Load,
+    /// The end of a model in memory.
+    Unload,
 }
 
 use Route::{
-    ApplyTemplate, CountTokens, Detokenize, Generate, Health, Metrics, Models, Page, Props, Slots,
-    Tokenize,
+    ApplyTemplate, CountTokens, Detokenize, Generate, Health, Load, Metrics, Models, Page, Props,
+    Slots, Tokenize, Unload,
 };
 
 /// All paths. Those without `/v1` are llama-server's.
@@ -53,6 +57,8 @@ const PATHS: &[(&str, Route)] = &[
     ("/v1/health", Health),
     ("/models", Models),
     ("/v1/models", Models),
+    ("/models/load", Load),
+    ("/models/unload", Unload),
     ("/props", Props),
     ("/slots", Slots),
     ("/metrics", Metrics),
@@ -75,8 +81,9 @@ impl Route {
     }
 
     /// Whether the route takes a body, by `POST`. All others are for `GET` and `HEAD`.
-    fn takes_body(self) -> bool {
-        matches!(self, Generate(_) | Tokenize | Detokenize | ApplyTemplate | CountTokens)
+    pub fn takes_body(self) -> bool {
+        let is_for_text = matches!(self, Tokenize | Detokenize | ApplyTemplate | CountTokens);
+        is_for_text || matches!(self, Generate(_) | Load | Unload)
     }
 
     /// Whether the route needs no key.
