@@ -265,20 +265,21 @@ mod tests {
                 n_slices += 1;
                 ControlFlow::Continue(length_us)
             };
-            let (loaded, _) = run_in_world(
+            run_in_world(
                 |world| {
                     world.files.insert("/models/tiny.gguf", model.to_vec());
                 },
                 || {
                     let meanwhile = Meanwhile::nothing(&mut between);
                     let (path, context) = ("/models/tiny.gguf", ContextOptions::default());
-                    load(path, true, true, context, &Threads(threads), 30, meanwhile).unwrap()
+                    let workers = Threads(threads);
+                    let loaded = load(path, true, true, context, &workers, 30, meanwhile).unwrap();
+                    let mut hash = Sha256::new();
+                    hash.update(model);
+                    assert_eq!(loaded.figures.sha256, Some(hash.finish()), "{threads} threads");
+                    assert!(*loaded.weights == *repacked, "{threads} threads, {length_us:?}");
                 },
             );
-            let mut hash = Sha256::new();
-            hash.update(model);
-            assert_eq!(loaded.figures.sha256, Some(hash.finish()), "{threads}, {length_us:?}");
-            assert!(*loaded.weights == *repacked, "{threads}, {length_us:?}");
             assert!(n_slices >= least, "{threads}, {length_us:?}: {n_slices} slices");
             assert!(length_us.is_some() || n_slices == 1);
         }
