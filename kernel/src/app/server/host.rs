@@ -158,6 +158,9 @@ impl<'a> Host<'a> {
             None => self.ends_us.is_none(),
         };
         self.waiting.retain(is_waited_for);
+        // Nothing is unloaded for a load that nobody waits for.
+        let is_wanted = self.loading.is_none_or(|number| self.is_asked_for(number));
+        self.gives_up |= self.needs_room && !is_wanted;
         if self.ends_us.is_none() && front.is_interrupted() {
             let timeout_s = self.config.shutdown_timeout;
             say!("Ctrl-C: no new requests; running ones have {timeout_s} s");
@@ -174,6 +177,14 @@ impl<'a> Host<'a> {
             service.step(mutex)?;
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// A round between two steps of a load.
+    ///
+    /// # Errors
+    /// [`Error::LoadGivenUp`].
+    fn go_on(&mut self) -> Result<(), Error> {
+        if self.between().is_break() { Err(Error::LoadGivenUp) } else { Ok(()) }
     }
 
     /// Whether the server ends: all clients have left after Ctrl-C, or their time is over.
@@ -262,8 +273,12 @@ impl<'a> Host<'a> {
 
     /// Whether a model is being loaded, or is about to be.
     fn is_loading(&self, number: usize) -> bool {
-        let is_asked_for = |waiting: &Waiting| waiting.number == number;
-        self.loading == Some(number) || self.waiting.iter().any(is_asked_for)
+        self.loading == Some(number) || self.is_asked_for(number)
+    }
+
+    /// Whether a request waits for the load of a model.
+    fn is_asked_for(&self, number: usize) -> bool {
+        self.waiting.iter().any(|waiting| waiting.number == number)
     }
 
     /// Answers `GET /metrics`. The rates are those since the last reading.
@@ -418,8 +433,10 @@ impl<'a> Host<'a> {
                 result => break result?,
             }
         };
+        self.go_on()?;
         let engine = Arc::new(Engine::new(plan, [weights], pool)?);
         let workspace = self.workspace(&engine)?;
+        self.go_on()?;
         self.n_loads += 1;
         let file = self.models.file(number);
         Service::new(self.n_loads - 1, file, config, workspace, &figures)
@@ -469,9 +486,7 @@ impl<'a> Host<'a> {
     fn make_room(&mut self) -> Result<(), Error> {
         while !self.models.unload_idle() && !self.models.is_empty() {
             self.needs_room = true;
-            if self.between().is_break() {
-                return Err(Error::LoadGivenUp);
-            }
+            self.go_on()?;
         }
         self.needs_room = false;
         Ok(())

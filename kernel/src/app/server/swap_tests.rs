@@ -216,29 +216,22 @@ fn streams_go_on_while_another_model_loads() {
     };
     with_world(&["model=qwen.gguf"], slow, |server| {
         server.wait_for_the_model();
-        let mut body = ask("qwen", "Once upon a time", 100_000);
-        body["stream"] = true.into();
-        body["n_predict"] = 400.into();
-        let mut stream = server.send("POST /completion", &body.to_string());
-        stream.read_exact(&mut [0; 300]).unwrap();
-        let is_loaded = AtomicBool::new(false);
+        let alone = server.completes("qwen", "Once upon a time", 40);
         thread::scope(|scope| {
-            scope.spawn(|| {
-                server.completes("tiny", "Once", 1);
-                is_loaded.store(true, Ordering::SeqCst);
-            });
+            let load = scope.spawn(|| server.completes("tiny", "Once", 1));
             server.waits_for("tiny", "loading");
-            let mut n_parts = 0;
+            let mut n_during = 0;
             let mut slowest = Duration::ZERO;
-            while !is_loaded.load(Ordering::SeqCst) {
+            while server.states()["tiny"] == "loading" {
                 let start = Instant::now();
                 assert_eq!(server.ask("GET /health", "").status, 200);
                 slowest = slowest.max(start.elapsed());
-                stream.read_exact(&mut [0; 64]).unwrap();
-                n_parts += 1;
+                assert_eq!(server.completes("qwen", "Once upon a time", 40), alone);
+                n_during += 1;
             }
+            load.join().unwrap();
             // The load takes at least twenty reads of a small chunk.
-            assert!(n_parts > 10, "{n_parts} parts of the stream came during the load");
+            assert!(n_during > 3, "{n_during} answers came during the load");
             assert!(slowest < Duration::from_millis(500), "{slowest:?}");
         });
     });
@@ -278,13 +271,15 @@ fn a_model_that_cannot_be_loaded_is_an_error_of_its_requests_alone() {
         assert_eq!((&status["value"], &status["failed"]), (&json!("unloaded"), &json!(true)));
 
         // A disk that fails for a while, and all that wait for the model.
-        in_world(|world| world.reads_left = 0);
+        in_world(|world| {
+            (world.reads_left, world.read_takes) = (0, Duration::from_millis(500));
+        });
         thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| fails("gpt", "DiskError"));
             }
         });
-        in_world(|world| world.reads_left = usize::MAX);
+        in_world(|world| (world.reads_left, world.read_takes) = (usize::MAX, Duration::ZERO));
         assert_eq!(server.completes("gpt", "Once", 2).is_empty(), false);
         assert_eq!(server.states()["gpt"], "loaded");
         // The file is gone.
@@ -295,6 +290,8 @@ fn a_model_that_cannot_be_loaded_is_an_error_of_its_requests_alone() {
         assert_eq!(server.completes("tiny", "Once", 5), alone);
     });
     assert!(console.contains("WARN  model `damaged` failed to load"), "{console}");
+    let failed = console.matches("WARN  model `gpt` failed to load").count();
+    assert_eq!(failed, 1, "one load is for all who wait: {console}");
 }
 
 #[test]
@@ -309,7 +306,7 @@ fn a_load_that_needs_room_waits_for_running_requests_and_goes_before_later_ones(
             let waits = scope.spawn(|| server.completes("gpt", "Once", 1));
             server.waits_for("gpt", "loading");
             // Clients without a pause between their requests.
-            for _ in 0..2 {
+            for _ in 0..8 {
                 scope.spawn(|| {
                     while !is_over.load(Ordering::SeqCst) {
                         server.completes("tiny", "The cat", 20);
@@ -323,6 +320,22 @@ fn a_load_that_needs_room_waits_for_running_requests_and_goes_before_later_ones(
             let last: Value = serde_json::from_str(answer.events().last().unwrap()).unwrap();
             assert_eq!(last["tokens_predicted"], 60);
         });
+    });
+}
+
+#[test]
+fn a_load_that_nobody_waits_for_pushes_no_model_out() {
+    with_world(&[], with_memory(FOR_ONE), |server| {
+        let mut body = ask("tiny", "Once upon a time", 100);
+        body["stream"] = true.into();
+        let stream = server.send("POST /completion", &body.to_string());
+        stream.peek(&mut [0]).unwrap();
+        let gone = server.send("POST /completion", &ask("gpt", "Once", 1).to_string());
+        server.waits_for("gpt", "loading");
+        drop(gone);
+        server.waits_for("gpt", "unloaded");
+        assert_eq!(read(stream).status, 200);
+        assert_eq!(server.states()["tiny"], "loaded");
     });
 }
 
