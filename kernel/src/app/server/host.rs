@@ -1,6 +1,6 @@
 //! The host of the models: one round of everything, and the loads of models meanwhile.
 //!
-//! One load runs at a time. Between two slices of the load, the host runs a round: it polls the
+//! One load runs at a time. Between two slices of the load, the host runs a round. A round polls the
 //! front, takes its requests, and runs a pass of each loaded model.
 
 #![forbid(unsafe_code)]
@@ -238,13 +238,13 @@ impl<'a> Host<'a> {
     /// Gives a request to its model, or lets the request wait for the model's load.
     fn give(&mut self, number: usize, name: &str, job: Job, front: &mut Front) {
         let is_for_text = matches!(job.route, Route::Generate(_));
-        let is_held = self.needs_room && is_for_text;
+        let needs_room = self.needs_room;
         let ready = match is_for_text {
             true => self.models.use_now(number),
             false => self.models.service_mut(number),
         };
         match ready {
-            Some(service) if !is_held && !(service.is_ending && is_for_text) => {
+            Some(service) if !(is_for_text && (needs_room || service.is_ending)) => {
                 return service.take(job, front);
             }
             // A look at the server alone loads nothing.

@@ -84,7 +84,10 @@ pub fn serve(config: &Config, pool: &'static ThreadPool) -> Result<(), Error> {
     let mut host = Host::new(config, pool, &front, models, reserve);
     match first.map(|number| host.load(number)) {
         None | Some(Ok(())) => {}
-        Some(Err(Error::LoadGivenUp)) => return Ok(end(&front)),
+        Some(Err(Error::LoadGivenUp)) => {
+            end(&front);
+            return Ok(());
+        }
         Some(Err(error)) => return Err(error),
     }
     front.lock().start(limits(body_bytes(for_bodies.unwrap_or_else(os::memory_available))));
