@@ -3,7 +3,8 @@
 
 use fuzz::limits::Limits;
 use fuzz::served;
-use kernel::app::server::api::ollama::{PATHS, Reply, reply};
+use kernel::app::server::api::models::{Listed, Status};
+use kernel::app::server::api::ollama::{Found, PATHS, Reply, find, reply};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -19,9 +20,21 @@ fuzz_target!(|data: &[u8]| {
 
 fn run(first: u8, body: &[u8]) {
     let (_, call) = PATHS[usize::from(first.wrapping_sub(b'0')) % PATHS.len()];
-    match reply(call, body, &served::served(), 4, &served::IDS) {
-        Ok(Reply::Text(_, text)) => assert!(object(&text).is_object()),
-        Ok(Reply::Job(job)) => {
+    let served = served::served();
+    let list = ["other", served.model].map(|name| {
+        let served = (name == served.model).then_some(served);
+        Listed { name, path: "p", bytes: 7, status: Status::Loaded, served }
+    });
+    let result = find(call, body, &list, 4, 5).and_then(|found| match found {
+        // Only the second model is loaded.
+        Found::Model(0) => Ok(None),
+        Found::Model(_) => reply(call, body, &served, 4, &served::IDS).map(Some),
+        Found::Text(_, text) => Ok(Some(Reply::Text { text, unloads: false })),
+    });
+    match result {
+        Ok(None) => {}
+        Ok(Some(Reply::Text { text, .. })) => assert!(object(&text).is_object()),
+        Ok(Some(Reply::Job { job, .. })) => {
             let stream = job.answer.options().stream;
             let all = served::answer(*job);
             assert_eq!(all.ends_with('\n'), stream);

@@ -34,6 +34,8 @@ pub enum Event {
     Disk(Disk),
     /// The model is loaded and ready.
     Model(Model),
+    /// A model was unloaded.
+    Unload(Unload),
     /// A chat waits for a line or has taken a message.
     Chat(Chat),
     /// The server is reached at these addresses.
@@ -160,6 +162,15 @@ pub struct Model {
     pub kv_cache_bytes: u64,
 }
 
+/// A model was unloaded: its memory is free again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unload {
+    /// File name on the disk.
+    pub file: String,
+    /// Memory of the machine that is in use now, in bytes.
+    pub memory_in_use_bytes: u64,
+}
+
 /// State of a chat.
 ///
 /// A chat sends one `waiting` for each line that the chat reads. Lines typed in between are kept.
@@ -186,11 +197,14 @@ pub struct Serve {
     pub urls: Vec<String>,
     /// The network card: "virtio-net (mmio)", "virtio-net (pci)".
     pub card: String,
-    /// The model's name for clients.
+    /// The name for clients of the model that is loaded; empty if none is.
     pub model: String,
-    /// Requests that run at once.
+    /// The names for clients of all models on the disk.
+    #[serde(default)]
+    pub models: Vec<String>,
+    /// Requests of a model that run at once.
     pub parallel: usize,
-    /// Positions of each request's context.
+    /// Positions of each request's context; 0 if no model is loaded.
     pub n_ctx: usize,
 }
 

@@ -399,6 +399,7 @@ impl Run<'_> {
             Some(Event::Hello(_)) => "after the `hello` event",
             Some(Event::Disk(_)) => "after the `disk` event",
             Some(Event::Model(_)) => "after the `model` event",
+            Some(Event::Unload(_)) => "after an `unload` event",
             Some(Event::Chat(_)) => "after a `chat` event",
             Some(Event::Serve(_)) => "after a `serve` event",
             Some(Event::Request(_)) => "after a `request` event",

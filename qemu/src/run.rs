@@ -424,8 +424,12 @@ impl Watch {
 fn server_line(event: &Event, urls: &[String]) -> Option<String> {
     match event {
         Event::Serve(serve) => Some(format!(
-            "{} is ready at {}; Ctrl-C ends it\n",
-            serve.model,
+            "{} ready at {}; Ctrl-C ends it\n",
+            match (&serve.model[..], serve.models.len()) {
+                ("", n) => format!("{n} models are"),
+                (model, ..2) => format!("{model} is"),
+                (model, n) => format!("{model}, one of {n} models, is"),
+            },
             if urls.is_empty() { serve.urls.join(" and ") } else { urls.join(" and ") }
         )),
         Event::Request(request) => Some(format!(

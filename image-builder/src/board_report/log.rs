@@ -108,7 +108,7 @@ impl<'l> Log<'l> {
                 Stage::Answer
             }
             Event::Exit(_) => Stage::Exit,
-            Event::Chat(_) | Event::Serve(_) | Event::Error(_) => Stage::Line,
+            Event::Unload(_) | Event::Chat(_) | Event::Serve(_) | Event::Error(_) => Stage::Line,
         });
         match &event {
             Event::Hello(hello) => hello.board.iter().for_each(|fact| self.note(fact)),

@@ -132,7 +132,11 @@ fn cores(hello: &Hello) -> String {
 /// The row of another event, if it has one.
 fn of_event(event: &Event) -> Option<(&'static str, String)> {
     Some(match event {
-        Event::Hello(_) | Event::Chat(_) | Event::Request(_) | Event::Error(_) => return None,
+        Event::Hello(_)
+        | Event::Unload(_)
+        | Event::Chat(_)
+        | Event::Request(_)
+        | Event::Error(_) => return None,
         Event::Disk(disk) => {
             ("disk", format!("{}, {}, {}", disk.device, mib(disk.bytes), disk.filesystem))
         }

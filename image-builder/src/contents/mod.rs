@@ -15,7 +15,7 @@ use host_io::console::print_line;
 use host_io::files::Output;
 use kernel::model_files::{SUM_ENDING, same_name};
 use kernel::runtime::entry::args;
-use kernel::settings::{Config, Prompt};
+use kernel::settings::{Config, Mode, Prompt};
 use sha2::{Digest, Sha256};
 
 use crate::checksum::Sum;
@@ -125,7 +125,8 @@ impl Contents {
                 "{by} asks for the model {wanted}, but the models are {}",
                 inputs::names(models).join(", ")
             ),
-            None if models.len() > 1 => crate::say(&format!(
+            // A server loads the models that it is asked for.
+            None if models.len() > 1 && settings.mode != Mode::Serve => crate::say(&format!(
                 "warning: {by} names none of the models, so boot with model=NAME"
             )),
             None => {}

@@ -2,28 +2,41 @@
 
 #![forbid(unsafe_code)]
 
+use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::app::error::Error;
 use crate::app::generate::{Prompt, answer, summary};
 use crate::app::keyboard::Keyboard;
+use crate::app::load::{self, ModelFile};
+use crate::app::model::{load_into, report_unload};
 use crate::app::output::{emit, say, write_text};
 use crate::backend::{InferenceResult, StopReason, TransformerBackend};
 use crate::llm;
 use crate::llm::chat::{Declared, Known, Template};
+use crate::llm::workers::Workers;
 use crate::report::{Chat, ChatState, Event};
 use crate::settings::{ChatTemplate, Config};
 
 const PROMPT: &str = "> ";
 const COMMANDS: &str = "/reset forgets what was said, /stats shows the last answer's figures, \
-     /quit powers off, Ctrl-C stops an answer. Write // for a message that begins with /.";
+     /models lists the models, /model NAME changes to another one, /quit powers off, Ctrl-C stops \
+     an answer. Write // for a message that begins with /.";
 
-/// The chat template, and a line for people about its source. `None`: the chat is plain text.
-pub fn template(config: &Config, declared: &Declared) -> (Option<Template>, String) {
+/// The chat template of the model in `file`, and a line for people about its source.
+///
+/// `None`: the chat is plain text. Configured texts belong to the configured model, if there is one.
+pub fn template(config: &Config, file: &str, declared: &Declared) -> (Option<Template>, String) {
     let (bos, eos) = (&declared.bos, &declared.eos);
     let known = |known: &Known| Some(known.template(bos, eos));
-    match (&config.chat_template, declared.known) {
+    let is_other = config.model.as_deref().is_some_and(|model| model != file);
+    let chosen = match &config.chat_template {
+        ChatTemplate::Texts if is_other => &ChatTemplate::Auto,
+        chosen => chosen,
+    };
+    match (chosen, declared.known) {
         (ChatTemplate::Texts, _) => {
             (Some(config.chat_texts.clone()), "chat template: as configured".into())
         }
@@ -97,6 +110,8 @@ impl Conversation {
 /// A conversation between the keyboard and the engine.
 struct Session<'a> {
     backend: &'a mut TransformerBackend,
+    /// The path of the model.
+    path: String,
     keyboard: Keyboard,
     conversation: Conversation,
     max_tokens: usize,
@@ -129,30 +144,100 @@ impl Session<'_> {
     }
 }
 
-/// Answers the `first` message, then typed messages, until `/quit` or the end of the input.
-///
-/// # Errors The console or the engine fails. A message that does not fit is reported, and the chat
-/// goes on.
-pub fn chat(
-    backend: &mut TransformerBackend,
-    config: &Config,
-    first: Option<&str>,
-) -> Result<(), Error> {
-    let declared = backend.model_metadata().map(|model| model.chat.clone()).unwrap_or_default();
-    let (template, found) = template(config, &declared);
-    say!("{found}");
-    let help = match &template {
+/// A line of help, which depends on the template.
+fn help(template: Option<&Template>) -> String {
+    match template {
         Some(_) => format!("Type a message to the model. {COMMANDS}"),
         None => format!("Type a text for the model to go on from. {COMMANDS}"),
-    };
-    say!("{help}");
+    }
+}
+
+/// The name of a file at a path.
+fn file_of(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+impl Session<'_> {
+    /// Starts a conversation with the loaded model, and says which template it has.
+    fn begin(&mut self, config: &Config) {
+        let declared = self.backend.model_metadata().map(|model| model.chat.clone());
+        let (template, found) =
+            template(config, file_of(&self.path), &declared.unwrap_or_default());
+        say!("{found}");
+        self.conversation = Conversation { template, system: config.system.clone(), is_new: true };
+        self.last = None;
+    }
+
+    /// The models of the disk. A disk that fails is reported.
+    fn models(&self) -> Vec<ModelFile> {
+        load::list_models(Some(file_of(&self.path))).unwrap_or_else(|error| {
+            emit(&Event::Error(error.fault()));
+            Vec::new()
+        })
+    }
+
+    /// Lists the models of the disk.
+    fn list(&self) {
+        for model in self.models() {
+            let is_loaded = model.path() == self.path;
+            let mark = if is_loaded { " (loaded)" } else { "" };
+            say!("{}, {:.1} MB{mark}", model.name(), model.bytes as f64 / 1e6);
+        }
+    }
+
+    /// Changes to another model of the disk. A model that cannot be loaded is reported.
+    ///
+    /// # Errors
+    /// Neither the other model nor the present one can be loaded.
+    fn change(&mut self, name: &str, config: &Config, pool: &dyn Workers) -> Result<(), Error> {
+        let models = self.models();
+        let Some(model) = models.iter().find(|model| model.is_named(name)) else {
+            let names: Vec<&str> = models.iter().map(ModelFile::name).collect();
+            say!("there is no model {name} on the disk: {}", names.join(", "));
+            return Ok(());
+        };
+        if model.path() == self.path {
+            say!("{} is loaded already: /reset starts anew", model.name());
+            return Ok(());
+        }
+        self.backend.unload();
+        report_unload(file_of(&self.path));
+        match load_into(self.backend, &model.path(), config, pool) {
+            Ok(()) => self.path = model.path(),
+            Err(error) => {
+                emit(&Event::Error(error.fault()));
+                say!("{} stays: the conversation begins anew", file_of(&self.path));
+                load_into(self.backend, &self.path, config, pool)?;
+            }
+        }
+        self.begin(config);
+        Ok(())
+    }
+}
+
+/// Answers the `first` message, then typed messages, until `/quit` or the end of the input.
+///
+/// The backend has the model at `path`.
+///
+/// # Errors
+/// The console or the engine fails. A message that does not fit is reported, and the chat goes on.
+pub fn chat(
+    backend: &mut TransformerBackend,
+    path: &str,
+    config: &Config,
+    pool: &dyn Workers,
+    first: Option<&str>,
+) -> Result<(), Error> {
     let mut session = Session {
         backend,
+        path: path.to_owned(),
         keyboard: Keyboard::new(PROMPT),
-        conversation: Conversation { template, system: config.system.clone(), is_new: true },
+        conversation: Conversation { template: None, system: String::new(), is_new: true },
         max_tokens: config.max_tokens,
         last: None,
     };
+    session.begin(config);
+    say!("{}", help(session.conversation.template.as_ref()));
     // The prompt counts as typed, but is a message even if a slash starts it.
     if let Some(message) = first.filter(|message| !message.trim().is_empty()) {
         write_text(&format!("{PROMPT}{message}\n"));
@@ -171,7 +256,7 @@ pub fn chat(
         match line.trim() {
             "" => {}
             "/quit" => return Ok(()),
-            "/help" => say!("{help}"),
+            "/help" => say!("{}", help(session.conversation.template.as_ref())),
             "/reset" => {
                 session.backend.reset();
                 session.conversation.is_new = true;
@@ -181,13 +266,16 @@ pub fn chat(
                 Some(result) => say!("{}", summary(result)),
                 None => say!("there is no answer yet"),
             },
+            "/models" => session.list(),
+            "/model" => say!("/model NAME changes to another model; /models lists them"),
             message if message.starts_with("//") => session.reply(&line.replacen('/', "", 1))?,
-            command if command.starts_with('/') => {
-                say!(
-                    "there is no command {command}: /reset, /stats, /quit, /help; write // for a \
-                     message that begins with /"
-                );
-            }
+            command if command.starts_with('/') => match command.split_once(char::is_whitespace) {
+                Some(("/model", name)) => session.change(name.trim(), config, pool)?,
+                _ => say!(
+                    "there is no command {command}: /reset, /stats, /models, /model NAME, /quit, \
+                     /help; write // for a message that begins with /"
+                ),
+            },
             _ => session.reply(&line)?,
         }
     }

@@ -86,6 +86,8 @@ pub enum Error {
         /// Settings with which the memory suffices; empty if no setting helps.
         instead: String,
     },
+    /// The load of a model was given up: nobody waits for it any more.
+    LoadGivenUp,
     /// The engine refused the model or the prompt.
     Engine(llm::Error),
     /// The network cannot be used.
@@ -201,6 +203,11 @@ impl Error {
                     "" => MORE_MEMORY.to_string(),
                     instead => format!("{instead}; or {MORE_MEMORY}"),
                 },
+            ),
+            Error::LoadGivenUp => (
+                Code::ModelNotFound,
+                "the load of the model was given up".to_string(),
+                "ask for the model again".to_string(),
             ),
             Error::Engine(error) => return engine_fault(error),
             Error::NoNetwork { why } => (

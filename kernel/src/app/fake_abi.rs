@@ -26,8 +26,12 @@ pub struct World {
     pub console: Vec<u8>,
     /// The input that the program may still read from the console.
     pub input: VecDeque<u8>,
-    /// The memory of the machine.
+    /// The memory of the machine. What is mapped counts as used if `counts_mapped`.
     pub memory: Memory,
+    /// Whether mapped memory is taken from the free memory, and cannot be larger.
+    pub counts_mapped: bool,
+    /// Bytes that are mapped now.
+    pub mapped: u64,
     /// The board's readings.
     pub board: Vec<std::string::String>,
     /// The last failure of the disk.
@@ -68,6 +72,8 @@ impl World {
             console: Vec::new(),
             input: VecDeque::new(),
             memory: Memory { total_bytes: 128 << 20, free_bytes: 64 << 20 },
+            counts_mapped: false,
+            mapped: 0,
             board: Vec::new(),
             disk_failure: None,
             network: None,
@@ -82,6 +88,13 @@ impl World {
             protected: Vec::new(),
             open: BTreeMap::new(),
         }
+    }
+}
+
+impl World {
+    fn memory_now(&self) -> Memory {
+        let used = if self.counts_mapped { self.mapped } else { 0 };
+        Memory { free_bytes: self.memory.free_bytes.saturating_sub(used), ..self.memory }
     }
 }
 
@@ -117,6 +130,11 @@ pub fn run_in_world<R>(
     (returned, std::string::String::from_utf8(world.console.clone()).unwrap())
 }
 
+/// Looks at the world in which a program runs, and may change it.
+pub fn in_world<R>(change: impl FnOnce(&mut World) -> R) -> R {
+    change(&mut world())
+}
+
 /// Types on the console of the world in which a program runs.
 pub fn press(keys: &[u8]) {
     world().input.extend(keys);
@@ -142,7 +160,7 @@ struct FakeSystem;
 
 impl System for FakeSystem {
     fn memory(&self) -> Memory {
-        world().memory
+        world().memory_now()
     }
 
     fn board(&self) -> Vec<std::string::String> {
@@ -412,9 +430,17 @@ fn pages(size: usize) -> Option<Layout> {
 extern "C" fn sys_mmap(size: usize, flags: u32, start: &mut *mut u8) -> i32 {
     assert!(size > 0 && flags == abi::PROT_READ | abi::PROT_WRITE);
     let Some(layout) = pages(size) else { return -abi::ENOMEM };
+    let mut world = world();
+    if world.counts_mapped && world.memory_now().free_bytes < layout.size() as u64 {
+        return -abi::ENOMEM;
+    }
     // SAFETY: the size is not 0.
     *start = unsafe { std::alloc::alloc(layout) };
-    if start.is_null() { -abi::ENOMEM } else { 0 }
+    if start.is_null() {
+        return -abi::ENOMEM;
+    }
+    world.mapped += layout.size() as u64;
+    0
 }
 
 #[unsafe(no_mangle)]
@@ -437,5 +463,6 @@ extern "C" fn sys_munmap(start: *mut u8, size: usize) -> i32 {
     // SAFETY: `sys_mmap` allocated the memory with this layout, and the caller does not use it any
     // more.
     unsafe { std::alloc::dealloc(start, layout) };
+    world().mapped -= layout.size() as u64;
     0
 }

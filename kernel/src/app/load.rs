@@ -13,9 +13,10 @@ mod pipeline;
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
+use core::ops::ControlFlow;
 
 use crate::app::error::Error;
-use crate::app::os::{self, File};
+use crate::app::os;
 use crate::app::output::say;
 use crate::app::sha256::Digest;
 use crate::app::timeout::TIMEOUT_S;
@@ -25,11 +26,11 @@ use crate::llm::plan::{ContextOptions, Plan};
 use crate::llm::workers::Workers;
 use crate::report::Checksum;
 
-use find::expected_digest;
+use find::{expected_digest, open_model};
 use memory::{Header, allocate, judge, plan};
 use pipeline::{HASHES, Outcome, Pipeline, Reader, next_chunk};
 
-pub use find::{choose_model, disk_error, read_text};
+pub use find::{ModelFile, choose_model, disk_error, list_models, read_text};
 pub use pipeline::CHUNK;
 
 /// Most bytes read before the header must have ended: a vocabulary of 256k tokens takes some 10 MB.
@@ -63,15 +64,49 @@ pub struct Figures {
     pub hash_us: u64,
 }
 
+/// What the calling thread does while a model is loaded.
+pub struct Meanwhile<'a> {
+    /// Called between two chunks, in the middle of a job of the workers, which it must not use.
+    ///
+    /// Returns whether `between` has something to do.
+    pub look: &'a (dyn Fn() -> bool + Sync),
+    /// Called between two steps of the load, such as two slices. It may use the workers.
+    ///
+    /// Returns the length of the next slice in µs, `None` for one without an end. Gives the load up
+    /// by `Break`.
+    pub between: &'a mut dyn FnMut() -> ControlFlow<(), Option<u64>>,
+}
+
+impl<'a> Meanwhile<'a> {
+    /// What `look` does, and nothing between slices.
+    pub fn nothing(between: &'a mut dyn FnMut() -> ControlFlow<(), Option<u64>>) -> Self {
+        Meanwhile { look: &|| false, between }
+    }
+
+    /// Does what is to be done between two slices.
+    fn go_on(&mut self) -> Result<Option<u64>, Error> {
+        match (self.between)() {
+            ControlFlow::Continue(length_us) => Ok(length_us),
+            ControlFlow::Break(()) => Err(Error::LoadGivenUp),
+        }
+    }
+}
+
+/// Goes on with a load at once: nothing else is to be done.
+pub fn at_once() -> ControlFlow<(), Option<u64>> {
+    ControlFlow::Continue(None)
+}
+
 /// Loads the model at a path of the disk.
 ///
 /// With `verify`, the file is checked against its `.sha256` file. With `repack`, the weights are
 /// repacked for the kernels on the way, if the header is found in time. The memory for `context` is
-/// checked before the file is read. The first worker calls `meanwhile` between two chunks.
+/// checked before the file is read.
 ///
 /// # Errors
 /// The memory does not suffice, the disk fails, or the checksum differs. The header shows that the
-/// engine cannot run the model; the rest of the file is not read then.
+/// engine cannot run the model; the rest of the file is not read then. [`Error::LoadGivenUp`] if
+/// `meanwhile` says so.
 ///
 /// # Panics
 /// One of the `workers` reads or hashes nothing for `timeout_s` seconds while the others wait. The
@@ -83,7 +118,7 @@ pub fn load(
     context: ContextOptions,
     workers: &dyn Workers,
     timeout_s: u32,
-    meanwhile: &(dyn Fn() + Sync),
+    mut meanwhile: Meanwhile<'_>,
 ) -> Result<Loaded, Error> {
     let name = path.rsplit('/').next().unwrap_or(path);
     let expected = if verify { expected_digest(name, path)? } else { None };
@@ -100,35 +135,35 @@ pub fn load(
 
     let start_us = os::now_us();
     let failed = |errno| disk_error(path, errno);
-    let file = File::open(path).map_err(failed)?;
+    let file = open_model(path)?;
     let size = file.size().map_err(failed)?;
     let mut bytes = allocate(&file, size, context)?;
-    let before_us = os::now_us();
+    let mut head_us = 0;
     let mut done = 0;
     let mut header = Header::CutShort;
     while matches!(header, Header::CutShort) && done < bytes.len().min(LONGEST_HEADER) {
+        meanwhile.go_on()?;
+        let before_us = os::now_us();
         let end = next_chunk(done, bytes.len());
         file.read_full(&mut bytes.as_mut_slice()[done..end]).map_err(failed)?;
         done = end;
         header = judge(&bytes[..done], size, context)?;
+        head_us += os::now_us() - before_us;
     }
-    let head_us = os::now_us() - before_us;
 
-    let mut outcome = Outcome { read: Ok(()), read_us: head_us, sha256: None, hash_us: 0 };
     let repack = match &header {
         Header::Sound(plan) if repack => Some(plan.repack(0)),
         _ => None,
     };
     let hashes = HASHES.min(workers.count() - 1);
-    let reader = Reader { file: &file, rest: bytes.as_mut_slice(), present: done };
+    let reader = Reader::new(&file, bytes.as_mut_slice(), done);
     let hashes = verify.then_some(hashes);
-    let mut pipeline =
-        Pipeline::new((name, size), reader, hashes, repack.as_ref(), timeout_s, &mut outcome);
-    pipeline.meanwhile = meanwhile;
-    workers.run(&|worker| pipeline.run(worker));
-    drop(pipeline);
-    let Outcome { read, read_us, sha256, hash_us } = outcome;
+    let pipeline =
+        Pipeline::new((name, size), reader, hashes, repack.as_ref(), timeout_s, meanwhile.look);
+    while !pipeline.slice(workers, meanwhile.go_on()?) {}
+    let Outcome { read, read_us, sha256, hash_us } = pipeline.finish();
     read.map_err(failed)?;
+    let read_us = head_us + read_us;
     let load_us = os::now_us() - start_us;
 
     if let (Some(expected), Some(actual)) = (expected, sha256)
@@ -162,7 +197,9 @@ pub fn for_backend(
     workers: &'static dyn Workers,
 ) -> Result<backend::Loaded, LoadError> {
     let absolute = format!("/{}", path.trim_start_matches('/'));
-    match load(&absolute, true, true, context, workers, TIMEOUT_S, &|| {}) {
+    let loaded =
+        load(&absolute, true, true, context, workers, TIMEOUT_S, Meanwhile::nothing(&mut at_once));
+    match loaded {
         Ok(Loaded { plan, weights, .. }) => Ok(backend::Loaded { plan, weights }),
         Err(Error::Engine(error)) => Err(LoadError::Engine(error)),
         Err(error) => Err(LoadError::File { path: path.to_owned(), why: error.fault().message }),
@@ -171,6 +208,7 @@ pub fn for_backend(
 
 #[cfg(test)]
 mod tests {
+    use core::sync::atomic::{AtomicU32, Ordering};
     use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::thread;
     use std::vec::Vec;
@@ -179,7 +217,14 @@ mod tests {
 
     use super::pipeline::READS;
     use super::*;
-    use crate::app::fake_abi::run_in_world;
+    use crate::app::fake_abi::{in_world, run_in_world};
+    use crate::app::sha256::Sha256;
+    use crate::llm::arena::ModelBuffer;
+    use crate::llm::workers::SingleThread;
+    use crate::llm::workers::threads::Threads;
+
+    /// Reads of the header of `tiny.gguf`. The load does what is to be done before each.
+    const N_HEADER: usize = 1;
 
     /// Threads of which one never does its part. What each of the others panics with is kept.
     struct Stalled {
@@ -208,6 +253,101 @@ mod tests {
     }
 
     #[test]
+    fn a_load_in_slices_gives_what_a_load_at_once_gives() {
+        let model = include_bytes!("../../../test_models/tiny.gguf");
+        let whole = ModelBuffer::from(&model[..]);
+        let plan = Plan::read(&whole, whole.len() as u64).unwrap();
+        let repacked = plan.repack(0).all(whole, &SingleThread);
+        for (threads, length_us, least) in [
+            (1, Some(0), 40),
+            (2, Some(0), 20),
+            (3, Some(0), 20),
+            (3, Some(2_000), 2),
+            (3, None, 1),
+        ] {
+            let mut n_slices = 0;
+            let mut between = || {
+                n_slices += 1;
+                ControlFlow::Continue(length_us)
+            };
+            run_in_world(
+                |world| {
+                    world.files.insert("/models/tiny.gguf", model.to_vec());
+                },
+                || {
+                    let meanwhile = Meanwhile::nothing(&mut between);
+                    let (path, context) = ("/models/tiny.gguf", ContextOptions::default());
+                    let workers = Threads(threads);
+                    let loaded = load(path, true, true, context, &workers, 30, meanwhile).unwrap();
+                    let mut hash = Sha256::new();
+                    hash.update(model);
+                    assert_eq!(loaded.figures.sha256, Some(hash.finish()), "{threads} threads");
+                    assert!(*loaded.weights == *repacked, "{threads} threads, {length_us:?}");
+                },
+            );
+            let n_slices = n_slices - N_HEADER;
+            assert!(n_slices >= least, "{threads}, {length_us:?}: {n_slices} slices");
+            assert!(length_us.is_some() || n_slices == 1);
+        }
+    }
+
+    #[test]
+    fn a_slice_ends_when_the_calling_thread_has_something_else_to_do() {
+        let model = include_bytes!("../../../test_models/tiny.gguf");
+        for threads in [1, 3] {
+            let caller = thread::current().id();
+            let n_looks = AtomicU32::new(0);
+            let look = || {
+                assert_eq!(thread::current().id(), caller);
+                n_looks.fetch_add(1, Ordering::Relaxed) == 1
+            };
+            let mut slices = 0..N_HEADER + 2;
+            let mut between = || match slices.next() {
+                Some(_) => ControlFlow::Continue(None),
+                None => ControlFlow::Break(()),
+            };
+            let (result, _) = run_in_world(
+                |world| {
+                    world.files.insert("/models/tiny.gguf", model.to_vec());
+                },
+                || {
+                    let meanwhile = Meanwhile { look: &look, between: &mut between };
+                    let (path, context) = ("/models/tiny.gguf", ContextOptions::default());
+                    let workers = Threads(threads);
+                    load(path, true, true, context, &workers, 30, meanwhile).map(drop)
+                },
+            );
+            // The first slice was cut short, the second one did the rest.
+            assert!(result.is_ok(), "{result:?}");
+            assert_eq!(slices.len(), 0, "{threads}");
+            assert!(n_looks.into_inner() > 1);
+        }
+    }
+
+    #[test]
+    fn a_load_can_be_given_up_and_leaves_nothing() {
+        let model = include_bytes!("../../../test_models/tiny.gguf");
+        let mut slices = 0..N_HEADER + 3;
+        let mut between = || match slices.next() {
+            Some(_) => ControlFlow::Continue(Some(0)),
+            None => ControlFlow::Break(()),
+        };
+        let ((result, mapped), _) = run_in_world(
+            |world| {
+                world.files.insert("/models/tiny.gguf", model.to_vec());
+            },
+            || {
+                let meanwhile = Meanwhile::nothing(&mut between);
+                let (path, context) = ("/models/tiny.gguf", ContextOptions::default());
+                let result = load(path, true, true, context, &Threads(2), 30, meanwhile);
+                (result.map(drop), in_world(|world| world.mapped))
+            },
+        );
+        assert!(matches!(result, Err(Error::LoadGivenUp)), "{result:?}");
+        assert_eq!(mapped, 0);
+    }
+
+    #[test]
     fn a_thread_that_does_not_answer_is_named_by_all_others() {
         let model = include_bytes!("../../../test_models/tiny.gguf");
         for (verify, stalled, expected) in [
@@ -216,6 +356,12 @@ mod tests {
             (false, READS, "thread 0 has read nothing of the model for 1 s"),
         ] {
             let workers = Stalled { threads: 3, stalled, panics: Mutex::new(Vec::new()) };
+            // The threads panic in the first slice.
+            let mut slices = 0..N_HEADER + 1;
+            let mut between = || match slices.next() {
+                Some(_) => ControlFlow::Continue(None),
+                None => ControlFlow::Break(()),
+            };
             run_in_world(
                 |world| {
                     world.files.insert("/models/tiny.gguf", model.to_vec());
@@ -228,7 +374,7 @@ mod tests {
                         ContextOptions::default(),
                         &workers,
                         1,
-                        &|| {},
+                        Meanwhile::nothing(&mut between),
                     ))
                 },
             );

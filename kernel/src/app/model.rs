@@ -2,12 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+use alloc::borrow::ToOwned;
 use alloc::format;
 
 use crate::app::error::Error;
-use crate::app::load::{self, Figures, Loaded};
+use crate::app::load::{self, Figures, Loaded, Meanwhile, at_once};
+use crate::app::os;
 use crate::app::output::{emit, say};
 use crate::app::timeout::TIMEOUT_S;
+use crate::backend::TransformerBackend;
 use crate::llm::workers::Workers;
 use crate::llm::workspace::Workspace;
 use crate::report::{self, Event};
@@ -18,7 +21,7 @@ pub fn is_verbose(config: &Config) -> bool {
     config.log >= log::LevelFilter::Debug
 }
 
-/// Loads the model at a path of the disk, and calls `meanwhile` now and then.
+/// Loads the model at a path of the disk.
 ///
 /// # Errors
 /// Those of [`load::load`].
@@ -26,12 +29,40 @@ pub fn load_model(
     path: &str,
     config: &Config,
     pool: &dyn Workers,
-    meanwhile: &(dyn Fn() + Sync),
+    meanwhile: Meanwhile<'_>,
 ) -> Result<Loaded, Error> {
     // The log shows the weights in the file's order, so the load does not repack.
     let repack = !is_verbose(config);
     let options = config.context_options();
     load::load(path, config.verify, repack, options, pool, TIMEOUT_S, meanwhile)
+}
+
+/// Loads the model at a path of the disk into a backend, and reports the model.
+///
+/// A model that the backend has is given up first.
+///
+/// # Errors
+/// Those of [`load::load`]. The backend has no model then.
+pub fn load_into(
+    backend: &mut TransformerBackend,
+    path: &str,
+    config: &Config,
+    pool: &dyn Workers,
+) -> Result<(), Error> {
+    backend.unload();
+    let loaded = load_model(path, config, pool, Meanwhile::nothing(&mut at_once))?;
+    backend.load(loaded.plan, loaded.weights)?;
+    if let Some(workspace) = backend.workspace() {
+        report_model(&loaded.figures, workspace);
+    }
+    Ok(())
+}
+
+/// Reports a model that was unloaded.
+pub fn report_unload(file: &str) {
+    let memory_in_use_bytes = os::memory_in_use();
+    say!("{file} is unloaded: {:.1} MB of memory are in use", memory_in_use_bytes as f64 / 1e6);
+    emit(&Event::Unload(report::Unload { file: file.to_owned(), memory_in_use_bytes }));
 }
 
 /// Reports a model that was loaded.

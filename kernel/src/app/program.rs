@@ -15,7 +15,7 @@ use crate::app::chat::chat;
 use crate::app::error::Error;
 use crate::app::generate::generate;
 use crate::app::load;
-use crate::app::model::{is_verbose, load_model, report_model};
+use crate::app::model::{is_verbose, load_into};
 use crate::app::os;
 use crate::app::output::emit;
 use crate::app::perplexity::perplexity;
@@ -74,10 +74,10 @@ fn try_run<'a, A: AsRef<[u8]> + ?Sized + 'a>(
     if config.mode == Mode::Test {
         return test(&config, pool);
     }
-    let path = load::choose_model(config.model.as_deref())?;
     if config.mode == Mode::Serve {
-        return serve(&path, &config, pool);
+        return serve(&config, pool);
     }
+    let path = load::choose_model(config.model.as_deref())?;
     if config.mode == Mode::Bench {
         bench::disk(&path)?;
     }
@@ -92,8 +92,13 @@ fn try_run<'a, A: AsRef<[u8]> + ?Sized + 'a>(
             generate(&mut backend, &prompt(&config)?, config.max_tokens)
         }
         Mode::Perplexity => perplexity(&mut backend, &prompt(&config)?),
-        Mode::Chat if config.prompt == Prompt::Unset => chat(&mut backend, &config, None),
-        Mode::Chat => chat(&mut backend, &config, Some(&prompt(&config)?)),
+        Mode::Chat => {
+            let first = match config.prompt {
+                Prompt::Unset => None,
+                _ => Some(prompt(&config)?),
+            };
+            chat(&mut backend, &path, &config, pool, first.as_deref())
+        }
         Mode::Bench => bench::engine(&mut backend, &prompt(&config)?, config.max_tokens),
         // Handled above.
         Mode::Serve | Mode::Test => Ok(()),
@@ -117,13 +122,12 @@ fn test(config: &Config, pool: &'static ThreadPool) -> Result<(), Error> {
     tests.finish()
 }
 
-/// Loads the model at a path of the disk into the engine, and reports the model.
+/// Loads the model at a path of the disk into a new backend, and reports the model.
 fn start(
     path: &str,
     config: &Config,
     pool: &'static dyn Workers,
 ) -> Result<TransformerBackend, Error> {
-    let loaded = load_model(path, config, pool, &|| {})?;
     let mut backend = TransformerBackend::with_options(BackendOptions {
         context: config.context_options(),
         workers: pool,
@@ -132,10 +136,7 @@ fn start(
     backend.set_verbose(is_verbose(config));
     backend.set_sampling_config(config.sampling(os::entropy));
     backend.set_dry_breakers(&config.dry_breakers);
-    backend.load(loaded.plan, loaded.weights)?;
-    if let Some(workspace) = backend.workspace() {
-        report_model(&loaded.figures, workspace);
-    }
+    load_into(&mut backend, path, config, pool)?;
     Ok(backend)
 }
 

@@ -31,6 +31,8 @@ static TINY: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
     (read("tiny.gguf"), read("tiny.gguf.sha256"))
 });
 
+static GPT2: &[u8] = include_bytes!("../../../test_models/tiny-gpt2.gguf");
+
 const MODEL: &str = "/models/tiny.gguf";
 const CHECKSUM: &str = "/models/tiny.gguf.sha256";
 
@@ -757,6 +759,105 @@ fn a_chat_goes_on_until_quit() {
     assert!(
         matches!(&run.events[2], Event::Error(Fault { message, .. }) if message.contains("65536"))
     );
+}
+
+/// A chat on a disk of several models, in which this is typed; and what `set_up` does besides.
+fn chat_of_several(input: &str, set_up: impl FnOnce(&mut World)) -> Run {
+    let on_disk = |world: &mut World| {
+        model_disk(world);
+        world.files.insert("/models/gpt.gguf", GPT2.to_vec());
+        world.files.insert("/models/bad.gguf", GPT2.to_vec());
+        let digest = "0".repeat(64);
+        world.files.insert("/models/bad.gguf.sha256", format!("{digest}  bad.gguf\n").into());
+        world.files.insert("/models/page.gguf", b"<!DOCTYPE html>".to_vec());
+        world.input = input.as_bytes().to_vec().into();
+        set_up(world);
+    };
+    Run::new(on_disk, &["mode=chat", "max_tokens=5", "model=tiny.gguf"])
+}
+
+#[test]
+fn a_chat_changes_the_model() {
+    let input = "Once\r/models\r/model gpt\rOnce\r/stats\r/model tiny.gguf\rOnce\r/model tiny\r\
+                 /model nix\r/model\r/model bad\r/stats\rOnce\r/quit\r";
+    let run = chat_of_several(input, |_| {});
+    assert_eq!(run.status, 0, "{}", run.console);
+    let tokens: Vec<&[u32]> = run.results().iter().map(|result| &result.tokens[..]).collect();
+    let [first, other, again, last] = &tokens[..] else { panic!("{}", run.console) };
+    assert_eq!((first, first), (again, last), "each change starts a new conversation");
+    let gpt_alone = Run::new(
+        |world| drop(world.files.insert("/models/gpt.gguf", GPT2.to_vec())),
+        &["prompt=Once", "max_tokens=5"],
+    );
+    assert_eq!(*other, gpt_alone.results()[0].tokens);
+    let files: Vec<String> = run
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Model(model) => Some(format!("+{}", model.file)),
+            Event::Unload(unload) => Some(format!("-{}", unload.file)),
+            Event::Error(fault) => Some(fault.code.to_string()),
+            _ => None,
+        })
+        .collect();
+    let expected = [
+        "+tiny.gguf",
+        "-tiny.gguf",
+        "+gpt.gguf",
+        "-gpt.gguf",
+        "+tiny.gguf",
+        "-tiny.gguf",
+        "ChecksumMismatch",
+        "+tiny.gguf",
+    ];
+    assert_eq!(files, expected);
+    for line in [
+        "\nbad, 2.6 MB\n",
+        "\ngpt, 2.6 MB\n",
+        "\ntiny, 5.4 MB (loaded)\n",
+        "\ntiny is loaded already: /reset starts anew\n",
+        "\nthere is no model nix on the disk: bad, gpt, tiny\n",
+        "\n/model NAME changes to another model; /models lists them\n",
+        "\ntiny.gguf stays: the conversation begins anew\n",
+    ] {
+        assert!(run.console.contains(line), "{line:?}: {}", run.console);
+    }
+    assert!(!run.console.contains("\npage, "), "{}", run.console);
+    // The figures are those of the present conversation.
+    assert_eq!(run.console.matches("there is no answer yet").count(), 1, "{}", run.console);
+    assert_eq!(run.turns().0, 14);
+}
+
+#[test]
+fn configured_texts_of_a_chat_belong_to_the_configured_model() {
+    let run = chat_of_several("/model gpt\r/model tiny\r/quit\r", |world| {
+        let toml = "model = \"tiny.gguf\"\nchat_user_prefix = \"> \"\n";
+        world.files.insert("/anchorite.toml", toml.into());
+    });
+    let found: Vec<&str> =
+        run.console.lines().filter(|line| line.contains("chat template")).collect();
+    let (own, other) = ("chat template: as configured", "no chat template: the model has none");
+    assert_eq!(found, [own, other, own]);
+}
+
+#[test]
+fn a_disk_that_fails_during_a_change_of_the_model_is_reported() {
+    let mut n_lost = 0;
+    for reads in 8.. {
+        let run = chat_of_several("/model gpt\rOnce\r", |world| world.reads_left = reads);
+        if run.status == 0 {
+            assert_eq!(run.results().len(), 1);
+            let error = run.events.iter().find(|event| matches!(event, Event::Error(_)));
+            if error.is_none() {
+                break;
+            }
+            continue;
+        }
+        // Neither model can be loaded: the chat ends.
+        run.fails_with(Code::DiskError, "cannot read /models/");
+        n_lost += usize::from(run.events.iter().any(|event| matches!(event, Event::Unload(_))));
+    }
+    assert!(n_lost > 1, "{n_lost}");
 }
 
 /// A chat in which this is typed.

@@ -257,6 +257,11 @@ impl TransformerBackend {
         Ok(shared)
     }
 
+    /// Gives the model up, and its memory back.
+    pub fn unload(&mut self) {
+        self.loaded = None;
+    }
+
     /// Whether there is a model.
     pub fn is_loaded(&self) -> bool {
         self.loaded.is_some()

@@ -46,7 +46,8 @@ pub const KEYS: &[Key] = &[
         default: Words("the only model on the disk"),
         help: docs(
             "The model to load. Hidden files do not count as models; files that are not GGUF do \
-             not count beside a model.",
+             not count beside a model. Without this setting, a server of several models loads each \
+             when it is asked for.",
         ),
     },
     Key {

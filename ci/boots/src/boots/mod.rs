@@ -14,6 +14,7 @@ mod pi4;
 mod probe;
 mod real;
 mod serve;
+mod swaps;
 mod torture;
 mod uboot;
 
@@ -35,6 +36,7 @@ pub fn table() -> Vec<Check> {
         make::checks(),
         serve::checks(),
         bad_clients::checks(),
+        swaps::checks(),
         real::checks(),
         endurance::checks(),
         torture::checks(),

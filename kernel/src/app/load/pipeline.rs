@@ -1,7 +1,11 @@
 //! The pipeline of a load: one core reads chunks, one hashes them, the others repack them.
+//!
+//! The pipeline runs in slices. A slice is one job of the threads, which leave it at a chunk's
+//! border. What waits in the queues stays there for the next slice. So the threads can run forward
+//! passes of other models between two slices.
 
 use alloc::collections::VecDeque;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use spin::Mutex;
 
@@ -10,6 +14,7 @@ use crate::app::output::Progress;
 use crate::app::sha256::{Digest, Sha256};
 use crate::app::timeout::Timeout;
 use crate::llm::model::Repack;
+use crate::llm::workers::{CALLER, Workers};
 
 /// Bytes of one read.
 ///
@@ -19,11 +24,13 @@ pub const CHUNK: usize = 8 << 20;
 /// Bytes of the first read. Each further read is about twice as large, up to [`CHUNK`]. So the hash
 /// of a small model starts early, too.
 const FIRST_CHUNK: usize = 512 << 10;
+/// Bytes of a chunk in a slice that ends at a time, so that the slice ends in time.
+const SHORT_CHUNK: usize = 256 << 10;
 /// Bytes that are hashed between two updates of the progress bar.
 const PART: usize = 512 << 10;
 
 /// The thread that reads.
-pub const READS: usize = 0;
+pub const READS: usize = CALLER;
 /// The thread that hashes, if there is a second thread.
 pub const HASHES: usize = 1;
 
@@ -36,8 +43,10 @@ pub fn next_chunk(done: usize, length: usize) -> usize {
 pub struct Pipeline<'a> {
     name: &'a str,
     size: u64,
-    /// Taken by the thread that reads.
-    reader: Mutex<Option<Reader<'a>>>,
+    /// Locked by the thread that reads.
+    reader: Mutex<Reader<'a>>,
+    /// Locked by the thread that hashes.
+    hasher: Mutex<Hasher<'a>>,
     /// Chunks to hash.
     read: Queue<'a>,
     /// Chunks to repack.
@@ -48,9 +57,12 @@ pub struct Pipeline<'a> {
     hashes: Option<usize>,
     /// How the chunks are repacked, if they are.
     repack: Option<&'a Repack>,
-    /// What the thread that reads does between two chunks.
-    pub meanwhile: &'a (dyn Fn() + Sync),
-    outcome: Mutex<&'a mut Outcome>,
+    /// What the calling thread does between two chunks; whether the slice is to end.
+    look: &'a (dyn Fn() -> bool + Sync),
+    /// The time at which the present slice ends, in µs.
+    ends_us: AtomicU64,
+    /// Whether the threads leave the present slice.
+    ends: AtomicBool,
 }
 
 /// Result of a load.
@@ -67,12 +79,43 @@ pub struct Outcome {
 
 /// A file that is being read.
 pub struct Reader<'a> {
-    /// The file.
-    pub file: &'a File,
-    /// Memory for all bytes of the file.
-    pub rest: &'a mut [u8],
-    /// Bytes that were read before.
-    pub present: usize,
+    file: &'a File,
+    /// Memory for the bytes behind the last chunk.
+    rest: &'a mut [u8],
+    /// Bytes of `rest` that were read before.
+    present: usize,
+    /// Bytes of all chunks so far.
+    start: usize,
+    is_done: bool,
+    result: Result<(), Errno>,
+    us: u64,
+    /// Shown if nothing is hashed.
+    progress: Option<Progress<'a>>,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader of `file` into memory for all of its bytes, of which the first `present` are there.
+    pub fn new(file: &'a File, memory: &'a mut [u8], present: usize) -> Self {
+        Reader {
+            file,
+            rest: memory,
+            present,
+            start: 0,
+            is_done: false,
+            result: Ok(()),
+            us: 0,
+            progress: None,
+        }
+    }
+}
+
+/// The hash of the chunks so far.
+struct Hasher<'a> {
+    hash: Sha256,
+    done: u64,
+    us: u64,
+    is_done: bool,
+    progress: Option<Progress<'a>>,
 }
 
 /// A chunk of the file, and its first byte's place in the file.
@@ -82,8 +125,8 @@ type Chunk<'a> = (usize, &'a mut [u8]);
 #[derive(Default)]
 struct Queue<'a> {
     chunks: Mutex<Chunks<'a>>,
-    /// Counts the pushes; threads that wait sleep on this word.
-    pushes: AtomicU32,
+    /// Counts the pushes and the ends of slices; threads that wait sleep on this word.
+    changes: AtomicU32,
 }
 
 #[derive(Default)]
@@ -102,89 +145,157 @@ impl<'a> Queue<'a> {
         chunks.pushed += usize::from(chunk.is_some());
         chunks.waiting.push_back(chunk);
         drop(chunks);
-        self.pushes.fetch_add(1, Ordering::Release);
-        os::futex_wake_all(&self.pushes);
+        self.wake();
     }
 
-    /// Waits for the next chunk; `None` at the end.
-    ///
-    /// # Panics
-    /// Neither comes for `timeout_s` seconds; `late` names the thread and its task.
-    fn pop(&self, timeout_s: u32, late: impl Fn() -> (usize, &'static str)) -> Option<Chunk<'a>> {
-        let mut timeout = Timeout::new(Some(timeout_s));
-        loop {
-            let pushes = self.pushes.load(Ordering::Acquire);
-            let mut chunks = self.chunks.lock();
-            match chunks.waiting.front() {
-                // The end stays, for the other threads.
-                Some(None) => return None,
-                Some(Some(_)) => {
-                    chunks.popped += 1;
-                    return chunks.waiting.pop_front().flatten();
-                }
-                None => {}
-            }
-            drop(chunks);
-            if timeout.is_over() {
-                let (thread, done) = late();
-                panic!("thread {thread} has {done} nothing of the model for {timeout_s} s");
-            }
-            timeout.sleep(&self.pushes, pushes);
-        }
+    /// Wakes the threads that wait.
+    fn wake(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
+        os::futex_wake_all(&self.changes);
+    }
+
+    /// Whether all chunks were popped, and no more will come.
+    fn is_over(&self) -> bool {
+        matches!(self.chunks.lock().waiting.front(), Some(None))
     }
 }
 
 impl<'a> Pipeline<'a> {
     /// A pipeline for the file `name` of `size` bytes.
+    ///
+    /// The calling thread calls `look` between two chunks. If `look` returns true, the slice ends.
     pub fn new(
         (name, size): (&'a str, u64),
         reader: Reader<'a>,
         hashes: Option<usize>,
         repack: Option<&'a Repack>,
         timeout_s: u32,
-        outcome: &'a mut Outcome,
+        look: &'a (dyn Fn() -> bool + Sync),
     ) -> Self {
+        let hasher = Hasher { hash: Sha256::new(), done: 0, us: 0, is_done: false, progress: None };
         Pipeline {
             name,
             size,
-            reader: Mutex::new(Some(reader)),
+            reader: Mutex::new(reader),
+            hasher: Mutex::new(hasher),
             read: Queue::default(),
             hashed: Queue::default(),
             timeout_s,
             hashes,
             repack,
-            meanwhile: &|| {},
-            outcome: Mutex::new(outcome),
+            look,
+            ends_us: AtomicU64::new(u64::MAX),
+            ends: AtomicBool::new(false),
         }
     }
 
-    /// The part of one thread: reading, hashing, and then repacking.
+    /// Runs a slice of about `length_us` µs, or without an end; returns whether the load is done.
+    ///
+    /// # Panics
+    /// One of the `workers` reads or hashes nothing in time while the others wait for it.
+    pub fn slice(&self, workers: &dyn Workers, length_us: Option<u64>) -> bool {
+        let ends_us = length_us.map_or(u64::MAX, |us| os::now_us().saturating_add(us));
+        self.ends_us.store(ends_us, Ordering::Relaxed);
+        self.ends.store(false, Ordering::Relaxed);
+        workers.run(&|worker| self.run(worker));
+        self.hashed.is_over()
+    }
+
+    /// The result of a load that is done.
+    pub fn finish(self) -> Outcome {
+        let (reader, hasher) = (self.reader.into_inner(), self.hasher.into_inner());
+        Outcome {
+            read: reader.result,
+            read_us: reader.us,
+            sha256: self.hashes.map(|_| hasher.hash.finish()),
+            hash_us: hasher.us,
+        }
+    }
+
+    /// The part of one thread in a slice: reading, hashing, and then repacking.
     ///
     /// All threads stay until everything is hashed, so that none waits long for the others at the
     /// end.
-    pub fn run(&self, thread: usize) {
+    fn run(&self, thread: usize) {
         if thread == READS {
             self.read();
         }
         if self.hashes == Some(thread) {
-            self.hash();
+            self.hash(thread);
         }
-        while let Some((start, chunk)) = self.next_of(&self.hashed) {
+        while let Some((start, chunk)) = self.pop(&self.hashed, thread) {
             if let Some(repack) = self.repack {
                 repack.chunk(start, chunk);
             }
-            if thread == READS {
-                (self.meanwhile)();
-            }
+            self.after_chunk(thread);
         }
     }
 
-    /// The next chunk of one of the queues.
+    /// Ends the slice if its time is over, or if the calling thread has to do something else.
+    fn after_chunk(&self, thread: usize) {
+        let is_over = os::now_us() >= self.ends_us.load(Ordering::Relaxed);
+        if is_over || (thread == CALLER && (self.look)()) {
+            self.ends.store(true, Ordering::Release);
+            self.read.wake();
+            self.hashed.wake();
+        }
+    }
+
+    /// Whether the threads leave the slice.
+    fn is_ending(&self) -> bool {
+        self.ends.load(Ordering::Acquire)
+    }
+
+    /// The most bytes of a chunk in the present slice.
+    fn most(&self) -> usize {
+        if self.ends_us.load(Ordering::Relaxed) == u64::MAX { CHUNK } else { SHORT_CHUNK }
+    }
+
+    /// The end of the chunk that starts at byte `start` and ends at byte `end` at most, if it can.
+    fn cut(&self, start: usize, end: usize) -> usize {
+        self.repack.map_or(end, |repack| repack.cut(start, end))
+    }
+
+    /// Waits for the next chunk; `None` at the end of the chunks or of the slice.
     ///
     /// # Panics
-    /// No chunk comes in time.
-    fn next_of(&self, queue: &Queue<'a>) -> Option<Chunk<'a>> {
-        queue.pop(self.timeout_s, || self.late())
+    /// Neither comes in time. The message names the thread that the others wait for.
+    fn pop(&self, queue: &Queue<'a>, thread: usize) -> Option<Chunk<'a>> {
+        let mut timeout = Timeout::new(Some(self.timeout_s));
+        loop {
+            let changes = queue.changes.load(Ordering::Acquire);
+            if self.is_ending() {
+                return None;
+            }
+            let mut chunks = queue.chunks.lock();
+            match chunks.waiting.front_mut() {
+                // The end stays, for the other threads.
+                Some(None) => return None,
+                Some(waiting) => {
+                    let (start, chunk) = waiting.take()?;
+                    let end = self.cut(start, start + chunk.len().min(self.most()));
+                    let (chunk, rest) = chunk.split_at_mut(end - start);
+                    if rest.is_empty() {
+                        chunks.waiting.pop_front();
+                    } else {
+                        *waiting = Some((end, rest));
+                    }
+                    chunks.popped += 1;
+                    return Some((start, chunk));
+                }
+                None => {}
+            }
+            drop(chunks);
+            if timeout.is_over() {
+                let (thread, done) = self.late();
+                let timeout_s = self.timeout_s;
+                panic!("thread {thread} has {done} nothing of the model for {timeout_s} s");
+            }
+            timeout.sleep(&queue.changes, changes);
+            if thread == CALLER {
+                self.after_chunk(thread);
+            }
+        }
     }
 
     /// The thread that the others wait for, and the task that it has not done.
@@ -199,65 +310,66 @@ impl<'a> Pipeline<'a> {
         (READS, "read")
     }
 
-    /// Reads the rest of the file.
+    /// Reads on in the file.
     fn read(&self) {
-        let Some(Reader { file, mut rest, mut present }) = self.reader.lock().take() else {
-            return;
-        };
+        let mut reader = self.reader.lock();
+        let Reader { file, rest, present, start, is_done, result, us, progress } = &mut *reader;
         let next = if self.hashes.is_some() { &self.read } else { &self.hashed };
-        let mut progress = self.hashes.is_none().then(|| Progress::new(self.name, self.size));
-        let mut start = 0;
-        let mut result = Ok(());
+        if self.hashes.is_none() {
+            progress.get_or_insert_with(|| Progress::new(self.name, self.size));
+        }
         let start_us = os::now_us();
-        while !rest.is_empty() {
-            let whole = start + rest.len();
-            // The bytes already read are the first chunk, unless they are too few to be worth one.
-            let ahead = present >= FIRST_CHUNK;
-            let end = if ahead { start + present } else { next_chunk(start, whole) };
-            let end = self.repack.map_or(end, |repack| repack.cut(start, end));
-            let (chunk, after) = rest.split_at_mut(end - start);
-            rest = after;
-            let here = present.min(chunk.len());
-            result = file.read_full(&mut chunk[here..]).map(drop);
-            if result.is_err() {
+        while !*is_done && !self.is_ending() {
+            if rest.is_empty() {
+                *is_done = true;
+                next.push(None);
                 break;
             }
-            present -= here;
-            next.push(Some((start, chunk)));
-            start = end;
-            if let Some(progress) = &mut progress {
-                progress.update(start as u64);
+            let whole = *start + rest.len();
+            // The bytes already read are the first chunk, unless they are too few to be worth one.
+            let ahead = *present >= FIRST_CHUNK;
+            let end = if ahead { *start + *present } else { next_chunk(*start, whole) };
+            let end = if ahead { end } else { end.min(*start + self.most()) };
+            let end = self.cut(*start, end);
+            let (chunk, after) = core::mem::take(rest).split_at_mut(end - *start);
+            let here = (*present).min(chunk.len());
+            *result = file.read_full(&mut chunk[here..]).map(drop);
+            if result.is_err() {
+                // Nothing is left to read: the next turn ends the chunks.
+                continue;
             }
-            (self.meanwhile)();
+            *rest = after;
+            *present -= here;
+            next.push(Some((*start, chunk)));
+            *start = end;
+            if let Some(progress) = progress {
+                progress.update(end as u64);
+            }
+            self.after_chunk(READS);
         }
-        next.push(None);
-        let mut outcome = self.outcome.lock();
-        outcome.read = result;
-        outcome.read_us += os::now_us() - start_us;
+        *us += os::now_us() - start_us;
     }
 
     /// Hashes the chunks that are read.
-    fn hash(&self) {
-        let mut progress = Progress::new(self.name, self.size);
-        let mut hash = Sha256::new();
-        let (mut done, mut us) = (0, 0);
-        while let Some((start, chunk)) = self.next_of(&self.read) {
+    fn hash(&self, thread: usize) {
+        let mut hasher = self.hasher.lock();
+        let Hasher { hash, done, us, is_done, progress } = &mut *hasher;
+        let progress = progress.get_or_insert_with(|| Progress::new(self.name, self.size));
+        while let Some((start, chunk)) = self.pop(&self.read, thread) {
             // In parts, so that the bar moves where the hash is slow.
             for part in chunk.chunks(PART) {
                 let before_us = os::now_us();
                 hash.update(part);
-                us += os::now_us() - before_us;
-                done += part.len() as u64;
-                progress.update(done);
-                if self.hashes == Some(READS) {
-                    (self.meanwhile)();
-                }
+                *us += os::now_us() - before_us;
+                *done += part.len() as u64;
+                progress.update(*done);
+                self.after_chunk(thread);
             }
             self.hashed.push(Some((start, chunk)));
         }
-        self.hashed.push(None);
-        let mut outcome = self.outcome.lock();
-        outcome.sha256 = Some(hash.finish());
-        outcome.hash_us = us;
+        if !*is_done && self.read.is_over() {
+            *is_done = true;
+            self.hashed.push(None);
+        }
     }
 }

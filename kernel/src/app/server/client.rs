@@ -35,6 +35,8 @@ struct Exchange {
     path: String,
     origin: Option<String>,
     began_us: u64,
+    /// Whether the request waits for the load of its model.
+    is_parked: bool,
     running: Option<Running>,
 }
 
@@ -69,8 +71,16 @@ impl Client {
             path: request.path.clone(),
             origin: request.headers.get("Origin").map(ToOwned::to_owned),
             began_us: now_us,
+            is_parked: false,
             running: None,
         });
+    }
+
+    /// Notes that the request waits for the load of its model.
+    pub fn park(&mut self) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.is_parked = true;
+        }
     }
 
     /// Notes a request that is refused, whose head may be unknown.
@@ -81,6 +91,7 @@ impl Client {
             path,
             origin: None,
             began_us: now_us,
+            is_parked: false,
             running: None,
         });
     }
@@ -276,14 +287,23 @@ impl Client {
         status: u16,
         now_us: u64,
     ) -> Vec<RequestId> {
+        if !self.is_waiting() {
+            return Vec::new();
+        }
         let is_gone = self.connection.is_gone();
-        let Some(running) = self.running() else { return Vec::new() };
-        let requests = core::mem::take(&mut running.requests);
+        let mut requests = Vec::new();
+        let mut has_begun = false;
+        if let Some(running) = self.running() {
+            requests = core::mem::take(&mut running.requests);
+            has_begun = running.has_begun;
+            if has_begun && !is_gone {
+                running.answer.abort(error, &mut running.out);
+            }
+        }
         if is_gone {
             self.connection.abort();
             self.report(status, now_us);
-        } else if running.has_begun {
-            running.answer.abort(error, &mut running.out);
+        } else if has_begun {
             self.flush(access);
             self.connection.end();
             self.report(status, now_us);
@@ -293,9 +313,10 @@ impl Client {
         requests
     }
 
-    /// Whether the client waits for an answer of the model.
+    /// Whether the client waits for an answer of a model, or for the load of the model.
     pub fn is_waiting(&self) -> bool {
-        self.exchange.as_ref().is_some_and(|exchange| exchange.running.is_some())
+        let exchange = self.exchange.as_ref();
+        exchange.is_some_and(|exchange| exchange.running.is_some() || exchange.is_parked)
     }
 
     /// Whether a request was received and is not answered.

@@ -253,10 +253,36 @@ impl Front {
     pub fn next_job(&mut self) -> Option<Job> {
         loop {
             let job = self.jobs.pop_front()?;
-            if self.clients.iter().any(|client| client.id == job.client && client.is_busy()) {
+            if self.has_client(job.client) {
                 return Some(job);
             }
         }
+    }
+
+    /// Whether something has come up that the front cannot do alone.
+    pub fn has_news(&self) -> bool {
+        !self.jobs.is_empty() || !self.cancelled.is_empty() || self.is_interrupted
+    }
+
+    /// Whether a client still waits for the answer to its request.
+    pub fn has_client(&self, id: u64) -> bool {
+        self.clients.iter().any(|client| client.id == id && client.is_busy())
+    }
+
+    /// Notes that a client's request waits for the load of its model; false if the client is gone.
+    pub fn park(&mut self, id: u64) -> bool {
+        self.client(id).map(|(_, client)| client.park()).is_some()
+    }
+
+    /// Answers a client's request.
+    pub fn answer(&mut self, id: u64, result: Result<Response, ApiError>) {
+        let now_us = os::now_us();
+        let Some((access, client)) = self.client(id) else { return };
+        match result {
+            Ok(response) => client.respond(access, response, now_us),
+            Err(error) => client.refuse(access, &error, now_us),
+        }
+        client.connection.flush(now_us);
     }
 
     /// The rules for requests, and the client that asked.

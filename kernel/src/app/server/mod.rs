@@ -12,7 +12,11 @@ pub mod api;
 mod client;
 #[cfg(any(target_os = "none", test))]
 mod front;
+#[cfg(any(target_os = "none", test))]
+mod host;
 pub mod http;
+#[cfg(any(target_os = "none", test))]
+mod models;
 #[cfg(any(target_os = "none", test))]
 mod network;
 pub mod page;

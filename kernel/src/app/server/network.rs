@@ -7,7 +7,6 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use super::service::Service;
 use crate::app::error::Error;
 use crate::app::os::{self, Errno};
 use crate::app::output::{emit, say};
@@ -36,6 +35,18 @@ pub fn error(errno: Errno) -> Error {
     Error::NoNetwork { why: errno.to_string() }
 }
 
+/// What is announced with the addresses.
+pub struct Announced {
+    /// The name of the model that is loaded; empty if none is.
+    pub model: String,
+    /// The names of all models.
+    pub models: Vec<String>,
+    /// Requests of a model that run at once.
+    pub parallel: usize,
+    /// Positions of a request's context; 0 if no model is loaded.
+    pub n_ctx: usize,
+}
+
 /// The addresses that were announced.
 pub struct Addresses {
     port: u16,
@@ -62,8 +73,8 @@ impl Addresses {
         if is_starting { FIRST_LOOK_US } else { LOOK_US }
     }
 
-    /// Announces the addresses if they have changed.
-    pub fn announce(&mut self, service: &Service) {
+    /// Announces the addresses if they have changed, with what `announced` gives.
+    pub fn announce(&mut self, announced: impl FnOnce() -> Announced) {
         let now_us = os::now_us();
         if now_us.saturating_sub(self.looked_us) < self.interval_us() {
             return;
@@ -83,13 +94,16 @@ impl Addresses {
             return;
         }
         let urls: Vec<String> = addresses.iter().map(|address| url(*address, self.port)).collect();
-        say!("{} answers at {}", service.name(), urls.join(" and "));
+        let Announced { model, models, parallel, n_ctx } = announced();
+        let shown = if model.is_empty() { "the server" } else { &model };
+        say!("{shown} answers at {}", urls.join(" and "));
         emit(&Event::Serve(report::Serve {
             urls,
             card: network.name,
-            model: service.name().into(),
-            parallel: service.parallel(),
-            n_ctx: service.n_ctx(),
+            model,
+            models,
+            parallel,
+            n_ctx,
         }));
         self.announced = addresses;
     }

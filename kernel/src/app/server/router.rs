@@ -39,13 +39,17 @@ pub enum Route {
     ApplyTemplate,
     /// The number of tokens of a chat.
     CountTokens,
+    /// The load of a model.
+    Load,
+    /// The end of a model in memory.
+    Unload,
     /// What ollama's clients ask for.
     Ollama(Call),
 }
 
 use Route::{
-    ApplyTemplate, CountTokens, Detokenize, Generate, Health, Metrics, Models, Ollama, Page, Props,
-    Slots, Tokenize,
+    ApplyTemplate, CountTokens, Detokenize, Generate, Health, Load, Metrics, Models, Ollama, Page,
+    Props, Slots, Tokenize, Unload,
 };
 
 /// All paths but ollama's. Those without `/v1` are llama-server's.
@@ -56,6 +60,8 @@ const PATHS: &[(&str, Route)] = &[
     ("/v1/health", Health),
     ("/models", Models),
     ("/v1/models", Models),
+    ("/models/load", Load),
+    ("/models/unload", Unload),
     ("/props", Props),
     ("/slots", Slots),
     ("/metrics", Metrics),
@@ -79,9 +85,11 @@ impl Route {
     }
 
     /// Whether the route takes a body, by `POST`. All others are for `GET` and `HEAD`.
-    fn takes_body(self) -> bool {
+    pub fn takes_body(self) -> bool {
         match self {
-            Generate(_) | Tokenize | Detokenize | ApplyTemplate | CountTokens => true,
+            Generate(_) | Tokenize | Detokenize | ApplyTemplate | CountTokens | Load | Unload => {
+                true
+            }
             Ollama(call) => call.takes_body(),
             Page | Health | Models | Props | Slots | Metrics => false,
         }

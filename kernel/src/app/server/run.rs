@@ -2,20 +2,24 @@
 
 #![forbid(unsafe_code)]
 
+use core::ops::ControlFlow;
+
 use spin::Mutex;
 
 use crate::app::error::Error;
+use crate::app::load::{choose_model, list_models};
 use crate::app::os;
 use crate::app::output::say;
 use crate::app::thread_pool::ThreadPool;
 use crate::settings::Config;
 
 use super::front::{Front, MAX_CLIENTS};
+use super::host::Host;
 use super::http::Limits;
-use super::network::{self, Addresses};
+use super::models::Models;
+use super::network;
 use super::page;
 use super::router::Access;
-use super::service::Service;
 
 /// Connections that wait to be accepted.
 const BACKLOG: usize = 64;
@@ -27,16 +31,43 @@ const MOST_BODY_BYTES: u64 = 8 << 20;
 /// The largest body of a request in any case, in bytes.
 const LEAST_BODY_BYTES: u64 = 256 << 10;
 
+/// Memory that each load leaves for sockets, requests and answers, in bytes.
+const RESERVE_BYTES: u64 = 32 << 20;
+/// The most memory that a load leaves where the disk has several models, in bytes.
+const MOST_RESERVE_BYTES: u64 = 2 * MOST_BODY_BYTES * MAX_CLIENTS as u64;
+/// The part of the memory that a load leaves where the disk has several models.
+const RESERVED_PART: u64 = 8;
+
 /// The largest body of a request: all clients' bodies together take half of the free memory.
 fn body_bytes(free: u64) -> usize {
     (free / 2 / MAX_CLIENTS as u64).clamp(LEAST_BODY_BYTES, MOST_BODY_BYTES) as usize
 }
 
-/// Serves the model at a path of the disk until Ctrl-C.
+/// The models of the disk, and the number of the one that is loaded at the start.
 ///
 /// # Errors
-/// There is no network, or the model cannot be loaded.
-pub fn serve(path: &str, config: &Config, pool: &'static ThreadPool) -> Result<(), Error> {
+/// The disk fails, or has no model, or not the configured one.
+fn find_models(config: &Config) -> Result<(Models, Option<usize>), Error> {
+    let wanted = config.model.as_deref();
+    let files = list_models(wanted)?;
+    let first = match (wanted, &files[..]) {
+        (Some(name), files) => files.iter().position(|file| file.file == name),
+        (None, [_]) => Some(0),
+        (None, _) => None,
+    };
+    if files.is_empty() || (first.is_none() && wanted.is_some()) {
+        // This call knows what is wrong.
+        choose_model(wanted)?;
+    }
+    Ok((Models::new(files, first.filter(|_| wanted.is_some())), first))
+}
+
+/// Serves the models of the disk until Ctrl-C.
+///
+/// # Errors
+/// There is no network, or the model that is loaded at the start cannot be loaded.
+pub fn serve(config: &Config, pool: &'static ThreadPool) -> Result<(), Error> {
+    let (models, first) = find_models(config)?;
     network::configure(config)?;
     let listener = os::listen(config.port, BACKLOG).map_err(network::error)?;
     let access = Access::new(&config.api_keys, config.cors.clone());
@@ -44,44 +75,43 @@ pub fn serve(path: &str, config: &Config, pool: &'static ThreadPool) -> Result<(
     let limits = |body_bytes| Limits { body_bytes, ..Limits::default() };
     let (parts, least) = (page::response_parts(), limits(body_bytes(0)));
     let front = Mutex::new(Front::new(listener, access, parts, least));
-    let mut service = Service::start(path, config, pool, &|| front.lock().poll_in_pass())?;
-    front.lock().start(limits(body_bytes(os::memory_available())));
-    let mut addresses = Addresses::new(config.port);
+    // Of several models, each may be loaded later: bodies get what memory each load leaves.
+    let several = (os::memory_available() / RESERVED_PART).clamp(RESERVE_BYTES, MOST_RESERVE_BYTES);
+    let (reserve, for_bodies) = match models.n_all() {
+        1 => (RESERVE_BYTES, None),
+        _ => (several, Some(several)),
+    };
+    let mut host = Host::new(config, pool, &front, models, reserve);
+    match first.map(|number| host.load(number)) {
+        None | Some(Ok(())) => {}
+        Some(Err(Error::LoadGivenUp)) => {
+            end(&front);
+            return Ok(());
+        }
+        Some(Err(error)) => return Err(error),
+    }
+    front.lock().start(limits(body_bytes(for_bodies.unwrap_or_else(os::memory_available))));
+    if first.is_none() {
+        say!("{} models are on the disk; each is loaded when it is asked for", host.n_models());
+    }
+    host.announces = true;
+    while host.round(true)? == ControlFlow::Continue(()) {
+        host.serve_waiting()?;
+    }
+    end(&front);
+    Ok(())
+}
 
-    let mut ends_us = None;
-    loop {
-        let mut guard = front.lock();
-        let wait_us = if service.is_idle() { addresses.wait_us() } else { Some(0) };
-        let until_end = ends_us.map(|end: u64| end.saturating_sub(os::now_us()));
-        guard.poll(wait_us.into_iter().chain(until_end).min());
-        addresses.announce(&service);
-        for id in guard.take_cancelled() {
-            service.cancel(id);
-        }
-        while let Some(job) = guard.next_job() {
-            service.take(job, &mut guard);
-        }
-        if ends_us.is_none() && guard.is_interrupted() {
-            say!("Ctrl-C: no new requests; running ones have {} s", config.shutdown_timeout);
-            guard.close();
-            let timeout_us = config.shutdown_timeout.saturating_mul(1_000_000);
-            ends_us = Some(os::now_us().saturating_add(timeout_us));
-        }
-        if let Some(end) = ends_us {
-            if guard.is_empty() {
-                return Ok(());
-            }
-            if os::now_us() >= end {
-                guard.give_up();
-                let last = end.saturating_add(LAST_WORDS_US);
-                while !guard.is_empty() && os::now_us() < last {
-                    guard.poll(Some(last.saturating_sub(os::now_us())));
-                }
-                return Ok(());
-            }
-        }
-        drop(guard);
-        service.step(&front)?;
+/// Ends all answers that still run.
+fn end(front: &Mutex<Front>) {
+    let mut front = front.lock();
+    if front.is_empty() {
+        return;
+    }
+    front.give_up();
+    let last = os::now_us().saturating_add(LAST_WORDS_US);
+    while !front.is_empty() && os::now_us() < last {
+        front.poll(Some(last.saturating_sub(os::now_us())));
     }
 }
 

@@ -11,9 +11,12 @@ use std::vec::Vec;
 
 use serde_json::{Value, json};
 
-use crate::app::fake_abi::{DATE, fail_next_send, press, run_in_world};
+use crate::app::fake_abi::{DATE, World, fail_next_send, press, run_in_world};
 use crate::app::program;
 use crate::system::Network;
+
+#[path = "swap_tests.rs"]
+mod swaps;
 
 const TINY: &[u8] = include_bytes!("../../../../test_models/tiny.gguf");
 
@@ -128,14 +131,29 @@ fn with_slow_disk(
     read_takes: Duration,
     clients: impl FnOnce(Address) + Send,
 ) -> String {
+    with_world(
+        settings,
+        |world| {
+            world.files.insert("/models/tiny.gguf", TINY.to_vec());
+            world.read_takes = read_takes;
+        },
+        clients,
+    )
+}
+
+/// The same from the start on, in a world that `set_up` makes.
+fn with_world(
+    settings: &[&str],
+    set_up: impl FnOnce(&mut World),
+    clients: impl FnOnce(Address) + Send,
+) -> String {
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
     let mut arguments: Vec<String> = settings.iter().map(ToString::to_string).collect();
     arguments.extend(["mode=serve".into(), "threads=2".into(), format!("port={port}")]);
     let (status, console) = run_in_world(
         |world| {
-            world.files.insert("/models/tiny.gguf", TINY.to_vec());
             world.memory.free_bytes = 1 << 30;
-            world.read_takes = read_takes;
+            set_up(world);
             world.network = Some(Network {
                 name: "virtio-net (fake)".into(),
                 mac: [2, 0, 0, 0, 0, 1],

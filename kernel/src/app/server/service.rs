@@ -1,48 +1,39 @@
-//! The engine's side of the server: the model, and the requests that need it.
+//! A loaded model, and the requests that need it.
 
 #![forbid(unsafe_code)]
 
 use alloc::borrow::ToOwned;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use spin::Mutex;
 
-use super::api::ollama::Reply;
+use super::api::ollama::{self, Reply};
 use super::api::request::tokens;
-use super::api::{
-    self, ApiError, Defaults, Ids, JSON, METRICS, SamplingDefaults, Served, metrics, models, ollama,
-};
+use super::api::{self, ApiError, Defaults, Ids, JSON, SamplingDefaults, Served, models};
 use super::front::{Front, Job};
 use super::http::{Request, Response};
 use super::router::Route;
-use crate::app::chat;
 use crate::app::error::Error;
-use crate::app::load::Loaded;
-use crate::app::model::{load_model, report_model};
-use crate::app::os;
+use crate::app::load::{Figures, ModelFile};
+use crate::app::model::report_model;
 use crate::app::output::say;
 use crate::app::sha256::Digest;
-use crate::app::thread_pool::ThreadPool;
+use crate::app::{chat, os};
 use crate::llm;
 use crate::llm::chat::Template;
 use crate::llm::engine::Engine;
-use crate::llm::plan::{ContextOptions, WorkspaceOptions};
-use crate::llm::scheduler::{Counters, RequestId, Scheduler, SchedulerOptions};
+use crate::llm::scheduler::{RequestId, Scheduler, SchedulerOptions};
 use crate::llm::workspace::Workspace;
 use crate::settings::Config;
 
-/// Positions of the context if none are configured, where model and memory have so many.
-const DEFAULT_N_CTX: usize = 4096;
-/// The smallest context that a server without a configured one falls back to.
-const LEAST_N_CTX: usize = 256;
-/// Memory that the KV cache leaves for sockets, requests and answers, in bytes.
-const RESERVE_BYTES: u64 = 32 << 20;
 /// Requests that wait for a slot, at most.
 const QUEUE: usize = 64;
+/// Bits of the number of a request in its scheduler. The bits above number the loads.
+const REQUEST_BITS: u32 = 32;
 
-/// The model, its scheduler, and what requests need to know.
+/// A loaded model: its scheduler, and what requests need to know.
 pub struct Service {
     scheduler: Scheduler,
     engine: Arc<Engine>,
@@ -54,34 +45,32 @@ pub struct Service {
     defaults: Defaults,
     n_ctx: usize,
     parallel: usize,
-    /// The date at which the server began: see [`os::date`].
+    /// The date of the load: see [`os::date`].
     began: u64,
-    /// The counters at the last answer to `GET /metrics`.
-    last_reading: Counters,
+    /// Whether the model is unloaded once no request runs or waits.
+    pub is_ending: bool,
 }
 
 impl Service {
-    /// Loads the model at a path of the disk, and calls `meanwhile` now and then.
+    /// A service of a model that was loaded as the `n`th one, and the report of the model.
     ///
     /// # Errors
-    /// The model cannot be loaded, or the memory does not suffice.
-    pub fn start(
-        path: &str,
+    /// The memory does not suffice.
+    pub fn new(
+        n: u64,
+        file: &ModelFile,
         config: &Config,
-        pool: &'static ThreadPool,
-        meanwhile: &(dyn Fn() + Sync),
+        workspace: Workspace,
+        figures: &Figures,
     ) -> Result<Self, Error> {
-        let Loaded { plan, weights, figures } = load_model(path, config, pool, meanwhile)?;
-        let engine = Arc::new(Engine::new(plan, [weights], pool)?);
-        let workspace = workspace(&engine, config, pool)?;
-        report_model(&figures, &workspace);
+        let engine = workspace.engine().clone();
         let n_ctx = workspace.state_shape().n_ctx;
+        report_model(figures, &workspace);
         let options =
             SchedulerOptions { parallel: config.parallel, queue: QUEUE, now_us: os::now_us };
-        let scheduler = Scheduler::try_new(workspace, options)?;
-        let (template, line) = chat::template(config, &engine.metadata().chat);
+        let scheduler = Scheduler::try_new(workspace, options)?.numbered_after(n << REQUEST_BITS);
+        let (template, line) = chat::template(config, &file.file, &engine.metadata().chat);
         say!("{line}");
-        let file = path.rsplit('/').next().unwrap_or(path);
         let sampling = SamplingDefaults {
             config: config.sampling(|| 0),
             mirostat: config.mirostat,
@@ -91,16 +80,16 @@ impl Service {
         Ok(Service {
             scheduler,
             engine,
-            name: file.strip_suffix(".gguf").unwrap_or(file).to_owned(),
-            path: path.to_owned(),
-            bytes: figures.bytes,
+            name: file.name().to_owned(),
+            path: file.path(),
+            bytes: file.bytes,
             digest: figures.sha256,
             template,
             defaults: Defaults { sampling, max_tokens: usize::MAX },
             n_ctx,
             parallel: config.parallel,
             began: os::date(),
-            last_reading: Counters::default(),
+            is_ending: false,
         })
     }
 
@@ -114,9 +103,15 @@ impl Service {
         self.n_ctx
     }
 
-    /// Requests that run at once.
-    pub fn parallel(&self) -> usize {
-        self.parallel
+    /// The scheduler, for its figures.
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
+    /// Memory that is free again once the model is unloaded, in bytes: a lower bound.
+    pub fn memory_bytes(&self) -> u64 {
+        let workspace = self.scheduler.workspace();
+        self.bytes + (workspace.kv_cache().bytes() + workspace.arena_bytes()) as u64
     }
 
     /// Whether no request runs or waits.
@@ -124,12 +119,13 @@ impl Service {
         self.scheduler.is_idle()
     }
 
-    /// Ends a request.
+    /// Ends a request, if the request is one of this model.
     pub fn cancel(&mut self, id: RequestId) {
         self.scheduler.cancel(id);
     }
 
-    fn served(&self) -> Served<'_> {
+    /// The model as requests see it.
+    pub fn served(&self) -> Served<'_> {
         Served {
             model: &self.name,
             path: &self.path,
@@ -163,69 +159,45 @@ impl Service {
     pub fn take(&mut self, job: Job, front: &mut Front) {
         let Job { client, route, request } = job;
         let ids = ids();
-        let result = match route {
+        match route {
             Route::Generate(endpoint) => {
                 let job = api::generate(endpoint, &request.body, &self.served(), &ids);
-                return self.start_answer(client, job, front);
+                self.start_answer(client, job, front);
             }
             Route::Ollama(call) => {
                 match ollama::reply(call, &request.body, &self.served(), self.began, &ids) {
-                    Ok(Reply::Job(job)) => return self.start_answer(client, Ok(*job), front),
-                    Ok(Reply::Text(content_type, text)) => {
-                        Ok(Response::new(200).with_body(content_type, text.into_bytes()))
+                    Ok(Reply::Job { job, unloads }) => {
+                        self.start_answer(client, Ok(*job), front);
+                        self.is_ending |= unloads;
                     }
-                    Err(error) => Err(error),
+                    Ok(Reply::Text { text, unloads }) => {
+                        self.is_ending |= unloads;
+                        front.answer(
+                            client,
+                            Ok(Response::new(200).with_body(JSON, text.into_bytes())),
+                        );
+                    }
+                    Err(error) => front.answer(client, Err(error)),
                 }
             }
-            route => self.answer(route, &request),
-        };
-        let Some((access, client)) = front.client(client) else { return };
-        match result {
-            Ok(response) => client.respond(access, response, os::now_us()),
-            Err(error) => client.refuse(access, &error, os::now_us()),
+            route => front.answer(client, self.answer(route, &request)),
         }
-        client.connection.flush(os::now_us());
     }
 
-    /// Answers what the state of the server or the tokenizer alone answers.
-    fn answer(&mut self, route: Route, request: &Request) -> Result<Response, ApiError> {
-        if route == Route::Metrics {
-            return Ok(self.metrics());
-        }
+    /// Answers what the state of the scheduler or the tokenizer alone answers.
+    fn answer(&self, route: Route, request: &Request) -> Result<Response, ApiError> {
         let (served, body) = (self.served(), &request.body[..]);
         let text = match route {
-            Route::Models => models::models(&served, self.began),
             Route::Props => models::props(&served),
             Route::Slots => models::slots(&served, self.scheduler.slots()),
             Route::Tokenize => tokens::tokenize(body, &served)?,
             Route::Detokenize => tokens::detokenize(body, &served)?,
             Route::ApplyTemplate => tokens::apply_template(body, &served)?,
             Route::CountTokens => tokens::count_tokens(body, &served)?,
-            Route::Page
-            | Route::Health
-            | Route::Metrics
-            | Route::Generate(_)
-            | Route::Ollama(_) => {
-                return Err(ApiError::not_found());
-            }
+            // The others concern no single model.
+            _ => return Err(ApiError::not_found()),
         };
         Ok(Response::new(200).with_body(JSON, text.into_bytes()))
-    }
-
-    /// Answers `GET /metrics`. The rates are those since the last reading.
-    fn metrics(&mut self) -> Response {
-        let total = self.scheduler.counters();
-        let text = metrics::metrics(&metrics::Metrics {
-            total,
-            window: &total.since(&self.last_reading),
-            n_running: self.scheduler.n_running(),
-            n_waiting: self.scheduler.n_waiting(),
-            resident_bytes: os::memory_in_use(),
-        });
-        self.last_reading = *total;
-        Response::new(200)
-            .header("Process-Start-Time-Unix", &self.began.to_string())
-            .with_body(METRICS, text.into_bytes())
     }
 
     /// Starts an answer of the model.
@@ -263,30 +235,5 @@ fn ids() -> Ids {
         seed: os::entropy(),
         created: os::date(),
         now_us: os::now_us(),
-    }
-}
-
-/// The workspace for the configured context, or for the largest one that there is memory for.
-fn workspace(
-    engine: &Arc<Engine>,
-    config: &Config,
-    pool: &'static ThreadPool,
-) -> Result<Workspace, llm::Error> {
-    let mut n_ctx = config.context.unwrap_or(DEFAULT_N_CTX.min(engine.metadata().n_ctx_train));
-    loop {
-        let context = ContextOptions { n_ctx: Some(n_ctx), ..config.context_options() };
-        let options = WorkspaceOptions {
-            shares_prefixes: true,
-            ..WorkspaceOptions::new(context, config.parallel)
-        };
-        let made = Workspace::with_options(engine.clone(), options, pool);
-        let fits = match &made {
-            Ok(_) => os::memory_available() >= RESERVE_BYTES,
-            Err(error) => !matches!(error, llm::Error::OutOfMemory { .. }),
-        };
-        if fits || config.context.is_some() || n_ctx <= LEAST_N_CTX {
-            return made;
-        }
-        n_ctx = (n_ctx / 2).max(LEAST_N_CTX);
     }
 }

@@ -11,7 +11,7 @@ use core::ptr;
 
 use hermit_abi as abi;
 // The runtime too: entry, allocator, panic handler, and the ABI's functions.
-use kernel::app::load::{choose_model, for_backend, load};
+use kernel::app::load::{Meanwhile, at_once, choose_model, for_backend, load};
 use kernel::app::sha256::{Digest, Sha256};
 use kernel::app::thread_pool::ThreadPool;
 use kernel::backend::{ContextOptions, Platform, TransformerBackend};
@@ -131,8 +131,9 @@ pub fn input() -> bool {
 pub fn write_model(place: &str) -> bool {
     let pool: &'static ThreadPool = Box::leak(Box::new(ThreadPool::new(cores(), 60)));
     let context = ContextOptions::default();
-    let loaded =
-        choose_model(None).and_then(|path| load(&path, true, true, context, pool, 60, &|| {}));
+    let loaded = choose_model(None).and_then(|path| {
+        load(&path, true, true, context, pool, 60, Meanwhile::nothing(&mut at_once))
+    });
     let Ok(loaded) = loaded else { return false };
     let last = if place == "last" { loaded.weights.len() - 1 } else { 0 };
     let address = loaded.weights.as_ptr().expose_provenance() + last;

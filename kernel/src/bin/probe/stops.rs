@@ -4,7 +4,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use hermit_abi as abi;
-use kernel::app::load::{choose_model, load};
+use kernel::app::load::{Meanwhile, at_once, choose_model, load};
 use kernel::app::thread_pool::ThreadPool;
 use kernel::backend::ContextOptions;
 use kernel::llm::workers::Workers;
@@ -105,8 +105,11 @@ impl Workers for Without<'_> {
 pub fn stall_load(thread: &str) -> bool {
     let pool = ThreadPool::new(cores(), 60);
     let workers = Without(&pool, thread.parse().unwrap_or(0));
+    let context = ContextOptions::default();
     choose_model(None)
-        .and_then(|path| load(&path, true, true, ContextOptions::default(), &workers, 2, &|| {}))
+        .and_then(|path| {
+            load(&path, true, true, context, &workers, 2, Meanwhile::nothing(&mut at_once))
+        })
         .is_err()
 }
 

@@ -108,6 +108,14 @@ impl Scheduler {
         })
     }
 
+    /// The scheduler with requests that are numbered from `last` + 1 on.
+    ///
+    /// So no two requests of several schedulers have one number.
+    pub fn numbered_after(mut self, last: u64) -> Self {
+        self.last_id = last;
+        self
+    }
+
     /// Takes a request into the queue.
     ///
     /// # Errors

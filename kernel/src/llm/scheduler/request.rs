@@ -15,7 +15,7 @@ use crate::llm::sampling::{Breakers, SamplingConfig};
 pub struct RequestId(pub(super) u64);
 
 impl RequestId {
-    /// The number: 1 for a scheduler's first request.
+    /// The number: 1 for a scheduler's first request, if it was not set otherwise.
     pub fn number(self) -> u64 {
         self.0
     }
@@ -257,6 +257,23 @@ impl Counters {
             n_decode_total: self.n_decode_total - earlier.n_decode_total,
             n_busy_slots_total: self.n_busy_slots_total - earlier.n_busy_slots_total,
             n_tokens_max: self.n_tokens_max,
+        }
+    }
+
+    /// The sums over the requests of two schedulers.
+    pub fn plus(&self, other: &Counters) -> Counters {
+        Counters {
+            prompt_tokens_total: self.prompt_tokens_total + other.prompt_tokens_total,
+            prompt_tokens_cached_total: self.prompt_tokens_cached_total
+                + other.prompt_tokens_cached_total,
+            prompt_us_total: self.prompt_us_total + other.prompt_us_total,
+            tokens_predicted_total: self.tokens_predicted_total + other.tokens_predicted_total,
+            decode_steps_total: self.decode_steps_total + other.decode_steps_total,
+            tokens_predicted_us_total: self.tokens_predicted_us_total
+                + other.tokens_predicted_us_total,
+            n_decode_total: self.n_decode_total + other.n_decode_total,
+            n_busy_slots_total: self.n_busy_slots_total + other.n_busy_slots_total,
+            n_tokens_max: self.n_tokens_max.max(other.n_tokens_max),
         }
     }
 

@@ -15,17 +15,62 @@ pub fn health() -> &'static str {
     "{\"status\":\"ok\"}"
 }
 
+/// The state of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status<'a> {
+    /// Not in memory.
+    Unloaded,
+    /// On its way into memory.
+    Loading,
+    /// In memory.
+    Loaded,
+    /// Not in memory, as the last load failed for this reason.
+    Failed(&'a str),
+}
+
+/// A model of the disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'a> {
+    /// The name for clients.
+    pub name: &'a str,
+    /// The path of the file.
+    pub path: &'a str,
+    /// Size of the file.
+    pub bytes: u64,
+    /// The state.
+    pub status: Status<'a>,
+    /// The model, if it is in memory.
+    pub served: Option<Served<'a>>,
+}
+
 /// Answers `GET /v1/models`. `created` is the time in seconds since 1970.
-pub fn models(served: &Served<'_>, created: u64) -> String {
+pub fn models(list: &[Listed<'_>], created: u64) -> String {
     #[derive(Serialize)]
-    struct Meta {
+    struct Meta<'a> {
         n_vocab: usize,
         n_ctx: usize,
         n_ctx_train: usize,
         n_embd: usize,
         n_params: u64,
         size: u64,
-        ftype: String,
+        ftype: &'a str,
+    }
+    /// The state, as llama-server's router gives it.
+    #[derive(Serialize)]
+    struct State<'a> {
+        value: &'static str,
+        args: [&'static str; 0],
+        #[serde(skip_serializing_if = "Option::is_none")]
+        failed: Option<bool>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        exit_code: Option<u8>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        message: Option<&'a str>,
+    }
+    #[derive(Serialize)]
+    struct Modalities {
+        input_modalities: [&'static str; 1],
+        output_modalities: [&'static str; 1],
     }
     #[derive(Serialize)]
     struct Model<'a> {
@@ -35,11 +80,15 @@ pub fn models(served: &Served<'_>, created: u64) -> String {
         object: &'static str,
         created: u64,
         owned_by: &'static str,
-        meta: Meta,
+        path: &'a str,
+        status: State<'a>,
+        architecture: Modalities,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        meta: Option<Meta<'a>>,
     }
     /// The shape of ollama, which some clients look for.
     #[derive(Serialize)]
-    struct Listed<'a> {
+    struct Ollamas<'a> {
         name: &'a str,
         model: &'a str,
         modified_at: &'static str,
@@ -64,50 +113,102 @@ pub fn models(served: &Served<'_>, created: u64) -> String {
     }
     #[derive(Serialize)]
     struct Models<'a> {
-        models: [Listed<'a>; 1],
+        models: Vec<Ollamas<'a>>,
         object: &'static str,
-        data: [Model<'a>; 1],
+        data: Vec<Model<'a>>,
     }
 
-    let metadata = served.metadata;
-    let model = Model {
-        id: served.model,
-        aliases: [served.model],
-        tags: [],
-        object: "model",
-        created,
-        owned_by: "anchorite",
-        meta: Meta {
-            n_vocab: metadata.n_vocab,
-            n_ctx: served.n_ctx,
-            n_ctx_train: metadata.n_ctx_train,
-            n_embd: metadata.n_embd,
-            n_params: metadata.parameters,
-            size: served.bytes,
-            ftype: metadata.quantization.clone(),
-        },
+    let state = |status| {
+        let (value, message) = match status {
+            Status::Unloaded => ("unloaded", None),
+            Status::Loading => ("loading", None),
+            Status::Loaded => ("loaded", None),
+            Status::Failed(message) => ("unloaded", Some(message)),
+        };
+        let (failed, exit_code) = (message.map(|_| true), message.map(|_| 1));
+        State { value, args: [], failed, exit_code, message }
     };
-    let listed = Listed {
-        name: served.model,
-        model: served.model,
-        modified_at: "",
-        size: "",
-        digest: "",
-        kind: "model",
-        description: "",
-        tags: [""],
-        capabilities: ["completion"],
-        parameters: "",
-        details: Details {
-            parent_model: "",
-            format: "gguf",
-            family: &metadata.architecture,
-            families: [&metadata.architecture],
-            parameter_size: "",
-            quantization_level: &metadata.quantization,
-        },
-    };
-    to_json(&Models { models: [listed], object: "list", data: [model] })
+    let (mut models, mut data) = (Vec::new(), Vec::new());
+    for Listed { name, path, status, served, .. } in list {
+        let metadata = served.map(|served| served.metadata);
+        data.push(Model {
+            id: name,
+            aliases: [name],
+            tags: [],
+            object: "model",
+            created,
+            owned_by: "anchorite",
+            path,
+            status: state(*status),
+            architecture: Modalities { input_modalities: ["text"], output_modalities: ["text"] },
+            meta: served.map(|served| Meta {
+                n_vocab: served.metadata.n_vocab,
+                n_ctx: served.n_ctx,
+                n_ctx_train: served.metadata.n_ctx_train,
+                n_embd: served.metadata.n_embd,
+                n_params: served.metadata.parameters,
+                size: served.bytes,
+                ftype: &served.metadata.quantization,
+            }),
+        });
+        let family = metadata.map_or("", |metadata| &metadata.architecture);
+        models.push(Ollamas {
+            name,
+            model: name,
+            modified_at: "",
+            size: "",
+            digest: "",
+            kind: "model",
+            description: "",
+            tags: [""],
+            capabilities: ["completion"],
+            parameters: "",
+            details: Details {
+                parent_model: "",
+                format: "gguf",
+                family,
+                families: [family],
+                parameter_size: "",
+                quantization_level: metadata.map_or("", |metadata| &metadata.quantization),
+            },
+        });
+    }
+    to_json(&Models { models, object: "list", data })
+}
+
+/// Answers `GET /props` of a server without a loaded model, as llama-server's router does.
+pub fn no_props(n_models: usize) -> String {
+    #[derive(Serialize)]
+    struct Nothing {}
+    #[derive(Serialize)]
+    struct Generation {
+        params: Nothing,
+        n_ctx: usize,
+    }
+    #[derive(Serialize)]
+    struct Props {
+        role: &'static str,
+        max_instances: usize,
+        models_autoload: bool,
+        model_alias: &'static str,
+        model_path: &'static str,
+        default_generation_settings: Generation,
+        build_info: &'static str,
+    }
+    to_json(&Props {
+        role: "router",
+        max_instances: n_models,
+        models_autoload: true,
+        model_alias: "anchorite",
+        model_path: "none",
+        default_generation_settings: Generation { params: Nothing {}, n_ctx: 0 },
+        build_info: BUILD,
+    })
+}
+
+/// Answers `POST /models/load` and `POST /models/unload`.
+pub fn success() -> &'static str {
+    "{\"success\":true}"
 }
 
 /// Answers `GET /props`.

@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::models::{Listed, Status};
 use super::{Answer, ApiError, Defaults, Endpoint, Ids, Job, SamplingDefaults, Served, generate};
 use crate::app::sha256::Digest;
 use crate::llm::chat::tools::ToolTexts;
@@ -117,6 +118,13 @@ impl Fixture {
             parallel: 4,
             max_answers: 8,
         }
+    }
+
+    /// The disk of a server with this model alone.
+    pub fn list(&self) -> [Listed<'_>; 1] {
+        let served = self.served();
+        let Served { model: name, path, bytes, .. } = served;
+        [Listed { name, path, bytes, status: Status::Loaded, served: Some(served) }]
     }
 
     pub fn job(&self, endpoint: Endpoint, body: &str) -> Result<Job, ApiError> {

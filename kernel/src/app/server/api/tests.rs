@@ -1,5 +1,6 @@
 //! Errors, and what the server tells of itself.
 
+use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
@@ -70,10 +71,52 @@ fn errors_are_llama_servers() {
 }
 
 #[test]
-fn the_model_is_listed() {
+fn the_models_are_listed() {
     let fixture = Fixture::new();
-    let expected = r#"{"models":[{"name":"tiny","model":"tiny","modified_at":"","size":"","digest":"","type":"model","description":"","tags":[""],"capabilities":["completion"],"parameters":"","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"","quantization_level":"Q4_0"}}],"object":"list","data":[{"id":"tiny","aliases":["tiny"],"tags":[],"object":"model","created":1700000000,"owned_by":"anchorite","meta":{"n_vocab":266,"n_ctx":256,"n_ctx_train":512,"n_embd":64,"n_params":12345,"size":6789,"ftype":"Q4_0"}}]}"#;
-    assert_eq!(models::models(&fixture.served(), 1_700_000_000), expected);
+    let listed = |status, served| models::Listed {
+        name: "tiny",
+        path: "/models/tiny.gguf",
+        bytes: 7,
+        status,
+        served,
+    };
+    let list = |models: &[models::Listed<'_>]| models::models(models, 1_700_000_000);
+    let of_ollama = |family: &str, families: &str, quantization: &str| {
+        format!(
+            r#"{{"name":"tiny","model":"tiny","modified_at":"","size":"","digest":"","type":"model","description":"","tags":[""],"capabilities":["completion"],"parameters":"","details":{{"parent_model":"","format":"gguf","family":"{family}","families":["{families}"],"parameter_size":"","quantization_level":"{quantization}"}}}}"#
+        )
+    };
+    let of_openai = |status: &str, meta: &str| {
+        format!(
+            r#"{{"id":"tiny","aliases":["tiny"],"tags":[],"object":"model","created":1700000000,"owned_by":"anchorite","path":"/models/tiny.gguf","status":{{{status}}},"architecture":{{"input_modalities":["text"],"output_modalities":["text"]}}{meta}}}"#
+        )
+    };
+    let expected = format!(
+        r#"{{"models":[{}],"object":"list","data":[{}]}}"#,
+        of_ollama("llama", "llama", "Q4_0"),
+        of_openai(
+            r#""value":"loaded","args":[]"#,
+            r#","meta":{"n_vocab":266,"n_ctx":256,"n_ctx_train":512,"n_embd":64,"n_params":12345,"size":6789,"ftype":"Q4_0"}"#
+        ),
+    );
+    assert_eq!(list(&[listed(models::Status::Loaded, Some(fixture.served()))]), expected);
+    for (status, shown) in [
+        (models::Status::Unloaded, r#""value":"unloaded","args":[]"#),
+        (models::Status::Loading, r#""value":"loading","args":[]"#),
+        (
+            models::Status::Failed("why \"so\""),
+            r#""value":"unloaded","args":[],"failed":true,"exit_code":1,"message":"why \"so\"""#,
+        ),
+    ] {
+        let expected = format!(
+            r#"{{"models":[{}],"object":"list","data":[{}]}}"#,
+            of_ollama("", "", ""),
+            of_openai(shown, "")
+        );
+        assert_eq!(list(&[listed(status, None)]), expected);
+    }
+    let two = [listed(models::Status::Unloaded, None); 2];
+    assert_eq!(list(&two).matches("\"id\":\"tiny\"").count(), 2);
 }
 
 /// The settings of sampling of [`Fixture`], but the seed and the number of tokens.

@@ -11,8 +11,9 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 
+use super::models::Listed;
 use super::request::object::Object;
-use super::request::ollama::{Asked, KeepAlive, TAG, Task, check_model, read};
+use super::request::ollama::{Asked, KeepAlive, Task, asks_to_unload, is_named, model_name, read};
 use super::writer::Writer;
 use super::{ApiError, Endpoint, ErrorKind, Ids, JSON, Job, NDJSON, Served, job};
 
@@ -90,16 +91,86 @@ pub fn version() -> String {
     Writer::new().text("version", VERSION).end()
 }
 
-/// What a client gets.
+/// What answers a call.
 #[derive(Debug)]
-pub enum Reply {
-    /// A text of this content type, at once.
+pub enum Found {
+    /// A text of this content type.
     Text(&'static str, String),
-    /// An answer of the model.
-    Job(Box<Job>),
+    /// The model of this place in the list, by [`reply`].
+    Model(usize),
 }
 
-/// Answers a call. `began` is the date of the model, in seconds since 1970.
+/// What a model answers.
+#[derive(Debug)]
+pub enum Reply {
+    /// A JSON text. `unloads`: the model is to be unloaded.
+    Text {
+        /// The text.
+        text: String,
+        /// Whether the model is to be unloaded.
+        unloads: bool,
+    },
+    /// An answer of the model.
+    Job {
+        /// The answer.
+        job: Box<Job>,
+        /// Whether the model is to be unloaded behind the answer.
+        unloads: bool,
+    },
+}
+
+/// Answers a call, or finds the model that answers.
+///
+/// `began` and `now` are dates in seconds since 1970: those of the server and of the request.
+///
+/// # Errors
+/// [`ApiError`]: the request is malformed, or asks for what is not supported.
+pub fn find(
+    call: Call,
+    body: &[u8],
+    list: &[Listed<'_>],
+    began: u64,
+    now: u64,
+) -> Result<Found, ApiError> {
+    let endpoint = match call {
+        Call::Version => return Ok(Found::Text(JSON, version())),
+        Call::Tags => return Ok(Found::Text(JSON, models::tags(list, began))),
+        Call::Ps => return Ok(Found::Text(JSON, models::ps(list, now))),
+        Call::Embed => return Err(missing("no embeddings")),
+        Call::Push => return Err(missing("no registry to push models to")),
+        Call::Create | Call::Copy | Call::Delete => {
+            return Err(missing("no way to change the models: they lie on the machine's disk"));
+        }
+        Call::Show | Call::Pull => None,
+        Call::Chat => Some(Endpoint::Chat),
+        Call::Generate => Some(Endpoint::Completions),
+    };
+    let object = Object::from_body(body)?;
+    let name = model_name(&object)?;
+    let is_it = |listed: &Listed<'_>| is_named(&name, listed.name);
+    let Some(number) = list.iter().position(is_it) else {
+        let pulls = if call == Call::Pull { ", and this server pulls none" } else { "" };
+        let message = format!("model '{name}' not found{pulls}");
+        return Err(ApiError::new(ErrorKind::NotFound, message));
+    };
+    if call == Call::Pull {
+        return pull(&object);
+    }
+    let is_loaded = list.get(number).is_some_and(|listed| listed.served.is_some());
+    match endpoint {
+        // Nothing is loaded to be unloaded.
+        Some(endpoint) if !is_loaded && asks_to_unload(&object)? => {
+            Ok(Found::Text(JSON, models::without_text(endpoint, &name, UNLOADED, now)))
+        }
+        _ => Ok(Found::Model(number)),
+    }
+}
+
+/// The reasons for an end without an answer.
+const LOADED: &str = "load";
+const UNLOADED: &str = "unload";
+
+/// Answers a call by a model that was loaded at the date `began`, in seconds since 1970.
 ///
 /// # Errors
 /// [`ApiError`]: the request is malformed, or asks for what is not supported.
@@ -110,24 +181,25 @@ pub fn reply(
     began: u64,
     ids: &Ids,
 ) -> Result<Reply, ApiError> {
-    let text = match call {
-        Call::Version => version(),
-        Call::Tags => models::tags(served, began),
-        Call::Ps => models::ps(served, ids.created),
-        Call::Show => {
-            check_model(&Object::from_body(body)?, served)?;
-            models::show(served, began)
-        }
-        Call::Chat => return generate(Endpoint::Chat, body, served, ids),
-        Call::Generate => return generate(Endpoint::Completions, body, served, ids),
-        Call::Pull => return pull(body, served),
-        Call::Embed => return Err(missing("no embeddings")),
-        Call::Push => return Err(missing("no registry to push models to")),
-        Call::Create | Call::Copy | Call::Delete => {
-            return Err(missing("no way to change the models: they lie on the machine's disk"));
-        }
+    let endpoint = match call {
+        Call::Chat => Endpoint::Chat,
+        Call::Generate => Endpoint::Completions,
+        _ => return Ok(Reply::Text { text: models::show(served, began), unloads: false }),
     };
-    Ok(Reply::Text(JSON, text))
+    let Asked { model, keep_alive, task } = read(endpoint, body, served, ids)?;
+    let unloads = keep_alive == Some(KeepAlive::For(0));
+    match task {
+        Task::Answer(parsed) => {
+            let mut job = job::of(endpoint, parsed, served, ids)?;
+            job.answer.speak_ollama(model, ids.now_us);
+            Ok(Reply::Job { job: Box::new(job), unloads })
+        }
+        Task::Load => {
+            let reason = if unloads { UNLOADED } else { LOADED };
+            let text = models::without_text(endpoint, &model, reason, ids.created);
+            Ok(Reply::Text { text, unloads })
+        }
+    }
 }
 
 /// The error of a call for what the server does not have.
@@ -135,46 +207,11 @@ fn missing(what: &str) -> ApiError {
     ApiError::new(ErrorKind::NotSupported, format!("this server has {what}"))
 }
 
-/// Starts an answer of the model; or tells that the model is loaded.
-fn generate(
-    endpoint: Endpoint,
-    body: &[u8],
-    served: &Served<'_>,
-    ids: &Ids,
-) -> Result<Reply, ApiError> {
-    let Asked { model, keep_alive, task } = read(endpoint, body, served, ids)?;
-    match task {
-        Task::Answer(parsed) => {
-            let mut job = job::of(endpoint, parsed, served, ids)?;
-            job.answer.speak_ollama(model, ids.now_us);
-            Ok(Reply::Job(Box::new(job)))
-        }
-        // One model is served, which stays loaded whatever a client asks for.
-        Task::Load if keep_alive == Some(KeepAlive::For(0)) => {
-            Err(ApiError::new(ErrorKind::NotSupported, "the model stays loaded on this server"))
-        }
-        Task::Load => Ok(Reply::Text(JSON, models::loaded(endpoint, &model, ids.created))),
-    }
-}
-
-/// Answers `POST /api/pull`: a model that is there needs no more bytes.
-fn pull(body: &[u8], served: &Served<'_>) -> Result<Reply, ApiError> {
-    let object = Object::from_body(body)?;
-    check_model(&object, served).map_err(|error| match error.kind {
-        ErrorKind::NotFound => {
-            let message = format!("{}, and this server pulls none", error.message);
-            ApiError::new(error.kind, message)
-        }
-        _ => error,
-    })?;
+/// Answers `POST /api/pull` of a model that is there: it needs no more bytes.
+fn pull(object: &Object<'_>) -> Result<Found, ApiError> {
     let text = "{\"status\":\"success\"}";
     Ok(match object.switch("stream", true)? {
-        true => Reply::Text(NDJSON, format!("{text}\n")),
-        false => Reply::Text(JSON, text.into()),
+        true => Found::Text(NDJSON, format!("{text}\n")),
+        false => Found::Text(JSON, text.into()),
     })
-}
-
-/// The name of the model in lists.
-fn listed_name(served: &Served<'_>) -> String {
-    format!("{}{TAG}", served.model)
 }

@@ -4,9 +4,10 @@ use alloc::format;
 use alloc::string::{String, ToString};
 
 use super::super::date::rfc3339;
+use super::super::models::Listed;
+use super::super::request::ollama::TAG;
 use super::super::writer::Writer;
 use super::super::{Endpoint, Served};
-use super::listed_name;
 
 /// The time until ollama unloads a model that it keeps for ever: 292 years, in seconds.
 const FOR_EVER: u64 = i64::MAX as u64 / 1_000_000_000;
@@ -47,35 +48,58 @@ fn details(served: &Served<'_>, out: &mut Writer) {
     out.json("details", &details.end());
 }
 
-/// The model in a list, without the fields that one list alone has.
-fn listed(served: &Served<'_>) -> Writer {
-    let name = listed_name(served);
-    // Without a digest, there is an empty text.
-    let digest = served.digest.map(|digest| digest.to_string()).unwrap_or_default();
-    let mut model = Writer::new();
-    model.text("name", &name).text("model", &name).number("size", served.bytes);
-    model.text("digest", &digest);
-    details(served, &mut model);
-    model
+/// A model in a list, without the fields that one list alone has.
+///
+/// What the header of the file says is not known before the model is loaded.
+fn listed(model: &Listed<'_>) -> Writer {
+    let name = format!("{}{TAG}", model.name);
+    let digest = model.served.and_then(|served| served.digest);
+    let digest = digest.map(|digest| digest.to_string()).unwrap_or_default();
+    let mut out = Writer::new();
+    out.text("name", &name).text("model", &name).number("size", model.bytes);
+    out.text("digest", &digest);
+    match &model.served {
+        Some(served) => details(served, &mut out),
+        None => {
+            out.json(
+                "details",
+                &Writer::new().text("parent_model", "").text("format", "gguf").end(),
+            );
+        }
+    }
+    out
 }
 
-/// The list of the one model.
-fn list(model: &mut Writer) -> String {
-    Writer::new().json("models", &format!("[{}]", model.end())).end()
+/// A list of models.
+fn list(models: impl Iterator<Item = String>) -> String {
+    let mut all = String::from("[");
+    for model in models {
+        if all.len() > 1 {
+            all.push(',');
+        }
+        all.push_str(&model);
+    }
+    all.push(']');
+    Writer::new().json("models", &all).end()
 }
 
-/// Answers `GET /api/tags`. `began` is the date of the model, in seconds since 1970.
-pub fn tags(served: &Served<'_>, began: u64) -> String {
-    let mut model = listed(served);
-    list(model.text("modified_at", &date(began)).json("capabilities", CAPABILITIES))
+/// Answers `GET /api/tags`. `began` is the date of the models, in seconds since 1970.
+pub fn tags(models: &[Listed<'_>], began: u64) -> String {
+    list(models.iter().map(|model| {
+        let mut out = listed(model);
+        out.text("modified_at", &date(began)).json("capabilities", CAPABILITIES).end()
+    }))
 }
 
 /// Answers `GET /api/ps`. `now` is the date in seconds since 1970.
-pub fn ps(served: &Served<'_>, now: u64) -> String {
-    let mut model = listed(served);
-    model.text("expires_at", &date(now.saturating_add(FOR_EVER)));
-    // The weights are in the machine's own memory.
-    list(model.number("size_vram", 0).number("context_length", served.n_ctx as u64))
+pub fn ps(models: &[Listed<'_>], now: u64) -> String {
+    list(models.iter().filter_map(|model| {
+        let n_ctx = model.served?.n_ctx;
+        let mut out = listed(model);
+        out.text("expires_at", &date(now.saturating_add(FOR_EVER)));
+        // The weights are in the machine's own memory.
+        Some(out.number("size_vram", 0).number("context_length", n_ctx as u64).end())
+    }))
 }
 
 /// Answers `POST /api/show`. `began` is the date of the model, in seconds since 1970.
@@ -146,10 +170,10 @@ fn info(served: &Served<'_>) -> String {
     info.end()
 }
 
-/// Answers a request without a prompt, which asks to load the model. `now` is the date in seconds.
-pub fn loaded(endpoint: Endpoint, model: &str, now: u64) -> String {
+/// Answers a request without a prompt, which loads or unloads the model. `now` is the date in seconds.
+pub fn without_text(endpoint: Endpoint, model: &str, reason: &str, now: u64) -> String {
     let mut answer = Writer::new();
     answer.text("model", model).text("created_at", &date(now));
     answer.ollama_text(endpoint == Endpoint::Chat, "");
-    answer.json("done", "true").text("done_reason", "load").end()
+    answer.json("done", "true").text("done_reason", reason).end()
 }

@@ -12,22 +12,30 @@ use crate::llm::scheduler::{Request, Stop, Update};
 
 const BEGAN: u64 = 1_600_000_000;
 
-fn call(call: Call, body: &str) -> Result<Reply, ApiError> {
+/// A text with its content type, or what the model answers.
+fn call(call: Call, body: &str) -> Result<Result<(&'static str, String), Reply>, ApiError> {
     let fixture = Fixture::new();
-    reply(call, body.as_bytes(), &fixture.served(), BEGAN, &IDS)
+    match find(call, body.as_bytes(), &fixture.list(), BEGAN, IDS.created)? {
+        Found::Text(content_type, text) => Ok(Ok((content_type, text))),
+        Found::Model(number) => {
+            assert_eq!(number, 0);
+            reply(call, body.as_bytes(), &fixture.served(), BEGAN, &IDS).map(Err)
+        }
+    }
 }
 
 /// The text and its content type.
 fn text(of: Call, body: &str) -> (&'static str, String) {
     match call(of, body) {
-        Ok(Reply::Text(content_type, text)) => (content_type, text),
+        Ok(Ok(text)) => text,
+        Ok(Err(Reply::Text { text, .. })) => (JSON, text),
         other => panic!("{body}: {other:?}"),
     }
 }
 
 fn job(of: Call, body: &str) -> Job {
     match call(of, body) {
-        Ok(Reply::Job(job)) => *job,
+        Ok(Err(Reply::Job { job, .. })) => *job,
         other => panic!("{body}: {other:?}"),
     }
 }
@@ -127,7 +135,8 @@ fn numbers_of_weights_are_short() {
     ] {
         let mut metadata = fixture.metadata.clone();
         metadata.parameters = n;
-        let shown = models::tags(&Served { metadata: &metadata, ..fixture.served() }, 0);
+        let served = Served { metadata: &metadata, ..fixture.served() };
+        let shown = models::tags(&[Listed { served: Some(served), ..fixture.list()[0] }], 0);
         assert!(shown.contains(&format!("\"parameter_size\":\"{short}\"")), "{n}: {shown}");
     }
 }
@@ -348,11 +357,50 @@ fn a_request_without_a_text_loads_the_model() {
     }
     for body in [r#"{"model":"tiny","keep_alive":0}"#, r#"{"model":"tiny","keep_alive":"0s"}"#] {
         for of in [Call::Chat, Call::Generate] {
-            refuses(of, body, 501, "the model stays loaded on this server");
+            let Ok(Err(Reply::Text { text, unloads: true })) = call(of, body) else {
+                panic!("{body} unloads the model");
+            };
+            assert!(text.ends_with(r#""done":true,"done_reason":"unload"}"#), "{text}");
         }
     }
-    // After an answer, the time is a hint.
-    job(Call::Chat, &body(Call::Chat, r#""keep_alive":0"#));
+    for (fields, is_asked) in [(r#""keep_alive":0"#, true), (r#""keep_alive":"1s""#, false)] {
+        match call(Call::Chat, &body(Call::Chat, fields)) {
+            Ok(Err(Reply::Job { unloads, .. })) => assert_eq!(unloads, is_asked, "{fields}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn models_are_found_by_name_whether_they_are_loaded_or_not() {
+    let fixture = Fixture::new();
+    let loaded = fixture.list()[0];
+    let other = Listed { name: "Other-7B", served: None, ..loaded };
+    let list = [loaded, other];
+    let found = |call: Call, body: &str| find(call, body.as_bytes(), &list, BEGAN, IDS.created);
+    for (name, number) in [("tiny", 0), ("TINY:latest", 0), ("other-7b", 1), ("Other-7B:latest", 1)]
+    {
+        let body = format!(r#"{{"model":"{name}","prompt":"a"}}"#);
+        for call in [Call::Generate, Call::Show] {
+            let Ok(Found::Model(seen)) = found(call, &body) else { panic!("{name}") };
+            assert_eq!(seen, number, "{name}");
+        }
+    }
+    // An end of what is not loaded loads nothing.
+    let Ok(Found::Text(JSON, text)) =
+        found(Call::Generate, r#"{"model":"other-7b","keep_alive":0}"#)
+    else {
+        panic!("nothing is loaded");
+    };
+    assert!(text.contains(r#""done_reason":"unload""#), "{text}");
+    let names = |call: Call| {
+        let Ok(Found::Text(JSON, text)) = found(call, "") else { panic!("{call:?}") };
+        let list: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let models = list["models"].as_array().unwrap();
+        models.iter().map(|model| model["name"].as_str().unwrap().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(Call::Tags), ["tiny:latest", "Other-7B:latest"]);
+    assert_eq!(names(Call::Ps), ["tiny:latest"]);
 }
 
 /// A run of the answer to a body with further fields.

@@ -84,6 +84,7 @@ pub const FIELDS: &[(&str, Support)] = &[
     ("response_fields", Read(&[Completion])),
     ("verbose", Read(ALL)),
     // Labels, and hints for what is cached or stored elsewhere.
+    // The host of the models reads this field before.
     ("model", Ignored),
     ("user", Ignored),
     ("metadata", Ignored),

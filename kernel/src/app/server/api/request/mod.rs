@@ -140,6 +140,14 @@ pub fn read(
     Ok(Parsed { options, requests, prompts, breakers, grammar, call_form })
 }
 
+/// Reads the field `model` of a body.
+///
+/// # Errors
+/// The body is no JSON object, or the field is no text.
+pub fn model(body: &[u8]) -> Result<Option<String>, ApiError> {
+    Object::from_body(body)?.read("model")
+}
+
 /// Reads all but the prompt.
 fn request(
     object: &Object<'_>,

@@ -7,7 +7,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::super::error::{ApiError, ErrorKind};
+use super::super::error::ApiError;
 use super::super::{Ids, Served};
 use super::chat::Chat;
 use super::object::{List, Object};
@@ -66,7 +66,7 @@ pub fn read(
     ids: &Ids,
 ) -> Result<Asked, ApiError> {
     let object = Object::from_body(body)?;
-    let model = check_model(&object, served)?;
+    let model = model_name(&object)?;
     let refused = object.fields().find(|(name, value)| {
         REFUSED.iter().any(|(field, values)| field == name && !fields::is_one_of(value, values))
     });
@@ -177,25 +177,33 @@ fn probs(object: &Object<'_>) -> Result<Option<Probs>, ApiError> {
     Ok(object.switch("logprobs", false)?.then_some(Probs { n_top: n_top as usize }))
 }
 
-/// Checks that a body names the model; gives the name as it was sent.
+/// The name of the model, as a body has it.
 ///
 /// # Errors
-/// The body names no model, or another one.
-pub fn check_model(object: &Object<'_>, served: &Served<'_>) -> Result<String, ApiError> {
+/// The body names no model.
+pub fn model_name(object: &Object<'_>) -> Result<String, ApiError> {
     let name = match object.read::<String>("model")? {
         Some(name) if !name.is_empty() => name,
         // The older field.
         _ => object.read::<String>("name")?.unwrap_or_default(),
     };
-    if name.is_empty() {
-        return Err(ApiError::invalid("model is required"));
+    match name.is_empty() {
+        true => Err(ApiError::invalid("model is required")),
+        false => Ok(name),
     }
-    let without_tag = name.strip_suffix(TAG).unwrap_or(&name);
-    match without_tag.eq_ignore_ascii_case(served.model) {
-        true => Ok(name),
-        false => {
-            let message = format!("model '{name}' not found");
-            Err(ApiError::new(ErrorKind::NotFound, message))
-        }
-    }
+}
+
+/// Whether a name, with or without a tag, is that of a model.
+pub fn is_named(name: &str, model: &str) -> bool {
+    name.strip_suffix(TAG).unwrap_or(name).eq_ignore_ascii_case(model)
+}
+
+/// Whether a body asks for the end of the model in memory, and for no answer.
+///
+/// # Errors
+/// `keep_alive` is no time.
+pub fn asks_to_unload(object: &Object<'_>) -> Result<bool, ApiError> {
+    let asks = ["messages", "prompt"].into_iter().filter_map(|name| object.get(name));
+    let has_text = asks.into_iter().any(|value| !fields::is_one_of(value, &["[]", "\"\""]));
+    Ok(!has_text && KeepAlive::read(object)? == Some(KeepAlive::For(0)))
 }
