@@ -8,6 +8,7 @@ server's key. The end is the line `ollama: N passed, N failed`.
 """
 
 import asyncio
+import json
 import datetime
 import importlib.metadata
 
@@ -120,6 +121,27 @@ def gives_logprobs(client, model):
         expect(best[0].token == token.token and best[0].logprob == token.logprob <= 0, f"{token}")
 
 
+def answers_in_a_format(client, model):
+    schema = {
+        "type": "object",
+        "properties": {"color": {"enum": ["red", "green"]}, "lives": {"type": "integer", "minimum": 1, "maximum": 9}},
+        "required": ["color", "lives"],
+    }
+    options = {"num_predict": 120, "temperature": 0.7, "seed": 5}
+    whole = client.chat(model, STORY, format=schema, options=options).message.content
+    cat = json.loads(whole)
+    expect(set(cat) == {"color", "lives"} and cat["color"] in ("red", "green") and 1 <= cat["lives"] <= 9, whole)
+    parts = [part.response for part in client.generate(model, "A cat", format="json", options=options, stream=True)]
+    expect("".join(parts).startswith("{"), f"{parts}")
+    fails(lambda: client.chat(model, STORY, format={"type": "cat"}), 400, "format.type")
+
+
+def unloads(client, model):
+    expect(client.generate(model, keep_alive=0).done_reason == "unload", "generate")
+    expect(client.ps().models == [], "it is unloaded")
+    expect(client.generate(model).done_reason == "load" and client.ps().models, "it is loaded again")
+
+
 def loads(client, model):
     expect(client.generate(model).done_reason == "load", "generate")
     expect(client.chat(model, keep_alive=-1).done_reason == "load", "chat")
@@ -176,7 +198,8 @@ def main():
     client = ollama.Client(BASE, headers=HEADERS)
     model = lists_models(client)
     tests = [
-        lists_loaded_models, shows, chats, streams, generates, stops_at_words, gives_logprobs, loads, gives_errors,
+        lists_loaded_models, shows, chats, streams, generates, stops_at_words, gives_logprobs, answers_in_a_format,
+        loads, unloads, gives_errors,
         answers_many_at_once,
     ]
     calls = [(is_found, client), (lists_models, client), *((test, client, model) for test in tests)]

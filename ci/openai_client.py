@@ -8,12 +8,16 @@ server's key. The end is the line `openai: N passed, N failed`.
 """
 
 import asyncio
+import enum
+import json
+from typing import Literal
 
 from client_tests import KEY, Failed, base_url, expect, run
 
 BASE = base_url(__doc__) + "/v1"
 
 import openai  # noqa: E402
+import pydantic  # noqa: E402
 
 TASKS = 16
 # The package repeats a request whose connection breaks. Here a break is a failure.
@@ -108,14 +112,93 @@ def gives_logprobs(client, model):
     expect(old.choices[0].logprobs is not None, f"{old}")
 
 
-def refuses_what_it_does_not_support(client, model):
-    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
-    try:
-        client.chat.completions.create(model=model, messages=STORY, max_tokens=1, tools=tools)
-    except openai.BadRequestError as error:
-        expect("tools" in error.message, f"the error names no field: {error}")
+class Color(enum.Enum):
+    RED = "red"
+    GREEN = "green"
+
+
+class Cat(pydantic.BaseModel):
+    name: str = pydantic.Field(max_length=8)
+    color: Color
+    lives: int = pydantic.Field(ge=1, le=9)
+    is_hungry: bool
+    friends: list["Cat"] = pydantic.Field(max_length=1)
+
+
+# The model's blanks between the parts of an answer take tokens too.
+PARSED = {"max_tokens": 240, "temperature": 0.7, "seed": 3}
+
+
+def parses_a_pydantic_model(client, model):
+    answer = client.chat.completions.parse(model=model, messages=STORY, response_format=Cat, **PARSED)
+    cat = answer.choices[0].message.parsed
+    expect(answer.choices[0].finish_reason == "stop" and isinstance(cat, Cat), f"{answer}")
+    expect(1 <= cat.lives <= 9 and len(cat.name) <= 8 and len(cat.friends) <= 1, f"{cat}")
+    with client.chat.completions.stream(model=model, messages=STORY, response_format=Cat, **PARSED) as stream:
+        streamed = stream.get_final_completion()
+    expect(streamed.choices[0].message.parsed == cat, f"streamed {streamed}, whole {cat}")
+
+
+def answers_in_json(client, model):
+    answer = client.chat.completions.create(
+        model=model, messages=STORY, response_format={"type": "json_object"}, max_tokens=300, temperature=1.5, seed=2
+    )
+    choice = answer.choices[0]
+    if choice.finish_reason == "stop":
+        expect(isinstance(json.loads(choice.message.content), dict), f"{answer}")
     else:
-        raise Failed("tools are ignored")
+        expect(choice.message.content.startswith("{"), f"{answer}")
+
+
+def keeps_to_a_grammar(client, model):
+    body = {"grammar": 'root ::= " yes" | " no"'}
+    answer = client.chat.completions.create(model=model, messages=STORY, extra_body=body)
+    expect(answer.choices[0].message.content in (" yes", " no"), f"{answer}")
+    for wrong in [{"grammar": "root ::= ("}, {"json_schema": {"type": "cat"}}, body | {"json_schema": {}}]:
+        try:
+            client.chat.completions.create(model=model, messages=STORY, extra_body=wrong)
+        except openai.BadRequestError:
+            continue
+        raise Failed(f"{wrong} is accepted")
+
+
+class Pet(pydantic.BaseModel):
+    kind: Literal["cat", "dog"]
+    lives: int = pydantic.Field(ge=1, le=9)
+
+
+def calls_tools(client, model):
+    tools = [openai.pydantic_function_tool(Pet, name="add_pet")]
+    forced = {"model": model, "messages": STORY, "tools": tools, "tool_choice": "required", **PARSED}
+    answer = client.chat.completions.parse(**forced)
+    choice = answer.choices[0]
+    expect(choice.finish_reason == "tool_calls" and choice.message.content is None, f"{answer}")
+    call = choice.message.tool_calls[0]
+    expect(call.function.name == "add_pet" and isinstance(call.function.parsed_arguments, Pet), f"{call}")
+    with client.chat.completions.stream(**forced) as stream:
+        streamed = stream.get_final_completion().choices[0].message.tool_calls[0]
+    expect(streamed.function.arguments == call.function.arguments, f"streamed {streamed}, whole {call}")
+    # The conversation goes on with the result.
+    called = {"name": call.function.name, "arguments": call.function.arguments}
+    messages = [
+        *STORY,
+        {"role": "assistant", "tool_calls": [{"id": call.id, "type": "function", "function": called}]},
+        {"role": "tool", "tool_call_id": call.id, "content": "The pet is there."},
+    ]
+    after = client.chat.completions.create(model=model, messages=messages, tools=tools, max_tokens=8, **GREEDY)
+    expect(after.usage.prompt_tokens > answer.usage.prompt_tokens, f"{after}")
+    named = {"type": "function", "function": {"name": "add_pet"}}
+    one = client.chat.completions.create(**forced | {"tool_choice": named, "parallel_tool_calls": False})
+    expect(len(one.choices[0].message.tool_calls) == 1, f"{one}")
+
+
+def refuses_what_it_does_not_support(client, model):
+    try:
+        client.chat.completions.create(model=model, messages=STORY, max_tokens=1, modalities=["text", "audio"])
+    except openai.BadRequestError as error:
+        expect("modalities" in error.message, f"the error names no field: {error}")
+    else:
+        raise Failed("modalities are ignored")
 
 
 def refuses_a_wrong_key(model):
@@ -166,7 +249,8 @@ def main():
     model = lists_models(client)
     tests = [
         chats, streams, streams_without_usage, stops_at_words, completes, gives_many_choices, gives_logprobs,
-        refuses_what_it_does_not_support, answers_many_at_once,
+        parses_a_pydantic_model, answers_in_json, keeps_to_a_grammar, calls_tools, refuses_what_it_does_not_support,
+        answers_many_at_once,
     ]
     calls = [(lists_models, client), *((test, client, model) for test in tests)]
     if KEY != "none":

@@ -22,7 +22,8 @@ pub fn long() -> Disk {
 
 /// Its file.
 pub fn long_file(lab: &Lab) -> Result<PathBuf> {
-    lab.made("long.gguf", |out| anew(out, DEFAULT_ALIGNMENT, ("llama.context_length", LONG)))
+    let length = number(LONG);
+    lab.made("long.gguf", |out| anew(out, DEFAULT_ALIGNMENT, &[("llama.context_length", &length)]))
 }
 
 /// The largest file that FAT32 can hold: the model with its tensors 64 MiB apart, and zeros.
@@ -31,20 +32,38 @@ pub fn long_file(lab: &Lab) -> Result<PathBuf> {
 pub fn largest() -> Disk {
     Disk::of_made("largest", |out| {
         let alignment = 64 << 20;
-        anew(out, alignment, (ALIGNMENT_KEY, alignment))?;
+        anew(out, alignment, &[(ALIGNMENT_KEY, &number(alignment))])?;
         Ok(File::options().write(true).open(out)?.set_len(u32::MAX.into())?)
     })
 }
 
-/// Writes the model to `out` with another alignment of its tensors and another value for one key.
+/// The model with a chat template that has a place for tools.
+pub fn with_tools() -> Disk {
+    Disk::of_made("with-tools", |out| {
+        let mut text = Vec::new();
+        write::put_string(&mut text, &fs::read("test_models/tools/qwen.jinja")?);
+        let template = scalar(ValueType::String, &text);
+        // The tools take over a thousand tokens of the tiny model's vocabulary.
+        let length = number(LONG);
+        let values =
+            [("tokenizer.chat_template", &template[..]), ("llama.context_length", &length)];
+        anew(out, DEFAULT_ALIGNMENT, &values)
+    })
+}
+
+fn number(value: u32) -> Vec<u8> {
+    scalar(ValueType::U32, &value.to_le_bytes())
+}
+
+/// Writes the model to `out` with another alignment of its tensors and other values for some keys.
 ///
 /// The file has holes between the tensors.
-fn anew(out: &Path, alignment: u32, (key, value): (&str, u32)) -> Result<()> {
+fn anew(out: &Path, alignment: u32, values: &[(&str, &[u8])]) -> Result<()> {
     let bytes = fs::read(TINY)?;
     let gguf = Gguf::parse(&bytes).map_err(|error| anyhow::anyhow!("{TINY}: {error}"))?;
-    let value = scalar(ValueType::U32, &value.to_le_bytes());
-    let mut entries: Vec<_> = gguf.raw_metadata().filter(|(name, _)| *name != key).collect();
-    entries.push((key, &value));
+    let is_kept = |name: &str| values.iter().all(|(key, _)| *key != name);
+    let mut entries: Vec<_> = gguf.raw_metadata().filter(|(name, _)| is_kept(name)).collect();
+    entries.extend_from_slice(values);
     let tensors = gguf.tensors().iter().map(|tensor| Description {
         name: tensor.name,
         dims: &tensor.dims[..tensor.n_dims],

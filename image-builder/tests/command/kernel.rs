@@ -9,6 +9,9 @@ const BSS_END: u64 = 0x5000;
 /// The `image_size` in the header.
 const IMAGE_SIZE: u64 = BSS_END;
 
+/// Name, address, type (2: function, 0: label).
+type Symbol = (&'static str, u64, u8);
+
 /// An ELF file for aarch64: code at 0, data at 0x2003 that continues in memory.
 ///
 /// Symbols behind the code belong to no section.
@@ -17,8 +20,7 @@ struct Elf {
     magic: [u8; 4],
     slot_mark: [u8; 8],
     image_size: u64,
-    /// Name, address, type (2: function, 0: label).
-    symbols: Vec<(&'static str, u64, u8)>,
+    symbols: Vec<Symbol>,
 }
 
 impl Elf {
@@ -179,7 +181,7 @@ fn a_stripped_file_makes_an_image_without_symbols() {
 fn what_cannot_be_booted_is_refused() {
     let place = Place::new();
     let good = Elf::new().build();
-    let with_symbols = |change: &dyn Fn(&mut Vec<(&'static str, u64, u8)>)| {
+    let with_symbols = |change: &dyn Fn(&mut Vec<Symbol>)| {
         let mut elf = Elf::new();
         change(&mut elf.symbols);
         elf.build()

@@ -18,11 +18,12 @@ use super::endurance::END;
 use super::make::Checkout;
 use crate::boot::{Boot, boot};
 use crate::check::{Check, Group, Passed, check};
-use crate::disk::{TINY, tiny};
+use crate::disk::{Disk, TINY, tiny};
 use crate::event;
 use crate::expect::Expect;
 use crate::lab::{Lab, Need, environment_python};
 use crate::machine::MAX;
+use crate::model::with_tools;
 use crate::qemu::{Child, Output, command};
 use crate::script::say;
 use crate::seen::{Line, Seen};
@@ -41,11 +42,15 @@ pub fn checks() -> Vec<Check> {
         check("serve-key", key),
         check("serve-static-address", static_address),
         Check::from(no_card()),
-        check("serve-openai", |lab| package(lab, "openai", "clients", Some(KEY)))
+        check("serve-openai", |lab| package(lab, "openai", "clients", Some(KEY), with_tools()))
             .needs(Need::Clients),
-        check("serve-ollama", |lab| package(lab, "ollama", "clients", Some(KEY)))
+        check("serve-ollama", |lab| package(lab, "ollama", "clients", Some(KEY), tiny()))
             .needs(Need::Clients),
-        check("serve-litellm", |lab| package(lab, "litellm", "litellm", None))
+        check("serve-schemas", |lab| schemas(lab, "schemas", 30)).needs(Need::Clients),
+        check("serve-1000-schemas", |lab| schemas(lab, "1000-schemas", 1000))
+            .only_in(&[Group::Long, Group::Torture])
+            .needs(Need::Clients),
+        check("serve-litellm", |lab| package(lab, "litellm", "litellm", None, tiny()))
             .only_in(&[Group::Long, Group::Torture])
             .needs(Need::LiteLlm),
         check("serve-page", page)
@@ -359,14 +364,39 @@ fn no_card() -> Boot {
 }
 
 /// A Python package of an environment holds its conversations with the server.
-fn package(lab: &Lab, name: &str, environment: &str, key: Option<&str>) -> Result<Passed> {
+fn package(
+    lab: &Lab,
+    name: &str,
+    environment: &str,
+    key: Option<&str>,
+    disk: Disk,
+) -> Result<Passed> {
+    let boot = server(&format!("serve-{name}")).disk(disk).set("context", 2048).limit_s(300);
+    python(lab, name, environment, key, boot, &[&format!("ci/{name}_client.py")])
+}
+
+/// Answers to random schemas validate.
+fn schemas(lab: &Lab, name: &str, n: usize) -> Result<Passed> {
+    let boot = server(&format!("serve-{name}")).cores(2).limit_s(3600).idle_limit_s(300);
+    python(lab, name, "clients", None, boot, &["ci/schemas_client.py", "-n", &n.to_string()])
+}
+
+/// A Python program of an environment is content with the server.
+fn python(
+    lab: &Lab,
+    name: &str,
+    environment: &str,
+    key: Option<&str>,
+    boot: Boot,
+    program: &[&str],
+) -> Result<Passed> {
     // The client repeats requests that QEMU loses, and none that the guest has taken.
     let lost = event!(Request { status == 499u16 });
-    let boot = server(&format!("serve-{name}")).limit_s(300).expect(Expect::NoEvent(lost));
+    let boot = boot.expect(Expect::NoEvent(lost));
     let boot = if let Some(key) = key { boot.set("api_key", key) } else { boot };
     let (_, said) = with_clients(lab, &boot, |server| {
         let mut client = Command::new(environment_python(environment));
-        client.arg(format!("ci/{name}_client.py")).arg(server.url());
+        client.args(program).arg(server.url());
         client.env("API_KEY", key.unwrap_or("none"));
         let said = say(&mut client, &lab.file(&format!("serve-{name}.client")))?;
         said.is_content()?;

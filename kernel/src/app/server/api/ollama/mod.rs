@@ -190,7 +190,7 @@ pub fn reply(
     let unloads = keep_alive == Some(KeepAlive::For(0));
     match task {
         Task::Answer(parsed) => {
-            let mut job = job::of(endpoint, parsed, served, ids)?;
+            let mut job = job::of(endpoint, *parsed, served, ids)?;
             job.answer.speak_ollama(model, ids.now_us);
             Ok(Reply::Job { job: Box::new(job), unloads })
         }

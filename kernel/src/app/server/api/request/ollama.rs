@@ -3,6 +3,7 @@
 //! The options have the names of the other endpoints' fields, so one reader serves both. An option
 //! or a field that ollama does not know is ignored there, and here.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -50,7 +51,7 @@ pub struct Asked {
 #[derive(Debug)]
 pub enum Task {
     /// Answer.
-    Answer(Parsed),
+    Answer(Box<Parsed>),
     /// Load the model; with [`KeepAlive::For`] 0, unload it.
     Load,
 }
@@ -82,7 +83,7 @@ pub fn read(
     let task = match tokens {
         None => Task::Load,
         Some(tokens) if tokens.is_empty() => return Err(object.error("prompt", "no tokens")),
-        Some(tokens) => Task::Answer(parse(&object, endpoint, tokens, served, ids)?),
+        Some(tokens) => Task::Answer(Box::new(parse(&object, endpoint, tokens, served, ids)?)),
     };
     Ok(Asked { model, keep_alive, task })
 }

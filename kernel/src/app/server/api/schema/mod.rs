@@ -208,7 +208,8 @@ impl GrammarText {
 
     /// The text.
     pub fn finish(self) -> String {
-        let mut text = String::with_capacity(self.n_bytes.saturating_add(8 * self.rules.len()));
+        let signs = self.rules.len().saturating_mul(" ::= \n".len());
+        let mut text = String::with_capacity(self.n_bytes.saturating_add(signs));
         for (name, body) in &self.rules {
             for part in [name, " ::= ", body, "\n"] {
                 text.push_str(part);

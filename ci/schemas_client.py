@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""Asks a server for answers to random JSON schemas, and validates them by the `jsonschema` Python package.
+
+    ci/schemas_client.py [-n N] BASE_URL     such as http://127.0.0.1:8080
+
+The package is in the virtual environment that `ci/environment.py clients` makes. Answers that the number of tokens
+cuts do not count; they are few. The end is a line `schemas: N answers validated, N cut, N wrong`.
+"""
+
+import argparse
+import json
+import random
+import sys
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import jsonschema
+
+CLIENTS = 8
+MAX_TOKENS = 400
+NAMES = ["a", "name", "is ready", "é", '"quoted"', "x-y_z"]
+
+
+def schema(dice, depth):
+    """A random schema of the keywords that hold answers to them."""
+    kinds = 10 if depth == 0 else 15
+    kind = dice.randrange(kinds)
+    if kind == 0:
+        return {"type": "boolean"}
+    if kind == 1:
+        return {"type": ["null", "integer"]}
+    if kind == 2:
+        low = dice.randint(-1000, 1000)
+        return {"type": "integer", "minimum": low, "maximum": low + dice.randint(0, 700)}
+    if kind == 3:
+        return {"type": "integer", "exclusiveMinimum": dice.randint(-50, 50)}
+    if kind == 4:
+        return {"type": "number"}
+    if kind == 5:
+        return {"type": "string", "minLength": dice.randint(0, 2), "maxLength": dice.randint(2, 9)}
+    if kind == 6:
+        return {"enum": dice.sample(["red", 7, None, True, {"a": [1, "é"]}, 2.5], dice.randint(1, 4))}
+    if kind == 7:
+        return {"const": dice.choice(["on", 0, [None], {"k": "v"}])}
+    if kind == 8:
+        return {"type": "string", "format": dice.choice(["date", "time", "date-time", "uuid"])}
+    if kind == 9:
+        return {"type": "string", "pattern": dice.choice(["^[a-c]{1,3}x$", "^(yes|no)\\.$", "\\d", "^.{2,5}$", "^[^a-z]\\w?$"])}
+    if kind == 10:
+        return {dice.choice(["anyOf", "oneOf"]): [{"type": "null"}, {"type": "object", **members(dice, depth - 1)}]}
+    if kind == 11:
+        least = dice.randint(0, 2)
+        return {"type": "array", "items": schema(dice, depth - 1), "minItems": least, "maxItems": least + dice.randint(0, 2)}
+    if kind == 12:
+        return {"type": "array", "prefixItems": [schema(dice, depth - 1) for _ in range(dice.randint(1, 3))], "items": False}
+    return {"type": "object", **members(dice, depth - 1)}
+
+
+def members(dice, depth):
+    names = dice.sample(NAMES, dice.randint(1, 4))
+    whole = {"properties": {name: schema(dice, depth) for name in names}}
+    whole["required"] = [name for name in names if dice.random() < 0.5]
+    additional = dice.choice([None, False, {"type": "integer"}])
+    # An object without the keyword has no others here.
+    whole["additionalProperties"] = False if additional is None else additional
+    return whole
+
+
+def ask(base, number):
+    """The schema of this number, its answer, and whether that was cut."""
+    of = schema(random.Random(number), 3)
+    # Where the answer is a list with an order, the server takes `items` before `prefixItems`.
+    sent = json.loads(json.dumps(of), object_hook=lambda it: {k: v for k, v in it.items() if not (k == "items" and v is False)})
+    body = {"prompt": "Once upon a time", "json_schema": sent, "n_predict": MAX_TOKENS, "temperature": 1.0, "seed": number}
+    request = urllib.request.Request(f"{base}/completion", json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=600) as response:
+        answer = json.load(response)
+    return of, answer["content"], answer["stop_type"] == "limit"
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("-n", type=int, default=100)
+    arguments.add_argument("base")
+    options = arguments.parse_args()
+    validated = cut = wrong = 0
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        for of, text, is_cut in pool.map(lambda number: ask(options.base.rstrip("/"), number), range(options.n)):
+            if is_cut:
+                cut += 1
+                continue
+            try:
+                jsonschema.validate(json.loads(text), of, cls=jsonschema.Draft202012Validator)
+                validated += 1
+            except (ValueError, jsonschema.ValidationError) as error:
+                wrong += 1
+                print(f"FAILED  {json.dumps(of)}\n{text}\n{error}")
+    print(f"schemas: {validated} answers validated, {cut} cut, {wrong} wrong")
+    sys.exit(1 if wrong or cut * 10 > options.n else 0)
+
+
+if __name__ == "__main__":
+    main()
