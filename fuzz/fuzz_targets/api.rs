@@ -2,14 +2,15 @@
 #![no_main]
 
 use fuzz::limits::Limits;
-use fuzz::served::{self, MAX_ANSWERS};
+use fuzz::served;
 use kernel::app::server::api::request::tokens::{apply_template, count_tokens};
 use kernel::app::server::api::request::tokens::{detokenize, tokenize};
 use kernel::app::server::api::{ApiError, Endpoint, Job, generate};
 use libfuzzer_sys::fuzz_target;
 
-/// The sequence breakers of DRY and their copies take memory by the vocabulary.
-const LIMITS: Limits = Limits { memory: (512, 4 << 20), ns_per_byte: 50_000 };
+/// The sequence breakers of DRY and their copies take memory by the vocabulary, and grammars by the
+/// limits of their sizes.
+const LIMITS: Limits = Limits { memory: (512, 16 << 20), ns_per_byte: 50_000 };
 
 // The first byte chooses the endpoint.
 fuzz_target!(|data: &[u8]| {

@@ -8,8 +8,9 @@ use kernel::app::server::api::ollama::{Found, PATHS, Reply, find, reply};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
-/// The sequence breakers of DRY and their copies take memory by the vocabulary.
-const LIMITS: Limits = Limits { memory: (512, 4 << 20), ns_per_byte: 50_000 };
+/// The sequence breakers of DRY and their copies take memory by the vocabulary, and grammars by the
+/// limits of their sizes.
+const LIMITS: Limits = Limits { memory: (512, 16 << 20), ns_per_byte: 50_000 };
 
 // The first byte, from `0` on, chooses the path.
 fuzz_target!(|data: &[u8]| {

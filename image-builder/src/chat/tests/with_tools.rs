@@ -138,6 +138,7 @@ fn prompt(template: &Template, body: &str) -> Result<String, String> {
         model: "m",
         path: "m.gguf",
         bytes: 1,
+        digest: None,
         metadata: &metadata,
         tokenizer: &tokenizer,
         template: Some(template),
