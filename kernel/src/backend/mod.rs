@@ -140,7 +140,8 @@ pub struct TransformerBackend {
     sampling: SamplingConfig,
     /// DRY's sequence breakers.
     dry_breakers: Vec<String>,
-    grammar: Option<Arc<Grammar>>,
+    /// The text of the grammar. Each model has tokens of its own, so it is read for each answer.
+    grammar: Option<String>,
     /// Whether the session's sampler was made with older settings.
     is_sampler_stale: bool,
     verbose: bool,
@@ -297,20 +298,24 @@ impl TransformerBackend {
     /// Sets the grammar that each answer is held to, in GBNF; `None`: none.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`] if the grammar is malformed or too large, or without a model.
+    /// [`Error::InvalidConfig`] if the grammar is malformed or too large for the model, or without
+    /// a model.
     pub fn set_grammar(&mut self, text: Option<&str>) -> Result<(), Error> {
+        self.grammar = text.map(String::from);
+        self.constraint().map(drop)
+    }
+
+    /// The constraint of an answer that begins.
+    fn constraint(&self) -> Result<Option<Constraint>, Error> {
         let invalid = |what: String| Error::InvalidConfig { what };
-        self.grammar = match text {
-            None => None,
-            Some(text) => {
-                let no_model = || invalid("no model is loaded".into());
-                let tokenizer = self.workspace().ok_or_else(no_model)?.engine().tokenizer();
-                let grammar = Grammar::parse(text, tokenizer)
-                    .map_err(|error| invalid(format!("the grammar: {error}")))?;
-                Some(Arc::new(grammar))
-            }
+        let Some(text) = &self.grammar else { return Ok(None) };
+        let engine = match self.workspace() {
+            Some(workspace) => workspace.engine(),
+            None => return Err(invalid("no model is loaded".into())),
         };
-        Ok(())
+        let grammar = Grammar::parse(text, engine.tokenizer())
+            .map_err(|error| invalid(format!("the grammar: {error}")))?;
+        Constraint::try_new(Arc::new(grammar), Trigger::Start, engine.token_index()?).map(Some)
     }
 
     /// Whether to log weights, norms of activations and best tokens, at level debug.
@@ -425,15 +430,8 @@ impl TransformerBackend {
             cut_prompt: self.cut_prompt,
             now_us: self.platform.now_us,
         };
-        let grammar = self.grammar.clone();
+        let constraint = self.constraint()?;
         let (workspace, session) = self.ready()?;
-        let constraint = match grammar {
-            None => None,
-            Some(grammar) => {
-                let index = workspace.engine().token_index()?;
-                Some(Constraint::try_new(grammar, Trigger::Start, index)?)
-            }
-        };
         session.set_constraint(constraint);
         generate(workspace, session, prompt, options, on_progress)
     }

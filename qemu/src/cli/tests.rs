@@ -116,6 +116,7 @@ fn each_setting_has_a_flag_and_is_a_word() {
             (Takes::Whole(..), _) => "3",
             (Takes::Boolean(_), _) => "true",
             (Takes::Texts(..), _) => "[]",
+            (Takes::Choice(names, _), _) => names[0],
             (Takes::Form(..), _) if key.name == "logit_bias" => "7:1",
             (Takes::Form(..), _) if key.name == "gateway" => "10.0.2.2",
             _ => "a",

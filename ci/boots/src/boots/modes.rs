@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use image_builder::contents::ContentOptions;
-use kernel::report::{ChatState, Event};
+use kernel::report::{ChatState, Code, Event, StopReason};
 
 use crate::boot::{Boot, boot};
 use crate::check::{Check, Passed, check};
@@ -35,6 +35,9 @@ pub fn checks() -> Vec<Check> {
         check("self-tests", self_tests),
         check("perplexity", perplexity),
         Check::from(chat()),
+        Check::from(grammar()),
+        Check::from(json_schema()),
+        Check::from(malformed_grammar()),
         Check::from(chat_odd_lines()),
     ];
     let settings = [
@@ -44,6 +47,31 @@ pub fn checks() -> Vec<Check> {
     ];
     checks.extend(settings.map(|(key, value, said)| chat_with(key, value, said).into()));
     checks
+}
+
+/// The golden of the same grammar and prompt says " no".
+fn grammar() -> Boot {
+    boot("grammar")
+        .disk(tiny())
+        .set("grammar", "root ::= \" yes\" | \" no\" | \" maybe\"")
+        .set("prompt", "Question: What do bees make?\nAnswer:")
+        .event(event!(Result { output == " no", stop == StopReason::EndOfSequence }))
+        .exits(0)
+}
+
+fn json_schema() -> Boot {
+    boot("json-schema")
+        .disk(tiny())
+        .set("json_schema", "{\"type\":\"array\",\"items\":{\"const\":\"a\"},\"minItems\":2,\"maxItems\":2}")
+        .event(event!(Result { output ~ r#"^\[\s*"a",\s*"a"\s*\]$"#, stop == StopReason::EndOfSequence }))
+        .exits(0)
+}
+
+fn malformed_grammar() -> Boot {
+    boot("malformed-grammar")
+        .disk(tiny())
+        .set("grammar", "root ::= (\"a\"")
+        .fails(Code::InvalidConfig, "line 1, column 14: expected `[)]`, found the end")
 }
 
 fn self_tests(lab: &Lab) -> Result<Passed> {

@@ -61,7 +61,6 @@ impl From<Overflow> for Halt {
 /// Holds an answer to a grammar.
 #[derive(Debug)]
 pub struct Constraint {
-    grammar: Arc<Grammar>,
     index: Arc<TokenIndex>,
     trigger: Trigger,
     /// Whether the trigger has not come yet.
@@ -86,17 +85,9 @@ impl Constraint {
         let n = index.n_vocab().div_ceil(64);
         let mut mask = with_capacity(n, WHAT)?;
         mask.resize(n, 0);
-        let matcher = Matcher::try_new(grammar.clone()).map_err(Overflow::error)?;
+        let matcher = Matcher::try_new(grammar).map_err(Overflow::error)?;
         let waits = trigger != Trigger::Start;
-        Ok(Constraint { grammar, index, trigger, waits, tail: Vec::new(), matcher, mask })
-    }
-
-    /// The same constraint for another answer.
-    ///
-    /// # Errors
-    /// As [`Constraint::try_new`].
-    pub fn restarted(&self) -> Result<Self, Error> {
-        Constraint::try_new(self.grammar.clone(), self.trigger.clone(), self.index.clone())
+        Ok(Constraint { index, trigger, waits, tail: Vec::new(), matcher, mask })
     }
 
     /// Samples the next token of the answer, and appends it.

@@ -120,13 +120,6 @@ impl Grammar {
     fn set(&self, start: u32, len: u16) -> &[(u32, u32)] {
         &self.ranges[start as usize..][..usize::from(len)]
     }
-
-    /// Memory that the grammar takes, in bytes.
-    pub fn memory_bytes(&self) -> usize {
-        size_of_val(&self.elements[..])
-            + size_of_val(&self.rules[..])
-            + size_of_val(&self.ranges[..])
-    }
 }
 
 /// The reason for refusing a grammar.

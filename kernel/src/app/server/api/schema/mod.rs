@@ -11,9 +11,11 @@
 #![forbid(unsafe_code)]
 
 mod integer;
+mod members;
 mod pattern;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -24,200 +26,19 @@ use serde_json::value::RawValue;
 use super::error::ApiError;
 use super::request::object::{List, Object, Texts, parse};
 use super::to_json;
+use text::push_escaped;
+pub use text::{GrammarText, quoted};
 
 /// The most schemas within a schema, each use of a reference or of a type counted.
 const MAX_SCHEMAS: usize = 4096;
 /// The most schemas within each other.
 const MAX_DEPTH: usize = 64;
-/// The most rules of a grammar.
-const MAX_RULES: usize = 1 << 14;
-/// The most bytes of a grammar's text.
-const MAX_BYTES: usize = 1 << 20;
 /// The most values of an `enum`, and elements of other lists.
 const MAX_ELEMENTS: usize = 4096;
 /// The most bytes of a schema's path that errors show.
 const MAX_PATH: usize = 100;
 /// The most characters of a rule's name that come from the schema.
 const MAX_NAME: usize = 24;
-
-/// The rules that any schema may use: name, body, and the rules that the body uses.
-const RULES: &[(&str, &str, &[&str])] = &[
-    ("space", r#"| " " | "\n"{1,2} [ \t]{0,20}"#, &[]),
-    ("null", r#""null""#, &[]),
-    ("boolean", r#""true" | "false""#, &[]),
-    ("digits", "[0-9]{1,16}", &[]),
-    ("natural", r#""0" | [1-9] [0-9]{0,15}"#, &[]),
-    ("integer", r#""-"? natural"#, &["natural"]),
-    ("number", r#"integer ("." digits)? ([eE] [-+]? natural)?"#, &["integer", "digits"]),
-    ("char", r#"[^"\\\x7F\x00-\x1F] | "\\" (["\\bfnrt] | "u" [0-9a-fA-F]{4})"#, &[]),
-    ("string", r#""\"" char* "\"""#, &["char"]),
-    ("member", r#"string ":" space value"#, &["string", "space", "value"]),
-    ("object", r#""{" space (member ("," space member)*)? space "}""#, &["space", "member"]),
-    ("array", r#""[" space (value ("," space value)*)? space "]""#, &["space", "value"]),
-    (
-        "value",
-        "object | array | string | number | boolean | null",
-        &["object", "array", "string", "number", "boolean", "null"],
-    ),
-    ("uuid", r#""\"" [0-9a-fA-F]{8} ("-" [0-9a-fA-F]{4}){3} "-" [0-9a-fA-F]{12} "\"""#, &[]),
-    (
-        "date",
-        r#"[0-9]{4} "-" ("0" [1-9] | "1" [0-2]) "-" ("0" [1-9] | [12] [0-9] | "3" [01])"#,
-        &[],
-    ),
-    (
-        "time",
-        r#"hour ":" [0-5] [0-9] ":" [0-5] [0-9] ("." [0-9]{3})? ("Z" | [-+] hour ":" [0-5] [0-9])"#,
-        &["hour"],
-    ),
-    ("hour", r#"[01] [0-9] | "2" [0-3]"#, &[]),
-];
-
-/// The text of a grammar, rule by rule.
-#[derive(Debug, Default)]
-pub struct GrammarText {
-    /// Names and bodies.
-    rules: Vec<(String, String)>,
-    n_bytes: usize,
-    n_names: usize,
-    n_schemas: usize,
-}
-
-impl GrammarText {
-    /// A grammar without rules.
-    pub fn new() -> Self {
-        GrammarText::default()
-    }
-
-    /// Adds a rule, and returns its name: `hint` with a number.
-    ///
-    /// # Errors
-    /// The grammar becomes too large.
-    pub fn add(&mut self, hint: &str, body: String) -> Result<String, ApiError> {
-        let name = self.name(hint);
-        self.push(name.clone(), body)?;
-        Ok(name)
-    }
-
-    /// A name that no other rule has.
-    fn name(&mut self, hint: &str) -> String {
-        self.n_names = self.n_names.saturating_add(1);
-        format!("{hint}-{}", self.n_names)
-    }
-
-    /// Adds the rule `root`.
-    ///
-    /// # Errors
-    /// The grammar becomes too large.
-    pub fn root(&mut self, body: String) -> Result<(), ApiError> {
-        self.push("root".into(), body)
-    }
-
-    fn push(&mut self, name: String, body: String) -> Result<(), ApiError> {
-        self.n_bytes = self.n_bytes.saturating_add(name.len()).saturating_add(body.len());
-        if self.rules.len() >= MAX_RULES || self.n_bytes > MAX_BYTES {
-            return Err(ApiError::invalid("the JSON schema is too large for a grammar"));
-        }
-        self.rules.push((name, body));
-        Ok(())
-    }
-
-    /// Adds the rules of any object, and returns the name of the first one.
-    ///
-    /// # Errors
-    /// The grammar becomes too large.
-    pub fn object(&mut self) -> Result<String, ApiError> {
-        self.use_rule("object")
-    }
-
-    /// Adds one of [`RULES`], with those that it uses.
-    fn use_rule(&mut self, name: &'static str) -> Result<String, ApiError> {
-        let mut wanted = Vec::from([name]);
-        while let Some(name) = wanted.pop() {
-            let of_name = |rule: &&(&str, &str, &'static [&'static str])| rule.0 == name;
-            let is_there = self.rules.iter().any(|(other, _)| other == name);
-            if let Some((_, body, uses)) = RULES.iter().find(of_name).filter(|_| !is_there) {
-                self.push(name.into(), (*body).into())?;
-                wanted.extend_from_slice(uses);
-            }
-        }
-        Ok(name.into())
-    }
-
-    /// Adds the rules of a schema, and returns the name of the first one.
-    ///
-    /// `place` is the schema's place in the request, for errors.
-    ///
-    /// # Errors
-    /// The schema is malformed, or too large.
-    pub fn schema(&mut self, place: &str, schema: &RawValue) -> Result<String, ApiError> {
-        self.use_rule("space")?;
-        let object = Object::from_value(place, schema)?;
-        // As in llama-server, a schema that says nothing is that of an object.
-        if object.all().next().is_none() {
-            return self.use_rule("object");
-        }
-        let place = Place { hint: "schema", path: place, schema, depth: 0 };
-        Converter { text: self, root: schema, references: Vec::new() }.visit(&place)
-    }
-
-    /// Adds a rule for a key in quotation marks that is none of these names.
-    ///
-    /// There is a rule for each start of a name. It goes on with a character of a name, or with
-    /// another one, which is not escaped.
-    fn other_key(&mut self, names: &[&str]) -> Result<String, ApiError> {
-        self.use_rule("char")?;
-        let mut names: Vec<Vec<String>> = names.iter().map(|name| characters(name)).collect();
-        names.sort();
-        names.dedup();
-        let first = self.name("key");
-        let mut starts = Vec::from([(0..names.len(), 0_usize, first.clone())]);
-        while let Some((of_start, n, rule)) = starts.pop() {
-            let mut parts = Vec::new();
-            let mut excluded = String::new();
-            let mut is_name = false;
-            let mut at = of_start.start;
-            while let Some(name) = names.get(at).filter(|_| at < of_start.end) {
-                let Some(next) = name.get(n) else {
-                    is_name = true;
-                    at = at.saturating_add(1);
-                    continue;
-                };
-                let same = |name: &&Vec<String>| name.get(n) == Some(next);
-                let n_same = names[at..of_start.end].iter().take_while(same).count();
-                let end = at.saturating_add(n_same);
-                let child = self.name("key");
-                parts.push(format!("{} {child}", quoted(next)));
-                if !next.starts_with('\\') {
-                    next.chars().for_each(|c| push_escaped(c, &mut excluded));
-                }
-                starts.push((at..end, n.saturating_add(1), child));
-                at = end;
-            }
-            parts.push(match parts.is_empty() {
-                true => "char char*".into(),
-                false => format!(r#"[^{excluded}"\\\x7F\x00-\x1F] char*"#),
-            });
-            if !is_name {
-                parts.push("\"\"".into());
-            }
-            self.push(rule, parts.join(" | "))?;
-        }
-        self.add("key", format!(r#""\"" {first} "\"""#))
-    }
-
-    /// The text.
-    pub fn finish(self) -> String {
-        let signs = self.rules.len().saturating_mul(" ::= \n".len());
-        let mut text = String::with_capacity(self.n_bytes.saturating_add(signs));
-        for (name, body) in &self.rules {
-            for part in [name, " ::= ", body, "\n"] {
-                text.push_str(part);
-            }
-        }
-        text
-    }
-}
 
 /// The grammar of the texts that a schema allows.
 ///
@@ -265,13 +86,6 @@ struct Converter<'t, 'a> {
     root: &'a RawValue,
     /// Each `$ref` and the name of its rule.
     references: Vec<(String, String)>,
-}
-
-/// A property of an object.
-struct Property<'a> {
-    name: String,
-    schema: &'a RawValue,
-    is_required: bool,
 }
 
 impl<'a> Converter<'_, 'a> {
@@ -424,139 +238,6 @@ impl<'a> Converter<'_, 'a> {
         }
     }
 
-    /// `allOf`: an object with the properties of all parts, or the values that are in each `enum`.
-    fn all_of(&mut self, place: &Place<'_, 'a>, object: &Object<'a>) -> Result<String, ApiError> {
-        let List(all) = object.require::<List<'_, MAX_ELEMENTS>>("allOf")?;
-        let n = all.len();
-        let mut parts: Vec<(&'a RawValue, bool)> = Vec::new();
-        for schema in all.into_iter().rev() {
-            let part = Object::from_value(place.path, schema)?;
-            match part.read::<List<'_, MAX_ELEMENTS>>("anyOf")? {
-                Some(List(some)) => parts.extend(some.into_iter().rev().map(|it| (it, false))),
-                None => parts.push((schema, true)),
-            }
-        }
-        let mut properties: Vec<Property<'a>> = Vec::new();
-        let mut values: Vec<(String, usize)> = Vec::new();
-        let mut n_visits = 0_usize;
-        while let Some((schema, is_required)) = parts.pop() {
-            n_visits = n_visits.saturating_add(1);
-            if n_visits > MAX_SCHEMAS {
-                return Err(place.error("`allOf` is too large"));
-            }
-            let part = Object::from_value(place.path, schema)?;
-            if let Some(reference) = part.read::<String>("$ref")? {
-                parts.push((self.target(place, &reference)?, is_required));
-                continue;
-            }
-            if let Some(List(some)) = part.read::<List<'_, MAX_ELEMENTS>>("enum")? {
-                for value in some.into_iter().map(literal) {
-                    match values.iter_mut().find(|(other, _)| *other == value) {
-                        Some((_, n)) => *n = n.saturating_add(1),
-                        None => values.push((value, 1)),
-                    }
-                }
-            }
-            for (name, schema) in part.below("properties")?.iter().flat_map(Object::all) {
-                let is_other = |property: &Property<'_>| property.name != name;
-                if properties.iter().all(is_other) {
-                    properties.push(Property { name: name.to_string(), schema, is_required });
-                }
-            }
-        }
-        values.retain(|(_, times)| *times == n);
-        if !values.is_empty() {
-            let values: Vec<String> = values.into_iter().map(|(value, _)| value).collect();
-            return self.text.add(place.hint, values.join(" | "));
-        }
-        self.members(place, properties, None)
-    }
-
-    fn object(&mut self, place: &Place<'_, 'a>, object: &Object<'a>) -> Result<String, ApiError> {
-        let required =
-            object.read::<Texts<MAX_ELEMENTS>>("required")?.map_or_else(Vec::new, |it| it.0);
-        let properties = object.below("properties")?;
-        let additional = match object.get("additionalProperties") {
-            Some(value) if value.get() == "false" => None,
-            None if properties.is_some() => None,
-            None => Some(None),
-            Some(value) if value.get() == "true" => Some(None),
-            Some(value) => Some(Some(value)),
-        };
-        let properties: Vec<Property<'a>> = properties
-            .iter()
-            .flat_map(Object::all)
-            .map(|(name, schema)| Property {
-                name: name.to_string(),
-                schema,
-                is_required: required.iter().any(|other| other == name),
-            })
-            .collect();
-        if properties.is_empty() && matches!(additional, Some(None)) {
-            return self.text.use_rule("object");
-        }
-        self.members(place, properties, additional)
-    }
-
-    /// An object with these properties, the required ones first.
-    ///
-    /// `additional`: whether others may follow, and the schema of their values.
-    fn members(
-        &mut self,
-        place: &Place<'_, 'a>,
-        properties: Vec<Property<'a>>,
-        additional: Option<Option<&'a RawValue>>,
-    ) -> Result<String, ApiError> {
-        let mut required = Vec::new();
-        // The rules of the members that may be left out, and whether each may be repeated.
-        let mut optional: Vec<(String, bool)> = Vec::new();
-        for Property { name, schema, is_required } in &properties {
-            let hint = name_of(name);
-            let value = self.visit_in(place, &hint, &format!("properties.{name}"), schema)?;
-            let body = format!("{} space \":\" space {value}", quoted(&to_json(&name)));
-            let member = self.text.add(&hint, body)?;
-            match is_required {
-                true => required.push(member),
-                false => optional.push((member, false)),
-            }
-        }
-        if let Some(schema) = additional {
-            let value = match schema {
-                None => self.text.use_rule("value")?,
-                Some(schema) => self.visit_in(place, "other", "additionalProperties", schema)?,
-            };
-            let key = match properties.is_empty() {
-                true => self.text.use_rule("string")?,
-                false => {
-                    let names: Vec<&str> = properties.iter().map(|it| &*it.name).collect();
-                    self.text.other_key(&names)?
-                }
-            };
-            let body = format!("{key} \":\" space {value}");
-            optional.push((self.text.add("other", body)?, true));
-        }
-        let mut body = String::from("\"{\" space ");
-        body.push_str(&required.join(" \",\" space "));
-        if !optional.is_empty() {
-            // `rest`: the members behind one that is there, each with its comma.
-            let mut rest: Option<String> = None;
-            let mut starts = Vec::new();
-            for (member, repeats) in optional.iter().rev() {
-                let times = if *repeats { "*" } else { "?" };
-                let after = rest.as_deref().unwrap_or_default();
-                let again = if *repeats { format!(" (\",\" space {member})*") } else { "".into() };
-                starts.push(format!("{member}{again} {after}"));
-                let more = format!("(\",\" space {member}){times} {after}");
-                rest = Some(self.text.add("rest", more)?);
-            }
-            starts.reverse();
-            let comma = if required.is_empty() { "" } else { " \",\" space" };
-            body.push_str(&format!(" ({comma} ({}))?", starts.join(" | ")));
-        }
-        body.push_str(" space \"}\"");
-        self.text.add(place.hint, body)
-    }
-
     fn array(&mut self, place: &Place<'_, 'a>, object: &Object<'a>) -> Result<String, ApiError> {
         let key = if object.get("items").is_some() { "items" } else { "prefixItems" };
         let items = object.get(key);
@@ -693,45 +374,9 @@ fn literal(value: &RawValue) -> String {
     quoted(&compact)
 }
 
-/// A text in quotation marks, as in GBNF.
-pub fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len().saturating_add(2));
-    out.push('"');
-    text.chars().for_each(|c| push_escaped(c, &mut out));
-    out.push('"');
-    out
-}
-
-/// Appends a character as it stands in quotation marks or brackets of GBNF.
-fn push_escaped(c: char, out: &mut String) {
-    match c {
-        '"' | '\\' | '[' | ']' | '-' => out.extend(['\\', c]),
-        '^' | '\0'..' ' | '\x7f' => out.push_str(&format!("\\x{:02X}", u32::from(c))),
-        c => out.push(c),
-    }
-}
-
 /// A part of a rule's name, from a text of the schema.
 fn name_of(text: &str) -> String {
     let letters = text.chars().filter(char::is_ascii_alphanumeric).take(MAX_NAME);
     let name: String = letters.collect();
     if name.is_empty() { "key".into() } else { name }
-}
-
-/// The characters of a text in JSON: each as it stands there, escaped or not.
-fn characters(text: &str) -> Vec<String> {
-    let json = to_json(&text);
-    let mut rest = json.trim_start_matches('"');
-    let mut characters = Vec::new();
-    while let Some(first) = rest.chars().next().filter(|_| rest.len() > 1) {
-        let n = match first {
-            '\\' if rest.starts_with("\\u") => 6,
-            '\\' => 2,
-            first => first.len_utf8(),
-        };
-        let (character, behind) = rest.split_at(n.min(rest.len()));
-        characters.push(character.to_string());
-        rest = behind;
-    }
-    characters
 }
