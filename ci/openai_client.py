@@ -141,7 +141,7 @@ def parses_a_pydantic_model(client, model):
 
 def answers_in_json(client, model):
     answer = client.chat.completions.create(
-        model=model, messages=STORY, response_format={"type": "json_object"}, max_tokens=300, temperature=1.5, seed=2
+        model=model, messages=STORY, response_format={"type": "json_object"}, max_tokens=80, temperature=1.5, seed=2
     )
     choice = answer.choices[0]
     if choice.finish_reason == "stop":

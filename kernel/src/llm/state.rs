@@ -188,6 +188,8 @@ impl State {
             if let (Some(page), true) = (held, is_new) {
                 table.pages[place] = None;
                 pool.release(group, page);
+                // Its positions are lost, even if no page is free for the new ones.
+                table.start = table.start.max((index + 1).saturating_sub(n_table) * size);
             }
             let Some(page) = pool.take(group, before) else { return false };
             if let (Some(shared), false) = (held, is_new) {

@@ -371,7 +371,7 @@ fn package(
     key: Option<&str>,
     disk: Disk,
 ) -> Result<Passed> {
-    let boot = server(&format!("serve-{name}")).disk(disk).set("context", 2048).limit_s(300);
+    let boot = server(&format!("serve-{name}")).disk(disk).limit_s(300);
     python(lab, name, environment, key, boot, &[&format!("ci/{name}_client.py")])
 }
 

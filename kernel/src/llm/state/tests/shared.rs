@@ -251,6 +251,26 @@ proptest! {
     }
 }
 
+#[test]
+fn a_page_that_a_window_has_left_is_lost_though_no_page_is_free() {
+    let push = |text, n| Op::Push { text, n, seed: 0 };
+    let restart = |text, like, n| Op::Restart { text, like, n };
+    let ops = vec![
+        push(1, 8),
+        push(1, 24),
+        push(0, 7),
+        push(0, 1),
+        restart(0, 5, 33),
+        push(1, 25),
+        restart(2, 4, 8),
+        push(1, 26),
+        push(2, 25),
+        push(1, 14),
+        Op::Truncate { text: 1, n: 1 },
+    ];
+    run(ops, 4, true);
+}
+
 /// Texts in a cache of so many pages.
 fn texts<const N: usize>(n_pages: usize, windowed: bool) -> (KvMemory, [Text; N]) {
     let memory = KvMemory::try_new(cache_shape(n_pages, windowed)).unwrap();
