@@ -2,11 +2,13 @@
 //!
 //! `kernel/src/bin/probe/loaders.s` has their code, which is cut out of the probe's ELF file.
 
+use std::fs;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use image_builder::kernel_image::memory_bytes;
 use kernel::trials::Trial;
 use object::{Object, ObjectSection, ObjectSymbol};
 
@@ -19,7 +21,7 @@ use crate::qemu::{Child, Monitor, Output, command};
 
 /// The code of a boot loader with these words as its parameters.
 fn loader(lab: &Lab, check: &str, name: &str, parameters: &[u64]) -> Result<PathBuf> {
-    let elf = std::fs::read(PROBE_ELF).with_context(|| format!("cannot read {PROBE_ELF}"))?;
+    let elf = fs::read(PROBE_ELF).with_context(|| format!("cannot read {PROBE_ELF}"))?;
     let elf = object::File::parse(&*elf)?;
     let symbol = |name: String| {
         let symbol = elf.symbols().find(|symbol| symbol.name() == Ok(&name));
@@ -48,6 +50,11 @@ fn at(machine: Machine, address: u64) -> Machine {
 pub fn checks() -> Vec<Check> {
     let moves = |name: &'static str, image: u64, tree: u64, machine: fn() -> Machine| {
         check(format!("probe-{name}"), move |lab| {
+            let bytes = memory_bytes(&fs::read(PROBE)?).context("the probe has no header")?;
+            ensure!(
+                !(image..image + bytes).contains(&tree),
+                "the tree at {tree:#x} lies in the image, which takes {bytes:#x} bytes"
+            );
             let loader = loader(lab, &format!("probe-{name}"), "moves", &[image, tree])?;
             // The trials touch all of the memory, which the host has to clear.
             works(name, &at(machine(), image)).image(loader).limit_s(180).run(lab)?;
@@ -59,8 +66,8 @@ pub fn checks() -> Vec<Check> {
     vec![
         check("probe-early-fault", early_fault),
         moves("end-of-a-gib", 0x7fe0_0000, 0xbff8_0000, || virt(A72, 2, "3G")),
-        // The image takes 1.5 MiB; the tree starts behind it, in the same block of 2 MiB.
-        moves("one-block", 0xc000_0000, 0xc01c_0000, || {
+        // The tree starts behind the image, in the same block of 2 MiB.
+        moves("one-block", 0xc000_0000, 0xc01f_0000, || {
             virt(A72, 2, "3G").option("virtualization=on")
         }),
         moves("above-4-gib", 0x1_8000_0000, 0x1_3fff_f008, || virt(A72, 2, "6G")),
