@@ -65,14 +65,14 @@ impl Front {
     pub fn new(listener: Socket, access: Access, page: ResponseParts, limits: Limits) -> Self {
         Front {
             listener: Some(listener),
-            clients: Vec::new(),
+            clients: Vec::with_capacity(MAX_CLIENTS),
             access,
             page,
             limits,
             last_client: 0,
             set: PollSet::new(),
-            jobs: VecDeque::new(),
-            cancelled: Vec::new(),
+            jobs: VecDeque::with_capacity(MAX_CLIENTS),
+            cancelled: Vec::with_capacity(MAX_CLIENTS),
             polled_us: 0,
             has_console: true,
             is_interrupted: false,

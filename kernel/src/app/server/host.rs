@@ -16,7 +16,7 @@ use spin::Mutex;
 use super::api::ollama::{self, Call, Found};
 use super::api::request::model;
 use super::api::{ApiError, ErrorKind, JSON, METRICS, metrics, models};
-use super::front::{Front, Job};
+use super::front::{Front, Job, MAX_CLIENTS};
 use super::http::Response;
 use super::models::Models;
 use super::network::{Addresses, Announced};
@@ -89,7 +89,7 @@ impl<'a> Host<'a> {
             pool,
             front,
             models,
-            waiting: VecDeque::new(),
+            waiting: VecDeque::with_capacity(MAX_CLIENTS),
             loading: None,
             needs_room: false,
             gives_up: false,

@@ -36,8 +36,10 @@ impl Models {
     /// The models of a disk, none of which is loaded.
     pub fn new(files: Vec<ModelFile>, configured: Option<usize>) -> Self {
         let entry = |file: ModelFile| Entry { path: file.path(), file, failure: None };
-        let entries = files.into_iter().map(entry).collect();
-        Models { entries, configured, loaded: Vec::new(), retired: Counters::default() }
+        let entries: Vec<Entry> = files.into_iter().map(entry).collect();
+        // Swaps leave no memory behind: the list grows for none of them.
+        let loaded = Vec::with_capacity(entries.len());
+        Models { entries, configured, loaded, retired: Counters::default() }
     }
 
     /// Number of models on the disk.
