@@ -1,22 +1,17 @@
 //! Reads any bytes as the body of a request, and answers what is accepted.
 #![no_main]
 
-use fuzz::limits::Limits;
 use fuzz::served;
 use kernel::app::server::api::request::tokens::{apply_template, count_tokens};
 use kernel::app::server::api::request::tokens::{detokenize, tokenize};
 use kernel::app::server::api::{ApiError, Endpoint, Job, generate};
 use libfuzzer_sys::fuzz_target;
 
-/// The sequence breakers of DRY and their copies take memory by the vocabulary, and grammars by the
-/// limits of their sizes.
-const LIMITS: Limits = Limits { memory: (512, 16 << 20), ns_per_byte: 50_000 };
-
 // The first byte chooses the endpoint.
 fuzz_target!(|data: &[u8]| {
     served::prepare();
     let Some((first, body)) = data.split_first() else { return };
-    LIMITS.hold(data.len(), || run(*first, body));
+    served::LIMITS.hold(data.len(), || run(*first, body));
 });
 
 fn run(first: u8, body: &[u8]) {

@@ -1,22 +1,17 @@
 //! Reads any bytes as the body of an ollama client's request, and answers what is accepted.
 #![no_main]
 
-use fuzz::limits::Limits;
 use fuzz::served;
 use kernel::app::server::api::models::{Listed, Status};
 use kernel::app::server::api::ollama::{Found, PATHS, Reply, find, reply};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
-/// The sequence breakers of DRY and their copies take memory by the vocabulary, and grammars by the
-/// limits of their sizes.
-const LIMITS: Limits = Limits { memory: (512, 16 << 20), ns_per_byte: 50_000 };
-
 // The first byte, from `0` on, chooses the path.
 fuzz_target!(|data: &[u8]| {
     served::prepare();
     let Some((first, body)) = data.split_first() else { return };
-    LIMITS.hold(data.len(), || run(*first, body));
+    served::LIMITS.hold(data.len(), || run(*first, body));
 });
 
 fn run(first: u8, body: &[u8]) {

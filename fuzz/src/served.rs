@@ -2,14 +2,20 @@
 
 use std::sync::LazyLock;
 
+use crate::limits::Limits;
 use kernel::app::server::api::{Defaults, Ids, Job, SamplingDefaults, Served};
-use kernel::llm::chat::{Declared, Template, by_name};
+use kernel::llm::chat::{Template, by_name};
 use kernel::llm::gguf::Gguf;
 use kernel::llm::plan::ModelMetadata;
 use kernel::llm::sampling::{DEFAULT_BREAKERS, Mirostat, SamplingConfig};
 use kernel::llm::scheduler::{Finished, Stop, TokenProbs, Update};
 use kernel::llm::tokenizer::Tokenizer;
 
+/// The limits of a request.
+///
+/// The sequence breakers of DRY and their copies take memory by the vocabulary, and grammars by the
+/// limits of their sizes.
+pub const LIMITS: Limits = Limits { memory: (512, 16 << 20), ns_per_byte: 50_000 };
 /// The most answers of a request.
 pub const MAX_ANSWERS: usize = 4;
 
@@ -27,18 +33,11 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
     let file = include_bytes!("../../test_models/vocabularies/spm.gguf");
     let tokenizer = Tokenizer::from_gguf(&Gguf::parse(file).unwrap()).unwrap();
     let metadata = ModelMetadata {
-        name: String::new(),
         architecture: "llama".into(),
         quantization: "Q4_0".into(),
-        parameters: 1,
-        n_layer: 1,
-        n_embd: 1,
-        n_head: 1,
-        n_head_kv: 1,
-        n_ff: 1,
         n_vocab: tokenizer.n_vocab(),
         n_ctx_train: 256,
-        chat: Declared::default(),
+        ..ModelMetadata::default()
     };
     let sampling = SamplingDefaults {
         config: SamplingConfig::creative(),

@@ -68,7 +68,7 @@ impl WorkspaceOptions {
 }
 
 /// A model's name and sizes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelMetadata {
     /// `general.name`; empty if the file has none.
     pub name: String,

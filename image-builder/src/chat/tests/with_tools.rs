@@ -114,20 +114,7 @@ fn templates_with_tools_render_as_with_jinja() {
 fn prompt(template: &Template, body: &str) -> Result<String, String> {
     let file = fs::read(test_models().join("vocabularies/spm.gguf")).unwrap();
     let tokenizer = Tokenizer::from_gguf(&Gguf::parse(&file).unwrap()).unwrap();
-    let metadata = ModelMetadata {
-        name: String::new(),
-        architecture: "llama".into(),
-        quantization: "Q4_0".into(),
-        parameters: 1,
-        n_layer: 1,
-        n_embd: 1,
-        n_head: 1,
-        n_head_kv: 1,
-        n_ff: 1,
-        n_vocab: tokenizer.n_vocab(),
-        n_ctx_train: 256,
-        chat: Declared::default(),
-    };
+    let metadata = ModelMetadata { n_vocab: tokenizer.n_vocab(), ..ModelMetadata::default() };
     let sampling = SamplingDefaults {
         config: SamplingConfig::greedy(),
         mirostat: Mirostat::DEFAULT,

@@ -66,6 +66,15 @@ impl Address {
         text(&self.post("/completion", &ask(model, prompt, n)))
     }
 
+    /// The connection of a streamed answer that has begun.
+    fn streams(self, model: &str, prompt: &str, n: usize) -> TcpStream {
+        let mut body = ask(model, prompt, n);
+        body["stream"] = true.into();
+        let stream = self.send("POST /completion", &body.to_string());
+        stream.peek(&mut [0]).unwrap();
+        stream
+    }
+
     /// The states of all models, by their names.
     fn states(self) -> BTreeMap<String, String> {
         let models = self.ask("GET /v1/models", "").json();
@@ -302,10 +311,7 @@ fn a_model_that_cannot_be_loaded_is_an_error_of_its_requests_alone() {
 #[test]
 fn a_load_that_needs_room_waits_for_running_requests_and_goes_before_later_ones() {
     with_world(&[], with_memory(FOR_ONE), |server| {
-        let mut body = ask("tiny", "Once upon a time", 60);
-        body["stream"] = true.into();
-        let stream = server.send("POST /completion", &body.to_string());
-        stream.peek(&mut [0]).unwrap();
+        let stream = server.streams("tiny", "Once upon a time", 60);
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
             let waits = scope.spawn(|| server.completes("gpt", "Once", 1));
@@ -331,10 +337,7 @@ fn a_load_that_needs_room_waits_for_running_requests_and_goes_before_later_ones(
 #[test]
 fn a_load_that_nobody_waits_for_pushes_no_model_out() {
     with_world(&[], with_memory(FOR_ONE), |server| {
-        let mut body = ask("tiny", "Once upon a time", 100);
-        body["stream"] = true.into();
-        let stream = server.send("POST /completion", &body.to_string());
-        stream.peek(&mut [0]).unwrap();
+        let stream = server.streams("tiny", "Once upon a time", 100);
         let gone = server.send("POST /completion", &ask("gpt", "Once", 1).to_string());
         server.waits_for("gpt", "loading");
         drop(gone);
@@ -366,10 +369,7 @@ fn models_are_loaded_and_unloaded_as_by_llama_servers_router() {
             assert_eq!(change(what, "nix"), error(code, message, "not_found_error"));
         }
         // A model with a running request ends behind it.
-        let mut body = ask("tiny", "Once upon a time", 60);
-        body["stream"] = true.into();
-        let stream = server.send("POST /completion", &body.to_string());
-        stream.peek(&mut [0]).unwrap();
+        let stream = server.streams("tiny", "Once upon a time", 60);
         assert_eq!(change("unload", "tiny"), success);
         // A later request is for the next load.
         assert!(!server.completes("tiny", "Once", 1).is_empty());
