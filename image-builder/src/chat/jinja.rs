@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use kernel::llm::chat::json;
+use kernel::llm::chat::json::{self, Style};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Value, context};
@@ -156,7 +156,8 @@ fn to_json(value: &Value, indent: Option<Value>, arguments: Kwargs) -> Result<Va
     let mut compact = String::new();
     push_json(value, &mut compact)?;
     let mut out = String::new();
-    json::reformat(&compact, indent, &mut out).ok_or_else(|| wrong("a value is no JSON"))?;
+    let style = indent.map_or(Style::Line, Style::Indented);
+    json::reformat(&compact, style, &mut out).ok_or_else(|| wrong("a value is no JSON"))?;
     Ok(Value::from(out))
 }
 

@@ -209,10 +209,7 @@ impl<'a> Host<'a> {
             Route::Ollama(call) => {
                 let list = self.models.list(|number| self.is_loading(number));
                 match ollama::find(call, &job.request.body, &list, self.began, os::date()) {
-                    Ok(Found::Model(number)) => {
-                        let name = self.models.file(number).name().to_string();
-                        return self.give(number, &name, job, front);
-                    }
+                    Ok(Found::Model(number)) => return self.give(number, true, job, front),
                     Ok(Found::Text(kind, text)) => {
                         Ok(Response::new(200).with_body(kind, text.into_bytes()))
                     }
@@ -227,9 +224,10 @@ impl<'a> Host<'a> {
                     false => Ok(job.request.query.get("model")),
                 };
                 let name = name.map(Option::unwrap_or_default);
-                let chosen = name.and_then(|name| Ok((self.models.choose(&name)?, name)));
+                let chosen =
+                    name.and_then(|name| Ok((self.models.choose(&name)?, !name.is_empty())));
                 match chosen {
-                    Ok((number, name)) => return self.give(number, &name, job, front),
+                    Ok((number, is_named)) => return self.give(number, is_named, job, front),
                     Err(error) => Err(error),
                 }
             }
@@ -238,7 +236,9 @@ impl<'a> Host<'a> {
     }
 
     /// Gives a request to its model, or lets the request wait for the model's load.
-    fn give(&mut self, number: usize, name: &str, job: Job, front: &mut Front) {
+    ///
+    /// `is_named`: the request names the model.
+    fn give(&mut self, number: usize, is_named: bool, job: Job, front: &mut Front) {
         let is_for_text = match job.route {
             Route::Generate(_) => true,
             Route::Ollama(call) => matches!(call, Call::Chat | Call::Generate),
@@ -254,7 +254,7 @@ impl<'a> Host<'a> {
                 return service.take(job, front);
             }
             // A look at the server alone loads nothing.
-            None if !job.route.takes_body() && name.is_empty() => {
+            None if !job.route.takes_body() && !is_named => {
                 let text = match job.route {
                     Route::Slots => "[]".into(),
                     _ => models::no_props(self.models.n_all()),

@@ -6,6 +6,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::json::Scanner;
 use super::tools::ToolTexts;
@@ -190,15 +191,20 @@ impl CallParser {
             let start = place.saturating_add(from);
             let before = self.held[..start].trim_end().len();
             let is_misplaced = form.is_bare() && (self.has_text || before > 0);
+            let mut name_at = start;
             let found = match matches(&form.prefix, &self.held[start..]) {
                 _ if is_misplaced => Match::No,
-                Match::Whole(end) => head(form, &self.held, start.saturating_add(end)),
+                Match::Whole(end) => {
+                    name_at = start.saturating_add(end);
+                    head(form, &self.held, name_at)
+                }
                 other => other,
             };
             match found {
-                Match::Whole(_) => {
+                Match::Whole(end) => {
                     self.give_text(before, sink);
-                    return self.begin_call(form, start.saturating_sub(before), sink);
+                    self.begin(name_at.saturating_sub(before)..end.saturating_sub(before), sink);
+                    return true;
                 }
                 Match::Partial => {
                     self.give_text(before, sink);
@@ -212,21 +218,12 @@ impl CallParser {
         false
     }
 
-    /// Begins the call that [`head`] has found at this place of the held text.
-    fn begin_call(&mut self, form: &CallForm, start: usize, sink: Sink<'_>) -> bool {
-        let prefix = matches(&form.prefix, &self.held[start..]);
-        let Match::Whole(end) = prefix else { return false };
-        self.begin(form, start.saturating_add(end), sink)
-    }
-
-    /// Begins a call whose name stands at this place.
-    fn begin(&mut self, form: &CallForm, name_at: usize, sink: Sink<'_>) -> bool {
-        let Match::Whole(end) = head(form, &self.held, name_at) else { return false };
-        let name = name_at_start(&self.held[name_at..]);
-        sink(Part::Call { name, source: &self.held[..end] });
-        self.held.drain(..end);
+    /// Begins a call whose [`head`] is this part of the held text.
+    fn begin(&mut self, head: Range<usize>, sink: Sink<'_>) {
+        let name = name_at_start(&self.held[head.clone()]);
+        sink(Part::Call { name, source: &self.held[..head.end] });
+        self.held.drain(..head.end);
         self.state = State::Arguments(Scanner::default());
-        true
     }
 
     fn take_arguments(&mut self, sink: Sink<'_>) -> bool {
@@ -272,7 +269,10 @@ impl CallParser {
                     return true;
                 }
                 Match::Whole(end) => match head(form, &self.held, end) {
-                    Match::Whole(_) => return self.begin(form, end, sink),
+                    Match::Whole(head_end) => {
+                        self.begin(end..head_end, sink);
+                        return true;
+                    }
                     Match::Partial => may_come = true,
                     Match::No => {}
                 },

@@ -1,4 +1,4 @@
-//! JSON as chat templates write it: Python's `json.dumps(value, ensure_ascii=False)`.
+//! JSON as Python's `json.dumps(value, ensure_ascii=False)` writes it, or without blanks.
 //!
 //! The text is read byte by byte, without recursion and without a tree. Keys keep their order, and
 //! numbers stay as they are written.
@@ -10,6 +10,17 @@ use alloc::vec::Vec;
 const MAX_DEPTH: usize = 127;
 /// The most bytes of an indented text. The blanks of deep lines can be many times the rest.
 const MAX_INDENTED: usize = 1 << 20;
+
+/// The blanks of a JSON text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// None.
+    Compact,
+    /// One line, with a blank behind each comma and each colon: Python's default.
+    Line,
+    /// A line for each element, with so many blanks for each level: Python's `indent`.
+    Indented(usize),
+}
 
 /// A reader of one JSON value that comes byte by byte.
 #[derive(Clone, Debug)]
@@ -192,11 +203,15 @@ impl Scanner {
     }
 }
 
-/// Appends a JSON text as Python writes it, or returns `None` if it is malformed.
+/// Appends a JSON text with the escapes of Python, or returns `None` if it is malformed.
 ///
-/// `indent` is Python's: the number of blanks of a level, or `None` for one line. A lone surrogate
-/// counts as malformed, and so does a text that is too long with its indents.
-pub fn reformat(text: &str, indent: Option<usize>, out: &mut String) -> Option<()> {
+/// A lone surrogate counts as malformed, and so does a text that is too long with its indents.
+pub fn reformat(text: &str, style: Style, out: &mut String) -> Option<()> {
+    let (comma, colon, indent) = match style {
+        Style::Compact => (",", ":", None),
+        Style::Line => (", ", ": ", None),
+        Style::Indented(indent) => (",", ": ", Some(indent)),
+    };
     let mut scanner = Scanner::default();
     // The place of an open text, and whether an array or an object was just opened.
     let mut start = 0;
@@ -232,12 +247,11 @@ pub fn reformat(text: &str, indent: Option<usize>, out: &mut String) -> Option<(
         is_empty = matches!(byte, b'{' | b'[');
         match byte {
             b'"' => start = i.saturating_add(1),
-            b':' => out.push_str(": "),
-            b',' if indent.is_some() => {
-                out.push(',');
+            b':' => out.push_str(colon),
+            b',' => {
+                out.push_str(comma);
                 line(depth, out);
             }
-            b',' => out.push_str(", "),
             // Outside of texts, JSON is ASCII.
             byte => out.push(char::from(byte)),
         }
@@ -355,9 +369,9 @@ mod tests {
 
     use super::*;
 
-    fn reformatted(text: &str, indent: Option<usize>) -> Option<String> {
+    fn reformatted(text: &str, style: Style) -> Option<String> {
         let mut out = String::new();
-        reformat(text, indent, &mut out).map(|()| out)
+        reformat(text, style, &mut out).map(|()| out)
     }
 
     #[test]
@@ -376,11 +390,14 @@ mod tests {
             (r#"{"":"","a b":"{,:}"}"#, r#"{"": "", "a b": "{,:}"}"#),
             ("[[],[[]],{}]", "[[], [[]], {}]"),
         ] {
-            assert_eq!(reformatted(text, None).as_deref(), Some(expected), "{text}");
+            assert_eq!(reformatted(text, Style::Line).as_deref(), Some(expected), "{text}");
         }
         let text = r#"{"a":[1,{"b":[]},{}],"c":"d", "e":[["f"],{"g":{"h":1}}]}"#;
         let expected = "{\n    \"a\": [\n        1,\n        {\n            \"b\": []\n        },\n        {}\n    ],\n    \"c\": \"d\",\n    \"e\": [\n        [\n            \"f\"\n        ],\n        {\n            \"g\": {\n                \"h\": 1\n            }\n        }\n    ]\n}";
-        assert_eq!(reformatted(text, Some(4)).as_deref(), Some(expected));
+        assert_eq!(reformatted(text, Style::Indented(4)).as_deref(), Some(expected));
+        let text = " { \"a b\" : [ 1 ,\t\"\\u0022, \\\\\" , { } ] ,\n\"\":null }";
+        let expected = r#"{"a b":[1,"\", \\",{}],"":null}"#;
+        assert_eq!(reformatted(text, Style::Compact).as_deref(), Some(expected));
     }
 
     #[test]
@@ -423,17 +440,19 @@ mod tests {
             "{\"a\" 1}",
             "{\"a\":1 \"b\":2}",
         ] {
-            assert_eq!(reformatted(text, None), None, "{text}");
+            assert_eq!(reformatted(text, Style::Line), None, "{text}");
             assert!(fields(text).is_none(), "{text}");
         }
         let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
-        assert!(reformatted(&deep(127), None).is_some());
-        assert!(reformatted(&deep(128), None).is_none());
+        assert!(reformatted(&deep(127), Style::Line).is_some());
+        assert!(reformatted(&deep(128), Style::Line).is_none());
         // Each of these numbers has a line with 480 blanks.
         let wide = |n| format!("{}{}1{}", "[".repeat(120), "1,".repeat(n), "]".repeat(120));
-        assert!(reformatted(&wide(2000), Some(4)).is_some_and(|text| text.len() > 960_000));
-        assert!(reformatted(&wide(3000), Some(4)).is_none());
-        assert!(reformatted(&wide(3000), None).is_some());
+        assert!(
+            reformatted(&wide(2000), Style::Indented(4)).is_some_and(|text| text.len() > 960_000)
+        );
+        assert!(reformatted(&wide(3000), Style::Indented(4)).is_none());
+        assert!(reformatted(&wide(3000), Style::Line).is_some());
     }
 
     #[test]
@@ -443,7 +462,7 @@ mod tests {
         let mut n_valid = 0;
         let mut stack = vec![String::new()];
         while let Some(text) = stack.pop() {
-            let ours = reformatted(&text, None);
+            let ours = reformatted(&text, Style::Line);
             let theirs = serde_json::from_str::<serde_json::Value>(&text);
             n_valid += usize::from(ours.is_some());
             assert_eq!(ours.is_some(), theirs.is_ok(), "{text}");

@@ -6,7 +6,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::json;
+use super::json::{self, Style};
 
 /// The most objects within each other whose types are written.
 const MAX_DEPTH: usize = 16;
@@ -66,7 +66,7 @@ pub fn push(function: &str, out: &mut String) -> Option<()> {
     }
     out.push_str("\", \"parameters\": ");
     match (properties.0.is_empty(), function.get("parameters")) {
-        (false, Some(parameters)) => json::reformat(parameters, None, out)?,
+        (false, Some(parameters)) => json::reformat(parameters, Style::Line, out)?,
         _ => out.push_str("{}"),
     }
     out.push('}');

@@ -4,7 +4,8 @@
 
 use alloc::string::String;
 
-use super::{Around, json};
+use super::Around;
+use super::json::{self, Style};
 
 /// The place of the tools in a prompt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,17 +91,17 @@ impl ToolForm {
     ///
     /// The result is `None` if the tool is malformed, or its `function` is no object.
     pub fn write(self, text: &str) -> Option<String> {
-        const INDENT: Option<usize> = Some(4);
+        const INDENTED: Style = Style::Indented(4);
         let mut out = String::new();
         let function = |text| {
             let fields = json::fields(text)?;
             fields.into_iter().find(|(key, _)| key == "function").map(|(_, value)| value)
         };
         match self {
-            ToolForm::Tool => json::reformat(text, None, &mut out)?,
-            ToolForm::IndentedTool => json::reformat(text, INDENT, &mut out)?,
-            ToolForm::Function => json::reformat(function(text)?, None, &mut out)?,
-            ToolForm::IndentedFunction => json::reformat(function(text)?, INDENT, &mut out)?,
+            ToolForm::Tool => json::reformat(text, Style::Line, &mut out)?,
+            ToolForm::IndentedTool => json::reformat(text, INDENTED, &mut out)?,
+            ToolForm::Function => json::reformat(function(text)?, Style::Line, &mut out)?,
+            ToolForm::IndentedFunction => json::reformat(function(text)?, INDENTED, &mut out)?,
             ToolForm::RawFunction => push_raw(function(text)?, &mut out)?,
             ToolForm::Signature => super::signature::push(function(text)?, &mut out)?,
         }
@@ -117,7 +118,7 @@ fn push_raw(object: &str, out: &mut String) -> Option<()> {
         out.extend(["\"", key, "\": "]);
         match json::string(value) {
             Some(text) => out.extend(["\"", &text, "\""]),
-            None => json::reformat(value, None, out)?,
+            None => json::reformat(value, Style::Line, out)?,
         }
         between = ", ";
     }

@@ -8,8 +8,8 @@ use super::Grammar;
 use super::index::TokenIndex;
 use super::matcher::Matcher;
 use super::stacks::Overflow;
-use crate::llm::sampling::{Candidate, Sampler};
-use crate::llm::{Error, with_capacity};
+use crate::llm::Error;
+use crate::llm::sampling::{Candidate, Sampler, TokenMask};
 
 /// The name of a constraint's memory in errors.
 const WHAT: &str = "the tokens that a grammar allows";
@@ -68,8 +68,8 @@ pub struct Constraint {
     /// The end of the answer, as far as the trigger may begin there.
     tail: Vec<u8>,
     matcher: Matcher,
-    /// A bit for each token that may come next.
-    mask: Vec<u64>,
+    /// The tokens that may come next.
+    mask: TokenMask,
 }
 
 impl Constraint {
@@ -82,9 +82,7 @@ impl Constraint {
         trigger: Trigger,
         index: Arc<TokenIndex>,
     ) -> Result<Self, Error> {
-        let n = index.n_vocab().div_ceil(64);
-        let mut mask = with_capacity(n, WHAT)?;
-        mask.resize(n, 0);
+        let mask = TokenMask::try_new(index.n_vocab(), WHAT)?;
         let matcher = Matcher::try_new(grammar).map_err(Overflow::error)?;
         let waits = trigger != Trigger::Start;
         Ok(Constraint { index, trigger, waits, tail: Vec::new(), matcher, mask })
@@ -138,19 +136,17 @@ impl Constraint {
         }
     }
 
-    /// Sets the bits of the tokens that may come next; returns whether there is one.
+    /// Finds the tokens that may come next; returns whether there is one.
     fn fill_mask(&mut self) -> Result<bool, Halt> {
         if !self.waits {
             return Ok(self.matcher.fill_mask(&self.index, &mut self.mask)?);
         }
         // A token that completes the trigger may go on in a way that the grammar refuses.
-        self.mask.fill(0);
         for token in 0..self.index.n_vocab() as u32 {
-            if self.allows(token)? {
-                self.mask[token as usize / 64] |= 1 << (token % 64);
-            }
+            let is_allowed = self.allows(token)?;
+            self.mask.set(token, is_allowed);
         }
-        Ok(self.mask.iter().any(|&bits| bits != 0))
+        Ok(!self.mask.is_empty())
     }
 
     /// Appends a token that may come next.

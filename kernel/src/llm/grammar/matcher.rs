@@ -7,6 +7,7 @@ use core::ops::Range;
 use super::index::TokenIndex;
 use super::stacks::{DONE, Overflow, Stacks};
 use super::{Element, Grammar};
+use crate::llm::sampling::TokenMask;
 
 /// The most visits of stacks for one token: some tenths of a second.
 const BUDGET: u64 = 1 << 23;
@@ -135,24 +136,28 @@ impl Matcher {
         Ok(!bytes.is_empty() && self.allows_bytes(bytes)?)
     }
 
-    /// Sets the bits of all tokens that may come next, and clears the others.
+    /// Puts all tokens into `mask` that may come next, and takes the others out.
     ///
     /// The tokens that end a generation are among them if the answer may end. Returns whether there
     /// is any token.
     ///
     /// # Errors
     /// The stacks are too many.
-    pub fn fill_mask(&mut self, index: &TokenIndex, mask: &mut [u64]) -> Result<bool, Overflow> {
-        mask.fill(0);
+    pub fn fill_mask(
+        &mut self,
+        index: &TokenIndex,
+        mask: &mut TokenMask,
+    ) -> Result<bool, Overflow> {
+        mask.clear();
         self.stacks.set_budget(BUDGET);
         self.go_back(0);
         for i in self.frames[0].stacks.clone() {
             match self.stacks.top(&self.grammar, self.lists[i]) {
-                Some(Element::Token(token)) => set(mask, token, true),
+                Some(Element::Token(token)) => mask.set(token, true),
                 Some(Element::NotToken(token)) => {
-                    let is_there = mask[token as usize / 64] >> (token % 64) & 1 == 1;
-                    (0..index.n_vocab() as u32).for_each(|other| set(mask, other, true));
-                    set(mask, token, is_there);
+                    let is_there = mask.contains(token);
+                    (0..index.n_vocab() as u32).for_each(|other| mask.set(other, true));
+                    mask.set(token, is_there);
                 }
                 _ => {}
             }
@@ -170,14 +175,14 @@ impl Matcher {
             n_allowed = self.frames.len() - 1 + self.go_over(&bytes[self.frames.len() - 1..])?;
             refused = if n_allowed < bytes.len() { n_allowed } else { usize::MAX };
             if n_allowed == bytes.len() && self.may_pause() {
-                set(mask, token, true);
+                mask.set(token, true);
             }
         }
         self.go_back(0);
         for &token in index.end_tokens() {
-            set(mask, token, self.may_end());
+            mask.set(token, self.may_end());
         }
-        Ok(mask.iter().any(|&bits| bits != 0))
+        Ok(!mask.is_empty())
     }
 
     /// Appends a token to the answer, which ends no generation.
@@ -322,13 +327,5 @@ fn is_token(element: Option<Element>, token: u32) -> bool {
         Some(Element::Token(one)) => one == token,
         Some(Element::NotToken(one)) => one != token,
         _ => false,
-    }
-}
-
-/// Sets or clears the bit of a token.
-fn set(mask: &mut [u64], token: u32, is_set: bool) {
-    let bit = 1 << (token % 64);
-    if let Some(bits) = mask.get_mut(token as usize / 64) {
-        *bits = if is_set { *bits | bit } else { *bits & !bit };
     }
 }

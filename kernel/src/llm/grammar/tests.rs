@@ -7,7 +7,7 @@ use alloc::{format, vec};
 
 use super::*;
 use crate::llm::gguf::Gguf;
-use crate::llm::sampling::{Candidate, Sampler, SamplingConfig};
+use crate::llm::sampling::{Candidate, Sampler, SamplingConfig, TokenMask};
 
 fn tokenizer() -> Tokenizer {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../test_models/tiny.gguf");
@@ -148,10 +148,9 @@ fn stacks_that_explode_are_an_error() {
     assert!(matches!(Overflow::TooManyWays.error(), Error::InvalidConfig { .. }));
 }
 
-/// The tokens of a mask.
-fn tokens_of(mask: &[u64]) -> BTreeSet<u32> {
-    let n = 64 * mask.len() as u32;
-    (0..n).filter(|token| mask[*token as usize / 64] >> (token % 64) & 1 == 1).collect()
+/// The tokens of a mask. A token beyond the vocabulary would be a fault.
+fn tokens_of(mask: &TokenMask, n_vocab: usize) -> BTreeSet<u32> {
+    (0..n_vocab as u32 + 64).filter(|token| mask.contains(*token)).collect()
 }
 
 #[test]
@@ -168,9 +167,9 @@ fn a_mask_has_the_tokens_that_are_allowed_one_by_one() {
         for text in texts {
             let mut matcher = matcher(grammar);
             assert!(text.is_empty() || matcher.accept_bytes(text.as_bytes()).unwrap());
-            let mut mask = vec![0; index.n_vocab().div_ceil(64)];
+            let mut mask = TokenMask::try_new(index.n_vocab(), "mask").unwrap();
             matcher.fill_mask(&index, &mut mask).unwrap();
-            let found = tokens_of(&mask);
+            let found = tokens_of(&mask, index.n_vocab());
             let allows = |token: &u32| match tokenizer.is_end(*token) {
                 true => matcher.may_end(),
                 false => matcher.allows(*token, &index).unwrap(),
@@ -266,7 +265,7 @@ fn nothing_is_left_of_a_token_that_was_only_tried() {
     let tokenizer = tokenizer();
     let index = TokenIndex::try_new(&tokenizer).unwrap();
     let mut matcher = matcher("root ::= (\"a\" | \"an\" | [a-z]+ \" \")* \".\"");
-    let mut mask = vec![0; index.n_vocab().div_ceil(64)];
+    let mut mask = TokenMask::try_new(index.n_vocab(), "mask").unwrap();
     matcher.accept_bytes(b"an ").unwrap();
     let before = matcher.n_nodes();
     matcher.fill_mask(&index, &mut mask).unwrap();

@@ -10,6 +10,7 @@ mod config;
 mod dry;
 mod filters;
 mod history;
+mod mask;
 mod probabilities;
 mod random;
 #[cfg(test)]
@@ -19,6 +20,7 @@ pub use config::{LogitBias, MAX_BIASES, MAX_LAST_N, Mirostat, SamplingConfig};
 use dry::Dry;
 pub use dry::{Breakers, DEFAULT_BREAKERS, MAX_BREAKER_BYTES};
 use history::History;
+pub use mask::TokenMask;
 pub use probabilities::{candidate_probabilities, logit_probabilities};
 pub use random::SplitMix64;
 
@@ -160,12 +162,12 @@ impl Sampler {
         self.sample_among(logits, candidates, None)
     }
 
-    /// As [`Sampler::sample_from`], among the tokens whose bits are set in a mask.
+    /// As [`Sampler::sample_from`], among the tokens of a mask.
     pub fn sample_among<'c>(
         &mut self,
         logits: &[f32],
         candidates: &'c mut [Candidate],
-        mask: Option<&[u64]>,
+        mask: Option<&TokenMask>,
     ) -> (u32, &'c mut [Candidate]) {
         if mask.is_none()
             && self.config.takes_best()
@@ -198,22 +200,20 @@ impl Sampler {
         self.candidates_among(logits, candidates, None)
     }
 
-    /// As [`Sampler::candidates`], among the tokens whose bits are set in a mask.
+    /// As [`Sampler::candidates`], among the tokens of a mask.
     fn candidates_among<'c>(
         &mut self,
         logits: &[f32],
         candidates: &'c mut [Candidate],
-        mask: Option<&[u64]>,
+        mask: Option<&TokenMask>,
     ) -> &'c mut [Candidate] {
         let config = self.config;
         let n = logits.len().min(candidates.len());
         let (logits, candidates) = (&logits[..n], &mut candidates[..n]);
         let likely = if mask.is_none() { self.likely(logits, candidates) } else { None };
         let n = likely.unwrap_or_else(|| {
-            let is_set = |token: u32| {
-                mask.is_none_or(|mask| mask[token as usize / 64] >> (token % 64) & 1 == 1)
-            };
-            let allowed = (0..).zip(logits).filter(|(token, _)| is_set(*token));
+            let is_allowed = |token| mask.is_none_or(|mask| mask.contains(token));
+            let allowed = (0..).zip(logits).filter(|(token, _)| is_allowed(*token));
             let mut n = 0;
             for (candidate, (token, &logit)) in candidates.iter_mut().zip(allowed) {
                 *candidate = Candidate { token, logit, p: 0.0 };

@@ -10,10 +10,11 @@ use super::super::Served;
 use super::super::error::ApiError;
 use super::object::{List, Object, parse};
 use super::tools::{self, MAX_TOOLS, Tools};
+use crate::llm::chat::Segment;
 use crate::llm::chat::calls::CallForm;
 pub use crate::llm::chat::conversation::{Call, Ending, Message, Role, segments, text};
+use crate::llm::chat::json::{self, Style};
 use crate::llm::chat::tools::ToolTexts;
-use crate::llm::chat::{Segment, json};
 
 /// The most messages of a chat.
 const MAX_MESSAGES: usize = 4096;
@@ -157,7 +158,7 @@ fn arguments(function: &Object<'_>) -> Result<String, ApiError> {
         false => value.get(),
     };
     let mut out = String::new();
-    match json::reformat(object, None, &mut out).filter(|()| object.starts_with('{')) {
+    match json::reformat(object, Style::Line, &mut out).filter(|()| object.starts_with('{')) {
         Some(()) => Ok(out),
         None => Err(function.error(NAME, "no JSON object")),
     }

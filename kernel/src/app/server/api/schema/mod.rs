@@ -25,7 +25,7 @@ use serde_json::value::RawValue;
 
 use super::error::ApiError;
 use super::request::object::{List, Object, Texts, parse};
-use super::to_json;
+use crate::llm::chat::json::{self, Style};
 use text::push_escaped;
 pub use text::{GrammarText, quoted};
 
@@ -348,30 +348,15 @@ fn times(item: &str, least: usize, most: Option<usize>) -> String {
 }
 
 /// A JSON value as a text in GBNF, without blanks.
+///
+/// Its texts have the escapes that a model learns, whatever those of the request. A value with a
+/// lone surrogate, or with too much within each other, stays as it is written.
 fn literal(value: &RawValue) -> String {
-    let text = value.get();
-    let mut compact = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('"') {
-        compact.extend(rest[..at].chars().filter(|c| !c.is_ascii_whitespace()));
-        let mut is_escaped = false;
-        let behind = rest[at.saturating_add(1)..].find(|c| {
-            let ends = c == '"' && !is_escaped;
-            is_escaped = c == '\\' && !is_escaped;
-            ends
-        });
-        let end = at.saturating_add(2).saturating_add(behind.unwrap_or_default());
-        let (string, after) = rest.split_at(at.max(end.min(rest.len())));
-        let string = &string[at..];
-        // Each text has the escapes that a model learns, whatever those of the request.
-        match serde_json::from_str::<String>(string) {
-            Ok(string) => compact.push_str(&to_json(&string)),
-            Err(_) => compact.push_str(string),
-        }
-        rest = after;
+    let mut compact = String::new();
+    match json::reformat(value.get(), Style::Compact, &mut compact) {
+        Some(()) => quoted(&compact),
+        None => quoted(value.get()),
     }
-    compact.extend(rest.chars().filter(|c| !c.is_ascii_whitespace()));
-    quoted(&compact)
 }
 
 /// A part of a rule's name, from a text of the schema.

@@ -155,6 +155,11 @@ fn values_are_chosen_and_combined() {
     let values = json!({ "enum": ["a b", 1.5, null, { "k": [true, "\u{e9} x"] }] });
     check(&values, &[r#""a b""#, "1.5", "null", r#"{"k":[true,"é x"]}"#], &["a b", "1", "{}"]);
     check(&json!({ "const": null }), &["null"], &["{}"]);
+    // A lone surrogate is in no text of Rust, so `json!` has none.
+    let lone = RawValue::from_string(r#"{"const":["\ud800"]}"#.into()).unwrap();
+    let tokenizer = testing::tokenizer();
+    let lone = Arc::new(Grammar::parse(&grammar("s", &lone).unwrap(), &tokenizer).unwrap());
+    assert!(lone.reads(br#"["\ud800"]"#).unwrap() && !lone.reads(b"[]").unwrap());
     let any = json!({ "anyOf": [{ "type": "null" }, { "const": "x" }] });
     check(&any, &["null", "\"x\""], &["x", "true"]);
     let one = json!({ "oneOf": [{ "type": "boolean" }, { "type": "integer", "maximum": 3, "minimum": 2 }] });
