@@ -39,12 +39,16 @@ impl Writer {
         self.json(name, &to_json(&[text]))
     }
 
-    /// Adds a text of the model, as ollama's chats and answers have it.
-    pub fn ollama_text(&mut self, is_chat: bool, text: &str) -> &mut Self {
+    /// Adds a text of the model with a list of calls, in ollama's form.
+    pub fn ollama_text(&mut self, is_chat: bool, text: &str, calls: &str) -> &mut Self {
         match is_chat {
             true => {
-                let message = Writer::new().text("role", "assistant").text("content", text).end();
-                self.json("message", &message)
+                let mut message = Writer::new();
+                message.text("role", "assistant").text("content", text);
+                if calls != "[]" {
+                    message.json("tool_calls", calls);
+                }
+                self.json("message", &message.end())
             }
             false => self.text("response", text),
         }

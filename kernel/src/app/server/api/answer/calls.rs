@@ -4,16 +4,20 @@
 mod tests;
 
 use alloc::borrow::ToOwned;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::mem;
 
 use super::probs::Form;
 use super::shapes::{Delta, Function, ToolCall};
 use super::{Answer, Choice};
-use crate::llm::chat::calls::{CallForm, CallParser, Part};
+use crate::app::server::api::writer::Writer;
+use crate::llm::chat::calls::Part;
+use crate::llm::chat::json::{self, Style};
 use crate::llm::scheduler::Stop;
 
-/// A call of an answer that is sent as a whole.
+/// A call that is sent as a whole.
 #[derive(Debug, Default)]
 pub struct WholeCall {
     id: String,
@@ -31,6 +35,22 @@ impl WholeCall {
             kind: Some("function"),
             function: Function { name: Some(&self.name), arguments: &self.arguments },
         }
+    }
+
+    /// The call in ollama's form, with its number in the answer.
+    fn ollama(&self, index: usize) -> String {
+        let mut function = Writer::new();
+        function.number("index", index as u64).text("name", &self.name);
+        let function = function.json("arguments", &self.arguments).end();
+        Writer::new().text("id", &self.id).json("function", &function).end()
+    }
+
+    /// Writes the arguments in one line, if they are JSON without lone surrogates.
+    fn compact(&mut self) -> Option<()> {
+        let mut compact = String::new();
+        json::reformat(&self.arguments, Style::Compact, &mut compact)?;
+        self.arguments = compact;
+        Some(())
     }
 }
 
@@ -100,21 +120,21 @@ impl Answer {
         let call = match piece {
             Piece::Text(text) => return self.write_text(number, text, form, out),
             Piece::End => {
-                choice.has_call = true;
+                choice.n_complete = choice.n_complete.saturating_add(1);
                 return;
             }
             Piece::Call(name) => {
-                id = call_id(self.call_seed, number, choice.n_calls);
-                choice.n_calls = choice.n_calls.saturating_add(1);
+                id = call_id(self.call_seed, number, choice.n_sent);
+                choice.n_sent = choice.n_sent.saturating_add(1);
                 ToolCall {
-                    index: choice.n_calls.checked_sub(1),
+                    index: choice.n_sent.checked_sub(1),
                     id: Some(&id),
                     kind: Some("function"),
                     function: Function { name: Some(name), arguments: "" },
                 }
             }
             Piece::Arguments(text) => ToolCall {
-                index: choice.n_calls.checked_sub(1),
+                index: choice.n_sent.checked_sub(1),
                 id: None,
                 kind: None,
                 function: Function { name: None, arguments: text },
@@ -125,22 +145,30 @@ impl Answer {
 
     /// Cuts the calls out of the texts of answers that are sent as a whole.
     pub(super) fn cut_calls(&mut self) {
-        let Some(call_form) = &self.call_form else { return };
-        for (number, choice) in self.choices.iter_mut().enumerate() {
-            choice.cut_calls(call_form, |index| call_id(self.call_seed, number, index));
+        for number in 0..self.choices.len() {
+            let Some(choice) = self.choices.get_mut(number) else { return };
+            let stop = choice.finished.as_ref().map(|finished| finished.stop);
+            let text = mem::take(&mut choice.text);
+            self.gather(number, &text, stop);
+            if let Some(choice) = self.choices.get_mut(number) {
+                choice.text = text;
+            }
         }
     }
-}
 
-impl Choice {
-    fn cut_calls(&mut self, form: &CallForm, id: impl Fn(usize) -> String) {
-        let Some(stop) = self.finished.as_ref().map(|finished| finished.stop) else { return };
-        let mut content = String::new();
-        let mut calls: Vec<WholeCall> = Vec::new();
+    /// Takes the next text of an answer, for [`Choice::content`] and [`Choice::calls`].
+    ///
+    /// `end`: the text is the last one, and this ends it.
+    pub(super) fn gather(&mut self, number: usize, text: &str, end: Option<Stop>) {
+        let is_ollama = self.ollama.is_some();
+        let Some(choice) = self.choices.get_mut(number) else { return };
+        let Choice { content, calls, n_complete, parser, .. } = choice;
+        let Some(call_form) = &self.call_form else { return content.push_str(text) };
         let mut sink = |part: Part<'_>| match part {
             Part::Text(text) => content.push_str(text),
             Part::Call { name, source } => {
-                let (id, name, source) = (id(calls.len()), name.to_owned(), source.to_owned());
+                let id = call_id(self.call_seed, number, calls.len());
+                let (name, source) = (name.to_owned(), source.to_owned());
                 calls.push(WholeCall { id, name, source, ..WholeCall::default() });
             }
             Part::Arguments(text) => {
@@ -148,18 +176,30 @@ impl Choice {
                     call.arguments.push_str(text);
                 }
             }
-            Part::End => self.has_call = true,
+            // The arguments are a part of a line.
+            Part::End if !is_ollama || calls.last_mut().and_then(WholeCall::compact).is_some() => {
+                *n_complete = n_complete.saturating_add(1);
+            }
             // The call was text.
-            Part::Broken => {
+            Part::End | Part::Broken => {
                 if let Some(call) = calls.pop() {
                     content.extend([call.source, call.arguments]);
                 }
             }
         };
-        let mut parser = CallParser::default();
-        parser.push(form, &self.text, &mut sink);
-        parser.finish(is_cut(stop), &mut sink);
-        self.content = Some(content).filter(|text| !text.is_empty() || calls.is_empty());
-        self.calls = calls;
+        parser.push(call_form, text, &mut sink);
+        if let Some(stop) = end {
+            // Without their end, arguments are no object, which ollama's form has.
+            parser.finish(is_cut(stop) && !is_ollama, &mut sink);
+        }
+    }
+}
+
+impl Choice {
+    /// The complete calls that were not sent, as a list in ollama's form.
+    pub(super) fn ollama_calls(&self) -> String {
+        let calls = self.calls.iter().enumerate().take(self.n_complete).skip(self.n_sent);
+        let calls: Vec<String> = calls.map(|(index, call)| call.ollama(index)).collect();
+        format!("[{}]", calls.join(","))
     }
 }

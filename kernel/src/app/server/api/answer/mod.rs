@@ -60,16 +60,16 @@ struct Choice {
     slot: usize,
     /// The text of an answer that is sent as a whole.
     text: String,
-    /// The text beside calls of an answer that is sent as a whole.
-    content: Option<String>,
-    /// The calls of an answer that is sent as a whole.
+    /// The text beside [`Choice::calls`]; in a stream, what is not sent.
+    content: String,
+    /// The calls that are sent as a whole.
     calls: Vec<WholeCall>,
-    /// The search for calls in a stream.
+    /// The search for calls.
     parser: CallParser,
-    /// Calls whose start was sent in a stream.
-    n_calls: usize,
-    /// Whether a call is complete.
-    has_call: bool,
+    /// Calls that were sent in a stream, or whose start was.
+    n_sent: usize,
+    /// Calls that are complete.
+    n_complete: usize,
     /// The tokens of an answer that is sent as a whole.
     tokens: Vec<u32>,
     /// Probabilities that are not sent yet.
@@ -287,7 +287,7 @@ impl Answer {
         out: &mut String,
     ) {
         if let Some(clock) = self.ollama {
-            return self.write_ollama_line(clock, number, text, false, tokenizer, out);
+            return self.write_ollama_lines(clock, number, text, None, tokenizer, out);
         }
         let form = self.form(tokenizer);
         if self.endpoint == Endpoint::Completion {
@@ -344,11 +344,12 @@ impl Answer {
         self.sent(number);
     }
 
-    /// The probabilities of an answer so far are sent.
+    /// The probabilities and the complete calls of an answer so far are sent.
     fn sent(&mut self, number: usize) {
         self.has_begun = true;
         if let Some(choice) = self.choices.get_mut(number) {
             choice.probs.clear();
+            choice.n_sent = choice.n_sent.max(choice.n_complete);
         }
     }
 
@@ -359,8 +360,8 @@ impl Answer {
             return;
         };
         if let Some(clock) = self.ollama {
-            self.write_ollama_line(clock, number, &finished.text, false, tokenizer, out);
-            return self.write_ollama_line(clock, number, "", true, tokenizer, out);
+            let (text, stop) = (&finished.text, Some(finished.stop));
+            return self.write_ollama_lines(clock, number, text, stop, tokenizer, out);
         }
         self.write_role(number, out);
         let is_native = self.endpoint == Endpoint::Completion;
@@ -420,7 +421,7 @@ impl Choice {
     /// OpenAI's reason for the end, if the answer is complete.
     fn finish_reason(&self) -> Option<&'static str> {
         match self.finished.as_ref()?.stop {
-            Stop::End | Stop::Word(_) if self.has_call => Some("tool_calls"),
+            Stop::End | Stop::Word(_) if self.n_complete > 0 => Some("tool_calls"),
             stop => Some(shapes::finish_reason(stop)),
         }
     }

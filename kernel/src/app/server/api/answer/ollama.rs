@@ -1,6 +1,7 @@
 //! Answers in ollama's form: one JSON object, or one a line.
 
 use alloc::string::String;
+use core::mem;
 
 use super::shapes;
 use super::{Answer, Choice};
@@ -8,6 +9,7 @@ use crate::app::server::api::date::rfc3339;
 use crate::app::server::api::request::Endpoint;
 use crate::app::server::api::to_json;
 use crate::app::server::api::writer::Writer;
+use crate::llm::scheduler::Stop;
 use crate::llm::tokenizer::Tokenizer;
 
 /// The times of an answer in ollama's form, by the scheduler's clock.
@@ -28,7 +30,9 @@ impl Answer {
         self.ollama = Some(Clock { began_us: now_us, now_us });
     }
 
-    /// Writes the object of a text, with the probabilities that are not sent. Times are in ns.
+    /// Writes the object of a text, with the calls and probabilities that are not sent.
+    ///
+    /// Times are in ns.
     fn write_ollama_object(
         &self,
         clock: Clock,
@@ -43,7 +47,7 @@ impl Answer {
         let date_us = self.created.saturating_mul(1_000_000).saturating_add(total_us);
         let mut line = Writer::new();
         line.text("model", &self.model).text("created_at", &rfc3339(date_us));
-        line.ollama_text(self.endpoint == Endpoint::Chat, text);
+        line.ollama_text(self.endpoint == Endpoint::Chat, text, &choice.ollama_calls());
         line.json("done", if is_end { "true" } else { "false" });
         if let Some(finished) = choice.finished.as_ref().filter(|_| is_end) {
             line.text("done_reason", shapes::finish_reason(finished.stop));
@@ -67,8 +71,31 @@ impl Answer {
         out.push_str(&line.end());
     }
 
-    /// Writes a part of an answer that is sent in parts. An empty part is written at the end alone.
-    pub(super) fn write_ollama_line(
+    /// Writes what the next text of a stream adds.
+    ///
+    /// Without new text and whole calls, that is nothing. `end`: the text is the last one, and a
+    /// line without a text ends the stream.
+    pub(super) fn write_ollama_lines(
+        &mut self,
+        clock: Clock,
+        number: usize,
+        text: &str,
+        end: Option<Stop>,
+        tokenizer: &Tokenizer,
+        out: &mut String,
+    ) {
+        self.gather(number, text, end);
+        let Some(choice) = self.choices.get_mut(number) else { return };
+        let text = mem::take(&mut choice.content);
+        if !text.is_empty() || choice.n_sent < choice.n_complete {
+            self.write_ollama_line(clock, number, &text, false, tokenizer, out);
+        }
+        if end.is_some() {
+            self.write_ollama_line(clock, number, "", true, tokenizer, out);
+        }
+    }
+
+    fn write_ollama_line(
         &mut self,
         clock: Clock,
         number: usize,
@@ -78,9 +105,6 @@ impl Answer {
         out: &mut String,
     ) {
         let Some(choice) = self.choices.get(number) else { return };
-        if text.is_empty() && !is_end {
-            return;
-        }
         self.write_ollama_object(clock, choice, text, is_end, tokenizer, out);
         out.push('\n');
         self.sent(number);
@@ -89,6 +113,6 @@ impl Answer {
     /// Writes an answer that is sent as a whole.
     pub(super) fn write_ollama_whole(&self, clock: Clock, tokenizer: &Tokenizer, out: &mut String) {
         let Some(choice) = self.choices.first() else { return };
-        self.write_ollama_object(clock, choice, &choice.text, true, tokenizer, out);
+        self.write_ollama_object(clock, choice, self.content(choice), true, tokenizer, out);
     }
 }

@@ -26,7 +26,9 @@ impl Answer {
                 choice.text.push_str(&finished.text);
             }
         }
-        self.cut_calls();
+        if self.call_form.is_some() {
+            self.cut_calls();
+        }
         if let Some(clock) = self.ollama {
             return self.write_ollama_whole(clock, tokenizer, out);
         }
@@ -45,10 +47,8 @@ impl Answer {
                     index: number,
                     message: ChatMessage {
                         role: "assistant",
-                        content: match self.call_form {
-                            Some(_) => choice.content.as_deref(),
-                            None => Some(&choice.text),
-                        },
+                        content: Some(self.content(choice))
+                            .filter(|text| !text.is_empty() || choice.calls.is_empty()),
                         refusal: None,
                         tool_calls: choice.calls.iter().map(WholeCall::shape).collect(),
                     },
@@ -79,6 +79,11 @@ impl Answer {
                 }
             }
         }
+    }
+
+    /// The text beside the calls of an answer that is sent as a whole.
+    pub(super) fn content<'a>(&self, choice: &'a Choice) -> &'a str {
+        if self.call_form.is_some() { &choice.content } else { &choice.text }
     }
 
     /// Something of each answer and of the reason for its end.

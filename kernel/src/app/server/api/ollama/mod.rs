@@ -13,7 +13,7 @@ use alloc::string::String;
 
 use super::models::Listed;
 use super::request::object::Object;
-use super::request::ollama::{Asked, KeepAlive, Task, asks_to_unload, is_named, model_name, read};
+use super::request::ollama::{Body, KeepAlive, Task, asks_to_unload, is_named, model_name, read};
 use super::writer::Writer;
 use super::{ApiError, Endpoint, ErrorKind, Ids, JSON, Job, NDJSON, Served, job};
 
@@ -186,7 +186,7 @@ pub fn reply(
         Call::Generate => Endpoint::Completions,
         _ => return Ok(Reply::Text { text: models::show(served, began), unloads: false }),
     };
-    let Asked { model, keep_alive, task } = read(endpoint, body, served, ids)?;
+    let Body { model, keep_alive, task } = read(endpoint, body, served, ids)?;
     let unloads = keep_alive == Some(KeepAlive::For(0));
     match task {
         Task::Answer(parsed) => {

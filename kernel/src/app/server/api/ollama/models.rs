@@ -11,8 +11,6 @@ use super::super::{Endpoint, Served};
 
 /// The time until ollama unloads a model that it keeps for ever: 292 years, in seconds.
 const FOR_EVER: u64 = i64::MAX as u64 / 1_000_000_000;
-/// What a client can ask the model for.
-const CAPABILITIES: &str = "[\"completion\"]";
 /// The width of the names in a list of parameters, as in ollama.
 const NAME_WIDTH: usize = 30;
 
@@ -46,6 +44,15 @@ fn details(served: &Served<'_>, out: &mut Writer) {
         .text("parameter_size", &human(metadata.parameters))
         .text("quantization_level", &metadata.quantization);
     out.json("details", &details.end());
+}
+
+/// What a client can ask a model for. Tools are those of its chat template.
+fn capabilities(served: Option<&Served<'_>>) -> &'static str {
+    let template = served.and_then(|served| served.template);
+    match template.is_some_and(|template| template.tools.is_some()) {
+        true => "[\"completion\",\"tools\"]",
+        false => "[\"completion\"]",
+    }
 }
 
 /// A model in a list, without the fields that one list alone has.
@@ -87,7 +94,8 @@ fn list(models: impl Iterator<Item = String>) -> String {
 pub fn tags(models: &[Listed<'_>], began: u64) -> String {
     list(models.iter().map(|model| {
         let mut out = listed(model);
-        out.text("modified_at", &date(began)).json("capabilities", CAPABILITIES).end()
+        out.text("modified_at", &date(began));
+        out.json("capabilities", capabilities(model.served.as_ref())).end()
     }))
 }
 
@@ -117,7 +125,7 @@ pub fn show(served: &Served<'_>, began: u64) -> String {
     details(served, &mut model);
     model
         .json("model_info", &info(served))
-        .json("capabilities", CAPABILITIES)
+        .json("capabilities", capabilities(Some(served)))
         .text("modified_at", &date(began))
         .end()
 }
@@ -174,6 +182,6 @@ fn info(served: &Served<'_>) -> String {
 pub fn without_text(endpoint: Endpoint, model: &str, reason: &str, now: u64) -> String {
     let mut answer = Writer::new();
     answer.text("model", model).text("created_at", &date(now));
-    answer.ollama_text(endpoint == Endpoint::Chat, "");
+    answer.ollama_text(endpoint == Endpoint::Chat, "", "[]");
     answer.json("done", "true").text("done_reason", reason).end()
 }

@@ -1,5 +1,7 @@
 //! Calls of ollama's clients, and what they get.
 
+mod tools;
+
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -14,7 +16,14 @@ const BEGAN: u64 = 1_600_000_000;
 
 /// A text with its content type, or what the model answers.
 fn call(call: Call, body: &str) -> Result<Result<(&'static str, String), Reply>, ApiError> {
-    let fixture = Fixture::new();
+    call_of(&Fixture::new(), call, body)
+}
+
+fn call_of(
+    fixture: &Fixture,
+    call: Call,
+    body: &str,
+) -> Result<Result<(&'static str, String), Reply>, ApiError> {
     match find(call, body.as_bytes(), &fixture.list(), BEGAN, IDS.created)? {
         Found::Text(content_type, text) => Ok(Ok((content_type, text))),
         Found::Model(number) => {
@@ -34,7 +43,11 @@ fn text(of: Call, body: &str) -> (&'static str, String) {
 }
 
 fn job(of: Call, body: &str) -> Job {
-    match call(of, body) {
+    job_of(&Fixture::new(), of, body)
+}
+
+fn job_of(fixture: &Fixture, of: Call, body: &str) -> Job {
+    match call_of(fixture, of, body) {
         Ok(Err(Reply::Job { job, .. })) => *job,
         other => panic!("{body}: {other:?}"),
     }
@@ -58,7 +71,12 @@ fn body(of: Call, fields: &str) -> String {
 
 #[track_caller]
 fn refuses(of: Call, body: &str, status: u16, message: &str) {
-    let error = match call(of, body) {
+    refuses_of(&Fixture::new(), of, body, status, message);
+}
+
+#[track_caller]
+fn refuses_of(fixture: &Fixture, of: Call, body: &str, status: u16, message: &str) {
+    let error = match call_of(fixture, of, body) {
         Ok(reply) => panic!("{body} is accepted: {reply:?}"),
         Err(error) => error,
     };
@@ -300,7 +318,6 @@ fn what_is_wrong_or_not_supported_is_refused_by_name() {
     for of in [Call::Chat, Call::Generate] {
         let bad = |fields: &str, message: &str| refuses(of, &body(of, fields), 400, message);
         for (fields, name) in [
-            (r#""tools":[{"type":"function"}]"#, "tools"),
             (r#""images":["aGk="]"#, "images"),
             (r#""template":"{{ .Prompt }}""#, "template"),
             (r#""suffix":"a""#, "suffix"),
@@ -405,7 +422,8 @@ fn models_are_found_by_name_whether_they_are_loaded_or_not() {
 
 /// A run of the answer to a body with further fields.
 fn run<'f>(fixture: &'f Fixture, of: Call, fields: &str) -> Run<'f> {
-    Run { fixture, answer: job(of, &body(of, fields)).answer, now_us: 1_000_000 }
+    let answer = job_of(fixture, of, &body(of, fields)).answer;
+    Run { fixture, answer, now_us: 1_000_000 }
 }
 
 /// The end of [`finished`] after three updates.

@@ -8,6 +8,9 @@ use serde_json::value::RawValue;
 
 use super::super::Served;
 use super::super::error::ApiError;
+use super::Asked;
+use super::call_ids::CallIds;
+use super::constraint::{self, GrammarOf};
 use super::object::{List, Object, parse};
 use super::tools::{self, MAX_TOOLS, Tools};
 use crate::llm::chat::Segment;
@@ -36,7 +39,16 @@ pub struct Chat<'a> {
     /// The tools of the request.
     pub tools: Tools<'a>,
     /// The form of calls in the answer, if it may have any.
-    pub call_form: Option<CallForm>,
+    call_form: Option<CallForm>,
+}
+
+/// Whether messages of users, tools and the system need a content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Yes, though it may be empty.
+    Required,
+    /// No: ollama's Python package leaves out what is empty.
+    Optional,
 }
 
 impl<'a> Chat<'a> {
@@ -44,8 +56,12 @@ impl<'a> Chat<'a> {
     ///
     /// # Errors
     /// A message or a tool has a wrong form, or contents that are not supported.
-    pub fn read(object: &Object<'a>, served: &Served<'_>) -> Result<Self, ApiError> {
-        let messages = messages(object, served)?;
+    pub fn read(
+        object: &Object<'a>,
+        served: &Served<'_>,
+        needs: Content,
+    ) -> Result<Self, ApiError> {
+        let messages = messages(object, served, needs)?;
         let ending = ending(object, &messages)?;
         let tools = Tools::read(object)?;
         let texts = tools.texts(served)?;
@@ -58,29 +74,59 @@ impl<'a> Chat<'a> {
     pub fn segments<'t>(&'t self, served: &Served<'t>) -> Vec<Segment<'t>> {
         segments(served.template, &self.messages, &self.written, self.ending)
     }
+
+    /// The prompt, and what the answer may hold.
+    ///
+    /// `grammar` is the one that the request has.
+    ///
+    /// # Errors
+    /// The request has tools too, or the schema of a tool is malformed or too large.
+    pub(super) fn asked(
+        self,
+        grammar: Option<GrammarOf>,
+        served: &Served<'_>,
+    ) -> Result<Asked, ApiError> {
+        let prompt = served.tokenizer.encode_segments(&self.segments(served), true);
+        let form = self.call_form.as_ref();
+        let shown = form.map(|form| form.marks(served.tokenizer)).unwrap_or_default();
+        let of_calls = constraint::of_calls(&self, &shown, served)?;
+        if grammar.is_some() && of_calls.is_some() {
+            let problem = "cannot be used with a grammar or a schema of the answer";
+            return Err(ApiError::field("tools", problem));
+        }
+        let call_form = self.call_form;
+        Ok(Asked { prompts: Vec::from([prompt]), grammar: grammar.or(of_calls), shown, call_form })
+    }
 }
 
 /// Reads the messages.
-fn messages(object: &Object<'_>, served: &Served<'_>) -> Result<Vec<Message>, ApiError> {
+fn messages(
+    object: &Object<'_>,
+    served: &Served<'_>,
+    needs: Content,
+) -> Result<Vec<Message>, ApiError> {
     const NAME: &str = "messages";
     let List(list) = object.require::<List<'_, MAX_MESSAGES>>(NAME)?;
     let Some(last) = list.len().checked_sub(1) else {
         return Err(object.error(NAME, "at least one message is needed"));
     };
     let may_continue = object.switch(CONTINUE, true)?;
-    let read =
-        |(i, value)| message(&format!("{NAME}[{i}]"), value, may_continue && i == last, served);
+    let mut ids = CallIds::default();
+    let read = |(i, value)| {
+        let object = Object::from_value(&format!("{NAME}[{i}]"), value)?;
+        message(&object, may_continue && i == last, needs, &mut ids, served)
+    };
     list.into_iter().enumerate().map(read).collect()
 }
 
 /// Reads a message. `may_continue`: an answer of the assistant here is one to continue.
 fn message(
-    place: &str,
-    value: &RawValue,
+    object: &Object<'_>,
     may_continue: bool,
+    needs: Content,
+    ids: &mut CallIds,
     served: &Served<'_>,
 ) -> Result<Message, ApiError> {
-    let object = Object::from_value(place, value)?;
     let role = match object.require::<String>("role")?.as_str() {
         "system" | "developer" => Role::System,
         "user" => Role::User,
@@ -101,23 +147,27 @@ fn message(
         }
     }
     let texts = |field: &str| tools::texts(served).map_err(|problem| object.error(field, problem));
-    let calls = match object.get(CALLS) {
+    let mut calls = match object.get(CALLS) {
         Some(value) if role == Role::Assistant && value.get() != "[]" => {
             calls(&object.name(CALLS), value, texts(CALLS)?)?
         }
         _ => Vec::new(),
     };
+    ids.add(&mut calls);
     // As in llama-server, blank lines stand between the parts of an answer to continue.
     let between = if may_continue && role == Role::Assistant { "\n\n" } else { "\n" };
     let mut text = match object.get("content") {
         Some(value) => content(&object.name("content"), value, between)?,
-        None if role == Role::Assistant => String::new(),
+        None if role == Role::Assistant || needs == Content::Optional => String::new(),
         None => return Err(object.error("content", "required")),
     };
     let mut call_id = String::new();
     if role == Role::Tool {
         text = texts("role")?.result(text);
-        call_id = object.read(CALL_ID)?.unwrap_or_default();
+        // The function's name: in ollama's form, and in OpenAI's older one.
+        let name = ["tool_name", "name"].into_iter().find_map(|field| object.get(field));
+        let name = name.and_then(|name| json::string(name.get())).unwrap_or_default();
+        call_id = ids.of_result(object.read(CALL_ID)?.unwrap_or_default(), &name);
     }
     Ok(Message { role, text, calls, call_id })
 }

@@ -1,5 +1,6 @@
 //! Requests: from the bytes of a body to requests for the scheduler.
 
+mod call_ids;
 pub mod chat;
 mod constraint;
 mod fields;
@@ -20,7 +21,8 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use chat::Chat;
+use chat::{Chat, Content};
+use constraint::GrammarOf;
 pub use fields::{FIELDS, Support};
 use object::Object;
 pub use options::Options;
@@ -84,45 +86,55 @@ pub fn read(
     let object = Object::from_body(body)?;
     fields::check(&object, endpoint)?;
     let options = Options::read(&object, endpoint)?;
-    let mut grammar = constraint::read(&object, served.tokenizer)?;
-    let mut shown = Vec::new();
-    let mut call_form = None;
-    let all = match endpoint {
-        Endpoint::Chat => {
-            let chat = Chat::read(&object, served)?;
-            let tokens = served.tokenizer.encode_segments(&chat.segments(served), true);
-            if let Some(form) = &chat.call_form {
-                shown = form.marks(served.tokenizer);
-            }
-            if let Some(of_calls) = constraint::of_calls(&chat, &shown, served)? {
-                if grammar.is_some() {
-                    let problem = "cannot be used with a grammar or a schema of the answer";
-                    return Err(object.error("tools", problem));
-                }
-                grammar = Some(of_calls);
-            }
-            call_form = chat.call_form;
-            Vec::from([tokens])
-        }
+    let grammar = constraint::read(&object, served.tokenizer)?;
+    let asked = match endpoint {
+        Endpoint::Chat => Chat::read(&object, served, Content::Required)?.asked(grammar, served)?,
         Endpoint::Completions | Endpoint::Completion => {
             let Prompts(prompts) = object.require("prompt")?;
             let name = object.name("prompt");
             let tokens =
                 |prompt: prompt::Prompt| prompt.tokens(&name, served.tokenizer, true, true);
-            prompts.into_iter().map(tokens).collect::<Result<_, _>>()?
+            let prompts = prompts.into_iter().map(tokens).collect::<Result<_, _>>()?;
+            Asked { prompts, grammar, ..Asked::default() }
         }
     };
+    parse(&object, endpoint, options, asked, served, ids)
+}
+
+/// The prompts of a request, and what their answers may hold.
+#[derive(Debug, Default)]
+struct Asked {
+    /// The tokens of each prompt.
+    prompts: Vec<Vec<u32>>,
+    /// The grammar of the answers.
+    grammar: Option<GrammarOf>,
+    /// The control tokens whose names belong to the text of the answers.
+    shown: Vec<u32>,
+    /// The form of calls in the answers, if they may have any.
+    call_form: Option<CallForm>,
+}
+
+/// Reads the settings of the sampler, and makes the requests.
+fn parse(
+    object: &Object<'_>,
+    endpoint: Endpoint,
+    options: Options,
+    asked: Asked,
+    served: &Served<'_>,
+    ids: &Ids,
+) -> Result<Parsed, ApiError> {
+    let Asked { prompts: all, grammar, shown, call_form } = asked;
     if all.is_empty() || all.iter().any(Vec::is_empty) {
-        return Err(object.error("prompt", "no tokens"));
+        return Err(ApiError::field("prompt", "no tokens"));
     }
     if all.len().saturating_mul(options.n) > served.max_answers {
         let problem = format!("at most {} answers at once", served.max_answers);
-        return Err(object.error("n", problem));
+        return Err(ApiError::field("n", problem));
     }
-    let breakers = sampling::breakers(&object, &served.defaults.sampling.breakers)?;
+    let breakers = sampling::breakers(object, &served.defaults.sampling.breakers)?;
     let constraint = grammar.as_ref().map(|of| of.constrained.clone());
     let request =
-        Request { constraint, shown, ..request(&object, served, ids, &options, &breakers)? };
+        Request { constraint, shown, ..request(object, served, ids, &options, &breakers)? };
     let with_prompt = endpoint == Endpoint::Completion || options.verbose;
     let mut requests = Vec::new();
     let mut prompts = Vec::new();

@@ -52,6 +52,13 @@ impl<'a> Object<'a> {
         Ok(Object { place: format!("{place}."), fields: fields.0 })
     }
 
+    /// The object without its other fields.
+    pub fn only(&self, names: &[&str]) -> Self {
+        let fields = self.all().filter(|(name, _)| names.contains(name));
+        let fields = fields.map(|(name, value)| (name.into(), value)).collect();
+        Object { place: self.place.clone(), fields }
+    }
+
     /// The fields that are not null, with their values.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
         let is_there = |(_, value): &&(String, &RawValue)| value.get() != "null";

@@ -10,10 +10,10 @@ use alloc::vec::Vec;
 
 use super::super::error::ApiError;
 use super::super::{Ids, Served};
-use super::chat::Chat;
+use super::chat::{Chat, Content};
 use super::object::{List, Object};
 use super::options::{MAX_PROBS, Options, Probs};
-use super::{Endpoint, Parsed, constraint, fields, request, sampling};
+use super::{Asked, Endpoint, Parsed, constraint, fields};
 use crate::llm::chat::conversation::{Ending, Message, Role, segments};
 pub use keep_alive::KeepAlive;
 
@@ -25,9 +25,13 @@ pub const TAG: &str = ":latest";
 /// The most messages that are looked at for images: no chat has more.
 const MAX_MESSAGES: usize = 4096;
 
+const MESSAGES: &str = "messages";
+const TOOLS: &str = "tools";
+
 /// Fields for what this server does not have, and the values that ask for nothing.
 const REFUSED: &[(&str, &[&str])] = &[
-    ("tools", &["[]"]),
+    // A chat has them.
+    (TOOLS, &["[]"]),
     ("images", &["[]"]),
     ("template", &["\"\""]),
     ("suffix", &["\"\""]),
@@ -38,7 +42,7 @@ const REFUSED: &[(&str, &[&str])] = &[
 
 /// A request for a text of the model.
 #[derive(Debug)]
-pub struct Asked {
+pub struct Body {
     /// The model's name, as the client wrote it.
     pub model: String,
     /// How long the model is to stay loaded, if the request says so.
@@ -65,34 +69,37 @@ pub fn read(
     body: &[u8],
     served: &Served<'_>,
     ids: &Ids,
-) -> Result<Asked, ApiError> {
+) -> Result<Body, ApiError> {
     let object = Object::from_body(body)?;
     let model = model_name(&object)?;
+    let is_read = |name: &str| endpoint == Endpoint::Chat && name == TOOLS;
     let refused = object.fields().find(|(name, value)| {
-        REFUSED.iter().any(|(field, values)| field == name && !fields::is_one_of(value, values))
+        let is_wrong = |(field, values): &(&str, &[&str])| {
+            field == name && !is_read(name) && !fields::is_one_of(value, values)
+        };
+        REFUSED.iter().any(is_wrong)
     });
     if let Some((name, _)) = refused {
         return Err(ApiError::unsupported(name));
     }
     check_thinking(&object, &model)?;
     let keep_alive = KeepAlive::read(&object)?;
-    let tokens = match endpoint {
+    let asked = match endpoint {
         Endpoint::Chat => messages(&object, served)?,
         Endpoint::Completions | Endpoint::Completion => prompt(&object, served)?,
     };
-    let task = match tokens {
+    let task = match asked {
         None => Task::Load,
-        Some(tokens) if tokens.is_empty() => return Err(object.error("prompt", "no tokens")),
-        Some(tokens) => Task::Answer(Box::new(parse(&object, endpoint, tokens, served, ids)?)),
+        Some(asked) => Task::Answer(Box::new(parse(&object, endpoint, asked, served, ids)?)),
     };
-    Ok(Asked { model, keep_alive, task })
+    Ok(Body { model, keep_alive, task })
 }
 
 /// Reads all but the prompt.
 fn parse(
     object: &Object<'_>,
     endpoint: Endpoint,
-    tokens: Vec<u32>,
+    asked: Asked,
     served: &Served<'_>,
     ids: &Ids,
 ) -> Result<Parsed, ApiError> {
@@ -114,37 +121,26 @@ fn parse(
         probs: probs(object)?,
         ..Options::read(&Object::default(), endpoint)?
     };
-    let breakers = sampling::breakers(&fields, &served.defaults.sampling.breakers)?;
-    let request = request(&fields, served, ids, &options, &breakers)?;
-    let grammar = constraint::of_format(object, served.tokenizer)?;
-    let constraint = grammar.as_ref().map(|of| of.constrained.clone());
-    Ok(Parsed {
-        options,
-        requests: Vec::from([super::Request { tokens, constraint, ..request }]),
-        prompts: Vec::from([String::new()]),
-        breakers,
-        grammar: grammar.map(|of| of.text),
-        call_form: None,
-    })
+    super::parse(&fields, endpoint, options, asked, served, ids)
 }
 
-/// The tokens of a chat; `None` if there are no messages.
-fn messages(object: &Object<'_>, served: &Served<'_>) -> Result<Option<Vec<u32>>, ApiError> {
-    const NAME: &str = "messages";
-    let list = object.read::<List<'_, MAX_MESSAGES>>(NAME)?;
+/// Reads a chat; `None` if there are no messages.
+fn messages(object: &Object<'_>, served: &Served<'_>) -> Result<Option<Asked>, ApiError> {
+    let list = object.read::<List<'_, MAX_MESSAGES>>(MESSAGES)?;
     let Some(List(list)) = list.filter(|List(list)| !list.is_empty()) else { return Ok(None) };
     for (i, message) in list.into_iter().enumerate() {
-        let message = Object::from_value(&format!("{NAME}[{i}]"), message)?;
+        let message = Object::from_value(&format!("{MESSAGES}[{i}]"), message)?;
         if message.get("images").is_some_and(|images| !fields::is_one_of(images, &["[]"])) {
             return Err(ApiError::unsupported(&message.name("images")));
         }
     }
-    let chat = Chat::read(object, served)?;
-    Ok(Some(served.tokenizer.encode_segments(&chat.segments(served), true)))
+    // OpenAI's other fields of a chat are none here: the model calls tools as it likes.
+    let chat = Chat::read(&object.only(&[MESSAGES, TOOLS]), served, Content::Optional)?;
+    chat.asked(constraint::of_format(object, served.tokenizer)?, served).map(Some)
 }
 
-/// The tokens of a prompt, as a chat of one message; `None` if there is no prompt.
-fn prompt(object: &Object<'_>, served: &Served<'_>) -> Result<Option<Vec<u32>>, ApiError> {
+/// Reads a prompt, as a chat of one message; `None` if there is no prompt.
+fn prompt(object: &Object<'_>, served: &Served<'_>) -> Result<Option<Asked>, ApiError> {
     let prompt = object.read::<String>("prompt")?.unwrap_or_default();
     let system = object.read::<String>("system")?.unwrap_or_default();
     let is_raw = object.switch("raw", false)?;
@@ -154,14 +150,17 @@ fn prompt(object: &Object<'_>, served: &Served<'_>) -> Result<Option<Vec<u32>>, 
     if prompt.is_empty() {
         return Ok(None);
     }
-    if is_raw {
-        return Ok(Some(served.tokenizer.encode(&prompt, true, true)));
-    }
-    let system = (!system.is_empty()).then(|| Message::new(Role::System, system));
-    let user = Message::new(Role::User, prompt);
-    let messages: Vec<Message> = system.into_iter().chain([user]).collect();
-    let segments = segments(served.template, &messages, &[], Ending::Ask);
-    Ok(Some(served.tokenizer.encode_segments(&segments, true)))
+    let tokens = if is_raw {
+        served.tokenizer.encode(&prompt, true, true)
+    } else {
+        let system = (!system.is_empty()).then(|| Message::new(Role::System, system));
+        let user = Message::new(Role::User, prompt);
+        let messages: Vec<Message> = system.into_iter().chain([user]).collect();
+        let segments = segments(served.template, &messages, &[], Ending::Ask);
+        served.tokenizer.encode_segments(&segments, true)
+    };
+    let grammar = constraint::of_format(object, served.tokenizer)?;
+    Ok(Some(Asked { prompts: Vec::from([tokens]), grammar, ..Asked::default() }))
 }
 
 /// Refuses thoughts apart from the text, as ollama does for a model without them.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::super::error::ApiError;
 use super::super::{Served, to_json};
-use super::chat::Chat;
+use super::chat::{Chat, Content};
 use super::object::Object;
 use super::prompt::{Prompt, check_tokens};
 use super::{Endpoint, chat, fields};
@@ -107,7 +107,7 @@ pub fn apply_template(body: &[u8], served: &Served<'_>) -> Result<String, ApiErr
 
     let object = Object::from_body(body)?;
     fields::check(&object, Endpoint::Chat)?;
-    let chat = Chat::read(&object, served)?;
+    let chat = Chat::read(&object, served, Content::Required)?;
     Ok(to_json(&Prompt { prompt: chat::text(&chat.segments(served)) }))
 }
 
@@ -124,7 +124,7 @@ pub fn count_tokens(body: &[u8], served: &Served<'_>) -> Result<String, ApiError
 
     let object = Object::from_body(body)?;
     fields::check(&object, Endpoint::Chat)?;
-    let chat = Chat::read(&object, served)?;
+    let chat = Chat::read(&object, served, Content::Required)?;
     let input_tokens = served.tokenizer.encode_segments(&chat.segments(served), true).len();
     Ok(to_json(&Count { input_tokens, object: "response.input_tokens" }))
 }
