@@ -38,6 +38,8 @@ fn run(first: u8, body: &[u8]) {
             let (last, parts) = lines.split_last().unwrap();
             assert!(stream || parts.is_empty());
             assert!(last["done"] == true && parts.iter().all(|part| part["done"] == false));
+            let calls = lines.iter().filter_map(|line| line["message"]["tool_calls"].as_array());
+            assert!(calls.flatten().all(|call| call["function"]["arguments"].is_object()));
         }
         Err(error) => {
             assert!(matches!(error.status, 400 | 404 | 501), "{error:?}");

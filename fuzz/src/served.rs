@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use crate::limits::Limits;
 use kernel::app::server::api::{Defaults, Ids, Job, SamplingDefaults, Served};
-use kernel::llm::chat::{Template, by_name};
+use kernel::llm::chat::{KnownTools, Template, by_name};
 use kernel::llm::gguf::Gguf;
 use kernel::llm::plan::ModelMetadata;
 use kernel::llm::sampling::{DEFAULT_BREAKERS, Mirostat, SamplingConfig};
@@ -18,6 +18,9 @@ use kernel::llm::tokenizer::Tokenizer;
 pub const LIMITS: Limits = Limits { memory: (512, 16 << 20), ns_per_byte: 50_000 };
 /// The most answers of a request.
 pub const MAX_ANSWERS: usize = 4;
+
+/// A call of a tool, if the request has one of this name.
+const CALL: &str = "<tool_call>{\"name\": \"f\", \"arguments\":\n{}}</tool_call>";
 
 /// What makes answers different.
 pub const IDS: Ids = Ids { id: 1, seed: 2, created: 3, now_us: 0 };
@@ -45,9 +48,10 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
         breakers: DEFAULT_BREAKERS.map(String::from).to_vec(),
         seed: None,
     };
+    let template = by_name("chatml").unwrap().template("<s>", "</s>");
     Fixture {
         tokenizer,
-        template: by_name("chatml").unwrap().template("<s>", "</s>"),
+        template: Template { tools: Some(KnownTools::Qwen3.texts().into()), ..template },
         metadata,
         defaults: Defaults { sampling, max_tokens: 64 },
     }
@@ -103,13 +107,14 @@ pub fn answer(job: Job) -> String {
             let reported = (request.n_probs > 0).then_some(probs);
             updates.push(Update::Token { token: probs.token, text: "é", probs: reported });
             updates.push(Update::Token { token: probs.token, text: "", probs: reported });
+            updates.push(Update::Token { token: probs.token, text: CALL, probs: None });
         }
         updates.push(Update::Finished(Finished {
             text: "\u{1}\n".into(),
             stop: Stop::Word(0),
             n_prompt,
             n_cached: 0,
-            n_generated: probs.len() * 2,
+            n_generated: probs.len() * 3,
             n_dropped: 1,
             prompt_us: 1,
             generated_us: 0,
