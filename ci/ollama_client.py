@@ -3,8 +3,9 @@
 
     ci/ollama_client.py BASE_URL     such as http://127.0.0.1:8080
 
-The package is in the virtual environment that `ci/environment.py clients` makes. API_KEY in the environment is the
-server's key. The end is the line `ollama: N passed, N failed`.
+The disk of the server has two models: the loaded one, whose chat template has a place for tools, and one without such
+a template. The package is in the virtual environment that `ci/environment.py clients` makes. API_KEY in the
+environment is the server's key. The end is the line `ollama: N passed, N failed`.
 """
 
 import asyncio
@@ -47,7 +48,8 @@ def is_found(client):
 
 
 def lists_models(client):
-    [model] = client.list().models
+    # The digest of a model that is not loaded is not known.
+    [model] = [model for model in client.list().models if model.digest]
     expect(model.model.endswith(":latest") and model.size > 100000 and len(model.digest) == 64, f"{model}")
     now = datetime.datetime.now(datetime.timezone.utc)
     expect(abs((now - model.modified_at).total_seconds()) < 3600, f"{model.modified_at}, now {now}")
@@ -66,7 +68,7 @@ def shows(client, model):
         shown = client.show(name)
         family = shown.modelinfo["general.architecture"]
         expect(shown.details.family == family and shown.modelinfo[f"{family}.context_length"] > 0, f"{shown}")
-        expect(shown.capabilities == ["completion"] and "temperature" in shown.parameters, f"{shown}")
+        expect(shown.capabilities == ["completion", "tools"] and "temperature" in shown.parameters, f"{shown}")
         expect(shown.modelfile.startswith("FROM "), f"{shown}")
 
 
@@ -136,6 +138,71 @@ def answers_in_a_format(client, model):
     fails(lambda: client.chat(model, STORY, format={"type": "cat"}), 400, "format.type")
 
 
+def tokens(text):
+    return httpx.post(f"{BASE}/tokenize", headers=HEADERS, json={"content": text}).json()["tokens"]
+
+
+def calling():
+    """Options under which the model begins a call.
+
+    ollama's API has no word for that. So each token of the mark is likelier than the next one, until it was written.
+    """
+    mark, [end] = tokens("<tool_call>"), tokens("</s>")
+    expect(len(set(mark)) == len(mark) < 10, f"{mark}")
+    biases = [[token, 900 - 100 * i] for i, token in enumerate(mark)]
+    once = {"presence_penalty": 1000, "repeat_last_n": len(mark)}
+    return {"temperature": 0, "num_predict": 150, "logit_bias": [*biases, [end, 50]], **once}
+
+
+def add_pet(is_cat: bool):
+    """
+    Add a pet.
+
+    Args:
+        is_cat: Whether it is a cat
+    """
+
+
+# The package leaves out most keywords of a property, such as `minimum`.
+PET = {
+    "type": "object",
+    "properties": {"kind": {"enum": ["cat", "dog"]}, "lives": {"enum": [7, 9]}},
+    "required": ["kind", "lives"],
+}
+PET_TOOL = {"type": "function", "function": {"name": "add_pet", "description": "Add a pet.", "parameters": PET}}
+
+
+def calls_tools(client, model):
+    options = calling()
+    answer = client.chat(model, STORY, tools=[PET_TOOL], options=options)
+    [call] = answer.message.tool_calls
+    arguments = call.function.arguments
+    expect(answer.done_reason == "stop" and answer.message.content == "", f"{answer}")
+    expect(call.function.name == "add_pet" and set(arguments) == {"kind", "lives"}, f"{call}")
+    expect(arguments["kind"] in ("cat", "dog") and arguments["lives"] in (7, 9), f"{call}")
+    *chunks, last = client.chat(model, STORY, tools=[PET_TOOL], options=options, stream=True)
+    calls = [call for chunk in chunks for call in chunk.message.tool_calls or []]
+    expect(calls == [call] and not any(chunk.message.content for chunk in chunks), f"{chunks}, whole {call}")
+    expect(last.done and last.done_reason == "stop" and not last.message.tool_calls, f"{last}")
+    # The conversation goes on with the result.
+    for result in ({"content": "The pet is there.", "tool_name": "add_pet"}, {"content": ""}):
+        messages = [*STORY, answer.message, {"role": "tool", **result}]
+        after = client.chat(model, messages, tools=[PET_TOOL], options=GREEDY)
+        expect(after.message.content and after.prompt_eval_count > answer.prompt_eval_count, f"{after}")
+    # Python functions are tools too.
+    [call] = client.chat(model, STORY, tools=[add_pet], options=options).message.tool_calls
+    expect(call.function.name == "add_pet" and isinstance(call.function.arguments["is_cat"], bool), f"{call}")
+
+
+def refuses_tools(client, model):
+    fails(lambda: client.chat(model, STORY, tools=[PET_TOOL], format="json"), 400, "tools")
+    [other] = [other.model for other in client.list().models if other.model != model]
+    expect(client.show(other).capabilities == ["completion"], "without tools")
+    fails(lambda: client.chat(other, STORY, tools=[PET_TOOL]), 400, "tools need a chat template")
+    fails(lambda: list(client.chat(other, STORY, tools=[PET_TOOL], stream=True)), 400, "tools need a chat template")
+    expect(client.generate(other, keep_alive=0).done_reason == "unload", "generate")
+
+
 def unloads(client, model):
     expect(client.generate(model, keep_alive=0).done_reason == "unload", "generate")
     expect(client.ps().models == [], "it is unloaded")
@@ -199,7 +266,7 @@ def main():
     model = lists_models(client)
     tests = [
         lists_loaded_models, shows, chats, streams, generates, stops_at_words, gives_logprobs, answers_in_a_format,
-        loads, unloads, gives_errors,
+        calls_tools, refuses_tools, loads, unloads, gives_errors,
         answers_many_at_once,
     ]
     calls = [(is_found, client), (lists_models, client), *((test, client, model) for test in tests)]

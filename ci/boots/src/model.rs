@@ -39,7 +39,18 @@ pub fn largest() -> Disk {
 
 /// The model with a chat template that has a place for tools.
 pub fn with_tools() -> Disk {
-    Disk::of_made("with-tools", |out| {
+    Disk::of("with-tools", |lab| Ok(ContentOptions::new(vec![with_tools_file(lab)?])))
+}
+
+/// The same model, and beside it the one without a chat template.
+pub fn with_and_without_tools() -> Disk {
+    Disk::of("with-and-without-tools", |lab| {
+        Ok(ContentOptions::new(vec![with_tools_file(lab)?, TINY.into()]))
+    })
+}
+
+fn with_tools_file(lab: &Lab) -> Result<PathBuf> {
+    lab.made("with-tools.gguf", |out| {
         let mut text = Vec::new();
         write::put_string(&mut text, &fs::read("test_models/tools/qwen.jinja")?);
         let template = scalar(ValueType::String, &text);

@@ -23,7 +23,7 @@ use crate::event;
 use crate::expect::Expect;
 use crate::lab::{Lab, Need, environment_python};
 use crate::machine::MAX;
-use crate::model::with_tools;
+use crate::model::{with_and_without_tools, with_tools};
 use crate::qemu::{Child, Output, command};
 use crate::script::say;
 use crate::seen::{Line, Seen};
@@ -44,8 +44,10 @@ pub fn checks() -> Vec<Check> {
         Check::from(no_card()),
         check("serve-openai", |lab| package(lab, "openai", "clients", Some(KEY), with_tools()))
             .needs(Need::Clients),
-        check("serve-ollama", |lab| package(lab, "ollama", "clients", Some(KEY), tiny()))
-            .needs(Need::Clients),
+        check("serve-ollama", |lab| {
+            package(lab, "ollama", "clients", Some(KEY), with_and_without_tools())
+        })
+        .needs(Need::Clients),
         check("serve-schemas", |lab| schemas(lab, "schemas", 30)).needs(Need::Clients),
         check("serve-1000-schemas", |lab| schemas(lab, "1000-schemas", 1000))
             .only_in(&[Group::Long, Group::Torture])
