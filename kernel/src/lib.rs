@@ -7,7 +7,8 @@
 //!
 //! The runtime ([`runtime`]) is a Hermit-style library OS. The parts of the runtime that touch the
 //! machine are only built for the bare target. The application ([`app`]) uses the engine, and uses
-//! the runtime through the Hermit ABI. [`system`] contains what that ABI has no call for.
+//! the runtime through the Hermit ABI. [`system`] contains what that ABI has no call for. Both use
+//! [`steady_clock`] for timeouts.
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
@@ -27,6 +28,7 @@ pub mod report;
 pub mod runtime;
 #[cfg(feature = "llm-transformer")]
 pub mod settings;
+pub mod steady_clock;
 pub mod system;
 pub mod trials;
 

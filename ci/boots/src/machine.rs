@@ -123,8 +123,8 @@ pub fn failing(board: Board, file: &str, failing: Failing) -> Vec<String> {
         Board::Virt => vec![
             "-device".into(),
             "virtio-blk-device,drive=d".into(),
-            "-blockdev".into(),
-            format!("driver=raw,node-name=d,read-only=on,{driver},{rules}"),
+            "-drive".into(),
+            format!("if=none,id=d,format=raw,read-only=on,{driver},{rules}"),
         ],
         Board::RaspberryPi4 => {
             vec!["-drive".into(), format!("if=sd,format=raw,snapshot=off,{driver},{rules}")]

@@ -23,6 +23,7 @@
 //! | [`disk`], [`volume`], [`model`] | disks, damage to them, models made for a boot |
 //! | [`expect`], [`seen`] | expectations; the events, lines and screen that a boot has shown |
 //! | [`qemu`], [`screen`] | boots without the harness: serial line, monitor, screen |
+//! | [`wire`], [`frames`] | the network between guest and QEMU; frames of attackers
 //! | [`check`] | a row of the table; [`check::check`] makes one of a function |
 //! | [`script`] | scripts that run to their end |
 //! | [`runner`], [`junit`] | jobs side by side, the last lines, the report for CI |
@@ -40,6 +41,7 @@ mod disk;
 mod expect;
 mod failure;
 mod files;
+mod frames;
 mod goldens;
 mod gzip;
 mod junit;
@@ -52,6 +54,7 @@ mod screen;
 mod script;
 mod seen;
 mod volume;
+mod wire;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -135,6 +135,16 @@ impl Child {
         kill_process(child, Signal::INT).context("the child cannot be interrupted")
     }
 
+    /// Stops the program for this time. Clocks of the host go on.
+    ///
+    /// # Errors
+    /// The program has ended.
+    pub fn pause(&self, time: Duration) -> Result<()> {
+        kill_process(self.pid, Signal::STOP).context("the program cannot be stopped")?;
+        thread::sleep(time);
+        kill_process(self.pid, Signal::CONT).context("the program cannot go on")
+    }
+
     /// The processor time of the program's threads, in Linux's unit of 10 ms.
     ///
     /// # Errors

@@ -2,14 +2,13 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use host_io::http::{self, Incoming, Response, Server};
-use serde_json::Value;
 
+use super::good_client::{Undisturbed, beside};
 use super::serve::{completion, server, with_clients};
 use crate::check::{Check, Passed, check};
 use crate::event;
@@ -28,10 +27,6 @@ const LEFT: usize = 6;
 const LIMIT: Duration = Duration::from_secs(30);
 /// Time between two bytes of a slow client.
 const DRIP: Duration = Duration::from_millis(500);
-/// Time between two streams of the good client, which leaves the host to other boots.
-const PAUSE: Duration = Duration::from_millis(500);
-/// Memory by which lists may have grown, in bytes: less than 200 for each bad client.
-const TOLERANCE: u64 = 16 << 10;
 
 /// The checks of this topic.
 pub fn checks() -> Vec<Check> {
@@ -43,93 +38,13 @@ pub fn checks() -> Vec<Check> {
 fn bad_clients(lab: &Lab) -> Result<Passed> {
     let left = event!(Request { path == "/completion", status == 499u16 });
     let boot = server("serve-bad-clients").expect(Expect::Events(LEFT, left));
-    let (_, remark) = with_clients(lab, &boot, |server| {
-        let alone = stream(server)?;
-        // Lists of clients take their memory once.
-        let all: Vec<TcpStream> =
-            (0..CONNECTIONS).map(|_| server.connect()).collect::<Result<_>>()?;
-        drop(all);
-        settle(server)?;
-        let before = memory(server)?;
-
-        let is_over = AtomicBool::new(false);
-        let (answers, took) = thread::scope(|scope| -> Result<_> {
-            let good = scope.spawn(|| among_others(server, &alone, &is_over));
-            let bad = all_bad(server);
-            is_over.store(true, Ordering::Relaxed);
-            let answers = good.join().expect("no client panics")?;
-            Ok((answers, bad?))
-        })?;
-
-        settle(server)?;
-        let after = memory(server)?;
-        ensure!(
-            after <= before + TOLERANCE,
-            "memory in use: {before} bytes before, {after} bytes after"
-        );
-        ensure!(stream(server)? == alone, "an answer afterwards differs");
-        Ok(format!(
-            "{answers} streams among bad clients, /health beside {CONNECTIONS} half requests after \
-             {:.1} s, {before} bytes in use before and {after} after",
-            took.as_secs_f64()
-        ))
-    })?;
-    Ok(Passed::with(remark))
-}
-
-/// The answer of the good client, as events without times.
-fn stream(server: Server) -> Result<Vec<(String, Value)>> {
-    let mut body = completion("Once upon a time", 40);
-    body["stream"] = true.into();
-    body["return_tokens"] = true.into();
-    let response = server.post("/completion", &body)?;
-    let events = response.events().into_iter().map(|event| {
-        let event: Value = serde_json::from_str(event)?;
-        let text = event["content"].as_str().context("an event has a text")?;
-        Ok((text.to_owned(), event["tokens"].clone()))
-    });
-    let events = events.collect::<Result<Vec<_>>>()?;
-    ensure!(events.len() > 30, "forty tokens come in parts: {events:?}");
-    Ok(events)
-}
-
-/// Streams on one connection after the other until the others are done; gives their number.
-fn among_others(server: Server, alone: &[(String, Value)], is_over: &AtomicBool) -> Result<usize> {
-    let mut answers = 0;
-    while !is_over.load(Ordering::Relaxed) {
-        let answer = stream(server).context("the good client")?;
-        ensure!(answer == alone, "alone: {alone:?}\namong bad clients: {answer:?}");
-        answers += 1;
-        thread::sleep(PAUSE);
-    }
-    Ok(answers)
-}
-
-/// Waits until no other connection is open and no request runs.
-fn settle(server: Server) -> Result<()> {
-    let started = Instant::now();
-    loop {
-        let metrics = server.get("/metrics")?.body;
-        let is_idle = ["processing", "deferred"]
-            .iter()
-            .all(|what| metrics.contains(&format!("\nllamacpp:requests_{what} 0\n")));
-        let slots = server.get("/slots")?.json()?;
-        let slots = slots.as_array().context("slots are a list")?;
-        let is_free = slots.iter().all(|slot| slot["is_processing"] == false);
-        // Closed connections give their memory back when the guest hears of their ends.
-        if is_idle && is_free && started.elapsed() > Duration::from_secs(1) {
-            return Ok(());
-        }
-        ensure!(started.elapsed() < LIMIT, "requests run on: {metrics}");
-        thread::sleep(Duration::from_millis(50));
-    }
-}
-
-/// The memory of the machine in use.
-fn memory(server: Server) -> Result<u64> {
-    let metrics = server.get("/metrics")?.body;
-    let line = metrics.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes "));
-    Ok(line.context("no metric of memory")?.parse()?)
+    let (_, seen) = with_clients(lab, &boot, |server| beside(server, "tiny", || all_bad(server)))?;
+    let Undisturbed { result: took, streams, memory } = seen;
+    Ok(Passed::with(format!(
+        "{streams} streams among bad clients, /health beside {CONNECTIONS} half requests after \
+         {:.1} s, {memory} bytes in use",
+        took.as_secs_f64()
+    )))
 }
 
 /// All bad clients; gives the time that `/health` took while half requests held all connections.

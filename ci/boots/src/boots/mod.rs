@@ -1,14 +1,18 @@
 //! The table: every check there is, by topic.
 
 mod answers;
+mod attacks;
 mod bad_clients;
 mod disks;
 mod endurance;
 mod faults;
+mod good_client;
+mod hostile_bodies;
 mod image;
 mod limits;
 mod m1n1;
 mod make;
+mod many_requests;
 mod modes;
 mod pi4;
 mod probe;
@@ -36,7 +40,10 @@ pub fn table() -> Vec<Check> {
         make::checks(),
         serve::checks(),
         bad_clients::checks(),
+        attacks::checks(),
+        hostile_bodies::checks(),
         swaps::checks(),
+        many_requests::checks(),
         real::checks(),
         endurance::checks(),
         torture::checks(),

@@ -29,11 +29,11 @@ use crate::script::say;
 use crate::seen::{Line, Seen};
 
 /// The server's port in the guest.
-const PORT: u16 = 8080;
+pub const PORT: u16 = 8080;
 /// The key of servers that have one.
 const KEY: &str = "a-key_of.the/server";
 /// Clients that ask at once.
-const CLIENTS: usize = 16;
+pub const CLIENTS: usize = 16;
 
 /// The checks of this topic.
 pub fn checks() -> Vec<Check> {
@@ -95,7 +95,7 @@ pub fn with_clients<T>(
     clients: impl FnOnce(Server) -> Result<T>,
 ) -> Result<(Seen, T)> {
     let mut child = boot.start(lab)?;
-    child.wait_for("the `serve` event", |lines| lines.iter().any(is_serve))?;
+    wait_for_server(&mut child)?;
     let answer = clients(Server::at(boot.forwarded(lab)?));
     // The log of a server whose clients are not content is kept whole too.
     child.interrupt()?;
@@ -113,7 +113,7 @@ pub fn completion(prompt: &str, n: usize) -> Value {
 }
 
 /// The generated text of a response.
-fn text(response: &Response) -> Result<String> {
+pub fn text(response: &Response) -> Result<String> {
     let answer = response.json()?;
     let choice = &answer["choices"][0];
     let text = [&answer["content"], &choice["message"]["content"], &choice["text"]];
@@ -196,7 +196,7 @@ fn single(server: Server) -> Result<()> {
 }
 
 /// The paths and bodies of mixed requests.
-fn mixed() -> Vec<(&'static str, Value)> {
+pub fn mixed() -> Vec<(&'static str, Value)> {
     let texts = ["Once upon a time", "The cat", "In the", "A"];
     let request = |i: usize| {
         let prompt = format!("{} and {i}", texts[i % texts.len()]);
@@ -300,19 +300,35 @@ fn key(lab: &Lab) -> Result<Passed> {
     Ok(Passed::default())
 }
 
-/// A boot by QEMU alone, whose guest has this address; and the address of this host that leads to it.
-fn by_qemu(name: &str, words: &str, guest: &str) -> Result<(Boot, SocketAddr)> {
+/// A free port of this host.
+pub fn free_port() -> Result<SocketAddr> {
     // The port is free again when QEMU opens it.
-    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// A boot of the server by QEMU alone, with these boot arguments and arguments of QEMU.
+pub fn by_qemu(name: &str, words: &str, own: &[&str]) -> Boot {
+    let machine = ["-M", "virt", "-cpu", MAX, "-smp", "2"];
+    let boot = boot(name).by_qemu(&format!("mode=serve {words}"), &[&machine[..], own].concat());
+    boot.open_input().limit_s(120).exits(0)
+}
+
+/// A boot by QEMU alone, whose guest has this address; and the address of this host that leads to it.
+fn at_address(name: &str, words: &str, guest: &str) -> Result<(Boot, SocketAddr)> {
+    let address = free_port()?;
     let network = format!("user,id=n,hostfwd=tcp:{address}-{guest}:{PORT}");
     let card = ["-netdev", &network, "-device", "virtio-net-device,netdev=n"];
-    let machine = ["-M", "virt", "-cpu", MAX, "-smp", "2", "-m", "512M", "-initrd", TINY];
-    let boot = boot(name).by_qemu(&format!("mode=serve {words}"), &[&machine[..], &card].concat());
-    Ok((boot.open_input().limit_s(120).exits(0), address))
+    let machine = ["-m", "512M", "-initrd", TINY];
+    Ok((by_qemu(name, words, &[&machine[..], &card].concat()), address))
+}
+
+/// Waits until the server has announced its address.
+pub fn wait_for_server(child: &mut Child) -> Result<()> {
+    child.wait_for("the `serve` event", |lines| lines.iter().any(is_serve))
 }
 
 /// Ends a server by Ctrl-C on its console, and checks the boot.
-fn end(lab: &Lab, boot: &Boot, mut child: Child) -> Result<()> {
+pub fn end(lab: &Lab, boot: &Boot, mut child: Child) -> Result<()> {
     child.type_in(b"\x03")?;
     let status = child.wait()?;
     Ok(boot.check(&boot.seen(lab, status)?)?)
@@ -321,11 +337,11 @@ fn end(lab: &Lab, boot: &Boot, mut child: Child) -> Result<()> {
 /// A server at an address that DHCP does not give.
 fn static_address(lab: &Lab) -> Result<Passed> {
     let words = "ip=10.0.2.77/24 gateway=10.0.2.2";
-    let (boot, address) = by_qemu("serve-static-address", words, "10.0.2.77")?;
+    let (boot, address) = at_address("serve-static-address", words, "10.0.2.77")?;
     let urls = vec![format!("http://10.0.2.77:{PORT}")];
     let boot = boot.event(event!(Serve { urls == urls }));
     let mut child = boot.start(lab)?;
-    child.wait_for("the `serve` event", |lines| lines.iter().any(is_serve))?;
+    wait_for_server(&mut child)?;
     ensure!(Server::at(address).get("/health")?.status == 200, "/health");
     end(lab, &boot, child)?;
     Ok(Passed::default())
@@ -336,9 +352,9 @@ fn static_address(lab: &Lab) -> Result<Passed> {
 /// The processor's time is QEMU's own, so other work on this host does not count.
 fn idle(lab: &Lab, name: &str, watched: Duration) -> Result<Passed> {
     const SETTLED: Duration = Duration::from_secs(1);
-    let (boot, address) = by_qemu(name, "", "10.0.2.15")?;
+    let (boot, address) = at_address(name, "", "10.0.2.15")?;
     let mut child = boot.start(lab)?;
-    child.wait_for("the `serve` event", |lines| lines.iter().any(is_serve))?;
+    wait_for_server(&mut child)?;
     let server = Server::at(address);
     ensure!(server.post("/completion", &completion("The cat", 2))?.status == 200, "/completion");
     // A connection without a request stays open.
@@ -428,7 +444,7 @@ fn make(lab: &Lab) -> Result<Passed> {
     let folder = checkout.folder().display().to_string();
     let make = command("make", ["-C", &folder, "serve", "PORT=0", "ARGS=--raw"]);
     let mut child = Child::start(make, Output::Serial(log, out.clone()), Duration::from_secs(120))?;
-    child.wait_for("the `serve` event", |lines| lines.iter().any(is_serve))?;
+    wait_for_server(&mut child)?;
     let said = std::fs::read_to_string(&out)?;
     let address =
         said.lines().find_map(|line| line.strip_suffix(" leads to the guest's port 8080"));

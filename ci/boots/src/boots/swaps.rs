@@ -9,6 +9,7 @@ use image_builder::contents::ContentOptions;
 use kernel::report::Event;
 use serde_json::{Value, json};
 
+use super::good_client::memory_at_rest;
 use super::serve::{completion, server, with_clients};
 use crate::check::{Check, Group, Passed, check};
 use crate::disk::{Disk, TINY};
@@ -17,7 +18,7 @@ use crate::expect::Expect;
 use crate::lab::Lab;
 
 /// The models by their names for clients, and their files.
-const MODELS: [(&str, &str); 3] = [
+pub const MODELS: [(&str, &str); 3] = [
     ("tiny", TINY),
     ("tiny-gpt2", "test_models/tiny-gpt2.gguf"),
     ("qwen2-Q4_K_M", "test_models/architectures/qwen2-Q4_K_M.gguf"),
@@ -51,7 +52,7 @@ pub fn checks() -> Vec<Check> {
 }
 
 /// The models, a damaged one and one that is too large.
-fn several() -> Disk {
+pub fn several() -> Disk {
     let whole = Disk::of("several", |_| {
         Ok(ContentOptions::new(MODELS.map(|(_, file)| file.into()).into()))
     });
@@ -159,28 +160,25 @@ fn in_cycles(server: Server, alone: &[Vec<String>], cycles: usize) -> Result<u64
             // In a small machine most of them are unloaded already.
             server.post("/models/unload", &json!({ "model": model }))?;
         }
-        let in_use = memory_without_models(server)?;
+        wait_for_unloads(server)?;
         if cycle > 0 {
-            let before = *before.get_or_insert(in_use);
-            ensure!(in_use == before, "cycle {cycle}: {in_use} bytes in use, before {before}");
+            let memory = memory_at_rest(server, before);
+            before = Some(memory.with_context(|| format!("cycle {cycle}"))?);
         }
     }
     before.context("no cycle")
 }
 
-/// The memory in use once no model is loaded.
-fn memory_without_models(server: Server) -> Result<u64> {
+/// Waits until no model is loaded.
+fn wait_for_unloads(server: Server) -> Result<()> {
     let started = Instant::now();
     loop {
         let models = server.get("/v1/models")?.json()?;
         let models = models["data"].as_array().context("models are a list")?;
         let is_unloaded = |model: &Value| model["status"]["value"] == "unloaded";
         if models.iter().all(is_unloaded) {
-            break;
+            return Ok(());
         }
         ensure!(started.elapsed() < LIMIT, "{models:?}");
     }
-    let metrics = server.get("/metrics")?.body;
-    let line = metrics.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes "));
-    Ok(line.context("no metric of memory")?.parse()?)
 }

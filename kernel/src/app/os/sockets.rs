@@ -142,13 +142,13 @@ pub struct Readiness {
 /// The sockets, and perhaps the console, that a thread waits for.
 ///
 /// A set keeps its memory when it is cleared.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PollSet(Vec<abi::pollfd>);
 
 impl PollSet {
-    /// An empty set.
-    pub const fn new() -> PollSet {
-        PollSet(Vec::new())
+    /// An empty set with memory for `n` entries.
+    pub fn with_capacity(n: usize) -> PollSet {
+        PollSet(Vec::with_capacity(n))
     }
 
     /// Removes all entries.

@@ -30,7 +30,7 @@ const BOTH: Interest = Interest { read: true, write: true };
 
 /// Waits for one socket; returns what it is ready for.
 fn wait_for(socket: &Socket, interest: Interest) -> Readiness {
-    let mut set = PollSet::new();
+    let mut set = PollSet::with_capacity(4);
     let entry = set.add(socket, interest);
     assert_eq!(set.wait(Some(10_000)), Ok(1));
     set.readiness(entry)
@@ -60,7 +60,7 @@ fn a_client_is_served_and_its_end_is_seen() {
         assert!(address.ip().is_ipv4() && address.port() != 0);
         assert_eq!(listen(address.port(), 4).map(drop), Err(Errno(abi::EADDRINUSE)));
         assert_eq!(listener.accept().map(drop), Err(Errno(abi::EAGAIN)));
-        let mut set = PollSet::new();
+        let mut set = PollSet::with_capacity(4);
         set.add(&listener, READ);
         let start = Instant::now();
         assert_eq!(set.wait(Some(20)), Ok(0));
@@ -108,7 +108,7 @@ fn a_client_that_reads_slowly_holds_the_sender_back() {
             }
         };
         assert_eq!(error, Errno(abi::EAGAIN));
-        let mut set = PollSet::new();
+        let mut set = PollSet::with_capacity(4);
         let entry = set.add(&socket, BOTH);
         assert_eq!((set.wait(Some(0)), set.readiness(entry)), (Ok(0), Readiness::default()));
         let mut back = std::vec![0; sent];

@@ -17,6 +17,7 @@ use super::router::{Access, Route};
 use crate::app::os::{self, Interest, PollSet, Socket};
 use crate::llm::scheduler::{RequestId, Update};
 use crate::llm::tokenizer::Tokenizer;
+use crate::steady_clock::SteadyClock;
 
 /// Connections that are open at once.
 pub const MAX_CLIENTS: usize = 64;
@@ -53,6 +54,8 @@ pub struct Front {
     set: PollSet,
     jobs: VecDeque<Job>,
     cancelled: Vec<RequestId>,
+    /// The clock of all timeouts.
+    clock: SteadyClock,
     polled_us: u64,
     has_console: bool,
     is_interrupted: bool,
@@ -70,9 +73,11 @@ impl Front {
             page,
             limits,
             last_client: 0,
-            set: PollSet::new(),
+            // The clients, the listener and the console.
+            set: PollSet::with_capacity(MAX_CLIENTS + 2),
             jobs: VecDeque::with_capacity(MAX_CLIENTS),
             cancelled: Vec::with_capacity(MAX_CLIENTS),
+            clock: SteadyClock::default(),
             polled_us: 0,
             has_console: true,
             is_interrupted: false,
@@ -86,11 +91,16 @@ impl Front {
         self.limits = limits;
     }
 
+    /// The time of the clock of all timeouts, in µs.
+    pub fn now_us(&self) -> u64 {
+        self.clock.at(os::now_us())
+    }
+
     /// Moves all clients on, if that was not done a moment ago.
     ///
     /// The call is for the time between two stages of a forward pass.
     pub fn poll_in_pass(&mut self) {
-        if os::now_us().saturating_sub(self.polled_us) >= STAGE_US {
+        if self.now_us().saturating_sub(self.polled_us) >= STAGE_US {
             self.poll(Some(0));
         }
     }
@@ -99,10 +109,11 @@ impl Front {
     ///
     /// `None`: until a client or a timer needs something.
     pub fn poll(&mut self, timeout_us: Option<u64>) {
-        let timeout_us = match (timeout_us, self.next_deadline_us()) {
+        let deadline_us = self.next_deadline_us();
+        let timeout_us = match (timeout_us, deadline_us) {
             (Some(0), _) => Some(0),
             (timeout, deadline) => {
-                let left = deadline.map(|deadline| deadline.saturating_sub(os::now_us()));
+                let left = deadline.map(|deadline| deadline.saturating_sub(self.now_us()));
                 timeout.into_iter().chain(left).min()
             }
         };
@@ -123,7 +134,7 @@ impl Front {
         if self.set.wait(timeout_ms).is_err() {
             return;
         }
-        let now_us = os::now_us();
+        let now_us = self.clock.read(os::now_us(), deadline_us);
         self.polled_us = now_us;
         if let Some(console) = console {
             self.read_console(console);
@@ -276,7 +287,7 @@ impl Front {
 
     /// Answers a client's request.
     pub fn answer(&mut self, id: u64, result: Result<Response, ApiError>) {
-        let now_us = os::now_us();
+        let now_us = self.now_us();
         let Some((access, client)) = self.client(id) else { return };
         match result {
             Ok(response) => client.respond(access, response, now_us),
@@ -291,14 +302,14 @@ impl Front {
         Some((&self.access, client))
     }
 
-    /// Requests that are of no use any more.
-    pub fn take_cancelled(&mut self) -> Vec<RequestId> {
-        core::mem::take(&mut self.cancelled)
+    /// Takes the requests that are of no use any more.
+    pub fn take_cancelled(&mut self) -> impl Iterator<Item = RequestId> {
+        self.cancelled.drain(..)
     }
 
     /// Gives an update of a request to the client that asked.
     pub fn on_update(&mut self, id: RequestId, update: Update<'_>, tokenizer: &Tokenizer) {
-        let now_us = os::now_us();
+        let now_us = self.now_us();
         let found = self
             .clients
             .iter_mut()
@@ -335,7 +346,7 @@ impl Front {
 
     /// Ends all answers.
     pub fn give_up(&mut self) {
-        let now_us = os::now_us();
+        let now_us = self.now_us();
         let error = ApiError::new(ErrorKind::Unavailable, "the server is shutting down");
         for client in &mut self.clients {
             self.cancelled.extend(client.give_up(&self.access, &error, 503, now_us));

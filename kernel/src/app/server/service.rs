@@ -158,7 +158,7 @@ impl Service {
     /// Answers a request, or starts its answer.
     pub fn take(&mut self, job: Job, front: &mut Front) {
         let Job { client, route, request } = job;
-        let ids = ids();
+        let ids = ids(front.now_us());
         match route {
             Route::Generate(endpoint) => {
                 let job = api::generate(endpoint, &request.body, &self.served(), &ids);
@@ -202,7 +202,7 @@ impl Service {
 
     /// Starts an answer of the model.
     fn start_answer(&mut self, client: u64, job: Result<api::Job, ApiError>, front: &mut Front) {
-        let now_us = os::now_us();
+        let now_us = front.now_us();
         let started = job.and_then(|job| {
             let n_prompt = job.requests.iter().map(|request| request.tokens.len()).sum();
             let mut requests = Vec::with_capacity(job.requests.len());
@@ -229,11 +229,11 @@ impl Service {
 }
 
 /// What makes the answer to a request that is taken now different from others.
-fn ids() -> Ids {
+fn ids(now_us: u64) -> Ids {
     Ids {
         id: u128::from(os::entropy()) << 64 | u128::from(os::entropy()),
         seed: os::entropy(),
         created: os::date(),
-        now_us: os::now_us(),
+        now_us,
     }
 }

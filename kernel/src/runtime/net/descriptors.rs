@@ -74,8 +74,14 @@ pub(super) struct Open {
 }
 
 /// The open sockets by their numbers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Descriptors(Vec<Option<Open>>);
+
+impl Default for Descriptors {
+    fn default() -> Self {
+        Descriptors(Vec::with_capacity(MAX_SOCKETS))
+    }
+}
 
 impl Descriptors {
     /// Adds a socket.

@@ -15,6 +15,7 @@ use super::addresses::Addresses;
 use super::descriptors::Descriptors;
 use super::filter::{Filter, Filtered};
 use super::tcp::{Phase, Tcp};
+use crate::steady_clock::SteadyClock;
 use crate::system::{NetworkConfig, NetworkError};
 
 /// Maximum number of frames that one poll receives, so that a flood does not hold the caller.
@@ -36,7 +37,8 @@ pub struct Stack {
     pub(super) descriptors: Descriptors,
     addresses: Addresses,
     filter: Filter,
-    /// The time of the last poll.
+    clock: SteadyClock,
+    /// The clock's time of the last poll.
     pub(super) now: Instant,
     deadline: Option<Instant>,
     /// Whether the application has done something since the last poll.
@@ -80,6 +82,7 @@ impl Stack {
             descriptors: Descriptors::default(),
             addresses,
             filter: Filter::default(),
+            clock: SteadyClock::default(),
             now,
             deadline: Some(now),
             is_dirty: true,
@@ -94,6 +97,7 @@ impl Stack {
     /// Without frames, due timers and calls of the application, this costs one look at the card.
     pub fn poll<D: Device + ?Sized>(&mut self, device: &mut D, now_us: u64) {
         // The clock of the caller never goes back, but smoltcp would not take it well.
+        let now_us = self.clock.read(now_us, self.deadline.map(micros));
         let now = instant(now_us).max(self.now);
         self.now = now;
         let is_due = self.deadline.is_some_and(|deadline| now >= deadline);
@@ -171,10 +175,8 @@ impl Stack {
 
     /// The moment of the clock, in µs, when the stack next acts by itself.
     pub fn next_deadline(&self) -> Option<u64> {
-        if self.is_dirty {
-            return Some(micros(self.now));
-        }
-        self.deadline.map(micros)
+        let deadline = if self.is_dirty { Some(self.now) } else { self.deadline };
+        deadline.map(|deadline| self.clock.machine_us(micros(deadline)))
     }
 
     /// The addresses that others reach the machine by, without the link-local one.

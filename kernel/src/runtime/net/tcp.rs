@@ -240,9 +240,10 @@ impl Tcp {
         refusing.map(|l| Refusal { port: l.endpoint.port, is_full: l.is_full }).collect()
     }
 
-    /// Lists the connections that exist.
+    /// Lists the connections that exist. The list takes the memory for all slots once.
     pub fn list_taken(&self, sockets: &SocketSet<'static>, list: &mut Vec<Taken>) {
         list.clear();
+        list.reserve_exact(self.slots.len());
         for slot in self.slots.iter().filter(|slot| slot.role != Role::Free) {
             let socket = sockets.get::<Socket<'_>>(slot.handle);
             if let (Some(local), Some(remote)) = (socket.local_endpoint(), socket.remote_endpoint())

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::vec::Vec;
 
-use smoltcp::socket::tcp::State;
+use smoltcp::socket::tcp::{Socket, State};
 
 use crate::runtime::net::sockets::{Family, Readiness, Shutdown, SocketError};
 use crate::runtime::net::tcp::MAX_CONNECTIONS;
@@ -181,6 +181,26 @@ fn a_peer_that_is_gone_times_out() {
     world.run(200, |world| world.stack.readiness(id).unwrap().has_failed);
     assert_eq!(world.stack.take_error(id), Ok(Some(SocketError::TimedOut)));
     assert_eq!(world.recv(id).unwrap(), b"");
+}
+
+#[test]
+fn a_standstill_ends_no_connection() {
+    let mut world = World::new(Faults::default(), 14);
+    let listener = world.listen(2);
+    let client = world.peer.connect(server());
+    world.run(10, |world| world.stack.readiness(listener).unwrap().is_readable);
+    let (id, _) = world.stack.accept(listener).unwrap();
+    for (seconds, is_left_out) in [(20, true), (130, true), (590, true), (700, false)] {
+        // The text is on its way, and nothing has come back, when the machine stands still.
+        world.stack.send(id, b"text").unwrap();
+        world.stack.poll(&mut world.end, world.now_us);
+        world.now_us += seconds * 1_000_000;
+        world.pass(5);
+        let readiness = world.stack.readiness(id).unwrap();
+        assert_eq!(!readiness.has_failed, is_left_out, "{seconds} s");
+    }
+    let received = world.peer.sockets.get::<Socket<'_>>(client).recv_queue();
+    assert!(received >= 3 * b"text".len(), "the peer has received {received} bytes");
 }
 
 #[test]
