@@ -5,7 +5,7 @@
 #:   make serve    a server with OpenAI's HTTP API and a chat page; see docs/serving.md
 #:   make test     the checks and tests, the boots in QEMU included: about a quarter of an hour
 #:   make test-all  these in their long form, the endurance tests and the second toolchain too
-#:   make torture  every fault there is to inject, and what takes long: up to an hour
+#:   make torture  every fault and attack there is, and what takes long: up to two hours
 #:   make test-real  a real model, fetched by name, against float64: on this computer and in QEMU
 #:   make test-pi4  the boots of QEMU's Raspberry Pi 4 alone
 #:   make test-m1n1  only the boots as m1n1 starts the image on an Apple M1, played in QEMU

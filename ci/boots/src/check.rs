@@ -17,7 +17,7 @@ pub enum Group {
     Endurance,
     /// Checks that build the kernel again, or take much memory.
     Long,
-    /// All checks, with endurance of an hour, and the fuzz targets: `make torture`.
+    /// All checks, with attacks, long endurance and the fuzz targets: `make torture`.
     Torture,
     /// A real model, which is fetched: `make test-real`.
     Real,

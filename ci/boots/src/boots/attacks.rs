@@ -33,8 +33,8 @@ const HALF_OPEN: u32 = 10_000;
 const FLOOD: Duration = Duration::from_secs(15);
 /// Damaged frames.
 const DAMAGED: u32 = 1_000_000;
-/// How long the guest's card has no cable.
-const UNPLUGGED: Duration = Duration::from_secs(12);
+/// How long the guest's card has no cable, in seconds.
+const UNPLUGGED_S: [u64; 6] = [1, 2, 3, 4, 6, 12];
 /// How long the machine stands still, longer than any timeout of the server.
 const STILL: Duration = Duration::from_secs(130);
 /// Frames of a thousand that a bad link loses, and that overtake each other.
@@ -125,6 +125,13 @@ fn without(blocked: Rule) -> Weather {
     Weather { blocked: Some(blocked), ..Weather::default() }
 }
 
+/// Gives the monitor a command that says nothing if it works.
+fn order(monitor: &mut Monitor, line: &str) -> Result<()> {
+    let said = monitor.order(line)?;
+    ensure!(said.is_empty(), "QEMU's monitor says {said:?} to {line}");
+    Ok(())
+}
+
 /// Half-open connections from as many addresses.
 fn half_open(lab: &Lab) -> Result<Passed> {
     Scene::new(lab, "attack-half-open")?.disturb(lab, |Scene { wire, .. }| {
@@ -178,15 +185,17 @@ fn bad_link(lab: &Lab) -> Result<Passed> {
     })
 }
 
-/// The cable is pulled out of the card, and put back.
+/// The cable is pulled out of the card and put back, for longer each time.
 fn no_link(lab: &Lab) -> Result<Passed> {
     Scene::new(lab, "attack-no-link")?.disturb(lab, |Scene { monitor, .. }| {
-        thread::sleep(Duration::from_secs(2));
-        monitor.order("set_link net off")?;
-        thread::sleep(UNPLUGGED);
-        monitor.order("set_link net on")?;
-        thread::sleep(Duration::from_secs(2));
-        Ok(format!("no link for {UNPLUGGED:?}"))
+        for seconds in UNPLUGGED_S {
+            // Most times come within a stream.
+            thread::sleep(Duration::from_millis(800));
+            order(monitor, "set_link net off")?;
+            thread::sleep(Duration::from_secs(seconds));
+            order(monitor, "set_link net on")?;
+        }
+        Ok(format!("no link for {UNPLUGGED_S:?} s"))
     })
 }
 
@@ -199,7 +208,7 @@ fn no_card(lab: &Lab) -> Result<Passed> {
     body["stream"] = true.into();
     let stream = server.send("POST /completion", &body.to_string())?;
     thread::sleep(Duration::from_secs(1));
-    monitor.order("netdev_del card")?;
+    order(&mut monitor, "netdev_del card")?;
     // The server hears nothing from its client for so long that the client is gone.
     let is_gone = |line: &Line| matches!(line, Line::Event(kernel::report::Event::Request(_)));
     child.wait_for("the end of the request", |lines| lines.iter().any(is_gone))?;
@@ -269,8 +278,7 @@ fn no_disk(lab: &Lab) -> Result<Passed> {
         ensure!(server.post("/models/unload", &json!({ "model": good }))?.status == 200);
         Ok(())
     })?;
-    let said = monitor.order("drive_del d")?;
-    ensure!(said.is_empty(), "QEMU says {said:?}");
+    order(monitor, "drive_del d")?;
     fails(good).context("without a disk")?;
     let result = beside(server, "tiny", || {
         fails(good).and_then(|()| fails(bad)).context("without a disk")?;

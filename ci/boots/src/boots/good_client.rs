@@ -12,6 +12,8 @@ use super::serve::completion;
 
 /// Time between two streams of the good client, which leaves the host to other boots.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Slots of the server: requests that run at once.
+const SLOTS: usize = 4;
 /// The longest time without a byte of a stream.
 const SILENCE: Duration = Duration::from_secs(300);
 /// The longest time until the server has forgotten clients that are gone.
@@ -41,6 +43,11 @@ pub fn beside<T>(
     disturb: impl FnOnce() -> Result<T>,
 ) -> Result<Undisturbed<T>> {
     let alone = stream(server, model)?;
+    // The first text of a slot takes memory that the slot keeps.
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..SLOTS).map(|_| scope.spawn(|| stream(server, model))).collect();
+        clients.into_iter().try_for_each(|client| client.join().expect("no panic").map(drop))
+    })?;
     let before = memory_at_rest(server, None)?;
     let is_over = AtomicBool::new(false);
     let (streams, result) = thread::scope(|scope| -> Result<_> {
