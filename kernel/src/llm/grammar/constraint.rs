@@ -83,7 +83,7 @@ impl Constraint {
         index: Arc<TokenIndex>,
     ) -> Result<Self, Error> {
         let mask = TokenMask::try_new(index.n_vocab(), WHAT)?;
-        let matcher = Matcher::try_new(grammar).map_err(Overflow::error)?;
+        let matcher = Matcher::try_new(grammar, index.budget()).map_err(Overflow::error)?;
         let waits = trigger != Trigger::Start;
         Ok(Constraint { index, trigger, waits, tail: Vec::new(), matcher, mask })
     }

@@ -9,6 +9,9 @@ use crate::llm::{Error, with_capacity};
 /// The name of the index's memory in errors.
 const WHAT: &str = "the vocabulary's index for grammars";
 
+/// Visits of stacks for one token that no vocabulary makes too many.
+const LEAST_BUDGET: u64 = 1 << 18;
+
 /// The bytes of all tokens, sorted.
 ///
 /// Tokens that no text of a grammar contains are left out: those that end a generation, those
@@ -66,6 +69,14 @@ impl TokenIndex {
     /// Number of tokens.
     pub fn n_vocab(&self) -> usize {
         self.ends.len()
+    }
+
+    /// The most visits of stacks for one token.
+    ///
+    /// A look at all tokens visits less than one stack a byte, where the grammar has one way to read
+    /// each. So a grammar may take as long as eight ways would.
+    pub fn budget(&self) -> u64 {
+        LEAST_BUDGET + 8 * self.bytes.len() as u64
     }
 
     /// The bytes of a token.

@@ -9,9 +9,6 @@ use super::stacks::{DONE, Overflow, Stacks};
 use super::{Element, Grammar};
 use crate::llm::sampling::TokenMask;
 
-/// The most visits of stacks for one token: some tenths of a second.
-const BUDGET: u64 = 1 << 23;
-
 /// The first bytes of a character in UTF-8.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Partial {
@@ -70,6 +67,8 @@ struct Frame {
 #[derive(Debug)]
 pub struct Matcher {
     grammar: Arc<Grammar>,
+    /// The most visits of stacks for one token.
+    budget: u64,
     stacks: Stacks,
     /// Lists of stacks: that of the answer, then those of the frames.
     lists: Vec<u32>,
@@ -78,19 +77,19 @@ pub struct Matcher {
 }
 
 impl Matcher {
-    /// An empty answer.
+    /// An empty answer. A token may take `budget` visits of stacks.
     ///
     /// # Errors
     /// The grammar begins in too many ways.
-    pub fn try_new(grammar: Arc<Grammar>) -> Result<Self, Overflow> {
+    pub fn try_new(grammar: Arc<Grammar>, budget: u64) -> Result<Self, Overflow> {
         let mut stacks = Stacks::try_new()?;
-        stacks.set_budget(BUDGET);
+        stacks.set_budget(budget);
         stacks.begin_search();
         let mut lists = Vec::new();
         stacks.find_start(&grammar, &mut lists)?;
         let partial = Partial::default();
         let answer = Frame { stacks: 0..lists.len(), n_nodes: stacks.len(), partial };
-        Ok(Matcher { grammar, stacks, lists, frames: Vec::from([answer]) })
+        Ok(Matcher { grammar, budget, stacks, lists, frames: Vec::from([answer]) })
     }
 
     /// Whether the answer may end here.
@@ -119,7 +118,7 @@ impl Matcher {
     /// # Errors
     /// The stacks are too many.
     pub fn allows_bytes(&mut self, bytes: &[u8]) -> Result<bool, Overflow> {
-        self.stacks.set_budget(BUDGET);
+        self.stacks.set_budget(self.budget);
         self.go_back(0);
         Ok(self.go_over(bytes)? == bytes.len() && self.may_pause())
     }
@@ -149,7 +148,7 @@ impl Matcher {
         mask: &mut TokenMask,
     ) -> Result<bool, Overflow> {
         mask.clear();
-        self.stacks.set_budget(BUDGET);
+        self.stacks.set_budget(self.budget);
         self.go_back(0);
         for i in self.frames[0].stacks.clone() {
             match self.stacks.top(&self.grammar, self.lists[i]) {
@@ -204,7 +203,7 @@ impl Matcher {
     }
 
     fn advance(&mut self, token: Option<u32>, bytes: &[u8]) -> Result<bool, Overflow> {
-        self.stacks.set_budget(BUDGET);
+        self.stacks.set_budget(self.budget);
         self.go_back(0);
         let goes_on = !bytes.is_empty() && self.go_over(bytes)? == bytes.len() && self.may_pause();
         let Frame { stacks, partial, .. } = self.frames[self.frames.len() - 1].clone();

@@ -33,6 +33,9 @@ use stacks::Overflow;
 use crate::llm::Error;
 use crate::llm::tokenizer::Tokenizer;
 
+/// The most visits of stacks for a whole text.
+const READ_BUDGET: u64 = 1 << 23;
+
 /// A part of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Element {
@@ -93,7 +96,7 @@ impl Grammar {
     /// [`Error::OutOfMemory`].
     pub fn reads(self: &Arc<Self>, text: &[u8]) -> Result<bool, Error> {
         let read = || {
-            let mut matcher = Matcher::try_new(self.clone())?;
+            let mut matcher = Matcher::try_new(self.clone(), READ_BUDGET)?;
             Ok((text.is_empty() || matcher.accept_bytes(text)?) && matcher.may_end())
         };
         read().map_err(Overflow::error)

@@ -19,8 +19,11 @@ fn parse(text: &str) -> Grammar {
     Grammar::parse(text, &tokenizer()).unwrap_or_else(|error| panic!("{text}\n{error}"))
 }
 
+/// Visits of stacks for one token.
+const BUDGET: u64 = 1 << 18;
+
 fn matcher(text: &str) -> Matcher {
-    Matcher::try_new(Arc::new(parse(text))).unwrap()
+    Matcher::try_new(Arc::new(parse(text)), BUDGET).unwrap()
 }
 
 /// Whether a text is one of the grammar; with the last element, whether it may go on.
@@ -138,7 +141,7 @@ fn grammars_that_explode_are_refused() {
 fn stacks_that_explode_are_an_error() {
     // The hidden recursion of `a` grows the stacks without end, before any character.
     let hidden = "root ::= a\na ::= b a \"y\" | \"x\"\nb ::= c\nc ::= \"\"";
-    let error = Matcher::try_new(Arc::new(parse(hidden))).unwrap_err();
+    let error = Matcher::try_new(Arc::new(parse(hidden)), BUDGET).unwrap_err();
     assert_eq!(error, Overflow::TooManyWays);
     // Each character doubles the ways to go on.
     let doubles = "root ::= s\ns ::= \"a\" s \"b\" | \"a\" s \"c\" | \"a\" s \"d\" | \"!\"";
