@@ -8,7 +8,7 @@ use kernel::llm::grammar::Grammar;
 use libfuzzer_sys::fuzz_target;
 
 /// A token may take as much time as the budget of its stacks allows.
-const LIMITS: Limits = Limits { memory: (64, 24 << 20), ns_per_byte: 100_000_000 };
+const LIMITS: Limits = Limits { memory: (64, 24 << 20), ns_per_byte: 20_000_000 };
 
 // The first byte is the seed of the model.
 fuzz_target!(|data: &[u8]| {

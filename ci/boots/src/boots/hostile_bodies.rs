@@ -32,7 +32,7 @@ struct Hostile {
 fn bodies(lab: &Lab) -> Result<Passed> {
     let boot = server("attack-bodies").limit_s(600);
     let (_, seen) = with_clients(lab, &boot, |server| {
-        // QEMU's network loses requests in parts whose connections begin at once.
+        // One after the other: QEMU's network loses requests in parts that come at once.
         let all = [texts(), grammars(), schemas()].concat();
         let answered = || all.iter().try_for_each(|one| one.is_answered(server));
         // The first grammar leaves an index of the model's tokens behind.

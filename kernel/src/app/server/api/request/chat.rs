@@ -37,7 +37,7 @@ pub struct Chat<'a> {
     /// The tools, as the chat template writes them.
     written: Vec<String>,
     /// The tools of the request.
-    pub tools: Tools<'a>,
+    tools: Tools<'a>,
     /// The form of calls in the answer, if it may have any.
     call_form: Option<CallForm>,
 }
@@ -89,7 +89,7 @@ impl<'a> Chat<'a> {
         let prompt = served.tokenizer.encode_segments(&self.segments(served), true);
         let form = self.call_form.as_ref();
         let shown = form.map(|form| form.marks(served.tokenizer)).unwrap_or_default();
-        let of_calls = constraint::of_calls(&self, &shown, served)?;
+        let of_calls = constraint::of_calls(&self.tools, &shown, served)?;
         if grammar.is_some() && of_calls.is_some() {
             let problem = "cannot be used with a grammar or a schema of the answer";
             return Err(ApiError::field("tools", problem));

@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 
 use super::super::error::ApiError;
 use super::super::{Served, schema};
-use super::chat::Chat;
 use super::object::Object;
 use super::tool_grammar::{self, ToolGrammar};
+use super::tools::Tools;
 use crate::llm::grammar::{Grammar, Trigger};
 use crate::llm::scheduler::Constrained;
 use crate::llm::tokenizer::Tokenizer;
@@ -59,21 +59,20 @@ pub fn read(object: &Object<'_>, tokenizer: &Tokenizer) -> Result<Option<Grammar
     GrammarOf::new(&object.name(name), text?, Trigger::Start, tokenizer).map(Some)
 }
 
-/// The grammar of the calls of a chat's tools, if the answer may have calls.
+/// The grammar of the calls of tools, if the answer may have calls.
 ///
 /// `shown` are the control tokens in the text of calls.
 ///
 /// # Errors
 /// The schema of a tool is malformed or too large.
 pub fn of_calls(
-    chat: &Chat<'_>,
+    tools: &Tools<'_>,
     shown: &[u32],
     served: &Served<'_>,
 ) -> Result<Option<GrammarOf>, ApiError> {
-    let Some(texts) = chat.tools.texts(served)? else { return Ok(None) };
+    let Some(texts) = tools.texts(served)? else { return Ok(None) };
     let marks = tool_grammar::marks(shown, served.tokenizer);
-    let Some(ToolGrammar { text, trigger }) = tool_grammar::write(texts, &chat.tools, &marks)?
-    else {
+    let Some(ToolGrammar { text, trigger }) = tool_grammar::write(texts, tools, &marks)? else {
         return Ok(None);
     };
     GrammarOf::new("tools", text, trigger, served.tokenizer).map(Some)
