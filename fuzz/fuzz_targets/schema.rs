@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
 
 /// A token may take as much time as the budget of its stacks allows.
-const LIMITS: Limits = Limits { memory: (4096, 32 << 20), ns_per_byte: 20_000_000 };
+const LIMITS: Limits = Limits { memory: (4096, 32 << 20), ns_per_byte: 100_000_000 };
 
 // The first byte is the seed of the model.
 fuzz_target!(|data: &[u8]| {
