@@ -113,6 +113,6 @@ impl Answer {
     /// Writes an answer that is sent as a whole.
     pub(super) fn write_ollama_whole(&self, clock: Clock, tokenizer: &Tokenizer, out: &mut String) {
         let Some(choice) = self.choices.first() else { return };
-        self.write_ollama_object(clock, choice, self.content(choice), true, tokenizer, out);
+        self.write_ollama_object(clock, choice, &choice.content, true, tokenizer, out);
     }
 }

@@ -26,9 +26,7 @@ impl Answer {
                 choice.text.push_str(&finished.text);
             }
         }
-        if self.call_form.is_some() {
-            self.cut_calls();
-        }
+        self.cut_calls();
         if let Some(clock) = self.ollama {
             return self.write_ollama_whole(clock, tokenizer, out);
         }
@@ -47,7 +45,7 @@ impl Answer {
                     index: number,
                     message: ChatMessage {
                         role: "assistant",
-                        content: Some(self.content(choice))
+                        content: Some(choice.content.as_str())
                             .filter(|text| !text.is_empty() || choice.calls.is_empty()),
                         refusal: None,
                         tool_calls: choice.calls.iter().map(WholeCall::shape).collect(),
@@ -79,11 +77,6 @@ impl Answer {
                 }
             }
         }
-    }
-
-    /// The text beside the calls of an answer that is sent as a whole.
-    pub(super) fn content<'a>(&self, choice: &'a Choice) -> &'a str {
-        if self.call_form.is_some() { &choice.content } else { &choice.text }
     }
 
     /// Something of each answer and of the reason for its end.
