@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 /// Timeout of a connection without traffic.
-const SILENCE: Duration = Duration::from_secs(60);
+pub const SILENCE: Duration = Duration::from_secs(60);
 
 /// A response, with its whole body.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,6 +117,38 @@ impl Server {
     pub fn post(&self, path: &str, body: &Value) -> Result<Response> {
         let start = format!("POST {path}");
         read(self.send(&start, &body.to_string())?).context(start)
+    }
+}
+
+/// A connection for several requests, one after the other.
+#[derive(Debug)]
+pub struct Connection {
+    server: Server,
+    stream: TcpStream,
+    /// What the server sends.
+    pub incoming: Incoming<TcpStream>,
+}
+
+impl Connection {
+    /// Opens a connection on which nothing may come for `silence`.
+    ///
+    /// # Errors
+    /// The server cannot be reached.
+    pub fn open(server: Server, silence: Duration) -> Result<Connection> {
+        let stream = server.connect()?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(silence))?;
+        let incoming = Incoming::new(stream.try_clone()?);
+        Ok(Connection { server, stream, incoming })
+    }
+
+    /// Sends a request; see [`Server::request`].
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub fn send(&mut self, start: &str, body: &str, last: bool) -> Result<()> {
+        let text = self.server.request(start, body, last);
+        self.stream.write_all(text.as_bytes()).context("cannot send a request")
     }
 }
 

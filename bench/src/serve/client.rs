@@ -2,14 +2,12 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::Write;
-use std::net::TcpStream;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use host_io::http::{Incoming, Server};
+use host_io::http::{Connection, Server};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -99,11 +97,7 @@ impl Answer {
 
 /// A connection that is open for one request.
 #[derive(Debug)]
-pub struct Client {
-    server: Server,
-    stream: TcpStream,
-    incoming: Incoming<TcpStream>,
-}
+pub struct Client(Connection);
 
 impl Client {
     /// Opens a connection, up to the server. Nothing may come for `silence`.
@@ -127,9 +121,8 @@ impl Client {
     /// The server cannot be reached, or is not healthy.
     pub fn try_open(server: Server, silence: Duration) -> Result<Client> {
         let mut client = Client::new(server, silence)?;
-        let health = server.request("GET /health", "", false);
-        client.stream.write_all(health.as_bytes()).context("cannot send a request")?;
-        let status = client.incoming.response()?.status;
+        client.0.send("GET /health", "", false)?;
+        let status = client.0.incoming.response()?.status;
         ensure!(status == 200, "the server is not healthy: {status}");
         Ok(client)
     }
@@ -139,11 +132,7 @@ impl Client {
     /// # Errors
     /// QEMU cannot be reached.
     pub fn new(server: Server, silence: Duration) -> Result<Client> {
-        let stream = server.connect()?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(silence))?;
-        let incoming = Incoming::new(stream.try_clone()?);
-        Ok(Client { server, stream, incoming })
+        Connection::open(server, silence).map(Client)
     }
 
     /// Asks, and reads the whole answer.
@@ -159,15 +148,16 @@ impl Client {
     /// # Errors
     /// As [`Client::ask`].
     pub fn ask_with(&mut self, request: &Request, mut on_text: impl FnMut()) -> Result<Answer> {
-        let text = self.server.request("POST /completion", &request.body(), true);
+        let Client(connection) = self;
+        let body = request.body();
         let sent = Instant::now();
-        self.stream.write_all(text.as_bytes()).context("cannot send a request")?;
-        let (status, head) = self.incoming.head()?;
+        connection.send("POST /completion", &body, true)?;
+        let (status, head) = connection.incoming.head()?;
         ensure!(status == 200, "the server refuses: {head}");
         let mut arrivals = vec![];
         let mut lines = Vec::new();
         loop {
-            let chunk = self.incoming.chunk()?;
+            let chunk = connection.incoming.chunk()?;
             let now = Instant::now();
             ensure!(!chunk.is_empty(), "a stream ends before its last event");
             lines.extend(chunk);
@@ -223,7 +213,7 @@ pub fn together(server: Server, requests: &[Request], silence: Duration) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader, Read};
+    use std::io::{BufRead, BufReader, Read, Write};
     use std::net::TcpListener;
 
     use super::*;

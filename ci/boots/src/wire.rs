@@ -8,8 +8,8 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -39,16 +39,12 @@ pub struct Weather {
 /// What the threads of a wire share.
 #[derive(Default)]
 struct Shared {
-    weather: Mutex<Weather>,
+    state: Mutex<(Weather, Counts)>,
     is_over: AtomicBool,
-    passed: AtomicU64,
-    lost: AtomicU64,
-    overtaken: AtomicU64,
-    blocked: AtomicU64,
 }
 
 /// Numbers of frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     /// Frames that came through.
     pub passed: u64,
@@ -130,9 +126,9 @@ impl Wire {
         self.threads.push(thread::spawn(move || shared.carry(&from, &to, Rng::with_seed(seed))));
     }
 
-    /// Changes the weather; returns the one before.
-    pub fn set(&self, weather: Weather) -> Weather {
-        std::mem::replace(&mut self.shared.weather.lock().expect("no thread panics"), weather)
+    /// Changes the weather.
+    pub fn set(&self, weather: Weather) {
+        self.shared.state().0 = weather;
     }
 
     /// Sends a frame to the guest's card, and waits until there is room for it.
@@ -146,18 +142,41 @@ impl Wire {
 
     /// The frames so far.
     pub fn counts(&self) -> Counts {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Shared { passed, lost, overtaken, blocked, .. } = &*self.shared;
-        Counts {
-            passed: read(passed),
-            lost: read(lost),
-            overtaken: read(overtaken),
-            blocked: read(blocked),
-        }
+        self.shared.state().1
     }
 }
 
+/// What becomes of a frame.
+enum Fate {
+    Goes,
+    Waits,
+    IsGone,
+}
+
 impl Shared {
+    fn state(&self) -> MutexGuard<'_, (Weather, Counts)> {
+        self.state.lock().expect("no thread panics")
+    }
+
+    /// Decides about a frame, and counts it.
+    fn judge(&self, frame: &[u8], rng: &mut Rng, may_wait: bool) -> Fate {
+        let (weather, counts) = &mut *self.state();
+        if weather.blocked.is_some_and(|is_blocked| is_blocked(frame)) {
+            counts.blocked += 1;
+            return Fate::IsGone;
+        }
+        if rng.u64(..1000) < weather.lost {
+            counts.lost += 1;
+            return Fate::IsGone;
+        }
+        counts.passed += 1;
+        if may_wait && rng.u64(..1000) < weather.overtaken {
+            counts.overtaken += 1;
+            return Fate::Waits;
+        }
+        Fate::Goes
+    }
+
     /// Carries frames until the wire is dropped.
     fn carry(&self, from: &End, to: &End, mut rng: Rng) {
         let mut frame = vec![0; LONGEST];
@@ -166,26 +185,14 @@ impl Shared {
         let send = |frame: &[u8]| drop(to.socket.send_to(frame, &to.qemu));
         while !self.is_over.load(Ordering::Relaxed) {
             match from.socket.recv(&mut frame) {
-                Ok(n) => {
-                    let frame = &frame[..n];
-                    let weather = *self.weather.lock().expect("no thread panics");
-                    let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
-                    if weather.blocked.is_some_and(|is_blocked| is_blocked(frame)) {
-                        count(&self.blocked);
+                Ok(n) => match self.judge(&frame[..n], &mut rng, waiting.is_none()) {
+                    Fate::Goes => send(&frame[..n]),
+                    Fate::Waits => {
+                        waiting = Some(frame[..n].to_vec());
                         continue;
                     }
-                    if rng.u64(..1000) < weather.lost {
-                        count(&self.lost);
-                        continue;
-                    }
-                    count(&self.passed);
-                    if waiting.is_none() && rng.u64(..1000) < weather.overtaken {
-                        count(&self.overtaken);
-                        waiting = Some(frame.to_vec());
-                        continue;
-                    }
-                    send(frame);
-                }
+                    Fate::IsGone => continue,
+                },
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 Err(_) => return,
             }

@@ -4,7 +4,6 @@
 //! memory in use afterwards. Slow, malformed and vanishing clients of HTTP are in
 //! [`bad_clients`](super::bad_clients).
 
-use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,11 +12,10 @@ use host_io::http::Server;
 use serde_json::json;
 
 use super::good_client::{Undisturbed, beside};
-use super::serve::{self, PORT, by_qemu, completion, free_port, wait_for_server};
+use super::serve::{self, PORT, WITH_TINY, by_qemu, completion, free_port, wait_for_server};
 use super::swaps::{MODELS, several};
 use crate::boot::Boot;
 use crate::check::{Check, Group, Passed, check};
-use crate::disk::TINY;
 use crate::event;
 use crate::expect::Expect;
 use crate::frames::{Damaged, attacker, is_dhcp, is_for_attackers, syn, udp};
@@ -78,7 +76,7 @@ struct Scene {
 impl Scene {
     /// Starts the machine, with these arguments of QEMU for memory, disk and network.
     fn start(lab: &Lab, name: &str, own: &[&str], user: &str, weather: Weather) -> Result<Scene> {
-        let address: SocketAddr = free_port()?;
+        let address = free_port()?;
         let (wire, network) = Wire::new(address, PORT, user)?;
         wire.set(weather);
         let socket = lab.file(&format!("{name}.qmp"));
@@ -94,8 +92,7 @@ impl Scene {
 
     /// Starts the machine with one model, and waits for the server.
     fn new(lab: &Lab, name: &str) -> Result<Scene> {
-        let own = ["-m", "512M", "-initrd", TINY];
-        let mut scene = Scene::start(lab, name, &own, "", Weather::default())?;
+        let mut scene = Scene::start(lab, name, &WITH_TINY, "", Weather::default())?;
         wait_for_server(&mut scene.child)?;
         Ok(scene)
     }
@@ -219,8 +216,7 @@ fn no_card(lab: &Lab) -> Result<Passed> {
 
 /// DHCP does not answer for a while. The server says so, and serves once it has an address.
 fn no_dhcp(lab: &Lab) -> Result<Passed> {
-    let own = ["-m", "512M", "-initrd", TINY];
-    let mut scene = Scene::start(lab, "attack-no-dhcp", &own, ",ipv6=off", without(is_dhcp))?;
+    let mut scene = Scene::start(lab, "attack-no-dhcp", &WITH_TINY, ",ipv6=off", without(is_dhcp))?;
     let says_so = |line: &Line| matches!(line, Line::Text(text) if text.contains("no address"));
     let started = Instant::now();
     scene.child.wait_for("a warning", |lines| lines.iter().any(says_so))?;

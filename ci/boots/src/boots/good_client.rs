@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use host_io::http::{self, Server};
 use serde_json::Value;
 
-use super::serve::completion;
+use super::serve::{at_once, completion};
 
 /// Time between two streams of the good client, which leaves the host to other boots.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -44,10 +44,7 @@ pub fn beside<T>(
 ) -> Result<Undisturbed<T>> {
     let alone = stream(server, model)?;
     // The first text of a slot takes memory that the slot keeps.
-    thread::scope(|scope| {
-        let clients: Vec<_> = (0..SLOTS).map(|_| scope.spawn(|| stream(server, model))).collect();
-        clients.into_iter().try_for_each(|client| client.join().expect("no panic").map(drop))
-    })?;
+    at_once(SLOTS, |_| stream(server, model))?;
     let before = memory_at_rest(server, None)?;
     let is_over = AtomicBool::new(false);
     let (streams, result) = thread::scope(|scope| -> Result<_> {

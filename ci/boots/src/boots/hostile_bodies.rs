@@ -64,14 +64,15 @@ fn post(server: Server, chunks: &[&[u8]]) -> Result<http::Response> {
     let mut stream = server.connect()?;
     let head = "POST /completion HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\
                 Transfer-Encoding: chunked\r\n\r\n";
-    // The server may refuse the request before the body's end.
-    let _ = stream.write_all(head.as_bytes());
+    let mut request = head.as_bytes().to_vec();
     for chunk in chunks {
-        let _ = stream.write_all(format!("{:x}\r\n", chunk.len()).as_bytes());
-        let _ = stream.write_all(chunk);
-        let _ = stream.write_all(b"\r\n");
+        request.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
+        request.extend_from_slice(chunk);
+        request.extend(b"\r\n");
     }
-    let _ = stream.write_all(b"0\r\n\r\n");
+    request.extend(b"0\r\n\r\n");
+    // The server may refuse the request before the body's end.
+    let _ = stream.write_all(&request);
     http::read(stream)
 }
 

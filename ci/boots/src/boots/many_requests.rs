@@ -1,16 +1,13 @@
 //! A day of a server, shortened: many requests, no wrong answer, no lost connection, flat memory.
 
-use std::io::Write;
-use std::net::TcpStream;
-use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use host_io::http::{Incoming, Response, Server};
+use host_io::http::{Connection, SILENCE, Server};
 use serde_json::Value;
 
 use super::good_client::memory_at_rest;
-use super::serve::{CLIENTS, mixed, server, text, with_clients};
+use super::serve::{CLIENTS, at_once, mixed, server, text, with_clients};
 use crate::check::{Check, Group, Passed, check};
 use crate::event;
 use crate::expect::Expect;
@@ -46,15 +43,8 @@ fn many(lab: &Lab, name: &str, n: usize) -> Result<Passed> {
         let answers: Vec<String> = requests.iter().map(ask).collect::<Result<_>>()?;
         let mut memory = None;
         for round in 0..n / ROUND {
-            thread::scope(|scope| {
-                let clients = (0..CLIENTS).map(|client| {
-                    let (requests, answers) = (&requests, &answers);
-                    scope.spawn(move || one(server, client, round, requests, answers))
-                });
-                let clients: Vec<_> = clients.collect();
-                clients.into_iter().try_for_each(|client| client.join().expect("no client panics"))
-            })
-            .with_context(|| format!("round {round} of {ROUND} requests"))?;
+            at_once(CLIENTS, |client| one(server, client, round, &requests, &answers))
+                .with_context(|| format!("round {round} of {ROUND} requests"))?;
             memory = Some(memory_at_rest(server, memory)?);
         }
         memory.context("no round")
@@ -73,14 +63,17 @@ fn one(
     requests: &[(&str, Value)],
     answers: &[String],
 ) -> Result<()> {
-    let mut kept = client.is_multiple_of(2).then(|| Kept::new(server)).transpose()?;
-    let parts = (client..ROUND).step_by(CLIENTS);
-    for i in parts {
+    let is_kept = client.is_multiple_of(2);
+    let mut kept = is_kept.then(|| Connection::open(server, SILENCE)).transpose()?;
+    for i in (client..ROUND).step_by(CLIENTS) {
         // All clients ask all requests, in orders of their own.
         let number = (round + i / CLIENTS * (2 * client + 1)) % requests.len();
         let (path, body) = &requests[number];
         let response = match &mut kept {
-            Some(kept) => kept.post(path, body)?,
+            Some(kept) => {
+                kept.send(&format!("POST {path}"), &body.to_string(), false)?;
+                kept.incoming.response()?
+            }
             None => server.post(path, body)?,
         };
         let answer = text(&response)?;
@@ -88,25 +81,4 @@ fn one(
         ensure!(answer == *expected, "{body}: expected {expected:?}, seen {answer:?}");
     }
     Ok(())
-}
-
-/// A connection for many requests.
-struct Kept {
-    server: Server,
-    stream: TcpStream,
-    incoming: Incoming<TcpStream>,
-}
-
-impl Kept {
-    fn new(server: Server) -> Result<Kept> {
-        let stream = server.connect()?;
-        let incoming = Incoming::new(stream.try_clone()?);
-        Ok(Kept { server, stream, incoming })
-    }
-
-    fn post(&mut self, path: &str, body: &Value) -> Result<Response> {
-        let request = self.server.request(&format!("POST {path}"), &body.to_string(), false);
-        self.stream.write_all(request.as_bytes()).context("a kept connection is lost")?;
-        self.incoming.response()
-    }
 }

@@ -32,6 +32,8 @@ use crate::seen::{Line, Seen};
 pub const PORT: u16 = 8080;
 /// The key of servers that have one.
 const KEY: &str = "a-key_of.the/server";
+/// QEMU's arguments for the memory and the model of most servers by QEMU alone.
+pub const WITH_TINY: [&str; 4] = ["-m", "512M", "-initrd", TINY];
 /// Clients that ask at once.
 pub const CLIENTS: usize = 16;
 
@@ -105,6 +107,15 @@ pub fn with_clients<T>(
         answer.with_context(|| format!("the clients are not content\n{}", seen.shown()))?;
     boot.check(&seen)?;
     Ok((seen, answer))
+}
+
+/// Runs `n` clients at once, each with its number.
+pub fn at_once<T: Send>(n: usize, client: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
+    let client = &client;
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..n).map(|i| scope.spawn(move || client(i))).collect();
+        clients.into_iter().map(|client| client.join().expect("no client panics")).collect()
+    })
 }
 
 /// A completion by the greedy sampler, of exactly so many tokens.
@@ -231,14 +242,11 @@ fn many(server: Server) -> Result<Duration> {
     let other = ON_ANY_MACHINE.get_or_init(|| alone.clone());
     ensure!(*other == alone, "another machine answers {other:?}\nthis one answers {alone:?}");
     let started = Instant::now();
-    let together: Vec<Result<String>> = thread::scope(|scope| {
-        let clients = requests.iter().map(|request| scope.spawn(move || ask(request)));
-        let clients: Vec<_> = clients.collect();
-        clients.into_iter().map(|client| client.join().expect("no client panics")).collect()
-    });
+    let together = at_once(requests.len(), |i| {
+        ask(&requests[i]).with_context(|| format!("client {i} of {CLIENTS} at once"))
+    })?;
     let took = started.elapsed();
     for (i, (together, alone)) in together.into_iter().zip(&alone).enumerate() {
-        let together = together.with_context(|| format!("client {i} of {CLIENTS} at once"))?;
         ensure!(
             together == *alone,
             "client {i} is answered otherwise among others\nalone: {alone:?}\namong others: \
@@ -318,8 +326,7 @@ fn at_address(name: &str, words: &str, guest: &str) -> Result<(Boot, SocketAddr)
     let address = free_port()?;
     let network = format!("user,id=n,hostfwd=tcp:{address}-{guest}:{PORT}");
     let card = ["-netdev", &network, "-device", "virtio-net-device,netdev=n"];
-    let machine = ["-m", "512M", "-initrd", TINY];
-    Ok((by_qemu(name, words, &[&machine[..], &card].concat()), address))
+    Ok((by_qemu(name, words, &[&WITH_TINY[..], &card].concat()), address))
 }
 
 /// Waits until the server has announced its address.
